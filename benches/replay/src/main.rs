@@ -1,0 +1,2 @@
+//! Replays traces through caches.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A lock-free, in-process, cost-budgeted cache.
