@@ -29,7 +29,7 @@ pub enum Upsert<'g, T> {
 }
 
 impl<T> Table<T> {
-    /// Inserts an entry, or replaces the one that matches.
+    /// Inserts an entry, or replaces the one that matches it (resident first, newcomer second).
     ///
     /// `permit` is asked before either, with the entry to be replaced, if any, and the new one;
     /// it may be asked again when others change the bucket. The entry is visible to everybody
@@ -41,7 +41,7 @@ impl<T> Table<T> {
         hash: u64,
         entry: Box<T>,
         host: &impl Host<T>,
-        matches: impl Fn(&T) -> bool,
+        matches: impl Fn(&T, &T) -> bool,
         mut permit: impl FnMut(Option<&T>, &T) -> bool,
     ) -> Upsert<'g, T> {
         self.help_migration(guard, host, HELP_UNITS);
@@ -62,7 +62,7 @@ impl<T> Table<T> {
                 continue;
             }
             let new = Word::new(claim.entry, upper);
-            match scan(guard, bucket, meta, tag, &matches) {
+            match scan(guard, bucket, meta, tag, &|old| matches(old, claim.get())) {
                 Scan::Changed => continue,
                 Scan::Found { lane, word, entry: old } => {
                     if !permit(Some(old), claim.get()) {
