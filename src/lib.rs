@@ -9,13 +9,18 @@
 //! ```
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// A model build has the parts, and not what is built of them.
+#![cfg_attr(any(cortado_loom, cortado_shuttle), allow(dead_code, unused_imports))]
 
 mod budget;
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod cache;
 mod config;
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod engine;
 mod entry;
 mod error;
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod evictor;
 mod metrics;
 mod policy;
@@ -28,17 +33,27 @@ mod sync;
 mod table;
 mod util;
 
-pub use cache::{Cache, CacheBuilder, DefaultHashBuilder, Iter, Pinned, ValueRef};
-pub use config::{Maintenance, Victim};
-pub use engine::{Insert, MemoryUse, Reject, Ticked, Work};
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+pub use crate::{
+    cache::{Cache, CacheBuilder, DefaultHashBuilder, Iter, Pinned, ValueRef},
+    engine::{Insert, MemoryUse, Reject, Ticked, Work},
+};
+pub use crate::{
+    config::{Maintenance, Victim},
+    error::BuildError,
+    metrics::Metrics,
+};
 pub use equivalent::Equivalent;
-pub use error::BuildError;
-pub use metrics::Metrics;
 
+/// The inner parts, for this repository's benches and model tests.
 #[cfg(feature = "__internals")]
 #[doc(hidden)]
+#[allow(missing_docs)]
 pub mod __internals {
-    //! The inner parts, for this repository's benches and model tests.
-
-    pub use crate::{budget, entry, policy, reclaim, sketch, stripe, sync, table, util};
+    macro_rules! open {
+        ($($module:ident),* $(,)?) => {
+            $(pub mod $module { pub use crate::$module::*; })*
+        };
+    }
+    open!(budget, entry, metrics, reclaim, sketch, stripe, sync, table, util);
 }

@@ -275,11 +275,9 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let missing = (self.budget.used() + room).saturating_sub(max);
             let full = maintainer.window.cost() > share;
             if missing == 0 || evicted >= most {
-                // Far from the budget nobody has to win a place. Near it, whoever is too many in
-                // the window waits for the next call: let in without a duel, whole loops of
-                // accesses would pass through the cache and sweep it clean.
-                let ample = max - max / AMPLE_PART;
-                if missing == 0 && full && self.budget.used() + room < ample {
+                // There is room beyond the reserve: somebody left main otherwise, or the cache
+                // is still filling. Whoever is too many in the window takes that place.
+                if missing == 0 && full {
                     if let Some(leaver) = self.leaver(guard, maintainer) {
                         leaver.leave_window();
                     }
@@ -478,7 +476,38 @@ const ALONE_EVICTIONS: usize = 256;
 const MOST_TURNS: usize = 8;
 /// Buckets read to find a sample.
 const SAMPLE_BUCKETS: usize = 18;
-/// The budget is near when all but this part is used.
-const AMPLE_PART: u64 = 32;
 /// Units of a resize moved at once by maintenance.
 const RESIZE_UNITS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cache, config::Settings};
+
+    fn manual(max_cost: u64) -> Engine<u64, u64, crate::DefaultHashBuilder> {
+        let settings = Settings {
+            name: String::new(),
+            max_cost,
+            expected_entries: max_cost as usize,
+            max_garbage: None,
+            maintenance: Maintenance::Manual,
+            victim: crate::Victim::default(),
+            seed: 1,
+            metrics: true,
+            charge_overhead: false,
+        };
+        Engine::new(settings, crate::DefaultHashBuilder::new(), None)
+    }
+
+    #[test]
+    fn window_holds_its_share_and_no_more() {
+        let engine = manual(1000);
+        for key in 0..5000 {
+            let _ = engine.insert(key, key, 1, super::super::Mode::Upsert);
+        }
+        let guard = pin();
+        let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();
+        let queued = engine.with_maintainer(|m| m.window.cost()).unwrap();
+        assert_eq!(marked as u64, queued, "marks {marked} queue {queued}");
+    }
+}
