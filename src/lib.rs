@@ -1,11 +1,13 @@
 //! A lock-free, in-process, cost-budgeted cache.
 #![allow(dead_code)]
 
+pub mod budget;
 pub mod sync;
+pub mod util;
 
 /// Inner parts, for this repository's benches and model tests.
 #[doc(hidden)]
 #[cfg(feature = "__internals")]
 pub mod __internals {
-    pub use crate::sync;
+    pub use crate::{budget, sync, util};
 }
