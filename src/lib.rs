@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod budget;
+pub mod sketch;
 pub mod sync;
 pub mod util;
 
@@ -9,5 +10,5 @@ pub mod util;
 #[doc(hidden)]
 #[cfg(feature = "__internals")]
 pub mod __internals {
-    pub use crate::{budget, sync, util};
+    pub use crate::{budget, sketch, sync, util};
 }
