@@ -3,6 +3,7 @@
 
 pub mod budget;
 pub mod sketch;
+pub mod stripe;
 pub mod sync;
 pub mod util;
 
@@ -10,5 +11,5 @@ pub mod util;
 #[doc(hidden)]
 #[cfg(feature = "__internals")]
 pub mod __internals {
-    pub use crate::{budget, sketch, sync, util};
+    pub use crate::{budget, sketch, stripe, sync, util};
 }
