@@ -2,14 +2,18 @@
 #![allow(dead_code)]
 
 pub mod budget;
+pub mod error;
+pub mod metrics;
 pub mod sketch;
 pub mod stripe;
 pub mod sync;
 pub mod util;
 
+pub use crate::metrics::Metrics;
+
 /// Inner parts, for this repository's benches and model tests.
 #[doc(hidden)]
 #[cfg(feature = "__internals")]
 pub mod __internals {
-    pub use crate::{budget, sketch, stripe, sync, util};
+    pub use crate::{budget, metrics, sketch, stripe, sync, util};
 }
