@@ -121,8 +121,9 @@ impl Ring {
         }
         // RESET (Release): pairs with the Acquire in `push` and `try_seal_and_drain`; seeing the new
         // lap means seeing the slots behind it cleared. Pushes between the two do not break the
-        // pair, for each is a read-modify-write.
-        self.head.store(0, RESET);
+        // pair, for each is a read-modify-write. So is this, because loom does not order a plain store
+        // against additions that came before it; once a lap it costs nothing to speak of.
+        self.head.swap(0, RESET);
         count
     }
 }
