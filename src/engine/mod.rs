@@ -238,10 +238,10 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
         residents: &[Option<&Entry<K, V>>; LANES],
         _newcomer: &Entry<K, V>,
     ) -> Option<usize> {
-        let worth = |entry: &Entry<K, V>| self.worth(entry);
+        let now = self.pulse.now();
         let residents = residents.iter().enumerate();
-        let present = residents.filter_map(|(lane, entry)| Some((lane, worth((*entry)?))));
-        present.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(lane, _)| lane)
+        let burdens = residents.filter_map(|(lane, e)| Some((lane, self.burden((*e)?, now))));
+        burdens.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(lane, _)| lane)
     }
 
     fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {

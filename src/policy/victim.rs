@@ -15,14 +15,15 @@ pub struct Traits {
     pub cost: u64,
 }
 
-/// Returns what an entry is worth: the lowest of a sample is the victim.
+/// Returns how much an entry is in the way: the highest of a sample is the victim.
 ///
-/// Used, recently used and cheap entries are worth more. Entries idle for less than
-/// [`FLAT_PULSES`] differ little.
+/// Unused, long idle and costly entries are more so. Entries idle for less than [`FLAT_PULSES`]
+/// differ little. Without a division, for it is computed for every entry of a sample.
 #[inline]
-pub fn worth(traits: Traits) -> f64 {
-    let used = if traits.touched { TOUCHED_FACTOR } else { 1.0 };
-    used / (f64::from(traits.idle) + FLAT_PULSES) / traits.cost.max(1) as f64
+pub fn burden(traits: Traits) -> f64 {
+    let idle = f64::from(traits.idle) + FLAT_PULSES;
+    let unused = if traits.touched { 1.0 / TOUCHED_FACTOR } else { 1.0 };
+    unused * idle * traits.cost.max(1) as f64
 }
 
 /// Entries looked at to find a victim.
@@ -40,11 +41,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn idle_untouched_and_costly_entries_are_worth_less() {
+    fn idle_untouched_and_costly_entries_are_a_burden() {
         let base = Traits { touched: true, idle: 100, cost: 10 };
-        assert!(worth(Traits { idle: 200, ..base }) < worth(base));
-        assert!(worth(Traits { touched: false, ..base }) < worth(base));
-        assert!(worth(Traits { cost: 20, ..base }) < worth(base));
-        assert!(worth(Traits { cost: 0, idle: u32::MAX, touched: false }) > 0.0);
+        assert!(burden(Traits { idle: 200, ..base }) > burden(base));
+        assert!(burden(Traits { touched: false, ..base }) > burden(base));
+        assert!(burden(Traits { cost: 20, ..base }) > burden(base));
+        assert!(burden(Traits { cost: u64::MAX, idle: u32::MAX, touched: false }).is_finite());
     }
 }

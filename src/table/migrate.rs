@@ -216,14 +216,17 @@ impl<T> Part<'_, T> {
 ///
 /// An entry that a part has was in the table after `guard` was made. (What a frozen bucket still
 /// shows of a child in use may be long gone.)
+#[inline]
 pub fn parts<'g, T>(
     array: &'g Buckets<T>,
     index: usize,
     guard: &'g Guard,
 ) -> [Option<Part<'g, T>>; 2] {
     let bucket = array.at(index);
-    let next = array.next(guard).filter(|_| bucket.meta().is_frozen());
-    let Some(next) = next else { return [Some(Part { bucket, upper: None }), None] };
+    if !bucket.meta().is_frozen() {
+        return [Some(Part { bucket, upper: None }), None];
+    }
+    let next = array.next(guard).expect("a frozen bucket has a next array");
     if next.count() > array.count() {
         [false, true].map(|upper| {
             let child = next.at(2 * index + usize::from(upper));
