@@ -229,11 +229,18 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let mut ticked = Ticked::default();
         let guard = pin();
         ticked.events = self.events.drain_all(|hashes| self.learn(hashes));
-        let evicted = self.with_maintainer(|maintainer| {
+        let mut is_away = false;
+        while ticked.evicted < work.evictions {
+            // A few at a time: writers that need room meanwhile want the maintainer, too.
+            let slice = (work.evictions - ticked.evicted).min(SLICE_EVICTIONS);
             let reserve = self.reserve();
-            self.settle(&guard, maintainer, reserve, work.evictions)
-        });
-        ticked.evicted = evicted.unwrap_or(0);
+            let evicted = self.with_maintainer(|m| self.settle(&guard, m, reserve, slice));
+            is_away = evicted.is_none();
+            ticked.evicted += evicted.unwrap_or(0);
+            if evicted.is_none_or(|evicted| evicted < slice) {
+                break;
+            }
+        }
         ticked.pending = self.table.help_migration(&guard, self, RESIZE_UNITS);
         let capacity = self.capacity();
         self.pulse.set_entries(capacity);
@@ -242,7 +249,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         drop(guard);
         let swept = self.sweep();
         ticked.freed = swept.freed;
-        ticked.pending |= swept.waiting > 0 || evicted.is_none();
+        ticked.pending |= swept.waiting > 0 || is_away;
         (ticked, swept.panic)
     }
 
@@ -448,20 +455,19 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Makes room while somebody else maintains: the new entry itself duels sampled victims.
+    ///
+    /// It has no time in the window then, and is refused if it loses. To let it in unjudged would
+    /// let a loop of accesses sweep the cache clean whenever the maintainer lacks a core.
     fn make_room_alone(&self, guard: &Guard, hash: u64, cost: u64, short: u64) -> bool {
-        let frequency = self.sketch.estimate(hash);
+        let candidate =
+            Contender { frequency: self.sketch.estimate(hash), cost: self.weight(cost) };
         let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
         for _ in 0..ALONE_EVICTIONS {
             if self.budget.remaining() >= short {
                 return true;
             }
-            let Some(victim) = self.victim(guard, rng.next_u64(), true) else { break };
-            let candidate = Contender { frequency, cost: self.weight(cost) };
-            // The maintainer is at work, so a tie goes to the newcomer: it has not had its time in
-            // the window.
-            if victim.entry.is_touched()
-                && !admits(candidate, self.contender(victim.entry), rng.next_u64())
-            {
+            let Some(victim) = self.victim(guard, rng.next_u64(), false) else { break };
+            if !admits(candidate, self.contender(victim.entry), rng.next_u64()) {
                 break;
             }
             self.evict_sampled(guard, victim);
@@ -472,6 +478,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
 /// Evictions of one call that makes room: enough that one large entry can take the place of many.
 const MOST_EVICTIONS: usize = 1 << 14;
+/// Evictions of a slice of maintenance.
+const SLICE_EVICTIONS: usize = 16;
 /// Evictions of a writer that makes room while somebody else maintains.
 const ALONE_EVICTIONS: usize = 256;
 /// Turns given in the window in a row.
