@@ -62,9 +62,10 @@ impl<T> Table<T> {
         if array.next(guard).is_some() {
             return true;
         }
-        // Relaxed: only compared. An array that is not the root has a next one.
+        // Relaxed: only compared. An array that is not the root has a next one, or is itself still
+        // being filled; a stale root, too, makes no array with two next ones.
         if !ptr::eq(self.root.load(Ordering::Relaxed), array) {
-            return true;
+            return array.next(guard).is_some();
         }
         let next = Box::into_raw(Box::new(Buckets::new(count)));
         // Release: pairs with the Acquire in `Buckets::next`, so that the array is seen made.
