@@ -248,7 +248,10 @@ impl<T> Table<T> {
         // SAFETY: the meta word was the same before and after, so each lane was published when
         // its slot was read, which was under the guard.
         let residents = residents.map(|e| e.map(|entry| unsafe { entry_ref(entry, guard) }));
-        let Some(lane) = host.choose_leaver(&residents, newcomer) else {
+        // A lane that shows no resident may be somebody's claim: it is nobody's to empty.
+        let chosen = host.choose_leaver(&residents, newcomer);
+        let Some(lane) = chosen.filter(|&lane| residents.get(lane).is_some_and(Option::is_some))
+        else {
             return Slot::Kept;
         };
         if let Unlink::Done(entry) = unlink(bucket, meta, lane) {
