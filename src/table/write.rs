@@ -211,11 +211,12 @@ impl<T> Table<T> {
             }
             // Linearizes here, for all entries of the bucket.
             if bucket.change_meta(meta, meta.without_any()) {
+                // All slots are freed before the caller's code runs, which may panic.
+                let mut entries = [const { None }; LANES];
                 for lane in meta.taken() {
-                    if let Some(entry) = taken(bucket.take_slot(lane)) {
-                        removed(entry);
-                    }
+                    entries[lane] = taken(bucket.take_slot(lane));
                 }
+                entries.into_iter().flatten().for_each(removed);
                 return;
             }
         }
