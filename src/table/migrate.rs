@@ -160,15 +160,16 @@ impl<T> Table<T> {
         if !bucket.change_meta(Meta(0), content.meta) {
             return;
         }
-        for entry in spilled.iter().filter_map(|word| word.entry()) {
-            // SAFETY: entries come from `Box::into_raw`. No bucket in use shows the entry any
-            // more, and only the thread whose exchange put the child in use comes here.
-            host.displaced(guard, unsafe { Unlinked::new(entry) });
-        }
         // AcqRel: Release hands this child on, Acquire takes over those of the helpers before, so
         // that whoever makes the next array the root publishes all of them.
         if next_is_full(array.moved.fetch_add(1, Ordering::AcqRel) + 1, next) {
             self.promote(guard, array, next);
+        }
+        // Last, because the host may panic: a child that is not counted would never be.
+        for entry in spilled.iter().filter_map(|word| word.entry()) {
+            // SAFETY: entries come from `Box::into_raw`. No bucket in use shows the entry any
+            // more, and only the thread whose exchange put the child in use comes here.
+            host.displaced(guard, unsafe { Unlinked::new(entry) });
         }
     }
 
