@@ -246,11 +246,6 @@ pub fn parts<'g, T>(
     }
 }
 
-/// Returns the buckets of `next` into which bucket `index` of `array` moves.
-pub fn children<T>(array: &Buckets<T>, next: &Buckets<T>, index: usize) -> std::ops::Range<usize> {
-    if next.count() > array.count() { 2 * index..2 * index + 2 } else { index / 2..index / 2 + 1 }
-}
-
 /// What a child starts with.
 struct Content<T> {
     meta: Meta,

@@ -177,46 +177,20 @@ impl<T> Table<T> {
     /// Removes every entry that is in the table when the call begins, and perhaps later ones.
     pub fn clear(&self, guard: &Guard, host: &impl Host<T>, mut removed: impl FnMut(Unlinked<T>)) {
         let mut array = self.root(guard);
-        while let Some(next) = array.next(guard) {
-            for index in 0..array.count() {
-                self.migrated(guard, array, index, host);
-            }
-            array = next;
-        }
-        for index in 0..array.count() {
-            self.clear_bucket(guard, array, index, host, &mut removed);
-        }
-    }
-
-    fn clear_bucket(
-        &self,
-        guard: &Guard,
-        array: &Buckets<T>,
-        index: usize,
-        host: &impl Host<T>,
-        removed: &mut impl FnMut(Unlinked<T>),
-    ) {
-        let bucket = array.at(index);
         loop {
-            let meta = bucket.meta();
-            if meta.is_frozen() {
-                let next = self.migrated(guard, array, index, host);
-                for child in super::migrate::children(array, next, index) {
-                    self.clear_bucket(guard, next, child, host, removed);
+            while let Some(next) = array.next(guard) {
+                for index in 0..array.count() {
+                    self.migrated(guard, array, index, host);
                 }
-                return;
+                array = next;
             }
-            if meta.taken().next().is_none() {
-                return;
+            // A bucket that begins to move meanwhile is met again in the next array. (To follow it
+            // there at once would meet the same buckets twice for every array that follows.)
+            let mut all = true;
+            for index in 0..array.count() {
+                all &= clear_bucket(array.at(index), &mut removed);
             }
-            // Linearizes here, for all entries of the bucket.
-            if bucket.change_meta(meta, meta.without_any()) {
-                // All slots are freed before the caller's code runs, which may panic.
-                let mut entries = [const { None }; LANES];
-                for lane in meta.taken() {
-                    entries[lane] = taken(bucket.take_slot(lane));
-                }
-                entries.into_iter().flatten().for_each(removed);
+            if all {
                 return;
             }
         }
@@ -259,6 +233,29 @@ impl<T> Table<T> {
             host.displaced(guard, entry);
         }
         Slot::Freed
+    }
+}
+
+/// Takes all entries out of a bucket; returns whether that was possible: not in a frozen one.
+fn clear_bucket<T>(bucket: &Bucket<T>, removed: &mut impl FnMut(Unlinked<T>)) -> bool {
+    loop {
+        let meta = bucket.meta();
+        if meta.is_frozen() {
+            return false;
+        }
+        if meta.taken().next().is_none() {
+            return true;
+        }
+        // Linearizes here, for all entries of the bucket.
+        if bucket.change_meta(meta, meta.without_any()) {
+            // All slots are freed before the caller's code runs, which may panic.
+            let mut entries = [const { None }; LANES];
+            for lane in meta.taken() {
+                entries[lane] = taken(bucket.take_slot(lane));
+            }
+            entries.into_iter().flatten().for_each(removed);
+            return true;
+        }
     }
 }
 
