@@ -33,10 +33,12 @@ pub mod atomic {
         fn with_mut<R>(&mut self, f: impl FnOnce(&mut Self::Value) -> R) -> R;
     }
 
-    /// The part that is the same for every atomic. `$unchanged` is any value of the type: it is
-    /// exchanged for itself where a load has to be a read-modify-write.
+    /// The part that is the same for every atomic. `$unlikely` is a value that the atomic will hardly
+    /// hold: it is exchanged for itself where a load has to be a read-modify-write. The exchange had
+    /// better fail, since loom does not order a plain store against a concurrent exchange and could
+    /// then show the old value after the new one; it is correct either way.
     macro_rules! coat {
-        ($($generic:ident)?, $name:ident, $inner:ty, $value:ty, $unchanged:expr) => {
+        ($($generic:ident)?, $name:ident, $inner:ty, $value:ty, $unlikely:expr) => {
             impl$(<$generic>)? $name$(<$generic>)? {
                 /// Makes an atomic that holds `value`.
                 #[track_caller]
@@ -50,9 +52,7 @@ pub mod atomic {
                     if !model::load_is_read_modify_write() {
                         return self.0.load(order);
                     }
-                    // The success ordering may not be weaker than the load's, and whatever else it
-                    // is does not matter: the value stays.
-                    match self.0.compare_exchange($unchanged, $unchanged, order, order) {
+                    match self.0.compare_exchange($unlikely, $unlikely, order, order) {
                         Ok(value) | Err(value) => value,
                     }
                 }
@@ -132,7 +132,7 @@ pub mod atomic {
             #[derive(Default)]
             pub struct $name(loom::sync::atomic::$name);
 
-            coat!(, $name, loom::sync::atomic::$name, $value, 0);
+            coat!(, $name, loom::sync::atomic::$name, $value, <$value>::MAX / 3 * 2 + 1);
 
             impl $name {
                 /// Adds and returns the value before.
@@ -198,7 +198,7 @@ pub mod atomic {
     #[derive(Default)]
     pub struct AtomicBool(loom::sync::atomic::AtomicBool);
 
-    coat!(, AtomicBool, loom::sync::atomic::AtomicBool, bool, false);
+    coat!(, AtomicBool, loom::sync::atomic::AtomicBool, bool, true);
 
     impl AtomicBool {
         /// Sets the value where `value` is true, and returns the value before.
@@ -230,7 +230,13 @@ pub mod atomic {
     /// loom's `AtomicPtr`, coated.
     pub struct AtomicPtr<T>(loom::sync::atomic::AtomicPtr<T>);
 
-    coat!(T, AtomicPtr, loom::sync::atomic::AtomicPtr<T>, *mut T, std::ptr::null_mut());
+    coat!(
+        T,
+        AtomicPtr,
+        loom::sync::atomic::AtomicPtr<T>,
+        *mut T,
+        std::ptr::without_provenance_mut(usize::MAX)
+    );
 
     impl<T> Default for AtomicPtr<T> {
         fn default() -> Self {

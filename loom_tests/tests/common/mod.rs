@@ -1,0 +1,124 @@
+//! Runs one scenario under whichever model checker the build has: loom in its three load modes, or
+//! shuttle with random and with PCT schedules.
+//!
+//! A scenario is a closure that makes its own cache parts, spawns two or three threads through
+//! `cortado::__internals::sync::thread`, joins them and asserts. It is run many times, so it must
+//! do the same each time: no clock, no random hasher. What it collects for its own checks goes into
+//! `std::sync::Mutex`es, which no model sees and which therefore order nothing.
+//!
+//! Environment: `LOOM_MAX_PREEMPTIONS` and `LOOM_MAX_DURATION` (seconds a mode) override the bounds,
+//! `CORTADO_LOAD_MODE` (`plain`, `rmw` or `writers`) picks one mode; `SHUTTLE_ITERATIONS` and
+//! `SHUTTLE_SEED` override how many schedules of each kind are run, and from which seed.
+
+#![allow(dead_code)] // each test file uses some of it
+
+/// How far a scenario is explored.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How often loom may take the processor from a thread that could go on; `None` for no bound.
+    pub preemptions: Option<usize>,
+    /// Seconds after which loom stops, in each mode. What was stopped is said, not hidden.
+    pub seconds: u64,
+    /// How many schedules of each kind shuttle tries.
+    pub schedules: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { preemptions: Some(3), seconds: 20, schedules: 5_000 }
+    }
+}
+
+/// Explores `scenario` within the usual bounds.
+pub fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+    explore_within(Bounds::default(), scenario);
+}
+
+#[cfg(cortado_loom)]
+pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'static) {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    use cortado::__internals::sync::model::{LoadMode, set_load_mode};
+
+    let name = test_name();
+    let wanted = std::env::var("CORTADO_LOAD_MODE").ok();
+    let modes = [
+        ("plain", LoadMode::Plain),
+        ("rmw", LoadMode::ReadModifyWrite),
+        ("writers", LoadMode::WritersOnly),
+    ];
+    assert!(
+        wanted.as_ref().is_none_or(|wanted| modes.iter().any(|(label, _)| label == wanted)),
+        "CORTADO_LOAD_MODE is {wanted:?}: give plain, rmw or writers"
+    );
+    let scenario = Arc::new(scenario);
+    for (label, mode) in modes {
+        if wanted.as_ref().is_some_and(|wanted| wanted != label) {
+            continue;
+        }
+        set_load_mode(mode);
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = builder.preemption_bound.or(bounds.preemptions);
+        builder.max_duration = builder.max_duration.or(Some(Duration::from_secs(bounds.seconds)));
+        builder.max_branches = 20_000;
+        let cap = builder.max_duration.unwrap_or_default();
+        let executions = Arc::new(AtomicUsize::new(0));
+        let start = Instant::now();
+        // Printed first, so that a failure shows in which mode it happened.
+        println!("{name}: loom {label}, at most {:?} preemptions", builder.preemption_bound);
+        builder.check({
+            let (scenario, executions) = (Arc::clone(&scenario), Arc::clone(&executions));
+            move || {
+                executions.fetch_add(1, Ordering::Relaxed);
+                scenario();
+            }
+        });
+        let elapsed = start.elapsed();
+        let executions = executions.load(Ordering::Relaxed);
+        let end = if elapsed >= cap { "STOPPED at the cap" } else { "all" };
+        println!("{name}: loom {label}: {executions} executions, {end}, {elapsed:.2?}");
+    }
+}
+
+#[cfg(all(cortado_shuttle, not(cortado_loom)))]
+pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'static) {
+    use std::sync::Arc;
+
+    use shuttle::scheduler::{PctScheduler, RandomScheduler};
+    use shuttle::{Config, Runner};
+
+    let name = test_name();
+    let number = |variable: &str, default| match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is {text}: give a number")),
+        Err(_) => default,
+    };
+    let schedules = number("SHUTTLE_ITERATIONS", bounds.schedules as u64) as usize;
+    let seed = number("SHUTTLE_SEED", 42);
+    let config = || {
+        let mut config = Config::new();
+        config.silence_warnings = true;
+        config
+    };
+    let scenario = Arc::new(scenario);
+    println!("{name}: shuttle, {schedules} random and {schedules} PCT schedules from seed {seed}");
+    let random = Arc::clone(&scenario);
+    Runner::new(RandomScheduler::new_from_seed(seed, schedules), config()).run(move || random());
+    let pct = PctScheduler::new_from_seed(seed, PCT_DEPTH, schedules);
+    Runner::new(pct, config()).run(move || scenario());
+}
+
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+pub fn explore_within(_bounds: Bounds, _scenario: impl Fn() + Send + Sync + 'static) {
+    panic!("build with RUSTFLAGS='--cfg cortado_loom' or '--cfg cortado_shuttle'");
+}
+
+#[cfg(any(cortado_loom, cortado_shuttle))]
+fn test_name() -> String {
+    std::thread::current().name().unwrap_or("main").to_owned()
+}
+
+/// How many times PCT changes priorities within a schedule.
+#[cfg(all(cortado_shuttle, not(cortado_loom)))]
+const PCT_DEPTH: usize = 3;
