@@ -79,7 +79,7 @@ impl Default for Grace {
 
 // Acquire, see `is_over`. The mutant reads with Relaxed and may free under a reader.
 const GRACE_READ: Ordering =
-    if cfg!(cortado_mutant = "grace_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+    if cfg!(cortado_mutant = "limbo_relaxed_grace") { Ordering::Relaxed } else { Ordering::Acquire };
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
