@@ -78,8 +78,11 @@ impl Default for Grace {
 }
 
 // Acquire, see `is_over`. The mutant reads with Relaxed and may free under a reader.
-const GRACE_READ: Ordering =
-    if cfg!(cortado_mutant = "limbo_relaxed_grace") { Ordering::Relaxed } else { Ordering::Acquire };
+const GRACE_READ: Ordering = if cfg!(cortado_mutant = "limbo_relaxed_grace") {
+    Ordering::Relaxed
+} else {
+    Ordering::Acquire
+};
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

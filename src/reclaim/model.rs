@@ -46,14 +46,20 @@ impl Guard {
     pub fn after_grace(&self, grace: &Grace) {
         // SeqCst: the fence that every epoch scheme has between unlinking and reading the epoch.
         fence(Ordering::SeqCst);
-        STATE.with_borrow_mut(|state| {
-            let waits: Vec<u64> = state.pinned.iter().copied().collect();
-            // Relaxed: the grace period is not shared before this call returns.
-            grace.outstanding.store(waits.len(), Ordering::Relaxed);
-            for stamp in waits {
-                state.waiting.entry(stamp).or_default().push(grace.clone());
+        // Nothing that a model schedules may happen while the state is borrowed. So the waits are
+        // counted down from more than there can be; each guard must end its own, or its reads
+        // would not come before the end of the period.
+        let handle = std::sync::Arc::new(grace.clone());
+        // Relaxed: the grace period is not shared before the state has it.
+        grace.outstanding.store(MOST_GUARDS, Ordering::Relaxed);
+        let waits = STATE.with_borrow_mut(|state| {
+            for &stamp in &state.pinned {
+                state.waiting.entry(stamp).or_default().push(std::sync::Arc::clone(&handle));
             }
+            state.pinned.len()
         });
+        // AcqRel: as in `Grace::end`.
+        grace.outstanding.fetch_sub(MOST_GUARDS - waits, Ordering::AcqRel);
     }
 
     /// Does nothing: grace periods of the model end by themselves.
@@ -116,7 +122,7 @@ pub fn note_freed(address: usize) {
 struct State {
     clock: u64,
     pinned: BTreeSet<u64>,
-    waiting: BTreeMap<u64, Vec<Grace>>,
+    waiting: BTreeMap<u64, Vec<std::sync::Arc<Grace>>>,
     retired: BTreeMap<usize, u64>,
     freed: BTreeSet<usize>,
 }
@@ -127,6 +133,9 @@ impl State {
         self.clock
     }
 }
+
+/// More guards than any scenario has at a time.
+const MOST_GUARDS: usize = 64;
 
 thread_local! {
     static STATE: RefCell<State> = RefCell::default();
