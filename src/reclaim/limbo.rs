@@ -253,6 +253,10 @@ impl<T> Limbo<T> {
         } else {
             batch.grace.end();
         }
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        for (value, _) in &batch.values {
+            guard.note_sealed(value.as_ptr() as usize);
+        }
         self.push_sealed(batch);
         guard.advance();
     }

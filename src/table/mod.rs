@@ -27,6 +27,8 @@
 //!
 //! Whoever takes an entry out holds it as [`Unlinked`], and nobody else does.
 
+#[cfg(any(test, cortado_loom, cortado_shuttle))]
+mod audit;
 mod bucket;
 mod find;
 mod iter;
