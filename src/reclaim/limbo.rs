@@ -253,6 +253,10 @@ impl<T> Limbo<T> {
         } else {
             batch.grace.end();
         }
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        for (value, _) in &batch.values {
+            guard.note_sealed(value.as_ptr() as usize);
+        }
         self.push_sealed(batch);
         guard.advance();
     }
@@ -386,3 +390,162 @@ fn not_below_zero(sum: u64) -> u64 {
 // Release, see `push_sealed`. The mutant pushes with Relaxed: a sweep may see a batch unfilled.
 const SEALED_PUSH: Ordering =
     if cfg!(cortado_mutant = "limbo_relaxed_seal") { Ordering::Relaxed } else { Ordering::Release };
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    };
+
+    use super::*;
+    use crate::reclaim::pin;
+
+    /// Counts its drops, and panics in them if told to.
+    struct Value {
+        dropped: Arc<AtomicUsize>,
+        panics: bool,
+    }
+
+    impl Drop for Value {
+        fn drop(&mut self) {
+            self.dropped.fetch_add(1, Ordering::SeqCst);
+            assert!(!self.panics, "destructor");
+        }
+    }
+
+    fn unlinked(dropped: &Arc<AtomicUsize>, panics: bool) -> Unlinked<Value> {
+        let value = Box::new(Value { dropped: Arc::clone(dropped), panics });
+        // SAFETY: from a box that nobody else knows of.
+        unsafe { Unlinked::new(ptr::NonNull::from(Box::leak(value))) }
+    }
+
+    fn drain(limbo: &Limbo<Value>) -> Swept {
+        let mut all = Swept::default();
+        for _ in 0..10_000 {
+            pin().advance();
+            let swept = limbo.sweep();
+            all.freed += swept.freed;
+            all.panic = all.panic.or(swept.panic);
+            if swept.waiting == 0 {
+                return all;
+            }
+            std::thread::yield_now();
+        }
+        panic!("limbo never ran empty");
+    }
+
+    #[test]
+    fn figures_are_exact_while_values_wait_and_after() {
+        let dropped = Arc::default();
+        let limbo = Limbo::new(2, 3);
+        for i in 1..=8 {
+            let retired = limbo.retire(&pin(), unlinked(&dropped, false), i, i as usize);
+            let seals = [5, 6].contains(&i); // the third of each stripe
+            assert_eq!(retired, if seals { Retired::Sealed } else { Retired::Open });
+        }
+        assert_eq!((limbo.count(), limbo.cost()), (8, 36));
+        assert_eq!(drain(&limbo).freed, 6);
+        assert_eq!((limbo.count(), limbo.cost()), (2, 15));
+        assert_eq!(limbo.seal_open(&pin()), 2);
+        assert_eq!(limbo.seal_open(&pin()), 0);
+        assert_eq!(drain(&limbo).freed, 2);
+        assert_eq!((limbo.count(), limbo.cost()), (0, 0));
+        assert_eq!(dropped.load(Ordering::SeqCst), 8);
+    }
+
+    #[test]
+    fn nothing_is_freed_under_a_guard() {
+        let dropped: Arc<AtomicUsize> = Arc::default();
+        let limbo = Limbo::new(1, 2);
+        let guard = pin();
+        for _ in 0..10 {
+            let _ = limbo.retire(&pin(), unlinked(&dropped, false), 1, 0);
+        }
+        for _ in 0..100 {
+            pin().advance();
+            assert_eq!((limbo.sweep().freed, limbo.count()), (0, 10));
+        }
+        drop(guard);
+        assert_eq!(drain(&limbo).freed, 10);
+    }
+
+    #[test]
+    fn drop_frees_open_and_sealed_batches_and_those_that_wait() {
+        let dropped: Arc<AtomicUsize> = Arc::default();
+        let guard = pin();
+        let limbo = Limbo::new(2, 4);
+        for i in 0..13 {
+            let _ = limbo.retire(&guard, unlinked(&dropped, false), 1, i);
+        }
+        limbo.sweep();
+        drop(limbo);
+        assert_eq!(dropped.load(Ordering::SeqCst), 13);
+    }
+
+    #[test]
+    fn panicking_destructor_stops_no_other_and_is_handed_back() {
+        let dropped: Arc<AtomicUsize> = Arc::default();
+        let limbo = Limbo::new(1, 4);
+        for i in 0..8 {
+            let _ = limbo.retire(&pin(), unlinked(&dropped, i % 3 == 0), 1, 0);
+        }
+        let swept = drain(&limbo);
+        assert_eq!((swept.freed, limbo.count(), limbo.cost()), (8, 0, 0));
+        assert_eq!(swept.panic.unwrap().downcast_ref::<&str>(), Some(&"destructor"));
+        let _ = limbo.retire(&pin(), unlinked(&dropped, true), 1, 0);
+        let _ = limbo.retire(&pin(), unlinked(&dropped, false), 1, 0);
+        let panic = catch_unwind(AssertUnwindSafe(|| drop(limbo))).unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"destructor"));
+        assert_eq!(dropped.load(Ordering::SeqCst), 10);
+    }
+
+    #[test]
+    fn panic_of_a_drop_that_runs_in_a_panic_is_swallowed() {
+        let dropped: Arc<AtomicUsize> = Arc::default();
+        let outer = catch_unwind(AssertUnwindSafe(|| {
+            let limbo = Limbo::new(1, 4);
+            let _ = limbo.retire(&pin(), unlinked(&dropped, true), 1, 0);
+            let _ = limbo.retire(&pin(), unlinked(&dropped, false), 1, 0);
+            panic!("outer");
+        }));
+        assert_eq!(outer.unwrap_err().downcast_ref::<&str>(), Some(&"outer"));
+        assert_eq!(dropped.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn every_value_is_freed_once_under_many_threads() {
+        let dropped: Arc<AtomicUsize> = Arc::default();
+        let limbo = Limbo::new(2, 3);
+        let done = AtomicBool::new(false);
+        let (threads, each) = (4, 5_000);
+        std::thread::scope(|scope| {
+            let sweeper = scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    limbo.seal_open(&pin());
+                    assert!(limbo.sweep().panic.is_none());
+                    assert!(limbo.count() <= (threads * each) as u64);
+                }
+            });
+            let work = |stripe| {
+                for i in 0..each {
+                    let _ = limbo.retire(&pin(), unlinked(&dropped, false), i as u64, stripe);
+                    if i % 64 == 0 {
+                        limbo.sweep();
+                    }
+                }
+            };
+            let workers: Vec<_> =
+                (0..threads).map(|stripe| scope.spawn(move || work(stripe))).collect();
+            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            done.store(true, Ordering::SeqCst);
+            sweeper.join().unwrap();
+        });
+        let made = threads * each;
+        assert_eq!(dropped.load(Ordering::SeqCst) + limbo.count() as usize, made);
+        limbo.seal_open(&pin());
+        drain(&limbo);
+        assert_eq!((limbo.count(), limbo.cost()), (0, 0));
+        assert_eq!(dropped.load(Ordering::SeqCst), made);
+    }
+}

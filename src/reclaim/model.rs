@@ -2,43 +2,76 @@
 //!
 //! A grace period ends at the first moment at which it may: when the last guard that was there
 //! when it began is dropped. So a model test sees the harshest collector that keeps its word.
+//!
 //! Both tools run all their threads on one thread of the system, so plain thread-local state
-//! serves a whole execution and adds no happens-before edge that a real collector lacks.
+//! serves a whole execution and adds no happens-before edge that a real collector lacks. The
+//! edges that a real one has are made by atomics that the model sees:
+//!
+//! * a fence at each pin, and one where a grace period begins;
+//! * each thread's *local*, written at its unpins and read where a grace period begins, so that
+//!   what was read under a guard that is gone comes before the period;
+//! * the period's own counter, for the guards that were still there.
+//!
+//! Nothing that a model schedules happens while the state is borrowed, for the next thread would
+//! find it borrowed.
 
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    rc::Rc,
 };
 
 use super::Grace;
-use crate::sync::atomic::{Ordering, fence};
+use crate::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering, fence},
+    thread_number,
+};
 
 /// The witness of a pin; see the module above.
 #[derive(Debug)]
 pub struct Guard {
     stamp: u64,
+    thread: usize,
 }
 
 /// Pins the current thread.
 pub fn pin() -> Guard {
+    let thread = thread_number() % MOST_THREADS;
     let stamp = STATE.with_borrow_mut(|state| {
         let stamp = state.tick();
         state.pinned.insert(stamp);
+        state.threads.insert(thread);
         stamp
     });
     // SeqCst: the fence that every epoch scheme has between announcing a pin and the first read.
     fence(Ordering::SeqCst);
-    Guard { stamp }
+    Guard { stamp, thread }
 }
 
-/// Forgets everything: the start of an execution.
+/// Forgets everything: the start of an execution, before its other threads.
 pub fn reset() {
-    STATE.with_borrow_mut(|state| *state = State::default());
+    let fresh = State {
+        locals: (0..MOST_THREADS).map(|_| Rc::new(AtomicUsize::new(0))).collect(),
+        counters: (0..COUNTERS).map(|_| Arc::new(AtomicUsize::new(1))).collect(),
+        ..State::default()
+    };
+    // What an execution before this one has left belongs to a model that is gone.
+    std::mem::forget(STATE.replace(fresh));
 }
 
-/// Returns how many pointers were retired and how many of them were freed.
+/// Returns how many pointers were retired and how many of them were freed: the end of an
+/// execution.
 pub fn census() -> (usize, usize) {
-    STATE.with_borrow(|state| (state.retired.len(), state.freed.len()))
+    let state = STATE.take();
+    (state.retired.len(), state.freed.len())
+}
+
+/// Returns a counter that every thread of the execution may use without having met its maker: the
+/// collector hands periods around, and whoever gets one has seen it made.
+pub fn counter() -> Arc<AtomicUsize> {
+    let ready = STATE.with_borrow_mut(|state| state.counters.pop());
+    ready.unwrap_or_else(|| Arc::new(AtomicUsize::new(1)))
 }
 
 impl Guard {
@@ -46,14 +79,24 @@ impl Guard {
     pub fn after_grace(&self, grace: &Grace) {
         // SeqCst: the fence that every epoch scheme has between unlinking and reading the epoch.
         fence(Ordering::SeqCst);
-        STATE.with_borrow_mut(|state| {
-            let waits: Vec<u64> = state.pinned.iter().copied().collect();
-            // Relaxed: the grace period is not shared before this call returns.
-            grace.outstanding.store(waits.len(), Ordering::Relaxed);
-            for stamp in waits {
-                state.waiting.entry(stamp).or_default().push(grace.clone());
+        let handle = std::sync::Arc::new(grace.clone());
+        // Relaxed: the grace period is not shared before the state has it. More than can be: each
+        // guard must end its own wait, or its reads would not come before the end of the period.
+        grace.outstanding.store(MOST_GUARDS, Ordering::Relaxed);
+        let (waits, locals) = STATE.with_borrow_mut(|state| {
+            for &stamp in &state.pinned {
+                state.waiting.entry(stamp).or_default().push(std::sync::Arc::clone(&handle));
             }
+            let local = |&thread: &usize| state.locals.get(thread).cloned();
+            (state.pinned.len(), state.threads.iter().filter_map(local).collect::<Vec<_>>())
         });
+        for local in locals {
+            // Acquire: pairs with the Release in the drop of a guard. A read-modify-write, as a
+            // collector that finds nobody pinned has seen the newest value.
+            local.fetch_add(0, Ordering::Acquire);
+        }
+        // AcqRel: as in `Grace::end`.
+        grace.outstanding.fetch_sub(MOST_GUARDS - waits, Ordering::AcqRel);
     }
 
     /// Does nothing: grace periods of the model end by themselves.
@@ -66,8 +109,15 @@ impl Guard {
     /// Panics if it already was.
     pub fn note_retired(&self, address: usize) {
         STATE.with_borrow_mut(|state| {
-            let stamp = state.tick();
-            assert!(state.retired.insert(address, stamp).is_none(), "retired twice");
+            assert!(state.retired.insert(address, None).is_none(), "retired twice");
+        });
+    }
+
+    /// Notes that a grace period for `address`, which was retired, has begun.
+    pub fn note_sealed(&self, address: usize) {
+        STATE.with_borrow_mut(|state| {
+            let now = state.tick();
+            state.retired.insert(address, Some(now));
         });
     }
 
@@ -75,15 +125,15 @@ impl Guard {
     ///
     /// # Panics
     ///
-    /// Panics if it was retired before the pin, or freed.
+    /// Panics if its grace period began before the pin, or if it is freed.
     pub fn check_readable(&self, address: usize) {
         if std::thread::panicking() {
             return;
         }
         STATE.with_borrow(|state| {
             assert!(!state.freed.contains(&address), "read of a freed entry");
-            if let Some(&retired) = state.retired.get(&address) {
-                assert!(retired > self.stamp, "read of an entry retired before the pin");
+            if let Some(&Some(sealed)) = state.retired.get(&address) {
+                assert!(sealed > self.stamp, "read of an entry retired before the pin");
             }
         });
     }
@@ -91,6 +141,11 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        if let Some(local) = STATE.with_borrow(|state| state.locals.get(self.thread).cloned()) {
+            // Release: pairs with the Acquire in `after_grace`. Before the guard leaves the state,
+            // so that whoever does not find it there finds this.
+            local.fetch_add(1, Ordering::Release);
+        }
         let ended = STATE.with_borrow_mut(|state| {
             state.pinned.remove(&self.stamp);
             state.waiting.remove(&self.stamp).unwrap_or_default()
@@ -116,8 +171,13 @@ pub fn note_freed(address: usize) {
 struct State {
     clock: u64,
     pinned: BTreeSet<u64>,
-    waiting: BTreeMap<u64, Vec<Grace>>,
-    retired: BTreeMap<usize, u64>,
+    /// Those who were ever pinned.
+    threads: BTreeSet<usize>,
+    locals: Vec<Rc<AtomicUsize>>,
+    counters: Vec<Arc<AtomicUsize>>,
+    waiting: BTreeMap<u64, Vec<std::sync::Arc<Grace>>>,
+    /// When the grace period of what was retired began, if it has begun.
+    retired: BTreeMap<usize, Option<u64>>,
     freed: BTreeSet<usize>,
 }
 
@@ -127,6 +187,13 @@ impl State {
         self.clock
     }
 }
+
+/// More guards than any scenario has at a time.
+const MOST_GUARDS: usize = 64;
+/// More threads than any scenario has, and one.
+const MOST_THREADS: usize = 8;
+/// Grace periods that a scenario may have pass from thread to thread.
+const COUNTERS: usize = 8;
 
 thread_local! {
     static STATE: RefCell<State> = RefCell::default();

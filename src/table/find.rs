@@ -194,3 +194,70 @@ impl<T> std::fmt::Debug for Held<'_, T> {
         f.debug_struct("Held").finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::super::testing::{Keeper, Ledger, drain, mixed};
+    use super::*;
+    use crate::reclaim::pin;
+
+    #[test]
+    fn batches_answer_every_hash_in_order() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(64, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        for key in (0..100).step_by(2) {
+            keeper.set(&ledger, key, key + 1);
+        }
+        for count in [0, 1, 15, 16, 17, 100] {
+            let hashes: Vec<u64> = (0..count).map(mixed).collect();
+            let guard = pin();
+            let mut seen = Vec::new();
+            let matches = |i: usize, e: &super::super::testing::Entry| e.key == i as u64;
+            table.find_many(&guard, &hashes, matches, |i, entry| {
+                seen.push((i as u64, entry.map(|e| e.value())));
+            });
+            let expect: Vec<_> = (0..count).map(|key| (key, keeper.get(key))).collect();
+            assert_eq!(seen, expect);
+        }
+    }
+
+    #[test]
+    fn held_entry_outlives_its_removal() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 1);
+        let keeper = Keeper::new(&table, &mixed);
+        keeper.set(&ledger, 1, 10);
+        let held = table.hold(pin(), |t, g| t.find(g, mixed(1), |e| e.key == 1)).unwrap();
+        assert!(table.hold(pin(), |t, g| t.find(g, mixed(2), |e| e.key == 2)).is_none());
+        keeper.remove(1);
+        for _ in 0..100 {
+            pin().advance();
+            table.sweep();
+        }
+        assert_eq!((held.value(), ledger.alive()), (10, 1));
+        drop(held);
+        drain(&table);
+        assert_eq!(ledger.alive(), 0);
+    }
+
+    #[test]
+    fn reader_follows_into_the_next_array() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(4, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        for key in 0..12 {
+            keeper.set(&ledger, key, key);
+        }
+        let there: Vec<_> = (0..12).map(|key| keeper.get(key)).collect();
+        let guard = pin();
+        assert!(table.grow_root(&guard));
+        for _ in 0..4 {
+            assert!(table.help_migration(&guard, &keeper, 1));
+            assert_eq!((0..12).map(|key| keeper.get(key)).collect::<Vec<_>>(), there);
+        }
+        assert!(!table.help_migration(&guard, &keeper, 1));
+        assert_eq!(table.slots(&guard), 8 * super::super::LANES);
+        assert_eq!((0..12).map(|key| keeper.get(key)).collect::<Vec<_>>(), there);
+    }
+}

@@ -81,3 +81,53 @@ impl<T> std::fmt::Debug for Iter<'_, T> {
         f.debug_struct("Iter").field("index", &self.index).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::super::testing::{Keeper, Ledger, mixed};
+    use super::*;
+    use crate::reclaim::pin;
+
+    #[test]
+    fn every_entry_is_seen_once_at_every_step_of_a_migration() {
+        for shrinking in [false, true] {
+            let ledger = Ledger::default();
+            let table = Table::with_buckets(8, 1, 4);
+            let keeper = Keeper::new(&table, &mixed);
+            for key in 0..14 {
+                keeper.set(&ledger, key, key);
+            }
+            let keys = keeper.keys();
+            assert_eq!(keys.len(), keeper.check());
+            let guard = pin();
+            assert!(if shrinking { table.shrink(&guard) } else { table.grow_root(&guard) });
+            while table.help_migration(&guard, &keeper, 1) {
+                let mut left = keeper.keys();
+                assert!(left.iter().all(|key| keys.contains(key)));
+                left.dedup();
+                assert_eq!(left.len() + keeper.displaced.get(), keys.len());
+            }
+        }
+    }
+
+    #[test]
+    fn iteration_that_began_before_two_migrations_sees_all_that_stayed() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(4, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        for key in 0..12 {
+            keeper.set(&ledger, key, key);
+        }
+        let keys = keeper.keys();
+        let guard = pin();
+        let mut iter = table.iter(&guard);
+        let mut seen: Vec<u64> = iter.by_ref().take(3).map(|e| e.key).collect();
+        for _ in 0..2 {
+            assert!(table.grow_root(&guard));
+            keeper.settle();
+        }
+        seen.extend(iter.map(|e| e.value()));
+        seen.sort_unstable();
+        assert_eq!(seen, keys);
+    }
+}

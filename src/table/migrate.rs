@@ -62,9 +62,10 @@ impl<T> Table<T> {
         if array.next(guard).is_some() {
             return true;
         }
-        // Relaxed: only compared. An array that is not the root has a next one.
+        // Relaxed: only compared. An array that is not the root has a next one, or is itself still
+        // being filled; a stale root, too, makes no array with two next ones.
         if !ptr::eq(self.root.load(Ordering::Relaxed), array) {
-            return true;
+            return array.next(guard).is_some();
         }
         let next = Box::into_raw(Box::new(Buckets::new(count)));
         // Release: pairs with the Acquire in `Buckets::next`, so that the array is seen made.
@@ -159,15 +160,16 @@ impl<T> Table<T> {
         if !bucket.change_meta(Meta(0), content.meta) {
             return;
         }
-        for entry in spilled.iter().filter_map(|word| word.entry()) {
-            // SAFETY: entries come from `Box::into_raw`. No bucket in use shows the entry any
-            // more, and only the thread whose exchange put the child in use comes here.
-            host.displaced(guard, unsafe { Unlinked::new(entry) });
-        }
         // AcqRel: Release hands this child on, Acquire takes over those of the helpers before, so
         // that whoever makes the next array the root publishes all of them.
         if next_is_full(array.moved.fetch_add(1, Ordering::AcqRel) + 1, next) {
             self.promote(guard, array, next);
+        }
+        // Last, because the host may panic: a child that is not counted would never be.
+        for entry in spilled.iter().filter_map(|word| word.entry()) {
+            // SAFETY: entries come from `Box::into_raw`. No bucket in use shows the entry any
+            // more, and only the thread whose exchange put the child in use comes here.
+            host.displaced(guard, unsafe { Unlinked::new(entry) });
         }
     }
 
@@ -245,11 +247,6 @@ pub fn parts<'g, T>(
         };
         [Some(part), None]
     }
-}
-
-/// Returns the buckets of `next` into which bucket `index` of `array` moves.
-pub fn children<T>(array: &Buckets<T>, next: &Buckets<T>, index: usize) -> std::ops::Range<usize> {
-    if next.count() > array.count() { 2 * index..2 * index + 2 } else { index / 2..index / 2 + 1 }
 }
 
 /// What a child starts with.
@@ -344,4 +341,208 @@ fn unfilled<T>(bucket: &Bucket<T>, lane: usize) -> Word<T> {
         return Word::EMPTY;
     }
     Word::UNUSED
+}
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::{
+        cell::Cell,
+        panic::{AssertUnwindSafe, catch_unwind},
+    };
+
+    use super::super::testing::{Keeper, Ledger, drain, mixed};
+    use super::*;
+    use crate::reclaim::pin;
+
+    #[test]
+    fn table_grows_as_often_as_its_host_wants() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 4);
+        let mut keeper = Keeper::new(&table, &mixed);
+        keeper.grow_below = 256 * LANES;
+        let mut refused = 0;
+        for key in 0..600 {
+            refused += usize::from(!keeper.set(&ledger, key, key));
+        }
+        keeper.settle();
+        assert_eq!(keeper.check() + refused, 600);
+        assert!(refused < 30, "{refused} refused");
+        let guard = pin();
+        assert!(table.slots(&guard) >= 128 * LANES);
+        drop(guard);
+        drain(&table);
+        assert_eq!(ledger.alive(), 600 - refused);
+        drop(table);
+        assert_eq!(ledger.alive(), 0);
+    }
+
+    /// The array that is being filled may already have a full bucket, but it cannot grow yet.
+    #[test]
+    fn full_bucket_of_the_next_array_waits_for_the_migration() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1024, 1, 4);
+        let mut keeper = Keeper::new(&table, &|key| key);
+        keeper.grow_below = usize::MAX;
+        let full = (0..40).filter(|&key| keeper.set(&ledger, key, key)).count();
+        assert!(full >= LANES);
+        keeper.settle();
+        keeper.check();
+    }
+
+    #[test]
+    fn shrinking_keeps_the_lowest_lanes_and_displaces_the_rest() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(4, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        for key in 0..24 {
+            keeper.set(&ledger, key, key);
+        }
+        let before = keeper.check();
+        let guard = pin();
+        assert!(table.shrink(&guard));
+        keeper.settle();
+        assert_eq!(table.slots(&guard), 2 * LANES);
+        assert!(!table.shrink(&guard), "no further");
+        assert_eq!(keeper.check() + keeper.displaced.get(), before);
+        assert!(keeper.displaced.get() > 0);
+        for key in keeper.keys() {
+            assert_eq!(keeper.get(key), Some(key));
+        }
+        drop(guard);
+        drain(&table);
+        assert_eq!(ledger.alive(), keeper.check());
+    }
+
+    #[test]
+    fn table_dropped_at_any_step_of_a_migration_drops_each_entry_once() {
+        for shrinking in [false, true] {
+            for steps in 0..10 {
+                let ledger = Ledger::default();
+                let table = Table::with_buckets(8, 1, 4);
+                let keeper = Keeper::new(&table, &mixed);
+                for key in 0..50 {
+                    keeper.set(&ledger, key, key);
+                }
+                let guard = pin();
+                assert!(if shrinking { table.shrink(&guard) } else { table.grow_root(&guard) });
+                for _ in 0..steps {
+                    table.help_migration(&guard, &keeper, 1);
+                }
+                keeper.remove(keeper.keys()[0]);
+                drop(guard);
+                drop(table);
+                assert_eq!(ledger.alive(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn half_a_unit_is_no_harm() {
+        for drop_early in [false, true] {
+            let ledger = Ledger::default();
+            let panics = Cell::new(false);
+            let table = Table::with_buckets(1, 1, 4);
+            // Entries 0 to 2 go down, 3 to 5 up; hashing entry 4 panics when it is told to.
+            let hasher = |key| {
+                assert!(!panics.get() || key != 4, "hash");
+                if key < 3 { key + 1 } else { (1 << 63) + key }
+            };
+            let keeper = Keeper::new(&table, &hasher);
+            for key in 0..6 {
+                assert!(keeper.set(&ledger, key, key));
+            }
+            let guard = pin();
+            assert!(table.grow_root(&guard));
+            panics.set(true);
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                table.help_migration(&guard, &keeper, 1);
+            }));
+            assert!(panicked.is_err());
+            assert_eq!(
+                keeper.keys(),
+                [0, 1, 2, 3, 4, 5],
+                "the lower child is in use, the upper not"
+            );
+            assert_eq!(keeper.get(1), Some(1));
+            assert_eq!(keeper.get(3), Some(3));
+            if !drop_early {
+                panics.set(false);
+                assert_eq!(keeper.remove(1), Some(1));
+                keeper.settle();
+                assert_eq!(keeper.keys(), [0, 2, 3, 4, 5]);
+                assert_eq!(keeper.check(), 5);
+            }
+            drop(guard);
+            drop(table);
+            assert_eq!((ledger.made(), ledger.alive()), (6, 0));
+        }
+    }
+
+    #[test]
+    fn hasher_that_never_gives_the_same_answer_breaks_nothing_but_itself() {
+        let ledger = Ledger::default();
+        let count = Cell::new(0);
+        let hasher = |_| {
+            count.set(count.get() + 1);
+            mixed(count.get())
+        };
+        let table = Table::with_buckets(2, 1, 4);
+        let mut keeper = Keeper::new(&table, &hasher);
+        keeper.grow_below = 64 * LANES;
+        keeper.leaver = Some(0);
+        for key in 0..2000 {
+            keeper.set(&ledger, key % 50, key);
+            keeper.get(key % 50);
+            keeper.remove((key + 25) % 50);
+            if key % 400 == 0 {
+                keeper.settle();
+                table.shrink(&pin());
+            }
+        }
+        keeper.settle();
+        let guard = pin();
+        let left = table.iter(&guard).count();
+        drop(guard);
+        drain(&table);
+        assert_eq!(ledger.alive(), left);
+        drop(table);
+        assert_eq!(ledger.alive(), 0);
+    }
+
+    #[test]
+    fn panicking_host_does_not_stop_a_shrink() {
+        struct Panics<'t>(Keeper<'t>);
+        impl Host<super::super::testing::Entry> for Panics<'_> {
+            fn hash(&self, entry: &super::super::testing::Entry) -> u64 {
+                self.0.hash(entry)
+            }
+            fn is_crowded(&self, _: usize) -> bool {
+                false
+            }
+            fn choose_leaver(
+                &self,
+                _: &[Option<&super::super::testing::Entry>; LANES],
+                _: &super::super::testing::Entry,
+            ) -> Option<usize> {
+                None
+            }
+            fn displaced(&self, guard: &Guard, entry: Unlinked<super::super::testing::Entry>) {
+                self.0.displaced(guard, entry);
+                panic!("displaced");
+            }
+        }
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(4, 1, 4);
+        let host = Panics(Keeper::new(&table, &mixed));
+        for key in 0..24 {
+            host.0.set(&ledger, key, key);
+        }
+        let guard = pin();
+        assert!(table.shrink(&guard));
+        for _ in 0..4 {
+            let _ = catch_unwind(AssertUnwindSafe(|| table.help_migration(&guard, &host, 1)));
+        }
+        assert_eq!(table.slots(&guard), 2 * LANES, "the migration came to its end");
+        host.0.check();
+    }
 }

@@ -27,12 +27,16 @@
 //!
 //! Whoever takes an entry out holds it as [`Unlinked`], and nobody else does.
 
+#[cfg(any(test, cortado_loom, cortado_shuttle))]
+mod audit;
 mod bucket;
 mod find;
 mod iter;
 mod meta;
 mod migrate;
 mod sample;
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod testing;
 mod write;
 
 use std::ptr::NonNull;
@@ -211,3 +215,132 @@ pub const MIN_BUCKETS: usize = 2;
 
 /// Values of a batch in limbo. One grace period serves so many.
 const LIMBO_BATCH: usize = 64;
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        time::{Duration, Instant},
+    };
+
+    use super::{
+        testing::{Keeper, Ledger, drain, mixed},
+        *,
+    };
+    use crate::reclaim::pin;
+
+    #[test]
+    fn initial_sizes_can_be_halved_and_are_half_used() {
+        assert_eq!((buckets_for(0), buckets_for(1), buckets_for(7)), (2, 2, 2));
+        assert_eq!((buckets_for(8), buckets_for(7000)), (4, 2000));
+        for entries in 0..1000 {
+            assert!(buckets_for(entries) % MIN_BUCKETS == 0);
+            assert!(buckets_for(entries) * LANES >= 2 * entries);
+        }
+    }
+
+    /// Everything at once: few keys, so that all meet; values of a key only grow, so that a reader
+    /// can tell a value that came back.
+    fn stress(seed: u64, hasher: &(dyn Fn(u64) -> u64 + Sync), buckets: usize) {
+        const KEYS: u64 = 48;
+        println!("seed {seed}");
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(buckets, 2, 3);
+        let stop = AtomicBool::new(false);
+        let clock: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(1)).collect();
+        let end = Instant::now() + Duration::from_millis(700);
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let (table, ledger, stop, clock) = (&table, &ledger, &stop, &clock);
+                scope.spawn(move || {
+                    let mut keeper = Keeper::new(table, hasher);
+                    keeper.leaver = Some(thread);
+                    let mut random = seed + thread as u64;
+                    while !stop.load(SeqCst) {
+                        random = random.wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_add(99);
+                        let key = (random >> 33) % KEYS;
+                        // One writer a key raises it; the others remove.
+                        let mine = key % 3 == thread as u64;
+                        match (random >> 20) % 64 {
+                            0 => drop(keeper.clear()),
+                            1 => {
+                                let guard = pin();
+                                keeper.table.grow_root(&guard);
+                                if keeper.table.slots(&guard) > 32 * LANES {
+                                    keeper.settle();
+                                    while keeper.table.shrink(&guard) {
+                                        keeper.settle();
+                                    }
+                                }
+                            }
+                            2 => drop(keeper.table.shrink(&pin())),
+                            3 => assert!(keeper.table.sweep().panic.is_none()),
+                            4..15 => drop(keeper.remove(key)),
+                            15..25 => drop(keeper.remove_if(key, |value| value % 2 == 0)),
+                            25..28 => {
+                                let guard = pin();
+                                let mut taken = None;
+                                keeper.table.sample(&guard, random, 2, |sampled| {
+                                    sampled.entry.value();
+                                    taken = keeper.table.unlink_sampled(sampled);
+                                    std::ops::ControlFlow::Break(())
+                                });
+                                if let Some(entry) = taken {
+                                    keeper.table.retire(&guard, entry, 1, thread);
+                                }
+                            }
+                            _ if mine => {
+                                let value = clock[key as usize].fetch_add(1, SeqCst);
+                                keeper.set(ledger, key, value);
+                            }
+                            _ => {
+                                keeper.get(key);
+                            }
+                        }
+                    }
+                });
+            }
+            scope.spawn(|| {
+                let keeper = Keeper::new(&table, hasher);
+                let mut last = vec![0; KEYS as usize];
+                let mut turn = 0;
+                while Instant::now() < end {
+                    for key in 0..KEYS {
+                        let Some(value) = keeper.get(key) else { continue };
+                        assert!(value >= last[key as usize], "key {key} went back");
+                        assert!(value < clock[key as usize].load(SeqCst));
+                        last[key as usize] = value;
+                    }
+                    turn += 1;
+                    let guard = pin();
+                    if turn % 3 == 0 {
+                        table.iter(&guard).for_each(|entry| assert!(entry.value() > 0));
+                    }
+                }
+                stop.store(true, SeqCst);
+            });
+        });
+        let keeper = Keeper::new(&table, hasher);
+        keeper.settle();
+        let left = keeper.check();
+        for key in keeper.keys() {
+            assert!(keeper.get(key).is_some(), "key {key} is there and not found");
+        }
+        drain(&table);
+        assert_eq!(ledger.alive(), left);
+        drop(table);
+        assert_eq!(ledger.alive(), 0);
+    }
+
+    #[test]
+    fn everything_at_once_keeps_the_invariants() {
+        for seed in [1, 2] {
+            stress(seed, &mixed, 2);
+        }
+    }
+
+    #[test]
+    fn everything_at_once_with_colliding_hashes_keeps_the_invariants() {
+        stress(3, &|key| mixed(key % 5), 4);
+    }
+}

@@ -133,3 +133,92 @@ fn visit_part<'g, T>(
 const GROUP: usize = 5;
 /// Looks at a bucket that keeps changing before it is passed over.
 const TRIES: usize = 4;
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::super::testing::{Entry, Keeper, Ledger, drain, mixed};
+    use super::*;
+    use crate::reclaim::pin;
+
+    #[test]
+    fn sampling_all_buckets_sees_every_entry_once() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(8, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        for key in 0..14 {
+            keeper.set(&ledger, key, key);
+        }
+        let check = |random| {
+            let guard = pin();
+            let mut keys = Vec::new();
+            table.sample(&guard, random, usize::MAX, |sampled| {
+                keys.push(sampled.entry.value());
+                ControlFlow::Continue(())
+            });
+            keys.sort_unstable();
+            assert_eq!(keys, keeper.keys());
+        };
+        let randoms = [0, 1 << 63, u64::MAX, 0x1234_5678_9abc_def0];
+        randoms.into_iter().for_each(check);
+        let guard = pin();
+        assert!(table.grow_root(&guard));
+        while table.help_migration(&guard, &keeper, 1) {
+            randoms.into_iter().for_each(check);
+        }
+        assert!(table.shrink(&guard));
+        while table.help_migration(&guard, &keeper, 1) {
+            randoms.into_iter().for_each(check);
+        }
+    }
+
+    #[test]
+    fn sample_stops_when_told() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(8, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        for key in 0..14 {
+            keeper.set(&ledger, key, key);
+        }
+        let guard = pin();
+        let mut visited = 0;
+        table.sample(&guard, 0, 8, |_| {
+            visited += 1;
+            if visited == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!(visited, 3);
+    }
+
+    #[test]
+    fn sampled_entry_is_unlinked_once_and_never_its_successor() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(2, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        let guard = pin();
+        let sample = || -> Sampled<'_, Entry> {
+            let mut found = None;
+            table.sample(&guard, 0, 2, |sampled| {
+                found = Some(sampled);
+                ControlFlow::Break(())
+            });
+            found.unwrap()
+        };
+        keeper.set(&ledger, 1, 1);
+        let sampled = sample();
+        let entry = table.unlink_sampled(sampled).unwrap();
+        assert!(table.unlink_sampled(sampled).is_none());
+        let _ = table.retire(&guard, entry, 1, 0);
+        keeper.set(&ledger, 1, 2);
+        assert!(table.unlink_sampled(sampled).is_none(), "another entry");
+        let sampled = sample();
+        keeper.set(&ledger, 1, 3);
+        assert!(table.unlink_sampled(sampled).is_none(), "replaced meanwhile");
+        let sampled = sample();
+        assert!(table.grow_root(&guard));
+        keeper.settle();
+        assert!(table.unlink_sampled(sampled).is_none(), "moved meanwhile");
+        assert_eq!((keeper.get(1), keeper.check()), (Some(3), 1));
+        drop(guard);
+        drain(&table);
+        assert_eq!(ledger.alive(), 1);
+    }
+}

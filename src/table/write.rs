@@ -177,45 +177,20 @@ impl<T> Table<T> {
     /// Removes every entry that is in the table when the call begins, and perhaps later ones.
     pub fn clear(&self, guard: &Guard, host: &impl Host<T>, mut removed: impl FnMut(Unlinked<T>)) {
         let mut array = self.root(guard);
-        while let Some(next) = array.next(guard) {
-            for index in 0..array.count() {
-                self.migrated(guard, array, index, host);
-            }
-            array = next;
-        }
-        for index in 0..array.count() {
-            self.clear_bucket(guard, array, index, host, &mut removed);
-        }
-    }
-
-    fn clear_bucket(
-        &self,
-        guard: &Guard,
-        array: &Buckets<T>,
-        index: usize,
-        host: &impl Host<T>,
-        removed: &mut impl FnMut(Unlinked<T>),
-    ) {
-        let bucket = array.at(index);
         loop {
-            let meta = bucket.meta();
-            if meta.is_frozen() {
-                let next = self.migrated(guard, array, index, host);
-                for child in super::migrate::children(array, next, index) {
-                    self.clear_bucket(guard, next, child, host, removed);
+            while let Some(next) = array.next(guard) {
+                for index in 0..array.count() {
+                    self.migrated(guard, array, index, host);
                 }
-                return;
+                array = next;
             }
-            if meta.taken().next().is_none() {
-                return;
+            // A bucket that begins to move meanwhile is met again in the next array. (To follow it
+            // there at once would meet the same buckets twice for every array that follows.)
+            let mut all = true;
+            for index in 0..array.count() {
+                all &= clear_bucket(array.at(index), &mut removed);
             }
-            // Linearizes here, for all entries of the bucket.
-            if bucket.change_meta(meta, meta.without_any()) {
-                for lane in meta.taken() {
-                    if let Some(entry) = taken(bucket.take_slot(lane)) {
-                        removed(entry);
-                    }
-                }
+            if all {
                 return;
             }
         }
@@ -248,13 +223,39 @@ impl<T> Table<T> {
         // SAFETY: the meta word was the same before and after, so each lane was published when
         // its slot was read, which was under the guard.
         let residents = residents.map(|e| e.map(|entry| unsafe { entry_ref(entry, guard) }));
-        let Some(lane) = host.choose_leaver(&residents, newcomer) else {
+        // A lane that shows no resident may be somebody's claim: it is nobody's to empty.
+        let chosen = host.choose_leaver(&residents, newcomer);
+        let Some(lane) = chosen.filter(|&lane| residents.get(lane).is_some_and(Option::is_some))
+        else {
             return Slot::Kept;
         };
         if let Unlink::Done(entry) = unlink(bucket, meta, lane) {
             host.displaced(guard, entry);
         }
         Slot::Freed
+    }
+}
+
+/// Takes all entries out of a bucket; returns whether that was possible: not in a frozen one.
+fn clear_bucket<T>(bucket: &Bucket<T>, removed: &mut impl FnMut(Unlinked<T>)) -> bool {
+    loop {
+        let meta = bucket.meta();
+        if meta.is_frozen() {
+            return false;
+        }
+        if meta.taken().next().is_none() {
+            return true;
+        }
+        // Linearizes here, for all entries of the bucket.
+        if bucket.change_meta(meta, meta.without_any()) {
+            // All slots are freed before the caller's code runs, which may panic.
+            let mut entries = [const { None }; LANES];
+            for lane in meta.taken() {
+                entries[lane] = taken(bucket.take_slot(lane));
+            }
+            entries.into_iter().flatten().for_each(removed);
+            return true;
+        }
     }
 }
 
@@ -412,3 +413,253 @@ impl<T> Drop for Claim<'_, T> {
 
 /// Units of a migration that every insert helps along.
 const HELP_UNITS: usize = 2;
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::{
+        super::testing::{Keeper, Ledger, drain, mixed},
+        *,
+    };
+    use crate::reclaim::pin;
+
+    #[test]
+    fn entry_is_inserted_replaced_removed_once() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        assert_eq!(keeper.get(1), None);
+        assert!(keeper.set(&ledger, 1, 10) && keeper.set(&ledger, 2, 20));
+        assert_eq!((keeper.get(1), keeper.get(2), keeper.get(3)), (Some(10), Some(20), None));
+        assert!(keeper.set(&ledger, 1, 11));
+        assert_eq!((keeper.get(1), keeper.check()), (Some(11), 2));
+        assert_eq!((keeper.remove(1), keeper.remove(1)), (Some(11), None));
+        assert_eq!((keeper.get(1), keeper.check()), (None, 1));
+        drain(&table);
+        assert_eq!(ledger.alive(), 1);
+        drop(table);
+        assert_eq!(ledger.alive(), 0);
+    }
+
+    #[test]
+    fn remove_if_asks_first() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        keeper.set(&ledger, 1, 10);
+        assert_eq!(keeper.remove_if(1, |value| value == 9), None);
+        assert_eq!(keeper.remove_if(2, |_| true), None);
+        assert_eq!(keeper.get(1), Some(10));
+        assert_eq!(keeper.remove_if(1, |value| value == 10), Some(10));
+        assert_eq!((keeper.get(1), keeper.check()), (None, 0));
+        assert!(keeper.set(&ledger, 1, 11));
+        drop(table);
+        assert_eq!((ledger.made(), ledger.alive()), (2, 0));
+    }
+
+    #[test]
+    fn slots_are_free_again_at_once() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 64);
+        let keeper = Keeper::new(&table, &mixed);
+        let _guard = pin(); // not even a stalled reader costs slots
+        for round in 0..100 {
+            for key in 0..LANES as u64 {
+                assert!(keeper.set(&ledger, 100 * round + key, 0));
+            }
+            assert!(!keeper.set(&ledger, 100 * round + 99, 0), "the bucket is full");
+            for key in 0..LANES as u64 {
+                assert!(keeper.remove(100 * round + key).is_some());
+            }
+        }
+        assert_eq!(keeper.check(), 0);
+    }
+
+    #[test]
+    fn colliding_hashes_are_told_apart_by_the_comparison() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(2, 1, 4);
+        let keeper = Keeper::new(&table, &|_| 0);
+        for key in 0..LANES as u64 {
+            assert!(keeper.set(&ledger, key, key));
+        }
+        assert!(!keeper.set(&ledger, 7, 7));
+        for key in 0..LANES as u64 {
+            assert_eq!(keeper.get(key), Some(key));
+            assert!(keeper.set(&ledger, key, key + 10), "a full bucket replaces");
+            assert_eq!(keeper.remove_if(key, |_| true), Some(key + 10));
+        }
+        drop(table);
+        assert_eq!(ledger.alive(), 0);
+    }
+
+    #[test]
+    fn full_bucket_displaces_whom_the_host_chooses() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 4);
+        let mut keeper = Keeper::new(&table, &mixed);
+        for key in 0..LANES as u64 {
+            keeper.set(&ledger, key, key);
+        }
+        assert!(!keeper.set(&ledger, 100, 0));
+        assert_eq!((keeper.get(100), keeper.check()), (None, LANES));
+        keeper.leaver = Some(3);
+        assert!(keeper.set(&ledger, 100, 0));
+        assert_eq!((keeper.get(3), keeper.get(100)), (None, Some(0)));
+        assert_eq!((keeper.displaced.get(), keeper.check()), (1, LANES));
+        drop(table);
+        assert_eq!(ledger.alive(), 0);
+    }
+
+    #[test]
+    fn permit_refuses_before_anything_is_seen() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        let guard = pin();
+        let refuse = |key| {
+            let entry = ledger.entry(key, 1);
+            let no = |_: Option<&_>, _: &_| false;
+            table.upsert(&guard, mixed(key), entry, &keeper, |e, _| e.key == key, no)
+        };
+        assert!(matches!(refuse(1), Upsert::Refused(entry) if entry.key == 1));
+        keeper.set(&ledger, 1, 5);
+        assert!(matches!(refuse(1), Upsert::Refused(_)));
+        assert_eq!((keeper.get(1), keeper.check()), (Some(5), 1));
+        assert_eq!(ledger.alive(), 1);
+    }
+
+    /// Inserts key 1 with a `permit` that inserts a key of the same tag, so that the table scans
+    /// again while it has a claim, and panics there.
+    #[test]
+    fn panicking_comparison_leaves_no_claim() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 4);
+        let keeper = Keeper::new(&table, &|_| 5);
+        let guard = pin();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let matches = |_: &_, _: &_| -> bool { panic!("comparison") };
+            let permit = |_: Option<&_>, _: &_| keeper.set(&ledger, 2, 2);
+            table.upsert(&guard, 5, ledger.entry(1, 1), &keeper, matches, permit)
+        }));
+        assert!(panicked.is_err());
+        assert_eq!((keeper.check(), keeper.get(1), keeper.get(2)), (1, None, Some(2)));
+        for key in 3..9 {
+            assert!(keeper.set(&ledger, key, 0), "no slot is lost");
+        }
+        drop(guard);
+        drop(table);
+        assert_eq!(ledger.alive(), 0);
+    }
+
+    /// As above, but what the second scan finds is the key itself.
+    #[test]
+    fn claim_becomes_a_replacement_when_the_key_appears() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        let guard = pin();
+        let mut asked = 0;
+        let permit = |old: Option<&super::super::testing::Entry>, _: &_| {
+            asked += 1;
+            assert_eq!(old.is_some(), asked == 2);
+            asked == 2 || keeper.set(&ledger, 1, 10)
+        };
+        let entry = ledger.entry(1, 11);
+        match table.upsert(&guard, mixed(1), entry, &keeper, |e, _| e.key == 1, permit) {
+            Upsert::Replaced { new, old } => {
+                assert_eq!((new.value(), old.get().value()), (11, 10));
+                let _ = table.retire(&guard, old, 1, 0);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!((keeper.check(), keeper.get(1)), (1, Some(11)));
+        drop(guard);
+        drop(table);
+        assert_eq!(ledger.alive(), 0);
+    }
+
+    #[test]
+    fn refused_claim_gives_back_the_same_entry_and_its_memory_later() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 4);
+        let keeper = Keeper::new(&table, &|_| 5);
+        let guard = pin();
+        let mut asked = 0;
+        let permit = |old: Option<&super::super::testing::Entry>, _: &_| {
+            asked += 1;
+            old.is_none() && keeper.set(&ledger, 1, 10)
+        };
+        let entry = ledger.entry(1, 11);
+        match table.upsert(&guard, 5, entry, &keeper, |e, _| e.key == 1, permit) {
+            Upsert::Refused(entry) => assert_eq!(entry.value(), 11),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!((asked, keeper.check(), keeper.get(1)), (2, 1, Some(10)));
+        drop(guard);
+        drain(&table);
+        drop(table);
+        assert_eq!((ledger.made(), ledger.alive()), (2, 0));
+    }
+
+    #[test]
+    fn clear_removes_all_even_in_the_middle_of_a_migration() {
+        for growing in [false, true] {
+            let ledger = Ledger::default();
+            let table = Table::with_buckets(16, 1, 4);
+            let keeper = Keeper::new(&table, &mixed);
+            for key in 0..40 {
+                keeper.set(&ledger, key, key);
+            }
+            let there = keeper.check();
+            if growing {
+                let guard = pin();
+                assert!(table.grow_root(&guard));
+                table.help_migration(&guard, &keeper, 5);
+            }
+            assert_eq!((keeper.clear(), keeper.check()), (there, 0));
+            drain(&table);
+            assert_eq!(ledger.alive(), 0);
+        }
+    }
+
+    #[test]
+    fn panicking_callback_of_clear_loses_no_slot() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 4);
+        let keeper = Keeper::new(&table, &mixed);
+        for key in 0..LANES as u64 {
+            keeper.set(&ledger, key, key);
+        }
+        let guard = pin();
+        let mut kept = Vec::new();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            table.clear(&guard, &keeper, |entry| {
+                kept.push(entry);
+                panic!("callback");
+            });
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(keeper.check(), 0);
+        for key in 0..LANES as u64 {
+            assert!(keeper.set(&ledger, key, key));
+        }
+        for entry in kept {
+            let _ = table.retire(&guard, entry, 1, 0);
+        }
+    }
+
+    #[test]
+    fn host_that_chooses_a_free_lane_displaces_nobody() {
+        let ledger = Ledger::default();
+        let table = Table::with_buckets(1, 1, 4);
+        let mut keeper = Keeper::new(&table, &mixed);
+        for key in 0..LANES as u64 {
+            keeper.set(&ledger, key, key);
+        }
+        keeper.leaver = Some(LANES);
+        assert!(!keeper.set(&ledger, 100, 0));
+        assert_eq!((keeper.displaced.get(), keeper.check()), (0, LANES));
+    }
+}

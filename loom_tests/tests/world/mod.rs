@@ -1,0 +1,283 @@
+//! A small table under a model, its entries, and the ledgers that are checked at the end.
+//!
+//! A key is its own hash but for bits 8 to 15, so that tests can say which keys share a bucket
+//! (the high bits), a half of it, or a tag (the low bits).
+
+#![allow(dead_code)] // each test file uses some of it
+
+use std::sync::{
+    Arc as StdArc,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+};
+
+use cortado::__internals::{
+    reclaim::{self, Guard, limbo::Unlinked, pin},
+    sync::{Arc, thread, thread_number},
+    table::{Host, LANES, Table, Upsert},
+};
+
+pub use cortado::__internals::sync::model::as_reader;
+
+/// A key; of the lower half of the first bucket.
+pub const A: u64 = 1;
+/// Another key of the same hash.
+pub const A2: u64 = 0x101;
+/// A third.
+pub const A3: u64 = 0x201;
+/// A key of the same bucket and half, with another tag.
+pub const B: u64 = 2;
+/// A key of the other end of the hashes, with the tag of `A`.
+pub const UP: u64 = 0xf000_0000_0000_0001;
+
+/// A plain cell that loom watches: reads and writes must be ordered.
+#[cfg(cortado_loom)]
+type Watched = loom::cell::Cell<u64>;
+#[cfg(not(cortado_loom))]
+type Watched = Plain;
+
+#[cfg(not(cortado_loom))]
+pub struct Plain(std::sync::atomic::AtomicU64);
+#[cfg(not(cortado_loom))]
+impl Plain {
+    fn new(value: u64) -> Self {
+        Self(value.into())
+    }
+    fn get(&self) -> u64 {
+        self.0.load(SeqCst)
+    }
+    fn set(&self, value: u64) {
+        self.0.store(value, SeqCst);
+    }
+}
+
+/// Counts of a whole execution, invisible to the model.
+#[derive(Default)]
+pub struct Ledger {
+    made: AtomicUsize,
+    dropped: AtomicUsize,
+}
+
+#[repr(align(8))]
+pub struct Entry {
+    pub key: u64,
+    value: Watched,
+    ledger: StdArc<Ledger>,
+}
+
+impl Entry {
+    pub fn value(&self) -> u64 {
+        let value = self.value.get();
+        assert_ne!(value, DEAD, "read of a dropped entry");
+        value
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        assert_ne!(self.value.get(), DEAD, "dropped twice");
+        self.value.set(DEAD);
+        self.ledger.dropped.fetch_add(1, SeqCst);
+    }
+}
+
+const DEAD: u64 = u64::MAX;
+
+/// What became of a `set`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    Inserted,
+    Replaced(u64),
+    Full,
+}
+
+pub struct World {
+    pub table: Table<Entry>,
+    ledger: StdArc<Ledger>,
+    /// Slots up to which full buckets make the table grow.
+    pub grow_below: usize,
+    /// The value that has to leave a full bucket, if it is there.
+    pub leaver: Option<u64>,
+    pub displaced: AtomicUsize,
+    /// Entries whose hash is asked from now on panic.
+    pub panics: AtomicBool,
+}
+
+impl World {
+    /// Starts an execution with a table of so many buckets, all in use.
+    pub fn new(buckets: usize, batch: usize) -> Self {
+        reclaim::reset();
+        Self {
+            table: Table::with_buckets(buckets, STRIPES, batch),
+            ledger: StdArc::default(),
+            grow_below: 0,
+            leaver: None,
+            displaced: AtomicUsize::new(0),
+            panics: AtomicBool::new(false),
+        }
+    }
+
+    /// The same with entries: keys and values.
+    pub fn with(buckets: usize, batch: usize, entries: &[(u64, u64)]) -> Self {
+        let world = Self::new(buckets, batch);
+        for &(key, value) in entries {
+            assert_eq!(world.set(key, value), Set::Inserted);
+        }
+        world
+    }
+
+    pub fn entry(&self, key: u64, value: u64) -> Box<Entry> {
+        self.ledger.made.fetch_add(1, SeqCst);
+        Box::new(Entry { key, value: Watched::new(value), ledger: StdArc::clone(&self.ledger) })
+    }
+
+    pub fn set(&self, key: u64, value: u64) -> Set {
+        self.set_in(&pin(), key, value)
+    }
+
+    pub fn set_in(&self, guard: &Guard, key: u64, value: u64) -> Set {
+        let entry = self.entry(key, value);
+        match self.table.upsert(guard, hash(key), entry, self, |e, _| e.key == key, |_, _| true) {
+            Upsert::Inserted(entry) => {
+                assert_eq!(entry.value(), value);
+                Set::Inserted
+            }
+            Upsert::Replaced { old, .. } => Set::Replaced(self.retire(guard, old)),
+            Upsert::Full(entry) => {
+                assert_eq!(entry.value(), value);
+                Set::Full
+            }
+            Upsert::Refused(_) => unreachable!("everything is permitted"),
+        }
+    }
+
+    pub fn get(&self, key: u64) -> Option<u64> {
+        self.get_in(&pin(), key)
+    }
+
+    pub fn get_in(&self, guard: &Guard, key: u64) -> Option<u64> {
+        self.table.find(guard, hash(key), |e| e.key == key).map(Entry::value)
+    }
+
+    pub fn remove(&self, key: u64) -> Option<u64> {
+        self.remove_in(&pin(), key)
+    }
+
+    pub fn remove_in(&self, guard: &Guard, key: u64) -> Option<u64> {
+        let entry = self.table.remove(guard, hash(key), self, |e| e.key == key)?;
+        Some(self.retire(guard, entry))
+    }
+
+    pub fn remove_if(&self, key: u64, value: u64) -> Option<u64> {
+        let guard = pin();
+        let matches = |e: &Entry| e.key == key;
+        let entry =
+            self.table.remove_if(&guard, hash(key), self, matches, |e| e.value() == value)?;
+        Some(self.retire(&guard, entry))
+    }
+
+    pub fn clear(&self) -> Vec<u64> {
+        let guard = pin();
+        let mut removed = Vec::new();
+        self.table.clear(&guard, self, |entry| removed.push(self.retire(&guard, entry)));
+        removed
+    }
+
+    pub fn retire(&self, guard: &Guard, entry: Unlinked<Entry>) -> u64 {
+        self.table.retire(guard, entry, 1, thread_number()).0.value()
+    }
+
+    pub fn grow(&self) {
+        assert!(self.table.grow_root(&pin()));
+    }
+
+    pub fn shrink(&self) {
+        assert!(self.table.shrink(&pin()));
+    }
+
+    /// Migrates up to so many units.
+    pub fn help(&self, units: usize) {
+        self.table.help_migration(&pin(), self, units);
+    }
+
+    pub fn values(&self) -> Vec<u64> {
+        let guard = pin();
+        let mut values: Vec<u64> = self.table.iter(&guard).map(Entry::value).collect();
+        values.sort_unstable();
+        values
+    }
+
+    /// When all threads have ended: checks slots and lanes, that no key is there twice, that the
+    /// figures of limbo are right, and that each entry is dropped once; returns the values that
+    /// were left, sorted.
+    pub fn finish(world: Arc<Self>) -> Vec<u64> {
+        let world = Arc::try_unwrap(world).unwrap_or_else(|_| panic!("a thread is left"));
+        let guard = pin();
+        world.table.audit(&guard, &world, !world.panics.load(SeqCst));
+        let mut keys: Vec<u64> = world.table.iter(&guard).map(|e| e.key).collect();
+        drop(guard);
+        let entries = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), entries, "a key is there twice");
+        let values = world.values();
+        for &key in &keys {
+            assert!(world.get(key).is_some(), "{key} is there and not found");
+        }
+        let Self { table, ledger, .. } = world;
+        let (made, dropped) = (ledger.made.load(SeqCst), ledger.dropped.load(SeqCst));
+        assert_eq!(table.limbo().count() as usize + entries + dropped, made, "entries in limbo");
+        assert_eq!(table.limbo().cost(), table.limbo().count());
+        drop(table);
+        assert_eq!(ledger.dropped.load(SeqCst), made, "entries dropped");
+        let (retired, freed) = reclaim::census();
+        assert_eq!(retired, freed);
+        values
+    }
+}
+
+impl Host<Entry> for World {
+    fn hash(&self, entry: &Entry) -> u64 {
+        assert!(!self.panics.load(SeqCst) || entry.key < 1 << 63, "hash");
+        hash(entry.key)
+    }
+
+    fn is_crowded(&self, slots: usize) -> bool {
+        slots < self.grow_below
+    }
+
+    fn choose_leaver(&self, residents: &[Option<&Entry>; LANES], _: &Entry) -> Option<usize> {
+        residents.iter().position(|e| e.is_some_and(|e| Some(e.value()) == self.leaver))
+    }
+
+    fn displaced(&self, guard: &Guard, entry: Unlinked<Entry>) {
+        self.displaced.fetch_add(1, SeqCst);
+        self.retire(guard, entry);
+    }
+}
+
+/// Runs `f` with the world on a thread of its own.
+pub fn spawn<R: Send + 'static>(
+    world: &Arc<World>,
+    f: impl FnOnce(&World) -> R + Send + 'static,
+) -> thread::JoinHandle<R> {
+    let world = Arc::clone(world);
+    thread::spawn(move || f(&world))
+}
+
+/// The same for a thread whose loads may be stale.
+pub fn spawn_reader<R: Send + 'static>(
+    world: &Arc<World>,
+    f: impl FnOnce(&World) -> R + Send + 'static,
+) -> thread::JoinHandle<R> {
+    spawn(world, move |world| as_reader(|| f(world)))
+}
+
+pub fn hash(key: u64) -> u64 {
+    key & !0xff00
+}
+
+/// Threads number from 1; no two of a scenario share a stripe of limbo unless they are to.
+const STRIPES: usize = 8;
