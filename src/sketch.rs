@@ -424,7 +424,8 @@ pub const SLICE_BLOCKS: usize = if IS_MODEL { 1 } else { 16 };
 
 const WORDS: usize = 8;
 const COUNTERS_PER_WORD: usize = 16;
-const ENTRIES_PER_BLOCK: usize = WORDS * COUNTERS_PER_WORD / COUNTERS_PER_ENTRY;
+/// Entries that a block of counters serves.
+pub const ENTRIES_PER_BLOCK: usize = WORDS * COUNTERS_PER_WORD / COUNTERS_PER_ENTRY;
 
 /// Counters for each hash, every one in a pair of words of its own.
 const ROWS: usize = 4;
