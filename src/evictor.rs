@@ -3,88 +3,14 @@
 use std::{
     hash::{BuildHasher, Hash},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::OnceLock,
     time::Duration,
 };
 
 use crate::{
     engine::{Engine, Work},
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-        thread,
-    },
+    sync::{Arc, thread},
+    waker::{Sleep, Waker},
 };
-
-/// Wakes the thread, if there is one.
-#[derive(Debug, Default)]
-pub struct Waker {
-    state: AtomicU8,
-    thread: OnceLock<thread::Thread>,
-}
-
-impl Waker {
-    /// Wakes the thread unless it is awake.
-    ///
-    /// What the caller did before is seen by the thread's next round.
-    #[inline]
-    pub fn wake(&self) {
-        // Relaxed: a look only, so that a busy cache does not write the line; the exchange decides.
-        if self.state.load(Ordering::Relaxed) >= DOZING {
-            self.wake_sleeper();
-        }
-    }
-
-    /// Returns whether the thread sleeps for as long as nobody wakes it.
-    #[inline]
-    pub fn is_idle(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == ASLEEP // Relaxed: as in `wake`.
-    }
-
-    #[cold]
-    fn wake_sleeper(&self) {
-        let mut seen = self.state.load(Ordering::Relaxed); // Relaxed: as in `wake`.
-        while seen >= DOZING {
-            // AcqRel: Release pairs with the Acquire in `rise`; Acquire keeps the unpark behind
-            // it. Relaxed: a failure is only compared.
-            match self.state.compare_exchange(seen, AWAKE, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => {
-                    if let Some(thread) = self.thread.get() {
-                        thread.unpark();
-                    }
-                    return;
-                }
-                Err(now) => seen = now,
-            }
-        }
-    }
-
-    fn lie_down(&self, state: u8) {
-        // AcqRel: Release so that a waker that sees the state also finds the thread's last work
-        // done; a stop is never overwritten.
-        let _ = self.state.compare_exchange(AWAKE, state, Ordering::AcqRel, Ordering::Relaxed); // Relaxed: stopping, seen by the loop.
-    }
-
-    /// Notes that the thread is up; returns whether it is to stop.
-    fn rise(&self) -> bool {
-        // Acquire: pairs with the Release of whoever woke the thread.
-        let seen = self.state.load(Ordering::Acquire);
-        if seen == STOPPING {
-            return true;
-        }
-        // AcqRel: as above; a failure means that somebody woke or stops it.
-        let _ = self.state.compare_exchange(seen, AWAKE, Ordering::AcqRel, Ordering::Relaxed); // Relaxed: looked at again next time.
-        false
-    }
-
-    fn stop(&self) {
-        // Release: pairs with the Acquire in `rise`.
-        self.state.store(STOPPING, Ordering::Release);
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-}
 
 /// The thread's owner: dropping it stops the thread and waits for its end.
 #[derive(Debug)]
@@ -130,21 +56,21 @@ impl Drop for Evictor {
 
 fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
     let waker = &engine.waker;
-    let _ = waker.thread.set(thread::current());
+    waker.belongs_to(thread::current());
     let mut nap = SHORT_NAP;
     while !waker.rise() {
         // A panic of a user's hash function ends a round, never the thread.
         let round = AssertUnwindSafe(|| engine.maintain(Work::ALL).0.pending);
         if catch_unwind(round).unwrap_or(true) {
             // Readers are still looking at what was removed: come again by itself.
-            waker.lie_down(DOZING);
+            waker.lie_down(Sleep::Doze);
             thread::park_timeout(nap);
             nap = (nap * 2).min(LONG_NAP);
             continue;
         }
         // From here on whoever brings work wakes the thread. What came in between is seen after
         // one more nap, by when every store of that time has arrived.
-        waker.lie_down(ASLEEP);
+        waker.lie_down(Sleep::Sound);
         thread::park_timeout(LONG_NAP);
         if waker.is_idle() && !engine.has_work() {
             thread::park();
@@ -152,13 +78,6 @@ fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
         nap = SHORT_NAP;
     }
 }
-
-const AWAKE: u8 = 0;
-const STOPPING: u8 = 1;
-/// Asleep until a time; what is at least this can be woken.
-const DOZING: u8 = 2;
-/// Asleep until woken.
-const ASLEEP: u8 = 3;
 
 const SHORT_NAP: Duration = Duration::from_micros(200);
 const LONG_NAP: Duration = Duration::from_millis(10);

@@ -140,6 +140,6 @@ fn a_growth_meets_a_pass_and_another_growth() {
         // 4 where the copy was made before the halving of what it was copied from.
         let estimate = sketch.estimate(1);
         assert!(estimate == 2 || estimate == 4, "{estimate}");
-        assert_eq!(sketch.entries(), 16);
+        assert_eq!(sketch.entries(), 2 * BLOCK);
     });
 }

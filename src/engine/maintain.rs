@@ -492,7 +492,7 @@ const RESIZE_UNITS: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Cache, config::Settings};
+    use crate::config::Settings;
 
     fn manual(max_cost: u64) -> Engine<u64, u64, crate::DefaultHashBuilder> {
         let settings = Settings {

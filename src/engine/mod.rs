@@ -21,7 +21,6 @@ use crate::{
     budget::Budget,
     config::{GARBAGE_FLOOR, Maintenance, Settings, Victim},
     entry::Entry,
-    evictor::Waker,
     metrics::{Counter, Counters},
     policy::pulse::Pulse,
     reclaim::{
@@ -36,6 +35,7 @@ use crate::{
     },
     table::{Host, LANES, Table},
     util::CachePadded,
+    waker::Waker,
 };
 
 /// The cost of an entry, from its key and value.
@@ -267,7 +267,8 @@ fn spread(hash: u64) -> u64 {
 
 /// Rings and counters of a cache: enough that threads seldom share one.
 fn stripes() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Asks the system once, when a cache is built.
+    let cores = crate::sync::thread::available_parallelism().map_or(1, usize::from);
     (cores * STRIPES_PER_CORE).next_power_of_two().min(MAX_STRIPES)
 }
 

@@ -23,7 +23,7 @@ pub fn admits(candidate: Contender, victim: Contender, luck: u64) -> bool {
         u128::from(one.frequency) * u128::from(other.cost.max(1))
     };
     worth(candidate, victim) > worth(victim, candidate)
-        || (candidate.frequency >= LUCKY_FREQUENCY && luck % LUCK == 0)
+        || (candidate.frequency >= LUCKY_FREQUENCY && luck.is_multiple_of(LUCK))
 }
 
 /// The least frequency at which luck counts.

@@ -53,11 +53,6 @@ impl Window {
     pub fn bytes(&self) -> usize {
         self.queue.capacity() * size_of::<Newcomer>()
     }
-
-    /// Forgets all entries.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 /// The queue shrinks when it has so many times the room it needs.

@@ -46,7 +46,8 @@ impl<T> Table<T> {
     pub fn shrink(&self, guard: &Guard) -> bool {
         let root = self.root(guard);
         let count = root.count();
-        if count % 2 != 0 || count / 2 < super::MIN_BUCKETS || root.next(guard).is_some() {
+        if !count.is_multiple_of(2) || count / 2 < super::MIN_BUCKETS || root.next(guard).is_some()
+        {
             return false;
         }
         self.resize(guard, root, count / 2)
@@ -241,7 +242,7 @@ pub fn parts<'g, T>(
     } else {
         let child = next.at(index / 2);
         let part = if child.meta().is_live() {
-            Part { bucket: child, upper: Some(index % 2 != 0) }
+            Part { bucket: child, upper: Some(!index.is_multiple_of(2)) }
         } else {
             Part { bucket, upper: None }
         };
