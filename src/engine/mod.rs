@@ -66,6 +66,8 @@ pub struct Engine<K, V, S> {
     costs_vary: AtomicBool,
     /// Whether garbage has passed its limit.
     over_garbage: AtomicBool,
+    /// Whether it did, and no try to have it freed helped.
+    is_stuck: AtomicBool,
     /// Whether batches of garbage wait for their grace period.
     sweep_due: AtomicBool,
 }
@@ -100,6 +102,7 @@ impl<K, V, S> Engine<K, V, S> {
             maintainer: AtomicCell::new(Some(Box::new(Maintainer::new(settings.seed)))),
             locals: (0..stripes).map(|_| CachePadded::default()).collect(),
             over_garbage: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
             sweep_due: AtomicBool::new(false),
             settings,
         }

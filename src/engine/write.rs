@@ -276,18 +276,23 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Frees what can be freed; returns whether there is too much all the same.
+    ///
+    /// Whoever is pinned may just lack a core, so this yields between its tries. Once all tries
+    /// have failed, a reader is stalled, and the writers after this one try once each.
     #[cold]
     fn is_garbage_stuck(&self) -> bool {
-        for _ in 0..GARBAGE_TRIES {
+        // Relaxed, here and below: hints.
+        let tries = if self.is_stuck.load(Ordering::Relaxed) { 1 } else { GARBAGE_TRIES };
+        for _ in 0..tries {
             self.table.seal_retired(&pin());
             self.sweep();
-            // Relaxed: a hint.
             if !self.over_garbage.load(Ordering::Relaxed) {
+                self.is_stuck.store(false, Ordering::Relaxed);
                 return false;
             }
-            // Whoever is pinned may just lack a core.
             crate::sync::thread::yield_now();
         }
+        self.is_stuck.store(true, Ordering::Relaxed);
         true
     }
 }
@@ -338,4 +343,4 @@ const ROOM_TRIES: usize = 32;
 /// Rings that a writer tries for its new entry while others drain theirs.
 const RINGS_TRIED: usize = 4;
 /// Times that a writer tries to have garbage freed before it gives up.
-const GARBAGE_TRIES: usize = 8;
+const GARBAGE_TRIES: usize = 64;
