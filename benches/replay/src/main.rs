@@ -1,2 +1,2 @@
-//! Replays traces through caches.
+//! Replays traces.
 fn main() {}
