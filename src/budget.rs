@@ -1,0 +1,200 @@
+//! The budget: how much cost is charged, and how much may be.
+//!
+//! # Protocol
+//!
+//! One number, `used`, which whoever publishes an entry raises *before* the entry can be found, and
+//! whoever unlinks one lowers *after* it cannot be. So the cost of what can be found is at most
+//! `used`, and `used` never passes the limit it was compared with, not even between two
+//! instructions. [`Budget::set_max`] moves the limit at once; what is charged already stays charged,
+//! so after lowering it `used` may be above until evictions have caught up.
+
+use crossbeam_utils::CachePadded;
+
+use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
+
+/// How much cost is charged, and the limit.
+#[derive(Debug)]
+pub struct Budget {
+    /// Written by every insert and eviction, so it has a cache line of its own.
+    used: CachePadded<AtomicU64>,
+    max: AtomicU64,
+}
+
+impl Budget {
+    /// Makes a budget of `max`, nothing of it used.
+    pub fn new(max: u64) -> Self {
+        Self { used: CachePadded::new(AtomicU64::new(0)), max: AtomicU64::new(max) }
+    }
+
+    /// Charges `cost` if it fits, and says whether it did.
+    ///
+    /// Of several threads that charge at once, only those that fit together succeed; a failed charge
+    /// has at no moment shown in [`used`](Self::used).
+    #[must_use = "a charge that failed allows nothing to be published"]
+    pub fn try_charge(&self, cost: u64) -> bool {
+        if cfg!(cortado_mutant = "budget_check_then_add") {
+            let fits = self.used.load(Relaxed) + cost <= self.max.load(Relaxed);
+            if fits {
+                self.used.fetch_add(cost, Relaxed);
+            }
+            return fits;
+        }
+        // Relaxed: a limit that moves meanwhile counts as moved before or after this charge.
+        let max = self.max.load(Relaxed);
+        // Relaxed: only a guess; the exchange below checks it.
+        let mut used = self.used.load(Relaxed);
+        loop {
+            let Some(wanted) = used.checked_add(cost).filter(|wanted| *wanted <= max) else {
+                return false;
+            };
+            // Acquire: pairs with the Release in `refund`; what is published on this charge is seen
+            // only by those who see the entry that paid for it gone. Charges between the two do not
+            // break the pair, for each is a read-modify-write.
+            // Relaxed: a failed exchange is only a better guess.
+            match self.used.compare_exchange_weak(used, wanted, Acquire, Relaxed) {
+                Ok(_) => return true,
+                Err(current) => used = current,
+            }
+        }
+    }
+
+    /// Gives back a cost that was charged, after the entry was unlinked.
+    pub fn refund(&self, cost: u64) {
+        if cfg!(cortado_mutant = "budget_refund_by_store") {
+            return self.used.store(self.used.load(Relaxed) - cost, Relaxed);
+        }
+        // REFUND (Release): pairs with the Acquire in `try_charge`; the entry was unlinked before, and
+        // whoever spends what it cost must not be seen beside it.
+        let before = self.used.fetch_sub(cost, REFUND);
+        debug_assert!(before >= cost, "refund of {cost} where only {before} is charged");
+    }
+
+    /// Returns what is charged at this moment.
+    pub fn used(&self) -> u64 {
+        // Relaxed: a figure to decide by or to show; it is out of date the next moment anyway.
+        self.used.load(Relaxed)
+    }
+
+    /// Returns the limit.
+    pub fn max(&self) -> u64 {
+        // Relaxed: nothing is published with the limit.
+        self.max.load(Relaxed)
+    }
+
+    /// Moves the limit. What is charged stays charged.
+    pub fn set_max(&self, max: u64) {
+        // Relaxed: nothing is published with the limit.
+        self.max.store(max, Relaxed);
+    }
+
+    /// Returns what may still be charged: 0 where the limit was lowered below what is charged.
+    pub fn remaining(&self) -> u64 {
+        self.max().saturating_sub(self.used())
+    }
+
+    /// Says whether less than `reserve` is left, so that making room ahead is due.
+    pub fn is_over_reserve(&self, reserve: u64) -> bool {
+        self.remaining() < reserve
+    }
+}
+
+const REFUND: Ordering =
+    if cfg!(cortado_mutant = "budget_relaxed_refund") { Relaxed } else { Release };
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::Budget;
+    use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use crate::sync::thread;
+
+    #[test]
+    fn a_charge_up_to_the_limit_succeeds_and_one_more_fails() {
+        let budget = Budget::new(10);
+        assert!(budget.try_charge(4));
+        assert!(budget.try_charge(6));
+        assert!(!budget.try_charge(1));
+        assert!(budget.try_charge(0));
+        assert_eq!((budget.used(), budget.remaining()), (10, 0));
+        budget.refund(6);
+        assert_eq!((budget.used(), budget.remaining(), budget.max()), (4, 6, 10));
+    }
+
+    #[test]
+    fn a_charge_near_the_end_of_the_numbers_does_not_wrap() {
+        let budget = Budget::new(u64::MAX);
+        assert!(budget.try_charge(u64::MAX - 1));
+        assert!(!budget.try_charge(2));
+        assert!(budget.try_charge(1));
+        assert_eq!(budget.used(), u64::MAX);
+    }
+
+    #[test]
+    fn a_lowered_limit_keeps_what_is_charged_and_refuses_more() {
+        let budget = Budget::new(10);
+        assert!(budget.try_charge(8));
+        budget.set_max(5);
+        assert_eq!((budget.used(), budget.remaining()), (8, 0));
+        assert!(!budget.try_charge(1));
+        budget.refund(4);
+        assert!(budget.try_charge(1));
+        assert!(!budget.try_charge(1));
+    }
+
+    #[test]
+    fn the_reserve_is_missing_once_less_than_it_remains() {
+        let budget = Budget::new(10);
+        assert!(budget.try_charge(8));
+        assert!(!budget.is_over_reserve(2));
+        assert!(budget.try_charge(1));
+        assert!(budget.is_over_reserve(2));
+        assert!(!budget.is_over_reserve(0));
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    #[should_panic(expected = "refund of 3 where only 2 is charged")]
+    fn a_refund_of_more_than_is_charged_is_caught_in_debug_builds() {
+        let budget = Budget::new(10);
+        assert!(budget.try_charge(2));
+        budget.refund(3);
+    }
+
+    #[test]
+    fn many_writers_never_show_more_than_the_limit() {
+        let budget = Budget::new(100);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let writers: Vec<_> = (1..=4u64)
+                .map(|cost| {
+                    let budget = &budget;
+                    scope.spawn(move || {
+                        let mut held = 0;
+                        for _ in 0..20_000 {
+                            if budget.try_charge(cost * 7) {
+                                held += cost * 7;
+                            } else {
+                                budget.refund(held);
+                                held = 0;
+                            }
+                        }
+                        budget.refund(held);
+                    })
+                })
+                .collect();
+            let watcher = scope.spawn(|| {
+                let mut greatest = 0;
+                while !done.load(Relaxed) {
+                    greatest = greatest.max(budget.used());
+                }
+                greatest
+            });
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            done.store(true, Relaxed);
+            assert!(watcher.join().unwrap() <= 100);
+        });
+        assert_eq!(budget.used(), 0);
+    }
+}

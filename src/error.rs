@@ -1,0 +1,67 @@
+//! What can go wrong, and what to do about it.
+
+use std::error::Error;
+use std::fmt;
+
+/// Why a cache could not be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The budget was 0, so nothing that costs anything could ever stay.
+    MaxCostZero,
+    /// More entries were expected than the table can be laid out for.
+    TooManyEntries {
+        /// What was asked for.
+        given: usize,
+        /// The most there can be.
+        limit: usize,
+    },
+    /// The eviction thread could not be started, for the reason the system gave.
+    SpawnFailed(String),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MaxCostZero => {
+                write!(f, "max_cost is 0, so nothing could be kept: give a budget of 1 or more")
+            }
+            Self::TooManyEntries { given, limit } => write!(
+                f,
+                "{given} entries are expected, and the table takes {limit} at most: expect fewer, \
+                 it grows by itself"
+            ),
+            Self::SpawnFailed(reason) => write!(
+                f,
+                "the eviction thread could not be started ({reason}): allow the process another \
+                 thread, or build the cache without one and call `tick` yourself"
+            ),
+        }
+    }
+}
+
+impl Error for BuildError {}
+
+#[cfg(test)]
+mod tests {
+    use super::BuildError;
+
+    #[test]
+    fn each_message_names_the_setting_and_what_to_do() {
+        let messages = [
+            (BuildError::MaxCostZero, "max_cost is 0", "1 or more"),
+            (BuildError::TooManyEntries { given: 9, limit: 5 }, "9 entries", "expect fewer"),
+            (BuildError::SpawnFailed("no more threads".into()), "no more threads", "`tick`"),
+        ];
+        for (error, what, remedy) in messages {
+            let message = error.to_string();
+            assert!(message.contains(what) && message.contains(remedy), "{message}");
+        }
+    }
+
+    #[test]
+    fn it_travels_as_any_other_error_does() {
+        let error: Box<dyn std::error::Error + Send + Sync> = Box::new(BuildError::MaxCostZero);
+        assert!(error.downcast_ref::<BuildError>().is_some());
+    }
+}

@@ -1,0 +1,388 @@
+//! Limbo: unlinked values on their way to be freed.
+//!
+//! # Protocol
+//!
+//! Each stripe has one *open* batch, or none. To retire a value, a thread takes the open batch out
+//! (a swap: from then on the batch is its alone), adds the value and puts the batch back. A batch
+//! that is full, or whose place was taken meanwhile, is *sealed*: it starts a grace period and is
+//! pushed on one list. A sweep takes the whole list, frees the batches whose period is over and
+//! pushes the others back. At every moment a batch belongs to exactly one of: a stripe, a thread,
+//! the list. Nobody ever waits for anybody.
+//!
+//! Values are dropped by whoever sweeps, which is never a reader. Dropping the limbo drops all.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
+};
+
+use crossbeam_utils::CachePadded;
+
+use super::{Grace, Guard};
+use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+/// Holds retired values until no guard can see them, and meters them.
+pub struct Limbo<T> {
+    stripes: Box<[CachePadded<Stripe<T>>]>,
+    /// Sealed batches, newest first.
+    sealed: CachePadded<AtomicPtr<Batch<T>>>,
+    batch_size: usize,
+}
+
+/// A value that was taken out of its structure and that only its holder may retire.
+///
+/// Readers that were pinned before may still look at it.
+#[must_use = "a value that is not retired is leaked"]
+#[derive(Debug)]
+pub struct Unlinked<T> {
+    value: ptr::NonNull<T>,
+}
+
+// SAFETY: an `Unlinked` is the right to drop a `T` later, perhaps elsewhere, and meanwhile to look
+// at it beside others: a box that is shared for reading.
+unsafe impl<T: Send + Sync> Send for Unlinked<T> {}
+
+impl<T> Unlinked<T> {
+    /// Takes a value over.
+    ///
+    /// # Safety
+    ///
+    /// * `value` comes from `Box::into_raw`.
+    /// * Nobody who pins from now on can reach it, and nobody else makes an `Unlinked` of it.
+    pub unsafe fn new(value: ptr::NonNull<T>) -> Self {
+        Self { value }
+    }
+
+    /// Returns the value.
+    pub fn get(&self) -> &T {
+        // SAFETY: the value is not freed before it is retired, which consumes `self`.
+        unsafe { self.value.as_ref() }
+    }
+}
+
+/// What a retirement led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retired {
+    /// The value waits in an open batch.
+    Open,
+    /// A batch was sealed: after its grace period a sweep has work.
+    Sealed,
+}
+
+/// What a sweep found.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Values dropped.
+    pub freed: usize,
+    /// Batches whose grace period goes on.
+    pub waiting: usize,
+    /// What the first panicking destructor panicked with.
+    pub panic: Option<Box<dyn Any + Send>>,
+}
+
+struct Stripe<T> {
+    open: AtomicPtr<Batch<T>>,
+    /// An empty batch to use again.
+    spare: AtomicPtr<Batch<T>>,
+    /// Cost retired less cost freed through this stripe; wraps, the sum over stripes is exact.
+    cost: AtomicU64,
+    /// The same for the number of values.
+    count: AtomicU64,
+}
+
+struct Batch<T> {
+    values: Vec<(ptr::NonNull<T>, u64)>,
+    grace: Grace,
+    stripe: usize,
+    /// The next batch of the sealed list, once sealed.
+    next: *mut Batch<T>,
+}
+
+// SAFETY: the raw pointers of a limbo own their values; a sweep may drop a `T` on any thread
+// (`Send`), while readers on other threads look at it (`Sync`).
+unsafe impl<T: Send + Sync> Send for Limbo<T> {}
+// SAFETY: as above; all shared state is atomic.
+unsafe impl<T: Send + Sync> Sync for Limbo<T> {}
+
+impl<T> Limbo<T> {
+    /// Makes a limbo of `stripes` stripes whose batches seal at `batch_size` values.
+    pub fn new(stripes: usize, batch_size: usize) -> Self {
+        let stripe = || {
+            CachePadded::new(Stripe {
+                open: AtomicPtr::new(ptr::null_mut()),
+                spare: AtomicPtr::new(ptr::null_mut()),
+                cost: AtomicU64::new(0),
+                count: AtomicU64::new(0),
+            })
+        };
+        Self {
+            stripes: (0..stripes.max(1)).map(|_| stripe()).collect(),
+            sealed: CachePadded::new(AtomicPtr::new(ptr::null_mut())),
+            batch_size: batch_size.max(1),
+        }
+    }
+
+    /// Retires a value of a given cost; it is freed after every guard of this moment is gone.
+    ///
+    /// `stripe` spreads threads; any number will do.
+    pub fn retire(&self, guard: &Guard, value: Unlinked<T>, cost: u64, stripe: usize) -> Retired {
+        let index = stripe % self.stripes.len();
+        let stripe = &self.stripes[index];
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        guard.note_retired(value.value.as_ptr() as usize);
+        // Relaxed: statistics; each addition is matched by one subtraction in `free`.
+        stripe.cost.fetch_add(cost, Ordering::Relaxed);
+        stripe.count.fetch_add(1, Ordering::Relaxed);
+
+        let mut batch = self.take_open(index);
+        batch.values.push((value.value, cost));
+        if batch.values.len() >= self.batch_size {
+            self.seal(guard, batch);
+            return Retired::Sealed;
+        }
+        self.put_back(guard, stripe, batch)
+    }
+
+    /// Seals every open batch that has something in it; returns how many.
+    pub fn seal_open(&self, guard: &Guard) -> usize {
+        let mut sealed = 0;
+        for stripe in &self.stripes {
+            // Acquire: pairs with the Release in `put_back`, so that the batch's content is seen.
+            let batch = stripe.open.swap(ptr::null_mut(), Ordering::Acquire);
+            // SAFETY: what was in `open` came from `Box::into_raw`, and the swap made it ours.
+            if let Some(batch) = unsafe { own(batch) } {
+                self.seal(guard, batch);
+                sealed += 1;
+            }
+        }
+        sealed
+    }
+
+    /// Frees what no guard can see any more.
+    ///
+    /// Runs destructors of values: call it unpinned. A panic of one is caught, the others run,
+    /// and the first is handed back.
+    pub fn sweep(&self) -> Swept {
+        let mut swept = Swept::default();
+        // Acquire: pairs with the Release in `push_sealed`, so that the batches' content is seen.
+        let mut next = self.sealed.swap(ptr::null_mut(), Ordering::Acquire);
+        // SAFETY: the swap made the whole list ours, and each batch came from `Box::into_raw`.
+        while let Some(batch) = unsafe { own(next) } {
+            next = batch.next;
+            if batch.grace.is_over() {
+                self.free(batch, &mut swept);
+            } else {
+                swept.waiting += 1;
+                self.push_sealed(batch);
+            }
+        }
+        swept
+    }
+
+    /// Returns the cost of all values that are retired and not freed.
+    pub fn cost(&self) -> u64 {
+        // Relaxed: exact when nobody retires or frees meanwhile, close to it otherwise.
+        let sum = self.stripes.iter().map(|s| s.cost.load(Ordering::Relaxed));
+        not_below_zero(sum.fold(0, u64::wrapping_add))
+    }
+
+    /// Returns the number of values that are retired and not freed.
+    pub fn count(&self) -> u64 {
+        // Relaxed: as in `cost`.
+        let sum = self.stripes.iter().map(|s| s.count.load(Ordering::Relaxed));
+        not_below_zero(sum.fold(0, u64::wrapping_add))
+    }
+
+    /// Returns the bytes of the limbo itself, values not counted.
+    pub fn bytes(&self) -> usize {
+        let batch = size_of::<Batch<T>>() + self.batch_size * size_of::<(ptr::NonNull<T>, u64)>();
+        self.stripes.len() * (size_of::<CachePadded<Stripe<T>>>() + batch)
+    }
+
+    fn take_open(&self, index: usize) -> Box<Batch<T>> {
+        let stripe = &self.stripes[index];
+        // Acquire: pairs with the Release in `put_back`, so that the batch's content is seen.
+        let open = if cfg!(cortado_mutant = "limbo_shared_batch") {
+            stripe.open.load(Ordering::Acquire)
+        } else {
+            stripe.open.swap(ptr::null_mut(), Ordering::Acquire)
+        };
+        // SAFETY: what was in `open` came from `Box::into_raw`, and the swap made it ours.
+        if let Some(batch) = unsafe { own(open) } {
+            return batch;
+        }
+        // Acquire: pairs with the Release in `free`, which emptied the batch.
+        let spare = stripe.spare.swap(ptr::null_mut(), Ordering::Acquire);
+        // SAFETY: as above, for `spare`.
+        if let Some(mut batch) = unsafe { own(spare) } {
+            batch.grace.renew();
+            return batch;
+        }
+        Box::new(Batch {
+            values: Vec::with_capacity(self.batch_size),
+            grace: Grace::new(),
+            stripe: index,
+            next: ptr::null_mut(),
+        })
+    }
+
+    fn put_back(&self, guard: &Guard, stripe: &Stripe<T>, batch: Box<Batch<T>>) -> Retired {
+        let raw = Box::into_raw(batch);
+        // Release: pairs with the Acquire of the swaps that take the batch out again.
+        match stripe.open.compare_exchange(
+            ptr::null_mut(),
+            raw,
+            Ordering::Release,
+            Ordering::Relaxed, // Relaxed: the other batch is not looked at.
+        ) {
+            Ok(_) => Retired::Open,
+            Err(_) => {
+                // SAFETY: the exchange failed, so `raw` is still ours alone.
+                let batch = unsafe { Box::from_raw(raw) };
+                self.seal(guard, batch);
+                Retired::Sealed
+            }
+        }
+    }
+
+    fn seal(&self, guard: &Guard, batch: Box<Batch<T>>) {
+        // All values of the batch were unlinked before: the period that starts now covers them.
+        if !cfg!(cortado_mutant = "limbo_no_grace") {
+            guard.after_grace(&batch.grace);
+        } else {
+            batch.grace.end();
+        }
+        self.push_sealed(batch);
+        guard.advance();
+    }
+
+    fn push_sealed(&self, batch: Box<Batch<T>>) {
+        let raw = Box::into_raw(batch);
+        // Relaxed: only compared, never read through. The list is only ever taken whole, so a
+        // head that comes back (ABA) is harmless.
+        let mut head = self.sealed.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: `raw` is ours until the exchange below succeeds.
+            unsafe { (*raw).next = head };
+            // Release: pairs with the Acquire of the swap in `sweep`. Each push continues the
+            // release sequence of the pushes below it, so one Acquire sees all batches.
+            match self.sealed.compare_exchange_weak(
+                head,
+                raw,
+                SEALED_PUSH,
+                Ordering::Relaxed, // Relaxed: as for the first load.
+            ) {
+                Ok(_) => return,
+                Err(seen) => head = seen,
+            }
+        }
+    }
+
+    /// Drops the values of a batch whose grace period is over, and keeps the batch for later.
+    fn free(&self, mut batch: Box<Batch<T>>, swept: &mut Swept) {
+        let stripe = &self.stripes[batch.stripe];
+        for (value, cost) in batch.values.drain(..) {
+            // Relaxed: statistics, see `retire`. Before the drop, so that a destructor that looks
+            // at the figures does not find itself in them.
+            stripe.cost.fetch_sub(cost, Ordering::Relaxed);
+            stripe.count.fetch_sub(1, Ordering::Relaxed);
+            swept.freed += 1;
+            // SAFETY: the value was unlinked, its grace period is over, and it is freed once: it
+            // was in this batch only and has left it.
+            let freed = catch_unwind(AssertUnwindSafe(|| unsafe { free(value) }));
+            if let Err(panic) = freed {
+                swept.panic.get_or_insert(panic);
+            }
+        }
+        let raw = Box::into_raw(batch);
+        // Release: pairs with the Acquire in `take_open`.
+        let kept = stripe.spare.compare_exchange(
+            ptr::null_mut(),
+            raw,
+            Ordering::Release,
+            Ordering::Relaxed, // Relaxed: the other spare is not looked at.
+        );
+        if kept.is_err() {
+            // SAFETY: the exchange failed, so `raw` is still ours alone.
+            drop(unsafe { Box::from_raw(raw) });
+        }
+    }
+}
+
+impl<T> Drop for Limbo<T> {
+    fn drop(&mut self) {
+        let mut swept = Swept::default();
+        // Relaxed, here and below: `&mut self` means that every other thread's part is over and
+        // seen, and that no guard's reader holds a reference: they borrow the owner.
+        let mut next = self.sealed.swap(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: the list is ours, each batch came from `Box::into_raw`.
+        while let Some(batch) = unsafe { own(next) } {
+            next = batch.next;
+            self.free(batch, &mut swept);
+        }
+        for index in 0..self.stripes.len() {
+            let open = self.stripes[index].open.swap(ptr::null_mut(), Ordering::Relaxed);
+            // SAFETY: as above.
+            if let Some(batch) = unsafe { own(open) } {
+                self.free(batch, &mut swept);
+            }
+            let spare = self.stripes[index].spare.swap(ptr::null_mut(), Ordering::Relaxed);
+            // SAFETY: as above.
+            drop(unsafe { own(spare) });
+        }
+        if let Some(panic) = swept.panic
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Limbo<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limbo").field("cost", &self.cost()).field("count", &self.count()).finish()
+    }
+}
+
+/// Turns a pointer from `Box::into_raw`, or null, into the box it was.
+///
+/// # Safety
+///
+/// * `raw` is null, or comes from `Box::into_raw` and belongs to the caller alone.
+unsafe fn own<T>(raw: *mut T) -> Option<Box<T>> {
+    // SAFETY: the caller's promise.
+    (!raw.is_null()).then(|| unsafe { Box::from_raw(raw) })
+}
+
+/// Drops a retired value.
+///
+/// # Safety
+///
+/// * `value` comes from `Box::into_raw`, nobody can reach it, and it was not freed before.
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+unsafe fn free<T>(value: ptr::NonNull<T>) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(value.as_ptr()) });
+}
+
+/// Drops a retired value, but never gives its memory back, so that no address comes twice.
+///
+/// # Safety
+///
+/// * `value` comes from `Box::into_raw`, nobody can reach it, and it was not freed before.
+#[cfg(any(cortado_loom, cortado_shuttle))]
+unsafe fn free<T>(value: ptr::NonNull<T>) {
+    super::backend::note_freed(value.as_ptr() as usize);
+    // SAFETY: the caller's promise.
+    unsafe { ptr::drop_in_place(value.as_ptr()) };
+}
+
+/// Reads a wrapping sum that was caught between a subtraction and its addition as zero.
+fn not_below_zero(sum: u64) -> u64 {
+    if sum > u64::MAX / 2 { 0 } else { sum }
+}
+
+// Release, see `push_sealed`. The mutant pushes with Relaxed: a sweep may see a batch unfilled.
+const SEALED_PUSH: Ordering =
+    if cfg!(cortado_mutant = "limbo_relaxed_seal") { Ordering::Relaxed } else { Ordering::Release };

@@ -1,0 +1,631 @@
+//! The sketch: estimates how often a hash was seen lately, from 0 to 15, in half a byte a counter.
+//!
+//! A hash has four counters in one block of eight words, one cache line, so that an event costs one
+//! miss at most. Its frequency is the least of the four, since strangers that share a counter can
+//! only raise it. For the same reason an event raises only those of the four that are least
+//! (*conservative update*), and a hash that stands at 15 writes nothing.
+//!
+//! # Protocol
+//!
+//! A word of 16 counters changes as a whole, by compare and exchange from the value that was looked
+//! at. So no counter ever carries into its neighbour, whoever counts or ages at the same time.
+//! Counting is *lossy*: a lost race is not run again, and costs one count.
+//!
+//! *Aging* halves every counter after [`EVENTS_PER_ENTRY`] events an entry, in a pass that is cut in
+//! slices of [`SLICE_BLOCKS`] blocks; each [`Sketch::advance`] does one slice at most. A slice is
+//! claimed by moving the pass's position with a compare and exchange, so no block is halved twice in
+//! a pass. The position names the level it belongs to.
+//!
+//! *Growth* copies the blocks into a level twice as long: a block's position is the hash's place
+//! among all hashes, rounded down, so block `b` becomes `2b` and `2b + 1`, and both children start
+//! with its counters. What is counted or halved in the old level while it is copied may be lost.
+//! Old levels stay until the sketch is dropped (together they are as large as the newest), because
+//! somebody may be reading them.
+
+use std::fmt;
+
+use crossbeam_utils::CachePadded;
+
+use crate::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{IS_MODEL, OnceLock};
+
+/// Four-bit counters, four for each hash.
+pub struct Sketch {
+    levels: [OnceLock<Box<[Block]>>; LEVELS],
+    /// The newest level. Only a growth writes it.
+    level: AtomicUsize,
+    /// Set while somebody grows the sketch.
+    is_growing: AtomicBool,
+    /// What every drain writes, away from what every event reads.
+    aging: CachePadded<Aging>,
+}
+
+struct Aging {
+    /// Events since the last pass began.
+    events: AtomicU64,
+    /// A [`Pass`], packed.
+    pass: AtomicU64,
+}
+
+/// How far aging has come: the next block of `level` to halve. At or past the end there is no pass.
+#[derive(Clone, Copy)]
+struct Pass {
+    level: usize,
+    next: u64,
+}
+
+/// One cache line: 128 counters.
+#[derive(Default)]
+#[repr(align(64))]
+struct Block {
+    words: [AtomicU64; WORDS],
+}
+
+/// Where a hash's counters are.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The hash's place among all hashes: the high bits choose the block.
+    mixed: u64,
+}
+
+impl Sketch {
+    /// Makes a sketch for about `entries` entries, every counter 0.
+    pub fn new(entries: usize) -> Self {
+        let count = entries.div_ceil(ENTRIES_PER_BLOCK).max(1);
+        let levels = [const { OnceLock::new() }; LEVELS];
+        let _ = levels[0].set((0..count).map(|_| Block::default()).collect());
+        Self {
+            levels,
+            level: AtomicUsize::new(0),
+            is_growing: AtomicBool::new(false),
+            aging: CachePadded::new(Aging {
+                events: AtomicU64::new(0),
+                pass: AtomicU64::new(Pass { level: 0, next: count as u64 }.pack()),
+            }),
+        }
+    }
+
+    /// Counts one event of `hash` and says whether a counter changed.
+    pub fn increment(&self, hash: u64) -> bool {
+        let place = Place::of(hash);
+        place.block(self.blocks()).increment(place)
+    }
+
+    /// Counts one event of each of `hashes` and returns for how many a counter changed.
+    ///
+    /// Looks at all their cache lines before it counts, so that the misses overlap.
+    pub fn increment_batch(&self, hashes: &[u64]) -> usize {
+        let blocks = self.blocks();
+        let mut changed = 0;
+        for hashes in hashes.chunks(BATCH) {
+            for &hash in hashes {
+                Place::of(hash).block(blocks).touch();
+            }
+            for &hash in hashes {
+                let place = Place::of(hash);
+                changed += usize::from(place.block(blocks).increment(place));
+            }
+        }
+        changed
+    }
+
+    /// Returns the frequency of `hash`, from 0 to 15.
+    ///
+    /// Never less than was counted since the last aging, save for lost races; more where strangers
+    /// share all four counters.
+    pub fn estimate(&self, hash: u64) -> u8 {
+        let place = Place::of(hash);
+        place.block(self.blocks()).estimate(place)
+    }
+
+    /// Asks for the cache line of `hash`, and waits for nothing.
+    pub fn touch(&self, hash: u64) {
+        Place::of(hash).block(self.blocks()).touch();
+    }
+
+    /// Notes that `events` events were drained, and does one slice of the aging that is due.
+    ///
+    /// Bounded work, [`SLICE_BLOCKS`] blocks at most. Two threads that advance at once do two slices.
+    /// Where events come so fast that a pass is due before the last has ended, it begins when that
+    /// has ended.
+    pub fn advance(&self, events: u64) {
+        // Relaxed: only the sum matters; nothing is read on the strength of it.
+        let events = self.aging.events.fetch_add(events, Relaxed).saturating_add(events);
+        // Acquire: pairs with the AcqRel in `carry_over`; seeing a level's number means seeing it.
+        let mut pass = Pass::unpack(self.aging.pass.load(Acquire));
+        let mut blocks = self.at(pass.level);
+        if pass.next >= blocks.len() as u64 {
+            let due = Self::events_per_pass(blocks);
+            if events < due || !self.take_events(due) {
+                return;
+            }
+            let first = Pass { level: pass.level, next: 0 };
+            // Acquire: as above, for the value that a failed exchange finds. Lossy: where somebody
+            // else began a pass or grew the sketch since, this aging is left out.
+            match self.aging.pass.compare_exchange(pass.pack(), first.pack(), Acquire, Acquire) {
+                Ok(_) => pass = first,
+                Err(found) => {
+                    pass = Pass::unpack(found);
+                    blocks = self.at(pass.level);
+                }
+            }
+        }
+        self.halve_slice(pass, blocks);
+    }
+
+    /// Grows to at least `entries` entries, by doubling. Does nothing while somebody else is at it.
+    pub fn grow(&self, entries: usize) {
+        // Acquire: pairs with the Release below; the last growth is seen whole.
+        if self.entries() >= entries || self.is_growing.swap(true, Acquire) {
+            return;
+        }
+        while self.entries() < entries && self.double() {}
+        // Release: pairs with the Acquire above.
+        self.is_growing.store(false, Release);
+    }
+
+    /// Sets every counter to 0 and forgets the events so far.
+    ///
+    /// What is counted meanwhile may survive.
+    pub fn clear(&self) {
+        for word in self.blocks().iter().flat_map(|block| &block.words) {
+            // Relaxed: a counter stands for itself.
+            word.store(0, Relaxed);
+        }
+        // Relaxed: only the sum matters.
+        self.aging.events.store(0, Relaxed);
+    }
+
+    /// Returns for how many entries the sketch is sized.
+    pub fn entries(&self) -> usize {
+        self.blocks().len() * ENTRIES_PER_BLOCK
+    }
+
+    /// Returns the bytes of all levels.
+    pub fn bytes(&self) -> usize {
+        let blocks: usize =
+            self.levels.iter().filter_map(OnceLock::get).map(|level| level.len()).sum();
+        blocks * size_of::<Block>()
+    }
+
+    fn blocks(&self) -> &[Block] {
+        // Acquire: pairs with the Release in `double`; seeing a level's number means seeing it.
+        self.at(self.level.load(Acquire))
+    }
+
+    fn at(&self, level: usize) -> &[Block] {
+        // A level's number is published after the level, and `new` makes the first.
+        self.levels[level].get().expect("a level is made before it is named")
+    }
+
+    fn events_per_pass(blocks: &[Block]) -> u64 {
+        blocks.len() as u64 * ENTRIES_PER_BLOCK as u64 * EVENTS_PER_ENTRY
+    }
+
+    /// Takes what a pass costs off the events. Of several threads one succeeds.
+    fn take_events(&self, due: u64) -> bool {
+        // Relaxed, both: only the sum matters.
+        self.aging.events.fetch_update(Relaxed, Relaxed, |events| events.checked_sub(due)).is_ok()
+    }
+
+    /// Claims the slice at `pass` and halves it. Leaves it to the other where one has claimed it.
+    fn halve_slice(&self, pass: Pass, blocks: &[Block]) {
+        let Some(rest) = blocks.get(pass.next as usize..).filter(|rest| !rest.is_empty()) else {
+            return;
+        };
+        let slice = &rest[..rest.len().min(SLICE_BLOCKS)];
+        let after = Pass { level: pass.level, next: pass.next + slice.len() as u64 };
+        if cfg!(cortado_mutant = "sketch_slice_claimed_by_store") {
+            self.aging.pass.store(after.pack(), Relaxed);
+        // Relaxed, both: the claim gives a range of blocks away and publishes nothing. As a
+        // read-modify-write it does not come between `carry_over` and those who see its level.
+        } else if self
+            .aging
+            .pass
+            .compare_exchange(pass.pack(), after.pack(), Relaxed, Relaxed)
+            .is_err()
+        {
+            return;
+        }
+        for block in slice {
+            block.halve();
+        }
+    }
+
+    /// Makes the next level. Only the thread that set `is_growing` is here.
+    fn double(&self) -> bool {
+        // Relaxed: this thread alone writes it; the Acquire on `is_growing` shows the last value.
+        let level = self.level.load(Relaxed);
+        if level + 1 == LEVELS {
+            return false;
+        }
+        let old = self.at(level);
+        let mut new = Vec::with_capacity(old.len() * 2);
+        for block in old {
+            let words = block.read();
+            new.extend([Block::from(words), Block::from(words)]);
+        }
+        let is_first = self.levels[level + 1].set(new.into_boxed_slice()).is_ok();
+        debug_assert!(is_first, "level {} was made twice", level + 1);
+        // PUBLISH (Release): pairs with the Acquire in `blocks`; whoever sees the number sees the
+        // counters.
+        self.level.store(level + 1, PUBLISH);
+        self.carry_over(level + 1);
+        true
+    }
+
+    /// Moves the aging pass to the children of the block it had come to.
+    fn carry_over(&self, level: usize) {
+        let move_on = |pass| {
+            let Pass { next, .. } = Pass::unpack(pass);
+            Some(Pass { level, next: next * 2 }.pack())
+        };
+        // AcqRel: pairs with the Acquire in `advance`; whoever sees the number sees the level.
+        // Relaxed: the position is a number, and the exchange checks it.
+        let _ = self.aging.pass.fetch_update(Ordering::AcqRel, Relaxed, move_on);
+    }
+}
+
+impl fmt::Debug for Sketch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sketch").field("entries", &self.entries()).finish_non_exhaustive()
+    }
+}
+
+impl Pass {
+    fn pack(self) -> u64 {
+        debug_assert!(self.next <= NEXT_MASK, "no array is that long: {}", self.next);
+        (self.level as u64) << NEXT_BITS | self.next
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self { level: (word >> NEXT_BITS) as usize, next: word & NEXT_MASK }
+    }
+}
+
+impl Block {
+    fn increment(&self, place: Place) -> bool {
+        let words = place.map(|row| {
+            // Relaxed: a counter stands for itself. The exchange below checks the value.
+            self.words[row.word].load(Relaxed)
+        });
+        let counts = place.zip(words, |row, word| row.count(word));
+        let least = counts.into_iter().fold(MAX_COUNT, u64::min);
+        if least == MAX_COUNT {
+            return false;
+        }
+        let mut is_changed = false;
+        place.map(|row| {
+            if counts[row.index] == least {
+                is_changed |= self.count_up(row, words[row.index]);
+            }
+        });
+        is_changed
+    }
+
+    /// Raises one counter of a word, which held `seen` and less than 15 in this counter.
+    fn count_up(&self, row: Row, seen: u64) -> bool {
+        if cfg!(cortado_mutant = "sketch_add_without_check") {
+            self.words[row.word].fetch_add(1 << row.shift, Relaxed);
+            return true;
+        }
+        // Relaxed, both: a counter stands for itself. Lossy: a lost race costs one count.
+        let raised = seen + (1 << row.shift);
+        self.words[row.word].compare_exchange(seen, raised, Relaxed, Relaxed).is_ok()
+    }
+
+    fn estimate(&self, place: Place) -> u8 {
+        // Relaxed: a counter stands for itself.
+        let counts = place.map(|row| row.count(self.words[row.word].load(Relaxed)));
+        counts.into_iter().fold(MAX_COUNT, u64::min) as u8
+    }
+
+    fn touch(&self) {
+        // Relaxed: the value is of no interest; the compiler does not leave out an atomic load, and
+        // the processor does not wait for one whose value nobody uses.
+        let _ = self.words[0].load(Relaxed);
+    }
+
+    fn halve(&self) {
+        for word in &self.words {
+            if cfg!(cortado_mutant = "sketch_halve_without_mask") {
+                let _ = word.fetch_update(Relaxed, Relaxed, |word| Some(word >> 1));
+                continue;
+            }
+            // Relaxed: a counter stands for itself.
+            if word.load(Relaxed) == 0 {
+                continue;
+            }
+            // Relaxed, both: a counter stands for itself. It tries again only where somebody else
+            // has just counted; those do not try again, so this ends.
+            let _ = word.fetch_update(Relaxed, Relaxed, |word| Some((word >> 1) & HALVED));
+        }
+    }
+
+    fn read(&self) -> [u64; WORDS] {
+        // Relaxed: a counter stands for itself.
+        std::array::from_fn(|i| self.words[i].load(Relaxed))
+    }
+}
+
+impl From<[u64; WORDS]> for Block {
+    fn from(words: [u64; WORDS]) -> Self {
+        Self { words: words.map(AtomicU64::new) }
+    }
+}
+
+/// One of a hash's four counters.
+#[derive(Clone, Copy)]
+struct Row {
+    index: usize,
+    word: usize,
+    shift: u32,
+}
+
+impl Row {
+    fn count(self, word: u64) -> u64 {
+        (word >> self.shift) & MAX_COUNT
+    }
+}
+
+impl Place {
+    #[inline]
+    fn of(hash: u64) -> Self {
+        // Folding the two halves of the product lets every bit of a weak hash, or of one that has 32
+        // bits only, reach both the high bits (the block) and the low ones (the counters).
+        let wide = u128::from(hash ^ FLIP) * u128::from(MIX);
+        Self { mixed: (wide >> 64) as u64 ^ wide as u64 }
+    }
+
+    #[inline]
+    fn block(self, blocks: &[Block]) -> &Block {
+        // Rounded down, so that a level twice as long has the children side by side.
+        let index = (u128::from(self.mixed) * blocks.len() as u128) >> 64;
+        &blocks[index as usize]
+    }
+
+    /// Five of the low bits a row: one chooses a word of the row's pair, four a counter in it.
+    #[inline]
+    fn row(self, index: usize) -> Row {
+        let bits = self.mixed >> (5 * index);
+        Row { index, word: 2 * index + (bits & 1) as usize, shift: 4 * ((bits >> 1) & 0xf) as u32 }
+    }
+
+    #[inline]
+    fn map<R>(self, mut f: impl FnMut(Row) -> R) -> [R; ROWS] {
+        std::array::from_fn(|index| f(self.row(index)))
+    }
+
+    #[inline]
+    fn zip<R>(self, words: [u64; ROWS], f: impl Fn(Row, u64) -> R) -> [R; ROWS] {
+        self.map(|row| f(row, words[row.index]))
+    }
+}
+
+/// Counters for each entry: one word.
+const COUNTERS_PER_ENTRY: usize = 16;
+
+/// Events for each entry after which every counter is halved.
+pub const EVENTS_PER_ENTRY: u64 = 10;
+
+/// Blocks that one call of [`Sketch::advance`] halves: at 64 events a call, aging takes a twentieth
+/// of the time between two agings.
+pub const SLICE_BLOCKS: usize = if IS_MODEL { 1 } else { 16 };
+
+const WORDS: usize = 8;
+const COUNTERS_PER_WORD: usize = 16;
+const ENTRIES_PER_BLOCK: usize = WORDS * COUNTERS_PER_WORD / COUNTERS_PER_ENTRY;
+
+/// Counters for each hash, every one in a pair of words of its own.
+const ROWS: usize = 4;
+const MAX_COUNT: u64 = 15;
+
+/// What is left of a word's counters once the word is shifted by one: not the neighbour's last bit.
+const HALVED: u64 = 0x7777_7777_7777_7777;
+
+/// More doublings than any memory has room for.
+const LEVELS: usize = 40;
+
+/// Hashes whose cache lines are asked for at once.
+const BATCH: usize = 16;
+
+const NEXT_BITS: u32 = 56;
+const NEXT_MASK: u64 = (1 << NEXT_BITS) - 1;
+
+/// Odd, with its bits well spread.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Keeps a hash of 0 from being 0 after the product.
+const FLIP: u64 = 0xd1b5_4a32_d192_ed03;
+
+const PUBLISH: Ordering =
+    if cfg!(cortado_mutant = "sketch_relaxed_level") { Relaxed } else { Release };
+
+const _: () = assert!(WORDS == 2 * ROWS && 5 * ROWS < 32);
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::sync::thread;
+    use crate::util::Rng;
+
+    #[test]
+    fn a_hash_counts_up_to_fifteen_and_then_writes_nothing() {
+        let sketch = Sketch::new(64);
+        for seen in 0..15 {
+            assert_eq!(sketch.estimate(7), seen);
+            assert!(sketch.increment(7));
+        }
+        assert_eq!(sketch.estimate(7), 15);
+        assert!(!sketch.increment(7));
+        assert_eq!(sketch.estimate(7), 15);
+    }
+
+    #[test]
+    fn a_block_is_one_cache_line_and_an_entry_costs_eight_bytes() {
+        assert_eq!((size_of::<Block>(), align_of::<Block>()), (64, 64));
+        assert_eq!(Sketch::new(1000).bytes(), 8 * 1000);
+        assert_eq!(Sketch::new(1000).entries(), 1000);
+        assert_eq!(Sketch::new(0).bytes(), 64);
+    }
+
+    #[test]
+    fn no_hash_is_counted_below_what_it_got() {
+        let sketch = Sketch::new(1 << 10);
+        let mut rng = Rng::new(1);
+        let hashes: Vec<u64> = (0..1 << 10).map(|_| rng.next_u64()).collect();
+        for round in 1..=5 {
+            for &hash in &hashes {
+                sketch.increment(hash);
+            }
+            assert!(hashes.iter().all(|&hash| sketch.estimate(hash) >= round));
+        }
+    }
+
+    #[test]
+    fn strangers_are_mostly_estimated_at_nothing() {
+        for weak in [|i: u64| i, |i: u64| i << 32, |i: u64| i.wrapping_mul(MIX) >> 32] {
+            let sketch = Sketch::new(1 << 12);
+            for i in 0..1 << 12 {
+                sketch.increment(weak(i));
+            }
+            let wrong = (1 << 12..1 << 13).filter(|&i| sketch.estimate(weak(i)) > 0).count() as f64;
+            // With a counter in four counted up, a stranger finds all of its four taken in 0.2 % of
+            // cases; blocks that are fuller than others add to that.
+            assert!(wrong / 4096.0 < 0.02, "{wrong} of 4096");
+        }
+    }
+
+    #[test]
+    fn a_batch_counts_as_one_after_the_other_does() {
+        let (one, other) = (Sketch::new(100), Sketch::new(100));
+        let mut rng = Rng::new(2);
+        let hashes: Vec<u64> = (0..1000).map(|_| rng.below(150)).collect();
+        let changed = one.increment_batch(&hashes);
+        assert_eq!(changed, hashes.iter().filter(|&&hash| other.increment(hash)).count());
+        assert!((0..150).all(|hash| one.estimate(hash) == other.estimate(hash)));
+    }
+
+    #[test]
+    fn aging_halves_each_counter_once_and_bleeds_into_none() {
+        let sketch = Sketch::new(1000);
+        let mut rng = Rng::new(3);
+        for _ in 0..8_000 {
+            sketch.increment(rng.below(1000));
+        }
+        let before: Vec<_> = sketch.blocks().iter().map(Block::read).collect();
+        sketch.advance(10_000);
+        for _ in 0..100 {
+            sketch.advance(0);
+        }
+        let after: Vec<_> = sketch.blocks().iter().map(Block::read).collect();
+        let nibbles = |blocks: &[[u64; WORDS]]| -> Vec<u64> {
+            let words = blocks.iter().flatten();
+            words.flat_map(|word| (0..16).map(move |i| (word >> (4 * i)) & 15)).collect()
+        };
+        let halved: Vec<u64> = nibbles(&before).iter().map(|count| count / 2).collect();
+        assert_eq!(nibbles(&after), halved);
+    }
+
+    #[test]
+    fn aging_waits_for_ten_events_an_entry() {
+        let sketch = Sketch::new(8);
+        (0..8).for_each(|_| _ = sketch.increment(1));
+        sketch.advance(79);
+        assert_eq!(sketch.estimate(1), 8);
+        sketch.advance(1);
+        assert_eq!(sketch.estimate(1), 4);
+        sketch.advance(79);
+        assert_eq!(sketch.estimate(1), 4);
+    }
+
+    #[test]
+    fn one_call_ages_one_slice() {
+        let sketch = Sketch::new(8 * SLICE_BLOCKS * 3);
+        let mut rng = Rng::new(4);
+        let hashes: Vec<u64> = (0..1000).map(|_| rng.next_u64()).collect();
+        for _ in 0..2 {
+            hashes.iter().for_each(|&hash| _ = sketch.increment(hash));
+        }
+        let sum = || -> u32 {
+            let words = sketch.blocks().iter().flat_map(|block| block.read());
+            words.map(|word| (0..16).map(|i| (word >> (4 * i)) as u32 & 15).sum::<u32>()).sum()
+        };
+        let mut sums = vec![sum()];
+        sketch.advance(Sketch::events_per_pass(sketch.blocks()));
+        sums.push(sum());
+        for _ in 0..3 {
+            sketch.advance(0);
+            sums.push(sum());
+        }
+        assert!(sums[0] > sums[1] && sums[1] > sums[2] && sums[2] > sums[3], "{sums:?}");
+        assert_eq!(sums[3], sums[4]);
+    }
+
+    #[test]
+    fn growth_keeps_every_estimate() {
+        let sketch = Sketch::new(100);
+        let mut rng = Rng::new(5);
+        let hashes: Vec<u64> = (0..100).map(|_| rng.next_u64()).collect();
+        for (i, &hash) in hashes.iter().enumerate() {
+            (0..i % 16).for_each(|_| _ = sketch.increment(hash));
+        }
+        let before: Vec<u8> = hashes.iter().map(|&hash| sketch.estimate(hash)).collect();
+        let bytes = sketch.bytes();
+        sketch.grow(700);
+        assert_eq!(sketch.entries(), 104 * 8);
+        assert_eq!(sketch.bytes(), bytes * 15);
+        assert_eq!(before, hashes.iter().map(|&hash| sketch.estimate(hash)).collect::<Vec<_>>());
+        sketch.grow(10);
+        assert_eq!(sketch.entries(), 104 * 8);
+    }
+
+    #[test]
+    fn a_pass_goes_on_in_the_grown_sketch() {
+        let sketch = Sketch::new(8 * SLICE_BLOCKS * 2);
+        let mut rng = Rng::new(6);
+        let hashes: Vec<u64> = (0..200).map(|_| rng.next_u64()).collect();
+        for _ in 0..8 {
+            hashes.iter().for_each(|&hash| _ = sketch.increment(hash));
+        }
+        let before: Vec<_> = hashes.iter().map(|&hash| sketch.estimate(hash)).collect();
+        sketch.advance(Sketch::events_per_pass(sketch.blocks()));
+        sketch.grow(sketch.entries() * 2);
+        for _ in 0..2 {
+            sketch.advance(0);
+        }
+        let halved: Vec<u8> = before.iter().map(|count| count / 2).collect();
+        assert_eq!(halved, hashes.iter().map(|&hash| sketch.estimate(hash)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_cleared_sketch_has_seen_nothing() {
+        let sketch = Sketch::new(100);
+        (0..1000).for_each(|hash| _ = sketch.increment(hash));
+        sketch.clear();
+        assert!((0..1000).all(|hash| sketch.estimate(hash) == 0));
+    }
+
+    #[test]
+    fn threads_that_count_age_and_grow_leave_no_estimate_too_high() {
+        let sketch = Sketch::new(64);
+        thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let sketch = &sketch;
+                scope.spawn(move || {
+                    let mut rng = Rng::new(thread);
+                    for i in 0..20_000 {
+                        sketch.increment(rng.below(50));
+                        sketch.advance(1);
+                        if i % 5_000 == 0 {
+                            sketch.grow(sketch.entries() + 1);
+                        }
+                        assert!(sketch.estimate(rng.below(50)) <= 15);
+                    }
+                });
+            }
+        });
+        assert!(sketch.entries() >= 128);
+    }
+}

@@ -1,0 +1,102 @@
+//! The stripes: a ring for each thread, or for each few threads, so that noting an event is a write
+//! that nobody else waits for.
+//!
+//! Threads are dealt to the rings by their number, in turn. Two threads that share a ring lose an
+//! event now and then, and nothing else.
+
+mod ring;
+
+pub use self::ring::{CAPACITY, Push, Ring};
+pub use crate::sync::thread_number;
+
+use crossbeam_utils::CachePadded;
+
+/// The rings of one cache.
+#[derive(Debug)]
+pub struct Stripes {
+    rings: Box<[CachePadded<Ring>]>,
+    /// Their number less one; it is a power of two.
+    mask: usize,
+}
+
+impl Stripes {
+    /// Makes `count` empty rings, or as many more as the next power of two.
+    pub fn new(count: usize) -> Self {
+        let count = count.next_power_of_two();
+        let rings = (0..count).map(|_| CachePadded::new(Ring::new())).collect();
+        Self { rings, mask: count - 1 }
+    }
+
+    /// Returns the ring of the calling thread.
+    #[inline]
+    pub fn current(&self) -> &Ring {
+        self.stripe(thread_number())
+    }
+
+    /// Returns the ring of the thread with this number.
+    #[inline]
+    pub fn stripe(&self, number: usize) -> &Ring {
+        &self.rings[number & self.mask]
+    }
+
+    /// Drains every ring that holds something and is not being drained. Returns how many events.
+    ///
+    /// What is pushed meanwhile may stay.
+    pub fn drain_all(&self, mut f: impl FnMut(&[u64])) -> usize {
+        self.rings.iter().map(|ring| ring.try_seal_and_drain(&mut f)).sum()
+    }
+
+    /// Returns the number of rings.
+    pub fn count(&self) -> usize {
+        self.rings.len()
+    }
+
+    /// Returns the bytes of all rings.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.rings)
+    }
+}
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::sync::thread;
+
+    #[test]
+    fn the_number_of_rings_is_rounded_up_to_a_power_of_two() {
+        assert_eq!(Stripes::new(0).count(), 1);
+        assert_eq!(Stripes::new(5).count(), 8);
+        assert_eq!(Stripes::new(8).count(), 8);
+    }
+
+    #[test]
+    fn a_thread_finds_its_own_ring_again() {
+        let stripes = Stripes::new(4);
+        assert!(std::ptr::eq(stripes.current(), stripes.current()));
+    }
+
+    #[test]
+    fn draining_all_takes_what_every_thread_has_pushed() {
+        let stripes = Stripes::new(4);
+        thread::scope(|scope| {
+            for event in [10, 20, 30] {
+                let stripes = &stripes;
+                scope.spawn(move || {
+                    assert_eq!(stripes.stripe(event as usize).push(event), Push::Accepted)
+                });
+            }
+        });
+        let mut events = Vec::new();
+        assert_eq!(stripes.drain_all(|batch| events.extend_from_slice(batch)), 3);
+        events.sort_unstable();
+        assert_eq!(events, [10, 20, 30]);
+        assert_eq!(stripes.drain_all(|_| ()), 0);
+    }
+
+    #[test]
+    fn each_ring_starts_a_cache_line_of_its_own() {
+        let stripes = Stripes::new(2);
+        assert_eq!(std::ptr::from_ref(stripes.stripe(1)).addr() % 64, 0);
+        assert!(stripes.bytes() >= 2 * 8 * (CAPACITY + 1));
+    }
+}

@@ -1,0 +1,79 @@
+//! The ordinary build: the standard library's own types.
+
+pub use std::hint;
+pub use std::sync::{Arc, Mutex, MutexGuard};
+pub use std::thread;
+pub use std::thread_local;
+
+use std::cell::Cell;
+
+pub mod atomic {
+    //! Atomics, as the standard library has them.
+
+    pub use std::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+
+    /// Access to an atomic's value by its only owner.
+    pub trait WithMut {
+        /// What the atomic holds.
+        type Value;
+
+        /// Calls `f` with the value, which nobody else can see meanwhile.
+        fn with_mut<R>(&mut self, f: impl FnOnce(&mut Self::Value) -> R) -> R;
+    }
+
+    macro_rules! with_mut {
+        ($($atomic:ty => $value:ty),* $(,)?) => {$(
+            impl WithMut for $atomic {
+                type Value = $value;
+
+                #[inline]
+                fn with_mut<R>(&mut self, f: impl FnOnce(&mut $value) -> R) -> R {
+                    f(self.get_mut())
+                }
+            }
+        )*};
+    }
+
+    with_mut! {
+        AtomicBool => bool,
+        AtomicU8 => u8,
+        AtomicU32 => u32,
+        AtomicU64 => u64,
+        AtomicUsize => usize,
+    }
+
+    impl<T> WithMut for AtomicPtr<T> {
+        type Value = *mut T;
+
+        #[inline]
+        fn with_mut<R>(&mut self, f: impl FnOnce(&mut *mut T) -> R) -> R {
+            f(self.get_mut())
+        }
+    }
+}
+
+thread_local! {
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Returns a small number that is this thread's own: 1 for the first thread that asks, and so on.
+///
+/// Returns 0, which belongs to nobody, to a thread whose thread-local variables are gone.
+#[inline]
+pub fn thread_number() -> usize {
+    NUMBER
+        .try_with(|number| if number.get() == 0 { assign(number) } else { number.get() })
+        .unwrap_or(0)
+}
+
+#[cold]
+fn assign(number: &Cell<usize>) -> usize {
+    use self::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    // Relaxed: only the addition has to be whole; nothing is published with the number.
+    number.set(NEXT.fetch_add(1, Relaxed));
+    number.get()
+}

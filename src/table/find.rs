@@ -1,0 +1,196 @@
+//! Lookup: one by one, held, and in batches that fetch ahead.
+
+use std::{ops::Deref, ptr::NonNull};
+
+use super::{
+    Table,
+    bucket::{Validated, Word, entry_ref},
+    meta::Meta,
+};
+use crate::reclaim::Guard;
+
+/// An entry that is kept readable by the guard it holds.
+///
+/// Not `Send`: the guard pins this thread.
+pub struct Held<'a, T> {
+    entry: NonNull<T>,
+    /// Keeps the entry from being freed.
+    guard: Guard,
+    /// Keeps the table, whose drop frees all, from being dropped.
+    _table: std::marker::PhantomData<&'a Table<T>>,
+}
+
+impl<T> Deref for Held<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the entry was found under `guard`, in a table that outlives `self`.
+        unsafe { entry_ref(self.entry, &self.guard) }
+    }
+}
+
+impl<T> Table<T> {
+    /// Returns the entry that has this hash and matches.
+    ///
+    /// It was in the table at some moment of the call; `None` means that at some moment no such
+    /// entry was. Writes nothing, and repeats itself only if the very slot it reads is changed.
+    #[inline]
+    pub fn find<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hash: u64,
+        matches: impl Fn(&T) -> bool,
+    ) -> Option<&'g T> {
+        let tag = Meta::tag_of(hash);
+        let mut bucket = self.root(guard).of(hash);
+        'again: loop {
+            let meta = bucket.meta();
+            if meta.is_frozen() {
+                // The root may have moved on since; start from it, on the road less travelled.
+                return self.find_frozen(guard, hash, &matches);
+            }
+            for lane in meta.lanes(tag) {
+                match bucket.validated(lane, tag) {
+                    Validated::Gone => {}
+                    Validated::Changed => {
+                        bucket = self.root(guard).of(hash);
+                        continue 'again;
+                    }
+                    Validated::Holds(word) => {
+                        if let Some(entry) = alive(word, guard)
+                            && matches(entry)
+                        {
+                            return Some(entry);
+                        }
+                    }
+                }
+            }
+            return None;
+        }
+    }
+
+    /// The same while the array is being migrated.
+    #[cold]
+    fn find_frozen<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hash: u64,
+        matches: &impl Fn(&T) -> bool,
+    ) -> Option<&'g T> {
+        let tag = Meta::tag_of(hash);
+        let mut array = self.root(guard);
+        'again: loop {
+            let bucket = array.of(hash);
+            let meta = bucket.meta();
+            let frozen = meta.is_frozen();
+            if frozen {
+                let next = array.next(guard).expect("a frozen bucket has a next array");
+                if next.of(hash).meta().is_live() {
+                    array = next;
+                    continue 'again;
+                }
+                // At that moment the next array did not rule yet, so this bucket did, and it
+                // cannot change but for replacements, which were published too.
+            }
+            for lane in meta.lanes(tag) {
+                let word = if frozen {
+                    bucket.slot(lane)
+                } else {
+                    match bucket.validated(lane, tag) {
+                        Validated::Gone => continue,
+                        Validated::Changed => continue 'again,
+                        Validated::Holds(word) => word,
+                    }
+                };
+                if let Some(entry) = alive(word, guard)
+                    && matches(entry)
+                {
+                    return Some(entry);
+                }
+            }
+            return None;
+        }
+    }
+
+    /// Looks up many hashes, fetching buckets and entries ahead of their use.
+    ///
+    /// Calls `found` once for each hash, in order, with the index of the hash.
+    pub fn find_many<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hashes: &[u64],
+        matches: impl Fn(usize, &T) -> bool,
+        mut found: impl FnMut(usize, Option<&'g T>),
+    ) {
+        for (chunk, hashes) in hashes.chunks(AHEAD).enumerate() {
+            let array = self.root(guard);
+            for &hash in hashes {
+                prefetch(array.of(hash));
+            }
+            for &hash in hashes {
+                let bucket = array.of(hash);
+                if let Some(lane) = bucket.meta().lanes(Meta::tag_of(hash)).next()
+                    && let Some(entry) = bucket.slot(lane).entry()
+                {
+                    prefetch(entry.as_ptr());
+                }
+            }
+            for (i, &hash) in hashes.iter().enumerate() {
+                let index = chunk * AHEAD + i;
+                found(index, self.find(guard, hash, |entry| matches(index, entry)));
+            }
+        }
+    }
+
+    /// Keeps what `find` returns readable for as long as the result lives.
+    #[inline]
+    pub fn hold<'a>(
+        &'a self,
+        guard: Guard,
+        find: impl for<'g> FnOnce(&'g Self, &'g Guard) -> Option<&'g T>,
+    ) -> Option<Held<'a, T>> {
+        // What `find` returns is good for any lifetime of this guard and this table.
+        let entry = NonNull::from(find(self, &guard)?);
+        Some(Held { entry, guard, _table: std::marker::PhantomData })
+    }
+
+    /// Fetches the bucket of a hash ahead of its use.
+    #[inline]
+    pub fn prefetch(&self, guard: &Guard, hash: u64) {
+        prefetch(self.root(guard).of(hash));
+    }
+}
+
+/// Returns the entry of a published word, unless it was removed in place.
+#[inline]
+pub fn alive<T>(word: Word<T>, guard: &Guard) -> Option<&T> {
+    if word.is_dying() {
+        return None;
+    }
+    // SAFETY: the caller validated the word under `guard`, or read it in a frozen bucket that
+    // still ruled.
+    word.entry().map(|entry| unsafe { entry_ref(entry, guard) })
+}
+
+/// Fetches a line ahead of its use; never faults.
+#[inline]
+pub fn prefetch<P>(address: *const P) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint and may name any address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+/// Lookups under way at once in `find_many`: about as many misses as a core keeps in flight.
+const AHEAD: usize = 16;
+
+impl<T> std::fmt::Debug for Held<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,344 @@
+//! Growing and shrinking, bucket by bucket, while everybody goes on.
+//!
+//! # Protocol
+//!
+//! A new array of twice (or half) the buckets is linked as `next` of the root. A *unit* is what
+//! moves at once: one bucket into two when growing, two into one when shrinking. Anyone may
+//! migrate a unit, and any number of threads at once:
+//!
+//! 1. freeze the meta word of each parent: no lane is published or unpublished any more;
+//! 2. freeze the slots of its lanes: no entry is replaced or removed any more;
+//! 3. fill every slot of each child that nobody has filled yet. What belongs there follows from
+//!    the frozen words alone, so all helpers agree;
+//! 4. put each child in use, tags and all, by one compare-and-swap. Before it the parent rules,
+//!    after it the child.
+//!
+//! When all children are in use the next array becomes the root, and the old one is retired.
+//! Writers that meet a frozen bucket migrate its unit and go on in the child; readers only follow.
+//!
+//! Which child an entry belongs to stands in its slot's word (`Word::is_upper`), written when
+//! the entry entered the array. The one thing that is asked of the caller's hash function is the
+//! same bit for the next array; helpers that get different answers from it still agree, because
+//! only the first to fill the slot is heard. If shrinking finds more than seven entries for a
+//! bucket, those in the lowest lanes of the even parent stay.
+
+use std::ptr;
+
+use super::{
+    Host, LANES, Table,
+    bucket::{Bucket, Buckets, Word, entry_ref},
+    meta::Meta,
+};
+use crate::{
+    reclaim::{Guard, limbo::Unlinked},
+    sync::atomic::Ordering,
+};
+
+impl<T> Table<T> {
+    /// Begins to double the root array, if that is what `array` is.
+    ///
+    /// Returns whether a next array is there.
+    pub fn grow(&self, guard: &Guard, array: &Buckets<T>) -> bool {
+        array.count().checked_mul(2).is_some_and(|count| self.resize(guard, array, count))
+    }
+
+    /// Begins to halve the table, if it is large enough and not being resized.
+    pub fn shrink(&self, guard: &Guard) -> bool {
+        let root = self.root(guard);
+        let count = root.count();
+        if count % 2 != 0 || count / 2 < super::MIN_BUCKETS || root.next(guard).is_some() {
+            return false;
+        }
+        self.resize(guard, root, count / 2)
+    }
+
+    /// Begins to double the table, if it is not being resized.
+    pub fn grow_root(&self, guard: &Guard) -> bool {
+        let root = self.root(guard);
+        root.next(guard).is_none() && self.grow(guard, root)
+    }
+
+    fn resize(&self, guard: &Guard, array: &Buckets<T>, count: usize) -> bool {
+        if array.next(guard).is_some() {
+            return true;
+        }
+        // Relaxed: only compared. An array that is not the root has a next one.
+        if !ptr::eq(self.root.load(Ordering::Relaxed), array) {
+            return true;
+        }
+        let next = Box::into_raw(Box::new(Buckets::new(count)));
+        // Release: pairs with the Acquire in `Buckets::next`, so that the array is seen made.
+        let linked = array.next.compare_exchange(
+            ptr::null_mut(),
+            next,
+            Ordering::Release,
+            Ordering::Relaxed, // Relaxed: the other array is not looked at here.
+        );
+        if linked.is_err() {
+            // SAFETY: the exchange failed, so the array is still ours alone.
+            drop(unsafe { Box::from_raw(next) });
+        }
+        true
+    }
+
+    /// Migrates up to `units` units, if a migration is under way; returns whether one is.
+    pub fn help_migration(&self, guard: &Guard, host: &impl Host<T>, units: usize) -> bool {
+        let array = self.root(guard);
+        let Some(next) = array.next(guard) else { return false };
+        let all = array.count().min(next.count());
+        for _ in 0..units.min(all) {
+            // Relaxed: spreads helpers over the units; a unit that is done already costs a look.
+            let unit = array.cursor.fetch_add(1, Ordering::Relaxed) % all;
+            self.migrate(guard, array, next, unit, host);
+        }
+        true
+    }
+
+    /// Migrates the unit of a bucket, and returns the array that rules its hashes now.
+    #[cold]
+    pub fn migrated<'g>(
+        &'g self,
+        guard: &'g Guard,
+        array: &'g Buckets<T>,
+        index: usize,
+        host: &impl Host<T>,
+    ) -> &'g Buckets<T> {
+        let next = array.next(guard).expect("a bucket migrates to a next array");
+        let unit = if next.count() > array.count() { index } else { index / 2 };
+        self.migrate(guard, array, next, unit, host);
+        next
+    }
+
+    fn migrate(
+        &self,
+        guard: &Guard,
+        array: &Buckets<T>,
+        next: &Buckets<T>,
+        unit: usize,
+        host: &impl Host<T>,
+    ) {
+        if next.count() > array.count() {
+            let children = [2 * unit, 2 * unit + 1];
+            if children.iter().all(|&child| next.at(child).meta().is_live()) {
+                return;
+            }
+            let parent = array.at(unit);
+            freeze(parent);
+            for child in children {
+                // A child in use rules alone: what the parent still shows may be freed.
+                if !next.at(child).meta().is_live() {
+                    let content = half_of(guard, parent, child % 2 != 0, next, host);
+                    self.put_in_use(guard, array, next, child, content, &[], host);
+                }
+            }
+        } else if !next.at(unit).meta().is_live() {
+            let parents = [array.at(2 * unit), array.at(2 * unit + 1)];
+            for parent in parents {
+                freeze(parent);
+            }
+            let (content, spilled) = merged(parents);
+            self.put_in_use(guard, array, next, unit, content, &spilled, host);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step")]
+    fn put_in_use(
+        &self,
+        guard: &Guard,
+        array: &Buckets<T>,
+        next: &Buckets<T>,
+        child: usize,
+        content: Content<T>,
+        spilled: &[Word<T>],
+        host: &impl Host<T>,
+    ) {
+        let bucket = next.at(child);
+        for lane in 0..LANES {
+            bucket.change_slot(lane, unfilled(bucket, lane), content.words[lane]);
+        }
+        if !bucket.change_meta(Meta(0), content.meta) {
+            return;
+        }
+        for entry in spilled.iter().filter_map(|word| word.entry()) {
+            // SAFETY: entries come from `Box::into_raw`. No bucket in use shows the entry any
+            // more, and only the thread whose exchange put the child in use comes here.
+            host.displaced(guard, unsafe { Unlinked::new(entry) });
+        }
+        // AcqRel: Release hands this child on, Acquire takes over those of the helpers before, so
+        // that whoever makes the next array the root publishes all of them.
+        if next_is_full(array.moved.fetch_add(1, Ordering::AcqRel) + 1, next) {
+            self.promote(guard, array, next);
+        }
+    }
+
+    /// Makes `next` the root; called once, by whoever put its last bucket in use.
+    fn promote(&self, guard: &Guard, array: &Buckets<T>, next: &Buckets<T>) {
+        let old = ptr::from_ref(array).cast_mut();
+        // Release: pairs with the Acquire in `root`, so that every bucket is seen in use.
+        let promoted = self.root.compare_exchange(
+            old,
+            ptr::from_ref(next).cast_mut(),
+            Ordering::Release,
+            Ordering::Relaxed, // Relaxed: does not fail; checked below.
+        );
+        debug_assert!(promoted.is_ok(), "an array was migrated that is not the root");
+        if let Some(array) = ptr::NonNull::new(old).filter(|_| promoted.is_ok()) {
+            // SAFETY: arrays come from `Box::into_raw`; the old root is reached by no one who
+            // pins from now on, and the exchange succeeds once.
+            self.arrays.retire(guard, unsafe { Unlinked::new(array) }, 0, 0);
+        }
+    }
+}
+
+/// A bucket, or the part of it, that rules some hashes.
+pub struct Part<'g, T> {
+    /// The bucket.
+    pub bucket: &'g Bucket<T>,
+    /// Which of its entries count: those whose word says so (`Word::is_upper`), or all.
+    pub upper: Option<bool>,
+}
+
+impl<T> Clone for Part<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Part<'_, T> {}
+
+impl<T> Part<'_, T> {
+    /// Returns whether a word of the bucket counts.
+    pub fn has(&self, word: Word<T>) -> bool {
+        self.upper.is_none_or(|upper| upper == word.is_upper())
+    }
+}
+
+/// Returns the parts that rule the hashes of bucket `index`, wherever it has moved.
+///
+/// An entry that a part has was in the table after `guard` was made. (What a frozen bucket still
+/// shows of a child in use may be long gone.)
+pub fn parts<'g, T>(
+    array: &'g Buckets<T>,
+    index: usize,
+    guard: &'g Guard,
+) -> [Option<Part<'g, T>>; 2] {
+    let bucket = array.at(index);
+    let next = array.next(guard).filter(|_| bucket.meta().is_frozen());
+    let Some(next) = next else { return [Some(Part { bucket, upper: None }), None] };
+    if next.count() > array.count() {
+        [false, true].map(|upper| {
+            let child = next.at(2 * index + usize::from(upper));
+            Some(if child.meta().is_live() {
+                Part { bucket: child, upper: None }
+            } else {
+                Part { bucket, upper: Some(upper) }
+            })
+        })
+    } else {
+        let child = next.at(index / 2);
+        let part = if child.meta().is_live() {
+            Part { bucket: child, upper: Some(index % 2 != 0) }
+        } else {
+            Part { bucket, upper: None }
+        };
+        [Some(part), None]
+    }
+}
+
+/// Returns the buckets of `next` into which bucket `index` of `array` moves.
+pub fn children<T>(array: &Buckets<T>, next: &Buckets<T>, index: usize) -> std::ops::Range<usize> {
+    if next.count() > array.count() { 2 * index..2 * index + 2 } else { index / 2..index / 2 + 1 }
+}
+
+/// What a child starts with.
+struct Content<T> {
+    meta: Meta,
+    words: [Word<T>; LANES],
+}
+
+impl<T> Content<T> {
+    fn empty() -> Self {
+        Self { meta: Meta::LIVE, words: [Word::EMPTY; LANES] }
+    }
+
+    fn put(&mut self, lane: usize, tag: u64, word: Word<T>) {
+        self.meta = self.meta.with(lane, tag);
+        self.words[lane] = word;
+    }
+}
+
+/// Stops every change of a bucket; whoever returns from it sees its last content.
+fn freeze<T>(bucket: &Bucket<T>) {
+    let mut meta = bucket.meta();
+    while !meta.is_frozen() {
+        bucket.change_meta(meta, meta.frozen());
+        meta = bucket.meta();
+    }
+    if cfg!(cortado_mutant = "migrate_thawed_slots") {
+        return;
+    }
+    for lane in meta.taken() {
+        let mut word = bucket.slot(lane);
+        while !word.is_frozen() {
+            bucket.change_slot(lane, word, word.frozen());
+            word = bucket.slot(lane);
+        }
+    }
+}
+
+/// Returns what the lower or upper child of a frozen bucket starts with.
+fn half_of<T>(
+    guard: &Guard,
+    parent: &Bucket<T>,
+    upper: bool,
+    next: &Buckets<T>,
+    host: &impl Host<T>,
+) -> Content<T> {
+    let meta = parent.meta();
+    let mut content = Content::empty();
+    for lane in meta.taken() {
+        let word = parent.slot(lane);
+        if word.is_dying() || word.is_upper() != upper {
+            continue;
+        }
+        if let Some(entry) = word.entry() {
+            // SAFETY: the child was not in use after the guard was made, so until then the parent
+            // ruled and the entry was in the table.
+            let hash = host.hash(unsafe { entry_ref(entry, guard) });
+            content.put(lane, meta.tag(lane), Word::new(entry, next.locate(hash).1));
+        }
+    }
+    content
+}
+
+/// Returns what the child of two frozen buckets starts with, and what finds no slot in it.
+fn merged<T>(parents: [&Bucket<T>; 2]) -> (Content<T>, Vec<Word<T>>) {
+    let mut content = Content::empty();
+    let mut spilled = Vec::new();
+    let mut lane = 0;
+    for (upper, parent) in [false, true].into_iter().zip(parents) {
+        let meta = parent.meta();
+        for from in meta.taken() {
+            let word = parent.slot(from);
+            let Some(entry) = word.entry().filter(|_| !word.is_dying()) else { continue };
+            if lane < LANES {
+                content.put(lane, meta.tag(from), Word::new(entry, upper));
+                lane += 1;
+            } else {
+                spilled.push(word);
+            }
+        }
+    }
+    (content, spilled)
+}
+
+fn next_is_full<T>(moved: usize, next: &Buckets<T>) -> bool {
+    moved == next.count()
+}
+
+/// What a slot holds that no helper has filled. The mutant forgets to tell it from an empty one.
+fn unfilled<T>(bucket: &Bucket<T>, lane: usize) -> Word<T> {
+    if cfg!(cortado_mutant = "migrate_no_sentinel") && bucket.slot(lane) == Word::EMPTY {
+        return Word::EMPTY;
+    }
+    Word::UNUSED
+}

@@ -1,0 +1,213 @@
+//! The table: a lock-free set of entries, found by a hash and the caller's comparison.
+//!
+//! It is seven-way set-associative: a hash names one bucket, and the bucket's meta word alone
+//! decides which of its seven slots hold an entry. So a key is in the table at most once, a
+//! removal frees its slot at once, and a full bucket is a matter of that bucket only: the caller
+//! chooses who leaves. The table knows neither keys nor costs.
+//!
+//! # Protocol
+//!
+//! A slot is *free*, *claimed* (an inserter put its entry there; nobody else may touch either),
+//! *published* (its lane in the meta word shows a tag) or *dying* (removed in place; only the slot
+//! is still to be freed).
+//!
+//! | move | who | decided by |
+//! |---|---|---|
+//! | free → claimed | an inserter | compare-and-swap of the slot |
+//! | claimed → published | the same | compare-and-swap of the meta word, unchanged since its scan |
+//! | claimed → free | the same | store to the slot |
+//! | published → published (replace) | anyone | compare-and-swap of the slot, after validating |
+//! | published → free (unlink) | anyone | compare-and-swap of the meta word, then a swap of the slot |
+//! | published → dying (remove exactly this) | anyone | compare-and-swap of the slot |
+//! | dying → free | anyone | compare-and-swap of the meta word |
+//!
+//! A reader loads the meta word, then the slot of a matching tag, then both again: the same word
+//! in the slot and the tag still in its lane mean that the entry was published in between. It
+//! writes nothing. Growing and shrinking are told in [`migrate`].
+//!
+//! Whoever takes an entry out holds it as [`Unlinked`], and nobody else does.
+
+mod bucket;
+mod find;
+mod iter;
+mod meta;
+mod migrate;
+mod sample;
+mod write;
+
+use std::ptr::NonNull;
+
+pub use find::Held;
+pub use iter::Iter;
+pub use meta::LANES;
+pub use sample::Sampled;
+pub use write::Upsert;
+
+use self::bucket::Buckets;
+use crate::{
+    reclaim::{
+        Guard,
+        limbo::{Limbo, Retired, Swept, Unlinked},
+    },
+    sync::atomic::{AtomicPtr, Ordering},
+};
+
+/// A lock-free set of `T`.
+pub struct Table<T> {
+    /// The array in which every search begins.
+    root: AtomicPtr<Buckets<T>>,
+    limbo: Limbo<T>,
+    /// Arrays whose buckets have all moved on.
+    arrays: Limbo<Buckets<T>>,
+    /// Memory that an entry left before it was ever published, see `Claim::into_box`.
+    husks: Limbo<std::mem::MaybeUninit<T>>,
+}
+
+/// What the table asks of its owner.
+///
+/// The methods run while the caller is pinned.
+pub trait Host<T> {
+    /// Returns the hash of an entry, as it was given when it was inserted.
+    ///
+    /// Asked once an entry when the table grows. A hash that differs puts the entry where it is
+    /// not found; it does no other harm.
+    fn hash(&self, entry: &T) -> u64;
+
+    /// Returns whether a table of so many slots, one of whose buckets is full, should grow.
+    fn is_crowded(&self, slots: usize) -> bool;
+
+    /// Chooses who leaves a full bucket; `None` refuses the newcomer.
+    fn choose_leaver(&self, residents: &[Option<&T>; LANES], newcomer: &T) -> Option<usize>;
+
+    /// Takes over an entry that had to leave for lack of slots.
+    fn displaced(&self, guard: &Guard, entry: Unlinked<T>);
+}
+
+impl<T> Table<T> {
+    /// Makes an empty table for about `entries` entries.
+    ///
+    /// The memory of its array is not touched before it is used.
+    pub fn new(entries: usize, limbo_stripes: usize) -> Self {
+        Self::with_buckets(buckets_for(entries), limbo_stripes, LIMBO_BATCH)
+    }
+
+    /// Makes an empty table of `buckets` buckets, for tests of the protocol.
+    pub fn with_buckets(buckets: usize, limbo_stripes: usize, limbo_batch: usize) -> Self {
+        Self {
+            root: AtomicPtr::new(Box::into_raw(Box::new(Buckets::new(buckets)))),
+            limbo: Limbo::new(limbo_stripes, limbo_batch),
+            arrays: Limbo::new(1, 1),
+            husks: Limbo::new(1, 1),
+        }
+    }
+
+    /// Returns the number of slots of the current array.
+    pub fn slots(&self, guard: &Guard) -> usize {
+        self.root(guard).count() * LANES
+    }
+
+    /// Returns the bytes of the current arrays and of limbo, entries not counted.
+    pub fn bytes(&self, guard: &Guard) -> usize {
+        let root = self.root(guard);
+        root.bytes() + root.next(guard).map_or(0, Buckets::bytes) + self.limbo.bytes()
+    }
+
+    /// Retires an entry that was taken out of this table, and returns it for a last look.
+    ///
+    /// It is freed, by a later [`Self::sweep`], when every guard of this moment is gone.
+    pub fn retire<'g>(
+        &'g self,
+        guard: &'g Guard,
+        entry: Unlinked<T>,
+        cost: u64,
+        stripe: usize,
+    ) -> (&'g T, Retired) {
+        let value: *const T = entry.get();
+        let retired = self.limbo.retire(guard, entry, cost, stripe);
+        // SAFETY: the guard was made before the entry was retired, so it lives as long.
+        (unsafe { &*value }, retired)
+    }
+
+    /// Returns the limbo of this table's entries, for its figures.
+    pub fn limbo(&self) -> &Limbo<T> {
+        &self.limbo
+    }
+
+    /// Seals partly filled batches of retired entries; returns how many.
+    pub fn seal_retired(&self, guard: &Guard) -> usize {
+        self.limbo.seal_open(guard)
+    }
+
+    /// Frees what no guard can see any more.
+    ///
+    /// Runs destructors of entries: call it unpinned.
+    pub fn sweep(&self) -> Swept {
+        let arrays = self.arrays.sweep().waiting;
+        let husks = self.husks.sweep().waiting;
+        let mut swept = self.limbo.sweep();
+        swept.waiting += arrays + husks;
+        swept
+    }
+
+    #[inline]
+    fn root<'g>(&'g self, _: &'g Guard) -> &'g Buckets<T> {
+        // Acquire: pairs with the Release of the exchange in `promote`, so that the array is seen
+        // made and all its buckets in use.
+        let root = self.root.load(Ordering::Acquire);
+        // SAFETY: the root is never null, and an array is retired through limbo after it stopped
+        // being the root, so the guard keeps it.
+        unsafe { &*root }
+    }
+}
+
+impl<T> Drop for Table<T> {
+    fn drop(&mut self) {
+        let guard = crate::reclaim::pin();
+        let mut next = NonNull::new(self.root.load(Ordering::Relaxed)); // Relaxed: `&mut self`.
+        while let Some(array) = next {
+            // SAFETY: each array of the chain came from `Box::into_raw`; those before the root
+            // are in limbo, and not in the chain.
+            let array = unsafe { Box::from_raw(array.as_ptr()) };
+            next = NonNull::new(array.next.load(Ordering::Relaxed)); // Relaxed: as above.
+            for index in 0..array.count() {
+                let bucket = array.at(index);
+                let parts = migrate::parts(&array, index, &guard);
+                // What has moved on is dropped with the next array.
+                let here = |part: &&migrate::Part<'_, T>| std::ptr::eq(part.bucket, bucket);
+                for lane in bucket.meta().taken() {
+                    let word = bucket.slot(lane);
+                    let ruled = parts.iter().flatten().filter(here).any(|part| part.has(word));
+                    if let (Some(entry), true, false) = (word.entry(), ruled, word.is_dying()) {
+                        // SAFETY: a published entry is in one live bucket only, and leaves it
+                        // here; `&mut self` means that nobody looks at it any more.
+                        let entry = unsafe { Unlinked::new(entry) };
+                        let _ = self.limbo.retire(&guard, entry, 0, 0);
+                    }
+                }
+            }
+        }
+        // The limbos are dropped after this, and drop what is in them; each destructor runs even
+        // if another panics.
+    }
+}
+
+impl<T> std::fmt::Debug for Table<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let guard = crate::reclaim::pin();
+        f.debug_struct("Table").field("slots", &self.slots(&guard)).finish_non_exhaustive()
+    }
+}
+
+/// Returns how many buckets so many entries want.
+pub fn buckets_for(entries: usize) -> usize {
+    // Half of the slots in use: then 1.2 % of random entries meet a full bucket.
+    let buckets = entries.div_ceil(LANES).saturating_mul(2).max(MIN_BUCKETS);
+    // Even counts can be halved again when the table shrinks.
+    buckets.next_multiple_of(MIN_BUCKETS)
+}
+
+/// The least number of buckets of a table, and what every initial number is a multiple of.
+pub const MIN_BUCKETS: usize = 2;
+
+/// Values of a batch in limbo. One grace period serves so many.
+const LIMBO_BATCH: usize = 64;
