@@ -3,8 +3,10 @@
 //! Speed and latency are taken in separate runs: a run for speed reads the clock twice in all, a
 //! run for latency times every fourth operation by itself.
 
+use std::marker::PhantomData;
+use std::slice::Iter;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,20 +16,23 @@ use crate::workload::{Fresh, Plan, SET, Workload, key_of};
 
 /// Operations between two looks at the stop flag.
 const BLOCK: usize = 32;
+/// Steps of the sequence that a thread takes at once.
+const CHUNK: usize = 64 * BLOCK;
 /// One in so many operations is timed in a run for latency.
 const TIMED_EVERY: usize = 4;
 
 /// How to drive.
 #[derive(Clone, Copy)]
-pub struct Drive {
+pub struct Drive<'a> {
     /// The number of threads.
     pub threads: usize,
     /// For how long.
     pub time: Duration,
     /// Look up so many keys at once; 1 for plain gets.
     pub batch: usize,
-    /// The how manyth run on this cache it is: each begins elsewhere in the sequence.
-    pub pass: usize,
+    /// How far the sequence is used up: the threads take their steps from there, each step once,
+    /// and the next run goes on behind.
+    pub cursor: &'a AtomicUsize,
 }
 
 /// What came out of it.
@@ -78,13 +83,13 @@ impl Latency {
 }
 
 /// Measures speed.
-pub fn speed<V: Value, P: Peer<V>>(peer: &P, plan: &Plan, drive: Drive) -> Outcome {
+pub fn speed<V: Value, P: Peer<V>>(peer: &P, plan: &Plan, drive: Drive<'_>) -> Outcome {
     let (outcome, _) = run::<V, P, false>(peer, plan, drive);
     outcome
 }
 
 /// Measures latency.
-pub fn latency<V: Value, P: Peer<V>>(peer: &P, plan: &Plan, drive: Drive) -> Latency {
+pub fn latency<V: Value, P: Peer<V>>(peer: &P, plan: &Plan, drive: Drive<'_>) -> Latency {
     let (_, latency) = run::<V, P, true>(peer, plan, drive);
     latency
 }
@@ -102,7 +107,7 @@ pub fn clock_cost() -> Duration {
 fn run<V: Value, P: Peer<V>, const TIMED: bool>(
     peer: &P,
     plan: &Plan,
-    drive: Drive,
+    drive: Drive<'_>,
 ) -> (Outcome, Latency) {
     let stop = AtomicBool::new(false);
     let barrier = Barrier::new(drive.threads + 1);
@@ -110,23 +115,16 @@ fn run<V: Value, P: Peer<V>, const TIMED: bool>(
     let mut latency = Latency::new();
     thread::scope(|scope| {
         let workers: Vec<_> = (0..drive.threads)
-            .map(|i| {
+            .map(|_| {
                 let (stop, barrier) = (&stop, &barrier);
-                let len = plan.steps.len();
-                let offset = if len == 0 {
-                    0
-                } else {
-                    (len / drive.threads * i + len / 7 * drive.pass) % len
-                };
                 scope.spawn(move || {
-                    let worker =
-                        Worker::<V, P> { peer, plan, stop, value: std::marker::PhantomData };
+                    let worker = Worker { peer, plan, stop, drive, value: PhantomData };
                     let mut latency = Latency::new();
                     barrier.wait();
                     let counts = if drive.batch > 1 {
-                        worker.batches(offset, drive.batch)
+                        worker.batches()
                     } else {
-                        worker.steps::<TIMED>(offset, &mut latency)
+                        worker.steps::<TIMED>(&mut latency)
                     };
                     (counts, latency)
                 })
@@ -158,24 +156,25 @@ struct Worker<'a, V, P> {
     peer: &'a P,
     plan: &'a Plan,
     stop: &'a AtomicBool,
-    value: std::marker::PhantomData<V>,
+    drive: Drive<'a>,
+    value: PhantomData<V>,
 }
 
-impl<V: Value, P: Peer<V>> Worker<'_, V, P> {
-    fn steps<const TIMED: bool>(&self, offset: usize, latency: &mut Latency) -> Counts {
+impl<'a, V: Value, P: Peer<V>> Worker<'a, V, P> {
+    fn steps<const TIMED: bool>(&self, latency: &mut Latency) -> Counts {
         let Self { peer, plan, stop, .. } = *self;
         let shape = plan.shape;
+        let is_churn = shape.workload == Workload::Churn;
         let fresh = Fresh::new();
         let mut counts = Counts { done: 0, gets: 0, hits: 0, time: Duration::ZERO };
-        let mut at = offset;
+        let mut steps = self.chunk();
         let begin = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             for i in 0..BLOCK {
-                let (key, set) = if shape.workload == Workload::Churn {
+                let (key, set) = if is_churn {
                     (fresh.key(counts.done), true)
                 } else {
-                    let step = plan.steps[at];
-                    at = if at + 1 == plan.steps.len() { 0 } else { at + 1 };
+                    let step = self.next(&mut steps);
                     (key_of(step), step & SET != 0)
                 };
                 counts.done += 1;
@@ -201,22 +200,43 @@ impl<V: Value, P: Peer<V>> Worker<'_, V, P> {
     }
 
     /// Gets of many keys at once; only for workloads that get and do nothing else.
-    fn batches(&self, offset: usize, size: usize) -> Counts {
-        let Self { peer, plan, stop, .. } = *self;
+    fn batches(&self) -> Counts {
+        let Self { peer, stop, .. } = *self;
         let mut counts = Counts { done: 0, gets: 0, hits: 0, time: Duration::ZERO };
-        let mut keys = vec![0; size];
-        let mut at = offset;
+        let mut keys = vec![0; self.drive.batch];
+        let mut steps = self.chunk();
         let begin = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             for key in &mut keys {
-                *key = key_of(plan.steps[at]);
-                at = if at + 1 == plan.steps.len() { 0 } else { at + 1 };
+                *key = key_of(self.next(&mut steps));
             }
             counts.hits += peer.get_many(&keys).unwrap_or(0) as u64;
-            counts.done += size as u64;
+            counts.done += keys.len() as u64;
         }
         counts.gets = counts.done;
         counts.time = begin.elapsed();
         counts
+    }
+
+    #[inline]
+    fn next(&self, steps: &mut Iter<'a, u32>) -> u32 {
+        loop {
+            if let Some(&step) = steps.next() {
+                return step;
+            }
+            *steps = self.chunk();
+        }
+    }
+
+    /// Takes the next steps of the sequence, which begins again at its end; none for churn.
+    #[cold]
+    fn chunk(&self) -> Iter<'a, u32> {
+        let steps = &self.plan.steps;
+        if steps.is_empty() {
+            return steps.iter();
+        }
+        // Relaxed: it only has to give each thread steps of its own.
+        let start = self.drive.cursor.fetch_add(CHUNK, Ordering::Relaxed) % steps.len();
+        steps[start..steps.len().min(start + CHUNK)].iter()
     }
 }

@@ -94,9 +94,11 @@ pub fn run(args: &HeadlineArgs) -> Result<()> {
         reads: READS,
         seed: args.seed,
     };
+    let thread_seconds = WARM_UP.as_secs_f64()
+        + args.seconds * (1.0 + LATENCY_SHARE) * threads.iter().sum::<usize>() as f64;
     let cells = Rounds {
         kinds: &kinds,
-        plan: &Plan::new(shape),
+        plan: &Plan::new(shape, thread_seconds),
         threads: &threads,
         rounds: args.rounds,
         warm_up: WARM_UP,

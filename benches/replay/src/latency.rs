@@ -10,7 +10,6 @@ use crate::drive;
 use crate::report;
 use crate::rounds::Rounds;
 use crate::throughput::{MOST_WARM_UP, WorkArgs};
-use crate::workload::Plan;
 
 /// How long single operations take.
 ///
@@ -44,7 +43,7 @@ pub fn run(args: &LatencyArgs) -> Result<()> {
     let bar = report::progress((kinds.len() * work.rounds()) as u64);
     let cells = Rounds {
         kinds: &kinds,
-        plan: &Plan::new(work.shape()),
+        plan: &work.plan(),
         threads: &threads,
         rounds: work.rounds(),
         warm_up: (work.time() / 3).min(MOST_WARM_UP),

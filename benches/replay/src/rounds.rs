@@ -5,6 +5,7 @@
 //! measured with each number of threads. The order of the caches turns from round to round.
 
 use std::marker::PhantomData;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -118,11 +119,8 @@ impl<V: Value> Task<V> for Turn<'_, V> {
         if batch > 1 && peer.get_many(&[]).is_none() {
             bail!("{} cannot look up many keys at once", self.cells[0].kind.name());
         }
-        let mut pass = 0;
-        let mut drive = |threads, time| {
-            pass += 1;
-            Drive { threads, time, batch, pass: pass - 1 }
-        };
+        let cursor = AtomicUsize::new(0);
+        let drive = |threads, time| Drive { threads, time, batch, cursor: &cursor };
         if !self.rounds.warm_up.is_zero() {
             drive::speed(&peer, plan, drive(1, self.rounds.warm_up));
         }

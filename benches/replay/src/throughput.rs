@@ -101,6 +101,12 @@ impl WorkArgs {
         }
     }
 
+    /// Returns the work itself.
+    pub fn plan(&self) -> Plan {
+        let runs = self.threads().iter().sum::<usize>() as f64;
+        Plan::new(self.shape(), self.seconds * runs + MOST_WARM_UP.as_secs_f64())
+    }
+
     /// Returns the caches.
     pub fn kinds(&self) -> Result<Vec<Kind>> {
         cli::kinds(&self.cache, matches!(self.workload, Workload::Hits | Workload::Hot))
@@ -182,7 +188,7 @@ pub fn run(args: &ThroughputArgs) -> Result<()> {
     let bar = report::progress((kinds.len() * work.rounds()) as u64);
     let cells = Rounds {
         kinds: &kinds,
-        plan: &Plan::new(shape),
+        plan: &work.plan(),
         threads: &threads,
         rounds: work.rounds(),
         warm_up: (work.time() / 3).min(MOST_WARM_UP),

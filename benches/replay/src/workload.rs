@@ -71,18 +71,28 @@ pub const SET: u32 = 1 << 31;
 /// The most distinct keys.
 pub const MAX_KEYS: u32 = 100_000_000;
 
-const STEPS: usize = 1 << 22;
-const MOST_STEPS: usize = 1 << 25;
+/// The least and the most steps of a sequence.
+const FEWEST_STEPS: usize = 1 << 22;
+const MOST_STEPS: usize = 1 << 26;
+/// The steps a second that the fastest cache is expected to take with one thread.
+const STEPS_A_SECOND: f64 = 12e6;
 
 impl Plan {
-    /// Draws the steps.
-    pub fn new(shape: Shape) -> Self {
+    /// Draws the steps: enough, if possible, that no cache comes to the end in so many seconds of
+    /// a thread. One that does begins again, and then finds keys it has seen before.
+    pub fn new(shape: Shape, thread_seconds: f64) -> Self {
         let mut random = Random::new(shape.seed);
         let steps = if shape.workload == Workload::Churn {
             Vec::new()
         } else {
             let zipf = Zipf::new(shape.keys, shape.zipf);
-            let wanted = (shape.keys as usize * 2).clamp(STEPS, MOST_STEPS);
+            let repeats = matches!(shape.workload, Workload::Hits | Workload::Hot);
+            let wanted = if repeats {
+                shape.keys as usize * 2
+            } else {
+                (thread_seconds * STEPS_A_SECOND) as usize
+            };
+            let wanted = wanted.clamp(FEWEST_STEPS, MOST_STEPS);
             let reads = u64::from(shape.reads);
             (0..wanted)
                 .map(|_| {
@@ -183,7 +193,7 @@ mod tests {
             reads: 80,
             seed: 1,
         };
-        let plan = Plan::new(shape);
+        let plan = Plan::new(shape, 0.1);
         let sets = plan.steps.iter().filter(|&&step| step & SET != 0).count() as f64;
         assert!((sets / plan.steps.len() as f64 - 0.2).abs() < 0.002);
     }
