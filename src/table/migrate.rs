@@ -62,9 +62,9 @@ impl<T> Table<T> {
         if array.next(guard).is_some() {
             return true;
         }
-        // Relaxed: only compared. An array that is not the root has a next one, or is itself still
-        // being filled; a stale root, too, makes no array with two next ones.
-        if !ptr::eq(self.root.load(Ordering::Relaxed), array) {
+        // Acquire: pairs with the Release in `promote`. An array that is not the root is itself still
+        // being filled, or has a next one, which is then seen.
+        if !ptr::eq(self.root.load(Ordering::Acquire), array) {
             return array.next(guard).is_some();
         }
         let next = Box::into_raw(Box::new(Buckets::new(count)));
