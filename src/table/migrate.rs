@@ -72,7 +72,7 @@ impl<T> Table<T> {
         let linked = array.next.compare_exchange(
             ptr::null_mut(),
             next,
-            Ordering::Release,
+            NEXT_LINK,
             Ordering::Relaxed, // Relaxed: the other array is not looked at here.
         );
         if linked.is_err() {
@@ -157,7 +157,8 @@ impl<T> Table<T> {
         for lane in 0..LANES {
             bucket.change_slot(lane, unfilled(bucket, lane), content.words[lane]);
         }
-        if !bucket.change_meta(Meta(0), content.meta) {
+        let first = bucket.change_meta(Meta(0), content.meta);
+        if !first && !(cfg!(cortado_mutant = "migrate_spilled_twice") && !spilled.is_empty()) {
             return;
         }
         // AcqRel: Release hands this child on, Acquire takes over those of the helpers before, so
@@ -210,7 +211,8 @@ impl<T> Copy for Part<'_, T> {}
 impl<T> Part<'_, T> {
     /// Returns whether a word of the bucket counts.
     pub fn has(&self, word: Word<T>) -> bool {
-        self.upper.is_none_or(|upper| upper == word.is_upper())
+        cfg!(cortado_mutant = "migrate_parts_whole")
+            || self.upper.is_none_or(|upper| upper == word.is_upper())
     }
 }
 
@@ -294,7 +296,8 @@ fn half_of<T>(
     let mut content = Content::empty();
     for lane in meta.taken() {
         let word = parent.slot(lane);
-        if word.is_dying() || word.is_upper() != upper {
+        let dying = word.is_dying() && !cfg!(cortado_mutant = "migrate_dying_too");
+        if dying || word.is_upper() != upper {
             continue;
         }
         if let Some(entry) = word.entry() {
@@ -327,6 +330,13 @@ fn merged<T>(parents: [&Bucket<T>; 2]) -> (Content<T>, Vec<Word<T>>) {
     }
     (content, spilled)
 }
+
+// Release, see `resize`. The mutant links with Relaxed: the array may be seen unmade.
+const NEXT_LINK: Ordering = if cfg!(cortado_mutant = "migrate_relaxed_next") {
+    Ordering::Relaxed
+} else {
+    Ordering::Release
+};
 
 fn next_is_full<T>(moved: usize, next: &Buckets<T>) -> bool {
     moved == next.count()
