@@ -1,23 +1,62 @@
 //! A lock-free, in-process, cost-budgeted cache.
-#![allow(dead_code)]
+//!
+//! ```
+//! use cortado::Cache;
+//!
+//! let cache = Cache::new(1000);
+//! cache.insert("key", "value");
+//! assert_eq!(cache.get_cloned("key"), Some("value"));
+//! ```
 
-pub mod budget;
-pub mod error;
-pub mod metrics;
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// A model build has the parts, and not what is built of them. The parts offer their model tests and
+// benches more than the cache calls; a build that opens them shows what nobody calls.
+#![cfg_attr(any(cortado_loom, cortado_shuttle), allow(dead_code, unused_imports))]
+#![cfg_attr(not(feature = "__internals"), allow(dead_code, unused_imports))]
+
+mod budget;
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+mod cache;
+mod config;
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+mod engine;
+mod entry;
+mod error;
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+mod evictor;
+mod metrics;
+mod policy;
 #[allow(unsafe_code)]
-pub mod reclaim;
-pub mod sketch;
-pub mod stripe;
-pub mod sync;
+mod reclaim;
+mod sketch;
+mod stripe;
+mod sync;
 #[allow(unsafe_code)]
-pub mod table;
-pub mod util;
+mod table;
+mod util;
+mod waker;
 
-pub use crate::metrics::Metrics;
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+pub use crate::{
+    cache::{Cache, CacheBuilder, DefaultHashBuilder, Iter, Pinned, ValueRef},
+    engine::{Insert, MemoryUse, Reject, Ticked, Work},
+};
+pub use crate::{
+    config::{Maintenance, Victim},
+    error::BuildError,
+    metrics::Metrics,
+};
+pub use equivalent::Equivalent;
 
-/// Inner parts, for this repository's benches and model tests.
-#[doc(hidden)]
+/// The inner parts, for this repository's benches and model tests.
 #[cfg(feature = "__internals")]
+#[doc(hidden)]
+#[allow(missing_docs)]
 pub mod __internals {
-    pub use crate::{budget, metrics, reclaim, sketch, stripe, sync, table, util};
+    macro_rules! open {
+        ($($module:ident),* $(,)?) => {
+            $(pub mod $module { pub use crate::$module::*; })*
+        };
+    }
+    open!(budget, entry, metrics, reclaim, sketch, stripe, sync, table, util);
 }

@@ -3,12 +3,12 @@
 mod common;
 
 use common::{Bounds, explore, explore_within};
-use cortado::__internals::sketch::{EVENTS_PER_ENTRY, Sketch};
+use cortado::__internals::sketch::{ENTRIES_PER_BLOCK as BLOCK, EVENTS_PER_ENTRY, Sketch};
 use cortado::__internals::sync::model::as_reader;
 use cortado::__internals::sync::{Arc, thread};
 
-/// Events after which a sketch for eight entries, one block, is aged.
-const PASS: u64 = 8 * EVENTS_PER_ENTRY;
+/// Events after which a sketch of one block is aged.
+const PASS: u64 = BLOCK as u64 * EVENTS_PER_ENTRY;
 
 /// A hash that, of two blocks, is in another than the hash 1.
 const FAR: u64 = 0;
@@ -26,7 +26,7 @@ fn counted(entries: usize, hashes: &[u64], times: usize) -> Arc<Sketch> {
 
 /// Where a hash's counters are: those that one event changes.
 fn places(hash: u64) -> Vec<usize> {
-    let sketch = counted(8, &[hash], 1);
+    let sketch = counted(BLOCK, &[hash], 1);
     let counters = sketch.counters();
     counters.iter().enumerate().filter(|(_, count)| **count > 0).map(|(i, _)| i).collect()
 }
@@ -42,7 +42,7 @@ fn assert_no_bleeding(sketch: &Sketch, hashes: &[u64]) {
 #[test]
 fn two_threads_count_a_hash_at_fourteen() {
     explore(|| {
-        let sketch = counted(8, &[1], 14);
+        let sketch = counted(BLOCK, &[1], 14);
         let other = {
             let sketch = Arc::clone(&sketch);
             thread::spawn(move || sketch.increment(1))
@@ -57,7 +57,7 @@ fn two_threads_count_a_hash_at_fourteen() {
 #[test]
 fn two_threads_count_different_hashes_and_a_third_looks() {
     explore(|| {
-        let sketch = counted(8, &[1], 1);
+        let sketch = counted(BLOCK, &[1], 1);
         let threads = [1, 2].map(|hash| {
             let sketch = Arc::clone(&sketch);
             thread::spawn(move || {
@@ -74,7 +74,7 @@ fn two_threads_count_different_hashes_and_a_third_looks() {
 #[test]
 fn an_increment_races_a_halving() {
     explore(|| {
-        let sketch = counted(8, &[1], 5);
+        let sketch = counted(BLOCK, &[1], 5);
         let aging = {
             let sketch = Arc::clone(&sketch);
             thread::spawn(move || sketch.advance(PASS))
@@ -92,7 +92,7 @@ fn an_increment_races_a_halving() {
 #[test]
 fn two_threads_advance_and_no_block_is_halved_twice() {
     explore(|| {
-        let sketch = counted(16, &[1, FAR], 4);
+        let sketch = counted(2 * BLOCK, &[1, FAR], 4);
         let counters = sketch.counters();
         let [first, second] = [0, 1].map(|block| &counters[block * counters.len() / 2..][..128]);
         assert!(first.contains(&4) && second.contains(&4), "both hashes are in one block");
@@ -112,34 +112,34 @@ fn two_threads_advance_and_no_block_is_halved_twice() {
 #[test]
 fn a_reader_of_a_growing_sketch_sees_its_counters() {
     explore_within(Bounds { preemptions: Some(2), ..Bounds::default() }, || {
-        let sketch = counted(8, &[1], 3);
+        let sketch = counted(BLOCK, &[1], 3);
         let grower = {
             let sketch = Arc::clone(&sketch);
-            thread::spawn(move || sketch.grow(16))
+            thread::spawn(move || sketch.grow(2 * BLOCK))
         };
         assert_eq!(as_reader(|| sketch.estimate(1)), 3);
         assert_eq!(as_reader(|| sketch.estimate(1)), 3);
         grower.join().unwrap();
-        assert_eq!((sketch.entries(), sketch.estimate(1)), (16, 3));
+        assert_eq!((sketch.entries(), sketch.estimate(1)), (2 * BLOCK, 3));
     });
 }
 
 #[test]
 fn a_growth_meets_a_pass_and_another_growth() {
     explore_within(Bounds { preemptions: Some(2), ..Bounds::default() }, || {
-        let sketch = counted(8, &[1], 4);
+        let sketch = counted(BLOCK, &[1], 4);
         let grower = {
             let sketch = Arc::clone(&sketch);
-            thread::spawn(move || sketch.grow(16))
+            thread::spawn(move || sketch.grow(2 * BLOCK))
         };
         sketch.advance(PASS);
-        sketch.grow(16);
+        sketch.grow(2 * BLOCK);
         grower.join().unwrap();
         sketch.advance(0);
         sketch.advance(0);
         // 4 where the copy was made before the halving of what it was copied from.
         let estimate = sketch.estimate(1);
         assert!(estimate == 2 || estimate == 4, "{estimate}");
-        assert_eq!(sketch.entries(), 16);
+        assert_eq!(sketch.entries(), 2 * BLOCK);
     });
 }

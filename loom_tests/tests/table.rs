@@ -361,7 +361,7 @@ fn give_up(world: &World, key: u64, other: u64) {
         world::hash(key),
         entry,
         world,
-        |e| e.is(other),
+        |e, _| e.is(other),
         |old, _| {
             asked += 1;
             old.is_none() && world.set(other, 5) == Set::Inserted

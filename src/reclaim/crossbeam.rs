@@ -1,6 +1,6 @@
 //! Grace periods by crossbeam-epoch.
 
-use std::sync::OnceLock;
+use std::sync::OnceLock; // shim: not part of a model build
 
 use crossbeam_epoch::{Collector, LocalHandle};
 

@@ -1,6 +1,6 @@
 //! Grace periods by seize.
 
-use std::sync::OnceLock;
+use std::sync::OnceLock; // shim: not part of a model build
 
 use ::seize::{Collector, Guard as _, LocalGuard};
 

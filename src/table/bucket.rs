@@ -35,18 +35,6 @@ impl<T> Word<T> {
         Self(entry.as_ptr().map_addr(|a| a | if upper { UPPER } else { 0 }))
     }
 
-    /// Reads back a word that a slot held.
-    #[inline]
-    pub fn from_raw(raw: *mut T) -> Self {
-        Self(raw)
-    }
-
-    /// Returns the word as a slot holds it.
-    #[inline]
-    pub fn raw(self) -> *mut T {
-        self.0
-    }
-
     /// Returns the entry, if there is one.
     #[inline]
     pub fn entry(self) -> Option<NonNull<T>> {
@@ -220,7 +208,7 @@ pub enum Validated<T> {
 ///
 /// * `entry` was reachable in its table at some moment since `guard` was made.
 #[inline]
-pub unsafe fn entry_ref<'g, T>(entry: NonNull<T>, guard: &'g Guard) -> &'g T {
+pub unsafe fn entry_ref<T>(entry: NonNull<T>, guard: &Guard) -> &T {
     #[cfg(any(cortado_loom, cortado_shuttle))]
     guard.check_readable(entry.as_ptr() as usize);
     let _ = guard;

@@ -46,7 +46,8 @@ impl<T> Table<T> {
     pub fn shrink(&self, guard: &Guard) -> bool {
         let root = self.root(guard);
         let count = root.count();
-        if count % 2 != 0 || count / 2 < super::MIN_BUCKETS || root.next(guard).is_some() {
+        if !count.is_multiple_of(2) || count / 2 < super::MIN_BUCKETS || root.next(guard).is_some()
+        {
             return false;
         }
         self.resize(guard, root, count / 2)
@@ -220,14 +221,17 @@ impl<T> Part<'_, T> {
 ///
 /// An entry that a part has was in the table after `guard` was made. (What a frozen bucket still
 /// shows of a child in use may be long gone.)
+#[inline]
 pub fn parts<'g, T>(
     array: &'g Buckets<T>,
     index: usize,
     guard: &'g Guard,
 ) -> [Option<Part<'g, T>>; 2] {
     let bucket = array.at(index);
-    let next = array.next(guard).filter(|_| bucket.meta().is_frozen());
-    let Some(next) = next else { return [Some(Part { bucket, upper: None }), None] };
+    if !bucket.meta().is_frozen() {
+        return [Some(Part { bucket, upper: None }), None];
+    }
+    let next = array.next(guard).expect("a frozen bucket has a next array");
     if next.count() > array.count() {
         [false, true].map(|upper| {
             let child = next.at(2 * index + usize::from(upper));
@@ -240,7 +244,7 @@ pub fn parts<'g, T>(
     } else {
         let child = next.at(index / 2);
         let part = if child.meta().is_live() {
-            Part { bucket: child, upper: Some(index % 2 != 0) }
+            Part { bucket: child, upper: Some(!index.is_multiple_of(2)) }
         } else {
             Part { bucket, upper: None }
         };

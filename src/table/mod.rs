@@ -234,7 +234,7 @@ mod tests {
         assert_eq!((buckets_for(0), buckets_for(1), buckets_for(7)), (2, 2, 2));
         assert_eq!((buckets_for(8), buckets_for(7000)), (4, 2000));
         for entries in 0..1000 {
-            assert!(buckets_for(entries) % MIN_BUCKETS == 0);
+            assert!(buckets_for(entries).is_multiple_of(MIN_BUCKETS));
             assert!(buckets_for(entries) * LANES >= 2 * entries);
         }
     }

@@ -52,26 +52,26 @@ impl<T> Table<T> {
         let most = most.min(count);
         let mut read = 0;
         while read < most {
-            let group = GROUP.min(most - read);
-            for ahead in 0..GROUP.min(most - read) {
-                prefetch(array.at(wrap(start + read + ahead)));
+            let group = read..(read + GROUP).min(most);
+            read = group.end;
+            for i in group.clone() {
+                prefetch(array.at(wrap(start + i)));
             }
-            let mut found = [const { None }; GROUP * 2 * LANES];
-            let mut n = 0;
-            for i in 0..group {
-                for part in parts(array, wrap(start + read + i), guard).into_iter().flatten() {
-                    n += collect(part, guard, &mut found[n..]);
+            for i in group.clone() {
+                let bucket = array.at(wrap(start + i));
+                for lane in bucket.meta().taken() {
+                    if let Some(entry) = bucket.slot(lane).entry() {
+                        prefetch(entry.as_ptr());
+                    }
                 }
             }
-            for sampled in found[..n].iter().flatten() {
-                prefetch(sampled.entry);
-            }
-            for sampled in found[..n].iter().flatten() {
-                if visit(*sampled).is_break() {
-                    return;
+            for i in group {
+                for part in parts(array, wrap(start + i), guard).into_iter().flatten() {
+                    if visit_part(part, guard, &mut visit).is_break() {
+                        return;
+                    }
                 }
             }
-            read += group;
         }
     }
 
@@ -95,16 +95,16 @@ impl<T> Table<T> {
     }
 }
 
-/// Puts the live entries of a part into `found`; returns how many.
-fn collect<'g, T>(
+/// Visits the live entries of a part.
+#[inline]
+fn visit_part<'g, T>(
     part: Part<'g, T>,
     guard: &'g Guard,
-    found: &mut [Option<Sampled<'g, T>>],
-) -> usize {
+    visit: &mut impl FnMut(Sampled<'g, T>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     let bucket = part.bucket;
-    for _ in 0..COLLECT_TRIES {
+    for _ in 0..TRIES {
         let meta = bucket.meta();
-        let mut n = 0;
         let mut entries = [None; LANES];
         for lane in meta.taken() {
             let word = bucket.slot(lane);
@@ -115,25 +115,24 @@ fn collect<'g, T>(
         if bucket.meta() != meta {
             continue;
         }
-        for (lane, entry) in entries.into_iter().enumerate() {
-            if let Some(entry) = entry {
+        for lane in meta.taken() {
+            if let Some(entry) = entries[lane] {
                 // SAFETY: the meta word was the same before and after, so the lane was published
                 // when its slot was read, which was under the guard; of a bucket that has moved on,
                 // the part has only what had not.
                 let entry = unsafe { entry_ref(entry, guard) };
-                found[n] = Some(Sampled { entry, bucket, lane });
-                n += 1;
+                visit(Sampled { entry, bucket, lane })?;
             }
         }
-        return n;
+        break;
     }
-    0
+    ControlFlow::Continue(())
 }
 
-/// Buckets whose lines are fetched at once.
-const GROUP: usize = 4;
+/// Buckets whose lines are fetched at once: at half load, about what one victim takes.
+const GROUP: usize = 5;
 /// Looks at a bucket that keeps changing before it is passed over.
-const COLLECT_TRIES: usize = 4;
+const TRIES: usize = 4;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

@@ -86,7 +86,7 @@ impl<'t> Keeper<'t> {
         let guard = pin();
         let hash = (self.hasher)(key);
         let entry = ledger.entry(key, value);
-        match self.table.upsert(&guard, hash, entry, self, |e| e.key == key, |_, _| true) {
+        match self.table.upsert(&guard, hash, entry, self, |e, _| e.key == key, |_, _| true) {
             Upsert::Inserted(_) => true,
             Upsert::Replaced { old, .. } => {
                 assert_eq!(old.get().key, key);

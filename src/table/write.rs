@@ -29,7 +29,7 @@ pub enum Upsert<'g, T> {
 }
 
 impl<T> Table<T> {
-    /// Inserts an entry, or replaces the one that matches.
+    /// Inserts an entry, or replaces the one that matches it (resident first, newcomer second).
     ///
     /// `permit` is asked before either, with the entry to be replaced, if any, and the new one;
     /// it may be asked again when others change the bucket. The entry is visible to everybody
@@ -41,7 +41,7 @@ impl<T> Table<T> {
         hash: u64,
         entry: Box<T>,
         host: &impl Host<T>,
-        matches: impl Fn(&T) -> bool,
+        matches: impl Fn(&T, &T) -> bool,
         mut permit: impl FnMut(Option<&T>, &T) -> bool,
     ) -> Upsert<'g, T> {
         self.help_migration(guard, host, HELP_UNITS);
@@ -62,7 +62,7 @@ impl<T> Table<T> {
                 continue;
             }
             let new = Word::new(claim.entry, upper);
-            match scan(guard, bucket, meta, tag, &matches) {
+            match scan(guard, bucket, meta, tag, &|old| matches(old, claim.get())) {
                 Scan::Changed => continue,
                 Scan::Found { lane, word, entry: old } => {
                     if !permit(Some(old), claim.get()) {
@@ -526,7 +526,7 @@ mod tests {
         let refuse = |key| {
             let entry = ledger.entry(key, 1);
             let no = |_: Option<&_>, _: &_| false;
-            table.upsert(&guard, mixed(key), entry, &keeper, |e| e.key == key, no)
+            table.upsert(&guard, mixed(key), entry, &keeper, |e, _| e.key == key, no)
         };
         assert!(matches!(refuse(1), Upsert::Refused(entry) if entry.key == 1));
         keeper.set(&ledger, 1, 5);
@@ -544,7 +544,7 @@ mod tests {
         let keeper = Keeper::new(&table, &|_| 5);
         let guard = pin();
         let panicked = catch_unwind(AssertUnwindSafe(|| {
-            let matches = |_: &_| -> bool { panic!("comparison") };
+            let matches = |_: &_, _: &_| -> bool { panic!("comparison") };
             let permit = |_: Option<&_>, _: &_| keeper.set(&ledger, 2, 2);
             table.upsert(&guard, 5, ledger.entry(1, 1), &keeper, matches, permit)
         }));
@@ -572,7 +572,7 @@ mod tests {
             asked == 2 || keeper.set(&ledger, 1, 10)
         };
         let entry = ledger.entry(1, 11);
-        match table.upsert(&guard, mixed(1), entry, &keeper, |e| e.key == 1, permit) {
+        match table.upsert(&guard, mixed(1), entry, &keeper, |e, _| e.key == 1, permit) {
             Upsert::Replaced { new, old } => {
                 assert_eq!((new.value(), old.get().value()), (11, 10));
                 let _ = table.retire(&guard, old, 1, 0);
@@ -597,7 +597,7 @@ mod tests {
             old.is_none() && keeper.set(&ledger, 1, 10)
         };
         let entry = ledger.entry(1, 11);
-        match table.upsert(&guard, 5, entry, &keeper, |e| e.key == 1, permit) {
+        match table.upsert(&guard, 5, entry, &keeper, |e, _| e.key == 1, permit) {
             Upsert::Refused(entry) => assert_eq!(entry.value(), 11),
             other => panic!("{other:?}"),
         }

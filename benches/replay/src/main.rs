@@ -1,2 +1,56 @@
-//! Replays traces through caches.
-fn main() {}
+//! Replays traces and made-up workloads through cortado and the caches it is compared with.
+
+#[allow(unsafe_code)]
+mod alloc;
+mod budget;
+mod cells;
+mod churn;
+mod cli;
+mod drive;
+mod headline;
+mod histogram;
+mod hit_ratio;
+mod latency;
+mod memory;
+mod peers;
+mod report;
+mod rounds;
+mod throughput;
+mod trace;
+mod workload;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+/// What the program ends with when it was given something that it cannot work with.
+const FAILURE: u8 = 2;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    match &cli.command {
+        None => headline::run(&cli.headline),
+        Some(Command::HitRatio(args)) => hit_ratio::run(args),
+        Some(Command::Throughput(args)) => throughput::run(args),
+        Some(Command::Latency(args)) => latency::run(args),
+        Some(Command::Memory(args)) => memory::run(args),
+        Some(Command::Budget(args)) => budget::run(args),
+        Some(Command::Churn(args)) => churn::run(args),
+        Some(Command::Cell(cell)) => cell.run(),
+    }
+}

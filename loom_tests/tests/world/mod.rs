@@ -147,7 +147,7 @@ impl World {
 
     pub fn set_in(&self, guard: &Guard, key: u64, value: u64) -> Set {
         let entry = self.entry(key, value);
-        match self.table.upsert(guard, hash(key), entry, self, |e| e.is(key), |_, _| true) {
+        match self.table.upsert(guard, hash(key), entry, self, |e, _| e.is(key), |_, _| true) {
             Upsert::Inserted(entry) => {
                 assert_eq!(entry.value(), value);
                 Set::Inserted

@@ -1,0 +1,137 @@
+//! The command line.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand, ValueEnum as _};
+
+use crate::budget::BudgetArgs;
+use crate::cells::Cell;
+use crate::churn::ChurnArgs;
+use crate::headline::HeadlineArgs;
+use crate::hit_ratio::HitRatioArgs;
+use crate::latency::LatencyArgs;
+use crate::memory::MemoryArgs;
+use crate::peers::Kind;
+use crate::throughput::ThroughputArgs;
+
+/// Compares cortado with other caches: hit ratios, speed, latency, memory.
+///
+/// Without a command it runs the headline workload in under a minute: 1 000 000 keys with
+/// 100-byte values, 80 % get and 20 % set, Zipf 1.2, capacity 200 000.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub headline: HeadlineArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    HitRatio(HitRatioArgs),
+    Throughput(ThroughputArgs),
+    Latency(LatencyArgs),
+    Memory(MemoryArgs),
+    Budget(BudgetArgs),
+    Churn(ChurnArgs),
+    /// One measurement in a process of its own; the program calls itself with it.
+    #[command(hide = true, subcommand)]
+    Cell(Cell),
+}
+
+/// A cache by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name(pub Kind);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Kind::from_str(name, true).map(Self).map_err(|_| {
+            let names: Vec<_> = Kind::value_variants().iter().map(|kind| kind.name()).collect();
+            format!("there is no cache of this name; there are {}", names.join(", "))
+        })
+    }
+}
+
+/// Returns the named caches, each once; fails for those that cannot be driven.
+pub fn kinds(names: &[Name], hits_only: bool) -> Result<Vec<Kind>> {
+    let mut kinds = Vec::new();
+    for &Name(kind) in names {
+        kind.check_drivable(hits_only)?;
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    Ok(kinds)
+}
+
+/// Parses a number of entries.
+pub fn entries(text: &str) -> Result<usize> {
+    bounded(text, "the number of entries", 1_000_000_000)
+}
+
+/// Parses a capacity.
+pub fn capacity(text: &str) -> Result<usize> {
+    bounded(text, "the capacity", 1_000_000_000)
+}
+
+/// Parses a number of threads.
+pub fn threads(text: &str) -> Result<usize> {
+    bounded(text, "the number of threads", 256)
+}
+
+/// Parses a number of rounds.
+pub fn rounds(text: &str) -> Result<usize> {
+    bounded(text, "the number of rounds", 1000)
+}
+
+/// Parses a size of a value.
+pub fn value_bytes(text: &str) -> Result<usize> {
+    bounded(text, "the size of a value", 1 << 24)
+}
+
+/// Parses a number of keys.
+pub fn keys(text: &str) -> Result<u32> {
+    Ok(bounded(text, "the number of keys", crate::workload::MAX_KEYS as usize)? as u32)
+}
+
+/// Parses a batch size.
+pub fn batch(text: &str) -> Result<usize> {
+    bounded(text, "the size of a batch", 4096)
+}
+
+/// Parses a time in seconds.
+pub fn seconds(text: &str) -> Result<f64> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.001..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => bail!("the time must be from 0.001 to 86400 seconds"),
+    }
+}
+
+/// Parses Zipf's exponent.
+pub fn zipf(text: &str) -> Result<f64> {
+    match text.parse::<f64>() {
+        Ok(exponent) if (0.0..=10.0).contains(&exponent) => Ok(exponent),
+        _ => bail!("Zipf's exponent must be from 0 to 10"),
+    }
+}
+
+fn bounded(text: &str, what: &str, most: usize) -> Result<usize> {
+    let digits: String = text.chars().filter(|&c| c != '_').collect();
+    match digits.parse::<usize>() {
+        Ok(0) => bail!("{what} must be above 0"),
+        Ok(number) if number <= most => Ok(number),
+        _ => bail!("{what} must be a number from 1 to {most}"),
+    }
+}

@@ -1,0 +1,63 @@
+//! This crate, through its public interface.
+//!
+//! In a replay it runs without its thread, with a fixed seed; elsewhere as users have it.
+
+use anyhow::{Context as _, Result};
+use cortado::{Cache, Maintenance};
+
+use super::{Peer, Settings, Value};
+
+/// `cortado::Cache`.
+pub struct Cortado<V: Value>(Cache<u64, V>);
+
+impl<V: Value> Peer<V> for Cortado<V> {
+    fn build(settings: &Settings) -> Result<Self> {
+        let maintenance = if settings.replay { Maintenance::Manual } else { Maintenance::Thread };
+        Cache::builder()
+            .max_cost(settings.capacity as u64)
+            .expected_entries(settings.capacity)
+            .maintenance(maintenance)
+            .seed(settings.seed)
+            .build()
+            .map(Self)
+            .context("cortado could not be built")
+    }
+
+    #[inline]
+    fn get(&self, key: u64) -> bool {
+        self.0.get(&key).is_some_and(|value| {
+            value.look();
+            true
+        })
+    }
+
+    #[inline]
+    fn insert(&self, key: u64, value: V) {
+        // Rejected or not: a later get shows it.
+        let _ = self.0.insert(key, value);
+    }
+
+    fn settle(&self) {
+        self.0.flush();
+    }
+
+    fn len(&self) -> Option<usize> {
+        Some(self.0.len())
+    }
+
+    #[inline]
+    fn get_many(&self, keys: &[u64]) -> Option<usize> {
+        let mut hits = 0;
+        self.0.get_many(keys, |_, value| {
+            if let Some(value) = value {
+                value.look();
+                hits += 1;
+            }
+        });
+        Some(hits)
+    }
+
+    fn reachable(&self) -> Option<u64> {
+        Some(self.0.cost())
+    }
+}

@@ -1,0 +1,244 @@
+//! The caches that are compared, behind one small trait.
+//!
+//! Every cache is used as its own documentation recommends: its default hasher, a capacity hint,
+//! every entry of weight 1. The hot loops are generic over the cache, so nothing is called through
+//! a pointer.
+
+mod cortado;
+mod dashmap;
+mod foyer;
+mod hashbrown;
+mod lru;
+mod mini_moka;
+mod moka;
+pub mod opt;
+mod papaya;
+pub mod plain_lru;
+mod quick_cache;
+mod scc;
+mod stretto;
+mod tinyufo;
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+/// A cache with `u64` keys, as the harness sees it.
+pub trait Peer<V: Value>: Send + Sync + Sized {
+    /// Builds an empty cache.
+    fn build(settings: &Settings) -> Result<Self>;
+
+    /// Looks a key up and, if it is there, reads its value.
+    fn get(&self, key: u64) -> bool;
+
+    /// Inserts a value or replaces the one that is there.
+    fn insert(&self, key: u64, value: V);
+
+    /// Does the work that the cache has put off.
+    fn settle(&self) {}
+
+    /// Returns the number of entries, if the cache can tell.
+    fn len(&self) -> Option<usize>;
+
+    /// Looks many keys up at once and returns the number of hits, if the cache can do that.
+    fn get_many(&self, _keys: &[u64]) -> Option<usize> {
+        None
+    }
+
+    /// Returns the cost of what can be found at this moment, if that is cheap and exact.
+    fn reachable(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// What a cache is built for.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The number of entries it may hold.
+    pub capacity: usize,
+    /// Whether a trace is replayed by one thread that calls [`Peer::settle`] now and then. A cache
+    /// that can do without a thread of its own then does.
+    pub replay: bool,
+    /// Where random choices begin, if the cache lets one say.
+    pub seed: u64,
+}
+
+/// A value to be cached.
+pub trait Value: Clone + Send + Sync + 'static {
+    /// Makes the value that belongs to a key.
+    fn make(key: u64, bytes: usize) -> Self;
+
+    /// Reads the value, so that the compiler cannot leave the read out.
+    fn look(&self);
+}
+
+impl Value for u64 {
+    fn make(key: u64, _bytes: usize) -> Self {
+        key
+    }
+
+    fn look(&self) {
+        black_box(*self);
+    }
+}
+
+/// The value of the headline: 100 bytes, stored in the entry.
+pub type Hundred = [u8; 100];
+
+impl Value for Hundred {
+    fn make(key: u64, _bytes: usize) -> Self {
+        [key as u8; 100]
+    }
+
+    fn look(&self) {
+        black_box(self[0]);
+    }
+}
+
+/// A value of any other size: shared, on the heap.
+pub type Heap = Arc<[u8]>;
+
+impl Value for Heap {
+    fn make(key: u64, bytes: usize) -> Self {
+        std::iter::repeat_n(key as u8, bytes).collect()
+    }
+
+    fn look(&self) {
+        black_box(self.first().copied());
+    }
+}
+
+/// Something to do with a cache whose type is not known yet.
+pub trait Task<V: Value> {
+    /// What comes out of it.
+    type Output;
+
+    /// Does it with a cache of type `P`.
+    fn run<P: Peer<V>>(self) -> Self::Output;
+}
+
+/// The caches by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Kind {
+    /// This crate.
+    Cortado,
+    /// moka, `sync::Cache`.
+    Moka,
+    /// mini-moka, `sync::Cache`.
+    #[value(alias = "mini_moka")]
+    MiniMoka,
+    /// quick_cache, `sync::Cache`.
+    #[value(name = "quick_cache", alias = "quick-cache")]
+    QuickCache,
+    /// stretto, `Cache`.
+    Stretto,
+    /// TinyUFO.
+    #[value(name = "tinyufo", alias = "TinyUFO")]
+    TinyUfo,
+    /// foyer-memory with its S3-FIFO.
+    Foyer,
+    /// foyer-memory with its LFU.
+    #[value(name = "foyer-lfu")]
+    FoyerLfu,
+    /// scc, `HashCache`, 32-way associative; its capacity rounds up to a power of two.
+    Scc,
+    /// lru in a Mutex; in hit-ratio, a plain least-recently-used list.
+    Lru,
+    /// papaya, a map: evicts nothing.
+    Papaya,
+    /// dashmap, a map: evicts nothing.
+    Dashmap,
+    /// hashbrown, a map for one thread: for `throughput --workload hits` alone.
+    Hashbrown,
+    /// Belady's clairvoyant bound: for `hit-ratio` alone.
+    Opt,
+}
+
+impl Kind {
+    /// What a comparison of speed shows unless caches are named.
+    pub const SPEED: [Self; 11] = [
+        Self::Cortado,
+        Self::QuickCache,
+        Self::Scc,
+        Self::Moka,
+        Self::MiniMoka,
+        Self::Stretto,
+        Self::TinyUfo,
+        Self::Foyer,
+        Self::Lru,
+        Self::Papaya,
+        Self::Dashmap,
+    ];
+
+    /// What a comparison of hit ratios shows unless caches are named.
+    pub const HITS: [Self; 10] = [
+        Self::Opt,
+        Self::Cortado,
+        Self::QuickCache,
+        Self::Scc,
+        Self::Moka,
+        Self::MiniMoka,
+        Self::Stretto,
+        Self::TinyUfo,
+        Self::Foyer,
+        Self::Lru,
+    ];
+
+    /// Returns the name, as the command line takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cortado => "cortado",
+            Self::Moka => "moka",
+            Self::MiniMoka => "mini-moka",
+            Self::QuickCache => "quick_cache",
+            Self::Stretto => "stretto",
+            Self::TinyUfo => "tinyufo",
+            Self::Foyer => "foyer",
+            Self::FoyerLfu => "foyer-lfu",
+            Self::Scc => "scc",
+            Self::Lru => "lru",
+            Self::Papaya => "papaya",
+            Self::Dashmap => "dashmap",
+            Self::Hashbrown => "hashbrown",
+            Self::Opt => "opt",
+        }
+    }
+
+    /// Returns whether the cache keeps to a capacity at all.
+    pub fn is_bounded(self) -> bool {
+        !matches!(self, Self::Papaya | Self::Dashmap | Self::Hashbrown)
+    }
+
+    /// Fails for what cannot be driven like a cache.
+    pub fn check_drivable(self, hits_only: bool) -> Result<()> {
+        match self {
+            Self::Opt => bail!("opt needs to know the future: it is for hit-ratio only"),
+            Self::Hashbrown if !hits_only => {
+                bail!("hashbrown cannot be written while it is shared: it is for --workload hits")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Does a task with the cache of this name.
+    pub fn dispatch<V: Value, O, T: Task<V, Output = Result<O>>>(self, task: T) -> Result<O> {
+        match self {
+            Self::Cortado => task.run::<cortado::Cortado<V>>(),
+            Self::Moka => task.run::<moka::Moka<V>>(),
+            Self::MiniMoka => task.run::<mini_moka::MiniMoka<V>>(),
+            Self::QuickCache => task.run::<quick_cache::QuickCache<V>>(),
+            Self::Stretto => task.run::<stretto::Stretto<V>>(),
+            Self::TinyUfo => task.run::<tinyufo::TinyUfo<V>>(),
+            Self::Foyer => task.run::<foyer::Foyer<V, false>>(),
+            Self::FoyerLfu => task.run::<foyer::Foyer<V, true>>(),
+            Self::Scc => task.run::<scc::Scc<V>>(),
+            Self::Lru => task.run::<lru::Lru<V>>(),
+            Self::Papaya => task.run::<papaya::Papaya<V>>(),
+            Self::Dashmap => task.run::<dashmap::Dashmap<V>>(),
+            Self::Hashbrown => task.run::<hashbrown::Hashbrown<V>>(),
+            Self::Opt => bail!("opt needs to know the future: it is for hit-ratio only"),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! scc, `HashCache`: 32-way associative, so each bucket evicts by itself.
+//!
+//! Its capacity rounds up to a power of two. A get goes through `get_sync`, which marks the entry
+//! as recently used; `read_sync` would not.
+
+use anyhow::Result;
+use scc::HashCache;
+
+use super::{Peer, Settings, Value};
+
+/// `scc::HashCache`.
+pub struct Scc<V: Value>(HashCache<u64, V>);
+
+impl<V: Value> Peer<V> for Scc<V> {
+    fn build(settings: &Settings) -> Result<Self> {
+        Ok(Self(HashCache::with_capacity(settings.capacity, settings.capacity)))
+    }
+
+    #[inline]
+    fn get(&self, key: u64) -> bool {
+        self.0.get_sync(&key).is_some_and(|entry| {
+            entry.get().look();
+            true
+        })
+    }
+
+    #[inline]
+    fn insert(&self, key: u64, value: V) {
+        self.0.entry_sync(key).put_entry(value);
+    }
+
+    fn len(&self) -> Option<usize> {
+        Some(self.0.len())
+    }
+}

@@ -1,0 +1,237 @@
+//! `throughput`: operations a second, any cache, any workload.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli;
+use crate::peers::Kind;
+use crate::report::{self, Format};
+use crate::rounds::Rounds;
+use crate::workload::{Plan, Shape, Workload};
+
+/// Operations a second.
+///
+/// The caches are measured in interleaved rounds, each built anew, filled and warmed up; the
+/// table gives the median of the rounds with the least and the greatest.
+#[derive(Args, Debug)]
+pub struct ThroughputArgs {
+    #[command(flatten)]
+    pub work: WorkArgs,
+    /// Look up so many keys at once, with `get_many`; for `hits` and cortado alone.
+    #[arg(long, default_value = "1", value_parser = cli::batch)]
+    batch: usize,
+}
+
+/// What is done to the caches, and how long.
+#[derive(Args, Debug)]
+pub struct WorkArgs {
+    /// What is done.
+    #[arg(long, value_enum, default_value = "mixed")]
+    workload: Workload,
+    /// The caches.
+    #[arg(long, value_delimiter = ',', default_values_t = Kind::SPEED.map(cli::Name))]
+    cache: Vec<cli::Name>,
+    /// The numbers of threads.
+    #[arg(long, value_delimiter = ',', default_value = "1,2", value_parser = cli::threads)]
+    threads: Vec<usize>,
+    /// The number of distinct keys [default: 1000000; hits 10000; hot 1].
+    #[arg(long, value_parser = cli::keys)]
+    keys: Option<u32>,
+    /// The number of entries a cache may hold [default: mixed a fifth of the keys, read-through a
+    /// tenth, hits a quarter more than the keys, hot 1000, churn 100000].
+    #[arg(long, value_parser = cli::capacity)]
+    capacity: Option<usize>,
+    /// The size of a value: 8 and 100 are stored inline, other sizes shared on the heap.
+    #[arg(long, default_value = "8", value_parser = cli::value_bytes)]
+    value_bytes: usize,
+    /// Zipf's exponent, 0 for keys all alike [default: mixed 1.2, read-through 0.99, hits 0].
+    #[arg(long, value_parser = cli::zipf)]
+    zipf: Option<f64>,
+    /// Percent of the operations that are gets, for `mixed`.
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
+    reads: u8,
+    /// The number of rounds.
+    #[arg(long, default_value = "3", value_parser = cli::rounds)]
+    rounds: usize,
+    /// The time of one measurement, of one cache in one round.
+    #[arg(long, default_value = "0.5", value_parser = cli::seconds)]
+    seconds: f64,
+    /// Where random choices begin.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+impl WorkArgs {
+    /// Returns the work's shape.
+    pub fn shape(&self) -> Shape {
+        let workload = self.workload;
+        let keys = self.keys.unwrap_or(match workload {
+            Workload::Mixed | Workload::ReadThrough | Workload::Churn => 1_000_000,
+            Workload::Hits => 10_000,
+            Workload::Hot => 1,
+        });
+        let all = keys as usize;
+        let capacity = self.capacity.unwrap_or(match workload {
+            Workload::Mixed => (all / 5).max(1),
+            Workload::ReadThrough => (all / 10).max(1),
+            Workload::Hits => all + all / 4 + 64,
+            Workload::Hot => (all * 2).max(1000),
+            Workload::Churn => 100_000,
+        });
+        let zipf = self.zipf.unwrap_or(match workload {
+            Workload::Mixed => 1.2,
+            Workload::ReadThrough => 0.99,
+            Workload::Hits | Workload::Hot | Workload::Churn => 0.0,
+        });
+        let reads = if workload == Workload::Mixed { self.reads } else { 100 };
+        Shape {
+            workload,
+            keys,
+            capacity,
+            value_bytes: self.value_bytes,
+            zipf,
+            reads,
+            seed: self.seed,
+        }
+    }
+
+    /// Returns the work itself.
+    pub fn plan(&self) -> Plan {
+        let runs = self.threads().iter().sum::<usize>() as f64;
+        Plan::new(self.shape(), self.seconds * runs + MOST_WARM_UP.as_secs_f64())
+    }
+
+    /// Returns the caches.
+    pub fn kinds(&self) -> Result<Vec<Kind>> {
+        cli::kinds(&self.cache, matches!(self.workload, Workload::Hits | Workload::Hot))
+    }
+
+    /// Returns the numbers of threads, each once.
+    pub fn threads(&self) -> Vec<usize> {
+        unique(&self.threads)
+    }
+
+    /// Returns the number of rounds.
+    pub fn rounds(&self) -> usize {
+        self.rounds
+    }
+
+    /// Returns the time of one measurement.
+    pub fn time(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    /// Says in a line what was done.
+    pub fn describe(&self) -> String {
+        let shape = self.shape();
+        let mut text = format!("{}: ", shape.workload.name());
+        if shape.workload != Workload::Churn {
+            text += &format!(
+                "{} keys, Zipf {}, {} % gets, ",
+                report::grouped(u64::from(shape.keys)),
+                shape.zipf,
+                shape.reads
+            );
+        }
+        text + &format!(
+            "capacity {}, {}-byte values, seed {}; {} rounds of {} s\n{}\n",
+            report::grouped(shape.capacity as u64),
+            shape.value_bytes,
+            shape.seed,
+            self.rounds,
+            self.seconds,
+            report::machine()
+        )
+    }
+}
+
+/// Returns the numbers, each once, in their order.
+pub fn unique(numbers: &[usize]) -> Vec<usize> {
+    let mut unique = Vec::new();
+    for &number in numbers {
+        if !unique.contains(&number) {
+            unique.push(number);
+        }
+    }
+    unique
+}
+
+/// The warm-up: a third of a measurement, at most so long.
+pub const MOST_WARM_UP: Duration = Duration::from_millis(300);
+
+#[derive(Serialize)]
+struct Row {
+    cache: &'static str,
+    threads: usize,
+    mops_median: f64,
+    mops_min: f64,
+    mops_max: f64,
+    nanos_per_operation: f64,
+    hit_ratio: Option<f64>,
+}
+
+/// Measures and prints.
+pub fn run(args: &ThroughputArgs) -> Result<()> {
+    let work = &args.work;
+    let kinds = work.kinds()?;
+    let shape = work.shape();
+    if args.batch > 1 && !matches!(shape.workload, Workload::Hits | Workload::Hot) {
+        bail!("--batch is for --workload hits");
+    }
+    let threads = work.threads();
+    let bar = report::progress((kinds.len() * work.rounds()) as u64);
+    let cells = Rounds {
+        kinds: &kinds,
+        plan: &work.plan(),
+        threads: &threads,
+        rounds: work.rounds(),
+        warm_up: (work.time() / 3).min(MOST_WARM_UP),
+        speed: work.time(),
+        latency: Duration::ZERO,
+        batch: args.batch,
+    }
+    .run(&bar)?;
+    bar.finish_and_clear();
+    let rows: Vec<Row> = cells
+        .iter()
+        .map(|cell| {
+            let rate = cell.rate();
+            Row {
+                cache: cell.kind.name(),
+                threads: cell.threads,
+                mops_median: rate.median / 1e6,
+                mops_min: rate.min / 1e6,
+                mops_max: rate.max / 1e6,
+                nanos_per_operation: 1e9 * cell.threads as f64 / rate.median,
+                hit_ratio: cell.hit_ratio(),
+            }
+        })
+        .collect();
+    let text = report::render(work.format, &rows, || {
+        let head = ["cache", "threads", "Mops/s", "min - max", "ns/op", "hit %"];
+        let lines = rows.iter().map(|row| {
+            vec![
+                row.cache.to_owned(),
+                row.threads.to_string(),
+                report::millions(row.mops_median * 1e6),
+                format!(
+                    "{} - {}",
+                    report::millions(row.mops_min * 1e6),
+                    report::millions(row.mops_max * 1e6)
+                ),
+                format!("{:.1}", row.nanos_per_operation),
+                row.hit_ratio.map_or_else(|| "-".to_owned(), |hit| format!("{:.1}", hit * 100.0)),
+            ]
+        });
+        report::table(&head, lines.collect())
+            + &work.describe()
+            + "ns/op: what one thread sees. papaya, dashmap and hashbrown evict nothing.\n"
+    })?;
+    report::print(&text)
+}

@@ -1,0 +1,27 @@
+//! Iteration over a cache while it changes.
+
+use crate::{entry::Entry, table};
+
+/// Goes through the entries of a cache; made by [`Pinned::iter`](super::Pinned::iter).
+///
+/// Weakly consistent: an entry that is there all the while is seen, once (or twice, if the table
+/// is resized at that very moment); one that comes or goes may be seen or not. It waits for nobody
+/// and nobody waits for it.
+#[derive(Debug)]
+pub struct Iter<'g, K, V> {
+    entries: table::Iter<'g, Entry<K, V>>,
+}
+
+impl<'g, K, V> Iter<'g, K, V> {
+    pub(super) fn new(entries: table::Iter<'g, Entry<K, V>>) -> Self {
+        Self { entries }
+    }
+}
+
+impl<'g, K, V> Iterator for Iter<'g, K, V> {
+    type Item = (&'g K, &'g V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.entries.next().map(|entry| (&entry.key, &entry.value))
+    }
+}

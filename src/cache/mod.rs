@@ -1,0 +1,472 @@
+//! `Cache`: what users see. Each method is a few lines around the engine.
+
+mod builder;
+mod iter;
+mod pinned;
+mod value_ref;
+
+use std::{
+    hash::{BuildHasher, Hash},
+    panic::resume_unwind,
+};
+
+use equivalent::Equivalent;
+
+pub use self::{builder::CacheBuilder, iter::Iter, pinned::Pinned, value_ref::ValueRef};
+use crate::{
+    engine::{Engine, Insert, MemoryUse, Mode, Ticked, Trace, Work},
+    evictor::Evictor,
+    metrics::Metrics,
+    sync::Arc,
+};
+
+/// The default hasher: ahash with keys drawn at random for each cache.
+pub type DefaultHashBuilder = ahash::RandomState;
+
+/// A concurrent cache that keeps the sum of its entries' costs within a budget.
+///
+/// Reads never wait: they take no lock, write no line that others share (but, now and then, a
+/// counter) and are not held up by writers, growth or eviction. An insert is decided before it
+/// returns, and visible to everybody when it returns [`Insert::Inserted`] or
+/// [`Insert::Updated`]. The sum of the costs of all entries never exceeds
+/// [`max_cost`](Self::max_cost), not for an instant.
+///
+/// One type serves threads and async tasks: nothing here blocks. Cloning it clones a handle; the
+/// cache and everything in it is dropped with the last one.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::Cache;
+///
+/// let cache = Cache::new(100);
+/// cache.insert("answer", 42);
+/// assert_eq!(cache.get("answer").as_deref(), Some(&42));
+/// ```
+///
+/// Costs, here bytes:
+///
+/// ```
+/// use cortado::Cache;
+///
+/// let cache = Cache::builder()
+///     .max_cost(1 << 20)
+///     .cost_of(|_key: &u64, page: &String| page.len() as u64)
+///     .build()?;
+/// assert!(cache.insert(1, "a page".to_string()).is_in());
+/// assert_eq!(cache.cost(), 6);
+/// # Ok::<(), cortado::BuildError>(())
+/// ```
+pub struct Cache<K, V, S = DefaultHashBuilder> {
+    // Before the engine: the thread ends first.
+    evictor: Option<Arc<Evictor>>,
+    engine: Arc<Engine<K, V, S>>,
+}
+
+impl<K, V> Cache<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Makes a cache in which every entry costs 1 unless it is inserted with a cost.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `max_cost` is 0 or the system gives no thread; [`CacheBuilder::build`] returns
+    /// an error instead.
+    pub fn new(max_cost: u64) -> Self {
+        match Self::builder().max_cost(max_cost).build() {
+            Ok(cache) => cache,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl<K, V> Cache<K, V> {
+    /// Returns a builder with every setting at its default.
+    pub fn builder() -> CacheBuilder<K, V> {
+        CacheBuilder::new()
+    }
+}
+
+/// # Reading
+///
+/// Keys may be given in any borrowed form that hashes and compares alike ([`Equivalent`]).
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// Returns the value of a key.
+    ///
+    /// The result keeps this thread pinned: use it and let it go. It blocks nobody, but what is
+    /// removed while it lives is not freed. It cannot be sent to another thread or held across
+    /// an `.await` in a task that moves between threads; [`get_cloned`](Self::get_cloned) can.
+    ///
+    /// Takes a bounded number of steps unless the very slot it reads keeps changing; allocates
+    /// nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert("a".to_string(), 1);
+    /// assert_eq!(*cache.get("a").unwrap(), 1);
+    /// assert!(cache.get("b").is_none());
+    /// ```
+    #[inline]
+    pub fn get<Q>(&self, key: &Q) -> Option<ValueRef<'_, K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.look_up(key, Trace::Leave)
+    }
+
+    /// Returns a clone of the value of a key.
+    #[inline]
+    pub fn get_cloned<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        self.get(key).map(|value| value.clone())
+    }
+
+    /// Returns the value of a key without a trace: its frequency, recency and the metrics stay as
+    /// they are.
+    pub fn peek<Q>(&self, key: &Q) -> Option<ValueRef<'_, K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.look_up(key, Trace::None)
+    }
+
+    /// Returns whether a key has an entry; leaves no trace, as [`peek`](Self::peek).
+    pub fn contains_key<Q>(&self, key: &Q) -> bool
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.peek(key).is_some()
+    }
+
+    /// Pins this thread for several reads.
+    ///
+    /// References from it live as long as the pin, and a read under it is cheaper than
+    /// [`get`](Self::get). Like a [`ValueRef`], keep it short.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert(1, "one");
+    /// cache.insert(2, "two");
+    /// let pinned = cache.pin();
+    /// let both = (pinned.get(&1), pinned.get(&2));
+    /// assert_eq!(both, (Some(&"one"), Some(&"two")));
+    /// ```
+    pub fn pin(&self) -> Pinned<'_, K, V, S> {
+        Pinned::new(self)
+    }
+
+    /// Reads many keys at once, and calls `f` with the index of each and its value, in order.
+    ///
+    /// The fastest way to read several keys: the memory of up to 16 of them is fetched at a time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert(1, 10);
+    /// cache.insert(3, 30);
+    /// let mut sum = 0;
+    /// cache.get_many(&[1, 2, 3], |_, value| sum += value.unwrap_or(&0));
+    /// assert_eq!(sum, 40);
+    /// ```
+    pub fn get_many<Q>(&self, keys: &[Q], f: impl FnMut(usize, Option<&V>))
+    where
+        Q: Hash + Equivalent<K>,
+    {
+        self.pin().get_many(keys, f);
+    }
+
+    /// Returns how often a key was asked for of late, from 0 to 15, as the sketch estimates it.
+    ///
+    /// What this thread did a moment ago may not be counted yet; see [`flush`](Self::flush).
+    pub fn frequency<Q>(&self, key: &Q) -> u8
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.engine.sketch.estimate(self.engine.hash(key))
+    }
+
+    #[inline]
+    fn look_up<Q>(&self, key: &Q, trace: Trace) -> Option<ValueRef<'_, K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = self.engine.hash(key);
+        self.engine.get(hash, trace, |k| key.equivalent(k)).map(ValueRef::new)
+    }
+}
+
+/// # Writing
+///
+/// Every write is decided when it returns. What it rejects comes back to the caller, and a value
+/// of the same key that was in the cache is removed: a cache must not serve what was overwritten.
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// Inserts an entry, or replaces the one of its key.
+    ///
+    /// Its cost is 1, or what the builder's [`cost_of`](CacheBuilder::cost_of) says. If the budget
+    /// has no room for it, makes some by evicting a bounded number of entries.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Insert};
+    ///
+    /// let cache = Cache::new(10);
+    /// assert_eq!(cache.insert("k", 1), Insert::Inserted);
+    /// assert_eq!(cache.insert("k", 2), Insert::Updated);
+    /// assert_eq!(cache.get_cloned("k"), Some(2));
+    /// ```
+    pub fn insert(&self, key: K, value: V) -> Insert<V> {
+        let cost = self.cost_of(&key, &value);
+        self.engine.insert(key, value, cost, Mode::Upsert)
+    }
+
+    /// Inserts an entry of a given cost, or replaces the one of its key.
+    ///
+    /// A cost of 0 is legal: such an entry is not evicted for its cost. Costs of 2 GiB and more
+    /// are charged rounded up by less than one part in 16 million.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Insert, Reject};
+    ///
+    /// let cache = Cache::new(10);
+    /// assert!(cache.insert_with_cost("small", 1, 4).is_in());
+    /// assert_eq!(cache.insert_with_cost("large", 2, 11), Insert::Rejected(2, Reject::TooCostly));
+    /// assert_eq!(cache.remaining_cost(), 6);
+    /// ```
+    pub fn insert_with_cost(&self, key: K, value: V, cost: u64) -> Insert<V> {
+        self.engine.insert(key, value, cost, Mode::Upsert)
+    }
+
+    /// Inserts an entry unless its key has one.
+    ///
+    /// # Errors
+    ///
+    /// Returns the value if the key has an entry already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// assert!(cache.insert_if_absent("k", 1).is_ok());
+    /// assert_eq!(cache.insert_if_absent("k", 2), Err(2));
+    /// ```
+    pub fn insert_if_absent(&self, key: K, value: V) -> Result<Insert<V>, V> {
+        let cost = self.cost_of(&key, &value);
+        match self.engine.insert(key, value, cost, Mode::IfAbsent) {
+            Insert::Rejected(value, crate::Reject::Kept) => Err(value),
+            insert => Ok(insert),
+        }
+    }
+
+    /// Replaces the entry of a key, if it has one; charges the new cost.
+    ///
+    /// # Errors
+    ///
+    /// Returns the value if the key has no entry, or the new one was rejected.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// assert_eq!(cache.replace("k", 1), Err(1));
+    /// cache.insert("k", 1);
+    /// assert_eq!(cache.replace("k", 2), Ok(()));
+    /// ```
+    pub fn replace(&self, key: K, value: V) -> Result<(), V> {
+        let cost = self.cost_of(&key, &value);
+        match self.engine.insert(key, value, cost, Mode::IfPresent) {
+            Insert::Rejected(value, _) => Err(value),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the entry of a key, and returns it for a last look.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert("k", 1);
+    /// assert_eq!(cache.remove("k").as_deref(), Some(&1));
+    /// assert!(cache.remove("k").is_none());
+    /// ```
+    pub fn remove<Q>(&self, key: &Q) -> Option<ValueRef<'_, K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.engine.remove(self.engine.hash(key), |k| key.equivalent(k)).map(ValueRef::new)
+    }
+
+    /// Removes the entry of a key if `condition` holds for its value; exactly that value.
+    ///
+    /// `condition` is asked again if the value is replaced meanwhile.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert("k", 1);
+    /// assert!(cache.remove_if("k", |&v| v > 1).is_none());
+    /// assert!(cache.remove_if("k", |&v| v == 1).is_some());
+    /// ```
+    pub fn remove_if<Q>(
+        &self,
+        key: &Q,
+        condition: impl FnMut(&V) -> bool,
+    ) -> Option<ValueRef<'_, K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = self.engine.hash(key);
+        self.engine.remove_if(hash, |k| key.equivalent(k), condition).map(ValueRef::new)
+    }
+
+    /// Removes every entry that is there when the call begins; of those that come meanwhile, some
+    /// may go too. A table that had grown shrinks again.
+    pub fn clear(&self) {
+        self.engine.clear();
+    }
+
+    fn cost_of(&self, key: &K, value: &V) -> u64 {
+        self.engine.cost_of.as_ref().map_or(1, |cost_of| cost_of(key, value))
+    }
+}
+
+/// # Operating
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// Returns the number of entries; exact when nobody writes.
+    pub fn len(&self) -> usize {
+        self.engine.len() as usize
+    }
+
+    /// Returns whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the cost that is charged: that of all entries, and of those about to be inserted.
+    /// Never more than [`max_cost`](Self::max_cost), unless that was just lowered.
+    pub fn cost(&self) -> u64 {
+        self.engine.budget.used()
+    }
+
+    /// Returns the budget.
+    pub fn max_cost(&self) -> u64 {
+        self.engine.budget.max()
+    }
+
+    /// Returns what is left of the budget.
+    pub fn remaining_cost(&self) -> u64 {
+        self.engine.budget.remaining()
+    }
+
+    /// Changes the budget. If it is lowered, evicts what no longer fits before it returns.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(100);
+    /// for k in 0..100 {
+    ///     cache.insert(k, k);
+    /// }
+    /// cache.set_max_cost(10);
+    /// assert!(cache.cost() <= 10 && cache.len() <= 10);
+    /// ```
+    pub fn set_max_cost(&self, max_cost: u64) {
+        self.engine.set_max_cost(max_cost);
+    }
+
+    /// Returns the name given to the builder, or nothing.
+    pub fn name(&self) -> &str {
+        &self.engine.settings.name
+    }
+
+    /// Returns what was counted so far; all zero unless the builder turned metrics on.
+    pub fn metrics(&self) -> Metrics {
+        self.engine.counters.snapshot()
+    }
+
+    /// Returns the memory in use, garbage included.
+    pub fn memory(&self) -> MemoryUse {
+        self.engine.memory()
+    }
+
+    /// Does a slice of the deferred work: counts accesses, makes room, frees what was removed.
+    ///
+    /// With [`Maintenance::Manual`](crate::Maintenance::Manual) this is the only maintenance but
+    /// for the little that inserts cannot do without.
+    ///
+    /// # Panics
+    ///
+    /// Panics with the panic of a value's destructor, after all others ran.
+    pub fn tick(&self, work: Work) -> Ticked {
+        let (ticked, panic) = self.engine.maintain(work);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+        ticked
+    }
+
+    /// Does all deferred work that was there when it was called: accesses are counted, garbage
+    /// that no reader holds is freed.
+    ///
+    /// Seldom needed: inserts and removals are visible when they return. While another thread is
+    /// pinned, what it may see stays; the call does not wait for it beyond a bounded number of
+    /// tries.
+    ///
+    /// # Panics
+    ///
+    /// As [`tick`](Self::tick).
+    pub fn flush(&self) {
+        for _ in 0..FLUSH_ROUNDS {
+            if !self.tick(Work::ALL).pending && self.engine.table.limbo().count() == 0 {
+                return;
+            }
+            crate::sync::thread::yield_now();
+        }
+    }
+}
+
+impl<K, V, S> Clone for Cache<K, V, S> {
+    fn clone(&self) -> Self {
+        Self { evictor: self.evictor.clone(), engine: Arc::clone(&self.engine) }
+    }
+}
+
+impl<K, V, S> std::fmt::Debug for Cache<K, V, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache")
+            .field("name", &self.engine.settings.name)
+            .field("len", &self.engine.len())
+            .field("cost", &self.engine.budget.used())
+            .field("max_cost", &self.engine.budget.max())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Rounds after which a flush leaves the rest to time. A grace period takes three or four.
+const FLUSH_ROUNDS: usize = 64;

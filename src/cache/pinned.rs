@@ -1,0 +1,87 @@
+//! `Pinned`: several reads under one guard.
+
+use std::hash::{BuildHasher, Hash};
+
+use equivalent::Equivalent;
+
+use super::{Cache, Iter};
+use crate::reclaim::{Guard, pin};
+
+/// A pin of this thread, under which a cache is read; made by [`Cache::pin`].
+///
+/// References from it live as long as it does. Not `Send`:
+///
+/// ```compile_fail
+/// fn is_send<T: Send>(_: T) {}
+/// let cache = cortado::Cache::<u64, u64>::new(1);
+/// is_send(cache.pin());
+/// ```
+pub struct Pinned<'a, K, V, S> {
+    cache: &'a Cache<K, V, S>,
+    guard: Guard,
+}
+
+impl<'a, K, V, S> Pinned<'a, K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    pub(super) fn new(cache: &'a Cache<K, V, S>) -> Self {
+        Self { cache, guard: pin() }
+    }
+
+    /// Returns the value of a key; an access like [`Cache::get`].
+    #[inline]
+    pub fn get<Q>(&self, key: &Q) -> Option<&V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let engine = &self.cache.engine;
+        let hash = engine.hash(key);
+        engine.get_pinned(&self.guard, hash, |k| key.equivalent(k)).map(|entry| &entry.value)
+    }
+
+    /// Reads many keys at once; see [`Cache::get_many`].
+    pub fn get_many<'g, Q>(&'g self, keys: &[Q], mut f: impl FnMut(usize, Option<&'g V>))
+    where
+        Q: Hash + Equivalent<K>,
+    {
+        let engine = &self.cache.engine;
+        let mut hashes = [0; HASHED];
+        for (chunk, keys) in keys.chunks(HASHED).enumerate() {
+            for (hash, key) in hashes.iter_mut().zip(keys) {
+                *hash = engine.hash(key);
+            }
+            engine.get_many(
+                &self.guard,
+                &hashes[..keys.len()],
+                |index, k| keys[index].equivalent(k),
+                |index, value| f(chunk * HASHED + index, value),
+            );
+        }
+    }
+
+    /// Goes through the entries; see [`Iter`] for what it sees of changes.
+    pub fn iter(&self) -> Iter<'_, K, V> {
+        Iter::new(self.cache.engine.table.iter(&self.guard))
+    }
+
+    /// Goes through the keys.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// Goes through the values.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
+    }
+}
+
+impl<K, V, S> std::fmt::Debug for Pinned<'_, K, V, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pinned").field("cache", self.cache).finish_non_exhaustive()
+    }
+}
+
+/// Keys hashed ahead of their lookup.
+const HASHED: usize = 16;

@@ -1,0 +1,66 @@
+//! `ValueRef`: a value that stays readable while it is looked at.
+
+use std::ops::Deref;
+
+use crate::{entry::Entry, table::Held};
+
+/// A value of the cache, readable for as long as this lives.
+///
+/// It dereferences to the value. It pins its thread: nobody waits for it, but nothing that is
+/// removed meanwhile is freed before it is dropped. Therefore it is not `Send`:
+///
+/// ```compile_fail
+/// fn is_send<T: Send>(_: T) {}
+/// let cache = cortado::Cache::<u64, u64>::new(1);
+/// is_send(cache.get(&1));
+/// ```
+///
+/// # Examples
+///
+/// ```
+/// let cache = cortado::Cache::new(10);
+/// cache.insert_with_cost("k", "v", 3);
+/// let value = cache.get("k").unwrap();
+/// assert_eq!((*value.key(), *value.value(), value.cost()), ("k", "v", 3));
+/// ```
+pub struct ValueRef<'a, K, V> {
+    entry: Held<'a, Entry<K, V>>,
+}
+
+impl<'a, K, V> ValueRef<'a, K, V> {
+    #[inline]
+    pub(super) fn new(entry: Held<'a, Entry<K, V>>) -> Self {
+        Self { entry }
+    }
+
+    /// Returns the key, as it was inserted.
+    pub fn key(&self) -> &K {
+        &self.entry.key
+    }
+
+    /// Returns the value.
+    #[inline]
+    pub fn value(&self) -> &V {
+        &self.entry.value
+    }
+
+    /// Returns what the entry was charged.
+    pub fn cost(&self) -> u64 {
+        self.entry.cost()
+    }
+}
+
+impl<K, V> Deref for ValueRef<'_, K, V> {
+    type Target = V;
+
+    #[inline]
+    fn deref(&self) -> &V {
+        self.value()
+    }
+}
+
+impl<K: std::fmt::Debug, V: std::fmt::Debug> std::fmt::Debug for ValueRef<'_, K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ValueRef").field("key", self.key()).field("value", self.value()).finish()
+    }
+}

@@ -1,0 +1,74 @@
+//! Every default and limit that a user can meet, in one place.
+
+/// How the deferred work of a cache is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Maintenance {
+    /// A thread of the cache's own keeps a small reserve below the budget, so that inserts find
+    /// room, and frees what was removed. It sleeps when there is nothing to do and ends when the
+    /// last handle of the cache is dropped.
+    #[default]
+    Thread,
+    /// No thread. Inserts make their own room and free, a little at a time, what was removed;
+    /// [`Cache::tick`](crate::Cache::tick) does the rest when the user calls it.
+    Manual,
+}
+
+/// What the choice of victims and admission maximise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Victim {
+    /// Hits per unit of cost: of two entries used equally, the costlier one goes first. The most
+    /// objects hit.
+    #[default]
+    FrequencyPerCost,
+    /// Hits, whatever an entry costs. The most cost (say, bytes) hit.
+    Frequency,
+}
+
+/// The checked settings of a cache.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name, for the thread and for the user.
+    pub name: String,
+    /// The limit of the sum of costs.
+    pub max_cost: u64,
+    /// What table and sketch are first made for.
+    pub expected_entries: usize,
+    /// The limit of the cost that is unlinked and not yet freed.
+    pub max_garbage: Option<u64>,
+    /// Thread or manual.
+    pub maintenance: Maintenance,
+    /// Objects or cost first.
+    pub victim: Victim,
+    /// Where random choices begin.
+    pub seed: u64,
+    /// Whether to count.
+    pub metrics: bool,
+    /// Whether to add an entry's own bytes to its cost.
+    pub charge_overhead: bool,
+}
+
+/// Entries for which a cache is made, at most, if the user names no number. Memory is only taken
+/// as it is used; a table for many more entries than there are would be slow to sample.
+pub const DEFAULT_ENTRIES: u64 = 1 << 20;
+
+/// The same where costs come from a function, so that the budget says nothing about numbers.
+pub const DEFAULT_ENTRIES_BY_COST: u64 = 1 << 12;
+
+/// The most entries a cache can be made for.
+pub const MAX_ENTRIES: usize = 1 << 40;
+
+/// Entries that may be garbage whatever they cost, if the user sets no limit: one batch of limbo
+/// in every stripe is not worth refusing inserts.
+pub const GARBAGE_FLOOR: u64 = 1024;
+
+/// The part of the budget that new entries may take before they have to win their place. Measured
+/// as the best single share over many traces, see `docs/POLICY.md`.
+pub const WINDOW_SHARE: f64 = 0.05;
+
+/// The reserve that the thread keeps is this part of the budget, at most.
+pub const RESERVE_PART: u64 = 64;
+
+/// The reserve that the thread keeps is this many entries, at most.
+pub const RESERVE_ENTRIES: u64 = 64;

@@ -1,0 +1,524 @@
+//! Maintenance: making room, and what gets and inserts put off.
+//!
+//! Eviction is decided here and nowhere else (but in a full bucket, by the same score). The state
+//! it needs is one box, the [`Maintainer`], that is taken out while it is used. Whoever finds it
+//! gone makes room without the window, by [`Engine::make_room_alone`]; nobody waits.
+
+use std::{
+    hash::{BuildHasher, Hash},
+    ops::ControlFlow,
+};
+
+use super::Engine;
+use crate::{
+    config::{Maintenance, RESERVE_ENTRIES, RESERVE_PART, WINDOW_SHARE},
+    entry::Entry,
+    metrics::Counter,
+    policy::{
+        admission::{Contender, admits},
+        victim::{SAMPLE, SAMPLE_BY_COST, Traits, burden},
+        window::Window,
+    },
+    reclaim::{Guard, pin},
+    table::{LANES, Sampled, buckets_for},
+    util::Rng,
+};
+
+/// What maintenance works with.
+#[derive(Debug)]
+pub struct Maintainer {
+    window: Window,
+    rng: Rng,
+}
+
+impl Maintainer {
+    /// Makes an empty window; random choices begin with `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { window: Window::default(), rng: Rng::new(seed) }
+    }
+}
+
+/// Hashes of new entries that found no maintainer, newest batch first.
+#[derive(Debug)]
+pub struct Backlog {
+    hashes: Vec<u64>,
+    older: Option<Box<Backlog>>,
+}
+
+/// How much of the deferred work a call may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    evictions: usize,
+}
+
+impl Work {
+    /// Everything that is due.
+    pub const ALL: Self = Self { evictions: usize::MAX };
+
+    /// At most so many evictions, and what can be freed.
+    pub const fn evictions(most: usize) -> Self {
+        Self { evictions: most }
+    }
+}
+
+/// What a slice of deferred work did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ticked {
+    /// Accesses that reached the sketch.
+    pub events: usize,
+    /// Entries evicted.
+    pub evicted: usize,
+    /// Entries freed.
+    pub freed: usize,
+    /// Whether something is left: garbage that readers still see, or a table being resized.
+    pub pending: bool,
+}
+
+/// The memory of a cache, in bytes unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryUse {
+    /// The table's arrays.
+    pub table: usize,
+    /// The entries in the table, keys and values inline; what they point to is not counted.
+    pub entries: usize,
+    /// The sketch.
+    pub sketch: usize,
+    /// Rings, window and counters.
+    pub buffers: usize,
+    /// The *cost* of what is unlinked and not yet freed.
+    pub garbage: u64,
+    /// The number of entries that are unlinked and not yet freed.
+    pub garbage_entries: u64,
+}
+
+impl<K, V, S> Engine<K, V, S> {
+    /// Returns the room that the thread keeps free.
+    pub(super) fn reserve(&self) -> u64 {
+        if self.settings.maintenance == Maintenance::Manual {
+            return 0;
+        }
+        let max = self.budget.max();
+        let entry = if self.costs_vary() { self.budget.used() / self.len().max(1) } else { 1 };
+        (max / RESERVE_PART).min(entry.saturating_mul(RESERVE_ENTRIES))
+    }
+
+    /// Returns whether the thread should see to its reserve.
+    #[inline]
+    pub(super) fn is_reserve_low(&self) -> bool {
+        // A fixed part, so that this costs one load; the thread knows better when it looks.
+        self.settings.maintenance == Maintenance::Thread
+            && self.budget.remaining() < (self.budget.max() / RESERVE_PART).min(RESERVE_ENTRIES) / 2
+    }
+
+    /// Returns how much an entry is in the way of others.
+    #[inline]
+    pub(super) fn burden(&self, entry: &Entry<K, V>, now: u32) -> f64 {
+        burden(Traits {
+            touched: entry.is_touched(),
+            idle: entry.idle(now),
+            cost: self.weight(entry.cost()),
+        })
+    }
+
+    /// Returns the memory in use.
+    pub fn memory(&self) -> MemoryUse {
+        let guard = pin();
+        let window = self.with_maintainer(|maintainer| maintainer.window.bytes());
+        MemoryUse {
+            table: self.table.bytes(&guard),
+            entries: self.len() as usize * size_of::<Entry<K, V>>(),
+            sketch: self.sketch.bytes(),
+            buffers: self.events.bytes()
+                + self.newcomers.bytes()
+                + size_of_val(&*self.locals)
+                + window.unwrap_or(0),
+            garbage: self.table.limbo().cost(),
+            garbage_entries: self.table.limbo().count(),
+        }
+    }
+
+    /// Calls `f` with the maintainer, unless somebody else has it.
+    fn with_maintainer<R>(&self, f: impl FnOnce(&mut Maintainer) -> R) -> Option<R> {
+        // Puts the maintainer back even if a user's hash function panics.
+        struct Back<'a, K, V, S>(&'a Engine<K, V, S>, Option<Box<Maintainer>>);
+        impl<K, V, S> Drop for Back<'_, K, V, S> {
+            fn drop(&mut self) {
+                self.0.maintainer.store(self.1.take());
+            }
+        }
+        let mut back = Back(self, Some(self.maintainer.take()?));
+        back.1.as_deref_mut().map(f)
+    }
+
+    /// Queues hashes for the next maintainer.
+    fn put_off(&self, hashes: &[u64]) {
+        let mut mine = Box::new(Backlog { hashes: hashes.to_vec(), older: None });
+        loop {
+            // What is there goes behind ours; what somebody puts there meanwhile comes back from
+            // the swap and goes in again the same way.
+            let mut last = &mut mine.older;
+            while let Some(backlog) = last {
+                last = &mut backlog.older;
+            }
+            *last = self.backlog.take();
+            match self.backlog.swap(Some(mine)) {
+                None => return,
+                Some(displaced) => mine = displaced,
+            }
+        }
+    }
+
+    /// Halves the table until it suits `entries`, moving everything.
+    pub(super) fn shrink_table(&self, guard: &Guard, entries: usize)
+    where
+        K: Hash,
+        S: BuildHasher,
+    {
+        let wanted = buckets_for(entries.max(self.len() as usize)) * LANES;
+        self.finish_resize(guard);
+        while self.table.slots(guard) / 2 >= wanted && self.table.shrink(guard) {
+            self.finish_resize(guard);
+        }
+    }
+
+    fn finish_resize(&self, guard: &Guard)
+    where
+        K: Hash,
+        S: BuildHasher,
+    {
+        while self.table.help_migration(guard, self, RESIZE_UNITS) {}
+    }
+}
+
+impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
+    /// Makes room for `short` more, on behalf of a new entry; returns whether it was there for a
+    /// moment.
+    #[cold]
+    pub(super) fn make_room(&self, guard: &Guard, hash: u64, cost: u64, short: u64) -> bool {
+        self.waker.wake();
+        let made = self.with_maintainer(|maintainer| {
+            self.settle(guard, maintainer, short, MOST_EVICTIONS);
+        });
+        match made {
+            Some(()) => self.budget.remaining() >= short,
+            None => self.make_room_alone(guard, hash, cost, short),
+        }
+    }
+
+    /// Takes over a full ring of new entries.
+    pub(super) fn hand_over(&self, guard: &Guard, hashes: &[u64]) {
+        let taken = self.with_maintainer(|maintainer| {
+            self.admit_to_window(guard, maintainer, hashes);
+            let reserve = self.reserve();
+            if self.budget.remaining() > reserve {
+                self.settle(guard, maintainer, reserve, MOST_EVICTIONS);
+            }
+        });
+        if taken.is_none() {
+            self.put_off(hashes);
+            self.waker.wake();
+        }
+    }
+
+    /// Does a slice of the deferred work; returns what it did. Call it unpinned.
+    ///
+    /// A destructor's panic comes back beside it.
+    pub fn maintain(&self, work: Work) -> (Ticked, Option<Box<dyn std::any::Any + Send>>) {
+        let mut ticked = Ticked::default();
+        let guard = pin();
+        ticked.events = self.events.drain_all(|hashes| self.learn(hashes));
+        let mut is_away = false;
+        while ticked.evicted < work.evictions {
+            // A few at a time: writers that need room meanwhile want the maintainer, too.
+            let slice = (work.evictions - ticked.evicted).min(SLICE_EVICTIONS);
+            let reserve = self.reserve();
+            let evicted = self.with_maintainer(|m| self.settle(&guard, m, reserve, slice));
+            is_away = evicted.is_none();
+            ticked.evicted += evicted.unwrap_or(0);
+            if evicted.is_none_or(|evicted| evicted < slice) {
+                break;
+            }
+        }
+        ticked.pending = self.table.help_migration(&guard, self, RESIZE_UNITS);
+        let capacity = self.capacity();
+        self.pulse.set_entries(capacity);
+        self.sketch.grow(self.len() as usize);
+        self.table.seal_retired(&guard);
+        drop(guard);
+        let swept = self.sweep();
+        ticked.freed = swept.freed;
+        ticked.pending |= swept.waiting > 0 || is_away;
+        (ticked, swept.panic)
+    }
+
+    /// Lowers or raises the budget; a lower one is kept when the call returns.
+    pub fn set_max_cost(&self, max: u64) {
+        let before = self.budget.max();
+        self.budget.set_max(max);
+        if max < before {
+            let guard = pin();
+            while self.budget.used() > max {
+                let evicted = self.with_maintainer(|m| self.settle(&guard, m, 0, MOST_EVICTIONS));
+                if evicted.is_none_or(|n| n == 0) && !self.evict_any(&guard) {
+                    break;
+                }
+            }
+            let wanted = if self.costs_vary() { self.len() } else { max };
+            self.shrink_table(&guard, usize::try_from(wanted).unwrap_or(usize::MAX));
+        }
+        self.pulse.set_entries(self.capacity());
+        self.sweep_if_due();
+    }
+
+    /// Evicts until `room` is free, or `most` entries have gone; returns how many.
+    fn settle(&self, guard: &Guard, maintainer: &mut Maintainer, room: u64, most: usize) -> usize {
+        self.collect_newcomers(guard, maintainer);
+        let max = self.budget.max();
+        let share = ((max as f64 * WINDOW_SHARE) as u64).max(1);
+        let mut evicted = 0;
+        loop {
+            // What the budget is over its limit (after it was lowered) is missing, too.
+            let missing = (self.budget.used() + room).saturating_sub(max);
+            let full = maintainer.window.cost() > share;
+            if missing == 0 || evicted >= most {
+                // There is room beyond the reserve: somebody left main otherwise, or the cache
+                // is still filling. Whoever is too many in the window takes that place.
+                if missing == 0 && full {
+                    if let Some(leaver) = self.leaver(guard, maintainer) {
+                        leaver.leave_window();
+                    }
+                    continue;
+                }
+                break;
+            }
+            let gone = if full {
+                match self.leaver(guard, maintainer) {
+                    Some(leaver) => self.duel(guard, maintainer, leaver),
+                    None => continue,
+                }
+            } else {
+                self.evict_victim(guard, maintainer) || self.evict_leaver(guard, maintainer)
+            };
+            if !gone && !self.evict_any(guard) {
+                break;
+            }
+            evicted += 1;
+        }
+        evicted
+    }
+
+    /// Brings the new entries of all rings into the window.
+    fn collect_newcomers(&self, guard: &Guard, maintainer: &mut Maintainer) {
+        let mut next = self.backlog.take();
+        while let Some(backlog) = next {
+            self.admit_to_window(guard, maintainer, &backlog.hashes);
+            next = backlog.older;
+        }
+        self.newcomers.drain_all(|hashes| self.admit_to_window(guard, maintainer, hashes));
+    }
+
+    fn admit_to_window(&self, guard: &Guard, maintainer: &mut Maintainer, hashes: &[u64]) {
+        if !self.costs_vary() {
+            hashes.iter().for_each(|&hash| maintainer.window.push(hash, 1));
+            return;
+        }
+        self.table.find_many(
+            guard,
+            hashes,
+            |_, entry| entry.is_in_window(),
+            |index, entry| {
+                if let Some(entry) = entry {
+                    maintainer.window.push(hashes[index], entry.cost());
+                }
+            },
+        );
+    }
+
+    /// Takes the entry at the window's head; one that was used meanwhile has another turn.
+    fn leaver<'g>(
+        &'g self,
+        guard: &'g Guard,
+        maintainer: &mut Maintainer,
+    ) -> Option<&'g Entry<K, V>> {
+        let mut turns = 0;
+        while let Some(newcomer) = maintainer.window.pop() {
+            let Some(entry) = self.table.find(guard, newcomer.hash, Entry::is_in_window) else {
+                continue;
+            };
+            if entry.is_touched() && turns < MOST_TURNS {
+                turns += 1;
+                entry.clear_touched();
+                maintainer.window.push_again(newcomer);
+                continue;
+            }
+            return Some(entry);
+        }
+        None
+    }
+
+    /// Lets a leaver of the window fight for its place; evicts one of the two.
+    fn duel(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: &Entry<K, V>) -> bool {
+        leaver.leave_window();
+        let random = maintainer.rng.next_u64();
+        let Some(victim) = self.victim(guard, random, false) else {
+            return self.evict(guard, leaver);
+        };
+        if std::ptr::eq(victim.entry, leaver) {
+            return self.evict(guard, leaver);
+        }
+        let luck = maintainer.rng.next_u64();
+        if leaver.cost() == 0 || admits(self.contender(leaver), self.contender(victim.entry), luck)
+        {
+            self.evict_sampled(guard, victim)
+        } else {
+            self.evict(guard, leaver)
+        }
+    }
+
+    fn contender(&self, entry: &Entry<K, V>) -> Contender {
+        Contender {
+            frequency: self.sketch.estimate(self.hash(&entry.key)),
+            cost: self.weight(entry.cost()),
+        }
+    }
+
+    /// Returns the least worthy of a random sample of the main region, or of both.
+    fn victim<'g>(
+        &'g self,
+        guard: &'g Guard,
+        random: u64,
+        window_too: bool,
+    ) -> Option<Sampled<'g, Entry<K, V>>> {
+        let want = if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
+        let now = self.pulse.now();
+        let mut worst = None;
+        let mut seen = 0;
+        let mut look = |sampled: Sampled<'g, Entry<K, V>>| {
+            let entry = sampled.entry;
+            // An entry without cost makes no room.
+            if entry.cost() > 0 && (window_too || !entry.is_in_window()) {
+                seen += 1;
+                let burden = self.burden(entry, now);
+                if worst.is_none_or(|(most, _)| burden > most) {
+                    worst = Some((burden, sampled));
+                }
+            }
+            if seen < want { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        self.table.sample(guard, random, SAMPLE_BUCKETS, &mut look);
+        if worst.is_none() {
+            // A nearly empty table: go on until there is one.
+            self.table.sample(guard, random, usize::MAX, |sampled| {
+                let entry = sampled.entry;
+                if entry.cost() > 0 && (window_too || !entry.is_in_window()) {
+                    worst = Some((0.0, sampled));
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        worst.map(|(_, sampled)| sampled)
+    }
+
+    fn evict_victim(&self, guard: &Guard, maintainer: &mut Maintainer) -> bool {
+        let random = maintainer.rng.next_u64();
+        self.victim(guard, random, false).is_some_and(|victim| self.evict_sampled(guard, victim))
+    }
+
+    fn evict_leaver(&self, guard: &Guard, maintainer: &mut Maintainer) -> bool {
+        self.leaver(guard, maintainer).is_some_and(|leaver| self.evict(guard, leaver))
+    }
+
+    /// Evicts whatever a sample of everything offers.
+    fn evict_any(&self, guard: &Guard) -> bool {
+        let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
+        self.victim(guard, random, true).is_some_and(|victim| self.evict_sampled(guard, victim))
+    }
+
+    fn evict(&self, guard: &Guard, entry: &Entry<K, V>) -> bool {
+        let hash = self.hash(&entry.key);
+        let gone = self.table.remove(guard, hash, self, |other| std::ptr::eq(other, entry));
+        gone.map(|entry| self.count_eviction(guard, entry)).is_some()
+    }
+
+    fn evict_sampled(&self, guard: &Guard, victim: Sampled<'_, Entry<K, V>>) -> bool {
+        let gone = self.table.unlink_sampled(victim);
+        gone.map(|entry| self.count_eviction(guard, entry)).is_some()
+    }
+
+    fn count_eviction(&self, guard: &Guard, entry: crate::reclaim::limbo::Unlinked<Entry<K, V>>) {
+        self.counters.add(Counter::Evictions, 1);
+        self.counters.add(Counter::CostEvicted, entry.get().cost());
+        self.bury(&self.table, guard, entry, true);
+    }
+
+    /// Makes room while somebody else maintains: the new entry itself duels sampled victims.
+    ///
+    /// It has no time in the window then, and is refused if it loses. To let it in unjudged would
+    /// let a loop of accesses sweep the cache clean whenever the maintainer lacks a core.
+    fn make_room_alone(&self, guard: &Guard, hash: u64, cost: u64, short: u64) -> bool {
+        let candidate =
+            Contender { frequency: self.sketch.estimate(hash), cost: self.weight(cost) };
+        let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
+        for _ in 0..ALONE_EVICTIONS {
+            if self.budget.remaining() >= short {
+                return true;
+            }
+            let Some(victim) = self.victim(guard, rng.next_u64(), false) else { break };
+            if !admits(candidate, self.contender(victim.entry), rng.next_u64()) {
+                break;
+            }
+            self.evict_sampled(guard, victim);
+        }
+        self.budget.remaining() >= short
+    }
+}
+
+/// Evictions of one call that makes room: enough that one large entry can take the place of many.
+const MOST_EVICTIONS: usize = 1 << 14;
+/// Evictions of a slice of maintenance.
+const SLICE_EVICTIONS: usize = 16;
+/// Evictions of a writer that makes room while somebody else maintains.
+const ALONE_EVICTIONS: usize = 256;
+/// Turns given in the window in a row.
+const MOST_TURNS: usize = 8;
+/// Buckets read to find a sample.
+const SAMPLE_BUCKETS: usize = 18;
+/// Units of a resize moved at once by maintenance.
+const RESIZE_UNITS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    fn manual(max_cost: u64) -> Engine<u64, u64, crate::DefaultHashBuilder> {
+        let settings = Settings {
+            name: String::new(),
+            max_cost,
+            expected_entries: max_cost as usize,
+            max_garbage: None,
+            maintenance: Maintenance::Manual,
+            victim: crate::Victim::default(),
+            seed: 1,
+            metrics: true,
+            charge_overhead: false,
+        };
+        Engine::new(settings, crate::DefaultHashBuilder::new(), None)
+    }
+
+    #[test]
+    fn window_holds_its_share_and_no_more() {
+        let engine = manual(1000);
+        for key in 0..5000 {
+            let _ = engine.insert(key, key, 1, super::super::Mode::Upsert);
+        }
+        let guard = pin();
+        let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();
+        let queued = engine.with_maintainer(|m| m.window.cost()).unwrap();
+        // The newest is still in its ring.
+        assert_eq!((queued, marked), (50, 51));
+    }
+}

@@ -1,0 +1,281 @@
+//! `Engine`: owns the parts, and is the only place where they meet.
+//!
+//! `read.rs` is what a get does, `write.rs` what the writers do, `maintain.rs` the deferred work
+//! and how room is made.
+
+mod maintain;
+mod read;
+mod write;
+
+use std::hash::{BuildHasher, Hash};
+
+use crossbeam_utils::atomic::AtomicCell;
+
+use self::maintain::{Backlog, Maintainer};
+pub use self::{
+    maintain::{MemoryUse, Ticked, Work},
+    read::Trace,
+    write::{Insert, Mode, Reject},
+};
+use crate::{
+    budget::Budget,
+    config::{GARBAGE_FLOOR, Maintenance, Settings, Victim},
+    entry::Entry,
+    metrics::{Counter, Counters},
+    policy::pulse::Pulse,
+    reclaim::{
+        Guard,
+        limbo::{Retired, Unlinked},
+    },
+    sketch::Sketch,
+    stripe::{Stripes, thread_number},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    table::{Host, LANES, Table},
+    util::CachePadded,
+    waker::Waker,
+};
+
+/// The cost of an entry, from its key and value.
+pub type CostOf<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
+
+/// The parts of a cache.
+pub struct Engine<K, V, S> {
+    pub table: Table<Entry<K, V>>,
+    pub hasher: S,
+    pub settings: Settings,
+    pub budget: Budget,
+    pub sketch: Sketch,
+    pub counters: Counters,
+    pub waker: Arc<Waker>,
+    pub cost_of: Option<CostOf<K, V>>,
+    pulse: Pulse,
+    /// Hashes of accesses, on their way to the sketch.
+    events: Stripes,
+    /// Hashes of new entries, on their way to the window.
+    newcomers: Stripes,
+    /// The same, where a ring was full and the maintainer away.
+    backlog: AtomicCell<Option<Box<Backlog>>>,
+    /// What maintenance works with; whoever takes it out is the maintainer until it is put back.
+    /// Nobody waits for it: a writer that finds it gone makes room without it.
+    maintainer: AtomicCell<Option<Box<Maintainer>>>,
+    locals: Box<[CachePadded<Local>]>,
+    /// Whether an entry ever cost anything but 1.
+    costs_vary: AtomicBool,
+    /// Whether garbage has passed its limit.
+    over_garbage: AtomicBool,
+    /// Whether it did, and no try to have it freed helped.
+    is_stuck: AtomicBool,
+    /// Whether batches of garbage wait for their grace period.
+    sweep_due: AtomicBool,
+}
+
+/// What each thread, or each few threads, counts for itself.
+#[derive(Debug, Default)]
+struct Local {
+    /// Entries that came less entries that went, through this thread; wraps.
+    entries: AtomicU64,
+    /// The hash of the last miss: an insert that follows it is the same access.
+    last_miss: AtomicU64,
+}
+
+impl<K, V, S> Engine<K, V, S> {
+    /// Makes the parts of an empty cache.
+    pub fn new(settings: Settings, hasher: S, cost_of: Option<CostOf<K, V>>) -> Self {
+        let stripes = stripes();
+        let entries = settings.expected_entries;
+        Self {
+            table: Table::new(entries, stripes),
+            hasher,
+            budget: Budget::new(settings.max_cost),
+            sketch: Sketch::new(entries),
+            counters: Counters::new(stripes, settings.metrics),
+            waker: Arc::default(),
+            costs_vary: AtomicBool::new(cost_of.is_some() || settings.charge_overhead),
+            cost_of,
+            pulse: Pulse::new(entries as u64),
+            events: Stripes::new(stripes),
+            newcomers: Stripes::new(stripes),
+            backlog: AtomicCell::new(None),
+            maintainer: AtomicCell::new(Some(Box::new(Maintainer::new(settings.seed)))),
+            locals: (0..stripes).map(|_| CachePadded::default()).collect(),
+            over_garbage: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
+            sweep_due: AtomicBool::new(false),
+            settings,
+        }
+    }
+
+    /// Returns the number of entries; exact when nobody writes.
+    pub fn len(&self) -> u64 {
+        // Relaxed: each stripe is exact, and wraps; a sum caught between the two ends of a move
+        // may be off by what is under way.
+        let sum = self.locals.iter().map(|local| local.entries.load(Ordering::Relaxed));
+        let sum = sum.fold(0, u64::wrapping_add);
+        if sum > u64::MAX / 2 { 0 } else { sum }
+    }
+
+    /// Returns how many entries fill the budget, as far as can be told.
+    fn capacity(&self) -> u64 {
+        if self.costs_vary() { self.len().max(1) } else { self.budget.max().max(1) }
+    }
+
+    fn costs_vary(&self) -> bool {
+        self.costs_vary.load(Ordering::Relaxed) // Relaxed: set once, and a little late is harmless.
+    }
+
+    /// Returns the cost that the policy sees.
+    fn weight(&self, cost: u64) -> u64 {
+        match self.settings.victim {
+            Victim::FrequencyPerCost => cost,
+            Victim::Frequency => 1,
+        }
+    }
+
+    #[inline]
+    fn local(&self) -> &Local {
+        &self.locals[thread_number() & (self.locals.len() - 1)]
+    }
+
+    /// Ends the stay of an entry that this thread took out: refunds, counts, retires.
+    ///
+    /// `table` is this engine's; given apart so that the result may live as long as both.
+    fn bury<'g>(
+        &self,
+        table: &'g Table<Entry<K, V>>,
+        guard: &'g Guard,
+        entry: Unlinked<Entry<K, V>>,
+        leaves: bool,
+    ) -> &'g Entry<K, V> {
+        let cost = entry.get().cost();
+        if leaves {
+            self.budget.refund(cost);
+            self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
+        }
+        let (entry, retired) = table.retire(guard, entry, cost, thread_number());
+        match retired {
+            Retired::Sealed => self.note_garbage(),
+            Retired::Open => {}
+        }
+        if self.waker.is_idle() {
+            self.waker.wake();
+        }
+        entry
+    }
+
+    /// Notes that garbage was sealed: is there too much, and who frees it?
+    fn note_garbage(&self) {
+        let limit = self.settings.max_garbage.unwrap_or(self.budget.max());
+        let floor = if self.settings.max_garbage.is_some() { 0 } else { GARBAGE_FLOOR };
+        let limbo = self.table.limbo();
+        let (cost, count) = (limbo.cost(), limbo.count());
+        // Relaxed, here and below: hints; whoever acts on them looks again.
+        self.over_garbage.store(cost > limit && count > floor, Ordering::Relaxed);
+        let help = self.settings.maintenance == Maintenance::Manual
+            || (cost > limit / 2 && count > floor / 2);
+        if help {
+            self.sweep_due.store(true, Ordering::Relaxed);
+        } else if cost > limit / 4 {
+            // Less can wait until the thread comes by itself.
+            self.waker.wake();
+        }
+    }
+
+    /// Returns whether maintenance has something to do that nobody may wake it for again.
+    pub fn has_work(&self) -> bool {
+        self.is_reserve_low() || self.table.limbo().count() > 0
+    }
+
+    /// Frees garbage if that fell to this thread. Call it unpinned: destructors run.
+    #[inline]
+    fn sweep_if_due(&self) {
+        // Relaxed: a hint.
+        if self.sweep_due.load(Ordering::Relaxed) {
+            self.sweep_now();
+        }
+    }
+
+    #[cold]
+    fn sweep_now(&self) {
+        self.sweep_due.store(false, Ordering::Relaxed); // Relaxed: a hint.
+        self.sweep();
+    }
+
+    /// Frees what nobody can see any more; returns what was freed and how many batches wait.
+    ///
+    /// A destructor that panics is counted; the first payload comes back in the result.
+    pub fn sweep(&self) -> crate::reclaim::limbo::Swept {
+        crate::reclaim::pin().advance();
+        let swept = self.table.sweep();
+        let limit = self.settings.max_garbage.unwrap_or(self.budget.max());
+        // Relaxed: a hint, see `note_garbage`.
+        if self.over_garbage.load(Ordering::Relaxed) && self.table.limbo().cost() <= limit {
+            self.over_garbage.store(false, Ordering::Relaxed); // Relaxed: as above.
+        }
+        swept
+    }
+}
+
+impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
+    /// Returns the hash of a key, its bits spread over the whole word.
+    #[inline]
+    pub fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        spread(self.hasher.hash_one(key))
+    }
+}
+
+impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
+    fn hash(&self, entry: &Entry<K, V>) -> u64 {
+        self.hash(&entry.key)
+    }
+
+    fn is_crowded(&self, slots: usize) -> bool {
+        // Below half there is room elsewhere: this bucket is only unlucky.
+        self.len() > slots as u64 / 2
+    }
+
+    fn choose_leaver(
+        &self,
+        residents: &[Option<&Entry<K, V>>; LANES],
+        _newcomer: &Entry<K, V>,
+    ) -> Option<usize> {
+        let now = self.pulse.now();
+        let residents = residents.iter().enumerate();
+        let burdens = residents.filter_map(|(lane, e)| Some((lane, self.burden((*e)?, now))));
+        burdens.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(lane, _)| lane)
+    }
+
+    fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
+        self.counters.add(Counter::LocalEvictions, 1);
+        self.counters.add(Counter::CostEvicted, entry.get().cost());
+        self.bury(&self.table, guard, entry, true);
+    }
+}
+
+impl<K, V, S> std::fmt::Debug for Engine<K, V, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("budget", &self.budget).finish_non_exhaustive()
+    }
+}
+
+/// Spreads a hash: the table takes its index from the top bits and its tags from the lowest, and
+/// a user's hash may have all its bits in either.
+#[inline]
+fn spread(hash: u64) -> u64 {
+    let product = u128::from(hash) * u128::from(SPREAD);
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// Rings and counters of a cache: enough that threads seldom share one.
+fn stripes() -> usize {
+    // Asks the system once, when a cache is built.
+    let cores = crate::sync::thread::available_parallelism().map_or(1, usize::from);
+    (cores * STRIPES_PER_CORE).next_power_of_two().min(MAX_STRIPES)
+}
+
+/// An odd number without pattern: 2^64 divided by the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+const STRIPES_PER_CORE: usize = 4;
+const MAX_STRIPES: usize = 256;

@@ -1,0 +1,346 @@
+//! What insert, replace and remove do.
+//!
+//! Oversized inserts are refused here, not in `policy/admission.rs`: nothing can be admitted that
+//! no eviction makes room for.
+
+use std::hash::{BuildHasher, Hash};
+
+use super::Engine;
+use crate::{
+    budget::Budget,
+    entry::{Charge, Entry},
+    metrics::Counter,
+    reclaim::{Guard, pin},
+    stripe::Push,
+    sync::atomic::Ordering,
+    table::{Held, Table, Upsert},
+};
+
+/// What an insert did. It is decided, and visible to everybody, when the call returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "an insert may be rejected"]
+pub enum Insert<V> {
+    /// The entry is in the cache, and no entry of its key was.
+    Inserted,
+    /// The entry is in the cache, in place of an older one of its key.
+    Updated,
+    /// The entry is not in the cache, and neither is an older one of its key; here is the value.
+    Rejected(V, Reject),
+}
+
+impl<V> Insert<V> {
+    /// Returns whether the entry is in the cache.
+    pub fn is_in(&self) -> bool {
+        !matches!(self, Self::Rejected(..))
+    }
+
+    /// Returns the value, if it was rejected.
+    pub fn rejected(self) -> Option<V> {
+        match self {
+            Self::Rejected(value, _) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// Why an entry was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reject {
+    /// It costs more than the whole budget.
+    TooCostly,
+    /// Room could not be made in a bounded number of steps: the entries in its way are asked for
+    /// more often, or all at once by many writers.
+    Cold,
+    /// Too much is unlinked and not yet freed, because some reader holds on to a value.
+    Garbage,
+    /// The cache has an entry of this key, and the call was not to replace it. It stays.
+    Kept,
+    /// The cache has no entry of this key, and the call was only to replace one.
+    Absent,
+}
+
+/// Which entries a write may meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Insert or replace.
+    Upsert,
+    /// Insert only.
+    IfAbsent,
+    /// Replace only.
+    IfPresent,
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
+    /// Inserts or replaces an entry.
+    pub fn insert(&self, key: K, value: V, cost: u64, mode: Mode) -> Insert<V> {
+        let cost = if self.settings.charge_overhead {
+            cost.saturating_add(size_of::<Entry<K, V>>() as u64)
+        } else {
+            cost
+        };
+        let hash = self.hash(&key);
+        let rejected = match Charge::new(cost).filter(|charge| charge.get() <= self.budget.max()) {
+            None => (key, value, Reject::TooCostly),
+            Some(_) if self.is_over_garbage() => (key, value, Reject::Garbage),
+            Some(charge) => match self.upsert(hash, key, value, charge, mode) {
+                Ok(insert) => {
+                    self.sweep_if_due();
+                    return insert;
+                }
+                Err(rejected) => rejected,
+            },
+        };
+        let (key, value, reason) = rejected;
+        if !matches!(reason, Reject::Kept | Reject::Absent) {
+            // What is in the cache under this key is out of date.
+            drop(self.remove(hash, |k| *k == key));
+        }
+        self.counters.add(
+            match reason {
+                Reject::TooCostly => Counter::RejectedCostly,
+                Reject::Cold => Counter::RejectedCold,
+                Reject::Garbage => Counter::RejectedGarbage,
+                Reject::Kept | Reject::Absent => Counter::RejectedKept,
+            },
+            1,
+        );
+        self.sweep_if_due();
+        Insert::Rejected(value, reason)
+    }
+
+    fn upsert(
+        &self,
+        hash: u64,
+        key: K,
+        value: V,
+        charge: Charge,
+        mode: Mode,
+    ) -> Result<Insert<V>, (K, V, Reject)> {
+        let cost = charge.get();
+        if cost != 1 && !self.costs_vary() {
+            self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.
+        }
+        let now = self.pulse.now();
+        let mut entry = Box::new(Entry::new(key, value, charge, now));
+        let mut charged = Charged { budget: &self.budget, cost: 0 };
+        let guard = pin();
+        for _ in 0..ROOM_TRIES {
+            // What the budget lacked when the table asked for permission.
+            let mut short = 0;
+            let mut refusal = Reject::Cold;
+            let outcome = self.table.upsert(
+                &guard,
+                hash,
+                entry,
+                self,
+                |resident, new| resident.key == new.key,
+                |resident, new| {
+                    match (mode, resident) {
+                        (Mode::IfAbsent, Some(_)) => refusal = Reject::Kept,
+                        (Mode::IfPresent, None) => refusal = Reject::Absent,
+                        (_, Some(old)) => {
+                            new.succeed(old, now);
+                            short = charged.raise_to(cost.saturating_sub(old.cost()));
+                            return short == 0;
+                        }
+                        (_, None) => {
+                            short = charged.raise_to(cost);
+                            return short == 0;
+                        }
+                    }
+                    false
+                },
+            );
+            match outcome {
+                Upsert::Inserted(_) => {
+                    charged.spend(cost);
+                    self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
+                    self.counters.add(Counter::Inserts, 1);
+                    self.counters.add(Counter::CostAdded, cost);
+                    self.welcome(&guard, hash);
+                    return Ok(Insert::Inserted);
+                }
+                Upsert::Replaced { old, .. } => {
+                    charged.exchange(old.get().cost(), cost);
+                    self.counters.add(Counter::Updates, 1);
+                    self.counters.add(Counter::CostAdded, cost);
+                    self.bury(&self.table, &guard, old, false);
+                    self.note_event(hash);
+                    return Ok(Insert::Updated);
+                }
+                Upsert::Full(back) => {
+                    let Entry { key, value, .. } = *back;
+                    return Err((key, value, Reject::Cold));
+                }
+                Upsert::Refused(back) => {
+                    entry = back;
+                    if short == 0 || !self.make_room(&guard, hash, cost, short) {
+                        let Entry { key, value, .. } = *entry;
+                        return Err((key, value, refusal));
+                    }
+                }
+            }
+        }
+        let Entry { key, value, .. } = *entry;
+        Err((key, value, Reject::Cold))
+    }
+
+    /// Does what a new entry asks for: it is an access, it goes to the window, and the thread may
+    /// have to make up for the room it took.
+    fn welcome(&self, guard: &Guard, hash: u64) {
+        let local = self.local();
+        // Relaxed, twice: if two threads of a stripe interfere, an access counts twice.
+        if local.last_miss.load(Ordering::Relaxed) == hash {
+            // The miss that led to this insert was counted.
+            local.last_miss.store(0, Ordering::Relaxed);
+        } else {
+            self.note_event(hash);
+        }
+        let number = crate::stripe::thread_number();
+        let mut queued = false;
+        for ring in (0..RINGS_TRIED).map(|i| self.newcomers.stripe(number + i)) {
+            match ring.push(hash) {
+                Push::Accepted => queued = true,
+                Push::Full => {
+                    queued = true;
+                    ring.drain(|hashes| self.hand_over(guard, hashes));
+                }
+                Push::Contended => continue,
+            }
+            break;
+        }
+        if !queued && let Some(entry) = self.table.find(guard, hash, Entry::is_in_window) {
+            // The window does not know of it, so it is not in the window.
+            entry.leave_window();
+        }
+        if self.is_reserve_low() {
+            self.waker.wake();
+        }
+    }
+
+    /// Removes an entry; the caller may look at it for as long as it likes.
+    pub fn remove(&self, hash: u64, matches: impl Fn(&K) -> bool) -> Option<Held<'_, Entry<K, V>>> {
+        let removed = self.table.hold(pin(), |table, guard| {
+            let entry = table.remove(guard, hash, self, |entry| matches(&entry.key))?;
+            Some(self.part_with(table, guard, entry))
+        });
+        self.sweep_if_due();
+        removed
+    }
+
+    /// The same for an entry for which `condition` holds, and no other.
+    pub fn remove_if(
+        &self,
+        hash: u64,
+        matches: impl Fn(&K) -> bool,
+        mut condition: impl FnMut(&V) -> bool,
+    ) -> Option<Held<'_, Entry<K, V>>> {
+        let removed = self.table.hold(pin(), |table, guard| {
+            let matches = |entry: &Entry<K, V>| matches(&entry.key);
+            let condition = |entry: &Entry<K, V>| condition(&entry.value);
+            let entry = table.remove_if(guard, hash, self, matches, condition)?;
+            Some(self.part_with(table, guard, entry))
+        });
+        self.sweep_if_due();
+        removed
+    }
+
+    /// Removes every entry that is there when the call begins.
+    pub fn clear(&self) {
+        let guard = pin();
+        self.table.clear(&guard, self, |entry| {
+            self.part_with(&self.table, &guard, entry);
+        });
+        self.shrink_table(&guard, self.settings.expected_entries);
+        drop(guard);
+        self.sweep_if_due();
+    }
+}
+
+impl<K, V, S> Engine<K, V, S> {
+    fn part_with<'g>(
+        &self,
+        table: &'g Table<Entry<K, V>>,
+        guard: &'g Guard,
+        entry: crate::reclaim::limbo::Unlinked<Entry<K, V>>,
+    ) -> &'g Entry<K, V> {
+        self.counters.add(Counter::Removes, 1);
+        self.bury(table, guard, entry, true)
+    }
+
+    #[inline]
+    fn is_over_garbage(&self) -> bool {
+        // Relaxed: a hint, acted on only after another look.
+        self.over_garbage.load(Ordering::Relaxed) && self.is_garbage_stuck()
+    }
+
+    /// Frees what can be freed; returns whether there is too much all the same.
+    ///
+    /// Whoever is pinned may just lack a core, so this yields between its tries. Once all tries
+    /// have failed, a reader is stalled, and the writers after this one try once each.
+    #[cold]
+    fn is_garbage_stuck(&self) -> bool {
+        // Relaxed, here and below: hints.
+        let tries = if self.is_stuck.load(Ordering::Relaxed) { 1 } else { GARBAGE_TRIES };
+        for _ in 0..tries {
+            self.table.seal_retired(&pin());
+            self.sweep();
+            if !self.over_garbage.load(Ordering::Relaxed) {
+                self.is_stuck.store(false, Ordering::Relaxed);
+                return false;
+            }
+            crate::sync::thread::yield_now();
+        }
+        self.is_stuck.store(true, Ordering::Relaxed);
+        true
+    }
+}
+
+/// What a writer has charged to the budget for an entry that is not in the table yet.
+///
+/// Dropping it refunds what was not spent, so that no panic leaves a cost without an entry.
+struct Charged<'a> {
+    budget: &'a Budget,
+    cost: u64,
+}
+
+impl Charged<'_> {
+    /// Charges up to `need` in all; returns how much the budget lacks, charging nothing then.
+    fn raise_to(&mut self, need: u64) -> u64 {
+        let more = need.saturating_sub(self.cost);
+        if more == 0 || self.budget.try_charge(more) {
+            self.cost += more;
+            return 0;
+        }
+        more
+    }
+
+    /// Turns the charge into that of a published entry.
+    fn spend(&mut self, cost: u64) {
+        debug_assert!(self.cost >= cost, "published {cost} with {} charged", self.cost);
+        self.cost -= cost;
+    }
+
+    /// The same where an entry of cost `old` gave up its place.
+    fn exchange(&mut self, old: u64, cost: u64) {
+        debug_assert!(self.cost + old >= cost, "published {cost} with {} charged", self.cost);
+        self.cost = self.cost + old - cost;
+    }
+}
+
+impl Drop for Charged<'_> {
+    fn drop(&mut self) {
+        if self.cost > 0 {
+            self.budget.refund(self.cost);
+        }
+    }
+}
+
+/// Times that a writer makes room before it gives up. Each time at least the room it lacked was
+/// free for a moment, and others took it.
+const ROOM_TRIES: usize = 32;
+/// Rings that a writer tries for its new entry while others drain theirs.
+const RINGS_TRIED: usize = 4;
+/// Times that a writer tries to have garbage freed before it gives up.
+const GARBAGE_TRIES: usize = 64;

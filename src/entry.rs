@@ -1,0 +1,185 @@
+//! `Entry`: key, value, cost and marks, as stored.
+
+use crate::sync::atomic::{AtomicU32, Ordering};
+
+/// What a slot of the table points to.
+///
+/// For a `u64` key and a `u64` value that is 24 bytes.
+#[repr(align(8))]
+pub struct Entry<K, V> {
+    marks: AtomicU32,
+    charge: Charge,
+    /// The key.
+    pub key: K,
+    /// The value.
+    pub value: V,
+}
+
+impl<K, V> Entry<K, V> {
+    /// Makes an entry that starts in the window.
+    pub fn new(key: K, value: V, charge: Charge, now: u32) -> Self {
+        Self { marks: AtomicU32::new(WINDOW | (now & LAST)), charge, key, value }
+    }
+
+    /// Returns the cost that was charged for the entry.
+    #[inline]
+    pub fn cost(&self) -> u64 {
+        self.charge.get()
+    }
+
+    /// Notes an access at pulse `now`; returns whether it is the first of this pulse.
+    ///
+    /// An entry that is used all the time is written once a pulse, by all threads together.
+    #[inline]
+    pub fn touch(&self, now: u32) -> bool {
+        // Relaxed: the marks guide the choice of victims and publish nothing.
+        let seen = self.marks.load(Ordering::Relaxed);
+        let new = (seen & WINDOW) | TOUCHED | (now & LAST);
+        // Relaxed: as above. Whoever loses a race has its access noted by the other's, or its
+        // mark overtaken by a change of region, which matters more.
+        seen != new
+            && self.marks.compare_exchange(seen, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Returns whether the entry is in the window.
+    #[inline]
+    pub fn is_in_window(&self) -> bool {
+        self.marks.load(Ordering::Relaxed) & WINDOW != 0 // Relaxed: see `touch`.
+    }
+
+    /// Returns whether the entry was accessed since it was inserted, moved or given a second turn.
+    #[inline]
+    pub fn is_touched(&self) -> bool {
+        self.marks.load(Ordering::Relaxed) & TOUCHED != 0 // Relaxed: see `touch`.
+    }
+
+    /// Forgets that the entry was touched.
+    pub fn clear_touched(&self) {
+        self.marks.fetch_and(!TOUCHED, Ordering::Relaxed); // Relaxed: see `touch`.
+    }
+
+    /// Moves the entry from the window to the main region.
+    pub fn leave_window(&self) {
+        self.marks.fetch_and(!(TOUCHED | WINDOW), Ordering::Relaxed); // Relaxed: see `touch`.
+    }
+
+    /// Takes the place of `old`: what updates a window entry is in the window, and so on. An
+    /// update is an access.
+    pub fn succeed(&self, old: &Self, now: u32) {
+        let region = old.marks.load(Ordering::Relaxed) & WINDOW; // Relaxed: see `touch`.
+        self.marks.store(region | TOUCHED | (now & LAST), Ordering::Relaxed); // Relaxed: unpublished.
+    }
+
+    /// Returns how many pulses before `now` the entry was last accessed.
+    #[inline]
+    pub fn idle(&self, now: u32) -> u32 {
+        now.wrapping_sub(self.marks.load(Ordering::Relaxed)) & LAST // Relaxed: see `touch`.
+    }
+}
+
+/// A cost in 32 bits: exact below 2 GiB, from there on rounded up by less than one part in 16
+/// million.
+///
+/// What is charged is what is refunded, so sums are exact in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge(u32);
+
+impl Charge {
+    /// Returns the charge of a cost; `None` if its rounding passes the end of the numbers.
+    pub fn new(cost: u64) -> Option<Self> {
+        if cost < u64::from(LARGE) {
+            return Some(Self(cost as u32));
+        }
+        let mut shift = 64 - cost.leading_zeros() - DIGITS;
+        let mut digits = (cost >> shift) + u64::from(cost & ((1 << shift) - 1) != 0);
+        if digits == 1 << DIGITS {
+            digits >>= 1;
+            shift += 1;
+        }
+        if shift + DIGITS > u64::BITS {
+            return None;
+        }
+        Some(Self(LARGE | (shift << DIGITS) | digits as u32))
+    }
+
+    /// Returns the cost that is charged.
+    #[inline]
+    pub fn get(self) -> u64 {
+        if self.0 & LARGE == 0 {
+            return u64::from(self.0);
+        }
+        let digits = u64::from(self.0 & ((1 << DIGITS) - 1));
+        digits << ((self.0 & !LARGE) >> DIGITS)
+    }
+}
+
+const TOUCHED: u32 = 1 << 31;
+const WINDOW: u32 = 1 << 30;
+/// The pulse of the last access.
+const LAST: u32 = (1 << 28) - 1;
+
+/// Marks a charge as rounded: 6 bits of shift and 25 of digits.
+const LARGE: u32 = 1 << 31;
+const DIGITS: u32 = 25;
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry<u64, u64> {
+        Entry::new(1, 2, Charge::new(3).unwrap(), 10)
+    }
+
+    #[test]
+    fn entry_of_two_words_takes_three() {
+        assert_eq!(size_of::<Entry<u64, u64>>(), 24);
+        assert_eq!(align_of::<Entry<u8, u8>>(), 8);
+    }
+
+    #[test]
+    fn only_the_first_access_of_a_pulse_counts() {
+        let entry = entry();
+        assert!(!entry.is_touched());
+        assert!(entry.touch(10));
+        assert!(!entry.touch(10));
+        assert!(entry.touch(11));
+        assert!(entry.is_touched() && entry.is_in_window());
+    }
+
+    #[test]
+    fn leaving_the_window_forgets_the_touch_and_keeps_the_time() {
+        let entry = entry();
+        entry.touch(12);
+        entry.leave_window();
+        assert!(!entry.is_touched() && !entry.is_in_window());
+        assert_eq!(entry.idle(20), 8);
+    }
+
+    #[test]
+    fn idle_time_survives_the_wrap_of_the_pulse() {
+        let entry = entry();
+        entry.touch(LAST);
+        assert_eq!(entry.idle(LAST.wrapping_add(3)), 3);
+    }
+
+    #[test]
+    fn small_costs_are_charged_exactly() {
+        for cost in [0, 1, 1000, (1 << 31) - 1] {
+            assert_eq!(Charge::new(cost).unwrap().get(), cost);
+        }
+    }
+
+    #[test]
+    fn large_costs_are_charged_a_little_more_and_never_less() {
+        let mut cost = 1 << 31;
+        while cost < u64::MAX / 3 {
+            for near in [cost - 1, cost, cost + 1, cost + cost / 7] {
+                let charged = Charge::new(near).unwrap().get();
+                assert!(charged >= near && charged - near <= near >> 24, "{near} -> {charged}");
+            }
+            cost *= 2;
+        }
+        assert_eq!(Charge::new(u64::MAX), None);
+        assert_eq!(Charge::new(1 << 63).unwrap().get(), 1 << 63);
+    }
+}

@@ -1,0 +1,83 @@
+//! The thread: sleep, wake, maintain, stop; nothing else.
+
+use std::{
+    hash::{BuildHasher, Hash},
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use crate::{
+    engine::{Engine, Work},
+    sync::{Arc, thread},
+    waker::{Sleep, Waker},
+};
+
+/// The thread's owner: dropping it stops the thread and waits for its end.
+#[derive(Debug)]
+pub struct Evictor {
+    waker: Arc<Waker>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Evictor {
+    /// Starts the thread of a cache.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error if it gives no thread.
+    pub fn start<K, V, S>(engine: Arc<Engine<K, V, S>>) -> std::io::Result<Self>
+    where
+        K: Hash + Eq + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+        S: BuildHasher + Send + Sync + 'static,
+    {
+        let waker = Arc::clone(&engine.waker);
+        let name = match engine.settings.name.as_str() {
+            "" => String::from("cortado"),
+            name => format!("cortado {name}"),
+        };
+        let thread = thread::Builder::new().name(name).spawn(move || run(&engine))?;
+        Ok(Self { waker, thread: Some(thread) })
+    }
+}
+
+impl Drop for Evictor {
+    fn drop(&mut self) {
+        self.waker.stop();
+        if let Some(thread) = self.thread.take()
+            // A destructor that the thread itself runs may drop the last handle.
+            && thread.thread().id() != thread::current().id()
+        {
+            // It ends without a panic: that of a user's code is caught.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
+    let waker = &engine.waker;
+    waker.belongs_to(thread::current());
+    let mut nap = SHORT_NAP;
+    while !waker.rise() {
+        // A panic of a user's hash function ends a round, never the thread.
+        let round = AssertUnwindSafe(|| engine.maintain(Work::ALL).0.pending);
+        if catch_unwind(round).unwrap_or(true) {
+            // Readers are still looking at what was removed: come again by itself.
+            waker.lie_down(Sleep::Doze);
+            thread::park_timeout(nap);
+            nap = (nap * 2).min(LONG_NAP);
+            continue;
+        }
+        // From here on whoever brings work wakes the thread. What came in between is seen after
+        // one more nap, by when every store of that time has arrived.
+        waker.lie_down(Sleep::Sound);
+        thread::park_timeout(LONG_NAP);
+        if waker.is_idle() && !engine.has_work() {
+            thread::park();
+        }
+        nap = SHORT_NAP;
+    }
+}
+
+const SHORT_NAP: Duration = Duration::from_micros(200);
+const LONG_NAP: Duration = Duration::from_millis(10);

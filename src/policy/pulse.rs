@@ -1,0 +1,95 @@
+//! `Pulse`: the coarse clock of recency, which events drive.
+//!
+//! A *round* is as many events as there are entries; it has [`PULSES_PER_ROUND`] pulses. Being so
+//! coarse, it lets a hit leave no trace if the entry was hit in the same pulse already.
+
+use crate::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    util::CachePadded,
+};
+
+/// Counts pulses.
+#[derive(Debug)]
+pub struct Pulse {
+    /// Read on every hit, so on a line of its own that is seldom written.
+    now: CachePadded<AtomicU32>,
+    events: CachePadded<AtomicU64>,
+    length: AtomicU64,
+}
+
+impl Pulse {
+    /// Makes a clock for a cache of `entries` entries.
+    pub fn new(entries: u64) -> Self {
+        Self {
+            now: CachePadded::new(AtomicU32::new(0)),
+            events: CachePadded::new(AtomicU64::new(0)),
+            length: AtomicU64::new(length(entries)),
+        }
+    }
+
+    /// Returns the current pulse.
+    #[inline]
+    pub fn now(&self) -> u32 {
+        self.now.load(Ordering::Relaxed) // Relaxed: a stale pulse shifts an access by one.
+    }
+
+    /// Counts `events` events.
+    pub fn advance(&self, events: u64) {
+        let length = self.length.load(Ordering::Relaxed); // Relaxed: any recent length will do.
+        // Relaxed: only the sum has to be whole; nothing is published with it.
+        let total = self.events.fetch_add(events, Ordering::Relaxed) + events;
+        if total >= length {
+            // Relaxed: whoever wins the exchange turns those events into pulses; a loser's events
+            // stay in the sum for the next.
+            let won = self.events.compare_exchange(
+                total,
+                total % length,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            if won.is_ok() {
+                self.now.fetch_add((total / length) as u32, Ordering::Relaxed); // Relaxed: as above.
+            }
+        }
+    }
+
+    /// Adapts the length of a pulse to a cache of `entries` entries.
+    pub fn set_entries(&self, entries: u64) {
+        let new = length(entries);
+        // Relaxed: any recent length will do. Written only if it differs: readers share the line.
+        if self.length.load(Ordering::Relaxed) != new {
+            self.length.store(new, Ordering::Relaxed); // Relaxed: as above.
+        }
+    }
+}
+
+fn length(entries: u64) -> u64 {
+    (entries / u64::from(PULSES_PER_ROUND)).max(1)
+}
+
+/// Pulses in the time in which as many events pass as there are entries.
+pub const PULSES_PER_ROUND: u32 = 64;
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_of_events_is_64_pulses() {
+        let pulse = Pulse::new(6400);
+        for _ in 0..100 {
+            pulse.advance(64);
+        }
+        assert_eq!(pulse.now(), 64);
+    }
+
+    #[test]
+    fn tiny_caches_count_every_event() {
+        let pulse = Pulse::new(3);
+        pulse.advance(5);
+        assert_eq!(pulse.now(), 5);
+        pulse.set_entries(1280);
+        pulse.advance(20);
+        assert_eq!(pulse.now(), 6);
+    }
+}

@@ -1,0 +1,89 @@
+//! `Window`: the queue of new entries, which belongs to whoever maintains the cache.
+//!
+//! It holds hashes, never entries: what is found under a hash when its turn comes is what counts.
+
+use std::collections::VecDeque;
+
+/// A first-in first-out queue of new entries, and what they cost.
+#[derive(Debug, Default)]
+pub struct Window {
+    queue: VecDeque<Newcomer>,
+    cost: u64,
+}
+
+/// A new entry, as the window knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newcomer {
+    /// The hash of its key.
+    pub hash: u64,
+    /// Its cost when it came, kept small.
+    cost: u32,
+}
+
+impl Window {
+    /// Adds an entry at the end.
+    pub fn push(&mut self, hash: u64, cost: u64) {
+        let cost = u32::try_from(cost).unwrap_or(u32::MAX);
+        self.push_again(Newcomer { hash, cost });
+    }
+
+    /// Adds an entry at the end that was at the head.
+    pub fn push_again(&mut self, newcomer: Newcomer) {
+        self.cost += u64::from(newcomer.cost);
+        self.queue.push_back(newcomer);
+    }
+
+    /// Takes the entry at the head.
+    pub fn pop(&mut self) -> Option<Newcomer> {
+        let newcomer = self.queue.pop_front()?;
+        self.cost -= u64::from(newcomer.cost);
+        // A window that was large once gives its memory back.
+        if self.queue.capacity() > SPARE * (self.queue.len() + SPARE) {
+            self.queue.shrink_to(2 * self.queue.len());
+        }
+        Some(newcomer)
+    }
+
+    /// Returns the cost of the entries in the queue, those that left the cache otherwise included.
+    pub fn cost(&self) -> u64 {
+        self.cost
+    }
+
+    /// Returns the bytes of the queue.
+    pub fn bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<Newcomer>()
+    }
+}
+
+/// The queue shrinks when it has so many times the room it needs.
+const SPARE: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_leave_in_the_order_they_came() {
+        let mut window = Window::default();
+        window.push(1, 10);
+        window.push(2, 20);
+        assert_eq!(window.cost(), 30);
+        let first = window.pop().unwrap();
+        assert_eq!((first.hash, window.cost()), (1, 20));
+        window.push_again(first);
+        assert_eq!(window.pop().unwrap().hash, 2);
+        assert_eq!(window.pop().unwrap().hash, 1);
+        assert!(window.pop().is_none());
+        assert_eq!(window.cost(), 0);
+    }
+
+    #[test]
+    fn memory_goes_with_the_entries() {
+        let mut window = Window::default();
+        for hash in 0..10_000 {
+            window.push(hash, 1);
+        }
+        while window.pop().is_some() {}
+        assert!(window.bytes() < 10_000);
+    }
+}
