@@ -9,7 +9,7 @@ use cortado::__internals::{
     sync::Arc,
     table::{LANES, Upsert},
 };
-use world::{A, A2, A3, B, Set, UP, World, spawn, spawn_reader};
+use world::{A, A2, A3, A4, B, Set, UP, World, spawn, spawn_reader};
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
@@ -109,6 +109,34 @@ fn a_replace_meets_a_remove_and_the_next_insert() {
             both => panic!("{both:?}"),
         };
         assert_eq!(World::finish(world), left);
+    });
+}
+
+/// What is claimed is not there yet: to replace it would promise an entry that nobody finds.
+#[test]
+fn a_replace_meets_a_remove_and_the_same_key_again() {
+    explore(|| {
+        let world = Arc::new(World::with(1, 64, &[(A, 9)]));
+        let other = spawn(&world, |w| {
+            let guard = pin();
+            (w.set_in(&guard, A, 1), w.get_in(&guard, A))
+        });
+        let removed = world.remove(A);
+        let again = world.set(A, 2);
+        let (set, got) = other.join().unwrap();
+        let left = match (set, removed, again) {
+            (Set::Replaced(9), Some(1), Set::Inserted) => 2,
+            (Set::Inserted, Some(9), Set::Replaced(1)) => {
+                assert!(got.is_some());
+                2
+            }
+            (Set::Replaced(2), Some(9), Set::Inserted) => {
+                assert_eq!(got, Some(1));
+                1
+            }
+            all => panic!("{all:?}"),
+        };
+        assert_eq!(World::finish(world), [left]);
     });
 }
 
@@ -311,9 +339,11 @@ fn whoever_sees_the_removal_sees_the_insert_before_it() {
 #[test]
 fn a_claim_that_is_given_up_is_never_read() {
     explore(|| {
-        let world = Arc::new(World::with(1, 64, &[(A, 1)]));
+        let world = Arc::new(World::with(1, 64, &[(A, 1), (A4, 2)]));
         let reader = spawn_reader(&world, |w| w.get(A3));
         assert_eq!(world.remove(A), Some(1));
+        assert_eq!(world.remove(A4), Some(2));
+        // The slot of `A` is for `A2`, that of `A4` is claimed for `A3`.
         give_up(&world, A3, A2);
         assert_eq!(reader.join().unwrap(), None);
         assert_eq!(World::finish(world), [5]);
@@ -331,7 +361,7 @@ fn give_up(world: &World, key: u64, other: u64) {
         world::hash(key),
         entry,
         world,
-        |e, _| e.key == other,
+        |e, _| e.is(other),
         |old, _| {
             asked += 1;
             old.is_none() && world.set(other, 5) == Set::Inserted

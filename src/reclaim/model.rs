@@ -18,6 +18,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    mem::ManuallyDrop,
     rc::Rc,
 };
 
@@ -38,7 +39,7 @@ pub struct Guard {
 /// Pins the current thread.
 pub fn pin() -> Guard {
     let thread = thread_number() % MOST_THREADS;
-    let stamp = STATE.with_borrow_mut(|state| {
+    let stamp = with_state(|state| {
         let stamp = state.tick();
         state.pinned.insert(stamp);
         state.threads.insert(thread);
@@ -57,20 +58,20 @@ pub fn reset() {
         ..State::default()
     };
     // What an execution before this one has left belongs to a model that is gone.
-    std::mem::forget(STATE.replace(fresh));
+    std::mem::forget(with_state(|state| std::mem::replace(state, fresh)));
 }
 
 /// Returns how many pointers were retired and how many of them were freed: the end of an
 /// execution.
 pub fn census() -> (usize, usize) {
-    let state = STATE.take();
+    let state = with_state(std::mem::take);
     (state.retired.len(), state.freed.len())
 }
 
 /// Returns a counter that every thread of the execution may use without having met its maker: the
 /// collector hands periods around, and whoever gets one has seen it made.
 pub fn counter() -> Arc<AtomicUsize> {
-    let ready = STATE.with_borrow_mut(|state| state.counters.pop());
+    let ready = with_state(|state| state.counters.pop());
     ready.unwrap_or_else(|| Arc::new(AtomicUsize::new(1)))
 }
 
@@ -83,7 +84,7 @@ impl Guard {
         // Relaxed: the grace period is not shared before the state has it. More than can be: each
         // guard must end its own wait, or its reads would not come before the end of the period.
         grace.outstanding.store(MOST_GUARDS, Ordering::Relaxed);
-        let (waits, locals) = STATE.with_borrow_mut(|state| {
+        let (waits, locals) = with_state(|state| {
             for &stamp in &state.pinned {
                 state.waiting.entry(stamp).or_default().push(std::sync::Arc::clone(&handle));
             }
@@ -108,14 +109,14 @@ impl Guard {
     ///
     /// Panics if it already was.
     pub fn note_retired(&self, address: usize) {
-        STATE.with_borrow_mut(|state| {
+        with_state(|state| {
             assert!(state.retired.insert(address, None).is_none(), "retired twice");
         });
     }
 
     /// Notes that a grace period for `address`, which was retired, has begun.
     pub fn note_sealed(&self, address: usize) {
-        STATE.with_borrow_mut(|state| {
+        with_state(|state| {
             let now = state.tick();
             state.retired.insert(address, Some(now));
         });
@@ -130,7 +131,7 @@ impl Guard {
         if std::thread::panicking() {
             return;
         }
-        STATE.with_borrow(|state| {
+        with_state(|state| {
             assert!(!state.freed.contains(&address), "read of a freed entry");
             if let Some(&Some(sealed)) = state.retired.get(&address) {
                 assert!(sealed > self.stamp, "read of an entry retired before the pin");
@@ -141,12 +142,12 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(local) = STATE.with_borrow(|state| state.locals.get(self.thread).cloned()) {
+        if let Some(local) = with_state(|state| state.locals.get(self.thread).cloned()) {
             // Release: pairs with the Acquire in `after_grace`. Before the guard leaves the state,
             // so that whoever does not find it there finds this.
             local.fetch_add(1, Ordering::Release);
         }
-        let ended = STATE.with_borrow_mut(|state| {
+        let ended = with_state(|state| {
             state.pinned.remove(&self.stamp);
             state.waiting.remove(&self.stamp).unwrap_or_default()
         });
@@ -162,7 +163,7 @@ impl Drop for Guard {
 ///
 /// Panics if it already was.
 pub fn note_freed(address: usize) {
-    STATE.with_borrow_mut(|state| {
+    with_state(|state| {
         assert!(state.freed.insert(address), "freed twice");
     });
 }
@@ -188,6 +189,10 @@ impl State {
     }
 }
 
+fn with_state<R>(f: impl FnOnce(&mut State) -> R) -> R {
+    STATE.with(|state| f(&mut state.borrow_mut()))
+}
+
 /// More guards than any scenario has at a time.
 const MOST_GUARDS: usize = 64;
 /// More threads than any scenario has, and one.
@@ -196,5 +201,6 @@ const MOST_THREADS: usize = 8;
 const COUNTERS: usize = 8;
 
 thread_local! {
-    static STATE: RefCell<State> = RefCell::default();
+    /// Never dropped: when a scenario fails, it holds what belongs to a model that is gone.
+    static STATE: ManuallyDrop<RefCell<State>> = ManuallyDrop::default();
 }

@@ -51,6 +51,11 @@ impl<T> Table<T> {
                 return self.find_frozen(guard, hash, &matches);
             }
             for lane in meta.lanes(tag) {
+                if cfg!(cortado_mutant = "table_read_before_validating")
+                    && let Some(entry) = alive(bucket.slot(lane), guard)
+                {
+                    matches(entry);
+                }
                 match bucket.validated(lane, tag) {
                     Validated::Gone => {}
                     Validated::Changed => {

@@ -63,9 +63,9 @@ impl<T> Table<T> {
         if array.next(guard).is_some() {
             return true;
         }
-        // Relaxed: only compared. An array that is not the root has a next one, or is itself still
-        // being filled; a stale root, too, makes no array with two next ones.
-        if !ptr::eq(self.root.load(Ordering::Relaxed), array) {
+        // Acquire: pairs with the Release in `promote`. An array that is not the root is itself still
+        // being filled, or has a next one, which is then seen.
+        if !ptr::eq(self.root.load(Ordering::Acquire), array) {
             return array.next(guard).is_some();
         }
         let next = Box::into_raw(Box::new(Buckets::new(count)));
@@ -73,7 +73,7 @@ impl<T> Table<T> {
         let linked = array.next.compare_exchange(
             ptr::null_mut(),
             next,
-            Ordering::Release,
+            NEXT_LINK,
             Ordering::Relaxed, // Relaxed: the other array is not looked at here.
         );
         if linked.is_err() {
@@ -158,7 +158,8 @@ impl<T> Table<T> {
         for lane in 0..LANES {
             bucket.change_slot(lane, unfilled(bucket, lane), content.words[lane]);
         }
-        if !bucket.change_meta(Meta(0), content.meta) {
+        let first = bucket.change_meta(Meta(0), content.meta);
+        if !first && !(cfg!(cortado_mutant = "migrate_spilled_twice") && !spilled.is_empty()) {
             return;
         }
         // AcqRel: Release hands this child on, Acquire takes over those of the helpers before, so
@@ -211,7 +212,8 @@ impl<T> Copy for Part<'_, T> {}
 impl<T> Part<'_, T> {
     /// Returns whether a word of the bucket counts.
     pub fn has(&self, word: Word<T>) -> bool {
-        self.upper.is_none_or(|upper| upper == word.is_upper())
+        cfg!(cortado_mutant = "migrate_parts_whole")
+            || self.upper.is_none_or(|upper| upper == word.is_upper())
     }
 }
 
@@ -298,7 +300,8 @@ fn half_of<T>(
     let mut content = Content::empty();
     for lane in meta.taken() {
         let word = parent.slot(lane);
-        if word.is_dying() || word.is_upper() != upper {
+        let dying = word.is_dying() && !cfg!(cortado_mutant = "migrate_dying_too");
+        if dying || word.is_upper() != upper {
             continue;
         }
         if let Some(entry) = word.entry() {
@@ -331,6 +334,13 @@ fn merged<T>(parents: [&Bucket<T>; 2]) -> (Content<T>, Vec<Word<T>>) {
     }
     (content, spilled)
 }
+
+// Release, see `resize`. The mutant links with Relaxed: the array may be seen unmade.
+const NEXT_LINK: Ordering = if cfg!(cortado_mutant = "migrate_relaxed_next") {
+    Ordering::Relaxed
+} else {
+    Ordering::Release
+};
 
 fn next_is_full<T>(moved: usize, next: &Buckets<T>) -> bool {
     moved == next.count()

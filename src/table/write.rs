@@ -313,7 +313,12 @@ fn scan<'g, T>(
     matches: &impl Fn(&T) -> bool,
 ) -> Scan<'g, T> {
     for lane in meta.lanes(tag) {
-        let Validated::Holds(word) = bucket.validated(lane, tag) else {
+        let validated = if cfg!(cortado_mutant = "table_write_unvalidated") {
+            Validated::Holds(bucket.slot(lane))
+        } else {
+            bucket.validated(lane, tag)
+        };
+        let Validated::Holds(word) = validated else {
             return Scan::Changed;
         };
         if word.is_dying() {
@@ -387,7 +392,7 @@ impl<'g, T> Claim<'g, T> {
 
     fn take_back(&mut self) -> Box<T> {
         self.withdraw();
-        if !self.exposed {
+        if !self.exposed || cfg!(cortado_mutant = "table_husk_used_again") {
             // SAFETY: the entry came from a box, was not published, and is taken back once.
             return unsafe { Box::from_raw(self.entry.as_ptr()) };
         }

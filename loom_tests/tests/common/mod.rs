@@ -63,6 +63,8 @@ pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
         builder.preemption_bound = builder.preemption_bound.or(bounds.preemptions);
         builder.max_duration = builder.max_duration.or(Some(Duration::from_secs(bounds.seconds)));
         builder.max_branches = 20_000;
+        // How often loom looks at the clock.
+        builder.checkpoint_interval = 200;
         let cap = builder.max_duration.unwrap_or_default();
         let executions = Arc::new(AtomicUsize::new(0));
         let start = Instant::now();

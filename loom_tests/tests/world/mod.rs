@@ -24,6 +24,8 @@ pub const A: u64 = 1;
 pub const A2: u64 = 0x101;
 /// A third.
 pub const A3: u64 = 0x201;
+/// A fourth.
+pub const A4: u64 = 0x301;
 /// A key of the same bucket and half, with another tag.
 pub const B: u64 = 2;
 /// A key of the other end of the hashes, with the tag of `A`.
@@ -65,6 +67,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Compares keys, and looks at the watched cell, as a comparison of keys on the heap would.
+    pub fn is(&self, key: u64) -> bool {
+        self.value();
+        self.key == key
+    }
+
     pub fn value(&self) -> u64 {
         let value = self.value.get();
         assert_ne!(value, DEAD, "read of a dropped entry");
@@ -139,7 +147,7 @@ impl World {
 
     pub fn set_in(&self, guard: &Guard, key: u64, value: u64) -> Set {
         let entry = self.entry(key, value);
-        match self.table.upsert(guard, hash(key), entry, self, |e, _| e.key == key, |_, _| true) {
+        match self.table.upsert(guard, hash(key), entry, self, |e, _| e.is(key), |_, _| true) {
             Upsert::Inserted(entry) => {
                 assert_eq!(entry.value(), value);
                 Set::Inserted
@@ -158,7 +166,7 @@ impl World {
     }
 
     pub fn get_in(&self, guard: &Guard, key: u64) -> Option<u64> {
-        self.table.find(guard, hash(key), |e| e.key == key).map(Entry::value)
+        self.table.find(guard, hash(key), |e| e.is(key)).map(Entry::value)
     }
 
     pub fn remove(&self, key: u64) -> Option<u64> {
@@ -166,13 +174,13 @@ impl World {
     }
 
     pub fn remove_in(&self, guard: &Guard, key: u64) -> Option<u64> {
-        let entry = self.table.remove(guard, hash(key), self, |e| e.key == key)?;
+        let entry = self.table.remove(guard, hash(key), self, |e| e.is(key))?;
         Some(self.retire(guard, entry))
     }
 
     pub fn remove_if(&self, key: u64, value: u64) -> Option<u64> {
         let guard = pin();
-        let matches = |e: &Entry| e.key == key;
+        let matches = |e: &Entry| e.is(key);
         let entry =
             self.table.remove_if(&guard, hash(key), self, matches, |e| e.value() == value)?;
         Some(self.retire(&guard, entry))

@@ -1,0 +1,218 @@
+//! Limbo: retire, seal, sweep and drop (`src/reclaim/limbo.rs`).
+#![allow(unsafe_code)] // a structure of one slot is made here, to retire from
+
+mod common;
+
+use std::ptr::NonNull;
+use std::sync::{
+    Arc as StdArc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use common::{Bounds, explore_within};
+use cortado::__internals::{
+    reclaim::{
+        self,
+        limbo::{Limbo, Unlinked},
+        pin,
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicPtr, Ordering},
+        model::as_reader,
+        thread,
+    },
+};
+
+fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+    explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
+}
+
+/// A plain cell that loom watches, and a count of drops that it does not.
+struct Value {
+    #[cfg(cortado_loom)]
+    watched: loom::cell::Cell<u64>,
+    dropped: StdArc<AtomicUsize>,
+}
+
+impl Value {
+    fn read(&self) {
+        #[cfg(cortado_loom)]
+        assert_eq!(self.watched.get(), 7);
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        #[cfg(cortado_loom)]
+        self.watched.set(0);
+        self.dropped.fetch_add(1, SeqCst);
+    }
+}
+
+struct World {
+    slot: AtomicPtr<Value>,
+    limbo: Limbo<Value>,
+    dropped: StdArc<AtomicUsize>,
+}
+
+impl World {
+    fn new(batch: usize) -> Arc<Self> {
+        reclaim::reset();
+        let dropped = StdArc::default();
+        let slot = AtomicPtr::new(Self::value(&dropped));
+        Arc::new(Self { slot, limbo: Limbo::new(1, batch), dropped })
+    }
+
+    fn value(dropped: &StdArc<AtomicUsize>) -> *mut Value {
+        Box::into_raw(Box::new(Value {
+            #[cfg(cortado_loom)]
+            watched: loom::cell::Cell::new(7),
+            dropped: StdArc::clone(dropped),
+        }))
+    }
+
+    fn replace(&self, cost: u64) {
+        let guard = pin();
+        let old = self.slot.swap(Self::value(&self.dropped), Ordering::AcqRel);
+        // SAFETY: from a box; the swap took it out, for us alone.
+        let old = unsafe { Unlinked::new(NonNull::new(old).unwrap()) };
+        let _ = self.limbo.retire(&guard, old, cost, 0);
+    }
+
+    fn read(&self) {
+        let guard = pin();
+        let value = self.slot.load(Ordering::Acquire);
+        guard.check_readable(value as usize);
+        // SAFETY: found under the guard.
+        unsafe { &*value }.read();
+    }
+
+    fn sweep(&self) -> usize {
+        let swept = self.limbo.sweep();
+        assert!(swept.panic.is_none());
+        swept.freed
+    }
+
+    /// When all threads have ended.
+    fn finish(world: Arc<Self>, made: usize, cost: u64) {
+        let world = Arc::try_unwrap(world).unwrap_or_else(|_| panic!("a thread is left"));
+        let Self { slot, limbo, dropped } = world;
+        // SAFETY: from a box; nobody else is there.
+        drop(unsafe { Box::from_raw(slot.load(Ordering::Relaxed)) });
+        assert_eq!(dropped.load(SeqCst) + limbo.count() as usize, made, "count");
+        assert_eq!(limbo.cost() == 0, limbo.count() == 0);
+        assert!(limbo.cost() <= cost);
+        drop(limbo);
+        assert_eq!(dropped.load(SeqCst), made, "dropped");
+        let (retired, freed) = reclaim::census();
+        assert_eq!((retired, freed), (made - 1, made - 1));
+    }
+}
+
+fn spawn<R: Send + 'static>(
+    world: &Arc<World>,
+    f: impl FnOnce(&World) -> R + Send + 'static,
+) -> thread::JoinHandle<R> {
+    let world = Arc::clone(world);
+    thread::spawn(move || f(&world))
+}
+
+#[test]
+fn a_reader_meets_a_retirement_and_a_sweep() {
+    explore(|| {
+        let world = World::new(1);
+        let reader = spawn(&world, |w| as_reader(|| w.read()));
+        world.replace(1);
+        world.sweep();
+        reader.join().unwrap();
+        World::finish(world, 2, 1);
+    });
+}
+
+/// The reader's guard is older than the retirement, and another thread sweeps.
+#[test]
+fn a_reader_meets_a_retirement_and_a_sweep_by_a_third() {
+    explore(|| {
+        let world = World::new(1);
+        let reader = spawn(&world, |w| as_reader(|| w.read()));
+        let sweeper = spawn(&world, |w| w.sweep());
+        world.replace(1);
+        reader.join().unwrap();
+        sweeper.join().unwrap();
+        World::finish(world, 2, 1);
+    });
+}
+
+#[test]
+fn two_threads_retire_into_one_stripe() {
+    explore(|| {
+        let world = World::new(2);
+        let other = spawn(&world, |w| w.replace(1));
+        world.replace(2);
+        other.join().unwrap();
+        world.sweep();
+        World::finish(world, 3, 3);
+    });
+}
+
+#[test]
+fn two_threads_retire_and_a_third_seals_and_sweeps() {
+    explore(|| {
+        let world = World::new(2);
+        let one = spawn(&world, |w| w.replace(1));
+        let two = spawn(&world, |w| w.replace(2));
+        let sealed = world.limbo.seal_open(&pin());
+        assert!(sealed <= 1);
+        world.sweep();
+        one.join().unwrap();
+        two.join().unwrap();
+        World::finish(world, 3, 3);
+    });
+}
+
+#[test]
+fn two_threads_sweep() {
+    explore(|| {
+        let world = World::new(1);
+        world.replace(1);
+        world.replace(2);
+        let other = spawn(&world, |w| w.sweep());
+        let freed = world.sweep() + other.join().unwrap();
+        assert!(freed <= 2);
+        World::finish(world, 3, 3);
+    });
+}
+
+/// A batch that was swept is filled again, while somebody else retires.
+#[test]
+fn a_batch_is_used_again() {
+    explore(|| {
+        let world = World::new(1);
+        let other = spawn(&world, |w| {
+            w.replace(1);
+            w.sweep();
+        });
+        world.replace(2);
+        world.sweep();
+        world.replace(3);
+        other.join().unwrap();
+        World::finish(world, 4, 6);
+    });
+}
+
+/// One batch open, one waiting for a guard, one ripe, when all is dropped.
+#[test]
+fn all_is_dropped_with_what_waits() {
+    explore(|| {
+        let world = World::new(2);
+        let reader = spawn(&world, |w| as_reader(|| w.read()));
+        (1..=5).for_each(|cost| world.replace(cost));
+        world.sweep();
+        reader.join().unwrap();
+        World::finish(world, 6, 15);
+    });
+}
