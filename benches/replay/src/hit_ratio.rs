@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::cli;
 use crate::peers::opt::Future;
@@ -32,7 +32,8 @@ pub struct HitRatioArgs {
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     trace: Vec<PathBuf>,
     /// The numbers of entries a cache may hold.
-    #[arg(long, required = true, value_delimiter = ',', value_parser = cli::capacity)]
+    #[arg(long, required = true, value_delimiter = ',', value_parser = cli::capacity,
+        allow_negative_numbers = true)]
     capacity: Vec<usize>,
     /// The caches.
     #[arg(long, value_delimiter = ',', default_values_t = Kind::HITS.map(cli::Name))]
@@ -46,18 +47,27 @@ pub struct HitRatioArgs {
 }
 
 #[derive(Serialize)]
-struct Row {
+struct Row<R = f64> {
     trace: String,
     capacity: usize,
     cache: &'static str,
     requests: usize,
     hits: u64,
-    #[serde(serialize_with = "six_digits")]
-    hit_ratio: f64,
+    hit_ratio: R,
 }
 
-fn six_digits<S: Serializer>(ratio: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((ratio * 1e6).round() / 1e6)
+impl Row {
+    /// Returns the row with a ratio of exactly six digits, for CSV.
+    fn in_digits(&self) -> Row<String> {
+        Row {
+            trace: self.trace.clone(),
+            capacity: self.capacity,
+            cache: self.cache,
+            requests: self.requests,
+            hits: self.hits,
+            hit_ratio: format!("{:.6}", self.hit_ratio),
+        }
+    }
 }
 
 /// Replays and prints.
@@ -113,6 +123,10 @@ pub fn run(args: &HitRatioArgs) -> Result<()> {
         }
     }
     bar.finish_and_clear();
+    if args.format == Format::Csv {
+        let rows: Vec<_> = rows.iter().map(Row::in_digits).collect();
+        return report::print(&report::render(args.format, &rows, String::new)?);
+    }
     let text = report::render(args.format, &rows, || {
         traces.iter().map(|(name, keys)| table(name, keys.len(), &kinds, args, &rows)).collect()
     })?;

@@ -42,13 +42,13 @@ pub struct WorkArgs {
     keys: Option<u32>,
     /// The number of entries a cache may hold [default: mixed a fifth of the keys, read-through a
     /// tenth, hits a quarter more than the keys, hot 1000, churn 100000].
-    #[arg(long, value_parser = cli::capacity)]
+    #[arg(long, value_parser = cli::capacity, allow_negative_numbers = true)]
     capacity: Option<usize>,
     /// The size of a value: 8 and 100 are stored inline, other sizes shared on the heap.
     #[arg(long, default_value = "8", value_parser = cli::value_bytes)]
     value_bytes: usize,
     /// Zipf's exponent, 0 for keys all alike [default: mixed 1.2, read-through 0.99, hits 0].
-    #[arg(long, value_parser = cli::zipf)]
+    #[arg(long, value_parser = cli::zipf, allow_negative_numbers = true)]
     zipf: Option<f64>,
     /// Percent of the operations that are gets, for `mixed`.
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]

@@ -187,7 +187,7 @@ fn hit_ratios_come_as_csv() {
         text,
         "trace,capacity,cache,requests,hits,hit_ratio\n\
          loop,2,opt,12,4,0.333333\n\
-         loop,2,lru,12,0,0.0\n\
+         loop,2,lru,12,0,0.000000\n\
          loop,4,opt,12,8,0.666667\n\
          loop,4,lru,12,8,0.666667\n"
     );
