@@ -130,7 +130,7 @@ fn visit_part<'g, T>(
 }
 
 /// Buckets whose lines are fetched at once: at half load, about what one victim takes.
-const GROUP: usize = 5;
+const GROUP: usize = 3;
 /// Looks at a bucket that keeps changing before it is passed over.
 const TRIES: usize = 4;
 
