@@ -280,7 +280,10 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let mut evicted = 0;
         loop {
             // What the budget is over its limit (after it was lowered) is missing, too.
-            let missing = (self.budget.used() + room).saturating_sub(max);
+            let used = self.budget.used();
+            // Apart from each other, for the sum of all three need not be a number.
+            let over = used.saturating_sub(max);
+            let missing = over.saturating_add(room.saturating_sub(max.saturating_sub(used)));
             let full = maintainer.window.cost() > share;
             if missing == 0 || evicted >= most {
                 // There is room beyond the reserve: somebody left main otherwise, or the cache
