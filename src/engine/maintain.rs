@@ -350,6 +350,11 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let Some(entry) = self.table.find(guard, newcomer.hash, Entry::is_in_window) else {
                 continue;
             };
+            if entry.cost() == 0 {
+                // To evict it would make no room: nobody has to make way for it, either.
+                entry.leave_window();
+                continue;
+            }
             if entry.is_touched() && turns < MOST_TURNS {
                 turns += 1;
                 entry.clear_touched();
@@ -372,8 +377,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             return self.evict(guard, leaver);
         }
         let luck = maintainer.rng.next_u64();
-        if leaver.cost() == 0 || admits(self.contender(leaver), self.contender(victim.entry), luck)
-        {
+        if admits(self.contender(leaver), self.contender(victim.entry), luck) {
             self.evict_sampled(guard, victim)
         } else {
             self.evict(guard, leaver)
