@@ -280,7 +280,10 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let mut evicted = 0;
         loop {
             // What the budget is over its limit (after it was lowered) is missing, too.
-            let missing = (self.budget.used() + room).saturating_sub(max);
+            let used = self.budget.used();
+            // Apart from each other, for the sum of all three need not be a number.
+            let over = used.saturating_sub(max);
+            let missing = over.saturating_add(room.saturating_sub(max.saturating_sub(used)));
             let full = maintainer.window.cost() > share;
             if missing == 0 || evicted >= most {
                 // There is room beyond the reserve: somebody left main otherwise, or the cache
@@ -347,6 +350,11 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let Some(entry) = self.table.find(guard, newcomer.hash, Entry::is_in_window) else {
                 continue;
             };
+            if entry.cost() == 0 {
+                // To evict it would make no room: nobody has to make way for it, either.
+                entry.leave_window();
+                continue;
+            }
             if entry.is_touched() && turns < MOST_TURNS {
                 turns += 1;
                 entry.clear_touched();
@@ -369,8 +377,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             return self.evict(guard, leaver);
         }
         let luck = maintainer.rng.next_u64();
-        if leaver.cost() == 0 || admits(self.contender(leaver), self.contender(victim.entry), luck)
-        {
+        if admits(self.contender(leaver), self.contender(victim.entry), luck) {
             self.evict_sampled(guard, victim)
         } else {
             self.evict(guard, leaver)

@@ -248,6 +248,7 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
     }
 
     fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
+        self.counters.add(Counter::Evictions, 1);
         self.counters.add(Counter::LocalEvictions, 1);
         self.counters.add(Counter::CostEvicted, entry.get().cost());
         self.bury(&self.table, guard, entry, true);

@@ -91,10 +91,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 Err(rejected) => rejected,
             },
         };
-        let (key, value, reason) = rejected;
-        if !matches!(reason, Reject::Kept | Reject::Absent) {
+        let (key, value, mut reason) = rejected;
+        match (reason, mode) {
+            (Reject::Kept | Reject::Absent, _) => {}
+            (_, Mode::IfAbsent) => {
+                // Nothing was to be replaced, so nothing is out of date.
+                if self.table.find(&pin(), hash, |entry| entry.key == key).is_some() {
+                    reason = Reject::Kept;
+                }
+            }
             // What is in the cache under this key is out of date.
-            drop(self.remove(hash, |k| *k == key));
+            _ => drop(self.remove(hash, |k| *k == key)),
         }
         self.counters.add(
             match reason {
