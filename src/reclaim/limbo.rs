@@ -20,7 +20,10 @@ use std::{
 use crossbeam_utils::CachePadded;
 
 use super::{Grace, Guard};
-use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use crate::sync::{
+    Watched,
+    atomic::{AtomicPtr, AtomicU64, Ordering},
+};
 
 /// Holds retired values until no guard can see them, and meters them.
 pub struct Limbo<T> {
@@ -95,6 +98,7 @@ struct Batch<T> {
     values: Vec<(ptr::NonNull<T>, u64)>,
     grace: Grace,
     stripe: usize,
+    watched: Watched,
     /// The next batch of the sealed list, once sealed.
     next: *mut Batch<T>,
 }
@@ -136,6 +140,7 @@ impl<T> Limbo<T> {
         stripe.count.fetch_add(1, Ordering::Relaxed);
 
         let mut batch = self.take_open(index);
+        batch.watched.write();
         batch.values.push((value.value, cost));
         if batch.values.len() >= self.batch_size {
             self.seal(guard, batch);
@@ -169,6 +174,7 @@ impl<T> Limbo<T> {
         let mut next = self.sealed.swap(ptr::null_mut(), Ordering::Acquire);
         // SAFETY: the swap made the whole list ours, and each batch came from `Box::into_raw`.
         while let Some(batch) = unsafe { own(next) } {
+            batch.watched.read();
             next = batch.next;
             if batch.grace.is_over() {
                 self.free(batch, &mut swept);
@@ -223,6 +229,7 @@ impl<T> Limbo<T> {
             values: Vec::with_capacity(self.batch_size),
             grace: Grace::new(),
             stripe: index,
+            watched: Watched::new(),
             next: ptr::null_mut(),
         })
     }
@@ -268,7 +275,9 @@ impl<T> Limbo<T> {
         let mut head = self.sealed.load(Ordering::Relaxed);
         loop {
             // SAFETY: `raw` is ours until the exchange below succeeds.
-            unsafe { (*raw).next = head };
+            let batch = unsafe { &mut *raw };
+            batch.watched.write();
+            batch.next = head;
             // Release: pairs with the Acquire of the swap in `sweep`. Each push continues the
             // release sequence of the pushes below it, so one Acquire sees all batches.
             match self.sealed.compare_exchange_weak(
@@ -285,6 +294,7 @@ impl<T> Limbo<T> {
 
     /// Drops the values of a batch whose grace period is over, and keeps the batch for later.
     fn free(&self, mut batch: Box<Batch<T>>, swept: &mut Swept) {
+        batch.watched.write();
         let stripe = &self.stripes[batch.stripe];
         for (value, cost) in batch.values.drain(..) {
             // Relaxed: statistics, see `retire`. Before the drop, so that a destructor that looks

@@ -15,6 +15,8 @@ pub use loom::hint;
 pub use loom::sync::{Arc, Mutex, MutexGuard};
 pub use loom::thread;
 
+use std::fmt;
+
 pub mod atomic {
     //! Atomics that loom schedules, loads shown to it as [`model`](super::model) says.
 
@@ -251,6 +253,36 @@ pub mod atomic {
         fn with_mut<R>(&mut self, f: impl FnOnce(&mut *mut T) -> R) -> R {
             self.0.with_mut(f)
         }
+    }
+}
+
+/// A mark on plain memory, for loom to watch: accesses to what has it must be ordered.
+#[derive(Default)]
+pub struct Watched(loom::cell::Cell<()>);
+
+impl Watched {
+    /// Makes a mark.
+    #[track_caller]
+    pub fn new() -> Self {
+        Self(loom::cell::Cell::new(()))
+    }
+
+    /// Notes that the memory is read.
+    #[track_caller]
+    pub fn read(&self) {
+        self.0.get();
+    }
+
+    /// Notes that the memory is written.
+    #[track_caller]
+    pub fn write(&self) {
+        self.0.set(());
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watched")
     }
 }
 

@@ -34,7 +34,7 @@ mod backend;
 
 #[allow(unused_imports)] // not every build has a thread-local variable
 pub(crate) use self::backend::thread_local;
-pub use self::backend::{Arc, Mutex, MutexGuard, atomic, hint, thread, thread_number};
+pub use self::backend::{Arc, Mutex, MutexGuard, Watched, atomic, hint, thread, thread_number};
 pub use std::sync::OnceLock;
 
 #[cfg(any(cortado_loom, cortado_shuttle))]

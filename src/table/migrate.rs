@@ -159,8 +159,8 @@ impl<T> Table<T> {
             bucket.change_slot(lane, unfilled(bucket, lane), content.words[lane]);
         }
         let first = bucket.change_meta(Meta(0), content.meta);
-        let spills_twice = cfg!(cortado_mutant = "migrate_spilled_twice") && !spilled.is_empty();
-        if !first && !spills_twice {
+        let pretends = cfg!(cortado_mutant = "migrate_spilled_twice") && !spilled.is_empty();
+        if !first && !pretends {
             return;
         }
         // AcqRel: Release hands this child on, Acquire takes over those of the helpers before, so
