@@ -96,7 +96,11 @@ fn a_new_entry_allocates_once() {
     });
     // A newcomer to a full bucket sends an entry to limbo, and limbo makes a batch now and then.
     let displaced = 1000 - (cache.len() - before) as u64;
-    assert!((1000..=1000 + displaced + 8).contains(&taken), "{taken} for 1000, {displaced} out");
+    let spare = if cfg!(feature = "seize") { 48 } else { 8 };
+    assert!(
+        (1000..=1000 + displaced + spare).contains(&taken),
+        "{taken} for 1000, {displaced} out"
+    );
 }
 
 #[test]
@@ -112,6 +116,8 @@ fn an_entry_of_a_full_cache_allocates_little_more_than_once() {
         }
     });
     println!("{taken} allocations for 20000 inserts that evict");
-    // For each batch of 64 that is retired the collector makes a bag, and limbo perhaps a handle.
-    assert!(taken <= 20_000 + 20_000 / 64 * 4, "{taken} for 20000");
+    // For each batch of 64 that is retired, crossbeam-epoch makes a bag, and limbo perhaps a handle;
+    // seize is given a batch of its own to fill.
+    let a_batch = if cfg!(feature = "seize") { 48 } else { 4 };
+    assert!(taken <= 20_000 + 20_000 / 64 * a_batch, "{taken} for 20000");
 }

@@ -28,6 +28,13 @@ impl Guard {
 
     /// Hands what this thread has deferred to the collector.
     pub fn advance(&self) {
+        // The collector takes a batch only if it has more values than there are pinned threads, and
+        // a thread that ends leaves a smaller one behind until its number is given out again. So the
+        // batch is filled up; with more threads pinned than that, the next call adds to it.
+        let filler = Grace::new();
+        for _ in 0..FILLERS {
+            self.after_grace(&filler);
+        }
         self.0.flush();
     }
 }
@@ -53,3 +60,6 @@ fn collector() -> &'static Collector {
     static COLLECTOR: OnceLock<Collector> = OnceLock::new();
     COLLECTOR.get_or_init(Collector::new)
 }
+
+/// Values added to a batch so that the collector takes it.
+const FILLERS: usize = 16;
