@@ -168,7 +168,14 @@ fn a_stalled_reader_costs_a_bounded_amount_of_garbage() {
     assert!(rejected > 0 && garbage <= 500 + 64 * 9, "{rejected} rejected, {garbage} garbage");
     assert!(cache.cost() <= 10_000);
     drop(held);
-    cache.flush();
+    // Other tests pin their threads, and a flush does not wait for them for ever.
+    for _ in 0..100_000 {
+        cache.flush();
+        if cache.memory().garbage == 0 {
+            break;
+        }
+        thread::yield_now();
+    }
     assert_eq!(cache.memory().garbage, 0);
     assert!(cache.insert(1 << 40, 1).is_in());
 }
