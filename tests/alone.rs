@@ -109,6 +109,28 @@ fn too_much_garbage_rejects_inserts_until_it_is_freed() {
 }
 
 #[test]
+fn garbage_is_bounded_though_maintenance_comes_after_every_insert() {
+    // Maintenance seals batches before they are full, and the limit was looked at only when a
+    // writer filled one: a slow writer beside a stalled reader passed any limit.
+    let _alone = alone();
+    for maintenance in BOTH {
+        let tally = Arc::new(Tally::default());
+        let cache = builder(1000, maintenance).max_garbage(100).build().unwrap();
+        assert!(cache.insert(0, tally.make(0)).is_in());
+        beside_a_stalled_reader(&cache, || {
+            for key in 1..5000 {
+                drop(cache.insert(key, tally.make(key)));
+                cache.tick(Work::ALL);
+                let garbage = cache.memory().garbage;
+                assert!(garbage <= 100 + 3 * 64, "{garbage} of garbage where 100 may be");
+            }
+            assert!(cache.metrics().rejected_garbage > 1000);
+        });
+        settle(&cache);
+    }
+}
+
+#[test]
 fn update_that_is_rejected_for_garbage_removes_the_stale_value() {
     let _alone = alone();
     let tally = Arc::new(Tally::default());
