@@ -40,11 +40,12 @@ impl Budget {
             }
             return fits;
         }
-        // Relaxed: a limit that moves meanwhile counts as moved before or after this charge.
-        let max = self.max.load(Relaxed);
         // Relaxed: only a guess; the exchange below checks it.
         let mut used = self.used.load(Relaxed);
         loop {
+            // Relaxed: a limit that moves meanwhile counts as moved before or after this charge.
+            // Looked at again each time, for others may have charged and refunded much since.
+            let max = self.max.load(Relaxed);
             let Some(wanted) = used.checked_add(cost).filter(|wanted| *wanted <= max) else {
                 return false;
             };

@@ -261,8 +261,17 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let guard = pin();
             while self.budget.used() > max {
                 let evicted = self.with_maintainer(|m| self.settle(&guard, m, 0, MOST_EVICTIONS));
-                if evicted.is_none_or(|n| n == 0) && !self.evict_any(&guard) {
-                    break;
+                if evicted.is_some_and(|n| n > 0) {
+                    continue;
+                }
+                // A bucket on the move gives nobody out.
+                self.finish_resize(&guard);
+                let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
+                match self.victim(&guard, random, true) {
+                    // If somebody else takes it or replaces it first, another one goes.
+                    Some(victim) => _ = self.evict_sampled(&guard, victim),
+                    // What is charged belongs to inserts under way.
+                    None => break,
                 }
             }
             let wanted = if self.costs_vary() { self.len() } else { max };

@@ -167,8 +167,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Notes that garbage was sealed: is there too much, and who frees it?
     fn note_garbage(&self) {
-        let limit = self.settings.max_garbage.unwrap_or(self.budget.max());
-        let floor = if self.settings.max_garbage.is_some() { 0 } else { GARBAGE_FLOOR };
+        let (limit, floor) = self.garbage_limit();
         let limbo = self.table.limbo();
         let (cost, count) = (limbo.cost(), limbo.count());
         // Relaxed, here and below: hints; whoever acts on them looks again.
@@ -209,12 +208,27 @@ impl<K, V, S> Engine<K, V, S> {
     pub fn sweep(&self) -> crate::reclaim::limbo::Swept {
         crate::reclaim::pin().advance();
         let swept = self.table.sweep();
-        let limit = self.settings.max_garbage.unwrap_or(self.budget.max());
-        // Relaxed: a hint, see `note_garbage`.
-        if self.over_garbage.load(Ordering::Relaxed) && self.table.limbo().cost() <= limit {
-            self.over_garbage.store(false, Ordering::Relaxed); // Relaxed: as above.
+        // Both ways: what maintenance seals, no writer has noted.
+        let over = self.is_garbage_over_limit();
+        // Relaxed: a hint, see `note_garbage`. Written only if it differs: writers share the line.
+        if self.over_garbage.load(Ordering::Relaxed) != over {
+            self.over_garbage.store(over, Ordering::Relaxed); // Relaxed: as above.
         }
         swept
+    }
+
+    fn is_garbage_over_limit(&self) -> bool {
+        let (limit, floor) = self.garbage_limit();
+        let limbo = self.table.limbo();
+        limbo.cost() > limit && limbo.count() > floor
+    }
+
+    /// Returns how much cost may be garbage, and how many entries whatever they cost.
+    fn garbage_limit(&self) -> (u64, u64) {
+        match self.settings.max_garbage {
+            Some(limit) => (limit, 0),
+            None => (self.budget.max(), GARBAGE_FLOOR),
+        }
     }
 }
 

@@ -1,0 +1,38 @@
+//! Several reads at once: under one pin, or as a batch whose memory is fetched ahead.
+
+use cortado::Cache;
+
+fn main() {
+    let cache: Cache<u64, String> = Cache::new(10_000);
+    for user in 0..1000 {
+        assert!(cache.insert(user, format!("user {user}")).is_in());
+    }
+
+    // References from one pin live together. Keep a pin short: what others remove meanwhile is
+    // freed only after it.
+    let pinned = cache.pin();
+    let pair = (pinned.get(&1), pinned.get(&2));
+    assert_eq!(pair.0.map(String::as_str), Some("user 1"));
+    assert_eq!(pair.1.map(String::as_str), Some("user 2"));
+    drop(pinned);
+
+    // A batch: found or not, each key is told once, in order.
+    let friends: Vec<u64> = (0..100).map(|i| i * 37 % 1200).collect();
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    cache.get_many(&friends, |index, name| match name {
+        Some(name) => known.push(name.clone()),
+        None => unknown.push(friends[index]),
+    });
+    assert_eq!(known.len() + unknown.len(), friends.len());
+    assert!(known.iter().all(|name| name.starts_with("user ")));
+    println!("{} known, {} to be loaded", known.len(), unknown.len());
+
+    // The usual next step: load what is missing, and insert it.
+    for user in &unknown {
+        let _ = cache.insert(*user, format!("user {user}"));
+    }
+    let mut found = 0;
+    cache.get_many(&friends, |_, name| found += usize::from(name.is_some()));
+    assert!(found >= known.len());
+    println!("{found} of {} the second time", friends.len());
+}

@@ -1,0 +1,235 @@
+//! Tests that need the process to themselves, because a stalled reader holds back the garbage of
+//! every cache in it. They run one after another.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
+};
+
+use cortado::{Cache, Insert, Maintenance, Reject, Work};
+use support::{BOTH, Tally, audit, builder, eventually, settle};
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls `f` while another thread holds a value of the cache.
+fn beside_a_stalled_reader<R>(cache: &Cache<u64, support::Tracked>, f: impl FnOnce() -> R) -> R {
+    let (ready, is_ready) = mpsc::channel();
+    let (release, is_released) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let held = cache.get(&0).expect("the entry to be held is there");
+            ready.send(held.id).unwrap();
+            // Ends with the sender, so that a failed assertion does not leave it waiting.
+            let _ = is_released.recv();
+            assert_eq!(held.id, 0, "it stayed readable");
+        });
+        is_ready.recv().unwrap();
+        let release = release;
+        let result = f();
+        drop(release);
+        result
+    })
+}
+
+#[test]
+fn stalled_reader_holds_back_garbage_and_the_budget_is_kept() {
+    let _alone = alone();
+    for maintenance in BOTH {
+        let tally = Arc::new(Tally::default());
+        let cache = builder(1000, maintenance).max_garbage(u64::MAX).build().unwrap();
+        assert!(cache.insert(0, tally.make(0)).is_in());
+        beside_a_stalled_reader(&cache, || {
+            let before = cache.metrics();
+            for key in 1..20_000 {
+                assert!(!matches!(
+                    cache.insert(key, tally.make(key)),
+                    Insert::Rejected(_, Reject::Garbage)
+                ));
+                assert!(cache.cost() <= 1000);
+                assert!(tally.alive() <= 20_000);
+            }
+            cache.flush();
+            audit(&cache);
+            let memory = cache.memory();
+            let seen = cache.metrics() - before;
+            println!("{maintenance:?}: {memory:?}");
+            assert_eq!(memory.garbage_entries, memory.garbage, "each cost 1");
+            assert_eq!(memory.garbage_entries, seen.evictions, "none of them is freed");
+            assert_eq!(tally.alive(), cache.len() as u64 + memory.garbage_entries);
+        });
+        settle(&cache);
+        assert_eq!(tally.alive(), cache.len() as u64);
+        assert_eq!(cache.memory().garbage, 0);
+    }
+}
+
+#[test]
+fn too_much_garbage_rejects_inserts_until_it_is_freed() {
+    let _alone = alone();
+    for maintenance in BOTH {
+        for limit in [0, 10, 500] {
+            let tally = Arc::new(Tally::default());
+            let cache = builder(1000, maintenance).max_garbage(limit).build().unwrap();
+            assert!(cache.insert(0, tally.make(0)).is_in());
+            let most = beside_a_stalled_reader(&cache, || {
+                let mut most = 0;
+                let mut rejected = 0;
+                for key in 1..5000 {
+                    let insert = cache.insert(key, tally.make(key));
+                    if let Insert::Rejected(value, reason) = insert {
+                        assert_eq!(value.id, key);
+                        rejected += u64::from(reason == Reject::Garbage);
+                    }
+                    assert!(cache.cost() <= 1000);
+                    most = most.max(cache.memory().garbage);
+                }
+                assert!(rejected > 1000, "{rejected} rejected");
+                assert_eq!(cache.metrics().rejected_garbage, rejected);
+                // Reads go on as ever.
+                assert!(cache.pin().iter().all(|(key, value)| *key == value.id));
+                audit(&cache);
+                most
+            });
+            println!("{maintenance:?}: limit {limit}, at most {most}");
+            // The limit is looked at when a batch of 64 is sealed, one for each of the threads
+            // that write; here that is this one and the eviction thread.
+            assert!(most <= limit + 3 * 64, "{most} of garbage where {limit} may be");
+            settle(&cache);
+            assert_eq!((cache.memory().garbage, tally.alive()), (0, cache.len() as u64));
+            eventually("inserts are let in again", || cache.insert(9999, tally.make(9999)).is_in());
+        }
+    }
+}
+
+#[test]
+fn garbage_is_bounded_though_maintenance_comes_after_every_insert() {
+    // Maintenance seals batches before they are full, and the limit was looked at only when a
+    // writer filled one: a slow writer beside a stalled reader passed any limit.
+    let _alone = alone();
+    for maintenance in BOTH {
+        let tally = Arc::new(Tally::default());
+        let cache = builder(1000, maintenance).max_garbage(100).build().unwrap();
+        assert!(cache.insert(0, tally.make(0)).is_in());
+        beside_a_stalled_reader(&cache, || {
+            for key in 1..5000 {
+                drop(cache.insert(key, tally.make(key)));
+                cache.tick(Work::ALL);
+                let garbage = cache.memory().garbage;
+                assert!(garbage <= 100 + 3 * 64, "{garbage} of garbage where 100 may be");
+            }
+            assert!(cache.metrics().rejected_garbage > 1000);
+        });
+        settle(&cache);
+    }
+}
+
+#[test]
+fn update_that_is_rejected_for_garbage_removes_the_stale_value() {
+    let _alone = alone();
+    let tally = Arc::new(Tally::default());
+    let cache = builder(10_000, Maintenance::Manual).max_garbage(0).build().unwrap();
+    assert!(cache.insert(0, tally.make(0)).is_in());
+    beside_a_stalled_reader(&cache, || {
+        let mut turn = 0;
+        let value = loop {
+            turn += 1;
+            assert!(turn < 1000, "garbage has no limit");
+            match cache.insert(7, tally.make(turn)) {
+                Insert::Rejected(value, reason) => {
+                    assert_eq!(reason, Reject::Garbage);
+                    break value;
+                }
+                _ => assert_eq!(cache.get(&7).unwrap().id, turn),
+            }
+        };
+        assert_eq!(value.id, turn);
+        assert!(!cache.contains_key(&7));
+        audit(&cache);
+    });
+    settle(&cache);
+}
+
+#[test]
+fn stalled_pin_of_one_cache_does_not_stop_another() {
+    let _alone = alone();
+    let held = builder(10, Maintenance::Manual).build().unwrap();
+    let _ = held.insert(1, 1);
+    let pin = held.pin();
+    let tally = Arc::new(Tally::default());
+    let cache = builder(100, Maintenance::Thread).max_garbage(u64::MAX).build().unwrap();
+    for key in 0..5000 {
+        assert!(cache.insert(key, tally.make(key)).is_in() || cache.cost() > 90);
+        assert!(cache.cost() <= 100);
+    }
+    cache.tick(Work::ALL);
+    // All caches of a process share a collector: what this one frees waits for that pin.
+    assert_eq!(tally.alive(), cache.len() as u64 + cache.memory().garbage_entries);
+    assert_eq!(pin.get(&1), Some(&1));
+    drop(pin);
+    settle(&cache);
+    assert_eq!(tally.alive(), cache.len() as u64);
+}
+
+#[test]
+fn cache_can_be_dropped_while_another_cache_is_pinned() {
+    let _alone = alone();
+    let held = builder(10, Maintenance::Manual).build().unwrap();
+    let _ = held.insert(1, 1);
+    let pin = held.pin();
+    for maintenance in BOTH {
+        let tally = Arc::new(Tally::default());
+        let cache = builder(100, maintenance).build().unwrap();
+        for key in 0..500 {
+            drop(cache.insert(tally.make(key), tally.make(key)));
+        }
+        drop(cache);
+        assert_eq!(tally.alive(), 0, "everything, garbage included");
+    }
+    drop(pin);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn hundred_caches_leave_no_threads() {
+    let _alone = alone();
+    let names = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        // A thread may end between the two looks.
+        let names =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("cortado gone")).count()
+    };
+    let kept: Cache<u64, u64> = Cache::builder().max_cost(10).name("gone").build().unwrap();
+    eventually("the thread has its name", || names() == 1);
+    drop(kept);
+    for round in 0..100u64 {
+        let cache = Cache::builder().max_cost(10).name("gone").build().unwrap();
+        for key in 0..round % 50 {
+            let _ = cache.insert(key, key);
+        }
+        let clone = cache.clone();
+        drop(cache);
+        assert_eq!(clone.max_cost(), 10);
+    }
+    // The system takes a moment to forget a thread that was joined.
+    eventually("no thread is left", || names() == 0);
+}
+
+#[test]
+fn sleeping_thread_wakes_for_a_single_removal() {
+    let _alone = alone();
+    let tally = Arc::new(Tally::default());
+    let cache = builder(1000, Maintenance::Thread).build().unwrap();
+    for round in 0..20 {
+        assert!(cache.insert(round, tally.make(round)).is_in());
+        drop(cache.remove(&round));
+        eventually("the thread has woken and freed it", || tally.alive() == 0);
+    }
+}

@@ -1,0 +1,130 @@
+//! Maintenance by hand, and caches that borrow.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    thread,
+};
+
+use cortado::{Cache, Maintenance, Ticked, Work};
+
+use crate::support::{Tally, audit, builder, settle};
+
+#[test]
+fn keys_and_values_may_borrow() {
+    let text = String::from("a few words to borrow from");
+    let words: Vec<&str> = text.split(' ').collect();
+    let cache = Cache::builder().max_cost(10).build_manual().unwrap();
+    for (word, rest) in words.iter().zip(&words[1..]) {
+        assert!(cache.insert(*word, rest).is_in());
+    }
+    assert_eq!(cache.get("few").as_deref(), Some(&&"words"));
+    thread::scope(|scope| {
+        scope.spawn(|| drop(cache.remove("a")));
+    });
+    assert!(!cache.contains_key("a"));
+    settle(&cache);
+    audit(&cache);
+}
+
+#[test]
+fn borrowed_values_are_dropped_before_what_they_borrow() {
+    let count = AtomicU32::new(0);
+    struct Shared<'a>(&'a AtomicU32);
+    impl Drop for Shared<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    {
+        let cache = Cache::builder().max_cost(10).build_manual().unwrap();
+        for key in 0..100 {
+            let _ = cache.insert(key, Shared(&count));
+        }
+    }
+    assert_eq!(count.into_inner(), 100);
+}
+
+#[test]
+fn same_seed_and_calls_leave_the_same_entries() {
+    #[derive(Clone)]
+    struct Fixed;
+    impl std::hash::BuildHasher for Fixed {
+        type Hasher = std::hash::DefaultHasher;
+        fn build_hasher(&self) -> Self::Hasher {
+            std::hash::DefaultHasher::new()
+        }
+    }
+    let run = || {
+        // Garbage is for as long as any thread of the process is pinned: it may not decide here.
+        let cache = builder(100, Maintenance::Manual).max_garbage(u64::MAX).hasher(Fixed);
+        let cache = cache.build().unwrap();
+        let mut hits = 0;
+        for step in 0..20_000u64 {
+            let key = step * step % 311;
+            match cache.get(&key) {
+                Some(_) => hits += 1,
+                None => drop(cache.insert(key, step)),
+            }
+        }
+        let mut left: Vec<u64> = cache.pin().keys().copied().collect();
+        left.sort_unstable();
+        (hits, left)
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn nothing_pends_in_a_cache_that_nobody_uses() {
+    let cache = builder::<u64, u64>(10, Maintenance::Manual).build().unwrap();
+    let ticked = cache.tick(Work::ALL);
+    assert_eq!(ticked, Ticked::default());
+    cache.flush();
+    assert_eq!(cache.memory().garbage, 0);
+}
+
+#[test]
+fn ticks_drop_what_was_removed() {
+    let tally = Arc::new(Tally::default());
+    let cache = builder(1000, Maintenance::Manual).build().unwrap();
+    for key in 0..100u64 {
+        let _ = cache.insert(key, tally.make(key));
+    }
+    for key in 0..100u64 {
+        drop(cache.remove(&key));
+    }
+    let mut freed = 0;
+    crate::support::eventually("ticks free it all", || {
+        freed += cache.tick(Work::evictions(1)).freed;
+        tally.alive() == 0
+    });
+    // Removals free a little on their own.
+    assert!(freed <= 100);
+    assert_eq!(cache.memory().garbage_entries, 0);
+}
+
+#[test]
+fn tick_tells_the_events_that_reached_the_sketch() {
+    let cache = builder(1000, Maintenance::Manual).build().unwrap();
+    for key in 0..10u64 {
+        let _ = cache.get(&key);
+        let _ = cache.insert(key, key);
+    }
+    // Each miss and the insert that follows it are one access.
+    assert_eq!(cache.tick(Work::ALL).events, 10);
+    assert_eq!(cache.tick(Work::ALL).events, 0);
+}
+
+#[test]
+fn memory_is_told_by_part() {
+    let cache = builder(10_000, Maintenance::Manual).build().unwrap();
+    for key in 0..1000u64 {
+        let _ = cache.insert(key, key);
+    }
+    let memory = cache.memory();
+    assert_eq!(memory.entries, 24 * cache.len());
+    assert!(memory.table > 1000 * 8 && memory.sketch > 0 && memory.buffers > 0);
+    assert_eq!((memory.garbage, memory.garbage_entries), (0, 0));
+}

@@ -1,0 +1,304 @@
+//! Panics of the user's code: the cache goes on, and its accounts are right.
+
+use std::{
+    hash::{BuildHasher, Hash, Hasher},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::SeqCst},
+    },
+    thread,
+};
+
+use cortado::{Cache, Maintenance};
+
+use crate::support::{BOTH, Tally, Tracked, audit, builder, eventually, settle};
+
+/// Panics at a given call from now, once.
+#[derive(Clone, Debug, Default)]
+struct Fuse(Arc<AtomicI64>);
+
+impl Fuse {
+    fn light(&self, calls: i64) {
+        self.0.store(calls, SeqCst);
+    }
+
+    fn burn(&self) {
+        if self.0.load(SeqCst) > 0 && self.0.fetch_sub(1, SeqCst) == 1 && !thread::panicking() {
+            // Without the panic hook: nobody has to read of it.
+            resume_unwind(Box::new("planned"));
+        }
+    }
+}
+
+#[derive(Clone)]
+struct FusedState(Fuse);
+
+struct FusedHasher(Fuse, std::hash::DefaultHasher);
+
+impl BuildHasher for FusedState {
+    type Hasher = FusedHasher;
+
+    fn build_hasher(&self) -> FusedHasher {
+        FusedHasher(self.0.clone(), std::hash::DefaultHasher::new())
+    }
+}
+
+impl Hasher for FusedHasher {
+    fn finish(&self) -> u64 {
+        self.0.burn();
+        self.1.finish()
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.1.write(bytes);
+    }
+}
+
+/// A key that may panic when it is compared, or dropped.
+#[derive(Debug)]
+struct Key {
+    tracked: Tracked,
+    eq: Fuse,
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.eq.burn();
+        self.tracked == other.tracked
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.tracked.hash(state);
+    }
+}
+
+/// A value that may panic when it is dropped.
+#[derive(Debug)]
+struct Value {
+    _tracked: Tracked,
+    drop: Fuse,
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        self.drop.burn();
+    }
+}
+
+/// One cache, and the places in which it may blow up.
+struct Bench {
+    cache: Cache<Key, Value, FusedState>,
+    tally: Arc<Tally>,
+    hash: Fuse,
+    eq: Fuse,
+    cost: Fuse,
+    drop: Fuse,
+}
+
+impl Bench {
+    fn new(maintenance: Maintenance) -> Self {
+        let [hash, eq, cost, drop] = [(); 4].map(|()| Fuse::default());
+        let fuse = cost.clone();
+        let cache = builder(60, maintenance)
+            .expected_entries(1) // so that it grows on the way
+            .cost_of(move |key: &Key, _: &Value| {
+                fuse.burn();
+                1 + key.tracked.id % 3
+            })
+            .hasher(FusedState(hash.clone()))
+            .build()
+            .unwrap();
+        Self { cache, tally: Arc::default(), hash, eq, cost, drop }
+    }
+
+    fn key(&self, id: u64) -> Key {
+        Key { tracked: self.tally.make(id), eq: self.eq.clone() }
+    }
+
+    fn value(&self, id: u64) -> Value {
+        Value { _tracked: self.tally.make(id), drop: self.drop.clone() }
+    }
+
+    /// Does some of everything; returns how often it panicked.
+    fn exercise(&self) -> usize {
+        let mut panics = 0;
+        let cache = &self.cache;
+        let mut attempt = |work: &dyn Fn()| {
+            panics += usize::from(catch_unwind(AssertUnwindSafe(work)).is_err());
+        };
+        for id in 0..90 {
+            attempt(&|| drop(cache.insert(self.key(id), self.value(id))));
+            attempt(&|| drop(cache.insert(self.key(id / 2), self.value(id))));
+            attempt(&|| drop(cache.get(&self.key(id))));
+        }
+        for id in 40..60 {
+            attempt(&|| drop(cache.insert_if_absent(self.key(id), self.value(id))));
+            attempt(&|| drop(cache.replace(self.key(id + 20), self.value(id))));
+            attempt(&|| drop(cache.remove(&self.key(id))));
+            attempt(&|| drop(cache.remove_if(&self.key(id + 1), |_| true)));
+            attempt(&|| drop(cache.insert_with_cost(self.key(id), self.value(id), 100)));
+        }
+        attempt(&|| cache.get_many(&[self.key(1), self.key(80), self.key(89)], |_, _| {}));
+        attempt(&|| cache.set_max_cost(30));
+        attempt(&|| cache.flush());
+        attempt(&|| cache.clear());
+        attempt(&|| cache.set_max_cost(60));
+        for id in 0..90 {
+            attempt(&|| drop(cache.insert(self.key(id), self.value(id))));
+        }
+        attempt(&|| cache.flush());
+        panics
+    }
+
+    /// Checks that the cache works as ever, and drops it.
+    fn finish(self) {
+        for fuse in [&self.hash, &self.eq, &self.cost, &self.drop] {
+            fuse.light(0);
+        }
+        self.cache.set_max_cost(60);
+        assert_eq!(self.exercise(), 0, "it works as ever");
+        settle(&self.cache);
+        audit(&self.cache);
+        for id in 0..50 {
+            let is_in = self.cache.insert(self.key(id), self.value(id)).is_in();
+            let found = self.cache.peek(&self.key(id)).is_some();
+            assert!(found == is_in || self.cache.metrics().evictions > 0);
+        }
+        settle(&self.cache);
+        audit(&self.cache);
+        assert!(!self.cache.is_empty());
+        eventually("only entries live", || self.tally.alive() == 2 * self.cache.len() as u64);
+        let tally = Arc::clone(&self.tally);
+        drop(self);
+        assert_eq!(tally.alive(), 0);
+    }
+}
+
+/// Blows one fuse at many a call, and looks at what is left each time.
+fn blow(fuse: impl Fn(&Bench) -> &Fuse) {
+    for maintenance in BOTH {
+        let mut blown = 0;
+        for calls in (1..40).chain((40..900).step_by(37)) {
+            let bench = Bench::new(maintenance);
+            fuse(&bench).light(calls);
+            bench.exercise();
+            blown += usize::from(fuse(&bench).0.load(SeqCst) <= 0);
+            fuse(&bench).light(0);
+            settle(&bench.cache);
+            audit(&bench.cache);
+            bench.finish();
+        }
+        assert!(blown >= 40, "only {blown} panics in {maintenance:?}");
+    }
+}
+
+#[test]
+fn panicking_hash_function_leaves_the_accounts_right() {
+    blow(|bench| &bench.hash);
+}
+
+#[test]
+fn panicking_comparison_leaves_the_accounts_right() {
+    blow(|bench| &bench.eq);
+}
+
+#[test]
+fn panicking_cost_function_leaves_the_accounts_right() {
+    blow(|bench| &bench.cost);
+}
+
+#[test]
+fn panicking_destructor_leaves_the_accounts_right() {
+    blow(|bench| &bench.drop);
+}
+
+#[test]
+fn every_panic_of_a_destructor_is_survived() {
+    struct Bomb(#[allow(dead_code)] Tracked);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !thread::panicking() {
+                resume_unwind(Box::new("planned"));
+            }
+        }
+    }
+    for maintenance in BOTH {
+        let tally = Arc::new(Tally::default());
+        let cache = builder(10, maintenance).build().unwrap();
+        for id in 0..300 {
+            // A rejected bomb goes off here.
+            let value = Bomb(tally.make(id));
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(cache.insert(id, value))));
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(cache.remove(&(id / 2)))));
+        }
+        audit(&cache);
+        eventually("only entries live", || {
+            let _ = catch_unwind(AssertUnwindSafe(|| cache.flush()));
+            tally.alive() == cache.len() as u64
+        });
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(cache)));
+        assert_eq!(tally.alive(), 0);
+    }
+}
+
+#[test]
+fn panic_of_a_destructor_comes_out_of_tick() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            resume_unwind(Box::new("planned"));
+        }
+    }
+    let cache = builder(10, Maintenance::Manual).build().unwrap();
+    assert!(cache.insert(1, Bomb).is_in());
+    drop(cache.remove(&1));
+    let mut payload = None;
+    eventually("the bomb goes off", || {
+        payload = catch_unwind(AssertUnwindSafe(|| cache.flush())).err();
+        payload.is_some()
+    });
+    assert_eq!(payload.unwrap().downcast_ref(), Some(&"planned"));
+    assert_eq!(cache.memory().garbage_entries, 0);
+}
+
+#[test]
+fn panicking_callbacks_of_reads_and_removals_change_nothing() {
+    let cache = builder(10, Maintenance::Manual).build().unwrap();
+    for key in 0..10 {
+        let _ = cache.insert(key, key);
+    }
+    let panics = catch_unwind(AssertUnwindSafe(|| {
+        cache.get_many(&[1, 2, 3], |_, _| resume_unwind(Box::new("planned")));
+    }));
+    assert!(panics.is_err());
+    let panics = catch_unwind(AssertUnwindSafe(|| {
+        drop(cache.remove_if(&1, |_| resume_unwind(Box::new("planned"))));
+    }));
+    assert!(panics.is_err());
+    assert_eq!((cache.len(), cache.get_cloned(&1)), (10, Some(1)));
+    drop(cache.remove(&1));
+    settle(&cache);
+    audit(&cache);
+}
+
+#[test]
+fn cache_may_be_dropped_while_its_owner_panics() {
+    for maintenance in BOTH {
+        let tally = Arc::new(Tally::default());
+        let panics = catch_unwind(AssertUnwindSafe(|| {
+            let cache = builder(10, maintenance).build().unwrap();
+            for id in 0..100 {
+                drop(cache.insert(id, tally.make(id)));
+            }
+            let _held = cache.get(&99);
+            resume_unwind(Box::new("planned"));
+        }));
+        assert!(panics.is_err());
+        assert_eq!(tally.alive(), 0);
+    }
+}

@@ -1,0 +1,133 @@
+//! Many reads under one pin, and iteration.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    thread,
+};
+
+use cortado::Maintenance;
+
+use crate::support::{BOTH, Random, audit, builder, seed, settle};
+
+#[test]
+fn pinned_references_live_together_and_outlive_the_entries() {
+    let cache = builder(100, Maintenance::Manual).build().unwrap();
+    for key in 0..10 {
+        let _ = cache.insert(key, key.to_string());
+    }
+    let pinned = cache.pin();
+    let values: Vec<&String> = (0..10).filter_map(|key| pinned.get(&key)).collect();
+    assert!(pinned.get(&10).is_none());
+    cache.clear();
+    cache.flush();
+    assert!(pinned.get(&1).is_none());
+    assert_eq!(
+        values,
+        (0..10).map(|key| key.to_string()).collect::<Vec<_>>().iter().collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn pinned_get_many_hands_out_references_to_keep() {
+    let cache = builder(100, Maintenance::Manual).build().unwrap();
+    for key in 0..40u64 {
+        let _ = cache.insert(key, key + 1);
+    }
+    let keys: Vec<u64> = (0..50).rev().collect();
+    let pinned = cache.pin();
+    let mut found = BTreeMap::new();
+    pinned.get_many(&keys, |index, value: Option<&u64>| {
+        if let Some(value) = value {
+            found.insert(keys[index], value);
+        }
+    });
+    assert_eq!(found.len(), cache.len());
+    assert!(found.iter().all(|(key, value)| key + 1 == **value));
+}
+
+#[test]
+fn iteration_sees_each_entry_once() {
+    let cache = builder(100_000, Maintenance::Manual).expected_entries(10).build().unwrap();
+    for key in 0..5000u64 {
+        let _ = cache.insert(key, key * 2);
+    }
+    let pinned = cache.pin();
+    let seen: Vec<u64> = pinned
+        .iter()
+        .map(|(key, value)| {
+            assert_eq!(key * 2, *value);
+            *key
+        })
+        .collect();
+    assert_eq!(seen.len(), cache.len());
+    assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len());
+    assert_eq!(pinned.keys().count(), seen.len());
+    assert_eq!(pinned.values().sum::<u64>(), 2 * seen.iter().sum::<u64>());
+}
+
+#[test]
+fn iteration_sees_all_that_stay_while_others_come_and_go() {
+    let seed = seed();
+    for maintenance in BOTH {
+        let cache = builder(u64::MAX, maintenance).expected_entries(10).build().unwrap();
+        for key in 0..1000u64 {
+            let _ = cache.insert(key, key);
+        }
+        // A full bucket may drive out one that should stay; those are made out at the end.
+        let stop = AtomicBool::new(false);
+        let rounds = thread::scope(|scope| {
+            for writer in 0..2 {
+                let (cache, stop) = (&cache, &stop);
+                scope.spawn(move || {
+                    let mut random = Random::new(seed + writer);
+                    while !stop.load(SeqCst) {
+                        let key = 1000 + random.below(20_000);
+                        match random.below(3) {
+                            0 => drop(cache.remove(&key)),
+                            _ => drop(cache.insert(key, key)),
+                        }
+                    }
+                });
+            }
+            let rounds: Vec<BTreeSet<u64>> = (0..30)
+                .map(|_| {
+                    let pinned = cache.pin();
+                    pinned
+                        .iter()
+                        .inspect(|(key, value)| assert_eq!(key, value))
+                        .map(|(key, _)| *key)
+                        .collect()
+                })
+                .collect();
+            stop.store(true, SeqCst);
+            rounds
+        });
+        for key in (0..1000).filter(|key| cache.contains_key(key)) {
+            assert!(
+                rounds.iter().all(|round| round.contains(&key)),
+                "{key} was there all the time"
+            );
+        }
+        settle(&cache);
+        audit(&cache);
+    }
+}
+
+#[test]
+fn cache_may_be_used_while_it_is_iterated() {
+    let cache = builder(1000, Maintenance::Manual).build().unwrap();
+    for key in 0..100u64 {
+        let _ = cache.insert(key, key);
+    }
+    for (key, value) in cache.pin().iter() {
+        if key % 2 == 0 {
+            drop(cache.remove(key));
+        } else {
+            let _ = cache.insert(*key, value + 1);
+            assert_eq!(cache.get_cloned(key), Some(value + 1));
+        }
+    }
+    settle(&cache);
+    audit(&cache);
+}

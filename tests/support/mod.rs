@@ -1,0 +1,167 @@
+//! What the tests share: counted values, audits, a plain random number generator.
+
+#![allow(dead_code)] // each test binary uses a part
+
+use std::{
+    hash::{BuildHasher, Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use cortado::{Cache, CacheBuilder, Equivalent, Maintenance, MemoryUse};
+
+pub const BOTH: [Maintenance; 2] = [Maintenance::Thread, Maintenance::Manual];
+
+/// Counts what was made and dropped.
+#[derive(Debug, Default)]
+pub struct Tally {
+    made: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Tally {
+    pub fn make(self: &Arc<Self>, id: u64) -> Tracked {
+        self.made.fetch_add(1, SeqCst);
+        Tracked { id, tally: Arc::clone(self) }
+    }
+
+    pub fn made(&self) -> u64 {
+        self.made.load(SeqCst)
+    }
+
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(SeqCst)
+    }
+
+    pub fn alive(&self) -> u64 {
+        // In this order, so that the difference is never negative.
+        let dropped = self.dropped();
+        self.made() - dropped
+    }
+}
+
+/// A key or a value that is counted.
+#[derive(Debug)]
+pub struct Tracked {
+    pub id: u64,
+    tally: Arc<Tally>,
+}
+
+impl PartialEq for Tracked {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Tracked {}
+
+impl Hash for Tracked {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.tally.dropped.fetch_add(1, SeqCst);
+    }
+}
+
+/// A borrowed form of a tracked key.
+#[derive(Clone, Copy, Debug, Hash)]
+pub struct Id(pub u64);
+
+impl Equivalent<Tracked> for Id {
+    fn equivalent(&self, key: &Tracked) -> bool {
+        self.0 == key.id
+    }
+}
+
+/// A builder for tests: always the same choices, everything counted.
+pub fn builder<K, V>(max_cost: u64, maintenance: Maintenance) -> CacheBuilder<K, V> {
+    Cache::builder().max_cost(max_cost).maintenance(maintenance).seed(1).metrics(true)
+}
+
+/// Flushes until nothing is left to free. Other tests of the process may be pinned meanwhile.
+pub fn settle<K, V, S>(cache: &Cache<K, V, S>) -> MemoryUse
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    cache.flush();
+    eventually("all garbage is freed", || {
+        cache.flush();
+        cache.memory().garbage_entries == 0
+    });
+    cache.memory()
+}
+
+/// Checks that the figures agree with what is there, when nobody writes.
+///
+/// The eviction thread may still be at work, so a difference has to last to count.
+pub fn audit<K, V, S>(cache: &Cache<K, V, S>)
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    let look = || {
+        let pinned = cache.pin();
+        let costs = pinned.keys().map(|key| cache.peek(key).map(|value| value.cost()));
+        let costs: Option<Vec<u64>> = costs.collect();
+        (costs.map(|costs| (costs.iter().sum(), costs.len())), (cache.cost(), cache.len()))
+    };
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let (seen, said) = look();
+        if seen == Some(said) {
+            break;
+        }
+        assert!(Instant::now() < end, "cost and count by iteration {seen:?}, by figures {said:?}");
+        std::thread::yield_now();
+    }
+    assert!(cache.cost() <= cache.max_cost());
+}
+
+/// Waits for something that another thread does in its own time.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Xorshift: good enough to choose operations by.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// Returns the seed of this run, from `CORTADO_TEST_SEED` or fixed, and prints it.
+pub fn seed() -> u64 {
+    let seed = std::env::var("CORTADO_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or(0xc0f_fee);
+    println!("CORTADO_TEST_SEED={seed}");
+    seed
+}
+
+/// Long enough for a machine that does many other things; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(30);
