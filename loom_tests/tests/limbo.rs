@@ -165,7 +165,7 @@ fn two_threads_retire_and_a_third_seals_and_sweeps() {
         let world = World::new(2);
         let one = spawn(&world, |w| w.replace(1));
         let two = spawn(&world, |w| w.replace(2));
-        let sealed = world.limbo.seal_open(&pin());
+        let sealed = world.limbo.seal_open();
         assert!(sealed <= 1);
         world.sweep();
         one.join().unwrap();

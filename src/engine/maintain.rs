@@ -245,7 +245,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let capacity = self.capacity();
         self.pulse.set_entries(capacity);
         self.sketch.grow(self.len() as usize);
-        self.table.seal_retired(&guard);
+        self.table.seal_retired();
         drop(guard);
         let swept = self.sweep();
         ticked.freed = swept.freed;

@@ -291,7 +291,7 @@ impl<K, V, S> Engine<K, V, S> {
         // Relaxed, here and below: hints.
         let tries = if self.is_stuck.load(Ordering::Relaxed) { 1 } else { GARBAGE_TRIES };
         for _ in 0..tries {
-            self.table.seal_retired(&pin());
+            self.table.seal_retired();
             self.sweep();
             if !self.over_garbage.load(Ordering::Relaxed) {
                 self.is_stuck.store(false, Ordering::Relaxed);

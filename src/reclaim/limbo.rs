@@ -4,10 +4,13 @@
 //!
 //! Each stripe has one *open* batch, or none. To retire a value, a thread takes the open batch out
 //! (a swap: from then on the batch is its alone), adds the value and puts the batch back. A batch
-//! that is full, or whose place was taken meanwhile, is *sealed*: it starts a grace period and is
-//! pushed on one list. A sweep takes the whole list, frees the batches whose period is over and
-//! pushes the others back. At every moment a batch belongs to exactly one of: a stripe, a thread,
-//! the list. Nobody ever waits for anybody.
+//! that is full, or whose place was taken meanwhile, is *sealed*: pushed on one list. A sweep takes
+//! the whole list and frees the batches whose grace period is over. For those that are new it begins
+//! one, a single one for all, and pushes them back with those that still wait. At every moment a
+//! batch belongs to exactly one of: a stripe, a thread, the list. Nobody ever waits for anybody.
+//!
+//! So a writer that retires a value asks nothing of the collector, which for every call would
+//! allocate two kilobytes. The price is that a value waits for two sweeps.
 //!
 //! Values are dropped by whoever sweeps, which is never a reader. Dropping the limbo drops all.
 
@@ -19,7 +22,7 @@ use std::{
 
 use crossbeam_utils::CachePadded;
 
-use super::{Grace, Guard};
+use super::{Grace, Guard, pin};
 use crate::sync::{
     Watched,
     atomic::{AtomicPtr, AtomicU64, Ordering},
@@ -69,7 +72,7 @@ impl<T> Unlinked<T> {
 pub enum Retired {
     /// The value waits in an open batch.
     Open,
-    /// A batch was sealed: after its grace period a sweep has work.
+    /// A batch was sealed: a sweep has work.
     Sealed,
 }
 
@@ -96,7 +99,8 @@ struct Stripe<T> {
 
 struct Batch<T> {
     values: Vec<(ptr::NonNull<T>, u64)>,
-    grace: Grace,
+    /// The period that the values wait for, once a sweep has begun one.
+    grace: Option<Grace>,
     stripe: usize,
     watched: Watched,
     /// The next batch of the sealed list, once sealed.
@@ -133,6 +137,7 @@ impl<T> Limbo<T> {
     pub fn retire(&self, guard: &Guard, value: Unlinked<T>, cost: u64, stripe: usize) -> Retired {
         let index = stripe % self.stripes.len();
         let stripe = &self.stripes[index];
+        let _ = guard; // whoever retires has just unlinked, and that takes a pin
         #[cfg(any(cortado_loom, cortado_shuttle))]
         guard.note_retired(value.value.as_ptr() as usize);
         // Relaxed: statistics; each addition is matched by one subtraction in `free`.
@@ -143,47 +148,81 @@ impl<T> Limbo<T> {
         batch.watched.write();
         batch.values.push((value.value, cost));
         if batch.values.len() >= self.batch_size {
-            self.seal(guard, batch);
+            self.push_sealed(batch);
             return Retired::Sealed;
         }
-        self.put_back(guard, stripe, batch)
+        self.put_back(stripe, batch)
     }
 
     /// Seals every open batch that has something in it; returns how many.
-    pub fn seal_open(&self, guard: &Guard) -> usize {
+    pub fn seal_open(&self) -> usize {
         let mut sealed = 0;
         for stripe in &self.stripes {
             // Acquire: pairs with the Release in `put_back`, so that the batch's content is seen.
             let batch = stripe.open.swap(ptr::null_mut(), Ordering::Acquire);
             // SAFETY: what was in `open` came from `Box::into_raw`, and the swap made it ours.
             if let Some(batch) = unsafe { own(batch) } {
-                self.seal(guard, batch);
+                self.push_sealed(batch);
                 sealed += 1;
             }
         }
         sealed
     }
 
-    /// Frees what no guard can see any more.
+    /// Frees what no guard can see any more, and begins to wait for the rest.
     ///
     /// Runs destructors of values: call it unpinned. A panic of one is caught, the others run,
     /// and the first is handed back.
     pub fn sweep(&self) -> Swept {
         let mut swept = Swept::default();
+        let mut fresh = ptr::null_mut();
         // Acquire: pairs with the Release in `push_sealed`, so that the batches' content is seen.
         let mut next = self.sealed.swap(ptr::null_mut(), Ordering::Acquire);
         // SAFETY: the swap made the whole list ours, and each batch came from `Box::into_raw`.
-        while let Some(batch) = unsafe { own(next) } {
+        while let Some(mut batch) = unsafe { own(next) } {
             batch.watched.read();
             next = batch.next;
-            if batch.grace.is_over() {
-                self.free(batch, &mut swept);
-            } else {
-                swept.waiting += 1;
-                self.push_sealed(batch);
+            match &batch.grace {
+                Some(grace) if grace.is_over() => self.free(batch, &mut swept),
+                Some(_) => {
+                    swept.waiting += 1;
+                    self.push_sealed(batch);
+                }
+                None => {
+                    batch.next = fresh;
+                    fresh = Box::into_raw(batch);
+                }
             }
         }
+        if !fresh.is_null() {
+            self.begin_grace(fresh, &mut swept);
+        }
         swept
+    }
+
+    /// Begins one grace period for a list of batches.
+    fn begin_grace(&self, mut fresh: *mut Batch<T>, swept: &mut Swept) {
+        let guard = pin();
+        // All values of the batches were unlinked before they were pushed, which the swap that took
+        // them has seen: the period that starts now covers them.
+        let grace = Grace::new();
+        if cfg!(cortado_mutant = "limbo_no_grace") {
+            grace.end();
+        } else {
+            guard.after_grace(&grace);
+        }
+        // SAFETY: the list is the caller's, and each batch came from `Box::into_raw`.
+        while let Some(mut batch) = unsafe { own(fresh) } {
+            fresh = batch.next;
+            #[cfg(any(cortado_loom, cortado_shuttle))]
+            for (value, _) in &batch.values {
+                guard.note_sealed(value.as_ptr() as usize);
+            }
+            batch.grace = Some(grace.clone());
+            swept.waiting += 1;
+            self.push_sealed(batch);
+        }
+        guard.advance();
     }
 
     /// Returns the cost of all values that are retired and not freed.
@@ -222,19 +261,19 @@ impl<T> Limbo<T> {
         let spare = stripe.spare.swap(ptr::null_mut(), Ordering::Acquire);
         // SAFETY: as above, for `spare`.
         if let Some(mut batch) = unsafe { own(spare) } {
-            batch.grace.renew();
+            batch.grace = None;
             return batch;
         }
         Box::new(Batch {
             values: Vec::with_capacity(self.batch_size),
-            grace: Grace::new(),
+            grace: None,
             stripe: index,
             watched: Watched::new(),
             next: ptr::null_mut(),
         })
     }
 
-    fn put_back(&self, guard: &Guard, stripe: &Stripe<T>, batch: Box<Batch<T>>) -> Retired {
+    fn put_back(&self, stripe: &Stripe<T>, batch: Box<Batch<T>>) -> Retired {
         let raw = Box::into_raw(batch);
         // Release: pairs with the Acquire of the swaps that take the batch out again.
         match stripe.open.compare_exchange(
@@ -247,25 +286,10 @@ impl<T> Limbo<T> {
             Err(_) => {
                 // SAFETY: the exchange failed, so `raw` is still ours alone.
                 let batch = unsafe { Box::from_raw(raw) };
-                self.seal(guard, batch);
+                self.push_sealed(batch);
                 Retired::Sealed
             }
         }
-    }
-
-    fn seal(&self, guard: &Guard, batch: Box<Batch<T>>) {
-        // All values of the batch were unlinked before: the period that starts now covers them.
-        if !cfg!(cortado_mutant = "limbo_no_grace") {
-            guard.after_grace(&batch.grace);
-        } else {
-            batch.grace.end();
-        }
-        #[cfg(any(cortado_loom, cortado_shuttle))]
-        for (value, _) in &batch.values {
-            guard.note_sealed(value.as_ptr() as usize);
-        }
-        self.push_sealed(batch);
-        guard.advance();
     }
 
     fn push_sealed(&self, batch: Box<Batch<T>>) {
@@ -457,8 +481,8 @@ mod tests {
         assert_eq!((limbo.count(), limbo.cost()), (8, 36));
         assert_eq!(drain(&limbo).freed, 6);
         assert_eq!((limbo.count(), limbo.cost()), (2, 15));
-        assert_eq!(limbo.seal_open(&pin()), 2);
-        assert_eq!(limbo.seal_open(&pin()), 0);
+        assert_eq!(limbo.seal_open(), 2);
+        assert_eq!(limbo.seal_open(), 0);
         assert_eq!(drain(&limbo).freed, 2);
         assert_eq!((limbo.count(), limbo.cost()), (0, 0));
         assert_eq!(dropped.load(Ordering::SeqCst), 8);
@@ -532,7 +556,7 @@ mod tests {
         std::thread::scope(|scope| {
             let sweeper = scope.spawn(|| {
                 while !done.load(Ordering::SeqCst) {
-                    limbo.seal_open(&pin());
+                    limbo.seal_open();
                     assert!(limbo.sweep().panic.is_none());
                     assert!(limbo.count() <= (threads * each) as u64);
                 }
@@ -553,7 +577,7 @@ mod tests {
         });
         let made = threads * each;
         assert_eq!(dropped.load(Ordering::SeqCst) + limbo.count() as usize, made);
-        limbo.seal_open(&pin());
+        limbo.seal_open();
         drain(&limbo);
         assert_eq!((limbo.count(), limbo.cost()), (0, 0));
         assert_eq!(dropped.load(Ordering::SeqCst), made);

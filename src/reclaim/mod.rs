@@ -62,16 +62,6 @@ impl Grace {
         // that ended their wait before this one.
         self.outstanding.fetch_sub(1, Ordering::AcqRel);
     }
-
-    /// Makes the period usable for another wait, or replaces it if somebody still holds it.
-    pub fn renew(&mut self) {
-        if Arc::strong_count(&self.outstanding) == 1 {
-            // Relaxed: nobody else has a handle.
-            self.outstanding.store(1, Ordering::Relaxed);
-        } else {
-            *self = Self::new();
-        }
-    }
 }
 
 impl Default for Grace {
@@ -120,14 +110,5 @@ mod tests {
         }
         drop(guard);
         wait(&grace);
-    }
-
-    #[test]
-    fn renewed_grace_is_not_over() {
-        let mut grace = Grace::new();
-        pin().after_grace(&grace);
-        wait(&grace);
-        grace.renew();
-        assert!(!grace.is_over());
     }
 }

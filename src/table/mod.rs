@@ -138,8 +138,8 @@ impl<T> Table<T> {
     }
 
     /// Seals partly filled batches of retired entries; returns how many.
-    pub fn seal_retired(&self, guard: &Guard) -> usize {
-        self.limbo.seal_open(guard)
+    pub fn seal_retired(&self) -> usize {
+        self.limbo.seal_open()
     }
 
     /// Frees what no guard can see any more.

@@ -187,7 +187,7 @@ pub fn mixed(key: u64) -> u64 {
 pub fn drain(table: &Table<Entry>) {
     for _ in 0..10_000 {
         let guard = pin();
-        table.seal_retired(&guard);
+        table.seal_retired();
         guard.advance();
         drop(guard);
         let swept = table.sweep();
