@@ -68,7 +68,7 @@ pub const GARBAGE_FLOOR: u64 = 1024;
 pub const WINDOW_SHARE: f64 = 0.05;
 
 /// The reserve that the thread keeps is this part of the budget, at most.
-pub const RESERVE_PART: u64 = 64;
+pub const RESERVE_PART: u64 = 128;
 
 /// The reserve that the thread keeps is this many entries, at most.
-pub const RESERVE_ENTRIES: u64 = 64;
+pub const RESERVE_ENTRIES: u64 = 1024;

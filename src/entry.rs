@@ -64,10 +64,12 @@ impl<K, V> Entry<K, V> {
     }
 
     /// Takes the place of `old`: what updates a window entry is in the window, and so on. An
-    /// update is an access.
-    pub fn succeed(&self, old: &Self, now: u32) {
-        let region = old.marks.load(Ordering::Relaxed) & WINDOW; // Relaxed: see `touch`.
-        self.marks.store(region | TOUCHED | (now & LAST), Ordering::Relaxed); // Relaxed: unpublished.
+    /// update is an access; returns whether it is the first of this pulse.
+    pub fn succeed(&self, old: &Self, now: u32) -> bool {
+        let seen = old.marks.load(Ordering::Relaxed); // Relaxed: see `touch`.
+        let new = (seen & WINDOW) | TOUCHED | (now & LAST);
+        self.marks.store(new, Ordering::Relaxed); // Relaxed: unpublished.
+        seen != new
     }
 
     /// Returns how many pulses before `now` the entry was last accessed.
@@ -144,6 +146,16 @@ mod tests {
         assert!(!entry.touch(10));
         assert!(entry.touch(11));
         assert!(entry.is_touched() && entry.is_in_window());
+    }
+
+    #[test]
+    fn update_is_an_access_and_stays_in_its_region() {
+        let (old, new) = (entry(), entry());
+        old.leave_window();
+        assert!(new.succeed(&old, 11));
+        assert!(new.is_touched() && !new.is_in_window());
+        assert!(!entry().succeed(&new, 11));
+        assert!(entry().succeed(&new, 12));
     }
 
     #[test]

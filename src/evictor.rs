@@ -60,12 +60,14 @@ fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
     let mut nap = SHORT_NAP;
     while !waker.rise() {
         // A panic of a user's hash function ends a round, never the thread.
-        let round = AssertUnwindSafe(|| engine.maintain(Work::ALL).0.pending);
-        if catch_unwind(round).unwrap_or(true) {
-            // Readers are still looking at what was removed: come again by itself.
+        let round = catch_unwind(AssertUnwindSafe(|| engine.maintain(Work::ALL).0));
+        let busy = round.as_ref().is_ok_and(|ticked| ticked.evicted > 0);
+        if busy || round.map_or(true, |ticked| ticked.pending) {
+            // Inserts go on, or readers are still looking at what was removed: come again by itself.
+            // To be woken costs a writer more than it does to make room for itself.
+            nap = if busy { SHORT_NAP } else { (nap * 2).min(LONG_NAP) };
             waker.lie_down(Sleep::Doze);
             thread::park_timeout(nap);
-            nap = (nap * 2).min(LONG_NAP);
             continue;
         }
         // From here on whoever brings work wakes the thread. What came in between is seen after
@@ -79,5 +81,5 @@ fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
     }
 }
 
-const SHORT_NAP: Duration = Duration::from_micros(200);
+const SHORT_NAP: Duration = Duration::from_micros(500);
 const LONG_NAP: Duration = Duration::from_millis(10);

@@ -114,20 +114,22 @@ fn a_new_entry_allocates_once() {
         println!("{maintenance:?}: {all} for {ENTRIES}, {} of full buckets", seen.local_evictions);
         assert_eq!(seen.inserts, ENTRIES);
         // What is beyond: the window's queue doubles twice. A full ring of newcomers that finds the
-        // maintainer away is queued (two allocations). A newcomer to a full bucket sends an
-        // entry to limbo, and limbo makes and seals a batch now and then.
-        let batches = seen.local_evictions / 64 + 1;
-        let rings = if maintenance == Maintenance::Thread { ENTRIES / 64 } else { 0 };
-        assert!(all <= ENTRIES + 4 + (6 + FILLERS) * batches + 2 * rings, "{all} for {ENTRIES}");
+        // maintainer away is queued (two allocations). A newcomer to a full bucket sends an entry to
+        // limbo while it sits at its desk, so that entry gets a desk of its own (three).
+        let displaced = seen.local_evictions;
+        let batches = displaced / 64 + 1;
+        let rings = if maintenance == Maintenance::Thread { ENTRIES / 32 } else { 0 };
+        let most = ENTRIES + 4 + 3 * displaced + (6 + FILLERS) * batches + 2 * rings;
+        assert!(all <= most, "{all} for {ENTRIES}");
         assert!(
-            at_most_once >= ENTRIES - 4 - 2 * batches - rings,
+            at_most_once >= ENTRIES - 4 - displaced - 2 * batches - rings,
             "{at_most_once} of {ENTRIES} took one"
         );
     }
 }
 
 #[test]
-fn an_entry_of_a_full_cache_allocates_little_more_than_once() {
+fn an_entry_of_a_full_cache_takes_the_memory_of_an_earlier_one() {
     let _alone = ALONE.lock();
     for maintenance in [Maintenance::Thread, Maintenance::Manual] {
         let cache = Cache::builder().max_cost(1000).maintenance(maintenance).metrics(true);
@@ -142,18 +144,17 @@ fn an_entry_of_a_full_cache_allocates_little_more_than_once() {
             }
         });
         let seen = cache.metrics() - before;
-        let more = (taken as f64 - 20_000.0) / 20_000.0;
-        println!("{maintenance:?}: 1 + {more:.4} an insert, {} evicted", seen.evictions);
-        // For each batch of 64 that is retired the collector makes a bag. Limbo uses its batches
-        // again, but where two wait for their grace period at once it makes another (three
-        // allocations); so does the queue of newcomers that find no maintainer (two).
-        assert!(taken >= 20_000);
-        assert!(taken <= 20_000 + 20_000 / 64 * (6 + FILLERS), "{taken} for 20000");
+        let each = taken as f64 / 20_000.0;
+        println!("{maintenance:?}: {each:.3} an insert, {} evicted", seen.evictions);
+        // For each batch of garbage that is retired the collector makes a bag, limbo a grace period
+        // and the stock a few packs. An insert that is rejected gives its memory to the allocator.
+        // A quarter of what it would be without the stock leaves room for all that.
+        assert!(taken < 20_000 / 4 + seen.rejected_cold, "{taken} for 20000");
     }
 }
 
 #[test]
-fn an_update_allocates_little_more_than_once() {
+fn an_update_takes_the_memory_of_an_earlier_one() {
     let _alone = ALONE.lock();
     for maintenance in [Maintenance::Thread, Maintenance::Manual] {
         let cache = filled(maintenance);
@@ -165,10 +166,7 @@ fn an_update_allocates_little_more_than_once() {
         update(ENTRIES);
         let taken = allocations(|| update(20_000));
         println!("{maintenance:?}: {taken} for 20000 updates");
-        assert!(
-            (20_000..=20_000 + 20_000 / 64 * (6 + FILLERS)).contains(&taken),
-            "{taken} for 20000"
-        );
+        assert!(taken < 20_000 / 4, "{taken} for 20000");
     }
 }
 

@@ -64,7 +64,7 @@ impl World {
         reclaim::reset();
         let dropped = StdArc::default();
         let slot = AtomicPtr::new(Self::value(&dropped));
-        Arc::new(Self { slot, limbo: Limbo::new(1, batch), dropped })
+        Arc::new(Self { slot, limbo: Limbo::new(1, batch, 0), dropped })
     }
 
     fn value(dropped: &StdArc<AtomicUsize>) -> *mut Value {
@@ -92,7 +92,7 @@ impl World {
     }
 
     fn sweep(&self) -> usize {
-        let swept = self.limbo.sweep();
+        let swept = self.limbo.sweep(usize::MAX);
         assert!(swept.panic.is_none());
         swept.freed
     }

@@ -140,7 +140,7 @@ fn a_reader_is_in_the_old_array() {
         world.grow();
         world.help(1);
         assert_eq!(world.set(A, 2), Set::Replaced(1));
-        world.table.sweep();
+        world.table.sweep(usize::MAX);
         let (lower, upper) = reader.join().unwrap();
         assert!([Some(1), Some(2)].contains(&lower) && upper == Some(9));
         assert_eq!(World::finish(world), [2, 9]);

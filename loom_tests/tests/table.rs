@@ -308,7 +308,7 @@ fn a_reader_meets_a_replace_that_frees() {
         let world = Arc::new(World::with(1, 1, &[(A, 1)]));
         let reader = spawn_reader(&world, |w| w.get(A));
         assert_eq!(world.set(A, 2), Set::Replaced(1));
-        world.table.sweep();
+        world.table.sweep(usize::MAX);
         assert!([Some(1), Some(2)].contains(&reader.join().unwrap()));
         assert_eq!(World::finish(world), [2]);
     });

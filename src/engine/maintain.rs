@@ -85,7 +85,7 @@ pub struct MemoryUse {
     pub entries: usize,
     /// The sketch.
     pub sketch: usize,
-    /// Rings, window and counters.
+    /// Rings, window, counters, and memory kept for new entries.
     pub buffers: usize,
     /// The *cost* of what is unlinked and not yet freed.
     pub garbage: u64,
@@ -130,7 +130,8 @@ impl<K, V, S> Engine<K, V, S> {
             table: self.table.bytes(&guard),
             entries: self.len() as usize * size_of::<Entry<K, V>>(),
             sketch: self.sketch.bytes(),
-            buffers: self.events.bytes()
+            buffers: self.table.limbo().bytes()
+                + self.events.bytes()
                 + self.newcomers.bytes()
                 + size_of_val(&*self.locals)
                 + window.unwrap_or(0),
@@ -197,7 +198,6 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// moment.
     #[cold]
     pub(super) fn make_room(&self, guard: &Guard, hash: u64, cost: u64, short: u64) -> bool {
-        self.waker.wake();
         let made = self.with_maintainer(|maintainer| {
             self.settle(guard, maintainer, short, MOST_EVICTIONS);
         });
@@ -218,7 +218,6 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         });
         if taken.is_none() {
             self.put_off(hashes);
-            self.waker.wake();
         }
     }
 
@@ -247,7 +246,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         self.sketch.grow(self.len() as usize);
         self.table.seal_retired();
         drop(guard);
-        let swept = self.sweep();
+        let swept = self.sweep(usize::MAX);
         ticked.freed = swept.freed;
         ticked.pending |= swept.waiting > 0 || is_away;
         (ticked, swept.panic)

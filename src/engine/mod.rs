@@ -25,6 +25,7 @@ use crate::{
     policy::pulse::Pulse,
     reclaim::{
         Guard,
+        desk::Desk,
         limbo::{Retired, Unlinked},
     },
     sketch::Sketch,
@@ -149,12 +150,26 @@ impl<K, V, S> Engine<K, V, S> {
         entry: Unlinked<Entry<K, V>>,
         leaves: bool,
     ) -> &'g Entry<K, V> {
+        self.bury_at(&mut table.desk(thread_number()), table, guard, entry, leaves)
+    }
+
+    /// The same at a desk where this thread sits.
+    fn bury_at<'g>(
+        &self,
+        desk: &mut Desk<'_, Entry<K, V>>,
+        table: &'g Table<Entry<K, V>>,
+        guard: &'g Guard,
+        entry: Unlinked<Entry<K, V>>,
+        leaves: bool,
+    ) -> &'g Entry<K, V> {
         let cost = entry.get().cost();
         if leaves {
             self.budget.refund(cost);
             self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
         }
-        let (entry, retired) = table.retire(guard, entry, cost, thread_number());
+        // All desks together hold back half of the limit at most.
+        let seal_at = self.garbage_limit().0 / (2 * self.locals.len() as u64);
+        let (entry, retired) = table.retire_at(desk, guard, entry, cost, seal_at);
         match retired {
             Retired::Sealed => self.note_garbage(),
             Retired::Open => {}
@@ -169,13 +184,17 @@ impl<K, V, S> Engine<K, V, S> {
     fn note_garbage(&self) {
         let (limit, floor) = self.garbage_limit();
         let limbo = self.table.limbo();
-        let (cost, count) = (limbo.cost(), limbo.count());
+        let (cost, count) = (limbo.sealed_cost(), limbo.sealed_count());
         // Relaxed, here and below: hints; whoever acts on them looks again.
         self.over_garbage.store(cost > limit && count > floor, Ordering::Relaxed);
         let help = self.settings.maintenance == Maintenance::Manual
+            // Without destructors it is little work, and memory that is still warm comes back.
+            || !std::mem::needs_drop::<Entry<K, V>>()
             || (cost > limit / 2 && count > floor / 2);
         if help {
-            self.sweep_due.store(true, Ordering::Relaxed);
+            if !self.sweep_due.load(Ordering::Relaxed) {
+                self.sweep_due.store(true, Ordering::Relaxed);
+            }
         } else if cost > limit / 4 {
             // Less can wait until the thread comes by itself.
             self.waker.wake();
@@ -199,15 +218,16 @@ impl<K, V, S> Engine<K, V, S> {
     #[cold]
     fn sweep_now(&self) {
         self.sweep_due.store(false, Ordering::Relaxed); // Relaxed: a hint.
-        self.sweep();
+        self.sweep(HELP_FREES);
     }
 
-    /// Frees what nobody can see any more; returns what was freed and how many batches wait.
+    /// Frees what nobody can see any more, until `most` entries are freed; returns what was freed and
+    /// how many batches wait.
     ///
     /// A destructor that panics is counted; the first payload comes back in the result.
-    pub fn sweep(&self) -> crate::reclaim::limbo::Swept {
+    pub fn sweep(&self, most: usize) -> crate::reclaim::limbo::Swept {
         crate::reclaim::pin().advance();
-        let swept = self.table.sweep();
+        let swept = self.table.sweep(most);
         // Both ways: what maintenance seals, no writer has noted.
         let over = self.is_garbage_over_limit();
         // Relaxed: a hint, see `note_garbage`. Written only if it differs: writers share the line.
@@ -220,7 +240,7 @@ impl<K, V, S> Engine<K, V, S> {
     fn is_garbage_over_limit(&self) -> bool {
         let (limit, floor) = self.garbage_limit();
         let limbo = self.table.limbo();
-        limbo.cost() > limit && limbo.count() > floor
+        limbo.sealed_cost() > limit && limbo.sealed_count() > floor
     }
 
     /// Returns how much cost may be garbage, and how many entries whatever they cost.
@@ -292,5 +312,8 @@ fn stripes() -> usize {
 
 /// An odd number without pattern: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Entries that a writer frees after it has filled a batch of garbage: twice as many, so that what
+/// has piled up under a reader goes.
+const HELP_FREES: usize = 128;
 const STRIPES_PER_CORE: usize = 4;
 const MAX_STRIPES: usize = 256;

@@ -129,13 +129,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.
         }
         let now = self.pulse.now();
-        let mut entry = Box::new(Entry::new(key, value, charge, now));
+        let mut desk = Some(self.table.desk(crate::stripe::thread_number()));
+        let new = Entry::new(key, value, charge, now);
+        let mut entry = match &mut desk {
+            Some(desk) => desk.make(new),
+            None => Box::new(new),
+        };
         let mut charged = Charged { budget: &self.budget, cost: 0 };
         let guard = pin();
         for _ in 0..ROOM_TRIES {
             // What the budget lacked when the table asked for permission.
             let mut short = 0;
             let mut refusal = Reject::Cold;
+            // Whether a replacement is the first access of this pulse.
+            let mut is_news = true;
             let outcome = self.table.upsert(
                 &guard,
                 hash,
@@ -147,7 +154,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         (Mode::IfAbsent, Some(_)) => refusal = Reject::Kept,
                         (Mode::IfPresent, None) => refusal = Reject::Absent,
                         (_, Some(old)) => {
-                            new.succeed(old, now);
+                            is_news = new.succeed(old, now);
                             short = charged.raise_to(cost.saturating_sub(old.cost()));
                             return short == 0;
                         }
@@ -161,6 +168,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             );
             match outcome {
                 Upsert::Inserted(_) => {
+                    drop(desk.take());
                     charged.spend(cost);
                     self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
                     self.counters.add(Counter::Inserts, 1);
@@ -172,8 +180,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     charged.exchange(old.get().cost(), cost);
                     self.counters.add(Counter::Updates, 1);
                     self.counters.add(Counter::CostAdded, cost);
-                    self.bury(&self.table, &guard, old, false);
-                    self.note_event(hash);
+                    match &mut desk {
+                        Some(desk) => self.bury_at(desk, &self.table, &guard, old, false),
+                        None => self.bury(&self.table, &guard, old, false),
+                    };
+                    if is_news {
+                        self.note_event(hash);
+                    }
                     return Ok(Insert::Updated);
                 }
                 Upsert::Full(back) => {
@@ -182,6 +195,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 }
                 Upsert::Refused(back) => {
                     entry = back;
+                    // Making room takes others' entries out, and wants the desk.
+                    desk = None;
                     if short == 0 || !self.make_room(&guard, hash, cost, short) {
                         let Entry { key, value, .. } = *entry;
                         return Err((key, value, refusal));
@@ -221,7 +236,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             // The window does not know of it, so it is not in the window.
             entry.leave_window();
         }
-        if self.is_reserve_low() {
+        if self.waker.is_idle() && self.is_reserve_low() {
             self.waker.wake();
         }
     }
@@ -292,7 +307,7 @@ impl<K, V, S> Engine<K, V, S> {
         let tries = if self.is_stuck.load(Ordering::Relaxed) { 1 } else { GARBAGE_TRIES };
         for _ in 0..tries {
             self.table.seal_retired();
-            self.sweep();
+            self.sweep(usize::MAX);
             if !self.over_garbage.load(Ordering::Relaxed) {
                 self.is_stuck.store(false, Ordering::Relaxed);
                 return false;

@@ -2,27 +2,37 @@
 //!
 //! # Protocol
 //!
-//! Each stripe has one *open* batch, or none. To retire a value, a thread takes the open batch out
-//! (a swap: from then on the batch is its alone), adds the value and puts the batch back. A batch
-//! that is full, or whose place was taken meanwhile, is *sealed*: pushed on one list. A sweep takes
-//! the whole list and frees the batches whose grace period is over. For those that are new it begins
-//! one, a single one for all, and pushes them back with those that still wait. At every moment a
-//! batch belongs to exactly one of: a stripe, a thread, the list. Nobody ever waits for anybody.
+//! To retire a value, a thread adds it to the *open* batch of its [`desk`](super::desk), which is its
+//! alone meanwhile. A batch that is full, or whose desk gives it up, is *sealed*: pushed on one list.
+//! A sweep takes the *line* (a swap: from then on it is its alone), the queue of batches that wait,
+//! and the whole sealed list. It begins a grace period, a single one for all sealed batches, and
+//! queues them; then it frees batches from the line's head for as long as their grace period is over,
+//! and puts the line back, or what is left of it into the line that another sweep has put there
+//! meanwhile. At every moment a batch belongs to exactly one of: a desk, a thread, the list, the
+//! line. Nobody ever waits for anybody.
 //!
 //! So a writer that retires a value asks nothing of the collector, which for every call would
 //! allocate two kilobytes. The price is that a value waits for two sweeps.
 //!
-//! Values are dropped by whoever sweeps, which is never a reader. Dropping the limbo drops all.
+//! Values are dropped by whoever sweeps, which is never a reader; their memory goes to the
+//! [`stock`](super::stock). Dropping the limbo drops all.
 
 use std::{
     any::Any,
+    collections::VecDeque,
+    mem::MaybeUninit,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
 };
 
 use crossbeam_utils::CachePadded;
 
-use super::{Grace, Guard, pin};
+use super::{
+    Grace, Guard,
+    desk::{Desk, Tools},
+    own, pin,
+    stock::Stock,
+};
 use crate::sync::{
     Watched,
     atomic::{AtomicPtr, AtomicU64, Ordering},
@@ -33,7 +43,9 @@ pub struct Limbo<T> {
     stripes: Box<[CachePadded<Stripe<T>>]>,
     /// Sealed batches, newest first.
     sealed: CachePadded<AtomicPtr<Batch<T>>>,
+    line: CachePadded<AtomicPtr<Line<T>>>,
     batch_size: usize,
+    pub(super) stock: Stock<T>,
 }
 
 /// A value that was taken out of its structure and that only its holder may retire.
@@ -81,30 +93,37 @@ pub enum Retired {
 pub struct Swept {
     /// Values dropped.
     pub freed: usize,
-    /// Batches whose grace period goes on.
+    /// Batches that are left, as far as this sweep saw.
     pub waiting: usize,
     /// What the first panicking destructor panicked with.
     pub panic: Option<Box<dyn Any + Send>>,
 }
 
-struct Stripe<T> {
-    open: AtomicPtr<Batch<T>>,
+pub(super) struct Stripe<T> {
+    /// The tools of the desk while nobody sits there.
+    pub(super) tools: AtomicPtr<Tools<T>>,
     /// An empty batch to use again.
     spare: AtomicPtr<Batch<T>>,
-    /// Cost retired less cost freed through this stripe; wraps, the sum over stripes is exact.
+    /// The cost of sealed batches that are not freed.
     cost: AtomicU64,
     /// The same for the number of values.
     count: AtomicU64,
 }
 
-struct Batch<T> {
+/// Values that wait together.
+pub(super) struct Batch<T> {
     values: Vec<(ptr::NonNull<T>, u64)>,
-    /// The period that the values wait for, once a sweep has begun one.
-    grace: Option<Grace>,
+    cost: u64,
     stripe: usize,
     watched: Watched,
     /// The next batch of the sealed list, once sealed.
     next: *mut Batch<T>,
+}
+
+/// Batches in the order in which their grace periods end, or nearly.
+struct Line<T> {
+    waiting: VecDeque<(Grace, Box<Batch<T>>)>,
+    watched: Watched,
 }
 
 // SAFETY: the raw pointers of a limbo own their values; a sweep may drop a `T` on any thread
@@ -114,11 +133,12 @@ unsafe impl<T: Send + Sync> Send for Limbo<T> {}
 unsafe impl<T: Send + Sync> Sync for Limbo<T> {}
 
 impl<T> Limbo<T> {
-    /// Makes a limbo of `stripes` stripes whose batches seal at `batch_size` values.
-    pub fn new(stripes: usize, batch_size: usize) -> Self {
+    /// Makes a limbo of `stripes` stripes whose batches seal at `batch_size` values, and which keeps
+    /// the memory of up to `stock` values.
+    pub fn new(stripes: usize, batch_size: usize, stock: usize) -> Self {
         let stripe = || {
             CachePadded::new(Stripe {
-                open: AtomicPtr::new(ptr::null_mut()),
+                tools: AtomicPtr::new(ptr::null_mut()),
                 spare: AtomicPtr::new(ptr::null_mut()),
                 cost: AtomicU64::new(0),
                 count: AtomicU64::new(0),
@@ -127,169 +147,201 @@ impl<T> Limbo<T> {
         Self {
             stripes: (0..stripes.max(1)).map(|_| stripe()).collect(),
             sealed: CachePadded::new(AtomicPtr::new(ptr::null_mut())),
+            line: CachePadded::new(AtomicPtr::new(ptr::null_mut())),
             batch_size: batch_size.max(1),
+            stock: Stock::new(stock),
         }
     }
 
-    /// Retires a value of a given cost; it is freed after every guard of this moment is gone.
+    /// Sits down at a desk, to make values or to retire them.
     ///
     /// `stripe` spreads threads; any number will do.
-    pub fn retire(&self, guard: &Guard, value: Unlinked<T>, cost: u64, stripe: usize) -> Retired {
-        let index = stripe % self.stripes.len();
-        let stripe = &self.stripes[index];
-        let _ = guard; // whoever retires has just unlinked, and that takes a pin
-        #[cfg(any(cortado_loom, cortado_shuttle))]
-        guard.note_retired(value.value.as_ptr() as usize);
-        // Relaxed: statistics; each addition is matched by one subtraction in `free`.
-        stripe.cost.fetch_add(cost, Ordering::Relaxed);
-        stripe.count.fetch_add(1, Ordering::Relaxed);
+    pub fn desk(&self, stripe: usize) -> Desk<'_, T> {
+        Desk::new(self, stripe % self.stripes.len())
+    }
 
-        let mut batch = self.take_open(index);
-        batch.watched.write();
-        batch.values.push((value.value, cost));
-        if batch.values.len() >= self.batch_size {
-            self.push_sealed(batch);
-            return Retired::Sealed;
-        }
-        self.put_back(stripe, batch)
+    /// Retires a value of a given cost at the desk of a stripe.
+    pub fn retire(&self, guard: &Guard, value: Unlinked<T>, cost: u64, stripe: usize) -> Retired {
+        self.desk(stripe).retire(guard, value, cost, u64::MAX)
     }
 
     /// Seals every open batch that has something in it; returns how many.
     pub fn seal_open(&self) -> usize {
-        let mut sealed = 0;
-        for stripe in &self.stripes {
-            // Acquire: pairs with the Release in `put_back`, so that the batch's content is seen.
-            let batch = stripe.open.swap(ptr::null_mut(), Ordering::Acquire);
-            // SAFETY: what was in `open` came from `Box::into_raw`, and the swap made it ours.
-            if let Some(batch) = unsafe { own(batch) } {
-                self.push_sealed(batch);
-                sealed += 1;
-            }
-        }
-        sealed
+        self.open_desks().map(|mut desk| usize::from(desk.seal())).sum()
     }
 
-    /// Frees what no guard can see any more, and begins to wait for the rest.
+    /// Frees what no guard can see any more, until `most` values are freed, and begins to wait for
+    /// the rest.
     ///
     /// Runs destructors of values: call it unpinned. A panic of one is caught, the others run,
     /// and the first is handed back.
-    pub fn sweep(&self) -> Swept {
+    pub fn sweep(&self, most: usize) -> Swept {
         let mut swept = Swept::default();
-        let mut fresh = ptr::null_mut();
-        // Acquire: pairs with the Release in `push_sealed`, so that the batches' content is seen.
-        let mut next = self.sealed.swap(ptr::null_mut(), Ordering::Acquire);
-        // SAFETY: the swap made the whole list ours, and each batch came from `Box::into_raw`.
-        while let Some(mut batch) = unsafe { own(next) } {
-            batch.watched.read();
-            next = batch.next;
-            match &batch.grace {
-                Some(grace) if grace.is_over() => self.free(batch, &mut swept),
-                Some(_) => {
-                    swept.waiting += 1;
-                    self.push_sealed(batch);
-                }
-                None => {
-                    batch.next = fresh;
-                    fresh = Box::into_raw(batch);
-                }
-            }
+        let mut line = self.take_line();
+        line.watched.write();
+        self.queue_sealed(&mut line);
+        while swept.freed < most
+            && let Some((grace, _)) = line.waiting.front()
+            && grace.is_over()
+            && let Some((_, batch)) = line.waiting.pop_front()
+        {
+            self.free(batch, &mut swept);
         }
-        if !fresh.is_null() {
-            self.begin_grace(fresh, &mut swept);
-        }
+        swept.waiting = line.waiting.len();
+        self.put_back_line(line);
         swept
     }
 
-    /// Begins one grace period for a list of batches.
-    fn begin_grace(&self, mut fresh: *mut Batch<T>, swept: &mut Swept) {
+    /// Moves the sealed batches to the line and begins one grace period for all.
+    fn queue_sealed(&self, line: &mut Line<T>) {
+        // Relaxed: a glance, so that an empty list is not written to.
+        if self.sealed.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        // Acquire: pairs with the Release in `push_sealed`, so that the batches' content is seen.
+        let mut next = self.sealed.swap(ptr::null_mut(), Ordering::Acquire);
         let guard = pin();
-        // All values of the batches were unlinked before they were pushed, which the swap that took
-        // them has seen: the period that starts now covers them.
+        // All values of the batches were unlinked before they were pushed, which the swap has seen:
+        // the period that starts now covers them.
         let grace = Grace::new();
         if cfg!(cortado_mutant = "limbo_no_grace") {
             grace.end();
         } else {
             guard.after_grace(&grace);
         }
-        // SAFETY: the list is the caller's, and each batch came from `Box::into_raw`.
-        while let Some(mut batch) = unsafe { own(fresh) } {
-            fresh = batch.next;
+        // SAFETY: the swap made the whole list ours, and each batch came from `Box::into_raw`.
+        while let Some(batch) = unsafe { own(next) } {
+            batch.watched.read();
+            next = batch.next;
             #[cfg(any(cortado_loom, cortado_shuttle))]
             for (value, _) in &batch.values {
                 guard.note_sealed(value.as_ptr() as usize);
             }
-            batch.grace = Some(grace.clone());
-            swept.waiting += 1;
-            self.push_sealed(batch);
+            line.waiting.push_back((grace.clone(), batch));
         }
         guard.advance();
     }
 
+    fn take_line(&self) -> Box<Line<T>> {
+        // Acquire: pairs with the Release in `put_back_line`, so that the line's content is seen.
+        let line = if cfg!(cortado_mutant = "limbo_line_by_load") {
+            self.line.load(Ordering::Acquire)
+        } else {
+            self.line.swap(ptr::null_mut(), Ordering::Acquire)
+        };
+        // SAFETY: what was there came from `Box::into_raw`, and the swap made it ours.
+        unsafe { own(line) }.unwrap_or_default()
+    }
+
+    fn put_back_line(&self, mut line: Box<Line<T>>) {
+        loop {
+            let raw = Box::into_raw(line);
+            // LINE (Release): pairs with the Acquire in `take_line`.
+            // Relaxed: the other line is taken out by a swap of its own.
+            let there = self.line.compare_exchange(ptr::null_mut(), raw, LINE, Ordering::Relaxed);
+            if there.is_ok() {
+                return;
+            }
+            // SAFETY: the exchange failed, so `raw` is still ours alone.
+            line = unsafe { Box::from_raw(raw) };
+            // Another sweep was faster; each turn of this loop is one that ended meanwhile.
+            let mut other = self.take_line();
+            other.watched.write();
+            line.waiting.append(&mut other.waiting);
+        }
+    }
+
     /// Returns the cost of all values that are retired and not freed.
+    ///
+    /// Exact when nobody retires or frees meanwhile. Looks into every desk.
     pub fn cost(&self) -> u64 {
-        // Relaxed: exact when nobody retires or frees meanwhile, close to it otherwise.
+        let open = self.open_desks().map(|desk| desk.batch().map_or(0, |batch| batch.cost));
+        open.fold(self.sealed_cost(), u64::wrapping_add)
+    }
+
+    /// Returns the number of values that are retired and not freed, as [`cost`](Self::cost) does.
+    pub fn count(&self) -> u64 {
+        let open = self.open_desks().map(|desk| desk.batch().map_or(0, |b| b.values.len() as u64));
+        open.fold(self.sealed_count(), u64::wrapping_add)
+    }
+
+    /// Returns the cost of the values in sealed batches.
+    pub fn sealed_cost(&self) -> u64 {
+        // Relaxed: exact when nobody seals or frees meanwhile, close to it otherwise.
         let sum = self.stripes.iter().map(|s| s.cost.load(Ordering::Relaxed));
         not_below_zero(sum.fold(0, u64::wrapping_add))
     }
 
-    /// Returns the number of values that are retired and not freed.
-    pub fn count(&self) -> u64 {
-        // Relaxed: as in `cost`.
+    /// Returns the number of the values in sealed batches.
+    pub fn sealed_count(&self) -> u64 {
+        // Relaxed: as in `sealed_cost`.
         let sum = self.stripes.iter().map(|s| s.count.load(Ordering::Relaxed));
         not_below_zero(sum.fold(0, u64::wrapping_add))
     }
 
     /// Returns the bytes of the limbo itself, values not counted.
     pub fn bytes(&self) -> usize {
-        let batch = size_of::<Batch<T>>() + self.batch_size * size_of::<(ptr::NonNull<T>, u64)>();
-        self.stripes.len() * (size_of::<CachePadded<Stripe<T>>>() + batch)
+        let batch = size_of::<Tools<T>>()
+            + size_of::<Batch<T>>()
+            + self.batch_size * size_of::<(ptr::NonNull<T>, u64)>();
+        self.stripes.len() * (size_of::<CachePadded<Stripe<T>>>() + batch) + self.stock.bytes()
     }
 
-    fn take_open(&self, index: usize) -> Box<Batch<T>> {
-        let stripe = &self.stripes[index];
-        // Acquire: pairs with the Release in `put_back`, so that the batch's content is seen.
-        let open = if cfg!(cortado_mutant = "limbo_shared_batch") {
-            stripe.open.load(Ordering::Acquire)
-        } else {
-            stripe.open.swap(ptr::null_mut(), Ordering::Acquire)
+    /// The desks that have tools and at which nobody sits.
+    fn open_desks(&self) -> impl Iterator<Item = Desk<'_, T>> {
+        let used = |&index: &usize| {
+            // Relaxed: a glance, so that a desk without tools is not given any.
+            !self.stripes[index].tools.load(Ordering::Relaxed).is_null()
         };
-        // SAFETY: what was in `open` came from `Box::into_raw`, and the swap made it ours.
-        if let Some(batch) = unsafe { own(open) } {
-            return batch;
-        }
+        (0..self.stripes.len()).filter(used).map(|index| Desk::new(self, index))
+    }
+
+    pub(super) fn stripe(&self, index: usize) -> &Stripe<T> {
+        &self.stripes[index]
+    }
+
+    /// Returns an empty batch for a stripe.
+    pub(super) fn batch(&self, stripe: usize) -> Box<Batch<T>> {
         // Acquire: pairs with the Release in `free`, which emptied the batch.
-        let spare = stripe.spare.swap(ptr::null_mut(), Ordering::Acquire);
-        // SAFETY: as above, for `spare`.
-        if let Some(mut batch) = unsafe { own(spare) } {
-            batch.grace = None;
+        let spare = self.stripes[stripe].spare.swap(ptr::null_mut(), Ordering::Acquire);
+        // SAFETY: what was there came from `Box::into_raw`, and the swap made it ours.
+        if let Some(batch) = unsafe { own(spare) } {
             return batch;
         }
         Box::new(Batch {
             values: Vec::with_capacity(self.batch_size),
-            grace: None,
-            stripe: index,
+            cost: 0,
+            stripe,
             watched: Watched::new(),
             next: ptr::null_mut(),
         })
     }
 
-    fn put_back(&self, stripe: &Stripe<T>, batch: Box<Batch<T>>) -> Retired {
-        let raw = Box::into_raw(batch);
-        // Release: pairs with the Acquire of the swaps that take the batch out again.
-        match stripe.open.compare_exchange(
-            ptr::null_mut(),
-            raw,
-            Ordering::Release,
-            Ordering::Relaxed, // Relaxed: the other batch is not looked at.
-        ) {
-            Ok(_) => Retired::Open,
-            Err(_) => {
-                // SAFETY: the exchange failed, so `raw` is still ours alone.
-                let batch = unsafe { Box::from_raw(raw) };
-                self.push_sealed(batch);
-                Retired::Sealed
-            }
-        }
+    /// Puts a value into a batch; returns whether that is full now.
+    pub(super) fn fill(
+        &self,
+        guard: &Guard,
+        batch: &mut Batch<T>,
+        value: Unlinked<T>,
+        cost: u64,
+    ) -> bool {
+        let _ = guard; // whoever retires has just unlinked, and that takes a pin
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        guard.note_retired(value.value.as_ptr() as usize);
+        batch.watched.write();
+        batch.values.push((value.value, cost));
+        batch.cost = batch.cost.wrapping_add(cost);
+        batch.values.len() >= self.batch_size
+    }
+
+    /// Hands a batch over to the sweeps.
+    pub(super) fn seal(&self, batch: Box<Batch<T>>) {
+        let stripe = &self.stripes[batch.stripe];
+        // Relaxed: statistics; each addition is matched by subtractions in `free`, which come after,
+        // for they need the batch.
+        stripe.cost.fetch_add(batch.cost, Ordering::Relaxed);
+        stripe.count.fetch_add(batch.values.len() as u64, Ordering::Relaxed);
+        self.push_sealed(batch);
     }
 
     fn push_sealed(&self, batch: Box<Batch<T>>) {
@@ -302,7 +354,7 @@ impl<T> Limbo<T> {
             let batch = unsafe { &mut *raw };
             batch.watched.write();
             batch.next = head;
-            // Release: pairs with the Acquire of the swap in `sweep`. Each push continues the
+            // Release: pairs with the Acquire of the swap in `queue_sealed`. Each push continues the
             // release sequence of the pushes below it, so one Acquire sees all batches.
             match self.sealed.compare_exchange_weak(
                 head,
@@ -316,25 +368,38 @@ impl<T> Limbo<T> {
         }
     }
 
-    /// Drops the values of a batch whose grace period is over, and keeps the batch for later.
+    /// Drops the values of a batch whose grace period is over, and keeps the batch and their memory
+    /// for later.
     fn free(&self, mut batch: Box<Batch<T>>, swept: &mut Swept) {
         batch.watched.write();
         let stripe = &self.stripes[batch.stripe];
-        for (value, cost) in batch.values.drain(..) {
-            // Relaxed: statistics, see `retire`. Before the drop, so that a destructor that looks
-            // at the figures does not find itself in them.
-            stripe.cost.fetch_sub(cost, Ordering::Relaxed);
-            stripe.count.fetch_sub(1, Ordering::Relaxed);
-            swept.freed += 1;
+        let count = batch.values.len();
+        swept.freed += count;
+        if !std::mem::needs_drop::<T>() {
+            // Relaxed: statistics, see `seal`.
+            stripe.cost.fetch_sub(batch.cost, Ordering::Relaxed);
+            stripe.count.fetch_sub(count as u64, Ordering::Relaxed);
+        }
+        let emptied = batch.values.drain(..).filter_map(|(value, cost)| {
+            if std::mem::needs_drop::<T>() {
+                // Relaxed: as above. Before the drop, so that a destructor that looks at the figures
+                // does not find itself in them.
+                stripe.cost.fetch_sub(cost, Ordering::Relaxed);
+                stripe.count.fetch_sub(1, Ordering::Relaxed);
+            }
             // SAFETY: the value was unlinked, its grace period is over, and it is freed once: it
             // was in this batch only and has left it.
-            let freed = catch_unwind(AssertUnwindSafe(|| unsafe { free(value) }));
+            let freed =
+                catch_unwind(AssertUnwindSafe(|| unsafe { ptr::drop_in_place(value.as_ptr()) }));
             if let Err(panic) = freed {
                 swept.panic.get_or_insert(panic);
             }
-        }
+            emptied(value)
+        });
+        self.stock.put(emptied);
+        batch.cost = 0;
         let raw = Box::into_raw(batch);
-        // Release: pairs with the Acquire in `take_open`.
+        // Release: pairs with the Acquire in `batch`.
         let kept = stripe.spare.compare_exchange(
             ptr::null_mut(),
             raw,
@@ -345,6 +410,19 @@ impl<T> Limbo<T> {
             // SAFETY: the exchange failed, so `raw` is still ours alone.
             drop(unsafe { Box::from_raw(raw) });
         }
+    }
+}
+
+impl<T> Batch<T> {
+    /// Returns the cost of all values.
+    pub(super) fn cost(&self) -> u64 {
+        self.cost
+    }
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), watched: Watched::new() }
     }
 }
 
@@ -359,12 +437,19 @@ impl<T> Drop for Limbo<T> {
             next = batch.next;
             self.free(batch, &mut swept);
         }
+        let line = self.line.swap(ptr::null_mut(), Ordering::Relaxed); // Relaxed: as above.
+        // SAFETY: as above.
+        for (_, batch) in unsafe { own(line) }.into_iter().flat_map(|line| line.waiting) {
+            self.free(batch, &mut swept);
+        }
         for index in 0..self.stripes.len() {
-            let open = self.stripes[index].open.swap(ptr::null_mut(), Ordering::Relaxed);
+            // Relaxed: as above.
+            let tools = self.stripes[index].tools.swap(ptr::null_mut(), Ordering::Relaxed);
             // SAFETY: as above.
-            if let Some(batch) = unsafe { own(open) } {
+            if let Some(batch) = unsafe { own(tools) }.and_then(|mut tools| tools.batch.take()) {
                 self.free(batch, &mut swept);
             }
+            // Relaxed: as above.
             let spare = self.stripes[index].spare.swap(ptr::null_mut(), Ordering::Relaxed);
             // SAFETY: as above.
             drop(unsafe { own(spare) });
@@ -383,37 +468,18 @@ impl<T> std::fmt::Debug for Limbo<T> {
     }
 }
 
-/// Turns a pointer from `Box::into_raw`, or null, into the box it was.
-///
-/// # Safety
-///
-/// * `raw` is null, or comes from `Box::into_raw` and belongs to the caller alone.
-unsafe fn own<T>(raw: *mut T) -> Option<Box<T>> {
-    // SAFETY: the caller's promise.
-    (!raw.is_null()).then(|| unsafe { Box::from_raw(raw) })
-}
-
-/// Drops a retired value.
-///
-/// # Safety
-///
-/// * `value` comes from `Box::into_raw`, nobody can reach it, and it was not freed before.
+/// Returns the memory of a value that was dropped in place.
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
-unsafe fn free<T>(value: ptr::NonNull<T>) {
-    // SAFETY: the caller's promise.
-    drop(unsafe { Box::from_raw(value.as_ptr()) });
+fn emptied<T>(value: ptr::NonNull<T>) -> Option<Box<MaybeUninit<T>>> {
+    // SAFETY: only called by `free`, whose value came from `Box::into_raw` and is dropped.
+    Some(unsafe { Box::from_raw(value.as_ptr().cast()) })
 }
 
-/// Drops a retired value, but never gives its memory back, so that no address comes twice.
-///
-/// # Safety
-///
-/// * `value` comes from `Box::into_raw`, nobody can reach it, and it was not freed before.
+/// Never gives memory back, so that no address comes twice.
 #[cfg(any(cortado_loom, cortado_shuttle))]
-unsafe fn free<T>(value: ptr::NonNull<T>) {
+fn emptied<T>(value: ptr::NonNull<T>) -> Option<Box<MaybeUninit<T>>> {
     super::backend::note_freed(value.as_ptr() as usize);
-    // SAFETY: the caller's promise.
-    unsafe { ptr::drop_in_place(value.as_ptr()) };
+    None
 }
 
 /// Reads a wrapping sum that was caught between a subtraction and its addition as zero.
@@ -424,6 +490,10 @@ fn not_below_zero(sum: u64) -> u64 {
 // Release, see `push_sealed`. The mutant pushes with Relaxed: a sweep may see a batch unfilled.
 const SEALED_PUSH: Ordering =
     if cfg!(cortado_mutant = "limbo_relaxed_seal") { Ordering::Relaxed } else { Ordering::Release };
+
+// Release, see `put_back_line`. The mutant puts back with Relaxed: the next sweep may see an old line.
+const LINE: Ordering =
+    if cfg!(cortado_mutant = "limbo_relaxed_line") { Ordering::Relaxed } else { Ordering::Release };
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
@@ -458,7 +528,7 @@ mod tests {
         let mut all = Swept::default();
         for _ in 0..10_000 {
             pin().advance();
-            let swept = limbo.sweep();
+            let swept = limbo.sweep(usize::MAX);
             all.freed += swept.freed;
             all.panic = all.panic.or(swept.panic);
             if swept.waiting == 0 {
@@ -472,7 +542,7 @@ mod tests {
     #[test]
     fn figures_are_exact_while_values_wait_and_after() {
         let dropped = Arc::default();
-        let limbo = Limbo::new(2, 3);
+        let limbo = Limbo::new(2, 3, 10);
         for i in 1..=8 {
             let retired = limbo.retire(&pin(), unlinked(&dropped, false), i, i as usize);
             let seals = [5, 6].contains(&i); // the third of each stripe
@@ -491,14 +561,14 @@ mod tests {
     #[test]
     fn nothing_is_freed_under_a_guard() {
         let dropped: Arc<AtomicUsize> = Arc::default();
-        let limbo = Limbo::new(1, 2);
+        let limbo = Limbo::new(1, 2, 10);
         let guard = pin();
         for _ in 0..10 {
             let _ = limbo.retire(&pin(), unlinked(&dropped, false), 1, 0);
         }
         for _ in 0..100 {
             pin().advance();
-            assert_eq!((limbo.sweep().freed, limbo.count()), (0, 10));
+            assert_eq!((limbo.sweep(usize::MAX).freed, limbo.count()), (0, 10));
         }
         drop(guard);
         assert_eq!(drain(&limbo).freed, 10);
@@ -508,11 +578,11 @@ mod tests {
     fn drop_frees_open_and_sealed_batches_and_those_that_wait() {
         let dropped: Arc<AtomicUsize> = Arc::default();
         let guard = pin();
-        let limbo = Limbo::new(2, 4);
+        let limbo = Limbo::new(2, 4, 10);
         for i in 0..13 {
             let _ = limbo.retire(&guard, unlinked(&dropped, false), 1, i);
         }
-        limbo.sweep();
+        limbo.sweep(usize::MAX);
         drop(limbo);
         assert_eq!(dropped.load(Ordering::SeqCst), 13);
     }
@@ -520,7 +590,7 @@ mod tests {
     #[test]
     fn panicking_destructor_stops_no_other_and_is_handed_back() {
         let dropped: Arc<AtomicUsize> = Arc::default();
-        let limbo = Limbo::new(1, 4);
+        let limbo = Limbo::new(1, 4, 10);
         for i in 0..8 {
             let _ = limbo.retire(&pin(), unlinked(&dropped, i % 3 == 0), 1, 0);
         }
@@ -538,7 +608,7 @@ mod tests {
     fn panic_of_a_drop_that_runs_in_a_panic_is_swallowed() {
         let dropped: Arc<AtomicUsize> = Arc::default();
         let outer = catch_unwind(AssertUnwindSafe(|| {
-            let limbo = Limbo::new(1, 4);
+            let limbo = Limbo::new(1, 4, 10);
             let _ = limbo.retire(&pin(), unlinked(&dropped, true), 1, 0);
             let _ = limbo.retire(&pin(), unlinked(&dropped, false), 1, 0);
             panic!("outer");
@@ -550,14 +620,14 @@ mod tests {
     #[test]
     fn every_value_is_freed_once_under_many_threads() {
         let dropped: Arc<AtomicUsize> = Arc::default();
-        let limbo = Limbo::new(2, 3);
+        let limbo = Limbo::new(2, 3, 10);
         let done = AtomicBool::new(false);
         let (threads, each) = (4, 5_000);
         std::thread::scope(|scope| {
             let sweeper = scope.spawn(|| {
                 while !done.load(Ordering::SeqCst) {
                     limbo.seal_open();
-                    assert!(limbo.sweep().panic.is_none());
+                    assert!(limbo.sweep(usize::MAX).panic.is_none());
                     assert!(limbo.count() <= (threads * each) as u64);
                 }
             });
@@ -565,7 +635,7 @@ mod tests {
                 for i in 0..each {
                     let _ = limbo.retire(&pin(), unlinked(&dropped, false), i as u64, stripe);
                     if i % 64 == 0 {
-                        limbo.sweep();
+                        limbo.sweep(usize::MAX);
                     }
                 }
             };

@@ -20,7 +20,9 @@ mod backend;
 #[path = "seize.rs"]
 mod backend;
 
+pub mod desk;
 pub mod limbo;
+pub mod stock;
 
 pub use backend::{Guard, pin};
 #[cfg(any(cortado_loom, cortado_shuttle))]
@@ -68,6 +70,16 @@ impl Default for Grace {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Turns a pointer from `Box::into_raw`, or null, into the box it was.
+///
+/// # Safety
+///
+/// * `raw` is null, or comes from `Box::into_raw` and belongs to the caller alone.
+unsafe fn own<T>(raw: *mut T) -> Option<Box<T>> {
+    // SAFETY: the caller's promise.
+    (!raw.is_null()).then(|| unsafe { Box::from_raw(raw) })
 }
 
 // Acquire, see `is_over`. The mutant reads with Relaxed and may free under a reader.

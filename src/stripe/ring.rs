@@ -135,7 +135,7 @@ impl Default for Ring {
 }
 
 /// Events that a ring holds.
-pub const CAPACITY: usize = if IS_MODEL { 2 } else { 64 };
+pub const CAPACITY: usize = if IS_MODEL { 2 } else { 32 };
 
 /// What an empty slot holds.
 const EMPTY: u64 = 0;

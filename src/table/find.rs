@@ -238,7 +238,7 @@ mod tests {
         keeper.remove(1);
         for _ in 0..100 {
             pin().advance();
-            table.sweep();
+            table.sweep(usize::MAX);
         }
         assert_eq!((held.value(), ledger.alive()), (10, 1));
         drop(held);

@@ -51,6 +51,7 @@ use self::bucket::Buckets;
 use crate::{
     reclaim::{
         Guard,
+        desk::Desk,
         limbo::{Limbo, Retired, Swept, Unlinked},
     },
     sync::atomic::{AtomicPtr, Ordering},
@@ -97,11 +98,12 @@ impl<T> Table<T> {
 
     /// Makes an empty table of `buckets` buckets, for tests of the protocol.
     pub fn with_buckets(buckets: usize, limbo_stripes: usize, limbo_batch: usize) -> Self {
+        let stock = (MOST_STOCK_BYTES / size_of::<T>().max(1)).min(MOST_STOCK).min(buckets * LANES);
         Self {
             root: AtomicPtr::new(Box::into_raw(Box::new(Buckets::new(buckets)))),
-            limbo: Limbo::new(limbo_stripes, limbo_batch),
-            arrays: Limbo::new(1, 1),
-            husks: Limbo::new(1, 1),
+            limbo: Limbo::new(limbo_stripes, limbo_batch, stock),
+            arrays: Limbo::new(1, 1, 0),
+            husks: Limbo::new(1, 1, 0),
         }
     }
 
@@ -110,10 +112,10 @@ impl<T> Table<T> {
         self.root(guard).count() * LANES
     }
 
-    /// Returns the bytes of the current arrays and of limbo, entries not counted.
+    /// Returns the bytes of the current arrays, entries not counted.
     pub fn bytes(&self, guard: &Guard) -> usize {
         let root = self.root(guard);
-        root.bytes() + root.next(guard).map_or(0, Buckets::bytes) + self.limbo.bytes()
+        root.bytes() + root.next(guard).map_or(0, Buckets::bytes)
     }
 
     /// Retires an entry that was taken out of this table, and returns it for a last look.
@@ -126,10 +128,30 @@ impl<T> Table<T> {
         cost: u64,
         stripe: usize,
     ) -> (&'g T, Retired) {
+        self.retire_at(&mut self.desk(stripe), guard, entry, cost, u64::MAX)
+    }
+
+    /// The same at a desk where the caller sits; garbage of cost `seal_at` is sealed at once.
+    pub fn retire_at<'g>(
+        &'g self,
+        desk: &mut Desk<'_, T>,
+        guard: &'g Guard,
+        entry: Unlinked<T>,
+        cost: u64,
+        seal_at: u64,
+    ) -> (&'g T, Retired) {
         let value: *const T = entry.get();
-        let retired = self.limbo.retire(guard, entry, cost, stripe);
+        let retired = desk.retire(guard, entry, cost, seal_at);
         // SAFETY: the guard was made before the entry was retired, so it lives as long.
         (unsafe { &*value }, retired)
+    }
+
+    /// Sits down at a desk, to make entries and to retire them.
+    ///
+    /// `stripe` spreads threads; any number will do.
+    #[inline]
+    pub fn desk(&self, stripe: usize) -> Desk<'_, T> {
+        self.limbo.desk(stripe)
     }
 
     /// Returns the limbo of this table's entries, for its figures.
@@ -142,13 +164,13 @@ impl<T> Table<T> {
         self.limbo.seal_open()
     }
 
-    /// Frees what no guard can see any more.
+    /// Frees what no guard can see any more, until `most` entries are freed.
     ///
     /// Runs destructors of entries: call it unpinned.
-    pub fn sweep(&self) -> Swept {
-        let arrays = self.arrays.sweep().waiting;
-        let husks = self.husks.sweep().waiting;
-        let mut swept = self.limbo.sweep();
+    pub fn sweep(&self, most: usize) -> Swept {
+        let arrays = self.arrays.sweep(most).waiting;
+        let husks = self.husks.sweep(most).waiting;
+        let mut swept = self.limbo.sweep(most);
         swept.waiting += arrays + husks;
         swept
     }
@@ -216,6 +238,10 @@ pub const MIN_BUCKETS: usize = 2;
 /// Values of a batch in limbo. One grace period serves so many.
 const LIMBO_BATCH: usize = 64;
 
+/// Entries whose memory is kept for the next ones, at most, and their bytes.
+const MOST_STOCK: usize = 1 << 10;
+const MOST_STOCK_BYTES: usize = 1 << 18;
+
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use std::{
@@ -274,7 +300,7 @@ mod tests {
                                 }
                             }
                             2 => drop(keeper.table.shrink(&pin())),
-                            3 => assert!(keeper.table.sweep().panic.is_none()),
+                            3 => assert!(keeper.table.sweep(usize::MAX).panic.is_none()),
                             4..15 => drop(keeper.remove(key)),
                             15..25 => drop(keeper.remove_if(key, |value| value % 2 == 0)),
                             25..28 => {

@@ -85,7 +85,7 @@ impl<'t> Keeper<'t> {
     pub fn set(&self, ledger: &Ledger, key: u64, value: u64) -> bool {
         let guard = pin();
         let hash = (self.hasher)(key);
-        let entry = ledger.entry(key, value);
+        let entry = self.table.desk(0).make(*ledger.entry(key, value));
         match self.table.upsert(&guard, hash, entry, self, |e, _| e.key == key, |_, _| true) {
             Upsert::Inserted(_) => true,
             Upsert::Replaced { old, .. } => {
@@ -190,7 +190,7 @@ pub fn drain(table: &Table<Entry>) {
         table.seal_retired();
         guard.advance();
         drop(guard);
-        let swept = table.sweep();
+        let swept = table.sweep(usize::MAX);
         assert!(swept.panic.is_none());
         if table.limbo().count() == 0 && swept.waiting == 0 {
             return;

@@ -156,6 +156,8 @@ fn update_of_larger_cost_evicts_others_and_never_overshoots() {
                 match insert {
                     Insert::Updated => assert!(was),
                     Insert::Inserted => {}
+                    // Other tests may pin for so long that nothing can be freed.
+                    Insert::Rejected(_, Reject::Garbage) => {}
                     Insert::Rejected(_, reason) => assert_eq!(reason, Reject::Cold),
                 }
             }

@@ -1,0 +1,203 @@
+//! Desk: where a thread makes values and retires them, undisturbed.
+//!
+//! # Protocol
+//!
+//! Each stripe has one desk. Its *tools* are the open batch of [`limbo`](super::limbo) and a pack of
+//! memory from the [`stock`](super::stock). To sit down is to take the tools out (a swap: from then on
+//! they are the thread's alone); to get up is to put them back. Whoever finds the tools gone works
+//! with new ones. Whoever finds others' tools in their place when it gets up seals its batch, gives
+//! its pack back, and drops the rest. Nobody ever waits for anybody.
+//!
+//! So a thread that replaces an entry makes the new one and retires the old one at the price of two
+//! atomic exchanges on a line that nobody else wants.
+
+use std::ptr;
+
+use super::{
+    Guard,
+    limbo::{Batch, Limbo, Retired, Unlinked},
+    own,
+    stock::Pack,
+};
+use crate::sync::{Watched, atomic::Ordering};
+
+/// A desk at which a thread sits; dropping it is getting up.
+pub struct Desk<'a, T> {
+    limbo: &'a Limbo<T>,
+    stripe: usize,
+    /// There until the drop.
+    tools: Option<Box<Tools<T>>>,
+}
+
+/// What lies on a desk.
+pub(super) struct Tools<T> {
+    /// The open batch; never empty while nobody sits there.
+    pub(super) batch: Option<Box<Batch<T>>>,
+    pack: Option<Box<Pack<T>>>,
+    watched: Watched,
+}
+
+impl<'a, T> Desk<'a, T> {
+    pub(super) fn new(limbo: &'a Limbo<T>, stripe: usize) -> Self {
+        let tools = &limbo.stripe(stripe).tools;
+        // Acquire: pairs with the Release in the drop, so that the content is seen.
+        let taken = if cfg!(cortado_mutant = "limbo_shared_batch") {
+            tools.load(Ordering::Acquire)
+        } else {
+            tools.swap(ptr::null_mut(), Ordering::Acquire)
+        };
+        // SAFETY: what was there came from `Box::into_raw`, and the swap made it ours.
+        let tools = unsafe { own(taken) }.unwrap_or_default();
+        tools.watched.write();
+        Self { limbo, stripe, tools: Some(tools) }
+    }
+
+    /// Boxes a value, in memory of an earlier one if there is any.
+    #[inline]
+    pub fn make(&mut self, value: T) -> Box<T> {
+        let limbo = self.limbo;
+        let pack = &mut self.tools().pack;
+        if pack.is_none() {
+            *pack = limbo.stock.take();
+        }
+        let Some(blocks) = pack else { return Box::new(value) };
+        let block = blocks.pop();
+        if blocks.is_empty() {
+            *pack = None;
+        }
+        match block {
+            Some(block) => Box::write(block, value),
+            None => Box::new(value),
+        }
+    }
+
+    /// Retires a value of a given cost; it is freed after every guard of this moment is gone.
+    ///
+    /// The batch is sealed when it is full, or when its cost has come to `seal_at`.
+    pub fn retire(
+        &mut self,
+        guard: &Guard,
+        value: Unlinked<T>,
+        cost: u64,
+        seal_at: u64,
+    ) -> Retired {
+        let (limbo, stripe) = (self.limbo, self.stripe);
+        let batch = self.tools().batch.get_or_insert_with(|| limbo.batch(stripe));
+        if limbo.fill(guard, batch, value, cost) || batch.cost() >= seal_at {
+            self.seal();
+            return Retired::Sealed;
+        }
+        Retired::Open
+    }
+
+    /// Seals the open batch; returns whether there was one.
+    pub(super) fn seal(&mut self) -> bool {
+        let batch = self.tools().batch.take();
+        batch.map(|batch| self.limbo.seal(batch)).is_some()
+    }
+
+    /// Returns the open batch.
+    pub(super) fn batch(&self) -> Option<&Batch<T>> {
+        self.tools.as_ref()?.batch.as_deref()
+    }
+
+    fn tools(&mut self) -> &mut Tools<T> {
+        self.tools.as_mut().expect("the tools are there until the drop")
+    }
+}
+
+impl<T> Drop for Desk<'_, T> {
+    fn drop(&mut self) {
+        let Some(tools) = self.tools.take() else { return };
+        let raw = Box::into_raw(tools);
+        // Release: pairs with the Acquire in `new`, so that the content is seen.
+        // Relaxed: the other tools are not looked at.
+        let there = self.limbo.stripe(self.stripe).tools.compare_exchange(
+            ptr::null_mut(),
+            raw,
+            PUT_BACK,
+            Ordering::Relaxed,
+        );
+        if there.is_err() {
+            // SAFETY: the exchange failed, so `raw` is still ours alone.
+            let tools = unsafe { Box::from_raw(raw) };
+            if let Some(batch) = tools.batch {
+                self.limbo.seal(batch);
+            }
+            if let Some(pack) = tools.pack {
+                self.limbo.stock.give_back(pack);
+            }
+        }
+    }
+}
+
+impl<T> Default for Tools<T> {
+    fn default() -> Self {
+        Self { batch: None, pack: None, watched: Watched::new() }
+    }
+}
+
+impl<T> std::fmt::Debug for Desk<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").field("stripe", &self.stripe).finish_non_exhaustive()
+    }
+}
+
+// Release, see the drop. The mutant puts back with Relaxed: the next may see the tools unfinished.
+const PUT_BACK: Ordering =
+    if cfg!(cortado_mutant = "limbo_relaxed_desk") { Ordering::Relaxed } else { Ordering::Release };
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::ptr::{self, NonNull};
+
+    use super::*;
+    use crate::reclaim::pin;
+
+    fn retire(desk: &mut Desk<'_, u64>, value: Box<u64>, cost: u64, seal_at: u64) -> Retired {
+        // SAFETY: from a box that nobody else knows of.
+        let value = unsafe { Unlinked::new(NonNull::from(Box::leak(value))) };
+        desk.retire(&pin(), value, cost, seal_at)
+    }
+
+    #[test]
+    fn value_is_made_where_an_earlier_one_was() {
+        let limbo = Limbo::new(1, 1, 10);
+        let first = limbo.desk(0).make(1);
+        let address = ptr::from_ref(&*first).addr();
+        let _ = retire(&mut limbo.desk(0), first, 1, u64::MAX);
+        while limbo.sweep(usize::MAX).waiting > 0 {
+            pin().advance();
+            std::thread::yield_now();
+        }
+        let second = limbo.desk(0).make(2);
+        assert_eq!((ptr::from_ref(&*second).addr(), *second), (address, 2));
+    }
+
+    #[test]
+    fn batch_is_sealed_when_it_is_full_or_costly() {
+        let limbo = Limbo::new(1, 3, 0);
+        let mut desk = limbo.desk(0);
+        for cost in [1, 1] {
+            assert_eq!(retire(&mut desk, Box::new(0), cost, 10), Retired::Open);
+        }
+        assert_eq!(retire(&mut desk, Box::new(0), 1, 10), Retired::Sealed);
+        assert_eq!(retire(&mut desk, Box::new(0), 9, 10), Retired::Open);
+        assert_eq!(retire(&mut desk, Box::new(0), 1, 10), Retired::Sealed);
+        drop(desk);
+        assert_eq!((limbo.count(), limbo.cost()), (5, 13));
+        assert_eq!((limbo.sealed_count(), limbo.sealed_cost()), (5, 13));
+    }
+
+    #[test]
+    fn whoever_finds_the_desk_taken_loses_nothing() {
+        let limbo = Limbo::new(1, 3, 0);
+        let (mut one, mut two) = (limbo.desk(0), limbo.desk(0));
+        let _ = retire(&mut one, Box::new(0), 1, u64::MAX);
+        let _ = retire(&mut two, Box::new(0), 2, u64::MAX);
+        drop(one);
+        assert_eq!((limbo.count(), limbo.sealed_count()), (1, 0));
+        drop(two);
+        assert_eq!((limbo.count(), limbo.cost(), limbo.sealed_count()), (2, 3, 1));
+    }
+}
