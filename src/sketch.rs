@@ -67,6 +67,7 @@ struct Block {
 struct Place {
     /// The hash's place among all hashes: the high bits choose the block.
     mixed: u64,
+    pairs: [Pair; 2],
 }
 
 impl Sketch {
@@ -292,39 +293,34 @@ impl Pass {
 
 impl Block {
     fn increment(&self, place: Place) -> bool {
-        let words = place.map(|row| {
-            // Relaxed: a counter stands for itself. The exchange below checks the value.
-            self.words[row.word].load(Relaxed)
-        });
-        let counts = place.zip(words, |row, word| row.count(word));
-        let least = counts.into_iter().fold(MAX_COUNT, u64::min);
+        // Relaxed: a counter stands for itself. The exchange below checks the value.
+        let seen = place.pairs.map(|pair| self.words[pair.word].load(Relaxed));
+        let least = place.pairs[0].least(seen[0]).min(place.pairs[1].least(seen[1]));
         if least == MAX_COUNT {
             return false;
         }
         let mut is_changed = false;
-        place.map(|row| {
-            if counts[row.index] == least {
-                is_changed |= self.count_up(row, words[row.index]);
+        for (pair, seen) in place.pairs.into_iter().zip(seen) {
+            let step = pair.step(seen, least);
+            if step == 0 {
+                continue;
             }
-        });
-        is_changed
-    }
-
-    /// Raises one counter of a word, which held `seen` and less than 15 in this counter.
-    fn count_up(&self, row: Row, seen: u64) -> bool {
-        if cfg!(cortado_mutant = "sketch_add_without_check") {
-            self.words[row.word].fetch_add(1 << row.shift, Relaxed);
-            return true;
+            let word = &self.words[pair.word];
+            if cfg!(cortado_mutant = "sketch_add_without_check") {
+                word.fetch_add(step, Relaxed);
+                is_changed = true;
+                continue;
+            }
+            // Relaxed, both: a counter stands for itself. Lossy: a lost race costs one count.
+            is_changed |= word.compare_exchange(seen, seen + step, Relaxed, Relaxed).is_ok();
         }
-        // Relaxed, both: a counter stands for itself. Lossy: a lost race costs one count.
-        let raised = seen + (1 << row.shift);
-        self.words[row.word].compare_exchange(seen, raised, Relaxed, Relaxed).is_ok()
+        is_changed
     }
 
     fn estimate(&self, place: Place) -> u8 {
         // Relaxed: a counter stands for itself.
-        let counts = place.map(|row| row.count(self.words[row.word].load(Relaxed)));
-        counts.into_iter().fold(MAX_COUNT, u64::min) as u8
+        let counts = place.pairs.map(|pair| pair.least(self.words[pair.word].load(Relaxed)));
+        counts[0].min(counts[1]) as u8
     }
 
     fn touch(&self) {
@@ -361,17 +357,22 @@ impl From<[u64; WORDS]> for Block {
     }
 }
 
-/// One of a hash's four counters.
+/// Two of a hash's four counters, one in each half of a word.
 #[derive(Clone, Copy)]
-struct Row {
-    index: usize,
+struct Pair {
     word: usize,
-    shift: u32,
+    shifts: [u32; 2],
 }
 
-impl Row {
-    fn count(self, word: u64) -> u64 {
-        (word >> self.shift) & MAX_COUNT
+impl Pair {
+    fn least(self, word: u64) -> u64 {
+        ((word >> self.shifts[0]) & MAX_COUNT).min((word >> self.shifts[1]) & MAX_COUNT)
+    }
+
+    /// What raises those of the two that are at `least`.
+    fn step(self, word: u64, least: u64) -> u64 {
+        let raise = |shift: u32| u64::from((word >> shift) & MAX_COUNT == least) << shift;
+        raise(self.shifts[0]) | raise(self.shifts[1])
     }
 }
 
@@ -381,7 +382,15 @@ impl Place {
         // Folding the two halves of the product lets every bit of a weak hash, or of one that has 32
         // bits only, reach both the high bits (the block) and the low ones (the counters).
         let wide = u128::from(hash ^ FLIP) * u128::from(MIX);
-        Self { mixed: (wide >> 64) as u64 ^ wide as u64 }
+        let mixed = (wide >> 64) as u64 ^ wide as u64;
+        // Eight of the low bits a pair: two choose a word of the pair's four, three a counter in each
+        // half of it.
+        let pair = |index: usize| {
+            let bits = (mixed >> (8 * index)) as u32;
+            let shifts = [4 * (bits >> 2 & 7), 32 + 4 * (bits >> 5 & 7)];
+            Pair { word: 4 * index + (bits & 3) as usize, shifts }
+        };
+        Self { mixed, pairs: [pair(0), pair(1)] }
     }
 
     #[inline]
@@ -389,23 +398,6 @@ impl Place {
         // Rounded down, so that a level twice as long has the children side by side.
         let index = (u128::from(self.mixed) * blocks.len() as u128) >> 64;
         &blocks[index as usize]
-    }
-
-    /// Five of the low bits a row: one chooses a word of the row's pair, four a counter in it.
-    #[inline]
-    fn row(self, index: usize) -> Row {
-        let bits = self.mixed >> (5 * index);
-        Row { index, word: 2 * index + (bits & 1) as usize, shift: 4 * ((bits >> 1) & 0xf) as u32 }
-    }
-
-    #[inline]
-    fn map<R>(self, mut f: impl FnMut(Row) -> R) -> [R; ROWS] {
-        std::array::from_fn(|index| f(self.row(index)))
-    }
-
-    #[inline]
-    fn zip<R>(self, words: [u64; ROWS], f: impl Fn(Row, u64) -> R) -> [R; ROWS] {
-        self.map(|row| f(row, words[row.index]))
     }
 }
 
@@ -427,8 +419,6 @@ const COUNTERS_PER_WORD: usize = 16;
 /// Entries that a block of counters serves.
 pub const ENTRIES_PER_BLOCK: usize = WORDS * COUNTERS_PER_WORD / COUNTERS_PER_ENTRY;
 
-/// Counters for each hash, every one in a pair of words of its own.
-const ROWS: usize = 4;
 const MAX_COUNT: u64 = 15;
 
 /// What is left of a word's counters once the word is shifted by one: not the neighbour's last bit.
@@ -451,8 +441,6 @@ const FLIP: u64 = 0xd1b5_4a32_d192_ed03;
 
 const PUBLISH: Ordering =
     if cfg!(cortado_mutant = "sketch_relaxed_level") { Relaxed } else { Release };
-
-const _: () = assert!(WORDS == 2 * ROWS && 5 * ROWS < 32);
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

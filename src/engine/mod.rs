@@ -78,6 +78,8 @@ pub struct Engine<K, V, S> {
 struct Local {
     /// Entries that came less entries that went, through this thread; wraps.
     entries: AtomicU64,
+    /// Batches of garbage that were sealed through this thread.
+    seals: AtomicU64,
     /// The hash of the last miss: an insert that follows it is the same access.
     last_miss: AtomicU64,
 }
@@ -187,9 +189,10 @@ impl<K, V, S> Engine<K, V, S> {
         let (cost, count) = (limbo.sealed_cost(), limbo.sealed_count());
         // Relaxed, here and below: hints; whoever acts on them looks again.
         self.over_garbage.store(cost > limit && count > floor, Ordering::Relaxed);
-        let help = self.settings.maintenance == Maintenance::Manual
-            // Without destructors it is little work, and memory that is still warm comes back.
-            || !std::mem::needs_drop::<Entry<K, V>>()
+        let turn = self.local().seals.fetch_add(1, Ordering::Relaxed).is_multiple_of(SEALS_A_SWEEP);
+        // Without destructors it is little work, and memory that is still warm comes back.
+        let is_light = !std::mem::needs_drop::<Entry<K, V>>();
+        let help = (turn && (is_light || self.settings.maintenance == Maintenance::Manual))
             || (cost > limit / 2 && count > floor / 2);
         if help {
             if !self.sweep_due.load(Ordering::Relaxed) {
@@ -312,8 +315,11 @@ fn stripes() -> usize {
 
 /// An odd number without pattern: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-/// Entries that a writer frees after it has filled a batch of garbage: twice as many, so that what
-/// has piled up under a reader goes.
-const HELP_FREES: usize = 128;
+/// Batches that a writer fills before it sweeps: to begin a grace period costs as much as to free
+/// hundreds of entries.
+const SEALS_A_SWEEP: u64 = 4;
+/// Entries that it frees then: twice as many as it has retired since, so that what has piled up under
+/// a reader goes.
+const HELP_FREES: usize = 512;
 const STRIPES_PER_CORE: usize = 4;
 const MAX_STRIPES: usize = 256;
