@@ -229,7 +229,6 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// A destructor that panics is counted; the first payload comes back in the result.
     pub fn sweep(&self, most: usize) -> crate::reclaim::limbo::Swept {
-        crate::reclaim::pin().advance();
         let swept = self.table.sweep(most);
         // Both ways: what maintenance seals, no writer has noted.
         let over = self.is_garbage_over_limit();

@@ -9,7 +9,7 @@ use crate::{
     reclaim::{Guard, pin},
     stripe::{CAPACITY, Push, Ring},
     sync::atomic::Ordering,
-    table::Held,
+    table::{Held, prefetch},
 };
 
 /// What a read does beside reading.
@@ -94,6 +94,8 @@ impl<K, V, S> Engine<K, V, S> {
     /// Sends a hash on its way to the sketch.
     #[inline]
     pub(super) fn note_event(&self, hash: u64) {
+        // The counters will have come by the time the ring is full.
+        prefetch(self.sketch.line(hash));
         let ring = self.events.current();
         match ring.push(hash) {
             Push::Accepted => {}

@@ -2,11 +2,11 @@
 //!
 //! # Protocol
 //!
-//! Each stripe has one desk. Its *tools* are the open batch of [`limbo`](super::limbo) and a pack of
-//! memory from the [`stock`](super::stock). To sit down is to take the tools out (a swap: from then on
+//! Each stripe has one desk. Its *tools* are the open batch of [`limbo`](super::limbo) and a batch of
+//! memory from its stock. To sit down is to take the tools out (a swap: from then on
 //! they are the thread's alone); to get up is to put them back. Whoever finds the tools gone works
 //! with new ones. Whoever finds others' tools in their place when it gets up seals its batch, gives
-//! its pack back, and drops the rest. Nobody ever waits for anybody.
+//! its memory back, and drops the rest. Nobody ever waits for anybody.
 //!
 //! So a thread that replaces an entry makes the new one and retires the old one at the price of two
 //! atomic exchanges on a line that nobody else wants.
@@ -17,7 +17,7 @@ use super::{
     Guard,
     limbo::{Batch, Limbo, Retired, Unlinked},
     own,
-    stock::Pack,
+    pile::Sheet,
 };
 use crate::sync::{Watched, atomic::Ordering};
 
@@ -32,8 +32,11 @@ pub struct Desk<'a, T> {
 /// What lies on a desk.
 pub(super) struct Tools<T> {
     /// The open batch; never empty while nobody sits there.
-    pub(super) batch: Option<Box<Batch<T>>>,
-    pack: Option<Box<Pack<T>>>,
+    pub(super) batch: Option<Box<Sheet<Batch<T>>>>,
+    /// Memory from the stock; never empty.
+    pub(super) memory: Option<Box<Sheet<Batch<T>>>>,
+    /// An empty batch, to be the next open one.
+    spare: Option<Box<Sheet<Batch<T>>>>,
     watched: Watched,
 }
 
@@ -56,14 +59,18 @@ impl<'a, T> Desk<'a, T> {
     #[inline]
     pub fn make(&mut self, value: T) -> Box<T> {
         let limbo = self.limbo;
-        let pack = &mut self.tools().pack;
-        if pack.is_none() {
-            *pack = limbo.stock.take();
-        }
-        let Some(blocks) = pack else { return Box::new(value) };
-        let block = blocks.pop();
-        if blocks.is_empty() {
-            *pack = None;
+        let tools = self.tools();
+        let memory = match &mut tools.memory {
+            Some(memory) => memory,
+            none => match limbo.take_stock() {
+                Some(memory) => none.insert(memory),
+                None => return Box::new(value),
+            },
+        };
+        // SAFETY: from the stock.
+        let block = unsafe { memory.take_memory() };
+        if memory.is_empty() {
+            tools.spare = tools.memory.take();
         }
         match block {
             Some(block) => Box::write(block, value),
@@ -82,7 +89,14 @@ impl<'a, T> Desk<'a, T> {
         seal_at: u64,
     ) -> Retired {
         let (limbo, stripe) = (self.limbo, self.stripe);
-        let batch = self.tools().batch.get_or_insert_with(|| limbo.batch(stripe));
+        let tools = self.tools();
+        let batch = tools.batch.get_or_insert_with(|| match tools.spare.take() {
+            Some(mut spare) => {
+                spare.used_again(stripe);
+                spare
+            }
+            None => limbo.batch(stripe),
+        });
         if limbo.fill(guard, batch, value, cost) || batch.cost() >= seal_at {
             self.seal();
             return Retired::Sealed;
@@ -98,7 +112,7 @@ impl<'a, T> Desk<'a, T> {
 
     /// Returns the open batch.
     pub(super) fn batch(&self) -> Option<&Batch<T>> {
-        self.tools.as_ref()?.batch.as_deref()
+        Some(self.tools.as_ref()?.batch.as_ref()?)
     }
 
     fn tools(&mut self) -> &mut Tools<T> {
@@ -124,8 +138,9 @@ impl<T> Drop for Desk<'_, T> {
             if let Some(batch) = tools.batch {
                 self.limbo.seal(batch);
             }
-            if let Some(pack) = tools.pack {
-                self.limbo.stock.give_back(pack);
+            if let Some(memory) = tools.memory {
+                // SAFETY: from the stock.
+                unsafe { self.limbo.keep(memory) };
             }
         }
     }
@@ -133,7 +148,7 @@ impl<T> Drop for Desk<'_, T> {
 
 impl<T> Default for Tools<T> {
     fn default() -> Self {
-        Self { batch: None, pack: None, watched: Watched::new() }
+        Self { batch: None, memory: None, spare: None, watched: Watched::new() }
     }
 }
 

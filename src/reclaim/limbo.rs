@@ -14,8 +14,10 @@
 //! So a writer that retires a value asks nothing of the collector, which for every call would
 //! allocate two kilobytes. The price is that a value waits for two sweeps.
 //!
-//! Values are dropped by whoever sweeps, which is never a reader; their memory goes to the
-//! [`stock`](super::stock). Dropping the limbo drops all.
+//! Values are dropped by whoever sweeps, which is never a reader. The batch, which holds nothing but
+//! their memory then, goes to the *stock*, a second list: a desk takes it from there and makes new
+//! values in it. (A full cache frees an entry for every one that it makes, often on another thread,
+//! which is what general allocators are slowest at.) Dropping the limbo drops all.
 
 use std::{
     any::Any,
@@ -30,22 +32,28 @@ use crossbeam_utils::CachePadded;
 use super::{
     Grace, Guard,
     desk::{Desk, Tools},
-    own, pin,
-    stock::Stock,
+    own,
+    pile::{Pile, Sheet},
+    pin,
 };
 use crate::sync::{
     Watched,
-    atomic::{AtomicPtr, AtomicU64, Ordering},
+    atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
 };
 
 /// Holds retired values until no guard can see them, and meters them.
 pub struct Limbo<T> {
     stripes: Box<[CachePadded<Stripe<T>>]>,
-    /// Sealed batches, newest first.
-    sealed: CachePadded<AtomicPtr<Batch<T>>>,
+    /// Sealed batches.
+    sealed: CachePadded<Pile<Batch<T>>>,
     line: CachePadded<AtomicPtr<Line<T>>>,
     batch_size: usize,
-    pub(super) stock: Stock<T>,
+    /// Batches of memory.
+    stock: CachePadded<Pile<Batch<T>>>,
+    /// How many they are, or a few more.
+    stocked: AtomicUsize,
+    /// How many they may be.
+    most_stocked: usize,
 }
 
 /// A value that was taken out of its structure and that only its holder may retire.
@@ -95,6 +103,8 @@ pub struct Swept {
     pub freed: usize,
     /// Batches that are left, as far as this sweep saw.
     pub waiting: usize,
+    /// Whether it began a grace period, which helps the collector on.
+    pub began: bool,
     /// What the first panicking destructor panicked with.
     pub panic: Option<Box<dyn Any + Send>>,
 }
@@ -102,27 +112,23 @@ pub struct Swept {
 pub(super) struct Stripe<T> {
     /// The tools of the desk while nobody sits there.
     pub(super) tools: AtomicPtr<Tools<T>>,
-    /// An empty batch to use again.
-    spare: AtomicPtr<Batch<T>>,
     /// The cost of sealed batches that are not freed.
     cost: AtomicU64,
     /// The same for the number of values.
     count: AtomicU64,
 }
 
-/// Values that wait together.
+/// Values that wait together, or the memory of values.
 pub(super) struct Batch<T> {
-    values: Vec<(ptr::NonNull<T>, u64)>,
+    /// Pointers from `Box::into_raw`, and what the values cost.
+    items: Vec<(ptr::NonNull<T>, u64)>,
     cost: u64,
     stripe: usize,
-    watched: Watched,
-    /// The next batch of the sealed list, once sealed.
-    next: *mut Batch<T>,
 }
 
 /// Batches in the order in which their grace periods end, or nearly.
 struct Line<T> {
-    waiting: VecDeque<(Grace, Box<Batch<T>>)>,
+    waiting: VecDeque<(Grace, Box<Sheet<Batch<T>>>)>,
     watched: Watched,
 }
 
@@ -139,17 +145,18 @@ impl<T> Limbo<T> {
         let stripe = || {
             CachePadded::new(Stripe {
                 tools: AtomicPtr::new(ptr::null_mut()),
-                spare: AtomicPtr::new(ptr::null_mut()),
                 cost: AtomicU64::new(0),
                 count: AtomicU64::new(0),
             })
         };
         Self {
             stripes: (0..stripes.max(1)).map(|_| stripe()).collect(),
-            sealed: CachePadded::new(AtomicPtr::new(ptr::null_mut())),
+            sealed: CachePadded::default(),
             line: CachePadded::new(AtomicPtr::new(ptr::null_mut())),
             batch_size: batch_size.max(1),
-            stock: Stock::new(stock),
+            stock: CachePadded::default(),
+            stocked: AtomicUsize::new(0),
+            most_stocked: stock.div_ceil(batch_size.max(1)),
         }
     }
 
@@ -179,7 +186,7 @@ impl<T> Limbo<T> {
         let mut swept = Swept::default();
         let mut line = self.take_line();
         line.watched.write();
-        self.queue_sealed(&mut line);
+        swept.began = self.queue_sealed(&mut line);
         while swept.freed < most
             && let Some((grace, _)) = line.waiting.front()
             && grace.is_over()
@@ -192,16 +199,14 @@ impl<T> Limbo<T> {
         swept
     }
 
-    /// Moves the sealed batches to the line and begins one grace period for all.
-    fn queue_sealed(&self, line: &mut Line<T>) {
-        // Relaxed: a glance, so that an empty list is not written to.
-        if self.sealed.load(Ordering::Relaxed).is_null() {
-            return;
+    /// Moves the sealed batches to the line and begins one grace period for all, if there are any.
+    fn queue_sealed(&self, line: &mut Line<T>) -> bool {
+        let mut sealed = self.sealed.take().peekable();
+        if sealed.peek().is_none() {
+            return false;
         }
-        // Acquire: pairs with the Release in `push_sealed`, so that the batches' content is seen.
-        let mut next = self.sealed.swap(ptr::null_mut(), Ordering::Acquire);
         let guard = pin();
-        // All values of the batches were unlinked before they were pushed, which the swap has seen:
+        // All values of the batches were unlinked before they were pushed, which the taker has seen:
         // the period that starts now covers them.
         let grace = Grace::new();
         if cfg!(cortado_mutant = "limbo_no_grace") {
@@ -209,17 +214,15 @@ impl<T> Limbo<T> {
         } else {
             guard.after_grace(&grace);
         }
-        // SAFETY: the swap made the whole list ours, and each batch came from `Box::into_raw`.
-        while let Some(batch) = unsafe { own(next) } {
-            batch.watched.read();
-            next = batch.next;
+        for batch in sealed {
             #[cfg(any(cortado_loom, cortado_shuttle))]
-            for (value, _) in &batch.values {
+            for (value, _) in &batch.items {
                 guard.note_sealed(value.as_ptr() as usize);
             }
             line.waiting.push_back((grace.clone(), batch));
         }
         guard.advance();
+        true
     }
 
     fn take_line(&self) -> Box<Line<T>> {
@@ -261,7 +264,7 @@ impl<T> Limbo<T> {
 
     /// Returns the number of values that are retired and not freed, as [`cost`](Self::cost) does.
     pub fn count(&self) -> u64 {
-        let open = self.open_desks().map(|desk| desk.batch().map_or(0, |b| b.values.len() as u64));
+        let open = self.open_desks().map(|desk| desk.batch().map_or(0, |b| b.items.len() as u64));
         open.fold(self.sealed_count(), u64::wrapping_add)
     }
 
@@ -281,10 +284,11 @@ impl<T> Limbo<T> {
 
     /// Returns the bytes of the limbo itself, values not counted.
     pub fn bytes(&self) -> usize {
-        let batch = size_of::<Tools<T>>()
-            + size_of::<Batch<T>>()
-            + self.batch_size * size_of::<(ptr::NonNull<T>, u64)>();
-        self.stripes.len() * (size_of::<CachePadded<Stripe<T>>>() + batch) + self.stock.bytes()
+        let batch = size_of::<Sheet<Batch<T>>>() + self.batch_size * size_of::<(*mut T, u64)>();
+        let desk = size_of::<CachePadded<Stripe<T>>>() + size_of::<Tools<T>>() + batch;
+        // Relaxed: a figure.
+        let stocked = self.stocked.load(Ordering::Relaxed);
+        self.stripes.len() * desk + stocked * (batch + self.batch_size * size_of::<T>())
     }
 
     /// The desks that have tools and at which nobody sits.
@@ -300,21 +304,33 @@ impl<T> Limbo<T> {
         &self.stripes[index]
     }
 
-    /// Returns an empty batch for a stripe.
-    pub(super) fn batch(&self, stripe: usize) -> Box<Batch<T>> {
-        // Acquire: pairs with the Release in `free`, which emptied the batch.
-        let spare = self.stripes[stripe].spare.swap(ptr::null_mut(), Ordering::Acquire);
-        // SAFETY: what was there came from `Box::into_raw`, and the swap made it ours.
-        if let Some(batch) = unsafe { own(spare) } {
-            return batch;
+    /// Returns an empty batch.
+    pub(super) fn batch(&self, stripe: usize) -> Box<Sheet<Batch<T>>> {
+        Sheet::new(Batch { items: Vec::with_capacity(self.batch_size), cost: 0, stripe })
+    }
+
+    /// Takes a batch of memory from the stock.
+    pub(super) fn take_stock(&self) -> Option<Box<Sheet<Batch<T>>>> {
+        let mut batches = self.stock.take();
+        let batch = batches.next()?;
+        self.stocked.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `keep`.
+        self.stock.put_back(batches);
+        Some(batch)
+    }
+
+    /// Keeps a batch of memory for later, if there is room for it.
+    ///
+    /// # Safety
+    ///
+    /// * The batch holds memory without values.
+    pub(super) unsafe fn keep(&self, mut batch: Box<Sheet<Batch<T>>>) {
+        // Relaxed: a limit that is passed by a few batches is still one.
+        if batch.items.is_empty() || self.stocked.load(Ordering::Relaxed) >= self.most_stocked {
+            // SAFETY: the caller's promise.
+            return unsafe { batch.give_back() };
         }
-        Box::new(Batch {
-            values: Vec::with_capacity(self.batch_size),
-            cost: 0,
-            stripe,
-            watched: Watched::new(),
-            next: ptr::null_mut(),
-        })
+        self.stocked.fetch_add(1, Ordering::Relaxed); // Relaxed: as above.
+        self.stock.push(batch);
     }
 
     /// Puts a value into a batch; returns whether that is full now.
@@ -328,88 +344,54 @@ impl<T> Limbo<T> {
         let _ = guard; // whoever retires has just unlinked, and that takes a pin
         #[cfg(any(cortado_loom, cortado_shuttle))]
         guard.note_retired(value.value.as_ptr() as usize);
-        batch.watched.write();
-        batch.values.push((value.value, cost));
+        batch.items.push((value.value, cost));
         batch.cost = batch.cost.wrapping_add(cost);
-        batch.values.len() >= self.batch_size
+        batch.items.len() >= self.batch_size
     }
 
     /// Hands a batch over to the sweeps.
-    pub(super) fn seal(&self, batch: Box<Batch<T>>) {
+    pub(super) fn seal(&self, batch: Box<Sheet<Batch<T>>>) {
         let stripe = &self.stripes[batch.stripe];
         // Relaxed: statistics; each addition is matched by subtractions in `free`, which come after,
         // for they need the batch.
         stripe.cost.fetch_add(batch.cost, Ordering::Relaxed);
-        stripe.count.fetch_add(batch.values.len() as u64, Ordering::Relaxed);
-        self.push_sealed(batch);
+        stripe.count.fetch_add(batch.items.len() as u64, Ordering::Relaxed);
+        self.sealed.push(batch);
     }
 
-    fn push_sealed(&self, batch: Box<Batch<T>>) {
-        let raw = Box::into_raw(batch);
-        // Relaxed: only compared, never read through. The list is only ever taken whole, so a
-        // head that comes back (ABA) is harmless.
-        let mut head = self.sealed.load(Ordering::Relaxed);
-        loop {
-            // SAFETY: `raw` is ours until the exchange below succeeds.
-            let batch = unsafe { &mut *raw };
-            batch.watched.write();
-            batch.next = head;
-            // Release: pairs with the Acquire of the swap in `queue_sealed`. Each push continues the
-            // release sequence of the pushes below it, so one Acquire sees all batches.
-            match self.sealed.compare_exchange_weak(
-                head,
-                raw,
-                SEALED_PUSH,
-                Ordering::Relaxed, // Relaxed: as for the first load.
-            ) {
-                Ok(_) => return,
-                Err(seen) => head = seen,
-            }
-        }
-    }
-
-    /// Drops the values of a batch whose grace period is over, and keeps the batch and their memory
-    /// for later.
-    fn free(&self, mut batch: Box<Batch<T>>, swept: &mut Swept) {
-        batch.watched.write();
+    /// Drops the values of a batch whose grace period is over, and keeps their memory.
+    fn free(&self, mut batch: Box<Sheet<Batch<T>>>, swept: &mut Swept) {
         let stripe = &self.stripes[batch.stripe];
-        let count = batch.values.len();
+        let count = batch.items.len();
         swept.freed += count;
-        if !std::mem::needs_drop::<T>() {
-            // Relaxed: statistics, see `seal`.
+        if std::mem::needs_drop::<T>() {
+            for &(value, cost) in &batch.items {
+                // Relaxed: statistics, see `seal`. Before the drop, so that a destructor that looks at
+                // the figures does not find itself in them.
+                stripe.cost.fetch_sub(cost, Ordering::Relaxed);
+                stripe.count.fetch_sub(1, Ordering::Relaxed);
+                let drop_value = || {
+                    // SAFETY: the value was unlinked, its grace period is over, and it is dropped
+                    // once: it is in this batch only, which holds its memory from here on.
+                    unsafe { ptr::drop_in_place(value.as_ptr()) }
+                };
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(drop_value)) {
+                    swept.panic.get_or_insert(panic);
+                }
+            }
+        } else {
+            // Relaxed: as above.
             stripe.cost.fetch_sub(batch.cost, Ordering::Relaxed);
             stripe.count.fetch_sub(count as u64, Ordering::Relaxed);
         }
-        let emptied = batch.values.drain(..).filter_map(|(value, cost)| {
-            if std::mem::needs_drop::<T>() {
-                // Relaxed: as above. Before the drop, so that a destructor that looks at the figures
-                // does not find itself in them.
-                stripe.cost.fetch_sub(cost, Ordering::Relaxed);
-                stripe.count.fetch_sub(1, Ordering::Relaxed);
-            }
-            // SAFETY: the value was unlinked, its grace period is over, and it is freed once: it
-            // was in this batch only and has left it.
-            let freed =
-                catch_unwind(AssertUnwindSafe(|| unsafe { ptr::drop_in_place(value.as_ptr()) }));
-            if let Err(panic) = freed {
-                swept.panic.get_or_insert(panic);
-            }
-            emptied(value)
-        });
-        self.stock.put(emptied);
         batch.cost = 0;
-        let raw = Box::into_raw(batch);
-        // Release: pairs with the Acquire in `batch`.
-        let kept = stripe.spare.compare_exchange(
-            ptr::null_mut(),
-            raw,
-            Ordering::Release,
-            Ordering::Relaxed, // Relaxed: the other spare is not looked at.
-        );
-        if kept.is_err() {
-            // SAFETY: the exchange failed, so `raw` is still ours alone.
-            drop(unsafe { Box::from_raw(raw) });
+        // Memory never comes back in a model, so that no address comes twice.
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        for (value, _) in batch.items.drain(..) {
+            super::backend::note_freed(value.as_ptr() as usize);
         }
+        // SAFETY: the values were dropped above.
+        unsafe { self.keep(batch) };
     }
 }
 
@@ -417,6 +399,42 @@ impl<T> Batch<T> {
     /// Returns the cost of all values.
     pub(super) fn cost(&self) -> u64 {
         self.cost
+    }
+
+    /// Takes memory out.
+    ///
+    /// # Safety
+    ///
+    /// * The batch holds memory without values.
+    #[inline]
+    pub(super) unsafe fn take_memory(&mut self) -> Option<Box<MaybeUninit<T>>> {
+        let (memory, _) = self.items.pop()?;
+        // SAFETY: from `Box::into_raw` of a value that was dropped in place, as the caller promises,
+        // and out of the only batch that had it.
+        Some(unsafe { Box::from_raw(memory.as_ptr().cast()) })
+    }
+
+    /// Returns all memory to the allocator.
+    ///
+    /// # Safety
+    ///
+    /// * The batch holds memory without values.
+    unsafe fn give_back(&mut self) {
+        // SAFETY: the caller's promise.
+        while let Some(memory) = unsafe { self.take_memory() } {
+            drop(memory);
+        }
+    }
+
+    /// Makes an empty batch one of `stripe`.
+    pub(super) fn used_again(&mut self, stripe: usize) {
+        self.stripe = stripe;
+    }
+
+    /// Returns whether nothing is in it.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
     }
 }
 
@@ -429,30 +447,31 @@ impl<T> Default for Line<T> {
 impl<T> Drop for Limbo<T> {
     fn drop(&mut self) {
         let mut swept = Swept::default();
-        // Relaxed, here and below: `&mut self` means that every other thread's part is over and
-        // seen, and that no guard's reader holds a reference: they borrow the owner.
-        let mut next = self.sealed.swap(ptr::null_mut(), Ordering::Relaxed);
-        // SAFETY: the list is ours, each batch came from `Box::into_raw`.
-        while let Some(batch) = unsafe { own(next) } {
-            next = batch.next;
+        for batch in self.sealed.take() {
             self.free(batch, &mut swept);
         }
-        let line = self.line.swap(ptr::null_mut(), Ordering::Relaxed); // Relaxed: as above.
-        // SAFETY: as above.
+        // Relaxed, twice: `&mut self` means that every other thread's part is over and seen, and that
+        // no guard's reader holds a reference: they borrow the owner.
+        let line = self.line.swap(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: the line is ours, and came from `Box::into_raw`.
         for (_, batch) in unsafe { own(line) }.into_iter().flat_map(|line| line.waiting) {
             self.free(batch, &mut swept);
         }
-        for index in 0..self.stripes.len() {
-            // Relaxed: as above.
-            let tools = self.stripes[index].tools.swap(ptr::null_mut(), Ordering::Relaxed);
+        for stripe in &self.stripes {
+            let tools = stripe.tools.swap(ptr::null_mut(), Ordering::Relaxed); // Relaxed: as above.
             // SAFETY: as above.
-            if let Some(batch) = unsafe { own(tools) }.and_then(|mut tools| tools.batch.take()) {
+            let Some(tools) = (unsafe { own(tools) }) else { continue };
+            if let Some(batch) = tools.batch {
                 self.free(batch, &mut swept);
             }
-            // Relaxed: as above.
-            let spare = self.stripes[index].spare.swap(ptr::null_mut(), Ordering::Relaxed);
-            // SAFETY: as above.
-            drop(unsafe { own(spare) });
+            if let Some(mut memory) = tools.memory {
+                // SAFETY: from the stock.
+                unsafe { memory.give_back() };
+            }
+        }
+        for mut memory in self.stock.take() {
+            // SAFETY: only batches of memory are kept there.
+            unsafe { memory.give_back() };
         }
         if let Some(panic) = swept.panic
             && !std::thread::panicking()
@@ -468,28 +487,10 @@ impl<T> std::fmt::Debug for Limbo<T> {
     }
 }
 
-/// Returns the memory of a value that was dropped in place.
-#[cfg(not(any(cortado_loom, cortado_shuttle)))]
-fn emptied<T>(value: ptr::NonNull<T>) -> Option<Box<MaybeUninit<T>>> {
-    // SAFETY: only called by `free`, whose value came from `Box::into_raw` and is dropped.
-    Some(unsafe { Box::from_raw(value.as_ptr().cast()) })
-}
-
-/// Never gives memory back, so that no address comes twice.
-#[cfg(any(cortado_loom, cortado_shuttle))]
-fn emptied<T>(value: ptr::NonNull<T>) -> Option<Box<MaybeUninit<T>>> {
-    super::backend::note_freed(value.as_ptr() as usize);
-    None
-}
-
 /// Reads a wrapping sum that was caught between a subtraction and its addition as zero.
 fn not_below_zero(sum: u64) -> u64 {
     if sum > u64::MAX / 2 { 0 } else { sum }
 }
-
-// Release, see `push_sealed`. The mutant pushes with Relaxed: a sweep may see a batch unfilled.
-const SEALED_PUSH: Ordering =
-    if cfg!(cortado_mutant = "limbo_relaxed_seal") { Ordering::Relaxed } else { Ordering::Release };
 
 // Release, see `put_back_line`. The mutant puts back with Relaxed: the next sweep may see an old line.
 const LINE: Ordering =

@@ -22,7 +22,7 @@ mod backend;
 
 pub mod desk;
 pub mod limbo;
-pub mod stock;
+pub mod pile;
 
 pub use backend::{Guard, pin};
 #[cfg(any(cortado_loom, cortado_shuttle))]

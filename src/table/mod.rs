@@ -41,7 +41,7 @@ mod write;
 
 use std::ptr::NonNull;
 
-pub use find::Held;
+pub use find::{Held, prefetch};
 pub use iter::Iter;
 pub use meta::LANES;
 pub use sample::Sampled;
@@ -53,6 +53,7 @@ use crate::{
         Guard,
         desk::Desk,
         limbo::{Limbo, Retired, Swept, Unlinked},
+        pin,
     },
     sync::atomic::{AtomicPtr, Ordering},
 };
@@ -168,10 +169,14 @@ impl<T> Table<T> {
     ///
     /// Runs destructors of entries: call it unpinned.
     pub fn sweep(&self, most: usize) -> Swept {
-        let arrays = self.arrays.sweep(most).waiting;
-        let husks = self.husks.sweep(most).waiting;
         let mut swept = self.limbo.sweep(most);
-        swept.waiting += arrays + husks;
+        let arrays = self.arrays.sweep(most);
+        let husks = self.husks.sweep(most);
+        if !(swept.began || arrays.began || husks.began) {
+            // Nobody else may ever help the collector on.
+            pin().advance();
+        }
+        swept.waiting += arrays.waiting + husks.waiting;
         swept
     }
 
