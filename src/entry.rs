@@ -44,13 +44,13 @@ impl<K, V> Entry<K, V> {
     /// Returns whether the entry is in the window.
     #[inline]
     pub fn is_in_window(&self) -> bool {
-        self.marks.load(Ordering::Relaxed) & WINDOW != 0 // Relaxed: see `touch`.
+        self.marks().is_in_window()
     }
 
     /// Returns whether the entry was accessed since it was inserted, moved or given a second turn.
     #[inline]
     pub fn is_touched(&self) -> bool {
-        self.marks.load(Ordering::Relaxed) & TOUCHED != 0 // Relaxed: see `touch`.
+        self.marks().is_touched()
     }
 
     /// Forgets that the entry was touched.
@@ -75,7 +75,37 @@ impl<K, V> Entry<K, V> {
     /// Returns how many pulses before `now` the entry was last accessed.
     #[inline]
     pub fn idle(&self, now: u32) -> u32 {
-        now.wrapping_sub(self.marks.load(Ordering::Relaxed)) & LAST // Relaxed: see `touch`.
+        self.marks().idle(now)
+    }
+
+    /// Returns all marks, of one moment.
+    #[inline]
+    pub fn marks(&self) -> Marks {
+        Marks(self.marks.load(Ordering::Relaxed)) // Relaxed: see `touch`.
+    }
+}
+
+/// What an entry says about its use.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks(u32);
+
+impl Marks {
+    /// Returns whether the entry is in the window.
+    #[inline]
+    pub fn is_in_window(self) -> bool {
+        self.0 & WINDOW != 0
+    }
+
+    /// Returns whether the entry was accessed since it was inserted, moved or given a second turn.
+    #[inline]
+    pub fn is_touched(self) -> bool {
+        self.0 & TOUCHED != 0
+    }
+
+    /// Returns how many pulses before `now` the entry was last accessed.
+    #[inline]
+    pub fn idle(self, now: u32) -> u32 {
+        now.wrapping_sub(self.0) & LAST
     }
 }
 

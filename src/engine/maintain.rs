@@ -115,11 +115,9 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns how much an entry is in the way of others.
     #[inline]
     pub(super) fn burden(&self, entry: &Entry<K, V>, now: u32) -> f64 {
-        burden(Traits {
-            touched: entry.is_touched(),
-            idle: entry.idle(now),
-            cost: self.weight(entry.cost()),
-        })
+        let marks = entry.marks();
+        let cost = self.weight(entry.cost());
+        burden(Traits { touched: marks.is_touched(), idle: marks.idle(now), cost })
     }
 
     /// Returns the memory in use.
@@ -199,7 +197,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     #[cold]
     pub(super) fn make_room(&self, guard: &Guard, hash: u64, cost: u64, short: u64) -> bool {
         let made = self.with_maintainer(|maintainer| {
-            self.settle(guard, maintainer, short, MOST_EVICTIONS);
+            let room = short.saturating_add(self.evict_ahead());
+            self.settle(guard, maintainer, room, MOST_EVICTIONS);
         });
         match made {
             Some(()) => self.budget.remaining() >= short,
@@ -286,6 +285,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let max = self.budget.max();
         let share = ((max as f64 * WINDOW_SHARE) as u64).max(1);
         let mut evicted = 0;
+        let mut promoted = 0;
+        let mut judged = 0;
         loop {
             // What the budget is over its limit (after it was lowered) is missing, too.
             let used = self.budget.used();
@@ -293,16 +294,34 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let over = used.saturating_sub(max);
             let missing = over.saturating_add(room.saturating_sub(max.saturating_sub(used)));
             let full = maintainer.window.cost() > share;
-            if missing == 0 || evicted >= most {
-                // There is room beyond the reserve: somebody left main otherwise, or the cache
-                // is still filling. Whoever is too many in the window takes that place.
-                if missing == 0 && full {
+            if evicted >= most {
+                break;
+            }
+            if missing == 0 {
+                if !full {
+                    break;
+                }
+                // Somebody left main otherwise, or the cache is still filling: whoever is too many in
+                // the window takes that place. But room that was made ahead of need lets nobody into
+                // main without a duel.
+                let ahead = room.saturating_add(self.evict_ahead()).saturating_add(1);
+                if promoted < max.saturating_sub(ahead).saturating_sub(used) {
                     if let Some(leaver) = self.leaver(guard, maintainer) {
+                        promoted += leaver.cost();
                         leaver.leave_window();
                     }
                     continue;
                 }
-                break;
+                // A whole ring may have come at once, or a full bucket evicted in our place. A few a
+                // call that evicts anyway bring the window back to its share by and by.
+                if evicted == 0 || judged == MOST_JUDGED || maintainer.window.len() < SMALL_WINDOW {
+                    break;
+                }
+                judged += 1;
+                if let Some(leaver) = self.leaver(guard, maintainer) {
+                    evicted += usize::from(self.judge(guard, maintainer, leaver));
+                }
+                continue;
             }
             let gone = if full {
                 match self.leaver(guard, maintainer) {
@@ -318,6 +337,12 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             evicted += 1;
         }
         evicted
+    }
+
+    /// Returns how many entries a writer that finds no room evicts: more than it needs if a few free
+    /// places are nothing to the cache, for to begin costs as much as to evict two.
+    fn evict_ahead(&self) -> u64 {
+        if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MOST_AHEAD) }
     }
 
     /// Brings the new entries of all rings into the window.
@@ -392,6 +417,18 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
+    /// Lets a leaver of the window into main if it would win a duel, though nobody has to go; evicts
+    /// it otherwise. Returns whether it did.
+    fn judge(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: &Entry<K, V>) -> bool {
+        leaver.leave_window();
+        let victim = self.victim(guard, maintainer.rng.next_u64(), false);
+        let luck = maintainer.rng.next_u64();
+        let stays = victim.is_none_or(|victim| {
+            admits(self.contender(leaver), self.contender(victim.entry), luck)
+        });
+        !stays && self.evict(guard, leaver)
+    }
+
     fn contender(&self, entry: &Entry<K, V>) -> Contender {
         Contender {
             frequency: self.sketch.estimate(self.hash(&entry.key)),
@@ -406,16 +443,20 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         random: u64,
         window_too: bool,
     ) -> Option<Sampled<'g, Entry<K, V>>> {
-        let want = if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
+        let costs_vary = self.costs_vary();
+        let want = if costs_vary { SAMPLE_BY_COST } else { SAMPLE };
         let now = self.pulse.now();
         let mut worst = None;
         let mut seen = 0;
         let mut look = |sampled: Sampled<'g, Entry<K, V>>| {
             let entry = sampled.entry;
+            let marks = entry.marks();
+            let cost = if costs_vary { entry.cost() } else { 1 };
             // An entry without cost makes no room.
-            if entry.cost() > 0 && (window_too || !entry.is_in_window()) {
+            if cost > 0 && (window_too || !marks.is_in_window()) {
                 seen += 1;
-                let burden = self.burden(entry, now);
+                let (touched, idle) = (marks.is_touched(), marks.idle(now));
+                let burden = burden(Traits { touched, idle, cost: self.weight(cost) });
                 if worst.is_none_or(|(most, _)| burden > most) {
                     worst = Some((burden, sampled));
                 }
@@ -497,6 +538,13 @@ const MOST_EVICTIONS: usize = 1 << 14;
 const SLICE_EVICTIONS: usize = 16;
 /// Evictions of a writer that makes room while somebody else maintains.
 const ALONE_EVICTIONS: usize = 256;
+/// Evictions ahead of need, as a part of the budget, and their most.
+const AHEAD_PART: u64 = 1024;
+const MOST_AHEAD: u64 = 7;
+/// Entries that are too many in the window and are judged in one call though there is room.
+const MOST_JUDGED: usize = 4;
+/// Entries of a window of which none are too many: a place left free would be much of such a cache.
+const SMALL_WINDOW: usize = 16;
 /// Turns given in the window in a row.
 const MOST_TURNS: usize = 8;
 /// Buckets read to find a sample.

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 
 use super::{
     LANES, Table,
-    bucket::{Bucket, entry_ref},
+    bucket::{Bucket, Word, entry_ref},
     find::prefetch,
-    migrate::{Part, parts},
+    migrate::parts,
     write::{Unlink, unlink},
 };
 use crate::reclaim::{Guard, limbo::Unlinked};
@@ -66,8 +66,20 @@ impl<T> Table<T> {
                 }
             }
             for i in group {
-                for part in parts(array, wrap(start + i), guard).into_iter().flatten() {
-                    if visit_part(part, guard, &mut visit).is_break() {
+                let index = wrap(start + i);
+                let bucket = array.at(index);
+                let meta = bucket.meta();
+                if !meta.is_frozen() && meta.is_live() {
+                    // It rules alone, as a whole.
+                    if visit_bucket(bucket, |_| true, guard, &mut visit).is_break() {
+                        return;
+                    }
+                    continue;
+                }
+                for part in parts(array, index, guard).into_iter().flatten() {
+                    if visit_bucket(part.bucket, |word| part.has(word), guard, &mut visit)
+                        .is_break()
+                    {
                         return;
                     }
                 }
@@ -95,20 +107,20 @@ impl<T> Table<T> {
     }
 }
 
-/// Visits the live entries of a part.
+/// Visits the live entries of a bucket that `has` does not rule out.
 #[inline]
-fn visit_part<'g, T>(
-    part: Part<'g, T>,
+fn visit_bucket<'g, T>(
+    bucket: &'g Bucket<T>,
+    has: impl Fn(Word<T>) -> bool,
     guard: &'g Guard,
     visit: &mut impl FnMut(Sampled<'g, T>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    let bucket = part.bucket;
     for _ in 0..TRIES {
         let meta = bucket.meta();
         let mut entries = [None; LANES];
         for lane in meta.taken() {
             let word = bucket.slot(lane);
-            if !word.is_dying() && part.has(word) {
+            if !word.is_dying() && has(word) {
                 entries[lane] = word.entry();
             }
         }
@@ -119,7 +131,7 @@ fn visit_part<'g, T>(
             if let Some(entry) = entries[lane] {
                 // SAFETY: the meta word was the same before and after, so the lane was published
                 // when its slot was read, which was under the guard; of a bucket that has moved on,
-                // the part has only what had not.
+                // `has` names only what had not.
                 let entry = unsafe { entry_ref(entry, guard) };
                 visit(Sampled { entry, bucket, lane })?;
             }
