@@ -106,8 +106,8 @@ fn a_new_entry_allocates_once() {
         let mut all = 0;
         for key in ENTRIES..2 * ENTRIES {
             let taken = allocations(|| _ = black_box(cache.insert(key, key)));
-            assert!(taken >= 1);
-            at_most_once += u64::from(taken == 1);
+            // None where a full bucket's entry left its memory.
+            at_most_once += u64::from(taken <= 1);
             all += taken;
         }
         let seen = cache.metrics() - before;

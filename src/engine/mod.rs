@@ -26,7 +26,7 @@ use crate::{
     reclaim::{
         Guard,
         desk::Desk,
-        limbo::{Retired, Unlinked},
+        limbo::{Retired, Swept, Unlinked},
     },
     sketch::Sketch,
     stripe::{Stripes, thread_number},
@@ -212,23 +212,27 @@ impl<K, V, S> Engine<K, V, S> {
     /// Frees garbage if that fell to this thread. Call it unpinned: destructors run.
     #[inline]
     fn sweep_if_due(&self) {
-        // Relaxed: a hint.
-        if self.sweep_due.load(Ordering::Relaxed) {
+        if self.is_sweep_due() {
             self.sweep_now();
         }
     }
 
+    #[inline]
+    fn is_sweep_due(&self) -> bool {
+        self.sweep_due.load(Ordering::Relaxed) // Relaxed: a hint.
+    }
+
     #[cold]
-    fn sweep_now(&self) {
+    fn sweep_now(&self) -> Swept {
         self.sweep_due.store(false, Ordering::Relaxed); // Relaxed: a hint.
-        self.sweep(HELP_FREES);
+        self.sweep(HELP_FREES)
     }
 
     /// Frees what nobody can see any more, until `most` entries are freed; returns what was freed and
     /// how many batches wait.
     ///
     /// A destructor that panics is counted; the first payload comes back in the result.
-    pub fn sweep(&self, most: usize) -> crate::reclaim::limbo::Swept {
+    pub fn sweep(&self, most: usize) -> Swept {
         let swept = self.table.sweep(most);
         // Both ways: what maintenance seals, no writer has noted.
         let over = self.is_garbage_over_limit();

@@ -167,13 +167,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 },
             );
             match outcome {
-                Upsert::Inserted(_) => {
+                Upsert::Inserted(new) => {
                     drop(desk.take());
                     charged.spend(cost);
                     self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
                     self.counters.add(Counter::Inserts, 1);
                     self.counters.add(Counter::CostAdded, cost);
-                    self.welcome(&guard, hash);
+                    self.welcome(&guard, hash, new.is_in_window());
                     return Ok(Insert::Inserted);
                 }
                 Upsert::Replaced { old, .. } => {
@@ -197,7 +197,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     entry = back;
                     // Making room takes others' entries out, and wants the desk.
                     desk = None;
-                    if short == 0 || !self.make_room(&guard, hash, cost, short) {
+                    if short == 0 || !self.make_room(&guard, hash, &entry, short) {
                         let Entry { key, value, .. } = *entry;
                         return Err((key, value, refusal));
                     }
@@ -210,7 +210,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Does what a new entry asks for: it is an access, it goes to the window, and the thread may
     /// have to make up for the room it took.
-    fn welcome(&self, guard: &Guard, hash: u64) {
+    fn welcome(&self, guard: &Guard, hash: u64, to_window: bool) {
         let local = self.local();
         // Relaxed, twice: if two threads of a stripe interfere, an access counts twice.
         if local.last_miss.load(Ordering::Relaxed) == hash {
@@ -219,26 +219,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         } else {
             self.note_event(hash);
         }
-        let number = crate::stripe::thread_number();
-        let mut queued = false;
-        for ring in (0..RINGS_TRIED).map(|i| self.newcomers.stripe(number + i)) {
-            match ring.push(hash) {
-                Push::Accepted => queued = true,
-                Push::Full => {
-                    queued = true;
-                    ring.drain(|hashes| self.hand_over(guard, hashes));
-                }
-                Push::Contended => continue,
-            }
-            break;
-        }
-        if !queued && let Some(entry) = self.table.find(guard, hash, Entry::is_in_window) {
+        if to_window
+            && !self.queue_newcomer(guard, hash)
+            && let Some(entry) = self.table.find(guard, hash, Entry::is_in_window)
+        {
             // The window does not know of it, so it is not in the window.
             entry.leave_window();
         }
         if self.waker.is_idle() && self.is_reserve_low() {
             self.waker.wake();
         }
+    }
+
+    /// Sends a new entry on its way to the window, unless all rings are held.
+    fn queue_newcomer(&self, guard: &Guard, hash: u64) -> bool {
+        let number = crate::stripe::thread_number();
+        for ring in (0..RINGS_TRIED).map(|i| self.newcomers.stripe(number + i)) {
+            match ring.push(hash) {
+                Push::Accepted => {}
+                Push::Full => _ = ring.drain(|hashes| self.hand_over(guard, hashes)),
+                Push::Contended => continue,
+            }
+            return true;
+        }
+        false
     }
 
     /// Removes an entry; the caller may look at it for as long as it likes.

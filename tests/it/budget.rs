@@ -80,6 +80,7 @@ fn lowered_budget_is_kept_under_load() {
                 });
             }
             let mut random = Random::new(seed);
+            let _stop = StopOnDrop(&stop);
             for _ in 0..1000 {
                 let max_cost = 1 + random.below(10_000);
                 cache.set_max_cost(max_cost);
@@ -90,10 +91,18 @@ fn lowered_budget_is_kept_under_load() {
                     assert!(cost <= max_cost, "{cost} of {max_cost}");
                 }
             }
-            stop.store(true, SeqCst);
         });
         settle(&cache);
         audit(&cache);
+    }
+}
+
+/// Lets the writers end, even where the test fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
     }
 }
 
