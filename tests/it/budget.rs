@@ -33,7 +33,9 @@ fn inserts_of_one_thread_alone_are_never_refused() {
         for key in 0..1000u64 {
             assert_eq!(cache.insert(key, key), Insert::Inserted);
         }
-        assert_eq!(cache.cost(), max_cost, "and the budget is used");
+        // A few places may be free, where entries too many in the window lost their duels.
+        let free = if max_cost < 16 { 0 } else { max_cost / 10 };
+        assert!(cache.cost() >= max_cost - free, "{} of {max_cost} in use", cache.cost());
     }
 }
 
