@@ -32,13 +32,36 @@ mod backend;
 #[path = "std.rs"]
 mod backend;
 
+#[cfg(cortado_loom)]
+pub use self::backend::Watched;
 #[allow(unused_imports)] // not every build has a thread-local variable
 pub(crate) use self::backend::thread_local;
-pub use self::backend::{Arc, Mutex, MutexGuard, Watched, atomic, hint, thread, thread_number};
+pub use self::backend::{Arc, Mutex, MutexGuard, atomic, hint, thread, thread_number};
 pub use std::sync::OnceLock;
 
 #[cfg(any(cortado_loom, cortado_shuttle))]
 pub use self::backend::model;
+
+/// A mark on plain memory, for loom to watch: here it is nothing.
+#[cfg(not(cortado_loom))]
+#[derive(Debug, Default)]
+pub struct Watched;
+
+#[cfg(not(cortado_loom))]
+impl Watched {
+    /// Makes a mark.
+    pub fn new() -> Self {
+        Self
+    }
+
+    /// Notes that the memory is read.
+    #[inline]
+    pub fn read(&self) {}
+
+    /// Notes that the memory is written.
+    #[inline]
+    pub fn write(&self) {}
+}
 
 /// True where a model checker runs the code: sizes shrink to the smallest that still does it all.
 pub const IS_MODEL: bool = cfg!(any(cortado_loom, cortado_shuttle));

@@ -50,25 +50,6 @@ pub mod atomic {
     }
 }
 
-/// A mark on plain memory, for loom to watch: here it is nothing.
-#[derive(Debug, Default)]
-pub struct Watched;
-
-impl Watched {
-    /// Makes a mark.
-    pub fn new() -> Self {
-        Self
-    }
-
-    /// Notes that the memory is read.
-    #[inline]
-    pub fn read(&self) {}
-
-    /// Notes that the memory is written.
-    #[inline]
-    pub fn write(&self) {}
-}
-
 /// Declares a variable that each model thread has its own copy of.
 ///
 /// The standard library's would be shared: all of shuttle's threads run on one thread of the

@@ -54,25 +54,6 @@ pub mod atomic {
     }
 }
 
-/// A mark on plain memory, for loom to watch: here it is nothing.
-#[derive(Debug, Default)]
-pub struct Watched;
-
-impl Watched {
-    /// Makes a mark.
-    pub fn new() -> Self {
-        Self
-    }
-
-    /// Notes that the memory is read.
-    #[inline]
-    pub fn read(&self) {}
-
-    /// Notes that the memory is written.
-    #[inline]
-    pub fn write(&self) {}
-}
-
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
 }
