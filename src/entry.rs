@@ -72,12 +72,6 @@ impl<K, V> Entry<K, V> {
         seen != new
     }
 
-    /// Returns how many pulses before `now` the entry was last accessed.
-    #[inline]
-    pub fn idle(&self, now: u32) -> u32 {
-        self.marks().idle(now)
-    }
-
     /// Returns all marks, of one moment.
     #[inline]
     pub fn marks(&self) -> Marks {
@@ -194,14 +188,14 @@ mod tests {
         entry.touch(12);
         entry.leave_window();
         assert!(!entry.is_touched() && !entry.is_in_window());
-        assert_eq!(entry.idle(20), 8);
+        assert_eq!(entry.marks().idle(20), 8);
     }
 
     #[test]
     fn idle_time_survives_the_wrap_of_the_pulse() {
         let entry = entry();
         entry.touch(LAST);
-        assert_eq!(entry.idle(LAST.wrapping_add(3)), 3);
+        assert_eq!(entry.marks().idle(LAST.wrapping_add(3)), 3);
     }
 
     #[test]

@@ -159,12 +159,6 @@ impl<T> Table<T> {
         let entry = NonNull::from(find(self, &guard)?);
         Some(Held { entry, guard, _table: std::marker::PhantomData })
     }
-
-    /// Fetches the bucket of a hash ahead of its use.
-    #[inline]
-    pub fn prefetch(&self, guard: &Guard, hash: u64) {
-        prefetch(self.root(guard).of(hash));
-    }
 }
 
 /// Returns the entry of a published word, unless it was removed in place.
