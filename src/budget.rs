@@ -94,9 +94,10 @@ impl Budget {
         self.max().saturating_sub(self.used())
     }
 
-    /// Says whether less than `reserve` is left, so that making room ahead is due.
+    /// Returns whether less than `reserve` is left, or more than the limit is charged (after it was
+    /// lowered), so that making room is due.
     pub fn is_over_reserve(&self, reserve: u64) -> bool {
-        self.remaining() < reserve
+        self.used().saturating_add(reserve) > self.max()
     }
 }
 

@@ -94,22 +94,19 @@ pub struct MemoryUse {
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Returns the room that the thread keeps free.
+    /// Returns the room that the thread keeps free: none where an entry would be more than that.
     pub(super) fn reserve(&self) -> u64 {
         if self.settings.maintenance == Maintenance::Manual {
             return 0;
         }
-        let max = self.budget.max();
+        let most = self.budget.max() / RESERVE_PART;
         let entry = if self.costs_vary() { self.budget.used() / self.len().max(1) } else { 1 };
-        (max / RESERVE_PART).min(entry.saturating_mul(RESERVE_ENTRIES))
+        if entry > most { 0 } else { most.min(entry.saturating_mul(RESERVE_ENTRIES)) }
     }
 
     /// Returns whether the thread should see to its reserve.
-    #[inline]
     pub(super) fn is_reserve_low(&self) -> bool {
-        // A fixed part, so that this costs one load; the thread knows better when it looks.
-        self.settings.maintenance == Maintenance::Thread
-            && self.budget.remaining() < (self.budget.max() / RESERVE_PART).min(RESERVE_ENTRIES) / 2
+        self.budget.is_over_reserve(self.reserve() / 2)
     }
 
     /// Returns how much an entry is in the way of others.
@@ -245,6 +242,10 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let guard = pin();
             let slice = (work.evictions - ticked.evicted).min(SLICE_EVICTIONS);
             let reserve = self.reserve();
+            if !self.budget.is_over_reserve(reserve) {
+                // A writer that finds the maintainer away has to do without the window.
+                break;
+            }
             let evicted = self.with_maintainer(|m| self.settle(&guard, m, reserve, slice));
             is_away = evicted.is_none();
             ticked.evicted += evicted.unwrap_or(0);
@@ -300,8 +301,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let share = ((max as f64 * WINDOW_SHARE) as u64).max(1);
         let mut evicted = 0;
         let mut promoted = 0;
-        let mut needed = 0;
-        let mut judged = 0;
+        let (mut needed, mut judged) = (0, 0);
         loop {
             // What the budget is over its limit (after it was lowered) is missing, too.
             let used = self.budget.used();
@@ -320,7 +320,9 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 // the window takes that place. But room that was made ahead of need lets nobody into
                 // main without a duel.
                 let ahead = room.saturating_add(self.evict_ahead()).saturating_add(1);
-                if promoted < max.saturating_sub(ahead).saturating_sub(used) {
+                let is_free = promoted < max.saturating_sub(ahead).saturating_sub(used);
+                let most_judged = (self.capacity() / JUDGED_PART).min(MOST_JUDGED);
+                if is_free || most_judged == 0 {
                     if let Some(leaver) = self.leaver(guard, maintainer) {
                         promoted += leaver.cost();
                         leaver.leave_window();
@@ -329,8 +331,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 }
                 // A whole ring may have come at once, or a full bucket evicted in our place. A few a
                 // call that evicts anyway bring the window back to its share by and by.
-                let most = needed.max(MOST_JUDGED);
-                if needed == 0 || judged >= most || maintainer.window.len() < SMALL_WINDOW {
+                if needed == 0 || judged >= most_judged.max(needed) {
                     break;
                 }
                 judged += 1;
@@ -567,10 +568,10 @@ const ALONE_EVICTIONS: usize = 256;
 const AHEAD_PART: u64 = 1024;
 const MOST_AHEAD: u64 = 7;
 /// Entries that are too many in the window and are judged in one call though there is room, if it does
-/// not evict more.
-const MOST_JUDGED: usize = 4;
-/// Entries of a window of which none are too many: a place left free would be much of such a cache.
-const SMALL_WINDOW: usize = 16;
+/// not evict more: a part of the capacity, since those that lose leave places free, and their most.
+/// Smaller caches let them into main unjudged.
+const JUDGED_PART: u64 = 128;
+const MOST_JUDGED: u64 = 4;
 /// Turns given in the window in a row.
 const MOST_TURNS: usize = 8;
 /// Buckets read to find a sample.
@@ -610,7 +611,7 @@ mod tests {
         let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();
         let queued = engine.with_maintainer(|m| m.window.cost()).unwrap();
         // The newest are still in their ring.
-        assert_eq!(queued, 50);
-        assert!((50..50 + crate::stripe::CAPACITY).contains(&marked), "{marked} are marked");
+        let newest = engine.newcomers.drain_all(|_| ());
+        assert_eq!((queued, marked), (50, 50 + newest));
     }
 }

@@ -44,11 +44,6 @@ impl Window {
         Some(newcomer)
     }
 
-    /// Returns the number of entries in the queue, those that left the cache otherwise included.
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Returns the cost of the entries in the queue, those that left the cache otherwise included.
     pub fn cost(&self) -> u64 {
         self.cost

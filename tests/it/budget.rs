@@ -33,9 +33,10 @@ fn inserts_of_one_thread_alone_are_never_refused() {
         for key in 0..1000u64 {
             assert_eq!(cache.insert(key, key), Insert::Inserted);
         }
-        // A few places may be free, where entries too many in the window lost their duels.
-        let free = if max_cost < 16 { 0 } else { max_cost / 10 };
-        assert!(cache.cost() >= max_cost - free, "{} of {max_cost} in use", cache.cost());
+        // The last one may have met a full bucket, and taken the place of an entry there after room
+        // had been made elsewhere.
+        let free = cache.metrics().local_evictions.min(1);
+        assert!(cache.cost() >= max_cost - free, "{} of {max_cost} are in use", cache.cost());
     }
 }
 
