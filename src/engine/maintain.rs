@@ -19,7 +19,7 @@ use crate::{
         victim::{SAMPLE, SAMPLE_BY_COST, Traits, burden},
         window::Window,
     },
-    reclaim::{Guard, pin},
+    reclaim::{Guard, limbo::Unlinked, pin},
     table::{LANES, Sampled, buckets_for},
     util::Rng,
 };
@@ -523,7 +523,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         gone.map(|entry| self.count_eviction(guard, entry)).is_some()
     }
 
-    fn count_eviction(&self, guard: &Guard, entry: crate::reclaim::limbo::Unlinked<Entry<K, V>>) {
+    fn count_eviction(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
         self.counters.add(Counter::Evictions, 1);
         self.counters.add(Counter::CostEvicted, entry.get().cost());
         self.bury(&self.table, guard, entry, true);

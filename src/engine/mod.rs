@@ -182,6 +182,13 @@ impl<K, V, S> Engine<K, V, S> {
         entry
     }
 
+    /// Counts an entry that had to leave a full bucket.
+    fn count_displacement(&self, entry: &Unlinked<Entry<K, V>>) {
+        self.counters.add(Counter::Evictions, 1);
+        self.counters.add(Counter::LocalEvictions, 1);
+        self.counters.add(Counter::CostEvicted, entry.get().cost());
+    }
+
     /// Notes that garbage was sealed: is there too much, and who frees it?
     fn note_garbage(&self) {
         let (limit, floor) = self.garbage_limit();
@@ -288,9 +295,7 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
     }
 
     fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
-        self.counters.add(Counter::Evictions, 1);
-        self.counters.add(Counter::LocalEvictions, 1);
-        self.counters.add(Counter::CostEvicted, entry.get().cost());
+        self.count_displacement(&entry);
         self.bury(&self.table, guard, entry, true);
     }
 }

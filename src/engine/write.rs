@@ -3,17 +3,20 @@
 //! Oversized inserts are refused here, not in `policy/admission.rs`: nothing can be admitted that
 //! no eviction makes room for.
 
-use std::hash::{BuildHasher, Hash};
+use std::{
+    cell::RefCell,
+    hash::{BuildHasher, Hash},
+};
 
 use super::Engine;
 use crate::{
     budget::Budget,
     entry::{Charge, Entry},
     metrics::Counter,
-    reclaim::{Guard, pin},
-    stripe::Push,
+    reclaim::{Guard, desk::Desk, limbo::Unlinked, pin},
+    stripe::{Push, thread_number},
     sync::atomic::Ordering,
-    table::{Held, Table, Upsert},
+    table::{Held, Host, LANES, Table, Upsert},
 };
 
 /// What an insert did. It is decided, and visible to everybody, when the call returns.
@@ -129,12 +132,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.
         }
         let now = self.pulse.now();
-        let mut desk = Some(self.table.desk(crate::stripe::thread_number()));
-        let new = Entry::new(key, value, charge, now);
-        let mut entry = match &mut desk {
-            Some(desk) => desk.make(new),
-            None => Box::new(new),
-        };
+        let mut desk = self.table.desk(thread_number());
+        let mut entry = desk.make(Entry::new(key, value, charge, now));
+        let seat = Seat { engine: self, desk: RefCell::new(Some(desk)) };
         let mut charged = Charged { budget: &self.budget, cost: 0 };
         let guard = pin();
         for _ in 0..ROOM_TRIES {
@@ -147,7 +147,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 &guard,
                 hash,
                 entry,
-                self,
+                &seat,
                 |resident, new| resident.key == new.key,
                 |resident, new| {
                     match (mode, resident) {
@@ -168,7 +168,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             );
             match outcome {
                 Upsert::Inserted(new) => {
-                    drop(desk.take());
+                    seat.leave();
                     charged.spend(cost);
                     self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
                     self.counters.add(Counter::Inserts, 1);
@@ -180,10 +180,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     charged.exchange(old.get().cost(), cost);
                     self.counters.add(Counter::Updates, 1);
                     self.counters.add(Counter::CostAdded, cost);
-                    match &mut desk {
-                        Some(desk) => self.bury_at(desk, &self.table, &guard, old, false),
-                        None => self.bury(&self.table, &guard, old, false),
-                    };
+                    seat.bury(&guard, old, false);
                     if is_news {
                         self.note_event(hash);
                     }
@@ -196,7 +193,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 Upsert::Refused(back) => {
                     entry = back;
                     // Making room takes others' entries out, and wants the desk.
-                    desk = None;
+                    seat.leave();
                     if short == 0 || !self.make_room(&guard, hash, &entry, short) {
                         let Entry { key, value, .. } = *entry;
                         return Err((key, value, refusal));
@@ -233,7 +230,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Sends a new entry on its way to the window, unless all rings are held.
     fn queue_newcomer(&self, guard: &Guard, hash: u64) -> bool {
-        let number = crate::stripe::thread_number();
+        let number = thread_number();
         for ring in (0..RINGS_TRIED).map(|i| self.newcomers.stripe(number + i)) {
             match ring.push(hash) {
                 Push::Accepted => {}
@@ -289,7 +286,7 @@ impl<K, V, S> Engine<K, V, S> {
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
-        entry: crate::reclaim::limbo::Unlinked<Entry<K, V>>,
+        entry: Unlinked<Entry<K, V>>,
     ) -> &'g Entry<K, V> {
         self.counters.add(Counter::Removes, 1);
         self.bury(table, guard, entry, true)
@@ -320,6 +317,51 @@ impl<K, V, S> Engine<K, V, S> {
         }
         self.is_stuck.store(true, Ordering::Relaxed);
         true
+    }
+}
+
+/// An engine as the host of a writer that sits at its desk: what has to leave is retired there.
+struct Seat<'a, K, V, S> {
+    engine: &'a Engine<K, V, S>,
+    desk: RefCell<Option<Desk<'a, Entry<K, V>>>>,
+}
+
+impl<K, V, S> Seat<'_, K, V, S> {
+    /// Gets up from the desk; the next one finds it free.
+    fn leave(&self) {
+        drop(self.desk.take());
+    }
+
+    /// Ends the stay of an entry that this writer took out.
+    fn bury(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>, leaves: bool) {
+        let engine = self.engine;
+        match &mut *self.desk.borrow_mut() {
+            Some(desk) => engine.bury_at(desk, &engine.table, guard, entry, leaves),
+            None => engine.bury(&engine.table, guard, entry, leaves),
+        };
+    }
+}
+
+impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Seat<'_, K, V, S> {
+    fn hash(&self, entry: &Entry<K, V>) -> u64 {
+        Host::hash(self.engine, entry)
+    }
+
+    fn is_crowded(&self, slots: usize) -> bool {
+        self.engine.is_crowded(slots)
+    }
+
+    fn choose_leaver(
+        &self,
+        residents: &[Option<&Entry<K, V>>; LANES],
+        newcomer: &Entry<K, V>,
+    ) -> Option<usize> {
+        self.engine.choose_leaver(residents, newcomer)
+    }
+
+    fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
+        self.engine.count_displacement(&entry);
+        self.bury(guard, entry, true);
     }
 }
 
