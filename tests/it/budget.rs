@@ -7,7 +7,10 @@ use std::{
 
 use cortado::{Insert, Maintenance, Work};
 
-use crate::support::{BOTH, Random, audit, builder, seed, settle};
+use crate::{
+    builder,
+    support::{BOTH, Random, audit, seed, settle},
+};
 
 #[test]
 fn tiny_budgets_hold_what_fits() {

@@ -2,7 +2,10 @@
 
 use cortado::{Cache, Insert, Maintenance, Reject, Victim};
 
-use crate::support::{BOTH, audit, builder, settle};
+use crate::{
+    builder,
+    support::{BOTH, audit, settle},
+};
 
 #[test]
 fn cost_of_zero_is_legal_and_never_evicted_for_its_cost() {
@@ -143,8 +146,7 @@ fn overhead_is_charged_if_asked_for() {
 #[test]
 fn update_of_larger_cost_evicts_others_and_never_overshoots() {
     for maintenance in BOTH {
-        // Garbage is for as long as any thread of the process is pinned: it may not decide here.
-        let cache = builder(100, maintenance).max_garbage(u64::MAX).build().unwrap();
+        let cache = builder(100, maintenance).build().unwrap();
         for round in 0..20u64 {
             for key in 0..100u64 {
                 let _ = cache.insert_with_cost(1000 * round + key, key, 1);

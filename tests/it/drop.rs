@@ -11,7 +11,10 @@ use std::{
 
 use cortado::{Cache, Maintenance};
 
-use crate::support::{BOTH, Id, Random, Tally, Tracked, audit, builder, eventually, seed, settle};
+use crate::{
+    builder,
+    support::{BOTH, Id, Random, Tally, Tracked, audit, eventually, seed, settle},
+};
 
 #[test]
 fn each_way_out_drops_key_and_value_once() {

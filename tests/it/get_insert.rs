@@ -2,7 +2,10 @@
 
 use cortado::{BuildError, Cache, Insert, Maintenance, Reject, Work};
 
-use crate::support::{BOTH, Random, audit, builder, seed, settle};
+use crate::{
+    builder,
+    support::{BOTH, Random, audit, seed, settle},
+};
 
 #[test]
 fn inserted_value_is_found_and_others_are_not() {

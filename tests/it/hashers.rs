@@ -11,7 +11,10 @@ use std::{
 
 use cortado::Maintenance;
 
-use crate::support::{BOTH, Id, Random, Tally, Tracked, audit, builder, eventually, seed, settle};
+use crate::{
+    builder,
+    support::{BOTH, Id, Random, Tally, Tracked, audit, eventually, seed, settle},
+};
 
 /// A hasher that turns the key (one number) into a hash by a function.
 #[derive(Clone)]

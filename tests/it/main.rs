@@ -1,4 +1,7 @@
 //! What a user sees, one file for each side of it.
+//!
+//! The tests run at once, and garbage is freed no sooner than all threads of the process have moved
+//! on: no test here may depend on it. Those that do are in `tests/alone.rs`.
 
 mod budget;
 mod cost;
@@ -11,3 +14,10 @@ mod pin;
 mod remove;
 #[path = "../support/mod.rs"]
 mod support;
+
+use cortado::{CacheBuilder, Maintenance};
+
+/// A builder for these tests: other tests' pins never get an insert refused.
+fn builder<K, V>(max_cost: u64, maintenance: Maintenance) -> CacheBuilder<K, V> {
+    support::builder(max_cost, maintenance).max_garbage(u64::MAX)
+}

@@ -10,7 +10,10 @@ use std::{
 
 use cortado::{Cache, Maintenance, Ticked, Work};
 
-use crate::support::{Tally, audit, builder, settle};
+use crate::{
+    builder,
+    support::{Tally, audit, settle},
+};
 
 #[test]
 fn keys_and_values_may_borrow() {
@@ -58,8 +61,7 @@ fn same_seed_and_calls_leave_the_same_entries() {
         }
     }
     let run = || {
-        // Garbage is for as long as any thread of the process is pinned: it may not decide here.
-        let cache = builder(100, Maintenance::Manual).max_garbage(u64::MAX).hasher(Fixed);
+        let cache = builder(100, Maintenance::Manual).hasher(Fixed);
         let cache = cache.build().unwrap();
         let mut hits = 0;
         for step in 0..20_000u64 {

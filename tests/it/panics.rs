@@ -12,7 +12,10 @@ use std::{
 
 use cortado::{Cache, Maintenance};
 
-use crate::support::{BOTH, Tally, Tracked, audit, builder, eventually, settle};
+use crate::{
+    builder,
+    support::{BOTH, Tally, Tracked, audit, eventually, settle},
+};
 
 /// Panics at a given call from now, once.
 #[derive(Clone, Debug, Default)]

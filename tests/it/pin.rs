@@ -8,7 +8,10 @@ use std::{
 
 use cortado::Maintenance;
 
-use crate::support::{BOTH, Random, audit, builder, seed, settle};
+use crate::{
+    builder,
+    support::{BOTH, Random, audit, seed, settle},
+};
 
 #[test]
 fn pinned_references_live_together_and_outlive_the_entries() {

@@ -7,7 +7,10 @@ use std::{
 
 use cortado::{Maintenance, Work};
 
-use crate::support::{BOTH, Random, audit, builder, seed, settle};
+use crate::{
+    builder,
+    support::{BOTH, Random, audit, seed, settle},
+};
 
 #[test]
 fn removed_value_is_returned_and_stays_readable() {
