@@ -33,12 +33,14 @@ impl<K, V> Entry<K, V> {
     #[inline]
     pub fn touch(&self, now: u32) -> bool {
         // Relaxed: the marks guide the choice of victims and publish nothing.
-        let seen = self.marks.load(Ordering::Relaxed);
-        let new = (seen & WINDOW) | TOUCHED | (now & LAST);
+        let seen = self.marks();
         // Relaxed: as above. Whoever loses a race has its access noted by the other's, or its
         // mark overtaken by a change of region, which matters more.
-        seen != new
-            && self.marks.compare_exchange(seen, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        seen.is_news(now)
+            && self
+                .marks
+                .compare_exchange(seen.0, seen.hit(now).0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Returns whether the entry is in the window.
@@ -66,10 +68,11 @@ impl<K, V> Entry<K, V> {
     /// Takes the place of `old`: what updates a window entry is in the window, and so on. An
     /// update is an access; returns whether it is the first of this pulse.
     pub fn succeed(&self, old: &Self, now: u32) -> bool {
-        let seen = old.marks.load(Ordering::Relaxed); // Relaxed: see `touch`.
-        let new = (seen & WINDOW) | TOUCHED | (now & LAST);
-        self.marks.store(new, Ordering::Relaxed); // Relaxed: unpublished.
-        seen != new
+        let seen = old.marks();
+        let is_news = seen.is_news(now);
+        let new = if is_news { seen.hit(now) } else { seen };
+        self.marks.store(new.0, Ordering::Relaxed); // Relaxed: unpublished.
+        is_news
     }
 
     /// Returns all marks, of one moment.
@@ -79,7 +82,7 @@ impl<K, V> Entry<K, V> {
     }
 }
 
-/// What an entry says about its use.
+/// What an entry says about its use: where it is, whether and how often it was hit, and when last.
 #[derive(Clone, Copy, Debug)]
 pub struct Marks(u32);
 
@@ -100,6 +103,29 @@ impl Marks {
     #[inline]
     pub fn idle(self, now: u32) -> u32 {
         now.wrapping_sub(self.0) & LAST
+    }
+
+    /// Returns how often the entry was hit of late, from 0 to 15, a pulse counting once.
+    ///
+    /// Halved whenever the clock enters another [`AGE`](AGE_BITS), as the counters of the sketch are
+    /// after as many events.
+    #[inline]
+    pub fn hits(self, now: u32) -> u8 {
+        let ages = ((now & LAST) >> AGE_BITS).wrapping_sub((self.0 & LAST) >> AGE_BITS);
+        ((self.0 & HITS) >> LAST_BITS >> (ages & (LAST >> AGE_BITS)).min(u32::BITS - 1)) as u8
+    }
+
+    /// Returns whether a hit at pulse `now` would change anything.
+    #[inline]
+    fn is_news(self, now: u32) -> bool {
+        self.0 & (TOUCHED | LAST) != TOUCHED | (now & LAST)
+    }
+
+    /// Returns what a hit at pulse `now` makes of these marks.
+    #[inline]
+    fn hit(self, now: u32) -> Self {
+        let hits = (u32::from(self.hits(now)) + 1).min(MOST_HITS);
+        Self((self.0 & WINDOW) | TOUCHED | hits << LAST_BITS | (now & LAST))
     }
 }
 
@@ -142,7 +168,13 @@ impl Charge {
 const TOUCHED: u32 = 1 << 31;
 const WINDOW: u32 = 1 << 30;
 /// The pulse of the last access.
-const LAST: u32 = (1 << 28) - 1;
+const LAST: u32 = (1 << LAST_BITS) - 1;
+const LAST_BITS: u32 = 26;
+/// Four bits between those: the hits of late.
+const HITS: u32 = MOST_HITS << LAST_BITS;
+const MOST_HITS: u32 = 15;
+/// The pulses after which hits count half: 32 rounds.
+const AGE_BITS: u32 = 11;
 
 /// Marks a charge as rounded: 6 bits of shift and 25 of digits.
 const LARGE: u32 = 1 << 31;
@@ -173,11 +205,30 @@ mod tests {
     }
 
     #[test]
+    fn hits_count_once_a_pulse_and_half_after_every_age() {
+        const AGE: u32 = 1 << AGE_BITS;
+        let entry = entry();
+        assert_eq!(entry.marks().hits(10), 0);
+        for now in [11, 11, 12, 13] {
+            entry.touch(now);
+        }
+        assert_eq!((entry.marks().hits(13), entry.marks().hits(AGE - 1)), (3, 3));
+        assert_eq!((entry.marks().hits(AGE), entry.marks().hits(2 * AGE)), (1, 0));
+        assert_eq!(entry.marks().hits(100 * AGE), 0);
+        entry.leave_window();
+        entry.touch(AGE);
+        assert_eq!(entry.marks().hits(AGE), 2, "one of three, and one more");
+        (1..100).for_each(|pulse| _ = entry.touch(AGE + pulse));
+        assert_eq!(entry.marks().hits(AGE + 99), 15);
+    }
+
+    #[test]
     fn update_is_an_access_and_stays_in_its_region() {
         let (old, new) = (entry(), entry());
         old.leave_window();
         assert!(new.succeed(&old, 11));
         assert!(new.is_touched() && !new.is_in_window());
+        assert_eq!(new.marks().hits(11), 1);
         assert!(!entry().succeed(&new, 11));
         assert!(entry().succeed(&new, 12));
     }
@@ -196,6 +247,7 @@ mod tests {
         let entry = entry();
         entry.touch(LAST);
         assert_eq!(entry.marks().idle(LAST.wrapping_add(3)), 3);
+        assert_eq!(entry.marks().hits(LAST.wrapping_add(3)), 0, "another age has begun");
     }
 
     #[test]

@@ -89,8 +89,13 @@ impl Sketch {
 
     /// Counts one event of `hash` and says whether a counter changed.
     pub fn increment(&self, hash: u64) -> bool {
+        self.add(hash, 1)
+    }
+
+    /// Counts `events` events of `hash`, up to 15, and says whether a counter changed.
+    pub fn add(&self, hash: u64, events: u8) -> bool {
         let place = Place::of(hash);
-        place.block(self.blocks()).increment(place)
+        place.block(self.blocks()).add(place, events)
     }
 
     /// Counts one event of each of `hashes` and returns for how many a counter changed.
@@ -105,7 +110,7 @@ impl Sketch {
             }
             for &hash in hashes {
                 let place = Place::of(hash);
-                changed += usize::from(place.block(blocks).increment(place));
+                changed += usize::from(place.block(blocks).add(place, 1));
             }
         }
         changed
@@ -293,16 +298,17 @@ impl Pass {
 }
 
 impl Block {
-    fn increment(&self, place: Place) -> bool {
+    fn add(&self, place: Place, events: u8) -> bool {
         // Relaxed: a counter stands for itself. The exchange below checks the value.
         let seen = place.pairs.map(|pair| self.words[pair.word].load(Relaxed));
         let least = place.pairs[0].least(seen[0]).min(place.pairs[1].least(seen[1]));
         if least == MAX_COUNT {
             return false;
         }
+        let count = (least + u64::from(events)).min(MAX_COUNT);
         let mut is_changed = false;
         for (pair, seen) in place.pairs.into_iter().zip(seen) {
-            let step = pair.step(seen, least);
+            let step = pair.step(seen, count);
             if step == 0 {
                 continue;
             }
@@ -370,9 +376,9 @@ impl Pair {
         ((word >> self.shifts[0]) & MAX_COUNT).min((word >> self.shifts[1]) & MAX_COUNT)
     }
 
-    /// What raises those of the two that are at `least`.
-    fn step(self, word: u64, least: u64) -> u64 {
-        let raise = |shift: u32| u64::from((word >> shift) & MAX_COUNT == least) << shift;
+    /// What raises those of the two that are below `count` to it.
+    fn step(self, word: u64, count: u64) -> u64 {
+        let raise = |shift: u32| count.saturating_sub((word >> shift) & MAX_COUNT) << shift;
         raise(self.shifts[0]) | raise(self.shifts[1])
     }
 }
@@ -459,6 +465,19 @@ mod tests {
         assert_eq!(sketch.estimate(7), 15);
         assert!(!sketch.increment(7));
         assert_eq!(sketch.estimate(7), 15);
+    }
+
+    #[test]
+    fn several_events_count_as_one_by_one() {
+        let (one, other) = (Sketch::new(64), Sketch::new(64));
+        for hash in 0..100 {
+            let events = (hash % 7) as u8;
+            assert_eq!(one.add(hash, events), events > 0);
+            (0..events).for_each(|_| _ = other.increment(hash));
+        }
+        assert_eq!(one.counters(), other.counters());
+        one.add(7, 15);
+        assert_eq!(one.estimate(7), 15);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
     engine::{Engine, Insert, MemoryUse, Mode, Ticked, Trace, Work},
     evictor::Evictor,
     metrics::Metrics,
+    reclaim::pin,
     sync::Arc,
 };
 
@@ -189,14 +190,16 @@ where
         self.pin().get_many(keys, f);
     }
 
-    /// Returns how often a key was asked for of late, from 0 to 15, as the sketch estimates it.
+    /// Returns how often a key was asked for of late, from 0 to 15, as the policy estimates it.
     ///
     /// What this thread did a moment ago may not be counted yet; see [`flush`](Self::flush).
     pub fn frequency<Q>(&self, key: &Q) -> u8
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.engine.sketch.estimate(self.engine.hash(key))
+        let (hash, guard) = (self.engine.hash(key), pin());
+        let entry = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
+        self.engine.frequency(hash, entry)
     }
 
     #[inline]

@@ -13,7 +13,6 @@ use super::Engine;
 use crate::{
     config::{Maintenance, RESERVE_ENTRIES, RESERVE_PART, WINDOW_SHARE},
     entry::Entry,
-    metrics::Counter,
     policy::{
         admission::{Contender, admits},
         victim::{SAMPLE, SAMPLE_BY_COST, Traits, burden},
@@ -65,7 +64,7 @@ impl Work {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ticked {
-    /// Accesses that reached the sketch.
+    /// Misses and new entries that reached the sketch.
     pub events: usize,
     /// Entries evicted.
     pub evicted: usize,
@@ -448,10 +447,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     fn contender(&self, entry: &Entry<K, V>) -> Contender {
-        Contender {
-            frequency: self.sketch.estimate(self.hash(&entry.key)),
-            cost: self.weight(entry.cost()),
-        }
+        Contender { frequency: self.frequency_of(entry), cost: self.weight(entry.cost()) }
     }
 
     /// Returns the least worthy of a random sample of the main region, or of both.
@@ -515,18 +511,16 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     fn evict(&self, guard: &Guard, entry: &Entry<K, V>) -> bool {
         let hash = self.hash(&entry.key);
         let gone = self.table.remove(guard, hash, self, |other| std::ptr::eq(other, entry));
-        gone.map(|entry| self.count_eviction(guard, entry)).is_some()
+        gone.map(|entry| self.end(guard, entry)).is_some()
     }
 
     fn evict_sampled(&self, guard: &Guard, victim: Sampled<'_, Entry<K, V>>) -> bool {
         let gone = self.table.unlink_sampled(victim);
-        gone.map(|entry| self.count_eviction(guard, entry)).is_some()
+        gone.map(|entry| self.end(guard, entry)).is_some()
     }
 
-    fn count_eviction(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
-        self.counters.add(Counter::Evictions, 1);
-        self.counters.add(Counter::CostEvicted, entry.get().cost());
-        self.bury(&self.table, guard, entry, true);
+    fn end(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
+        self.recall(self.bury(&self.table, guard, entry, true));
     }
 
     /// Makes room while somebody else maintains: the new entry itself duels sampled victims.
@@ -541,7 +535,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         short: u64,
     ) -> bool {
         newcomer.leave_window();
-        let frequency = self.sketch.estimate(hash);
+        let frequency = self.frequency(hash, None);
         let candidate = Contender { frequency, cost: self.weight(newcomer.cost()) };
         let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
         for _ in 0..ALONE_EVICTIONS {

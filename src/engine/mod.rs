@@ -82,6 +82,8 @@ struct Local {
     seals: AtomicU64,
     /// The hash of the last miss: an insert that follows it is the same access.
     last_miss: AtomicU64,
+    /// Hits that left a mark in their entry.
+    marked: AtomicU64,
 }
 
 impl<K, V, S> Engine<K, V, S> {
@@ -182,13 +184,6 @@ impl<K, V, S> Engine<K, V, S> {
         entry
     }
 
-    /// Counts an entry that had to leave a full bucket.
-    fn count_displacement(&self, entry: &Unlinked<Entry<K, V>>) {
-        self.counters.add(Counter::Evictions, 1);
-        self.counters.add(Counter::LocalEvictions, 1);
-        self.counters.add(Counter::CostEvicted, entry.get().cost());
-    }
-
     /// Notes that garbage was sealed: is there too much, and who frees it?
     fn note_garbage(&self) {
         let (limit, floor) = self.garbage_limit();
@@ -271,6 +266,29 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     pub fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
         spread(self.hasher.hash_one(key))
     }
+
+    /// Returns how often a resident entry was asked for of late.
+    fn frequency_of(&self, entry: &Entry<K, V>) -> u8 {
+        self.frequency(self.hash(&entry.key), Some(entry))
+    }
+
+    /// Counts an entry that was evicted, and hands on to the sketch how often it was hit.
+    ///
+    /// Called when all accounts are settled, for a user's hash function may panic.
+    fn recall(&self, entry: &Entry<K, V>) {
+        self.counters.add(Counter::Evictions, 1);
+        self.counters.add(Counter::CostEvicted, entry.cost());
+        let hits = entry.marks().hits(self.pulse.now());
+        if hits > 0 {
+            self.sketch.add(self.hash(&entry.key), hits);
+        }
+    }
+
+    /// The same for an entry that had to leave a full bucket.
+    fn recall_displaced(&self, entry: &Entry<K, V>) {
+        self.counters.add(Counter::LocalEvictions, 1);
+        self.recall(entry);
+    }
 }
 
 impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
@@ -295,8 +313,7 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
     }
 
     fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
-        self.count_displacement(&entry);
-        self.bury(&self.table, guard, entry, true);
+        self.recall_displaced(self.bury(&self.table, guard, entry, true));
     }
 }
 

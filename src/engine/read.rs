@@ -79,7 +79,7 @@ impl<K, V, S> Engine<K, V, S> {
             Some(entry) => {
                 self.counters.add(Counter::Hits, 1);
                 if entry.touch(self.pulse.now()) {
-                    self.note_event(hash);
+                    self.note_mark();
                 }
             }
             None => {
@@ -89,6 +89,31 @@ impl<K, V, S> Engine<K, V, S> {
                 self.note_event(hash);
             }
         }
+    }
+
+    /// Counts a hit that left its mark in the entry: time goes by events, and it is one.
+    #[inline]
+    pub(super) fn note_mark(&self) {
+        let marked = &self.local().marked;
+        // Relaxed, twice: if two threads of a stripe interfere, a hit is lost to the clock.
+        let count = marked.load(Ordering::Relaxed).wrapping_add(1);
+        marked.store(count, Ordering::Relaxed);
+        if count.is_multiple_of(CAPACITY as u64) {
+            self.pass_time(CAPACITY);
+        }
+    }
+
+    /// Moves on the clocks of recency and of aging.
+    #[cold]
+    fn pass_time(&self, events: usize) {
+        self.sketch.advance(events as u64);
+        self.pulse.advance(events as u64);
+    }
+
+    /// Returns how often a hash was seen of late, from 0 to 15; a resident entry knows its hits.
+    pub fn frequency(&self, hash: u64, entry: Option<&Entry<K, V>>) -> u8 {
+        let hits = entry.map_or(0, |entry| entry.marks().hits(self.pulse.now()));
+        (self.sketch.estimate(hash) + hits).min(MOST_FREQUENCY)
     }
 
     /// Sends a hash on its way to the sketch.
@@ -114,7 +139,9 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn learn(&self, hashes: &[u64]) {
         debug_assert!(hashes.len() <= CAPACITY);
         self.sketch.increment_batch(hashes);
-        self.sketch.advance(hashes.len() as u64);
-        self.pulse.advance(hashes.len() as u64);
+        self.pass_time(hashes.len());
     }
 }
+
+/// The counters of the sketch end there, and so does what is added to them.
+const MOST_FREQUENCY: u8 = 15;

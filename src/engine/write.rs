@@ -182,7 +182,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     self.counters.add(Counter::CostAdded, cost);
                     seat.bury(&guard, old, false);
                     if is_news {
-                        self.note_event(hash);
+                        self.note_mark();
                     }
                     return Ok(Insert::Updated);
                 }
@@ -333,12 +333,17 @@ impl<K, V, S> Seat<'_, K, V, S> {
     }
 
     /// Ends the stay of an entry that this writer took out.
-    fn bury(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>, leaves: bool) {
+    fn bury<'g>(
+        &'g self,
+        guard: &'g Guard,
+        entry: Unlinked<Entry<K, V>>,
+        leaves: bool,
+    ) -> &'g Entry<K, V> {
         let engine = self.engine;
         match &mut *self.desk.borrow_mut() {
             Some(desk) => engine.bury_at(desk, &engine.table, guard, entry, leaves),
             None => engine.bury(&engine.table, guard, entry, leaves),
-        };
+        }
     }
 }
 
@@ -360,8 +365,7 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Seat<'_, K, V, S> {
     }
 
     fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
-        self.engine.count_displacement(&entry);
-        self.bury(guard, entry, true);
+        self.engine.recall_displaced(self.bury(guard, entry, true));
     }
 }
 

@@ -1,0 +1,24 @@
+//! Reclamation: pinning, grace periods, and memory that goes round.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use std::hint::black_box;
+
+use cortado::__internals::reclaim::{Grace, limbo::Limbo, pin};
+
+fn reclaim(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("reclaim");
+    group.bench_function("pin", |bencher| bencher.iter(|| drop(black_box(pin()))));
+    group.bench_function("pin beside a pin", |bencher| {
+        let _outer = pin();
+        bencher.iter(|| drop(black_box(pin())));
+    });
+    group.bench_function("begin a grace period", |bencher| bencher.iter(Grace::new));
+    group.bench_function("sit at a desk", |bencher| {
+        let limbo: Limbo<u64> = Limbo::new(8, 64, 1024);
+        bencher.iter(|| drop(black_box(limbo.desk(0))));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, reclaim);
+criterion_main!(benches);
