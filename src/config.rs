@@ -63,9 +63,9 @@ pub const MAX_ENTRIES: usize = 1 << 40;
 /// in every stripe is not worth refusing inserts.
 pub const GARBAGE_FLOOR: u64 = 1024;
 
-/// The part of the budget that new entries may take before they have to win their place. Measured
-/// as the best single share over many traces, see `docs/POLICY.md`.
-pub const WINDOW_SHARE: f64 = 0.05;
+/// Pulses after which what was seen counts half: 16 rounds, in each of which there are as many events
+/// as entries. A power of two.
+pub const PULSES_PER_AGE: u32 = 1 << 10;
 
 /// The reserve that the thread keeps is this part of the budget, at most.
 pub const RESERVE_PART: u64 = 128;

@@ -1,6 +1,9 @@
 //! `Entry`: key, value, cost and marks, as stored.
 
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::{
+    config::PULSES_PER_AGE,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 /// What a slot of the table points to.
 ///
@@ -18,7 +21,7 @@ pub struct Entry<K, V> {
 impl<K, V> Entry<K, V> {
     /// Makes an entry that starts in the window.
     pub fn new(key: K, value: V, charge: Charge, now: u32) -> Self {
-        Self { marks: AtomicU32::new(WINDOW | (now & LAST)), charge, key, value }
+        Self { marks: AtomicU32::new(Marks::new(0, now).0), charge, key, value }
     }
 
     /// Returns the cost that was charged for the entry.
@@ -87,6 +90,26 @@ impl<K, V> Entry<K, V> {
 pub struct Marks(u32);
 
 impl Marks {
+    /// Makes the marks of an entry that comes to the window at pulse `now` with so many hits.
+    pub fn new(hits: u8, now: u32) -> Self {
+        Self(WINDOW | u32::from(hits) << LAST_BITS | (now & LAST))
+    }
+
+    /// Returns the marks of an entry that has just been hit for the `hits`th time.
+    pub fn seen(self, hits: u8, now: u32) -> Self {
+        Self((self.0 & WINDOW) | TOUCHED | u32::from(hits) << LAST_BITS | (now & LAST))
+    }
+
+    /// Returns the marks without the one for being touched.
+    pub fn untouched(self) -> Self {
+        Self(self.0 & !TOUCHED)
+    }
+
+    /// Returns the marks of an entry that has just come to the main region.
+    pub fn in_main(self) -> Self {
+        Self(self.0 & !(TOUCHED | WINDOW))
+    }
+
     /// Returns whether the entry is in the window.
     #[inline]
     pub fn is_in_window(self) -> bool {
@@ -107,12 +130,12 @@ impl Marks {
 
     /// Returns how often the entry was hit of late, from 0 to 15, a pulse counting once.
     ///
-    /// Halved whenever the clock enters another [`AGE`](AGE_BITS), as the counters of the sketch are
-    /// after as many events.
+    /// Halved whenever the clock enters another age, as the counters of the sketch are.
     #[inline]
     pub fn hits(self, now: u32) -> u8 {
-        let ages = ((now & LAST) >> AGE_BITS).wrapping_sub((self.0 & LAST) >> AGE_BITS);
-        ((self.0 & HITS) >> LAST_BITS >> (ages & (LAST >> AGE_BITS)).min(u32::BITS - 1)) as u8
+        let age = |pulse: u32| (pulse.wrapping_sub(LAG) & LAST) >> AGE_BITS;
+        let ages = age(now).wrapping_sub(age(self.0)) & (LAST >> AGE_BITS);
+        ((self.0 & HITS) >> LAST_BITS >> ages.min(u32::BITS - 1)) as u8
     }
 
     /// Returns whether a hit at pulse `now` would change anything.
@@ -124,8 +147,7 @@ impl Marks {
     /// Returns what a hit at pulse `now` makes of these marks.
     #[inline]
     fn hit(self, now: u32) -> Self {
-        let hits = (u32::from(self.hits(now)) + 1).min(MOST_HITS);
-        Self((self.0 & WINDOW) | TOUCHED | hits << LAST_BITS | (now & LAST))
+        self.seen((self.hits(now) + 1).min(MOST_HITS as u8), now)
     }
 }
 
@@ -173,8 +195,10 @@ const LAST_BITS: u32 = 26;
 /// Four bits between those: the hits of late.
 const HITS: u32 = MOST_HITS << LAST_BITS;
 const MOST_HITS: u32 = 15;
-/// The pulses after which hits count half: 32 rounds.
-const AGE_BITS: u32 = 11;
+const AGE_BITS: u32 = PULSES_PER_AGE.ilog2();
+/// Pulses by which entries age later than the sketch begins to, which takes that long: were it the other
+/// way round, those that wait outside would for a while seem to be asked for more often than those within.
+const LAG: u32 = PULSES_PER_AGE / 32;
 
 /// Marks a charge as rounded: 6 bits of shift and 25 of digits.
 const LARGE: u32 = 1 << 31;
@@ -206,14 +230,14 @@ mod tests {
 
     #[test]
     fn hits_count_once_a_pulse_and_half_after_every_age() {
-        const AGE: u32 = 1 << AGE_BITS;
-        let entry = entry();
-        assert_eq!(entry.marks().hits(10), 0);
-        for now in [11, 11, 12, 13] {
-            entry.touch(now);
+        const AGE: u32 = PULSES_PER_AGE + LAG;
+        let entry = Entry::new(1, 2, Charge::new(3).unwrap(), LAG);
+        assert_eq!(entry.marks().hits(LAG), 0);
+        for now in [1, 1, 2, 3] {
+            entry.touch(LAG + now);
         }
-        assert_eq!((entry.marks().hits(13), entry.marks().hits(AGE - 1)), (3, 3));
-        assert_eq!((entry.marks().hits(AGE), entry.marks().hits(2 * AGE)), (1, 0));
+        assert_eq!((entry.marks().hits(LAG + 3), entry.marks().hits(AGE - 1)), (3, 3));
+        assert_eq!((entry.marks().hits(AGE), entry.marks().hits(AGE + PULSES_PER_AGE)), (1, 0));
         assert_eq!(entry.marks().hits(100 * AGE), 0);
         entry.leave_window();
         entry.touch(AGE);
@@ -247,7 +271,8 @@ mod tests {
         let entry = entry();
         entry.touch(LAST);
         assert_eq!(entry.marks().idle(LAST.wrapping_add(3)), 3);
-        assert_eq!(entry.marks().hits(LAST.wrapping_add(3)), 0, "another age has begun");
+        assert_eq!(entry.marks().hits(LAST.wrapping_add(3)), 1);
+        assert_eq!(entry.marks().hits(LAST.wrapping_add(3 + LAG)), 0, "another age has begun");
     }
 
     #[test]

@@ -11,9 +11,8 @@
 //! at. So no counter ever carries into its neighbour, whoever counts or ages at the same time.
 //! Counting is *lossy*: a lost race is not run again, and costs one count.
 //!
-//! *Aging* halves every counter after [`EVENTS_PER_ENTRY`] events an entry, in a pass that is cut in
-//! slices of [`SLICE_BLOCKS`] blocks; each [`Sketch::advance`] does one slice at most. A slice is
-//! claimed by moving the pass's position with a compare and exchange, so no block is halved twice in
+//! *Aging* halves every counter when the clock enters another age, in a pass that is cut in slices of
+//! [`SLICE_BLOCKS`] blocks; each [`Sketch::age`] does one slice at most. A slice is claimed by moving the pass's position with a compare and exchange, so no block is halved twice in
 //! a pass. The position names the level it belongs to.
 //!
 //! *Growth* copies the blocks into a level twice as long: a block's position is the hash's place
@@ -26,8 +25,9 @@ use std::fmt;
 
 use crossbeam_utils::CachePadded;
 
+use crate::config::PULSES_PER_AGE;
 use crate::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
-use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{IS_MODEL, OnceLock};
 
 /// Four-bit counters, four for each hash.
@@ -42,8 +42,8 @@ pub struct Sketch {
 }
 
 struct Aging {
-    /// Events since the last pass began.
-    events: AtomicU64,
+    /// The pulse at which the age of the last pass began.
+    begun: AtomicU32,
     /// A [`Pass`], packed.
     pass: AtomicU64,
 }
@@ -81,7 +81,7 @@ impl Sketch {
             level: AtomicUsize::new(0),
             is_growing: AtomicBool::new(false),
             aging: CachePadded::new(Aging {
-                events: AtomicU64::new(0),
+                begun: AtomicU32::new(0),
                 pass: AtomicU64::new(Pass { level: 0, next: count as u64 }.pack()),
             }),
         }
@@ -131,20 +131,16 @@ impl Sketch {
         std::ptr::from_ref(Place::of(hash).block(self.blocks())).cast()
     }
 
-    /// Notes that `events` events were drained, and does one slice of the aging that is due.
+    /// Does one slice of the aging that is due at pulse `now`, where the clock entered another age.
     ///
-    /// Bounded work, [`SLICE_BLOCKS`] blocks at most. Two threads that advance at once do two slices.
-    /// Where events come so fast that a pass is due before the last has ended, it begins when that
-    /// has ended.
-    pub fn advance(&self, events: u64) {
-        // Relaxed: only the sum matters; nothing is read on the strength of it.
-        let events = self.aging.events.fetch_add(events, Relaxed).saturating_add(events);
+    /// Bounded work, [`SLICE_BLOCKS`] blocks at most. Two threads that call at once do two slices.
+    /// Where another age begins before a pass has ended, the next pass begins when it has.
+    pub fn age(&self, now: u32) {
         // Acquire: pairs with the AcqRel in `carry_over`; seeing a level's number means seeing it.
         let mut pass = Pass::unpack(self.aging.pass.load(Acquire));
         let mut blocks = self.at(pass.level);
         if pass.next >= blocks.len() as u64 {
-            let due = Self::events_per_pass(blocks);
-            if events < due || !self.take_events(due) {
+            if !self.enter_age(now) {
                 return;
             }
             let first = Pass { level: pass.level, next: 0 };
@@ -172,7 +168,7 @@ impl Sketch {
         self.is_growing.store(false, Release);
     }
 
-    /// Sets every counter to 0 and forgets the events so far.
+    /// Sets every counter to 0.
     ///
     /// What is counted meanwhile may survive.
     pub fn clear(&self) {
@@ -180,8 +176,6 @@ impl Sketch {
             // Relaxed: a counter stands for itself.
             word.store(0, Relaxed);
         }
-        // Relaxed: only the sum matters.
-        self.aging.events.store(0, Relaxed);
     }
 
     /// Returns for how many entries the sketch is sized.
@@ -212,14 +206,14 @@ impl Sketch {
         self.levels[level].get().expect("a level is made before it is named")
     }
 
-    fn events_per_pass(blocks: &[Block]) -> u64 {
-        blocks.len() as u64 * ENTRIES_PER_BLOCK as u64 * EVENTS_PER_ENTRY
-    }
-
-    /// Takes what a pass costs off the events. Of several threads one succeeds.
-    fn take_events(&self, due: u64) -> bool {
-        // Relaxed, both: only the sum matters.
-        self.aging.events.fetch_update(Relaxed, Relaxed, |events| events.checked_sub(due)).is_ok()
+    /// Returns whether an age began since the last pass. Of several threads that ask, one succeeds.
+    fn enter_age(&self, now: u32) -> bool {
+        let begins = now & !(PULSES_PER_AGE - 1);
+        let last = self.aging.begun.load(Relaxed); // Relaxed: a number, and the exchange checks it.
+        // The clock wraps; a thread that was held up may bring a pulse of an age that is over.
+        let is_later = begins.wrapping_sub(last) as i32 > 0;
+        // Relaxed, both: nothing is read on the strength of it.
+        is_later && self.aging.begun.compare_exchange(last, begins, Relaxed, Relaxed).is_ok()
     }
 
     /// Claims the slice at `pass` and halves it. Leaves it to the other where one has claimed it.
@@ -412,14 +406,8 @@ impl Place {
 /// traces of `docs/POLICY.md`.
 const COUNTERS_PER_ENTRY: usize = 32;
 
-/// Events for each entry after which every counter is halved.
-///
-/// Twice what TinyLFU has, because an entry sends one event a pulse at most, however often it is hit.
-pub const EVENTS_PER_ENTRY: u64 = 20;
-
-/// Blocks that one call of [`Sketch::advance`] halves: at 32 events a call, aging takes a tenth
-/// of the time between two agings.
-pub const SLICE_BLOCKS: usize = if IS_MODEL { 1 } else { 4 };
+/// Blocks that one call of [`Sketch::age`] halves: at 32 events a call, aging takes a 32nd of an age.
+pub const SLICE_BLOCKS: usize = if IS_MODEL { 1 } else { 16 };
 
 const WORDS: usize = 8;
 const COUNTERS_PER_WORD: usize = 16;
@@ -533,24 +521,43 @@ mod tests {
             sketch.increment(rng.below(1000));
         }
         let before = sketch.counters();
-        sketch.advance(Sketch::events_per_pass(sketch.blocks()));
+        sketch.age(PULSES_PER_AGE);
         for _ in 0..100 {
-            sketch.advance(0);
+            sketch.age(PULSES_PER_AGE);
         }
         let halved: Vec<u8> = before.iter().map(|count| count / 2).collect();
         assert_eq!(sketch.counters(), halved);
     }
 
     #[test]
-    fn aging_waits_for_its_events_an_entry() {
+    fn aging_begins_once_with_every_age() {
         let sketch = Sketch::new(8);
         (0..8).for_each(|_| _ = sketch.increment(1));
-        sketch.advance(8 * EVENTS_PER_ENTRY - 1);
+        sketch.age(PULSES_PER_AGE - 1);
         assert_eq!(sketch.estimate(1), 8);
-        sketch.advance(1);
+        sketch.age(PULSES_PER_AGE);
         assert_eq!(sketch.estimate(1), 4);
-        sketch.advance(8 * EVENTS_PER_ENTRY - 1);
+        sketch.age(2 * PULSES_PER_AGE - 1);
+        sketch.age(PULSES_PER_AGE - 1);
         assert_eq!(sketch.estimate(1), 4);
+        sketch.age(5 * PULSES_PER_AGE + 1);
+        sketch.age(5 * PULSES_PER_AGE);
+        assert_eq!(sketch.estimate(1), 2);
+    }
+
+    #[test]
+    fn aging_goes_on_when_the_clock_wraps() {
+        let sketch = Sketch::new(8);
+        (0..8).for_each(|_| _ = sketch.increment(1));
+        for now in [1 << 30, 1 << 31, 3 << 30] {
+            sketch.age(now);
+        }
+        assert_eq!(sketch.estimate(1), 1);
+        (0..7).for_each(|_| _ = sketch.increment(1));
+        sketch.age(u32::MAX);
+        assert_eq!(sketch.estimate(1), 4);
+        sketch.age(0);
+        assert_eq!(sketch.estimate(1), 2);
     }
 
     #[test]
@@ -563,10 +570,10 @@ mod tests {
         }
         let sum = || sketch.counters().into_iter().map(u32::from).sum::<u32>();
         let mut sums = vec![sum()];
-        sketch.advance(Sketch::events_per_pass(sketch.blocks()));
+        sketch.age(PULSES_PER_AGE);
         sums.push(sum());
         for _ in 0..3 {
-            sketch.advance(0);
+            sketch.age(PULSES_PER_AGE);
             sums.push(sum());
         }
         assert!(sums[0] > sums[1] && sums[1] > sums[2] && sums[2] > sums[3], "{sums:?}");
@@ -600,10 +607,10 @@ mod tests {
             hashes.iter().for_each(|&hash| _ = sketch.increment(hash));
         }
         let before: Vec<_> = hashes.iter().map(|&hash| sketch.estimate(hash)).collect();
-        sketch.advance(Sketch::events_per_pass(sketch.blocks()));
+        sketch.age(PULSES_PER_AGE);
         sketch.grow(sketch.entries() * 2);
         for _ in 0..2 {
-            sketch.advance(0);
+            sketch.age(PULSES_PER_AGE);
         }
         let halved: Vec<u8> = before.iter().map(|count| count / 2).collect();
         assert_eq!(halved, hashes.iter().map(|&hash| sketch.estimate(hash)).collect::<Vec<_>>());
@@ -627,7 +634,7 @@ mod tests {
                     let mut rng = Rng::new(thread);
                     for i in 0..20_000 {
                         sketch.increment(rng.below(50));
-                        sketch.advance(1);
+                        sketch.age(i);
                         if i % 5_000 == 0 {
                             sketch.grow(sketch.entries() + 1);
                         }

@@ -3,12 +3,12 @@
 mod common;
 
 use common::{Bounds, explore, explore_within};
-use cortado::__internals::sketch::{ENTRIES_PER_BLOCK as BLOCK, EVENTS_PER_ENTRY, Sketch};
+use cortado::__internals::sketch::{ENTRIES_PER_BLOCK as BLOCK, Sketch};
 use cortado::__internals::sync::model::as_reader;
 use cortado::__internals::sync::{Arc, thread};
 
-/// Events after which a sketch of one block is aged.
-const PASS: u64 = BLOCK as u64 * EVENTS_PER_ENTRY;
+/// A pulse of the second age.
+const AGED: u32 = 1 << 20;
 
 /// A hash that, of two blocks, is in another than the hash 1.
 const FAR: u64 = 0;
@@ -77,7 +77,7 @@ fn an_increment_races_a_halving() {
         let sketch = counted(BLOCK, &[1], 5);
         let aging = {
             let sketch = Arc::clone(&sketch);
-            thread::spawn(move || sketch.advance(PASS))
+            thread::spawn(move || sketch.age(AGED))
         };
         sketch.increment(1);
         sketch.increment(1);
@@ -98,13 +98,13 @@ fn two_threads_advance_and_no_block_is_halved_twice() {
         assert!(first.contains(&4) && second.contains(&4), "both hashes are in one block");
         let other = {
             let sketch = Arc::clone(&sketch);
-            thread::spawn(move || sketch.advance(PASS))
+            thread::spawn(move || sketch.age(AGED))
         };
-        sketch.advance(PASS);
-        sketch.advance(0);
+        sketch.age(AGED);
+        sketch.age(AGED);
         other.join().unwrap();
-        sketch.advance(0);
-        sketch.advance(0);
+        sketch.age(AGED);
+        sketch.age(AGED);
         assert_eq!([sketch.estimate(1), sketch.estimate(FAR)], [2, 2]);
     });
 }
@@ -132,11 +132,11 @@ fn a_growth_meets_a_pass_and_another_growth() {
             let sketch = Arc::clone(&sketch);
             thread::spawn(move || sketch.grow(2 * BLOCK))
         };
-        sketch.advance(PASS);
+        sketch.age(AGED);
         sketch.grow(2 * BLOCK);
         grower.join().unwrap();
-        sketch.advance(0);
-        sketch.advance(0);
+        sketch.age(AGED);
+        sketch.age(AGED);
         // 4 where the copy was made before the halving of what it was copied from.
         let estimate = sketch.estimate(1);
         assert!(estimate == 2 || estimate == 4, "{estimate}");

@@ -5,20 +5,25 @@
 //! gone makes room without the window, by [`Engine::make_room_alone`]; nobody waits.
 
 use std::{
+    collections::VecDeque,
     hash::{BuildHasher, Hash},
     ops::ControlFlow,
 };
 
 use super::Engine;
 use crate::{
-    config::{Maintenance, RESERVE_ENTRIES, RESERVE_PART, WINDOW_SHARE},
+    config::{Maintenance, RESERVE_ENTRIES, RESERVE_PART, Victim},
     entry::Entry,
     policy::{
-        admission::{Contender, admits},
+        admission::{Contender, Rule},
+        race::{Look, Race, Scale},
+        shadow::Access,
         victim::{SAMPLE, SAMPLE_BY_COST, Traits, burden},
         window::Window,
     },
     reclaim::{Guard, limbo::Unlinked, pin},
+    stripe::CAPACITY,
+    sync::atomic::Ordering,
     table::{LANES, Sampled, buckets_for},
     util::Rng,
 };
@@ -27,13 +32,33 @@ use crate::{
 #[derive(Debug)]
 pub struct Maintainer {
     window: Window,
+    /// What the window costs more than its share since that was made smaller.
+    surplus: u64,
+    race: Race,
+    scale: Scale,
+    /// Accesses of the sample that were not played yet.
+    samples: VecDeque<u64>,
     rng: Rng,
 }
 
 impl Maintainer {
-    /// Makes an empty window; random choices begin with `seed`.
-    pub fn new(seed: u64) -> Self {
-        Self { window: Window::default(), rng: Rng::new(seed) }
+    /// Makes an empty window and a race that nobody leads; random choices begin with `seed`.
+    pub fn new(seed: u64, scale: Scale) -> Self {
+        Self {
+            window: Window::default(),
+            surplus: 0,
+            race: Race::new(seed),
+            scale,
+            // A hit may put some in, and hits allocate nothing.
+            samples: VecDeque::with_capacity(MOST_SAMPLES + CAPACITY),
+            rng: Rng::new(seed),
+        }
+    }
+}
+
+impl Maintainer {
+    fn bytes(&self) -> usize {
+        self.window.bytes() + self.race.bytes() + self.samples.capacity() * size_of::<u64>()
     }
 }
 
@@ -119,7 +144,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns the memory in use.
     pub fn memory(&self) -> MemoryUse {
         let guard = pin();
-        let window = self.with_maintainer(|maintainer| maintainer.window.bytes());
+        let policy = self.with_maintainer(|maintainer| maintainer.bytes());
         MemoryUse {
             table: self.table.bytes(&guard),
             entries: self.len() as usize * size_of::<Entry<K, V>>(),
@@ -128,7 +153,8 @@ impl<K, V, S> Engine<K, V, S> {
                 + self.events.bytes()
                 + self.newcomers.bytes()
                 + size_of_val(&*self.locals)
-                + window.unwrap_or(0),
+                + self.samples.bytes()
+                + policy.unwrap_or(0),
             garbage: self.table.limbo().cost(),
             garbage_entries: self.table.limbo().count(),
         }
@@ -145,6 +171,15 @@ impl<K, V, S> Engine<K, V, S> {
         }
         let mut back = Back(self, Some(self.maintainer.take()?));
         back.1.as_deref_mut().map(f)
+    }
+
+    /// Takes over accesses for the race; whole batches are left out where it does not keep up.
+    pub(super) fn take_samples(&self, hashes: &[u64]) {
+        let _ = self.with_maintainer(|maintainer| {
+            if maintainer.samples.len() < MOST_SAMPLES {
+                maintainer.samples.extend(hashes);
+            }
+        });
     }
 
     /// Queues hashes for the next maintainer.
@@ -254,8 +289,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         }
         let guard = pin();
         ticked.pending = self.table.help_migration(&guard, self, RESIZE_UNITS);
-        let capacity = self.capacity();
-        self.pulse.set_entries(capacity);
+        let _ = self.with_maintainer(|maintainer| self.adapt(maintainer));
         self.sketch.grow(self.len() as usize);
         self.table.seal_retired();
         drop(guard);
@@ -289,16 +323,18 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let wanted = if self.costs_vary() { self.len() } else { max };
             self.shrink_table(&guard, usize::try_from(wanted).unwrap_or(usize::MAX));
         }
-        self.pulse.set_entries(self.capacity());
+        let _ = self.with_maintainer(|maintainer| self.adapt(maintainer));
         self.sweep_if_due();
     }
 
     /// Evicts until `room` is free, or `most` entries have gone; returns how many.
     fn settle(&self, guard: &Guard, maintainer: &mut Maintainer, room: u64, most: usize) -> usize {
         self.collect_newcomers(guard, maintainer);
+        self.race(guard, maintainer);
         let max = self.budget.max();
-        let share = ((max as f64 * WINDOW_SHARE) as u64).max(1);
+        let share = self.setting().share_of(max);
         let mut evicted = 0;
+        let mut moved = 0;
         let mut promoted = 0;
         let (mut needed, mut judged) = (0, 0);
         loop {
@@ -310,6 +346,18 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let full = maintainer.window.cost() > share;
             if evicted >= most {
                 break;
+            }
+            if full && maintainer.surplus > 0 && moved < MOST_MOVED {
+                // What is in the window since it was larger is in main already, by right.
+                moved += 1;
+                match self.leaver(guard, maintainer) {
+                    Some(leaver) => {
+                        maintainer.surplus = maintainer.surplus.saturating_sub(leaver.cost());
+                        leaver.leave_window();
+                    }
+                    None => maintainer.surplus = 0,
+                }
+                continue;
             }
             if missing == 0 {
                 if !full {
@@ -354,6 +402,55 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             evicted += 1;
         }
         evicted
+    }
+
+    /// Plays some of the accesses that wait for it, and follows the race.
+    fn race(&self, guard: &Guard, maintainer: &mut Maintainer) {
+        let costs_vary = self.costs_vary();
+        for _ in 0..PLAYED {
+            let Some(hash) = maintainer.samples.pop_front() else { return };
+            let entry = self.table.find(guard, hash, |entry| self.hash(&entry.key) == hash);
+            let cost = match entry {
+                Some(entry) => entry.cost(),
+                // It went meanwhile, and with it what it cost.
+                None if costs_vary => continue,
+                None => 1,
+            };
+            let access = Access {
+                hash,
+                cost,
+                weight: self.weight(cost),
+                frequency: self.frequency(hash, entry),
+                now: self.pulse.now(),
+            };
+            let worth = match self.settings.victim {
+                Victim::FrequencyPerCost => 1,
+                Victim::Frequency => cost,
+            };
+            let (scale, max) = (maintainer.scale, self.budget.max());
+            match maintainer.race.play(access, scale, max, worth) {
+                None => {}
+                Some(Look::Same) => self.adapt(maintainer),
+                Some(Look::Changed) => {
+                    // Relaxed: any recent setting will do.
+                    self.setting.store(maintainer.race.current(), Ordering::Relaxed);
+                    let share = self.setting().share_of(max);
+                    maintainer.surplus = maintainer.window.cost().saturating_sub(share);
+                }
+            }
+        }
+    }
+
+    /// Adapts what depends on how many entries fill the budget.
+    fn adapt(&self, maintainer: &mut Maintainer) {
+        let capacity = self.capacity();
+        self.pulse.set_entries(capacity);
+        maintainer.scale = maintainer.scale.adapted(capacity);
+        let mask = maintainer.scale.mask();
+        // Relaxed, twice: any recent mask will do. Written only if it differs: readers share it.
+        if self.sample_mask.load(Ordering::Relaxed) != mask {
+            self.sample_mask.store(mask, Ordering::Relaxed);
+        }
     }
 
     /// Returns how many entries a writer that finds no room evicts: more than it needs if a few free
@@ -426,8 +523,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         if std::ptr::eq(victim.entry, leaver) {
             return self.evict(guard, leaver);
         }
-        let luck = maintainer.rng.next_u64();
-        if admits(self.contender(leaver), self.contender(victim.entry), luck) {
+        if self.admits(self.contender(leaver), victim.entry, maintainer.rng.next_u64()) {
             self.evict_sampled(guard, victim)
         } else {
             self.evict(guard, leaver)
@@ -440,10 +536,19 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         leaver.leave_window();
         let victim = self.victim(guard, maintainer.rng.next_u64(), false);
         let luck = maintainer.rng.next_u64();
-        let stays = victim.is_none_or(|victim| {
-            admits(self.contender(leaver), self.contender(victim.entry), luck)
-        });
+        let stays =
+            victim.is_none_or(|victim| self.admits(self.contender(leaver), victim.entry, luck));
         !stays && self.evict(guard, leaver)
+    }
+
+    fn admits(&self, candidate: Contender, victim: &Entry<K, V>, luck: u64) -> bool {
+        let rule = self.setting().rule;
+        let mean = if rule == Rule::Seen && self.costs_vary() {
+            self.weight(self.budget.used() / self.len().max(1))
+        } else {
+            1
+        };
+        rule.admits(candidate, self.contender(victim), mean, luck)
     }
 
     fn contender(&self, entry: &Entry<K, V>) -> Contender {
@@ -543,7 +648,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 return true;
             }
             let Some(victim) = self.victim(guard, rng.next_u64(), false) else { break };
-            if !admits(candidate, self.contender(victim.entry), rng.next_u64()) {
+            if !self.admits(candidate, victim.entry, rng.next_u64()) {
                 break;
             }
             self.evict_sampled(guard, victim);
@@ -566,6 +671,11 @@ const MOST_AHEAD: u64 = 7;
 /// Smaller caches let them into main unjudged.
 const JUDGED_PART: u64 = 128;
 const MOST_JUDGED: u64 = 4;
+/// Entries that one call moves to main because the window's share was made smaller.
+const MOST_MOVED: usize = 64;
+/// Accesses of the sample that one call plays, and how many may wait.
+const PLAYED: usize = 32;
+const MOST_SAMPLES: usize = 256;
 /// Turns given in the window in a row.
 const MOST_TURNS: usize = 8;
 /// Buckets read to find a sample.

@@ -22,7 +22,10 @@ use crate::{
     config::{GARBAGE_FLOOR, Maintenance, Settings, Victim},
     entry::Entry,
     metrics::{Counter, Counters},
-    policy::pulse::Pulse,
+    policy::{
+        pulse::Pulse,
+        race::{SETTINGS, Scale, Setting},
+    },
     reclaim::{
         Guard,
         desk::Desk,
@@ -32,7 +35,7 @@ use crate::{
     stripe::{Stripes, thread_number},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     table::{Host, LANES, Table},
     util::CachePadded,
@@ -57,7 +60,13 @@ pub struct Engine<K, V, S> {
     events: Stripes,
     /// Hashes of new entries, on their way to the window.
     newcomers: Stripes,
-    /// The same, where a ring was full and the maintainer away.
+    /// Hashes of accesses to the keys of the sample, on their way to the race.
+    samples: Stripes,
+    /// What is 0 in the hash of a key of the sample.
+    sample_mask: AtomicU64,
+    /// The number of the setting that won the race.
+    setting: AtomicUsize,
+    /// New entries, where a ring was full and the maintainer away.
     backlog: AtomicCell<Option<Box<Backlog>>>,
     /// What maintenance works with; whoever takes it out is the maintainer until it is put back.
     /// Nobody waits for it: a writer that finds it gone makes room without it.
@@ -91,6 +100,7 @@ impl<K, V, S> Engine<K, V, S> {
     pub fn new(settings: Settings, hasher: S, cost_of: Option<CostOf<K, V>>) -> Self {
         let stripes = stripes();
         let entries = settings.expected_entries;
+        let scale = Scale::of(entries as u64);
         Self {
             table: Table::new(entries, stripes),
             hasher,
@@ -103,8 +113,11 @@ impl<K, V, S> Engine<K, V, S> {
             pulse: Pulse::new(entries as u64),
             events: Stripes::new(stripes),
             newcomers: Stripes::new(stripes),
+            samples: Stripes::new(stripes),
+            sample_mask: AtomicU64::new(scale.mask()),
+            setting: AtomicUsize::new(0),
             backlog: AtomicCell::new(None),
-            maintainer: AtomicCell::new(Some(Box::new(Maintainer::new(settings.seed)))),
+            maintainer: AtomicCell::new(Some(Box::new(Maintainer::new(settings.seed, scale)))),
             locals: (0..stripes).map(|_| CachePadded::default()).collect(),
             over_garbage: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
@@ -137,6 +150,11 @@ impl<K, V, S> Engine<K, V, S> {
             Victim::FrequencyPerCost => cost,
             Victim::Frequency => 1,
         }
+    }
+
+    /// Returns the window's share and the rule of admission.
+    fn setting(&self) -> Setting {
+        SETTINGS[self.setting.load(Ordering::Relaxed)] // Relaxed: any recent one will do.
     }
 
     #[inline]

@@ -79,7 +79,7 @@ impl<K, V, S> Engine<K, V, S> {
             Some(entry) => {
                 self.counters.add(Counter::Hits, 1);
                 if entry.touch(self.pulse.now()) {
-                    self.note_mark();
+                    self.note_mark(hash);
                 }
             }
             None => {
@@ -93,7 +93,8 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Counts a hit that left its mark in the entry: time goes by events, and it is one.
     #[inline]
-    pub(super) fn note_mark(&self) {
+    pub(super) fn note_mark(&self, hash: u64) {
+        self.note_sample(hash);
         let marked = &self.local().marked;
         // Relaxed, twice: if two threads of a stripe interfere, a hit is lost to the clock.
         let count = marked.load(Ordering::Relaxed).wrapping_add(1);
@@ -103,11 +104,28 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
+    /// Sends an access on its way to the race, if its key is in the sample.
+    #[inline]
+    pub(super) fn note_sample(&self, hash: u64) {
+        // Relaxed: any recent mask will do.
+        if hash & self.sample_mask.load(Ordering::Relaxed) == 0 {
+            self.send_sample(hash);
+        }
+    }
+
+    #[cold]
+    fn send_sample(&self, hash: u64) {
+        let ring = self.samples.current();
+        if ring.push(hash) == Push::Full {
+            ring.drain(|hashes| self.take_samples(hashes));
+        }
+    }
+
     /// Moves on the clocks of recency and of aging.
     #[cold]
     fn pass_time(&self, events: usize) {
-        self.sketch.advance(events as u64);
         self.pulse.advance(events as u64);
+        self.sketch.age(self.pulse.now());
     }
 
     /// Returns how often a hash was seen of late, from 0 to 15; a resident entry knows its hits.

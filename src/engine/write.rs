@@ -182,7 +182,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     self.counters.add(Counter::CostAdded, cost);
                     seat.bury(&guard, old, false);
                     if is_news {
-                        self.note_mark();
+                        self.note_mark(hash);
                     }
                     return Ok(Insert::Updated);
                 }
@@ -208,6 +208,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Does what a new entry asks for: it is an access, it goes to the window, and the thread may
     /// have to make up for the room it took.
     fn welcome(&self, guard: &Guard, hash: u64, to_window: bool) {
+        self.note_sample(hash);
         let local = self.local();
         // Relaxed, twice: if two threads of a stripe interfere, an access counts twice.
         if local.last_miss.load(Ordering::Relaxed) == hash {

@@ -1,8 +1,8 @@
 //! Admission: may the candidate displace the victim?
 //!
-//! The rule is TinyLFU's (Einziger, Friedman, Manes: "TinyLFU: A Highly Efficient Cache Admission
-//! Policy", 2017): the one that was asked for more often, per unit of cost, stays. Oversized
-//! inserts never come here: `engine/write.rs` refuses them.
+//! The first rule is TinyLFU's (Einziger, Friedman, Manes: "TinyLFU: A Highly Efficient Cache
+//! Admission Policy", 2017): the one that was asked for more often, per unit of cost, stays. Which of
+//! the rules holds is decided in [`race`](super::race). Oversized inserts never come here: `engine/write.rs` refuses them.
 
 /// One side of a duel.
 #[derive(Clone, Copy, Debug)]
@@ -13,19 +13,45 @@ pub struct Contender {
     pub cost: u64,
 }
 
-/// Returns whether `candidate` may displace `victim`.
-///
-/// A tie is the victim's, but a candidate that is asked for often gets a small chance by `luck`
-/// (a random number): without it an attacker who knows the hash of a frequent entry could keep
-/// others out.
-pub fn admits(candidate: Contender, victim: Contender, luck: u64) -> bool {
-    let worth = |one: Contender, other: Contender| {
-        u128::from(one.frequency) * u128::from(other.cost.max(1))
-    };
-    worth(candidate, victim) > worth(victim, candidate)
-        || (candidate.frequency >= LUCKY_FREQUENCY && luck.is_multiple_of(LUCK))
+/// What a candidate has to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A higher frequency per unit of cost than the victim's: TinyLFU. Best where some keys are
+    /// asked for more often than others.
+    Duel,
+    /// A clearly higher one. Best where keys come in turn, as in a loop, and whoever is in should
+    /// stay.
+    Strict,
+    /// That it was asked for before: what the ghost queues of 2Q and S3-FIFO tell. Best where keys
+    /// that come twice come again soon.
+    Seen,
 }
 
+impl Rule {
+    /// Returns whether `candidate` may displace `victim`, where the mean entry costs `mean`.
+    ///
+    /// A tie is the victim's, but a candidate that is asked for often gets a small chance by `luck`
+    /// (a random number): without it an attacker who knows the hash of a frequent entry could keep
+    /// others out.
+    pub fn admits(self, candidate: Contender, victim: Contender, mean: u64, luck: u64) -> bool {
+        // Fractions are compared by their cross products.
+        let worth = |frequency: u8, per: u64| u128::from(frequency) * u128::from(per.max(1));
+        match self {
+            Self::Duel => {
+                worth(candidate.frequency, victim.cost) > worth(victim.frequency, candidate.cost)
+                    || (candidate.frequency >= LUCKY_FREQUENCY && luck.is_multiple_of(LUCK))
+            }
+            Self::Strict => {
+                worth(candidate.frequency, victim.cost)
+                    > worth(victim.frequency + 1, candidate.cost)
+            }
+            Self::Seen => worth(candidate.frequency, mean) >= worth(SEEN_FREQUENCY, candidate.cost),
+        }
+    }
+}
+
+/// The frequency of a key that was asked for before.
+const SEEN_FREQUENCY: u8 = 2;
 /// The least frequency at which luck counts.
 const LUCKY_FREQUENCY: u8 = 6;
 /// One in so many lucky candidates is admitted.
@@ -39,28 +65,51 @@ mod tests {
         Contender { frequency, cost }
     }
 
+    fn duel(candidate: Contender, victim: Contender, luck: u64) -> bool {
+        Rule::Duel.admits(candidate, victim, 1, luck)
+    }
+
     #[test]
     fn the_more_frequent_wins_and_a_tie_is_the_victims() {
-        assert!(admits(one(3, 1), one(2, 1), 1));
-        assert!(!admits(one(2, 1), one(2, 1), 1));
-        assert!(!admits(one(1, 1), one(2, 1), 1));
+        assert!(duel(one(3, 1), one(2, 1), 1));
+        assert!(!duel(one(2, 1), one(2, 1), 1));
+        assert!(!duel(one(1, 1), one(2, 1), 1));
     }
 
     #[test]
     fn cost_divides_frequency() {
-        assert!(admits(one(2, 10), one(3, 20), 1));
-        assert!(!admits(one(4, 30), one(3, 20), 1));
+        assert!(duel(one(2, 10), one(3, 20), 1));
+        assert!(!duel(one(4, 30), one(3, 20), 1));
     }
 
     #[test]
     fn luck_helps_only_the_frequent() {
-        assert!(admits(one(6, 1), one(15, 1), 0));
-        assert!(!admits(one(5, 1), one(15, 1), 0));
+        assert!(duel(one(6, 1), one(15, 1), 0));
+        assert!(!duel(one(5, 1), one(15, 1), 0));
+    }
+
+    #[test]
+    fn strict_wants_more_than_one_more_and_knows_no_luck() {
+        let strict = |candidate, victim| Rule::Strict.admits(candidate, victim, 1, 0);
+        assert!(!strict(one(3, 1), one(2, 1)));
+        assert!(strict(one(4, 1), one(2, 1)));
+        assert!(!strict(one(15, 1), one(15, 1)));
+        assert!(strict(one(2, 1), one(2, 2)));
+        assert!(!strict(one(3, 2), one(2, 2)));
+    }
+
+    #[test]
+    fn seen_asks_only_whether_it_was_asked_for_before() {
+        let seen = |candidate, mean| Rule::Seen.admits(candidate, one(15, 1), mean, 1);
+        assert!(seen(one(2, 1), 1) && !seen(one(1, 1), 1));
+        assert!(seen(one(1, 5), 10) && !seen(one(2, 11), 10));
     }
 
     #[test]
     fn the_greatest_costs_do_not_overflow() {
-        assert!(!admits(one(15, u64::MAX), one(15, u64::MAX), 1));
-        assert!(admits(one(15, 0), one(15, u64::MAX), 1));
+        for rule in [Rule::Duel, Rule::Strict, Rule::Seen] {
+            assert!(!rule.admits(one(15, u64::MAX), one(15, 1), 1, 1));
+            assert!(rule.admits(one(15, 0), one(1, u64::MAX), u64::MAX, 1));
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! The rules of eviction: plain decisions on plain values.
 //!
 //! An entry begins in the window. At the window's head it becomes a *leaver*, and has to win a
-//! duel against a sampled victim of the main region to stay. `docs/POLICY.md` tells the whole.
+//! duel against a sampled victim of the main region to stay. How large the window is, and what wins
+//! a duel, is decided by a race. `docs/POLICY.md` tells the whole.
 
 pub mod admission;
 pub mod pulse;
+pub mod race;
+pub mod shadow;
 pub mod victim;
 pub mod window;

@@ -27,7 +27,7 @@ pub fn burden(traits: Traits) -> f64 {
 }
 
 /// Entries looked at to find a victim.
-pub const SAMPLE: usize = 8;
+pub const SAMPLE: usize = 12;
 /// The same where costs vary.
 pub const SAMPLE_BY_COST: usize = 32;
 

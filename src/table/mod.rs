@@ -231,11 +231,16 @@ impl<T> std::fmt::Debug for Table<T> {
 
 /// Returns how many buckets so many entries want.
 pub fn buckets_for(entries: usize) -> usize {
-    // Half of the slots in use: then 1.2 % of random entries meet a full bucket.
-    let buckets = entries.div_ceil(LANES).saturating_mul(2).max(MIN_BUCKETS);
+    // A third of the slots in use, where memory is no matter: one insert in 250 then meets a full
+    // bucket, and takes the place of an entry that no duel has chosen. Two fifths: one in 100.
+    let slots = if entries <= FEW_ENTRIES { entries * 3 } else { entries.saturating_mul(5) / 2 };
+    let buckets = slots.div_ceil(LANES).max(MIN_BUCKETS);
     // Even counts can be halved again when the table shrinks.
     buckets.next_multiple_of(MIN_BUCKETS)
 }
+
+/// Entries for which nine bytes an entry are no matter.
+const FEW_ENTRIES: usize = 1 << 16;
 
 /// The least number of buckets of a table, and what every initial number is a multiple of.
 pub const MIN_BUCKETS: usize = 2;
@@ -261,13 +266,17 @@ mod tests {
     use crate::reclaim::pin;
 
     #[test]
-    fn initial_sizes_can_be_halved_and_are_half_used() {
-        assert_eq!((buckets_for(0), buckets_for(1), buckets_for(7)), (2, 2, 2));
-        assert_eq!((buckets_for(8), buckets_for(7000)), (4, 2000));
-        for entries in 0..1000 {
+    fn initial_sizes_can_be_halved_and_leave_room() {
+        assert_eq!((buckets_for(0), buckets_for(1), buckets_for(7)), (2, 2, 4));
+        assert_eq!(
+            (buckets_for(7000), buckets_for(70_000), buckets_for(700_000)),
+            (3000, 25_000, 250_000)
+        );
+        for entries in (0..1000).chain([1 << 16, (1 << 16) + 1, 1 << 20]) {
             assert!(buckets_for(entries).is_multiple_of(MIN_BUCKETS));
-            assert!(buckets_for(entries) * LANES >= 2 * entries);
+            assert!(buckets_for(entries) * LANES >= entries * 5 / 2);
         }
+        assert!(buckets_for(usize::MAX) > usize::MAX / 16);
     }
 
     /// Everything at once: few keys, so that all meet; values of a key only grow, so that a reader
