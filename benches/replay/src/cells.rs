@@ -100,7 +100,7 @@ impl<V: Value> Task<V> for &MemoryCell {
         let keys = Fresh::new();
         alloc::start();
         let before = alloc::live();
-        let peer = P::build(&Settings { capacity: self.entries, replay: false, seed: 1 })?;
+        let peer = P::build(&Settings::for_entries(self.entries, 1))?;
         for i in 0..self.entries as u64 {
             let key = keys.key(i);
             peer.insert(key, V::make(key, self.value_bytes));
@@ -198,7 +198,7 @@ impl<V: Value> Task<V> for BudgetTask<'_, V> {
 
     fn run<P: Peer<V>>(self) -> Result<Budget> {
         let cell = self.cell;
-        let peer = P::build(&Settings { capacity: cell.capacity, replay: false, seed: 1 })?;
+        let peer = P::build(&Settings::for_entries(cell.capacity, 1))?;
         let limit = Duration::from_millis(cell.limit_ms);
         let begin = Instant::now();
         let inserts = AtomicU64::new(0);

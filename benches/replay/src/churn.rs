@@ -178,7 +178,7 @@ impl<V: Value> Task<V> for Churn<'_, V> {
 
     fn run<P: Peer<V>>(self) -> Result<Done> {
         let Self { args, threads, .. } = self;
-        let peer = P::build(&Settings { capacity: args.capacity, replay: false, seed: args.seed })?;
+        let peer = P::build(&Settings::for_entries(args.capacity, args.seed))?;
         let share = (args.inserts / threads).max(1) as u64;
         let every = (share / MARKS).max(1);
         let limit = Duration::from_secs_f64(args.limit_seconds);

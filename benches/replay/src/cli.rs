@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum as _};
 use crate::budget::BudgetArgs;
 use crate::cells::Cell;
 use crate::churn::ChurnArgs;
+use crate::compare::CompareArgs;
 use crate::headline::HeadlineArgs;
 use crate::hit_ratio::HitRatioArgs;
 use crate::latency::LatencyArgs;
@@ -33,6 +34,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     HitRatio(HitRatioArgs),
+    Compare(CompareArgs),
     Throughput(ThroughputArgs),
     Latency(LatencyArgs),
     Memory(MemoryArgs),
@@ -58,8 +60,7 @@ impl FromStr for Name {
 
     fn from_str(name: &str) -> Result<Self, String> {
         Kind::from_str(name, true).map(Self).map_err(|_| {
-            let names: Vec<_> = Kind::value_variants().iter().map(|kind| kind.name()).collect();
-            format!("there is no cache of this name; there are {}", names.join(", "))
+            format!("there is no cache of this name; there are {}", listed(Kind::value_variants()))
         })
     }
 }
@@ -76,6 +77,28 @@ pub fn kinds(names: &[Name], hits_only: bool) -> Result<Vec<Kind>> {
     Ok(kinds)
 }
 
+/// Returns the named caches, each once, or `defaults` if none is named; fails for those that cannot
+/// replay a trace.
+pub fn replayable(names: &[Name], defaults: &[Kind], by_size: bool) -> Result<Vec<Kind>> {
+    if names.is_empty() {
+        return Ok(defaults.to_vec());
+    }
+    let mut kinds = Vec::new();
+    for &Name(kind) in names {
+        kind.check_replayable(by_size)?;
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    Ok(kinds)
+}
+
+/// Returns the names with commas between, for help.
+pub fn listed(kinds: &[Kind]) -> String {
+    let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+    names.join(", ")
+}
+
 /// Parses a number of entries.
 pub fn entries(text: &str) -> Result<usize> {
     bounded(text, "the number of entries", 1_000_000_000)
@@ -83,7 +106,25 @@ pub fn entries(text: &str) -> Result<usize> {
 
 /// Parses a capacity.
 pub fn capacity(text: &str) -> Result<usize> {
-    bounded(text, "the capacity", 1_000_000_000)
+    bounded(text, "the capacity", MAX_ENTRIES)
+}
+
+/// The most entries a cache is asked to hold.
+pub const MAX_ENTRIES: usize = 1_000_000_000;
+
+/// Parses a capacity that may be one of bytes.
+pub fn capacity_or_bytes(text: &str) -> Result<usize> {
+    bounded(text, "the capacity", 1 << 50)
+}
+
+/// Parses the length of a loop.
+pub fn loop_length(text: &str) -> Result<usize> {
+    bounded(text, "the length of the loop", MAX_ENTRIES)
+}
+
+/// Parses a number of accesses.
+pub fn accesses(text: &str) -> Result<usize> {
+    bounded(text, "the number of accesses", crate::trace::MAX_ACCESSES)
 }
 
 /// Parses a number of threads.

@@ -1,49 +1,55 @@
-//! `hit-ratio`: replays real traces through the real caches.
-
-use std::path::{Path, PathBuf};
+//! `hit-ratio`: replays traces through the real caches.
 
 use anyhow::{Result, bail};
 use clap::Args;
-use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::cli;
-use crate::peers::opt::Future;
-use crate::peers::plain_lru::PlainLru;
-use crate::peers::{Kind, Peer, Settings, Task};
+use crate::peers::Kind;
+use crate::plot::{self, Panel};
+use crate::replay::{Manner, Replayer};
 use crate::report::{self, Format};
-use crate::trace;
+use crate::source::{ACCESSES, Sources};
+use crate::trace::Trace;
 
-/// Accesses between two calls of `settle`.
-const SETTLE_EVERY: usize = 64;
-
-/// Replays traces of real accesses and counts the hits.
+/// Replays traces of real or made-up accesses and counts the hits.
 ///
-/// Each access is a get, and on a miss an insert of the same key. One thread does it, and every 64
-/// accesses it lets the cache do what it has put off (moka's `run_pending_tasks`, mini-moka's
-/// `sync`, stretto's `wait`, cortado's `flush`), so that none is judged by work still in a queue.
-/// `opt` is Belady's clairvoyant bound, `lru` a plain least-recently-used list.
+/// Each access is a get, and on a miss an insert of the same key. One thread does it unless
+/// --threads says otherwise, and every 64 accesses it lets the cache do what it has put off (moka's
+/// `run_pending_tasks`, mini-moka's `sync`, stretto's `wait`, cortado's `flush`), so that none is
+/// judged by work still in a queue. `opt` is Belady's clairvoyant bound, `lru` a plain
+/// least-recently-used list.
 ///
 /// The format follows from the file's name: .lis, .lirs, .address, .txt (adaptsize) or .u32be, as
 /// it is or with .gz, .zst or .xz behind. CSV and JSON give the hit ratio as a fraction of 1.
 #[derive(Args, Debug)]
 pub struct HitRatioArgs {
-    /// The trace files.
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
-    trace: Vec<PathBuf>,
-    /// The numbers of entries a cache may hold.
-    #[arg(long, required = true, value_delimiter = ',', value_parser = cli::capacity,
+    #[command(flatten)]
+    sources: Sources,
+    /// The accesses of each made-up trace.
+    #[arg(long, requires = "synthetic", default_value_t = ACCESSES, value_parser = cli::accesses)]
+    accesses: usize,
+    /// The numbers of entries a cache may hold; with --sizes, of bytes.
+    #[arg(long, required = true, value_delimiter = ',', value_parser = cli::capacity_or_bytes,
         allow_negative_numbers = true)]
     capacity: Vec<usize>,
-    /// The caches.
-    #[arg(long, value_delimiter = ',', default_values_t = Kind::HITS.map(cli::Name))]
+    #[arg(long, value_delimiter = ',', help = format!("The caches [default: {}; with --sizes: {}]",
+        cli::listed(&Kind::HITS), cli::listed(&Kind::HITS_BY_SIZE)))]
     cache: Vec<cli::Name>,
+    /// Let an entry take its size of the capacity, and count the bytes that hit too.
+    ///
+    /// For traces that have sizes. A hit is one even if the object has another size by now.
+    /// `cortado-bytes` is cortado set to hit the most bytes; it hits the most objects otherwise.
+    #[arg(long)]
+    sizes: bool,
+    /// Draw hit ratio over capacity into this file, .svg or .png, a panel for each trace.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<plot::File>,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Where random choices begin.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 #[derive(Serialize)]
@@ -54,10 +60,12 @@ struct Row<R = f64> {
     requests: usize,
     hits: u64,
     hit_ratio: R,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    byte_hit_ratio: Option<R>,
 }
 
 impl Row {
-    /// Returns the row with a ratio of exactly six digits, for CSV.
+    /// Returns the row with ratios of exactly six digits, for CSV.
     fn in_digits(&self) -> Row<String> {
         Row {
             trace: self.trace.clone(),
@@ -66,133 +74,144 @@ impl Row {
             requests: self.requests,
             hits: self.hits,
             hit_ratio: format!("{:.6}", self.hit_ratio),
+            byte_hit_ratio: self.byte_hit_ratio.map(|ratio| format!("{ratio:.6}")),
         }
     }
 }
 
-/// Replays and prints.
+/// Replays, prints and draws.
 pub fn run(args: &HitRatioArgs) -> Result<()> {
-    let mut kinds: Vec<Kind> = Vec::new();
-    for &cli::Name(kind) in &args.cache {
-        if kind == Kind::Hashbrown {
-            bail!("hashbrown evicts nothing and cannot be written while it is shared");
-        }
-        if !kinds.contains(&kind) {
-            kinds.push(kind);
-        }
+    let defaults: &[Kind] = if args.sizes { &Kind::HITS_BY_SIZE } else { &Kind::HITS };
+    let kinds = cli::replayable(&args.cache, defaults, args.sizes)?;
+    if let Some(most) = args.capacity.iter().max()
+        && !args.sizes
+        && *most > cli::MAX_ENTRIES
+    {
+        bail!("without --sizes, --capacity is at most {} entries", cli::MAX_ENTRIES);
     }
-    let traces = args
-        .trace
-        .iter()
-        .map(|path| Ok((name_of(path), trace::read(path)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let steps: usize = traces.iter().map(|(_, keys)| keys.len()).sum();
+    if let Some(file) = &args.plot {
+        file.check()?;
+    }
+    let traces = args.sources.each().map(|source| {
+        if args.sizes {
+            source.load_with_sizes()
+        } else {
+            let trace = source.load(args.accesses, args.manner.seed)?;
+            Ok(Trace { sizes: Vec::new(), ..trace })
+        }
+    });
+    let traces = traces.collect::<Result<Vec<_>>>()?;
+    let results = replay(&traces, &kinds, args)?;
+    if let Some(file) = &args.plot {
+        let panels: Vec<_> = results.iter().flat_map(|result| result.panels(args)).collect();
+        plot::draw(file, &panels)?;
+    }
+    if args.format == Format::Csv {
+        let rows: Vec<_> =
+            results.iter().flat_map(|result| &result.rows).map(Row::in_digits).collect();
+        return report::print(&report::render(args.format, &rows, String::new)?);
+    }
+    let tables = results.iter().map(|result| result.tables(args)).collect();
+    let rows: Vec<_> = results.into_iter().flat_map(|result| result.rows).collect();
+    report::print(&report::render(args.format, &rows, || tables)?)
+}
+
+fn replay<'a>(
+    traces: &'a [Trace],
+    kinds: &'a [Kind],
+    args: &HitRatioArgs,
+) -> Result<Vec<Results<'a>>> {
+    let steps: usize = traces.iter().map(|trace| trace.keys.len()).sum();
     let bar = report::progress((steps * kinds.len() * args.capacity.len()) as u64);
-    let mut rows = Vec::new();
-    for (name, keys) in &traces {
-        let future = if kinds.contains(&Kind::Opt) { Some(Future::new(keys)?) } else { None };
+    let mut results = Vec::new();
+    for trace in traces {
+        let replayer = Replayer::new(trace, kinds, args.manner)?;
+        let requests = trace.keys.len();
+        let mut rows = Vec::new();
         for &capacity in &args.capacity {
-            for &kind in &kinds {
-                bar.set_message(format!("{name} at {capacity}: {}", kind.name()));
-                let hits = match (kind, &future) {
-                    (Kind::Opt, Some(future)) => {
-                        let hits = future.hits(capacity);
-                        bar.inc(keys.len() as u64);
-                        hits
-                    }
-                    (Kind::Lru, _) => {
-                        let mut lru = PlainLru::new(capacity);
-                        let hits = keys.iter().filter(|&&key| lru.access(key)).count();
-                        bar.inc(keys.len() as u64);
-                        hits as u64
-                    }
-                    _ => {
-                        let settings = Settings { capacity, replay: true, seed: args.seed };
-                        kind.dispatch(Replay { keys, settings, bar: &bar })?
-                    }
-                };
+            for &kind in kinds {
+                bar.set_message(format!("{} at {capacity}: {}", trace.name, kind.name()));
+                let hits = replayer.hits(kind, capacity, &bar)?;
                 rows.push(Row {
-                    trace: name.clone(),
+                    trace: trace.name.clone(),
                     capacity,
                     cache: kind.name(),
-                    requests: keys.len(),
-                    hits,
-                    hit_ratio: hits as f64 / keys.len() as f64,
+                    requests,
+                    hits: hits.count,
+                    hit_ratio: hits.count as f64 / requests as f64,
+                    byte_hit_ratio: args.sizes.then(|| hits.bytes as f64 / replayer.bytes() as f64),
                 });
             }
         }
+        results.push(Results { trace, kinds, rows });
     }
     bar.finish_and_clear();
-    if args.format == Format::Csv {
-        let rows: Vec<_> = rows.iter().map(Row::in_digits).collect();
-        return report::print(&report::render(args.format, &rows, String::new)?);
-    }
-    let text = report::render(args.format, &rows, || {
-        traces.iter().map(|(name, keys)| table(name, keys.len(), &kinds, args, &rows)).collect()
-    })?;
-    report::print(&text)
+    Ok(results)
 }
 
-/// Returns the table of one trace: a line for each cache, a column for each capacity.
-fn table(name: &str, requests: usize, kinds: &[Kind], args: &HitRatioArgs, rows: &[Row]) -> String {
-    let capacities: Vec<String> =
-        args.capacity.iter().map(|&capacity| report::grouped(capacity as u64)).collect();
-    let head: Vec<&str> =
-        std::iter::once("hit %  at").chain(capacities.iter().map(String::as_str)).collect();
-    let lines = kinds.iter().map(|kind| {
-        let figures = args.capacity.iter().map(|&capacity| {
-            rows.iter()
-                .find(|row| {
-                    row.trace == name && row.capacity == capacity && row.cache == kind.name()
+/// What came out of one trace: a row for each capacity and, within it, each cache.
+struct Results<'a> {
+    trace: &'a Trace,
+    kinds: &'a [Kind],
+    rows: Vec<Row>,
+}
+
+/// Which of a row's ratios is meant.
+type Ratio = fn(&Row) -> Option<f64>;
+
+const BY_OBJECTS: (&str, Ratio) = ("hit", |row| Some(row.hit_ratio));
+const BY_BYTES: (&str, Ratio) = ("byte hit", |row| row.byte_hit_ratio);
+
+fn ratios(args: &HitRatioArgs) -> &'static [(&'static str, Ratio)] {
+    if args.sizes { &[BY_OBJECTS, BY_BYTES] } else { &[BY_OBJECTS] }
+}
+
+impl Results<'_> {
+    /// Returns the rows of one cache, in the order of the capacities.
+    fn rows_of(&self, position: usize) -> impl Iterator<Item = &Row> {
+        self.rows.iter().skip(position).step_by(self.kinds.len())
+    }
+
+    /// Returns the tables: a line for each cache, a column for each capacity.
+    fn tables(&self, args: &HitRatioArgs) -> String {
+        let capacities: Vec<String> =
+            args.capacity.iter().map(|&capacity| report::grouped(capacity as u64)).collect();
+        let table = |&(name, ratio): &(&str, Ratio)| {
+            let corner = format!("{name} %  at");
+            let head: Vec<&str> = std::iter::once(corner.as_str())
+                .chain(capacities.iter().map(String::as_str))
+                .collect();
+            let lines = self.kinds.iter().enumerate().map(|(position, kind)| {
+                let figures = self.rows_of(position).map(|row| {
+                    ratio(row).map_or_else(String::new, |ratio| format!("{:.2}", ratio * 100.0))
+                });
+                std::iter::once(kind.name().to_owned()).chain(figures).collect()
+            });
+            report::table(&head, lines.collect())
+        };
+        let requests = report::grouped(self.trace.keys.len() as u64);
+        let tables: String = ratios(args).iter().map(table).collect();
+        format!("{}: {requests} requests\n{tables}", self.trace.name)
+    }
+
+    /// Returns what is drawn: a panel for each kind of ratio, a curve for each cache.
+    fn panels(&self, args: &HitRatioArgs) -> Vec<Panel> {
+        let panel = |&(name, ratio): &(&str, Ratio)| Panel {
+            title: self.trace.name.clone(),
+            ratio: format!("{name} ratio, %"),
+            capacity: if args.sizes { "capacity, bytes" } else { "capacity, entries" },
+            curves: self
+                .kinds
+                .iter()
+                .enumerate()
+                .map(|(position, &kind)| {
+                    let points = self
+                        .rows_of(position)
+                        .filter_map(|row| Some((row.capacity as f64, ratio(row)? * 100.0)));
+                    plot::Curve::new(kind, points.collect())
                 })
-                .map_or_else(String::new, |row| format!("{:.2}", row.hit_ratio * 100.0))
-        });
-        std::iter::once(kind.name().to_owned()).chain(figures).collect()
-    });
-    format!("{name}: {} requests\n", report::grouped(requests as u64))
-        + &report::table(&head, lines.collect())
-}
-
-/// The file's name without what tells its format.
-fn name_of(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.split('.').find(|part| !part.is_empty()).unwrap_or(&name).to_owned()
-}
-
-struct Replay<'a> {
-    keys: &'a [u64],
-    settings: Settings,
-    bar: &'a ProgressBar,
-}
-
-impl Task<u64> for Replay<'_> {
-    type Output = Result<u64>;
-
-    fn run<P: Peer<u64>>(self) -> Result<u64> {
-        let peer = P::build(&self.settings)?;
-        let mut hits = 0;
-        for keys in self.keys.chunks(SETTLE_EVERY) {
-            for &key in keys {
-                if peer.get(key) {
-                    hits += 1;
-                } else {
-                    peer.insert(key, key);
-                }
-            }
-            peer.settle();
-            self.bar.inc(keys.len() as u64);
-        }
-        Ok(hits)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trace_is_named_without_its_format() {
-        assert_eq!(name_of(Path::new("dir.d/OLTP.lis.zst")), "OLTP");
-        assert_eq!(name_of(Path::new("w106.u32be.xz")), "w106");
+                .collect(),
+        };
+        ratios(args).iter().map(panel).collect()
     }
 }

@@ -6,6 +6,7 @@ mod budget;
 mod cells;
 mod churn;
 mod cli;
+mod compare;
 mod drive;
 mod headline;
 mod histogram;
@@ -13,8 +14,12 @@ mod hit_ratio;
 mod latency;
 mod memory;
 mod peers;
+mod plot;
+mod reference;
+mod replay;
 mod report;
 mod rounds;
+mod source;
 mod throughput;
 mod trace;
 mod workload;
@@ -46,6 +51,7 @@ fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         None => headline::run(&cli.headline),
         Some(Command::HitRatio(args)) => hit_ratio::run(args),
+        Some(Command::Compare(args)) => compare::run(args),
         Some(Command::Throughput(args)) => throughput::run(args),
         Some(Command::Latency(args)) => latency::run(args),
         Some(Command::Memory(args)) => memory::run(args),

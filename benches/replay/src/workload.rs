@@ -115,8 +115,7 @@ impl Plan {
     /// capacity; for `hits` with all keys; for `churn` with new keys up to the capacity.
     pub fn build<V: Value, P: Peer<V>>(&self) -> Result<P> {
         let shape = &self.shape;
-        let peer =
-            P::build(&Settings { capacity: shape.capacity, replay: false, seed: shape.seed })?;
+        let peer = P::build(&Settings::for_entries(shape.capacity, shape.seed))?;
         let fill = |key| peer.insert(key, V::make(key, shape.value_bytes));
         if shape.workload == Workload::Churn {
             let fresh = Fresh::new();

@@ -261,6 +261,219 @@ fn every_cache_survives_a_small_replay() {
 }
 
 #[test]
+fn wrong_pattern_is_named_with_those_there_are() {
+    for wrong in ["ziph:1", "zipf:x", "zipf:11", "loop:0", "churn:3", "zipf,"] {
+        let message = fails(&["hit-ratio", "--synthetic", wrong, "--capacity", "2"]);
+        assert!(message.contains("--synthetic"), "{message}");
+    }
+    let message = fails(&["hit-ratio", "--synthetic", "ziph", "--capacity", "2"]);
+    assert!(message.contains("zipf, churn, scan, loop, latest, shift"), "{message}");
+    let message =
+        fails(&["hit-ratio", "--synthetic", "scan", "--accesses", "0", "--capacity", "2"]);
+    assert!(message.contains("--accesses"), "{message}");
+}
+
+#[test]
+fn some_trace_must_be_named() {
+    assert!(fails(&["hit-ratio", "--capacity", "2"]).contains("--trace"));
+    assert!(fails(&["compare"]).contains("--at"));
+}
+
+#[test]
+fn made_up_traces_follow_from_the_seed() {
+    let print = |seed| {
+        prints(&[
+            "hit-ratio",
+            "--synthetic",
+            "zipf:1.1,churn,scan,latest,shift",
+            "--accesses",
+            "20_000",
+            "--capacity",
+            "100",
+            "--cache",
+            "lru,opt",
+            "--format",
+            "csv",
+            "--seed",
+            seed,
+        ])
+    };
+    let text = print("5");
+    assert!(text.contains("\nzipf:1.1,100,lru,20000,") && text.contains("\nshift,100,opt,20000,"));
+    assert_eq!(text, print("5"));
+    assert_ne!(text, print("6"));
+}
+
+#[test]
+fn made_up_traces_stand_beside_files() {
+    let scratch = Scratch::new("beside");
+    let path = scratch.file("loop.lirs", LOOP);
+    let arguments = ["hit-ratio", "--trace", &path, "--synthetic", "loop:4", "--accesses", "12"];
+    let more = ["--capacity", "2", "--cache", "opt", "--format", "csv"];
+    let text = prints(&[&arguments[..], &more[..]].concat());
+    assert!(text.ends_with("\nloop,2,opt,12,4,0.333333\nloop:4,2,opt,12,4,0.333333\n"), "{text}");
+}
+
+const SIZED: &[u8] = b"1 1 10\n2 2 30\n3 1 10\n4 1 10\n5 3 50\n6 2 30\n";
+
+#[test]
+fn sizes_add_byte_hit_ratios() {
+    let scratch = Scratch::new("sizes");
+    let path = scratch.file("sized.txt", SIZED);
+    let arguments = ["hit-ratio", "--trace", &path, "--sizes", "--capacity", "100_000"];
+    let caches = ["--cache", "cortado,cortado-bytes,moka,foyer"];
+    let text = prints(&[&arguments[..], &caches[..], &["--format", "csv"]].concat());
+    assert_eq!(
+        text,
+        "trace,capacity,cache,requests,hits,hit_ratio,byte_hit_ratio\n\
+         sized,100000,cortado,6,3,0.500000,0.357143\n\
+         sized,100000,cortado-bytes,6,3,0.500000,0.357143\n\
+         sized,100000,moka,6,3,0.500000,0.357143\n\
+         sized,100000,foyer,6,3,0.500000,0.357143\n"
+    );
+    let text = prints(&arguments);
+    for name in ["byte hit %", "cortado-bytes", "quick_cache", "mini-moka", "stretto", "foyer"] {
+        assert!(text.contains(name), "{text}");
+    }
+    for name in ["opt", "scc", "lru", "tinyufo"] {
+        assert!(!text.contains(name), "{text}");
+    }
+    // Without --sizes the same file counts objects, and the columns are as ever.
+    let arguments = ["hit-ratio", "--trace", &path, "--capacity", "9", "--cache", "lru"];
+    assert_eq!(
+        prints(&[&arguments[..], &["--format", "csv"]].concat()),
+        "trace,capacity,cache,requests,hits,hit_ratio\nsized,9,lru,6,3,0.500000\n"
+    );
+}
+
+#[test]
+fn sizes_are_refused_where_there_are_none() {
+    let scratch = Scratch::new("unsized");
+    let sized = scratch.file("sized.txt", SIZED);
+    let alike = scratch.file("loop.lirs", LOOP);
+    let message = fails(&["hit-ratio", "--sizes", "--trace", &sized, &alike, "--capacity", "9"]);
+    assert!(message.contains("loop.lirs") && message.contains("no sizes"), "{message}");
+    let message = fails(&["hit-ratio", "--sizes", "--synthetic", "scan", "--capacity", "9"]);
+    assert!(message.contains("no sizes"), "{message}");
+    for name in ["opt", "scc", "arc", "tinyufo", "papaya"] {
+        let arguments = ["hit-ratio", "--sizes", "--trace", &sized, "--capacity", "9"];
+        let message = fails(&[&arguments[..], &["--cache", name]].concat());
+        assert!(message.contains(name) && message.contains("size"), "{message}");
+    }
+    let arguments = ["hit-ratio", "--trace", &sized, "--capacity", "9", "--cache"];
+    let message = fails(&[&arguments[..], &["cortado-bytes"]].concat());
+    assert!(message.contains("--sizes"), "{message}");
+    let message = fails(&["hit-ratio", "--trace", &sized, "--capacity", "2_000_000_000"]);
+    assert!(message.contains("--sizes"), "{message}");
+    assert!(fails(&["throughput", "--cache", "cortado-bytes"]).contains("--sizes"));
+}
+
+#[test]
+fn picture_names_the_caches() {
+    let scratch = Scratch::new("picture");
+    let svg = scratch.0.join("picture.svg");
+    let png = scratch.0.join("picture.png");
+    for picture in [&svg, &png] {
+        let text = prints(&[
+            "hit-ratio",
+            "--synthetic",
+            "zipf,loop:30",
+            "--accesses",
+            "2000",
+            "--capacity",
+            "10,20,100,1",
+            "--cache",
+            "opt,cortado,quick_cache,lru",
+            "--plot",
+            picture.to_str().unwrap(),
+        ]);
+        assert!(text.contains("loop:30: 2 000 requests"), "{text}");
+    }
+    let text = fs::read_to_string(svg).unwrap();
+    for name in ["opt", "cortado", "quick_cache", "lru", "zipf:0.99", "loop:30", "capacity"] {
+        assert!(text.contains(name), "{name}");
+    }
+    assert!(fs::read(png).unwrap().starts_with(b"\x89PNG"));
+}
+
+#[test]
+fn picture_of_one_capacity_is_drawn() {
+    let scratch = Scratch::new("single");
+    let sized = scratch.file("sized.txt", SIZED);
+    let svg = scratch.0.join("picture.svg");
+    let arguments = ["hit-ratio", "--sizes", "--trace", &sized, "--capacity", "2_000_000"];
+    prints(&[&arguments[..], &["--plot", svg.to_str().unwrap()]].concat());
+    let text = fs::read_to_string(svg).unwrap();
+    for name in ["byte hit ratio", "cortado-bytes", "2 M"] {
+        assert!(text.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn picture_that_cannot_be_drawn_is_refused_at_once() {
+    // The trace is not there either, and would be named if it were looked for first.
+    let arguments = ["hit-ratio", "--trace", "no/such.lirs", "--capacity", "2", "--plot"];
+    for wrong in ["picture.jpg", "picture", "svg"] {
+        let message = fails(&[&arguments[..], &[wrong]].concat());
+        assert!(message.contains(".svg or .png"), "{message}");
+    }
+    let message = fails(&[&arguments[..], &["no/such/directory/picture.svg"]].concat());
+    assert!(message.contains("no/such/directory"), "{message}");
+}
+
+#[test]
+fn threads_replay_together() {
+    let scratch = Scratch::new("threads");
+    let path = scratch.file("loop.lirs", &LOOP.repeat(500));
+    let arguments = ["hit-ratio", "--trace", &path, "--capacity", "1000", "--threads", "3"];
+    let text = prints(&[&arguments[..], &["--format", "csv"]].concat());
+    for line in text.lines().skip(1) {
+        let hits: u64 = line.split(',').nth(4).unwrap().parse().unwrap();
+        // Each of three threads misses each of four keys at most once, if all stays inside.
+        let least = if line.contains(",stretto,") { 0 } else { 5_988 };
+        assert!((least..=5_996).contains(&hits), "{line}");
+    }
+    let message = fails(&["hit-ratio", "--trace", &path, "--capacity", "9", "--threads", "0"]);
+    assert!(message.contains("--threads"), "{message}");
+}
+
+#[test]
+fn distances_from_the_best_rival_are_compared() {
+    let scratch = Scratch::new("compare");
+    let path = scratch.file("loop.lirs", LOOP);
+    let at = format!("{path}@2,4");
+    let arguments = ["compare", "--at", &at, "--cache", "opt,lru", "--format"];
+    assert_eq!(
+        prints(&[&arguments[..], &["csv"]].concat()),
+        "trace,capacity,cache,hit_percent,best,best_percent,points\n\
+         loop,2,opt,33.3333,lru,0.0000,+33.3333\n\
+         loop,2,lru,0.0000,lru,0.0000,0.0000\n\
+         loop,4,opt,66.6667,lru,66.6667,0.0000\n\
+         loop,4,lru,66.6667,lru,66.6667,0.0000\n\
+         mean,,opt,50.0000,,33.3333,+16.6667\n\
+         mean,,lru,33.3333,,33.3333,0.0000\n"
+    );
+    let text = prints(&[&arguments[..], &["json"]].concat());
+    let rows: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(rows[4]["trace"], "mean");
+    assert_eq!(rows[4]["capacity"], serde_json::Value::Null);
+    let text = prints(&["compare", "--at", &at, "scan@100", "--accesses", "3000"]);
+    assert!(text.contains("best rival") && text.contains("cortado"), "{text}");
+    assert!(text.lines().rev().nth(1).unwrap().contains("mean"), "{text}");
+}
+
+#[test]
+fn wrong_comparisons_are_errors() {
+    for wrong in ["loop.lirs", "loop.lirs@", "loop.lirs@0", "@5", "zipf:x@5", "loop.lirs@5,x"] {
+        let message = fails(&["compare", "--at", wrong]);
+        assert!(message.contains("--at"), "{message}");
+    }
+    assert!(fails(&["compare", "--at", "no/such.lirs@5"]).contains("no/such.lirs"));
+    let message = fails(&["compare", "--at", "scan@5", "--cache", "cortado,opt"]);
+    assert!(message.contains("rival"), "{message}");
+}
+
+#[test]
 fn every_workload_runs() {
     for workload in ["mixed", "read-through", "hits", "churn", "hot"] {
         let quick = ["--rounds", "1", "--seconds", "0.01", "--threads", "1,2"];

@@ -1,26 +1,28 @@
 //! This crate, through its public interface.
 //!
-//! In a replay it runs without its thread, with a fixed seed; elsewhere as users have it.
+//! In a replay by one thread it runs without its own, with a fixed seed; elsewhere as users have it.
 
 use anyhow::{Context as _, Result};
-use cortado::{Cache, Maintenance};
+use cortado::{Cache, Maintenance, Victim};
 
 use super::{Peer, Settings, Value};
 
-/// `cortado::Cache`.
-pub struct Cortado<V: Value>(Cache<u64, V>);
+/// `cortado::Cache`; with `BYTES` it is after the most cost hit, not the most entries.
+pub struct Cortado<V: Value, const BYTES: bool>(Cache<u64, V>);
 
-impl<V: Value> Peer<V> for Cortado<V> {
+impl<V: Value, const BYTES: bool> Peer<V> for Cortado<V, BYTES> {
     fn build(settings: &Settings) -> Result<Self> {
         let maintenance = if settings.replay { Maintenance::Manual } else { Maintenance::Thread };
-        Cache::builder()
+        let mut builder = Cache::builder()
             .max_cost(settings.capacity as u64)
-            .expected_entries(settings.capacity)
+            .expected_entries(settings.entries)
             .maintenance(maintenance)
-            .seed(settings.seed)
-            .build()
-            .map(Self)
-            .context("cortado could not be built")
+            .victim(if BYTES { Victim::Frequency } else { Victim::FrequencyPerCost })
+            .seed(settings.seed);
+        if V::HAS_COST {
+            builder = builder.cost_of(|_, value: &V| value.cost());
+        }
+        builder.build().map(Self).context("cortado could not be built")
     }
 
     #[inline]

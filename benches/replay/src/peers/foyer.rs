@@ -10,7 +10,10 @@ pub struct Foyer<V: Value, const LFU: bool>(Cache<u64, V>);
 
 impl<V: Value, const LFU: bool> Peer<V> for Foyer<V, LFU> {
     fn build(settings: &Settings) -> Result<Self> {
-        let builder = CacheBuilder::new(settings.capacity);
+        let mut builder = CacheBuilder::new(settings.capacity);
+        if V::HAS_COST {
+            builder = builder.with_weighter(|_, value: &V| value.cost() as usize);
+        }
         let builder = if LFU {
             builder.with_eviction_config(LfuConfig::default())
         } else {

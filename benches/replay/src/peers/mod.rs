@@ -1,8 +1,8 @@
 //! The caches that are compared, behind one small trait.
 //!
 //! Every cache is used as its own documentation recommends: its default hasher, a capacity hint,
-//! every entry of weight 1. The hot loops are generic over the cache, so nothing is called through
-//! a pointer.
+//! every entry of cost 1 unless objects have sizes. The hot loops are generic over the cache, so
+//! nothing is called through a pointer.
 
 mod cortado;
 mod dashmap;
@@ -13,7 +13,6 @@ mod mini_moka;
 mod moka;
 pub mod opt;
 mod papaya;
-pub mod plain_lru;
 mod quick_cache;
 mod scc;
 mod stretto;
@@ -24,6 +23,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+
+use crate::reference::Kind as Reference;
 
 /// A cache with `u64` keys, as the harness sees it.
 pub trait Peer<V: Value>: Send + Sync + Sized {
@@ -56,8 +57,10 @@ pub trait Peer<V: Value>: Send + Sync + Sized {
 /// What a cache is built for.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// The number of entries it may hold.
+    /// The sum of costs it may hold; if every entry costs 1, the number of entries.
     pub capacity: usize,
+    /// How many entries to make room for; the capacity, if every entry costs 1.
+    pub entries: usize,
     /// Whether a trace is replayed by one thread that calls [`Peer::settle`] now and then. A cache
     /// that can do without a thread of its own then does.
     pub replay: bool,
@@ -65,13 +68,29 @@ pub struct Settings {
     pub seed: u64,
 }
 
+impl Settings {
+    /// Returns the settings of a cache of so many entries, as users have it.
+    pub fn for_entries(capacity: usize, seed: u64) -> Self {
+        Self { capacity, entries: capacity, replay: false, seed }
+    }
+}
+
 /// A value to be cached.
 pub trait Value: Clone + Send + Sync + 'static {
+    /// Whether values have costs of their own; if not, each costs 1.
+    const HAS_COST: bool = false;
+
     /// Makes the value that belongs to a key.
     fn make(key: u64, bytes: usize) -> Self;
 
     /// Reads the value, so that the compiler cannot leave the read out.
     fn look(&self);
+
+    /// Returns what the value takes of the capacity.
+    #[inline]
+    fn cost(&self) -> u64 {
+        1
+    }
 }
 
 impl Value for u64 {
@@ -81,6 +100,26 @@ impl Value for u64 {
 
     fn look(&self) {
         black_box(*self);
+    }
+}
+
+/// An object of which nothing is kept but its size, which is its cost.
+#[derive(Clone)]
+pub struct Object(u64);
+
+impl Value for Object {
+    const HAS_COST: bool = true;
+
+    fn make(_key: u64, bytes: usize) -> Self {
+        Self(bytes as u64)
+    }
+
+    fn look(&self) {
+        black_box(self.0);
+    }
+
+    fn cost(&self) -> u64 {
+        self.0
     }
 }
 
@@ -124,6 +163,9 @@ pub trait Task<V: Value> {
 pub enum Kind {
     /// This crate.
     Cortado,
+    /// This crate, after the most bytes hit: for `hit-ratio --sizes` alone.
+    #[value(name = "cortado-bytes")]
+    CortadoBytes,
     /// moka, `sync::Cache`.
     Moka,
     /// mini-moka, `sync::Cache`.
@@ -152,8 +194,27 @@ pub enum Kind {
     Dashmap,
     /// hashbrown, a map for one thread: for `throughput --workload hits` alone.
     Hashbrown,
-    /// Belady's clairvoyant bound: for `hit-ratio` alone.
+    /// Belady's clairvoyant bound: for `hit-ratio` alone, as are the policies that follow.
     Opt,
+    /// 2Q, the policy.
+    #[value(name = "2q")]
+    TwoQ,
+    /// ARC, the policy.
+    Arc,
+    /// LIRS, the policy.
+    Lirs,
+    /// S3-FIFO, the policy.
+    #[value(name = "s3-fifo")]
+    S3Fifo,
+    /// SIEVE, the policy.
+    Sieve,
+    /// W-TinyLFU with a window of 1 %, the policy.
+    #[value(name = "w-tinylfu")]
+    WTinyLfu,
+    /// Ristretto's policy.
+    Ristretto,
+    /// GDSF, the policy.
+    Gdsf,
 }
 
 impl Kind {
@@ -186,10 +247,22 @@ impl Kind {
         Self::Lru,
     ];
 
+    /// What a comparison of hit ratios by size shows unless caches are named.
+    pub const HITS_BY_SIZE: [Self; 7] = [
+        Self::Cortado,
+        Self::CortadoBytes,
+        Self::QuickCache,
+        Self::Moka,
+        Self::MiniMoka,
+        Self::Stretto,
+        Self::Foyer,
+    ];
+
     /// Returns the name, as the command line takes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cortado => "cortado",
+            Self::CortadoBytes => "cortado-bytes",
             Self::Moka => "moka",
             Self::MiniMoka => "mini-moka",
             Self::QuickCache => "quick_cache",
@@ -198,12 +271,28 @@ impl Kind {
             Self::Foyer => "foyer",
             Self::FoyerLfu => "foyer-lfu",
             Self::Scc => "scc",
-            Self::Lru => "lru",
             Self::Papaya => "papaya",
             Self::Dashmap => "dashmap",
             Self::Hashbrown => "hashbrown",
             Self::Opt => "opt",
+            _ => self.reference().map_or("", Reference::name),
         }
+    }
+
+    /// Returns the policy that stands for it in a replay, if it is not run but computed.
+    pub fn reference(self) -> Option<Reference> {
+        Some(match self {
+            Self::Lru => Reference::Lru,
+            Self::TwoQ => Reference::TwoQ,
+            Self::Arc => Reference::Arc,
+            Self::Lirs => Reference::Lirs,
+            Self::S3Fifo => Reference::S3Fifo,
+            Self::Sieve => Reference::Sieve,
+            Self::WTinyLfu => Reference::WTinyLfu,
+            Self::Ristretto => Reference::Ristretto,
+            Self::Gdsf => Reference::Gdsf,
+            _ => return None,
+        })
     }
 
     /// Returns whether the cache keeps to a capacity at all.
@@ -211,10 +300,39 @@ impl Kind {
         !matches!(self, Self::Papaya | Self::Dashmap | Self::Hashbrown)
     }
 
+    /// Returns whether cortado is measured by it: it is another cache, and one that can be built.
+    pub fn is_rival(self) -> bool {
+        !matches!(self, Self::Cortado | Self::CortadoBytes | Self::Opt)
+    }
+
+    /// Fails for what cannot replay a trace; `by_size` says whether entries cost their size.
+    pub fn check_replayable(self, by_size: bool) -> Result<()> {
+        let name = self.name();
+        match self {
+            Self::Hashbrown => {
+                bail!("hashbrown evicts nothing and cannot be written while it is shared")
+            }
+            Self::CortadoBytes if !by_size => bail!("{name} is like cortado without --sizes"),
+            Self::Opt if by_size => bail!("opt is not defined for objects of several sizes"),
+            Self::TinyUfo if by_size => bail!("{name} takes no sizes above 65535"),
+            Self::Scc | Self::Papaya | Self::Dashmap if by_size => {
+                bail!("{name} counts entries, not their sizes")
+            }
+            _ if by_size && self.reference().is_some_and(|policy| !policy.takes_sizes()) => {
+                bail!("{name} counts entries, not their sizes")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Fails for what cannot be driven like a cache.
     pub fn check_drivable(self, hits_only: bool) -> Result<()> {
         match self {
             Self::Opt => bail!("opt needs to know the future: it is for hit-ratio only"),
+            Self::CortadoBytes => bail!("cortado-bytes is for hit-ratio --sizes only"),
+            _ if self != Self::Lru && self.reference().is_some() => {
+                bail!("{} is computed, not run: it is for hit-ratio and compare only", self.name())
+            }
             Self::Hashbrown if !hits_only => {
                 bail!("hashbrown cannot be written while it is shared: it is for --workload hits")
             }
@@ -225,7 +343,8 @@ impl Kind {
     /// Does a task with the cache of this name.
     pub fn dispatch<V: Value, O, T: Task<V, Output = Result<O>>>(self, task: T) -> Result<O> {
         match self {
-            Self::Cortado => task.run::<cortado::Cortado<V>>(),
+            Self::Cortado => task.run::<cortado::Cortado<V, false>>(),
+            Self::CortadoBytes => task.run::<cortado::Cortado<V, true>>(),
             Self::Moka => task.run::<moka::Moka<V>>(),
             Self::MiniMoka => task.run::<mini_moka::MiniMoka<V>>(),
             Self::QuickCache => task.run::<quick_cache::QuickCache<V>>(),
@@ -239,6 +358,9 @@ impl Kind {
             Self::Dashmap => task.run::<dashmap::Dashmap<V>>(),
             Self::Hashbrown => task.run::<hashbrown::Hashbrown<V>>(),
             Self::Opt => bail!("opt needs to know the future: it is for hit-ratio only"),
+            _ => {
+                bail!("{} is computed, not run: it is for hit-ratio and compare only", self.name())
+            }
         }
     }
 }

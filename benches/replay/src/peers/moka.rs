@@ -10,12 +10,14 @@ pub struct Moka<V: Value>(Cache<u64, V>);
 
 impl<V: Value> Peer<V> for Moka<V> {
     fn build(settings: &Settings) -> Result<Self> {
-        Ok(Self(
-            Cache::builder()
-                .max_capacity(settings.capacity as u64)
-                .initial_capacity(settings.capacity)
-                .build(),
-        ))
+        let mut builder = Cache::builder()
+            .max_capacity(settings.capacity as u64)
+            .initial_capacity(settings.entries);
+        if V::HAS_COST {
+            builder =
+                builder.weigher(|_, value: &V| u32::try_from(value.cost()).unwrap_or(u32::MAX));
+        }
+        Ok(Self(builder.build()))
     }
 
     #[inline]

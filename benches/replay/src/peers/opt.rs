@@ -99,8 +99,8 @@ mod tests {
         let mut random = crate::trace::zipf::Random::new(3);
         let trace: Vec<u64> = (0..5000).map(|_| random.below(40) * random.below(4)).collect();
         for capacity in [1, 2, 7, 30, 100] {
-            let mut lru = super::super::plain_lru::PlainLru::new(capacity);
-            let below = trace.iter().filter(|&&key| lru.access(key)).count() as u64;
+            let mut lru = crate::reference::build(crate::reference::Kind::Lru, capacity as u64);
+            let below = trace.iter().filter(|&&key| lru.access(key, 1)).count() as u64;
             assert!(hits(&trace, capacity) >= below, "capacity {capacity}");
         }
     }

@@ -1,16 +1,28 @@
 //! quick_cache, `sync::Cache`. A get clones the value, as it always does there.
 
 use anyhow::Result;
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 
 use super::{Peer, Settings, Value};
 
 /// `quick_cache::sync::Cache`.
-pub struct QuickCache<V: Value>(Cache<u64, V>);
+pub struct QuickCache<V: Value>(Cache<u64, V, Cost>);
+
+/// What an entry takes of the capacity. A value without a cost takes 1, which the compiler knows:
+/// this is then quick_cache's own `UnitWeighter`.
+#[derive(Clone)]
+pub struct Cost;
+
+impl<V: Value> Weighter<u64, V> for Cost {
+    #[inline]
+    fn weight(&self, _key: &u64, value: &V) -> u64 {
+        value.cost()
+    }
+}
 
 impl<V: Value> Peer<V> for QuickCache<V> {
     fn build(settings: &Settings) -> Result<Self> {
-        Ok(Self(Cache::new(settings.capacity)))
+        Ok(Self(Cache::with_weighter(settings.entries, settings.capacity as u64, Cost)))
     }
 
     #[inline]

@@ -11,7 +11,7 @@ pub struct Stretto<V: Value>(Cache<u64, V>);
 impl<V: Value> Peer<V> for Stretto<V> {
     fn build(settings: &Settings) -> Result<Self> {
         let capacity = i64::try_from(settings.capacity).context("stretto counts in i64")?;
-        Cache::new(settings.capacity.saturating_mul(10), capacity)
+        Cache::new(settings.entries.saturating_mul(10), capacity)
             .map(Self)
             .context("stretto could not be built")
     }
@@ -26,7 +26,8 @@ impl<V: Value> Peer<V> for Stretto<V> {
 
     #[inline]
     fn insert(&self, key: u64, value: V) {
-        self.0.insert(key, value, 1);
+        let cost = value.cost() as i64;
+        self.0.insert(key, value, cost);
     }
 
     fn settle(&self) {

@@ -1,15 +1,19 @@
-//! The `.txt` format of the AdaptSize paper: `time key size` a line. Sizes are checked but not
-//! used: every entry counts as one.
+//! The `.txt` format of the AdaptSize paper: `time key size` a line. An object of no bytes counts
+//! as one of a byte, because some caches never let go of what costs nothing.
 
 use std::io::BufRead;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use super::{lines, push};
+use super::{Accesses, lines, push};
 
-/// Reads the accesses.
-pub fn parse(input: &mut dyn BufRead) -> Result<Vec<u64>> {
-    let mut accesses = Vec::new();
+/// The largest object; a line that has a larger one is more likely damaged.
+const MAX_SIZE: u64 = 1 << 40;
+
+/// Reads the accesses and the sizes.
+pub fn parse(input: &mut dyn BufRead) -> Result<Accesses> {
+    let mut keys = Vec::new();
+    let mut sizes = Vec::new();
     lines::each(input, |line| {
         if line.is_empty() {
             return Ok(());
@@ -17,10 +21,14 @@ pub fn parse(input: &mut dyn BufRead) -> Result<Vec<u64>> {
         let mut words = line.split_ascii_whitespace();
         lines::number(words.next(), "the time")?;
         let key = lines::number(words.next(), "the key")?;
-        lines::number(words.next(), "the size")?;
-        push(&mut accesses, key)
+        let size = lines::number(words.next(), "the size")?;
+        if size > MAX_SIZE {
+            bail!("the size {size} is above {MAX_SIZE}");
+        }
+        sizes.push(size.max(1));
+        push(&mut keys, key)
     })?;
-    Ok(accesses)
+    Ok(Accesses { keys, sizes })
 }
 
 #[cfg(test)]
@@ -28,8 +36,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn middle_word_is_the_key() {
-        assert_eq!(parse(&mut &b"1 40 500\n2 41 6\n"[..]).unwrap(), [40, 41]);
+    fn words_are_time_key_and_size() {
+        let accesses = parse(&mut &b"1 40 500\n2 41 0\n"[..]).unwrap();
+        assert_eq!(accesses.keys, [40, 41]);
+        assert_eq!(accesses.sizes, [500, 1]);
+    }
+
+    #[test]
+    fn size_beyond_belief_is_an_error() {
+        assert!(parse(&mut &b"1 40 99999999999999\n"[..]).is_err());
     }
 
     #[test]
