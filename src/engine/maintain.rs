@@ -679,7 +679,7 @@ const MOST_SAMPLES: usize = 256;
 /// Turns given in the window in a row.
 const MOST_TURNS: usize = 8;
 /// Buckets read to find a sample.
-const SAMPLE_BUCKETS: usize = 18;
+const SAMPLE_BUCKETS: usize = 40;
 /// Buckets read where these have nothing of main to offer: all of a small table.
 const MOST_SAMPLE_BUCKETS: usize = 1 << 10;
 /// Units of a resize moved at once by maintenance.

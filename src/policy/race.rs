@@ -144,7 +144,7 @@ impl Race {
     }
 }
 
-/// Entries of a shadow, up to twice as many. Half of them cost 0.1 points.
+/// Entries of a shadow, up to twice as many. Smaller ones err more often, larger ones are slow to learn.
 const SHADOW_ENTRIES: u64 = 256;
 /// The sample is chosen by the bits of a hash from here on: the table takes those at both ends.
 const FIRST_BIT: u32 = 20;

@@ -29,7 +29,7 @@ pub fn burden(traits: Traits) -> f64 {
 /// Entries looked at to find a victim.
 pub const SAMPLE: usize = 12;
 /// The same where costs vary.
-pub const SAMPLE_BY_COST: usize = 32;
+pub const SAMPLE_BY_COST: usize = 40;
 
 /// An entry that was used since it came is worth so many that were not.
 const TOUCHED_FACTOR: f64 = 8.0;
