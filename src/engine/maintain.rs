@@ -628,10 +628,12 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         self.recall(self.bury(&self.table, guard, entry, true));
     }
 
-    /// Makes room while somebody else maintains: the new entry itself duels sampled victims.
+    /// Makes room while somebody else maintains: of a sample, the oldest entry of the window duels with the
+    /// victim of main, as it would at the window's head.
     ///
-    /// It has no time in the window then: it goes to main, and is refused if it loses. To let it in unjudged would
-    /// let a loop of accesses sweep the cache clean whenever the maintainer lacks a core.
+    /// Where the sample has nothing of the window, the new entry duels for itself: it goes to main, and is
+    /// refused if it loses. To let it in unjudged would let a loop of accesses sweep the cache clean
+    /// whenever the maintainer lacks a core.
     fn make_room_alone(
         &self,
         guard: &Guard,
@@ -639,21 +641,60 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         newcomer: &Entry<K, V>,
         short: u64,
     ) -> bool {
-        newcomer.leave_window();
-        let frequency = self.frequency(hash, None);
-        let candidate = Contender { frequency, cost: self.weight(newcomer.cost()) };
         let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
         for _ in 0..ALONE_EVICTIONS {
             if self.budget.remaining() >= short {
                 return true;
             }
-            let Some(victim) = self.victim(guard, rng.next_u64(), false) else { break };
-            if !self.admits(candidate, victim.entry, rng.next_u64()) {
-                break;
+            let [oldest, victim] = self.oldest_and_victim(guard, rng.next_u64());
+            let luck = rng.next_u64();
+            let Some(oldest) = oldest else {
+                newcomer.leave_window();
+                let frequency = self.frequency(hash, None);
+                let candidate = Contender { frequency, cost: self.weight(newcomer.cost()) };
+                match victim {
+                    Some(victim) if self.admits(candidate, victim.entry, luck) => {
+                        self.evict_sampled(guard, victim);
+                        continue;
+                    }
+                    _ => break,
+                }
+            };
+            match victim {
+                Some(victim) if self.admits(self.contender(oldest.entry), victim.entry, luck) => {
+                    oldest.entry.leave_window();
+                    self.evict_sampled(guard, victim);
+                }
+                _ => _ = self.evict_sampled(guard, oldest),
             }
-            self.evict_sampled(guard, victim);
         }
         self.budget.remaining() >= short
+    }
+
+    /// Returns, of a random sample, the entry of the window that is unused for longest, and the least worthy
+    /// of main.
+    fn oldest_and_victim<'g>(
+        &'g self,
+        guard: &'g Guard,
+        random: u64,
+    ) -> [Option<Sampled<'g, Entry<K, V>>>; 2] {
+        let now = self.pulse.now();
+        // Of the window, of main.
+        let mut worst = [None, None];
+        let mut seen = 0;
+        self.table.sample(guard, random, SAMPLE_BUCKETS, |sampled| {
+            let (entry, marks) = (sampled.entry, sampled.entry.marks());
+            if entry.cost() > 0 {
+                seen += 1;
+                let burden = self.burden(entry, now);
+                let worst = &mut worst[usize::from(!marks.is_in_window())];
+                if worst.is_none_or(|(most, _)| burden > most) {
+                    *worst = Some((burden, sampled));
+                }
+            }
+            if seen < ALONE_SAMPLE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        worst.map(|worst| worst.map(|(_, sampled)| sampled))
     }
 }
 
@@ -663,6 +704,8 @@ const MOST_EVICTIONS: usize = 1 << 14;
 const SLICE_EVICTIONS: usize = 16;
 /// Evictions of a writer that makes room while somebody else maintains.
 const ALONE_EVICTIONS: usize = 256;
+/// Entries that it looks at for each: a window of a twentieth then shows itself in two cases of three.
+const ALONE_SAMPLE: usize = 20;
 /// Evictions ahead of need, as a part of the budget, and their most.
 const AHEAD_PART: u64 = 1024;
 const MOST_AHEAD: u64 = 7;
