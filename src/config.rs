@@ -26,6 +26,25 @@ pub enum Victim {
     Frequency,
 }
 
+/// How much an entry is worth beside what it is asked for.
+///
+/// Priorities are compared within a cache: where all entries have the same one, it changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Priority {
+    /// As every entry.
+    #[default]
+    Normal,
+    /// As if it were asked for an eighth as often.
+    Low,
+    /// As if it were asked for eight times as often.
+    High,
+    /// Never evicted, whatever comes. It leaves when it is removed, replaced or cleared, or when the
+    /// budget is lowered below what pinned entries cost. What they cost is lost to all others: an insert
+    /// that only a pinned entry could make room for is rejected as [`Kept`](crate::Reject::Kept).
+    Pinned,
+}
+
 /// The checked settings of a cache.
 #[derive(Clone, Debug)]
 pub struct Settings {

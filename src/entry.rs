@@ -1,7 +1,7 @@
 //! `Entry`: key, value, cost and marks, as stored.
 
 use crate::{
-    config::PULSES_PER_AGE,
+    config::{PULSES_PER_AGE, Priority},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -22,6 +22,12 @@ impl<K, V> Entry<K, V> {
     /// Makes an entry that starts in the window.
     pub fn new(key: K, value: V, charge: Charge, now: u32) -> Self {
         Self { marks: AtomicU32::new(Marks::new(0, now).0), charge, key, value }
+    }
+
+    /// Gives an entry that is not published yet its priority.
+    pub fn set_priority(&self, priority: Priority) {
+        let marks = self.marks().with_priority(priority);
+        self.marks.store(marks.0, Ordering::Relaxed); // Relaxed: unpublished.
     }
 
     /// Returns the cost that was charged for the entry.
@@ -68,12 +74,14 @@ impl<K, V> Entry<K, V> {
         self.marks.fetch_and(!(TOUCHED | WINDOW), Ordering::Relaxed); // Relaxed: see `touch`.
     }
 
-    /// Takes the place of `old`: what updates a window entry is in the window, and so on. An
-    /// update is an access; returns whether it is the first of this pulse.
+    /// Takes the place of `old`, unpublished as it is: what updates a window entry is in the window,
+    /// and so on; its priority is its own. An update is an access; returns whether it is the first of
+    /// this pulse.
     pub fn succeed(&self, old: &Self, now: u32) -> bool {
         let seen = old.marks();
         let is_news = seen.is_news(now);
         let new = if is_news { seen.hit(now) } else { seen };
+        let new = new.with_priority(self.marks().priority());
         self.marks.store(new.0, Ordering::Relaxed); // Relaxed: unpublished.
         is_news
     }
@@ -85,19 +93,40 @@ impl<K, V> Entry<K, V> {
     }
 }
 
-/// What an entry says about its use: where it is, whether and how often it was hit, and when last.
+/// What an entry says about its use: where it is, whether and how often it was hit, and when last;
+/// and how much the user cares.
 #[derive(Clone, Copy, Debug)]
 pub struct Marks(u32);
 
 impl Marks {
     /// Makes the marks of an entry that comes to the window at pulse `now` with so many hits.
     pub fn new(hits: u8, now: u32) -> Self {
-        Self(WINDOW | u32::from(hits) << LAST_BITS | (now & LAST))
+        Self(WINDOW | u32::from(hits) << HITS_AT | (now & LAST))
     }
 
     /// Returns the marks of an entry that has just been hit for the `hits`th time.
     pub fn seen(self, hits: u8, now: u32) -> Self {
-        Self((self.0 & WINDOW) | TOUCHED | u32::from(hits) << LAST_BITS | (now & LAST))
+        let stays = self.0 & (WINDOW | PRIORITY);
+        Self(stays | TOUCHED | u32::from(hits) << HITS_AT | (now & LAST))
+    }
+
+    /// Returns the marks of an entry of that priority.
+    pub fn with_priority(self, priority: Priority) -> Self {
+        Self((self.0 & !PRIORITY) | (priority as u32) << LAST_BITS)
+    }
+
+    /// Returns the priority.
+    #[inline]
+    pub fn priority(self) -> Priority {
+        const BY_NUMBER: [Priority; 4] =
+            [Priority::Normal, Priority::Low, Priority::High, Priority::Pinned];
+        BY_NUMBER[((self.0 & PRIORITY) >> LAST_BITS) as usize]
+    }
+
+    /// Returns whether the entry is not to be evicted.
+    #[inline]
+    pub fn is_pinned(self) -> bool {
+        self.priority() == Priority::Pinned
     }
 
     /// Returns the marks without the one for being touched.
@@ -135,7 +164,7 @@ impl Marks {
     pub fn hits(self, now: u32) -> u8 {
         let age = |pulse: u32| (pulse.wrapping_sub(LAG) & LAST) >> AGE_BITS;
         let ages = age(now).wrapping_sub(age(self.0)) & (LAST >> AGE_BITS);
-        ((self.0 & HITS) >> LAST_BITS >> ages.min(u32::BITS - 1)) as u8
+        ((self.0 & HITS) >> HITS_AT >> ages.min(u32::BITS - 1)) as u8
     }
 
     /// Returns whether a hit at pulse `now` would change anything.
@@ -191,9 +220,12 @@ const TOUCHED: u32 = 1 << 31;
 const WINDOW: u32 = 1 << 30;
 /// The pulse of the last access.
 const LAST: u32 = (1 << LAST_BITS) - 1;
-const LAST_BITS: u32 = 26;
+const LAST_BITS: u32 = 24;
+/// Two bits above it: the priority, by its number.
+const PRIORITY: u32 = 3 << LAST_BITS;
 /// Four bits between those: the hits of late.
-const HITS: u32 = MOST_HITS << LAST_BITS;
+const HITS: u32 = MOST_HITS << HITS_AT;
+const HITS_AT: u32 = LAST_BITS + 2;
 const MOST_HITS: u32 = 15;
 const AGE_BITS: u32 = PULSES_PER_AGE.ilog2();
 /// Pulses by which entries age later than the sketch begins to, which takes that long: were it the other
@@ -255,6 +287,23 @@ mod tests {
         assert_eq!(new.marks().hits(11), 1);
         assert!(!entry().succeed(&new, 11));
         assert!(entry().succeed(&new, 12));
+    }
+
+    #[test]
+    fn priority_stays_through_hits_and_moves_and_is_no_other_mark() {
+        for priority in [Priority::Low, Priority::Normal, Priority::High, Priority::Pinned] {
+            let entry = entry();
+            entry.set_priority(priority);
+            (10..40).for_each(|pulse| _ = entry.touch(pulse));
+            entry.leave_window();
+            entry.touch(LAST);
+            let marks = entry.marks();
+            assert_eq!(marks.priority(), priority);
+            assert_eq!((marks.idle(LAST), marks.is_in_window()), (0, false));
+            let newer = self::entry();
+            newer.succeed(&entry, LAST);
+            assert_eq!(newer.marks().priority(), Priority::Normal);
+        }
     }
 
     #[test]

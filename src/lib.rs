@@ -38,11 +38,11 @@ mod waker;
 
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 pub use crate::{
-    cache::{Cache, CacheBuilder, DefaultHashBuilder, Iter, Pinned, ValueRef},
+    cache::{Cache, CacheBuilder, DefaultHashBuilder, InsertOptions, Iter, Pinned, ValueRef},
     engine::{Insert, MemoryUse, Reject, Ticked, Work},
 };
 pub use crate::{
-    config::{Maintenance, Victim},
+    config::{Maintenance, Priority, Victim},
     error::BuildError,
     metrics::Metrics,
 };

@@ -2,6 +2,7 @@
 
 mod builder;
 mod iter;
+mod options;
 mod pinned;
 mod value_ref;
 
@@ -12,9 +13,12 @@ use std::{
 
 use equivalent::Equivalent;
 
-pub use self::{builder::CacheBuilder, iter::Iter, pinned::Pinned, value_ref::ValueRef};
+pub use self::{
+    builder::CacheBuilder, iter::Iter, options::InsertOptions, pinned::Pinned, value_ref::ValueRef,
+};
 use crate::{
-    engine::{Engine, Insert, MemoryUse, Mode, Ticked, Trace, Work},
+    config::Priority,
+    engine::{Engine, Insert, MemoryUse, Mode, Reject, Ticked, Trace, Work},
     evictor::Evictor,
     metrics::Metrics,
     reclaim::pin,
@@ -237,8 +241,7 @@ where
     /// assert_eq!(cache.get_cloned("k"), Some(2));
     /// ```
     pub fn insert(&self, key: K, value: V) -> Insert<V> {
-        let cost = self.cost_of(&key, &value);
-        self.engine.insert(key, value, cost, Mode::Upsert)
+        self.insert_with(key, value, InsertOptions::new())
     }
 
     /// Inserts an entry of a given cost, or replaces the one of its key.
@@ -257,7 +260,28 @@ where
     /// assert_eq!(cache.remaining_cost(), 6);
     /// ```
     pub fn insert_with_cost(&self, key: K, value: V, cost: u64) -> Insert<V> {
-        self.engine.insert(key, value, cost, Mode::Upsert)
+        self.insert_with(key, value, InsertOptions::new().cost(cost))
+    }
+
+    /// Inserts an entry with options, or replaces the one of its key, whose options are forgotten.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, InsertOptions, Priority};
+    ///
+    /// let cache = Cache::new(10);
+    /// let pinned = InsertOptions::new().cost(4).priority(Priority::Pinned);
+    /// assert!(cache.insert_with("root", 0, pinned).is_in());
+    /// for k in 0..1000 {
+    ///     let _ = cache.insert(format!("page {k}").leak(), k);
+    /// }
+    /// assert!(cache.contains_key("root"));
+    /// ```
+    pub fn insert_with(&self, key: K, value: V, options: InsertOptions) -> Insert<V> {
+        let cost = options.cost.unwrap_or_else(|| self.cost_of(&key, &value));
+        let inserted = self.engine.insert(key, value, cost, options.priority, Mode::Upsert);
+        inserted.unwrap_or_else(|value| Insert::Rejected(value, Reject::Kept))
     }
 
     /// Inserts an entry unless its key has one.
@@ -275,17 +299,15 @@ where
     /// ```
     pub fn insert_if_absent(&self, key: K, value: V) -> Result<Insert<V>, V> {
         let cost = self.cost_of(&key, &value);
-        match self.engine.insert(key, value, cost, Mode::IfAbsent) {
-            Insert::Rejected(value, crate::Reject::Kept) => Err(value),
-            insert => Ok(insert),
-        }
+        self.engine.insert(key, value, cost, Priority::Normal, Mode::IfAbsent)
     }
 
-    /// Replaces the entry of a key, if it has one; charges the new cost.
+    /// Replaces the entry of a key, if it has one; charges the new cost, and keeps the priority.
     ///
     /// # Errors
     ///
-    /// Returns the value if the key has no entry, or the new one was rejected.
+    /// Returns the value if the key has no entry, or the new one was rejected; then the old one is
+    /// removed, too.
     ///
     /// # Examples
     ///
@@ -297,9 +319,9 @@ where
     /// ```
     pub fn replace(&self, key: K, value: V) -> Result<(), V> {
         let cost = self.cost_of(&key, &value);
-        match self.engine.insert(key, value, cost, Mode::IfPresent) {
-            Insert::Rejected(value, _) => Err(value),
-            _ => Ok(()),
+        match self.engine.insert(key, value, cost, Priority::Normal, Mode::IfPresent) {
+            Ok(Insert::Rejected(value, _)) | Err(value) => Err(value),
+            Ok(_) => Ok(()),
         }
     }
 

@@ -12,8 +12,8 @@ use std::{
 
 use super::Engine;
 use crate::{
-    config::{Maintenance, RESERVE_ENTRIES, RESERVE_PART, Victim},
-    entry::Entry,
+    config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
+    entry::{Entry, Marks},
     policy::{
         admission::{Contender, Rule},
         race::{Look, Race, Scale},
@@ -123,7 +123,7 @@ impl<K, V, S> Engine<K, V, S> {
         if self.settings.maintenance == Maintenance::Manual {
             return 0;
         }
-        let most = self.budget.max() / RESERVE_PART;
+        let most = self.unpinned_max() / RESERVE_PART;
         let entry = if self.costs_vary() { self.budget.used() / self.len().max(1) } else { 1 };
         if entry > most { 0 } else { most.min(entry.saturating_mul(RESERVE_ENTRIES)) }
     }
@@ -137,8 +137,19 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub(super) fn burden(&self, entry: &Entry<K, V>, now: u32) -> f64 {
         let marks = entry.marks();
-        let cost = self.weight(entry.cost());
+        let cost = self.weight_of(entry, marks);
         burden(Traits { touched: marks.is_touched(), idle: marks.idle(now), cost })
+    }
+
+    /// Returns what an entry costs in the eyes of the policy, its priority included.
+    #[inline]
+    fn weight_of(&self, entry: &Entry<K, V>, marks: Marks) -> u64 {
+        let weight = self.weight(entry.cost());
+        weight.saturating_mul(match marks.priority() {
+            Priority::Low => NORMAL_WEIGHT * PRIORITY_FACTOR,
+            Priority::Normal => NORMAL_WEIGHT,
+            Priority::High | Priority::Pinned => NORMAL_WEIGHT / PRIORITY_FACTOR,
+        })
     }
 
     /// Returns the memory in use.
@@ -208,7 +219,9 @@ impl<K, V, S> Engine<K, V, S> {
     {
         let wanted = buckets_for(entries.max(self.len() as usize)) * LANES;
         self.finish_resize(guard);
-        while self.table.slots(guard) / 2 >= wanted && self.table.shrink(guard) {
+        // Two buckets may be more than fit into one, and a pinned entry has to stay.
+        let may_shrink = || !self.kept.is_any() && self.table.slots(guard) / 2 >= wanted;
+        while may_shrink() && self.table.shrink(guard) {
             self.finish_resize(guard);
         }
     }
@@ -313,7 +326,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 // A bucket on the move gives nobody out.
                 self.finish_resize(&guard);
                 let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
-                match self.victim(&guard, random, true) {
+                let anyone = || self.victim(&guard, random, Among::Unpinned);
+                match anyone().or_else(|| self.victim(&guard, random, Among::All)) {
                     // If somebody else takes it or replaces it first, another one goes.
                     Some(victim) => _ = self.evict_sampled(&guard, victim),
                     // What is charged belongs to inserts under way.
@@ -332,7 +346,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         self.collect_newcomers(guard, maintainer);
         self.race(guard, maintainer);
         let max = self.budget.max();
-        let share = self.setting().share_of(max);
+        let share = self.setting().share_of(self.unpinned_max());
         let mut evicted = 0;
         let mut moved = 0;
         let mut promoted = 0;
@@ -411,6 +425,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let Some(hash) = maintainer.samples.pop_front() else { return };
             let entry = self.table.find(guard, hash, |entry| self.hash(&entry.key) == hash);
             let cost = match entry {
+                // It is none of the policy's business.
+                Some(entry) if entry.marks().is_pinned() => continue,
                 Some(entry) => entry.cost(),
                 // It went meanwhile, and with it what it cost.
                 None if costs_vary => continue,
@@ -427,7 +443,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 Victim::FrequencyPerCost => 1,
                 Victim::Frequency => cost,
             };
-            let (scale, max) = (maintainer.scale, self.budget.max());
+            let (scale, max) = (maintainer.scale, self.unpinned_max());
             match maintainer.race.play(access, scale, max, worth) {
                 None => {}
                 Some(Look::Same) => self.adapt(maintainer),
@@ -497,8 +513,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let Some(entry) = self.table.find(guard, newcomer.hash, Entry::is_in_window) else {
                 continue;
             };
-            if entry.cost() == 0 {
-                // To evict it would make no room: nobody has to make way for it, either.
+            if entry.cost() == 0 || entry.marks().is_pinned() {
+                // To evict it would make no room, or break a promise: nobody has to make way for it, either.
                 entry.leave_window();
                 continue;
             }
@@ -517,7 +533,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     fn duel(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: &Entry<K, V>) -> bool {
         leaver.leave_window();
         let random = maintainer.rng.next_u64();
-        let Some(victim) = self.victim(guard, random, false) else {
+        let Some(victim) = self.victim(guard, random, Among::Main) else {
             return self.evict(guard, leaver);
         };
         if std::ptr::eq(victim.entry, leaver) {
@@ -534,7 +550,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// it otherwise. Returns whether it did.
     fn judge(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: &Entry<K, V>) -> bool {
         leaver.leave_window();
-        let victim = self.victim(guard, maintainer.rng.next_u64(), false);
+        let victim = self.victim(guard, maintainer.rng.next_u64(), Among::Main);
         let luck = maintainer.rng.next_u64();
         let stays =
             victim.is_none_or(|victim| self.admits(self.contender(leaver), victim.entry, luck));
@@ -544,23 +560,24 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     fn admits(&self, candidate: Contender, victim: &Entry<K, V>, luck: u64) -> bool {
         let rule = self.setting().rule;
         let mean = if rule == Rule::Seen && self.costs_vary() {
-            self.weight(self.budget.used() / self.len().max(1))
+            self.weight(self.budget.used() / self.len().max(1)).saturating_mul(NORMAL_WEIGHT)
         } else {
-            1
+            NORMAL_WEIGHT
         };
         rule.admits(candidate, self.contender(victim), mean, luck)
     }
 
     fn contender(&self, entry: &Entry<K, V>) -> Contender {
-        Contender { frequency: self.frequency_of(entry), cost: self.weight(entry.cost()) }
+        let cost = self.weight_of(entry, entry.marks());
+        Contender { frequency: self.frequency_of(entry), cost }
     }
 
-    /// Returns the least worthy of a random sample of the main region, or of both.
+    /// Returns the least worthy of a random sample.
     fn victim<'g>(
         &'g self,
         guard: &'g Guard,
         random: u64,
-        window_too: bool,
+        among: Among,
     ) -> Option<Sampled<'g, Entry<K, V>>> {
         let costs_vary = self.costs_vary();
         let want = if costs_vary { SAMPLE_BY_COST } else { SAMPLE };
@@ -570,12 +587,9 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let mut look = |sampled: Sampled<'g, Entry<K, V>>| {
             let entry = sampled.entry;
             let marks = entry.marks();
-            let cost = if costs_vary { entry.cost() } else { 1 };
-            // An entry without cost makes no room.
-            if cost > 0 && (window_too || !marks.is_in_window()) {
+            if self.may_go(entry, marks, among) {
                 seen += 1;
-                let (touched, idle) = (marks.is_touched(), marks.idle(now));
-                let burden = burden(Traits { touched, idle, cost: self.weight(cost) });
+                let burden = self.burden(entry, now);
                 if worst.is_none_or(|(most, _)| burden > most) {
                     worst = Some((burden, sampled));
                 }
@@ -585,10 +599,10 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         self.table.sample(guard, random, SAMPLE_BUCKETS, &mut look);
         if worst.is_none() {
             // A nearly empty table: go on until there is one. Main may be empty beside a full window.
-            let most = if window_too { usize::MAX } else { MOST_SAMPLE_BUCKETS };
+            let most = if among == Among::Main { MOST_SAMPLE_BUCKETS } else { usize::MAX };
             self.table.sample(guard, random, most, |sampled| {
                 let entry = sampled.entry;
-                if entry.cost() > 0 && (window_too || !entry.is_in_window()) {
+                if self.may_go(entry, entry.marks(), among) {
                     worst = Some((0.0, sampled));
                     return ControlFlow::Break(());
                 }
@@ -598,19 +612,32 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         worst.map(|(_, sampled)| sampled)
     }
 
+    #[inline]
+    fn may_go(&self, entry: &Entry<K, V>, marks: Marks, among: Among) -> bool {
+        let may_go = match among {
+            Among::Main => !marks.is_in_window() && !marks.is_pinned(),
+            Among::Unpinned => !marks.is_pinned(),
+            Among::All => true,
+        };
+        // An entry without cost makes no room.
+        may_go && entry.cost() > 0
+    }
+
     fn evict_victim(&self, guard: &Guard, maintainer: &mut Maintainer) -> bool {
         let random = maintainer.rng.next_u64();
-        self.victim(guard, random, false).is_some_and(|victim| self.evict_sampled(guard, victim))
+        self.victim(guard, random, Among::Main)
+            .is_some_and(|victim| self.evict_sampled(guard, victim))
     }
 
     fn evict_leaver(&self, guard: &Guard, maintainer: &mut Maintainer) -> bool {
         self.leaver(guard, maintainer).is_some_and(|leaver| self.evict(guard, leaver))
     }
 
-    /// Evicts whatever a sample of everything offers.
+    /// Evicts whatever a sample of both regions offers.
     fn evict_any(&self, guard: &Guard) -> bool {
         let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
-        self.victim(guard, random, true).is_some_and(|victim| self.evict_sampled(guard, victim))
+        self.victim(guard, random, Among::Unpinned)
+            .is_some_and(|victim| self.evict_sampled(guard, victim))
     }
 
     fn evict(&self, guard: &Guard, entry: &Entry<K, V>) -> bool {
@@ -651,9 +678,11 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let Some(oldest) = oldest else {
                 newcomer.leave_window();
                 let frequency = self.frequency(hash, None);
-                let candidate = Contender { frequency, cost: self.weight(newcomer.cost()) };
+                let cost = self.weight_of(newcomer, newcomer.marks());
+                let candidate = Contender { frequency, cost };
+                let is_pinned = newcomer.marks().is_pinned();
                 match victim {
-                    Some(victim) if self.admits(candidate, victim.entry, luck) => {
+                    Some(victim) if is_pinned || self.admits(candidate, victim.entry, luck) => {
                         self.evict_sampled(guard, victim);
                         continue;
                     }
@@ -684,7 +713,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let mut seen = 0;
         self.table.sample(guard, random, SAMPLE_BUCKETS, |sampled| {
             let (entry, marks) = (sampled.entry, sampled.entry.marks());
-            if entry.cost() > 0 {
+            if self.may_go(entry, marks, Among::Unpinned) {
                 seen += 1;
                 let burden = self.burden(entry, now);
                 let worst = &mut worst[usize::from(!marks.is_in_window())];
@@ -698,6 +727,21 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 }
 
+/// Who may be a victim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Among {
+    /// The main region.
+    Main,
+    /// Both regions.
+    Unpinned,
+    /// Both, and pinned entries too.
+    All,
+}
+
+/// What a normal entry weighs, and how many times as much one of low priority does, or one of high
+/// priority less.
+const NORMAL_WEIGHT: u64 = PRIORITY_FACTOR;
+const PRIORITY_FACTOR: u64 = 8;
 /// Evictions of one call that makes room: enough that one large entry can take the place of many.
 const MOST_EVICTIONS: usize = 1 << 14;
 /// Evictions of a slice of maintenance.
@@ -752,7 +796,7 @@ mod tests {
     fn window_holds_its_share_and_no_more() {
         let engine = manual(1000);
         for key in 0..5000 {
-            let _ = engine.insert(key, key, 1, super::super::Mode::Upsert);
+            let _ = engine.insert(key, key, 1, Priority::Normal, super::super::Mode::Upsert);
         }
         let guard = pin();
         let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();

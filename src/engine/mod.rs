@@ -3,6 +3,7 @@
 //! `read.rs` is what a get does, `write.rs` what the writers do, `maintain.rs` the deferred work
 //! and how room is made.
 
+mod kept;
 mod maintain;
 mod read;
 mod write;
@@ -11,7 +12,10 @@ use std::hash::{BuildHasher, Hash};
 
 use crossbeam_utils::atomic::AtomicCell;
 
-use self::maintain::{Backlog, Maintainer};
+use self::{
+    kept::Kept,
+    maintain::{Backlog, Maintainer},
+};
 pub use self::{
     maintain::{MemoryUse, Ticked, Work},
     read::Trace,
@@ -51,6 +55,7 @@ pub struct Engine<K, V, S> {
     pub hasher: S,
     pub settings: Settings,
     pub budget: Budget,
+    kept: Kept,
     pub sketch: Sketch,
     pub counters: Counters,
     pub waker: Arc<Waker>,
@@ -105,6 +110,7 @@ impl<K, V, S> Engine<K, V, S> {
             table: Table::new(entries, stripes),
             hasher,
             budget: Budget::new(settings.max_cost),
+            kept: Kept::default(),
             sketch: Sketch::new(entries),
             counters: Counters::new(stripes, settings.metrics),
             waker: Arc::default(),
@@ -142,6 +148,11 @@ impl<K, V, S> Engine<K, V, S> {
 
     fn costs_vary(&self) -> bool {
         self.costs_vary.load(Ordering::Relaxed) // Relaxed: set once, and a little late is harmless.
+    }
+
+    /// Returns what is left of the budget beside pinned entries.
+    fn unpinned_max(&self) -> u64 {
+        self.budget.max().saturating_sub(self.kept.cost())
     }
 
     /// Returns the cost that the policy sees.
@@ -185,6 +196,9 @@ impl<K, V, S> Engine<K, V, S> {
         leaves: bool,
     ) -> &'g Entry<K, V> {
         let cost = entry.get().cost();
+        if entry.get().marks().is_pinned() {
+            self.kept.sub(cost);
+        }
         if leaves {
             self.budget.refund(cost);
             self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
@@ -319,6 +333,11 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
         self.len() > slots as u64 / 2
     }
 
+    fn is_cramped(&self, slots: usize) -> bool {
+        // By chance alone, hardly a bucket is full below an eighth: these are chosen to collide.
+        self.len() > slots as u64 / 8
+    }
+
     fn choose_leaver(
         &self,
         residents: &[Option<&Entry<K, V>>; LANES],
@@ -326,7 +345,10 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
     ) -> Option<usize> {
         let now = self.pulse.now();
         let residents = residents.iter().enumerate();
-        let burdens = residents.filter_map(|(lane, e)| Some((lane, self.burden((*e)?, now))));
+        let burdens = residents.filter_map(|(lane, entry)| {
+            let entry = entry.filter(|entry| !entry.marks().is_pinned())?;
+            Some((lane, self.burden(entry, now)))
+        });
         burdens.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(lane, _)| lane)
     }
 

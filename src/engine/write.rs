@@ -8,9 +8,10 @@ use std::{
     hash::{BuildHasher, Hash},
 };
 
-use super::Engine;
+use super::{Engine, Kept};
 use crate::{
     budget::Budget,
+    config::Priority,
     entry::{Charge, Entry},
     metrics::Counter,
     reclaim::{Guard, desk::Desk, limbo::Unlinked, pin},
@@ -57,10 +58,18 @@ pub enum Reject {
     Cold,
     /// Too much is unlinked and not yet freed, because some reader holds on to a value.
     Garbage,
-    /// The cache has an entry of this key, and the call was not to replace it. It stays.
+    /// What is there stays: the room it would take is that of [pinned](crate::Priority::Pinned)
+    /// entries.
     Kept,
-    /// The cache has no entry of this key, and the call was only to replace one.
-    Absent,
+}
+
+/// Why a write did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// Its mode does not allow it.
+    Forbidden,
+    /// The entry may not come in.
+    Rejected(Reject),
 }
 
 /// Which entries a write may meet.
@@ -70,13 +79,24 @@ pub enum Mode {
     Upsert,
     /// Insert only.
     IfAbsent,
-    /// Replace only.
+    /// Replace only; the priority stays.
     IfPresent,
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Inserts or replaces an entry.
-    pub fn insert(&self, key: K, value: V, cost: u64, mode: Mode) -> Insert<V> {
+    ///
+    /// # Errors
+    ///
+    /// Returns the value if the mode forbids what is asked; the cache is as before then.
+    pub fn insert(
+        &self,
+        key: K,
+        value: V,
+        cost: u64,
+        priority: Priority,
+        mode: Mode,
+    ) -> Result<Insert<V>, V> {
         let cost = if self.settings.charge_overhead {
             cost.saturating_add(size_of::<Entry<K, V>>() as u64)
         } else {
@@ -84,39 +104,48 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         };
         let hash = self.hash(&key);
         let rejected = match Charge::new(cost).filter(|charge| charge.get() <= self.budget.max()) {
-            None => (key, value, Reject::TooCostly),
-            Some(_) if self.is_over_garbage() => (key, value, Reject::Garbage),
-            Some(charge) => match self.upsert(hash, key, value, charge, mode) {
+            None => (key, value, Refusal::Rejected(Reject::TooCostly)),
+            Some(_) if self.is_over_garbage() => (key, value, Refusal::Rejected(Reject::Garbage)),
+            Some(charge) => match self.upsert(hash, key, value, charge, priority, mode) {
                 Ok(insert) => {
                     self.sweep_if_due();
-                    return insert;
+                    return Ok(insert);
                 }
                 Err(rejected) => rejected,
             },
         };
-        let (key, value, mut reason) = rejected;
-        match (reason, mode) {
-            (Reject::Kept | Reject::Absent, _) => {}
+        let (key, value, mut refusal) = rejected;
+        match (refusal, mode) {
+            (Refusal::Forbidden, _) => {}
             (_, Mode::IfAbsent) => {
                 // Nothing was to be replaced, so nothing is out of date.
                 if self.table.find(&pin(), hash, |entry| entry.key == key).is_some() {
-                    reason = Reject::Kept;
+                    refusal = Refusal::Forbidden;
                 }
             }
             // What is in the cache under this key is out of date.
-            _ => drop(self.remove(hash, |k| *k == key)),
+            (_, Mode::Upsert) => drop(self.remove(hash, |k| *k == key)),
+            (_, Mode::IfPresent) => {
+                if self.remove(hash, |k| *k == key).is_none() {
+                    refusal = Refusal::Forbidden;
+                }
+            }
         }
-        self.counters.add(
-            match reason {
-                Reject::TooCostly => Counter::RejectedCostly,
-                Reject::Cold => Counter::RejectedCold,
-                Reject::Garbage => Counter::RejectedGarbage,
-                Reject::Kept | Reject::Absent => Counter::RejectedKept,
-            },
-            1,
-        );
+        let (counter, result) = match refusal {
+            Refusal::Forbidden => (Counter::RejectedKept, Err(value)),
+            Refusal::Rejected(reason) => {
+                let counter = match reason {
+                    Reject::TooCostly => Counter::RejectedCostly,
+                    Reject::Cold => Counter::RejectedCold,
+                    Reject::Garbage => Counter::RejectedGarbage,
+                    Reject::Kept => Counter::RejectedKept,
+                };
+                (counter, Ok(Insert::Rejected(value, reason)))
+            }
+        };
+        self.counters.add(counter, 1);
         self.sweep_if_due();
-        Insert::Rejected(value, reason)
+        result
     }
 
     fn upsert(
@@ -125,8 +154,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         key: K,
         value: V,
         charge: Charge,
+        priority: Priority,
         mode: Mode,
-    ) -> Result<Insert<V>, (K, V, Reject)> {
+    ) -> Result<Insert<V>, (K, V, Refusal)> {
         let cost = charge.get();
         if cost != 1 && !self.costs_vary() {
             self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.
@@ -134,13 +164,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let now = self.pulse.now();
         let mut desk = self.table.desk(thread_number());
         let mut entry = desk.make(Entry::new(key, value, charge, now));
+        entry.set_priority(priority);
         let seat = Seat { engine: self, desk: RefCell::new(Some(desk)) };
-        let mut charged = Charged { budget: &self.budget, cost: 0 };
+        let mut charged = Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None };
         let guard = pin();
         for _ in 0..ROOM_TRIES {
             // What the budget lacked when the table asked for permission.
             let mut short = 0;
-            let mut refusal = Reject::Cold;
+            let mut refusal = Refusal::Rejected(Reject::Cold);
             // Whether a replacement is the first access of this pulse.
             let mut is_news = true;
             let outcome = self.table.upsert(
@@ -150,20 +181,23 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 &seat,
                 |resident, new| resident.key == new.key,
                 |resident, new| {
-                    match (mode, resident) {
-                        (Mode::IfAbsent, Some(_)) => refusal = Reject::Kept,
-                        (Mode::IfPresent, None) => refusal = Reject::Absent,
+                    let need = match (mode, resident) {
+                        (Mode::IfAbsent, Some(_)) | (Mode::IfPresent, None) => {
+                            refusal = Refusal::Forbidden;
+                            return false;
+                        }
                         (_, Some(old)) => {
+                            if mode == Mode::IfPresent {
+                                new.set_priority(old.marks().priority());
+                            }
                             is_news = new.succeed(old, now);
-                            short = charged.raise_to(cost.saturating_sub(old.cost()));
-                            return short == 0;
+                            cost.saturating_sub(old.cost())
                         }
-                        (_, None) => {
-                            short = charged.raise_to(cost);
-                            return short == 0;
-                        }
-                    }
-                    false
+                        (_, None) => cost,
+                    };
+                    short = charged.raise_to(need);
+                    charged.pin((short == 0 && new.marks().is_pinned()).then_some(cost));
+                    short == 0
                 },
             );
             match outcome {
@@ -188,12 +222,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 }
                 Upsert::Full(back) => {
                     let Entry { key, value, .. } = *back;
-                    return Err((key, value, Reject::Cold));
+                    let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
+                    return Err((key, value, Refusal::Rejected(reason)));
                 }
                 Upsert::Refused(back) => {
                     entry = back;
                     // Making room takes others' entries out, and wants the desk.
                     seat.leave();
+                    if short > self.unpinned_max().saturating_sub(charged.cost) {
+                        refusal = Refusal::Rejected(Reject::Kept);
+                        short = 0;
+                    }
                     if short == 0 || !self.make_room(&guard, hash, &entry, short) {
                         let Entry { key, value, .. } = *entry;
                         return Err((key, value, refusal));
@@ -202,7 +241,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             }
         }
         let Entry { key, value, .. } = *entry;
-        Err((key, value, Reject::Cold))
+        Err((key, value, Refusal::Rejected(Reject::Cold)))
     }
 
     /// Does what a new entry asks for: it is an access, it goes to the window, and the thread may
@@ -357,6 +396,10 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Seat<'_, K, V, S> {
         self.engine.is_crowded(slots)
     }
 
+    fn is_cramped(&self, slots: usize) -> bool {
+        self.engine.is_cramped(slots)
+    }
+
     fn choose_leaver(
         &self,
         residents: &[Option<&Entry<K, V>>; LANES],
@@ -375,7 +418,10 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Seat<'_, K, V, S> {
 /// Dropping it refunds what was not spent, so that no panic leaves a cost without an entry.
 struct Charged<'a> {
     budget: &'a Budget,
+    kept: &'a Kept,
     cost: u64,
+    /// The cost that was counted as a pinned entry's.
+    pinned: Option<u64>,
 }
 
 impl Charged<'_> {
@@ -389,14 +435,28 @@ impl Charged<'_> {
         more
     }
 
+    /// Counts a pinned entry of that cost, or none.
+    fn pin(&mut self, cost: Option<u64>) {
+        if self.pinned != cost {
+            if let Some(cost) = cost {
+                self.kept.add(cost);
+            }
+            if let Some(before) = std::mem::replace(&mut self.pinned, cost) {
+                self.kept.sub(before);
+            }
+        }
+    }
+
     /// Turns the charge into that of a published entry.
     fn spend(&mut self, cost: u64) {
+        self.pinned = None;
         debug_assert!(self.cost >= cost, "published {cost} with {} charged", self.cost);
         self.cost -= cost;
     }
 
     /// The same where an entry of cost `old` gave up its place.
     fn exchange(&mut self, old: u64, cost: u64) {
+        self.pinned = None;
         debug_assert!(self.cost + old >= cost, "published {cost} with {} charged", self.cost);
         self.cost = self.cost + old - cost;
     }
@@ -404,6 +464,7 @@ impl Charged<'_> {
 
 impl Drop for Charged<'_> {
     fn drop(&mut self) {
+        self.pin(None);
         if self.cost > 0 {
             self.budget.refund(self.cost);
         }

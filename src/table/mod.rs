@@ -82,6 +82,11 @@ pub trait Host<T> {
     /// Returns whether a table of so many slots, one of whose buckets is full, should grow.
     fn is_crowded(&self, slots: usize) -> bool;
 
+    /// The same for a bucket whose entries must all stay. By default it refuses the newcomer.
+    fn is_cramped(&self, _slots: usize) -> bool {
+        false
+    }
+
     /// Chooses who leaves a full bucket; `None` refuses the newcomer.
     fn choose_leaver(&self, residents: &[Option<&T>; LANES], newcomer: &T) -> Option<usize>;
 

@@ -227,7 +227,17 @@ impl<T> Table<T> {
         let chosen = host.choose_leaver(&residents, newcomer);
         let Some(lane) = chosen.filter(|&lane| residents.get(lane).is_some_and(Option::is_some))
         else {
-            return Slot::Kept;
+            if !host.is_cramped(array.count() * LANES) {
+                return Slot::Kept;
+            }
+            // An array that is still being filled cannot grow.
+            while !self.grow(guard, array) {
+                if !self.help_migration(guard, host, usize::MAX) {
+                    return Slot::Kept;
+                }
+            }
+            self.migrated(guard, array, index, host);
+            return Slot::Freed;
         };
         if let Unlink::Done(entry) = unlink(bucket, meta, lane) {
             host.displaced(guard, entry);

@@ -11,6 +11,7 @@ mod hashers;
 mod manual;
 mod panics;
 mod pin;
+mod priority;
 mod remove;
 #[path = "../support/mod.rs"]
 mod support;

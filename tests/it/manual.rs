@@ -51,7 +51,7 @@ fn borrowed_values_are_dropped_before_what_they_borrow() {
 }
 
 #[test]
-fn same_seed_and_calls_leave_the_same_entries() {
+fn same_seed_and_calls_evict_the_same_entries_in_the_same_order() {
     #[derive(Clone)]
     struct Fixed;
     impl std::hash::BuildHasher for Fixed {
@@ -60,22 +60,38 @@ fn same_seed_and_calls_leave_the_same_entries() {
             std::hash::DefaultHasher::new()
         }
     }
-    let run = || {
-        let cache = builder(100, Maintenance::Manual).hasher(Fixed);
+    let run = |seed| {
+        let cache = builder(100, Maintenance::Manual).hasher(Fixed).seed(seed).metrics(true);
         let cache = cache.build().unwrap();
-        let mut hits = 0;
+        let (mut hits, mut victims) = (Vec::new(), Vec::new());
+        let mut inside = std::collections::BTreeSet::new();
         for step in 0..20_000u64 {
             let key = step * step % 311;
             match cache.get(&key) {
-                Some(_) => hits += 1,
-                None => drop(cache.insert(key, step)),
+                Some(_) => hits.push(step),
+                None => {
+                    let _ = cache.insert(key, step);
+                    inside.insert(key);
+                    inside.retain(|key| {
+                        let stays = cache.contains_key(key);
+                        if !stays {
+                            victims.push(*key);
+                        }
+                        stays
+                    });
+                }
+            }
+            if step % 100 == 0 {
+                cache.tick(Work::ALL);
             }
         }
-        let mut left: Vec<u64> = cache.pin().keys().copied().collect();
-        left.sort_unstable();
-        (hits, left)
+        assert_eq!(victims.len() as u64, cache.metrics().evictions + cache.metrics().rejected_cold);
+        (hits, victims)
     };
-    assert_eq!(run(), run());
+    let (hits, victims) = run(1);
+    assert!(hits.len() > 1000 && victims.len() > 1000);
+    assert_eq!(run(1), (hits, victims.clone()));
+    assert_ne!(run(2).1, victims, "the seed decides");
 }
 
 #[test]

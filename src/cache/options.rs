@@ -1,0 +1,39 @@
+//! `InsertOptions`: what one insert may say beside key and value.
+
+use crate::config::Priority;
+
+/// What an insert says beside key and value; see [`Cache::insert_with`](crate::Cache::insert_with).
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{InsertOptions, Priority};
+///
+/// let options = InsertOptions::new().cost(4096).priority(Priority::High);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "options do nothing until something is inserted with them"]
+pub struct InsertOptions {
+    pub(super) cost: Option<u64>,
+    pub(super) priority: Priority,
+}
+
+impl InsertOptions {
+    /// Makes the options of a plain [`insert`](crate::Cache::insert).
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the cost, in place of the builder's [`cost_of`](crate::CacheBuilder::cost_of).
+    pub fn cost(mut self, cost: u64) -> Self {
+        self.cost = Some(cost);
+        self
+    }
+
+    /// Sets the priority. By default [`Priority::Normal`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+}

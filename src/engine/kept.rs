@@ -1,0 +1,38 @@
+//! `Kept`: what pinned entries take of the budget, out of reach of all others.
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts pinned entries, and sums up what they cost.
+///
+/// Whoever publishes one adds it *before*, and whoever unlinks one takes it off *after*, so neither
+/// number passes below 0.
+#[derive(Debug, Default)]
+pub struct Kept {
+    entries: AtomicU64,
+    cost: AtomicU64,
+}
+
+impl Kept {
+    /// Counts a pinned entry.
+    pub fn add(&self, cost: u64) {
+        // Relaxed, in all four: numbers to decide by; nothing is published with them.
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.cost.fetch_add(cost, Ordering::Relaxed);
+    }
+
+    /// Takes one off.
+    pub fn sub(&self, cost: u64) {
+        self.entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `add`.
+        self.cost.fetch_sub(cost, Ordering::Relaxed); // Relaxed: see `add`.
+    }
+
+    /// Returns what pinned entries cost, those about to be published included.
+    pub fn cost(&self) -> u64 {
+        self.cost.load(Ordering::Relaxed) // Relaxed: see `add`.
+    }
+
+    /// Returns whether there is one.
+    pub fn is_any(&self) -> bool {
+        self.entries.load(Ordering::Relaxed) > 0 // Relaxed: see `add`.
+    }
+}

@@ -1,0 +1,203 @@
+//! Priorities: who goes first, who never goes, and who does not come in for it.
+
+use std::{
+    hash::{BuildHasher, Hasher},
+    thread,
+};
+
+use cortado::{Insert, InsertOptions, Maintenance, Priority, Reject};
+
+use crate::{
+    builder,
+    support::{BOTH, Random, audit, settle},
+};
+
+/// Gives all keys one hash.
+struct AllEqual;
+
+impl BuildHasher for AllEqual {
+    type Hasher = Self;
+    fn build_hasher(&self) -> Self {
+        Self
+    }
+}
+
+impl Hasher for AllEqual {
+    fn write(&mut self, _: &[u8]) {}
+    fn finish(&self) -> u64 {
+        42
+    }
+}
+
+fn pinned() -> InsertOptions {
+    InsertOptions::new().priority(Priority::Pinned)
+}
+
+#[test]
+fn pinned_entries_outlive_whatever_comes() {
+    for maintenance in BOTH {
+        let cache = builder(1000, maintenance).build().unwrap();
+        for key in 0..300 {
+            assert_eq!(cache.insert_with(key, key, pinned()), Insert::Inserted);
+        }
+        for key in 300..100_000 {
+            let _ = cache.insert(key, key);
+        }
+        let lost: Vec<u64> = (0..300).filter(|key| !cache.contains_key(key)).collect();
+        assert_eq!(lost, [], "with {maintenance:?}");
+        assert!(cache.len() > 900, "the others have the rest: {}", cache.len());
+        settle(&cache);
+        audit(&cache);
+    }
+}
+
+#[test]
+fn all_pinned_and_full_keeps_the_newcomer_out() {
+    for maintenance in BOTH {
+        let cache = builder(100, maintenance).build().unwrap();
+        for key in 0..100 {
+            assert!(cache.insert_with(key, key, pinned()).is_in());
+        }
+        assert_eq!(cache.insert(100, 7), Insert::Rejected(7, Reject::Kept));
+        assert_eq!(cache.insert_with(101, 8, pinned()), Insert::Rejected(8, Reject::Kept));
+        assert_eq!(cache.insert_if_absent(102, 9), Ok(Insert::Rejected(9, Reject::Kept)));
+        assert_eq!(cache.insert_if_absent(5, 9), Err(9), "this one is there");
+        assert_eq!((cache.len(), cache.cost()), (100, 100));
+
+        assert!(cache.remove(&0).is_some());
+        assert_eq!(cache.insert(100, 7), Insert::Inserted);
+        assert_eq!(cache.insert(101, 7), Insert::Inserted, "in place of the last one");
+        assert_eq!((1..100).filter(|key| cache.contains_key(key)).count(), 99);
+        assert!(!cache.contains_key(&100));
+    }
+}
+
+#[test]
+fn room_is_counted_in_cost() {
+    let cache = builder(100, Maintenance::Manual).build().unwrap();
+    assert!(cache.insert_with("root", 0, pinned().cost(60)).is_in());
+    assert!(cache.insert_with_cost("large", 0, 40).is_in());
+    assert_eq!(cache.insert_with_cost("larger", 1, 41), Insert::Rejected(1, Reject::Kept));
+    assert!(cache.contains_key("large"), "nobody goes for what cannot come");
+    assert!(cache.insert_with_cost("small", 0, 30).is_in());
+    assert!(cache.contains_key("root") && !cache.contains_key("large"));
+}
+
+#[test]
+fn insert_forgets_the_priority_and_replace_keeps_it() {
+    let cache = builder(10, Maintenance::Manual).build().unwrap();
+    for key in 0..10 {
+        assert!(cache.insert_with(key, 0, pinned()).is_in());
+    }
+    assert_eq!(cache.replace(3, 1), Ok(()));
+    assert_eq!(cache.insert(10, 0), Insert::Rejected(0, Reject::Kept));
+    assert_eq!(cache.insert(3, 2), Insert::Updated);
+    assert_eq!(cache.insert(10, 0), Insert::Inserted);
+    assert!(!cache.contains_key(&3));
+    cache.clear();
+    for key in 0..10 {
+        assert!(cache.insert(key, 0).is_in(), "what was pinned is gone");
+    }
+}
+
+#[test]
+fn failed_update_of_a_pinned_entry_leaves_no_stale_value_and_no_account() {
+    let cache = builder(10, Maintenance::Manual).build().unwrap();
+    assert!(cache.insert_with("a", 0, pinned().cost(5)).is_in());
+    assert!(cache.insert_with("b", 0, pinned().cost(5)).is_in());
+    assert_eq!(cache.insert_with("a", 1, pinned().cost(6)), Insert::Rejected(1, Reject::Kept));
+    assert!(!cache.contains_key("a"));
+    assert!(cache.insert_with_cost("c", 0, 5).is_in());
+    assert!(cache.contains_key("b"));
+}
+
+#[test]
+fn full_bucket_of_pinned_entries_evicts_none_of_them() {
+    let cache = builder(1000, Maintenance::Manual).hasher(AllEqual).build().unwrap();
+    let mut inside = 0;
+    for key in 0..100 {
+        match cache.insert_with(key, key, pinned()) {
+            Insert::Inserted => inside += 1,
+            rejected => assert_eq!(rejected, Insert::Rejected(key, Reject::Kept)),
+        }
+        assert_eq!(cache.len(), inside);
+    }
+    assert!((7..100).contains(&inside), "all keys have one hash: {inside}");
+}
+
+#[test]
+fn pinned_entries_by_chance_in_one_bucket_find_room_elsewhere() {
+    let cache = builder(20_000, Maintenance::Manual).build().unwrap();
+    for key in 0..20_000 {
+        assert_eq!(cache.insert_with(key, key, pinned()), Insert::Inserted);
+    }
+    assert_eq!(cache.len(), 20_000);
+}
+
+#[test]
+fn lower_budget_evicts_pinned_entries_last() {
+    let cache = builder(1000, Maintenance::Manual).build().unwrap();
+    for key in 0..1000 {
+        let options = if key % 4 == 0 { pinned() } else { InsertOptions::new() };
+        assert!(cache.insert_with(key, key, options).is_in());
+    }
+    let pinned = || (0..1000).step_by(4).filter(|key| cache.contains_key(key)).count();
+    cache.set_max_cost(250);
+    assert_eq!((cache.cost(), pinned()), (250, 250));
+    cache.set_max_cost(100);
+    assert_eq!((cache.cost(), pinned()), (100, 100));
+    assert_eq!(cache.insert(1, 1), Insert::Rejected(1, Reject::Kept));
+}
+
+#[test]
+fn of_entries_used_alike_low_goes_first_and_high_last() {
+    let seed = 7;
+    let cache = builder(1000, Maintenance::Manual).seed(seed).build().unwrap();
+    let priority = |key: u64| [Priority::Low, Priority::Normal, Priority::High][key as usize % 3];
+    let mut rng = Random::new(seed);
+    let mut hits = [0; 3];
+    for _ in 0..200_000 {
+        let key = rng.below(3000);
+        if cache.get(&key).is_some() {
+            hits[key as usize % 3] += 1;
+        } else {
+            let _ = cache.insert_with(key, key, InsertOptions::new().priority(priority(key)));
+        }
+    }
+    let [low, normal, high] = hits;
+    assert!(3 * low < 2 * normal && 3 * normal < 2 * high, "seed {seed}: {hits:?}");
+    audit(&cache);
+}
+
+#[test]
+fn accounts_of_pinned_entries_balance_among_threads() {
+    for maintenance in BOTH {
+        let cache = builder(500, maintenance).build().unwrap();
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let cache = &cache;
+                scope.spawn(move || {
+                    let mut rng = Random::new(thread);
+                    for _ in 0..20_000 {
+                        let key = rng.below(400);
+                        match rng.below(8) {
+                            0 | 1 => drop(cache.insert_with(key, key, pinned().cost(1 + key % 3))),
+                            2 => drop(cache.insert(key, key)),
+                            3 => _ = cache.replace(key, key),
+                            4 => drop(cache.remove(&key)),
+                            _ => drop(cache.get(&key)),
+                        }
+                        assert!(cache.cost() <= 500);
+                    }
+                });
+            }
+        });
+        audit(&cache);
+        for key in 0..400 {
+            cache.remove(&key);
+        }
+        assert_eq!((cache.len(), cache.cost()), (0, 0));
+        // Were an account left over, this would be rejected as Kept.
+        assert!(cache.insert_with_cost(0, 0, 500).is_in());
+    }
+}
