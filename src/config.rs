@@ -68,9 +68,9 @@ pub struct Settings {
     pub charge_overhead: bool,
 }
 
-/// Entries for which a cache is made, at most, if the user names no number. Memory is only taken
-/// as it is used; a table for many more entries than there are would be slow to sample.
-pub const DEFAULT_ENTRIES: u64 = 1 << 20;
+/// Entries for which a cache is made, at most, if the user names no number. The budget may be in bytes, and
+/// a table for many more entries than there are would be slow to sample.
+pub const DEFAULT_ENTRIES: u64 = 1 << 14;
 
 /// The same where costs come from a function, so that the budget says nothing about numbers.
 pub const DEFAULT_ENTRIES_BY_COST: u64 = 1 << 12;

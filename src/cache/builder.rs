@@ -70,8 +70,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Says for how many entries to make the table and the sketch; both still grow.
     ///
-    /// By default as many as the budget allows if each costs 1 (at most a million), or a few
-    /// thousand if there is a [`cost_of`](Self::cost_of).
+    /// By default as many as the budget allows if each costs 1 (at most 16 384), or a few thousand if
+    /// there is a [`cost_of`](Self::cost_of). Name the number if it is large and known: growing costs
+    /// time, though nobody waits for it, and a table made to measure keeps some room between entries.
     pub fn expected_entries(mut self, entries: usize) -> Self {
         self.expected_entries = Some(entries);
         self

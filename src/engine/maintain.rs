@@ -302,7 +302,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         }
         let guard = pin();
         ticked.pending = self.table.help_migration(&guard, self, RESIZE_UNITS);
-        let _ = self.with_maintainer(|maintainer| self.adapt(maintainer));
+        let _ = self.with_maintainer(|maintainer| self.adapt(&guard, maintainer));
         self.sketch.grow(self.len() as usize);
         self.table.seal_retired();
         drop(guard);
@@ -337,7 +337,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let wanted = if self.costs_vary() { self.len() } else { max };
             self.shrink_table(&guard, usize::try_from(wanted).unwrap_or(usize::MAX));
         }
-        let _ = self.with_maintainer(|maintainer| self.adapt(maintainer));
+        let _ = self.with_maintainer(|maintainer| self.adapt(&pin(), maintainer));
         self.sweep_if_due();
     }
 
@@ -446,7 +446,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let (scale, max) = (maintainer.scale, self.unpinned_max());
             match maintainer.race.play(access, scale, max, worth) {
                 None => {}
-                Some(Look::Same) => self.adapt(maintainer),
+                Some(Look::Same) => self.adapt(guard, maintainer),
                 Some(Look::Changed) => {
                     // Relaxed: any recent setting will do.
                     self.setting.store(maintainer.race.current(), Ordering::Relaxed);
@@ -458,10 +458,17 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Adapts what depends on how many entries fill the budget.
-    fn adapt(&self, maintainer: &mut Maintainer) {
+    fn adapt(&self, guard: &Guard, maintainer: &mut Maintainer) {
         let capacity = self.capacity();
         self.pulse.set_entries(capacity);
         maintainer.scale = maintainer.scale.adapted(capacity);
+        // In a table with more room, as many entries are spread over more buckets.
+        let slots_per_entry = self.table.slots(guard) / (self.len() as usize).max(1);
+        let buckets = SAMPLE_BUCKETS * (slots_per_entry / 4).clamp(1, MOST_SPREAD);
+        // Relaxed: any recent number will do. Written only if it differs: writers share it.
+        if self.sample_buckets.load(Ordering::Relaxed) != buckets {
+            self.sample_buckets.store(buckets, Ordering::Relaxed); // Relaxed: as above.
+        }
         let mask = maintainer.scale.mask();
         // Relaxed, twice: any recent mask will do. Written only if it differs: readers share it.
         if self.sample_mask.load(Ordering::Relaxed) != mask {
@@ -596,7 +603,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             }
             if seen < want { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        self.table.sample(guard, random, SAMPLE_BUCKETS, &mut look);
+        let buckets = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
+        self.table.sample(guard, random, buckets, &mut look);
         if worst.is_none() {
             // A nearly empty table: go on until there is one. Main may be empty beside a full window.
             let most = if among == Among::Main { MOST_SAMPLE_BUCKETS } else { usize::MAX };
@@ -711,7 +719,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         // Of the window, of main.
         let mut worst = [None, None];
         let mut seen = 0;
-        self.table.sample(guard, random, SAMPLE_BUCKETS, |sampled| {
+        let buckets = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
+        self.table.sample(guard, random, buckets, |sampled| {
             let (entry, marks) = (sampled.entry, sampled.entry.marks());
             if self.may_go(entry, marks, Among::Unpinned) {
                 seen += 1;
@@ -765,8 +774,9 @@ const PLAYED: usize = 32;
 const MOST_SAMPLES: usize = 256;
 /// Turns given in the window in a row.
 const MOST_TURNS: usize = 8;
-/// Buckets read to find a sample.
-const SAMPLE_BUCKETS: usize = 40;
+/// Buckets read to find a sample, and how many times as many in a table that is nearly empty.
+pub(super) const SAMPLE_BUCKETS: usize = 40;
+const MOST_SPREAD: usize = 8;
 /// Buckets read where these have nothing of main to offer: all of a small table.
 const MOST_SAMPLE_BUCKETS: usize = 1 << 10;
 /// Units of a resize moved at once by maintenance.

@@ -14,7 +14,7 @@ use crossbeam_utils::atomic::AtomicCell;
 
 use self::{
     kept::Kept,
-    maintain::{Backlog, Maintainer},
+    maintain::{Backlog, Maintainer, SAMPLE_BUCKETS},
 };
 pub use self::{
     maintain::{MemoryUse, Ticked, Work},
@@ -71,6 +71,8 @@ pub struct Engine<K, V, S> {
     sample_mask: AtomicU64,
     /// The number of the setting that won the race.
     setting: AtomicUsize,
+    /// Buckets read to find a sample.
+    sample_buckets: AtomicUsize,
     /// New entries, where a ring was full and the maintainer away.
     backlog: AtomicCell<Option<Box<Backlog>>>,
     /// What maintenance works with; whoever takes it out is the maintainer until it is put back.
@@ -122,6 +124,7 @@ impl<K, V, S> Engine<K, V, S> {
             samples: Stripes::new(stripes),
             sample_mask: AtomicU64::new(scale.mask()),
             setting: AtomicUsize::new(0),
+            sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),
             backlog: AtomicCell::new(None),
             maintainer: AtomicCell::new(Some(Box::new(Maintainer::new(settings.seed, scale)))),
             locals: (0..stripes).map(|_| CachePadded::default()).collect(),
