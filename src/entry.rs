@@ -10,8 +10,11 @@ use crate::{
 /// For a `u64` key and a `u64` value that is 24 bytes.
 #[repr(align(8))]
 pub struct Entry<K, V> {
+    /// What readers note; never has the window's mark.
     marks: AtomicU32,
-    charge: Charge,
+    /// The charge, and the window's mark, which is maintenance's: a reader that notes a hit with a plain
+    /// store must not bring it back.
+    charge: AtomicU32,
     /// The key.
     pub key: K,
     /// The value.
@@ -21,19 +24,20 @@ pub struct Entry<K, V> {
 impl<K, V> Entry<K, V> {
     /// Makes an entry that starts in the window.
     pub fn new(key: K, value: V, charge: Charge, now: u32) -> Self {
-        Self { marks: AtomicU32::new(Marks::new(0, now).0), charge, key, value }
+        let marks = AtomicU32::new(Marks::new(0, now).0 & !WINDOW);
+        Self { marks, charge: AtomicU32::new(charge.0 | WINDOW), key, value }
     }
 
     /// Gives an entry that is not published yet its priority.
     pub fn set_priority(&self, priority: Priority) {
-        let marks = self.marks().with_priority(priority);
-        self.marks.store(marks.0, Ordering::Relaxed); // Relaxed: unpublished.
+        self.store(self.marks().with_priority(priority)); // Unpublished.
     }
 
     /// Returns the cost that was charged for the entry.
     #[inline]
     pub fn cost(&self) -> u64 {
-        self.charge.get()
+        // Relaxed: the charge never changes, and the mark beside it is a hint.
+        Charge(self.charge.load(Ordering::Relaxed) & !WINDOW).get()
     }
 
     /// Notes an access at pulse `now`; returns whether it is the first of this pulse.
@@ -42,14 +46,14 @@ impl<K, V> Entry<K, V> {
     #[inline]
     pub fn touch(&self, now: u32) -> bool {
         // Relaxed: the marks guide the choice of victims and publish nothing.
-        let seen = self.marks();
-        // Relaxed: as above. Whoever loses a race has its access noted by the other's, or its
-        // mark overtaken by a change of region, which matters more.
-        seen.is_news(now)
-            && self
-                .marks
-                .compare_exchange(seen.0, seen.hit(now).0, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+        let seen = Marks(self.marks.load(Ordering::Relaxed));
+        let is_news = seen.is_news(now);
+        if is_news {
+            // A store and no exchange, which would cost as much as the rest of a hit. Of hits that meet
+            // here one counts, and one that meets `clear_touched` may undo it: it was a hit.
+            self.store(seen.hit(now));
+        }
+        is_news
     }
 
     /// Returns whether the entry is in the window.
@@ -71,7 +75,8 @@ impl<K, V> Entry<K, V> {
 
     /// Moves the entry from the window to the main region.
     pub fn leave_window(&self) {
-        self.marks.fetch_and(!(TOUCHED | WINDOW), Ordering::Relaxed); // Relaxed: see `touch`.
+        self.charge.fetch_and(!WINDOW, Ordering::Relaxed); // Relaxed: see `touch`.
+        self.clear_touched();
     }
 
     /// Takes the place of `old`, unpublished as it is: what updates a window entry is in the window,
@@ -81,15 +86,24 @@ impl<K, V> Entry<K, V> {
         let seen = old.marks();
         let is_news = seen.is_news(now);
         let new = if is_news { seen.hit(now) } else { seen };
-        let new = new.with_priority(self.marks().priority());
-        self.marks.store(new.0, Ordering::Relaxed); // Relaxed: unpublished.
+        self.store(new.with_priority(self.marks().priority())); // Unpublished, as is the next.
+        if !seen.is_in_window() {
+            self.charge.fetch_and(!WINDOW, Ordering::Relaxed); // Relaxed: unpublished.
+        }
         is_news
     }
 
     /// Returns all marks, of one moment.
     #[inline]
     pub fn marks(&self) -> Marks {
-        Marks(self.marks.load(Ordering::Relaxed)) // Relaxed: see `touch`.
+        // Relaxed, twice: see `touch`.
+        let window = self.charge.load(Ordering::Relaxed) & WINDOW;
+        Marks(self.marks.load(Ordering::Relaxed) | window)
+    }
+
+    #[inline]
+    fn store(&self, marks: Marks) {
+        self.marks.store(marks.0 & !WINDOW, Ordering::Relaxed); // Relaxed: see `touch`.
     }
 }
 
@@ -180,7 +194,7 @@ impl Marks {
     }
 }
 
-/// A cost in 32 bits: exact below 2 GiB, from there on rounded up by less than one part in 16
+/// A cost in 31 bits: exact below 1 GiB, from there on rounded up by less than one part in 8
 /// million.
 ///
 /// What is charged is what is refunded, so sums are exact in either case.
@@ -216,8 +230,9 @@ impl Charge {
     }
 }
 
-const TOUCHED: u32 = 1 << 31;
-const WINDOW: u32 = 1 << 30;
+/// Kept beside the charge.
+const WINDOW: u32 = 1 << 31;
+const TOUCHED: u32 = 1 << 30;
 /// The pulse of the last access.
 const LAST: u32 = (1 << LAST_BITS) - 1;
 const LAST_BITS: u32 = 24;
@@ -232,9 +247,9 @@ const AGE_BITS: u32 = PULSES_PER_AGE.ilog2();
 /// way round, those that wait outside would for a while seem to be asked for more often than those within.
 const LAG: u32 = PULSES_PER_AGE / 32;
 
-/// Marks a charge as rounded: 6 bits of shift and 25 of digits.
-const LARGE: u32 = 1 << 31;
-const DIGITS: u32 = 25;
+/// Marks a charge as rounded: 6 bits of shift and 24 of digits.
+const LARGE: u32 = 1 << 30;
+const DIGITS: u32 = 24;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
@@ -326,18 +341,18 @@ mod tests {
 
     #[test]
     fn small_costs_are_charged_exactly() {
-        for cost in [0, 1, 1000, (1 << 31) - 1] {
+        for cost in [0, 1, 1000, (1 << 30) - 1] {
             assert_eq!(Charge::new(cost).unwrap().get(), cost);
         }
     }
 
     #[test]
     fn large_costs_are_charged_a_little_more_and_never_less() {
-        let mut cost = 1 << 31;
+        let mut cost = 1 << 30;
         while cost < u64::MAX / 3 {
             for near in [cost - 1, cost, cost + 1, cost + cost / 7] {
                 let charged = Charge::new(near).unwrap().get();
-                assert!(charged >= near && charged - near <= near >> 24, "{near} -> {charged}");
+                assert!(charged >= near && charged - near <= near >> 23, "{near} -> {charged}");
             }
             cost *= 2;
         }
