@@ -73,10 +73,17 @@ impl<K, V> Entry<K, V> {
         self.marks.fetch_and(!TOUCHED, Ordering::Relaxed); // Relaxed: see `touch`.
     }
 
-    /// Moves the entry from the window to the main region.
-    pub fn leave_window(&self) {
-        self.charge.fetch_and(!WINDOW, Ordering::Relaxed); // Relaxed: see `touch`.
-        self.clear_touched();
+    /// Moves the entry from the window to the main region; returns whether this call did.
+    ///
+    /// Of all who take it out of the window, to move it or to bury it, one is told so.
+    pub fn leave_window(&self) -> bool {
+        // Relaxed, twice: see `touch`; who is first, the word itself decides.
+        let was_in = self.charge.load(Ordering::Relaxed) & WINDOW != 0
+            && self.charge.fetch_and(!WINDOW, Ordering::Relaxed) & WINDOW != 0;
+        if was_in {
+            self.clear_touched();
+        }
+        was_in
     }
 
     /// Takes the place of `old`, unpublished as it is: what updates a window entry is in the window,
@@ -87,9 +94,9 @@ impl<K, V> Entry<K, V> {
         let is_news = seen.is_news(now);
         let new = if is_news { seen.hit(now) } else { seen };
         self.store(new.with_priority(self.marks().priority())); // Unpublished, as is the next.
-        if !seen.is_in_window() {
-            self.charge.fetch_and(!WINDOW, Ordering::Relaxed); // Relaxed: unpublished.
-        }
+        // Both ways, for it may have taken another's place in an earlier try.
+        let charge = self.charge.load(Ordering::Relaxed) & !WINDOW; // Relaxed: unpublished.
+        self.charge.store(charge | (seen.0 & WINDOW), Ordering::Relaxed); // Relaxed: unpublished.
         is_news
     }
 

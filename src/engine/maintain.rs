@@ -1,8 +1,9 @@
 //! Maintenance: making room, and what gets and inserts put off.
 //!
 //! Eviction is decided here and nowhere else (but in a full bucket, by the same score). The state
-//! it needs is one box, the [`Maintainer`], that is taken out while it is used. Whoever finds it
-//! gone makes room without the window, by [`Engine::make_room_alone`]; nobody waits.
+//! it needs is a box, the [`Maintainer`], that is taken out while it is used; there are a few, each with
+//! a part of the window, and calls use them in turn. Whoever finds all gone makes room without the window,
+//! by [`Engine::make_room_alone`]; nobody waits.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +11,7 @@ use std::{
     ops::ControlFlow,
 };
 
-use super::Engine;
+use super::{Engine, Place};
 use crate::{
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
     entry::{Entry, Marks},
@@ -19,10 +20,10 @@ use crate::{
         race::{Look, Race, Scale},
         shadow::Access,
         victim::{SAMPLE, SAMPLE_BY_COST, Traits, burden},
-        window::Window,
+        window::{Newcomer, Window},
     },
     reclaim::{Guard, limbo::Unlinked, pin},
-    stripe::CAPACITY,
+    stripe::{CAPACITY, thread_number},
     sync::atomic::Ordering,
     table::{LANES, Sampled, buckets_for},
     util::Rng,
@@ -32,33 +33,53 @@ use crate::{
 #[derive(Debug)]
 pub struct Maintainer {
     window: Window,
-    /// What the window costs more than its share since that was made smaller.
-    surplus: u64,
-    race: Race,
-    scale: Scale,
-    /// Accesses of the sample that were not played yet.
-    samples: VecDeque<u64>,
+    /// Newcomers taken from a window.
+    taken: u32,
     rng: Rng,
 }
 
 impl Maintainer {
-    /// Makes an empty window and a race that nobody leads; random choices begin with `seed`.
+    /// Makes an empty window; random choices begin with `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { window: Window::default(), taken: 0, rng: Rng::new(seed) }
+    }
+}
+
+/// An entry whose time in the window is over.
+struct Leaver<'g, K, V> {
+    newcomer: Newcomer,
+    entry: &'g Entry<K, V>,
+}
+
+impl<K, V> Clone for Leaver<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<K, V> Copy for Leaver<'_, K, V> {}
+
+/// What the race is run with.
+#[derive(Debug)]
+pub struct Racer {
+    race: Race,
+    scale: Scale,
+    /// Accesses of the sample that were not played yet.
+    samples: VecDeque<u64>,
+}
+
+impl Racer {
+    /// Makes a race that nobody leads; random choices begin with `seed`.
     pub fn new(seed: u64, scale: Scale) -> Self {
         Self {
-            window: Window::default(),
-            surplus: 0,
             race: Race::new(seed),
             scale,
             // A hit may put some in, and hits allocate nothing.
             samples: VecDeque::with_capacity(MOST_SAMPLES + CAPACITY),
-            rng: Rng::new(seed),
         }
     }
-}
 
-impl Maintainer {
     fn bytes(&self) -> usize {
-        self.window.bytes() + self.race.bytes() + self.samples.capacity() * size_of::<u64>()
+        self.race.bytes() + self.samples.capacity() * size_of::<u64>()
     }
 }
 
@@ -155,7 +176,12 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns the memory in use.
     pub fn memory(&self) -> MemoryUse {
         let guard = pin();
-        let policy = self.with_maintainer(|maintainer| maintainer.bytes());
+        // What is away is not counted.
+        let windows = self
+            .maintainers
+            .iter()
+            .filter_map(|maintainer| borrow(maintainer, |maintainer| maintainer.window.bytes()));
+        let race = borrow(&self.racer, |racer| racer.bytes()).unwrap_or(0);
         MemoryUse {
             table: self.table.bytes(&guard),
             entries: self.len() as usize * size_of::<Entry<K, V>>(),
@@ -165,30 +191,31 @@ impl<K, V, S> Engine<K, V, S> {
                 + self.newcomers.bytes()
                 + size_of_val(&*self.locals)
                 + self.samples.bytes()
-                + policy.unwrap_or(0),
+                + windows.sum::<usize>()
+                + race,
             garbage: self.table.limbo().cost(),
             garbage_entries: self.table.limbo().count(),
         }
     }
 
-    /// Calls `f` with the maintainer, unless somebody else has it.
+    /// Calls `f` with a maintainer that nobody else has, if there is one: that of this thread, or another.
     fn with_maintainer<R>(&self, f: impl FnOnce(&mut Maintainer) -> R) -> Option<R> {
-        // Puts the maintainer back even if a user's hash function panics.
-        struct Back<'a, K, V, S>(&'a Engine<K, V, S>, Option<Box<Maintainer>>);
-        impl<K, V, S> Drop for Back<'_, K, V, S> {
-            fn drop(&mut self) {
-                self.0.maintainer.store(self.1.take());
+        let count = self.maintainers.len();
+        let mut f = Some(f);
+        for i in 0..count {
+            let place = &self.maintainers[(thread_number() + i) % count];
+            if let Some(done) = borrow(place, |maintainer| f.take().map(|f| f(maintainer))) {
+                return done;
             }
         }
-        let mut back = Back(self, Some(self.maintainer.take()?));
-        back.1.as_deref_mut().map(f)
+        None
     }
 
     /// Takes over accesses for the race; whole batches are left out where it does not keep up.
     pub(super) fn take_samples(&self, hashes: &[u64]) {
-        let _ = self.with_maintainer(|maintainer| {
-            if maintainer.samples.len() < MOST_SAMPLES {
-                maintainer.samples.extend(hashes);
+        borrow(&self.racer, |racer| {
+            if racer.samples.len() < MOST_SAMPLES {
+                racer.samples.extend(hashes);
             }
         });
     }
@@ -235,6 +262,19 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
+/// Calls `f` with what is in its place, unless somebody else has it.
+fn borrow<T, R>(place: &Place<T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+    // Puts it back even if a user's hash function panics.
+    struct Back<'a, T>(&'a Place<T>, Option<Box<T>>);
+    impl<T> Drop for Back<'_, T> {
+        fn drop(&mut self) {
+            self.0.store(self.1.take());
+        }
+    }
+    let mut back = Back(place, Some(place.take()?));
+    back.1.as_deref_mut().map(f)
+}
+
 impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// Makes room for `short` more, on behalf of a new entry; returns whether it was there for a
     /// moment. An entry that had to fight for it has left the window.
@@ -251,8 +291,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             self.settle(guard, maintainer, room, MOST_EVICTIONS);
         });
         match made {
-            Some(()) => self.budget.remaining() >= short,
-            None => self.make_room_alone(guard, hash, newcomer, short),
+            Some(()) if self.budget.remaining() >= short => true,
+            _ => self.make_room_alone(guard, hash, newcomer, short),
         }
     }
 
@@ -302,7 +342,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         }
         let guard = pin();
         ticked.pending = self.table.help_migration(&guard, self, RESIZE_UNITS);
-        let _ = self.with_maintainer(|maintainer| self.adapt(&guard, maintainer));
+        borrow(&self.racer, |racer| self.adapt(&guard, racer));
         self.sketch.grow(self.len() as usize);
         self.table.seal_retired();
         drop(guard);
@@ -337,19 +377,20 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let wanted = if self.costs_vary() { self.len() } else { max };
             self.shrink_table(&guard, usize::try_from(wanted).unwrap_or(usize::MAX));
         }
-        let _ = self.with_maintainer(|maintainer| self.adapt(&pin(), maintainer));
+        borrow(&self.racer, |racer| self.adapt(&pin(), racer));
         self.sweep_if_due();
     }
 
     /// Evicts until `room` is free, or `most` entries have gone; returns how many.
     fn settle(&self, guard: &Guard, maintainer: &mut Maintainer, room: u64, most: usize) -> usize {
         self.collect_newcomers(guard, maintainer);
-        self.race(guard, maintainer);
+        borrow(&self.racer, |racer| self.race(guard, racer));
         let max = self.budget.max();
         let share = self.setting().share_of(self.unpinned_max());
+        // What main may cost. What the room is for comes to the window first.
+        let target = max.saturating_sub(share.max(room));
         let mut evicted = 0;
         let mut moved = 0;
-        let mut promoted = 0;
         let (mut needed, mut judged) = (0, 0);
         loop {
             // What the budget is over its limit (after it was lowered) is missing, too.
@@ -357,19 +398,23 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             // Apart from each other, for the sum of all three need not be a number.
             let over = used.saturating_sub(max);
             let missing = over.saturating_add(room.saturating_sub(max.saturating_sub(used)));
-            let full = maintainer.window.cost() > share;
+            // Relaxed, twice: figures to decide by. Entries on their way to the window are in neither.
+            let window = self.window_cost.load(Ordering::Relaxed);
+            let main = self.main_cost.load(Ordering::Relaxed);
+            let full = window > 0 && window.saturating_add(room) > share;
             if evicted >= most {
                 break;
             }
-            if full && maintainer.surplus > 0 && moved < MOST_MOVED {
+            // Relaxed, here and below: if two take from it at once, it is used up a little later.
+            let surplus = self.surplus.load(Ordering::Relaxed);
+            if full && surplus > 0 && moved < MOST_MOVED {
                 // What is in the window since it was larger is in main already, by right.
                 moved += 1;
-                match self.leaver(guard, maintainer) {
-                    Some(leaver) => {
-                        maintainer.surplus = maintainer.surplus.saturating_sub(leaver.cost());
-                        leaver.leave_window();
-                    }
-                    None => maintainer.surplus = 0,
+                let leaver = self.leaver(guard, maintainer);
+                let cost = leaver.map_or(surplus, |leaver| leaver.entry.cost());
+                self.surplus.store(surplus.saturating_sub(cost), Ordering::Relaxed);
+                if let Some(leaver) = leaver {
+                    self.promote(maintainer, leaver);
                 }
                 continue;
             }
@@ -377,17 +422,14 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 if !full {
                     break;
                 }
-                // Somebody left main otherwise, or the cache is still filling: whoever is too many in
-                // the window takes that place. But room that was made ahead of need lets nobody into
-                // main without a duel.
+                // The cache is still filling, or much was removed: whoever is too many in the window takes
+                // that place. But room that was made ahead of need lets nobody into main without a duel.
                 let ahead = room.saturating_add(self.evict_ahead()).saturating_add(1);
-                let is_free = promoted < max.saturating_sub(ahead).saturating_sub(used);
+                let is_free = main < target && used < max.saturating_sub(ahead);
                 let most_judged = (self.capacity() / JUDGED_PART).min(MOST_JUDGED);
                 if is_free || most_judged == 0 {
-                    if let Some(leaver) = self.leaver(guard, maintainer) {
-                        promoted += leaver.cost();
-                        leaver.leave_window();
-                    }
+                    let Some(leaver) = self.leaver(guard, maintainer) else { break };
+                    self.promote(maintainer, leaver);
                     continue;
                 }
                 // A whole ring may have come at once, or a full bucket evicted in our place. A few a
@@ -396,18 +438,18 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                     break;
                 }
                 judged += 1;
-                if let Some(leaver) = self.leaver(guard, maintainer) {
-                    evicted += usize::from(self.judge(guard, maintainer, leaver));
-                }
+                let Some(leaver) = self.leaver(guard, maintainer) else { break };
+                evicted += usize::from(self.judge(guard, maintainer, leaver));
                 continue;
             }
-            let gone = if full {
+            let gone = if main > target {
+                self.evict_victim(guard, maintainer)
+            } else {
                 match self.leaver(guard, maintainer) {
                     Some(leaver) => self.duel(guard, maintainer, leaver),
-                    None => continue,
+                    // The window's entries are on their way to it.
+                    None => break,
                 }
-            } else {
-                self.evict_victim(guard, maintainer) || self.evict_leaver(guard, maintainer)
             };
             if !gone && !self.evict_any(guard) {
                 break;
@@ -419,10 +461,10 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Plays some of the accesses that wait for it, and follows the race.
-    fn race(&self, guard: &Guard, maintainer: &mut Maintainer) {
+    fn race(&self, guard: &Guard, racer: &mut Racer) {
         let costs_vary = self.costs_vary();
         for _ in 0..PLAYED {
-            let Some(hash) = maintainer.samples.pop_front() else { return };
+            let Some(hash) = racer.samples.pop_front() else { return };
             let entry = self.table.find(guard, hash, |entry| self.hash(&entry.key) == hash);
             let cost = match entry {
                 // It is none of the policy's business.
@@ -443,25 +485,27 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 Victim::FrequencyPerCost => 1,
                 Victim::Frequency => cost,
             };
-            let (scale, max) = (maintainer.scale, self.unpinned_max());
-            match maintainer.race.play(access, scale, max, worth) {
+            let (scale, max) = (racer.scale, self.unpinned_max());
+            match racer.race.play(access, scale, max, worth) {
                 None => {}
-                Some(Look::Same) => self.adapt(guard, maintainer),
+                Some(Look::Same) => self.adapt(guard, racer),
                 Some(Look::Changed) => {
                     // Relaxed: any recent setting will do.
-                    self.setting.store(maintainer.race.current(), Ordering::Relaxed);
+                    self.setting.store(racer.race.current(), Ordering::Relaxed);
                     let share = self.setting().share_of(max);
-                    maintainer.surplus = maintainer.window.cost().saturating_sub(share);
+                    let window = self.window_cost.load(Ordering::Relaxed); // Relaxed: as above.
+                    // Relaxed: as above.
+                    self.surplus.store(window.saturating_sub(share), Ordering::Relaxed);
                 }
             }
         }
     }
 
     /// Adapts what depends on how many entries fill the budget.
-    fn adapt(&self, guard: &Guard, maintainer: &mut Maintainer) {
+    fn adapt(&self, guard: &Guard, racer: &mut Racer) {
         let capacity = self.capacity();
         self.pulse.set_entries(capacity);
-        maintainer.scale = maintainer.scale.adapted(capacity);
+        racer.scale = racer.scale.adapted(capacity);
         // In a table with more room, as many entries are spread over more buckets.
         let slots_per_entry = self.table.slots(guard) / (self.len() as usize).max(1);
         let buckets = SAMPLE_BUCKETS * (slots_per_entry / 4).clamp(1, MOST_SPREAD);
@@ -469,7 +513,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         if self.sample_buckets.load(Ordering::Relaxed) != buckets {
             self.sample_buckets.store(buckets, Ordering::Relaxed); // Relaxed: as above.
         }
-        let mask = maintainer.scale.mask();
+        let mask = racer.scale.mask();
         // Relaxed, twice: any recent mask will do. Written only if it differs: readers share it.
         if self.sample_mask.load(Ordering::Relaxed) != mask {
             self.sample_mask.store(mask, Ordering::Relaxed);
@@ -493,20 +537,42 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     fn admit_to_window(&self, guard: &Guard, maintainer: &mut Maintainer, hashes: &[u64]) {
-        if !self.costs_vary() {
-            hashes.iter().for_each(|&hash| maintainer.window.push(hash, 1));
-            return;
+        let mut cost = 0;
+        if self.costs_vary() {
+            self.table.find_many(
+                guard,
+                hashes,
+                |_, entry| entry.is_in_window(),
+                |index, entry| {
+                    if let Some(entry) = entry {
+                        cost += maintainer.window.push(hashes[index], entry.cost());
+                    }
+                },
+            );
+        } else {
+            cost = hashes.iter().map(|&hash| maintainer.window.push(hash, 1)).sum();
         }
-        self.table.find_many(
-            guard,
-            hashes,
-            |_, entry| entry.is_in_window(),
-            |index, entry| {
-                if let Some(entry) = entry {
-                    maintainer.window.push(hashes[index], entry.cost());
-                }
-            },
-        );
+        self.window_cost.fetch_add(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
+    }
+
+    /// Takes the newcomer at the window's head.
+    ///
+    /// Now and then, and where this maintainer has none, it is that of another one: whose thread may have
+    /// stopped inserting.
+    fn next_newcomer(&self, maintainer: &mut Maintainer) -> Option<Newcomer> {
+        maintainer.taken = maintainer.taken.wrapping_add(1);
+        let own = if maintainer.taken.is_multiple_of(TAKEN_IN_TURN) {
+            None
+        } else {
+            maintainer.window.pop()
+        };
+        let others = || {
+            let places = self.maintainers.iter();
+            places.filter_map(|place| borrow(place, |other| other.window.pop())).flatten().next()
+        };
+        let newcomer = own.or_else(others).or_else(|| maintainer.window.pop())?;
+        self.window_cost.fetch_sub(newcomer.cost(), Ordering::Relaxed); // Relaxed: a figure to decide by.
+        Some(newcomer)
     }
 
     /// Takes the entry at the window's head; one that was used meanwhile has another turn.
@@ -514,54 +580,75 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         &'g self,
         guard: &'g Guard,
         maintainer: &mut Maintainer,
-    ) -> Option<&'g Entry<K, V>> {
+    ) -> Option<Leaver<'g, K, V>> {
         let mut turns = 0;
-        while let Some(newcomer) = maintainer.window.pop() {
+        while let Some(newcomer) = self.next_newcomer(maintainer) {
             let Some(entry) = self.table.find(guard, newcomer.hash, Entry::is_in_window) else {
                 continue;
             };
+            let leaver = Leaver { newcomer, entry };
             if entry.cost() == 0 || entry.marks().is_pinned() {
                 // To evict it would make no room, or break a promise: nobody has to make way for it, either.
-                entry.leave_window();
-                continue;
-            }
-            if entry.is_touched() && turns < MOST_TURNS {
+                self.promote(maintainer, leaver);
+            } else if entry.is_touched() && turns < MOST_TURNS {
                 turns += 1;
                 entry.clear_touched();
-                maintainer.window.push_again(newcomer);
-                continue;
+                self.queue_again(maintainer, newcomer);
+            } else {
+                return Some(leaver);
             }
-            return Some(entry);
         }
         None
     }
 
-    /// Lets a leaver of the window fight for its place; evicts one of the two.
-    fn duel(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: &Entry<K, V>) -> bool {
-        leaver.leave_window();
-        let random = maintainer.rng.next_u64();
-        let Some(victim) = self.victim(guard, random, Among::Main) else {
-            return self.evict(guard, leaver);
-        };
-        if std::ptr::eq(victim.entry, leaver) {
-            return self.evict(guard, leaver);
-        }
-        if self.admits(self.contender(leaver), victim.entry, maintainer.rng.next_u64()) {
-            self.evict_sampled(guard, victim)
-        } else {
-            self.evict(guard, leaver)
+    fn queue_again(&self, maintainer: &mut Maintainer, newcomer: Newcomer) {
+        let cost = maintainer.window.push_again(newcomer);
+        self.window_cost.fetch_add(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
+    }
+
+    /// Moves a leaver to main.
+    fn promote(&self, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) {
+        if !self.enter_main(leaver.entry) {
+            // It was replaced this moment, by one that is in the window and waits for its turn.
+            self.queue_again(maintainer, leaver.newcomer);
         }
     }
 
-    /// Lets a leaver of the window into main if it would win a duel, though nobody has to go; evicts
-    /// it otherwise. Returns whether it did.
-    fn judge(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: &Entry<K, V>) -> bool {
-        leaver.leave_window();
+    /// Evicts a leaver; returns whether it was there.
+    fn expel(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
+        let gone = self.evict(guard, leaver.entry);
+        if !gone {
+            self.queue_again(maintainer, leaver.newcomer); // As above.
+        }
+        gone
+    }
+
+    /// Lets a leaver fight for a place in main; evicts one of the two.
+    fn duel(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
         let victim = self.victim(guard, maintainer.rng.next_u64(), Among::Main);
         let luck = maintainer.rng.next_u64();
-        let stays =
-            victim.is_none_or(|victim| self.admits(self.contender(leaver), victim.entry, luck));
-        !stays && self.evict(guard, leaver)
+        match victim {
+            Some(victim) if self.admits(self.contender(leaver.entry), victim.entry, luck) => {
+                // In this order, so that main is never above its share for it.
+                let gone = self.evict_sampled(guard, victim);
+                self.promote(maintainer, leaver);
+                gone
+            }
+            _ => self.expel(guard, maintainer, leaver),
+        }
+    }
+
+    /// Lets a leaver into main if it would win a duel, though nobody has to go; evicts it otherwise.
+    /// Returns whether it did.
+    fn judge(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
+        let victim = self.victim(guard, maintainer.rng.next_u64(), Among::Main);
+        let luck = maintainer.rng.next_u64();
+        let wins = |entry| self.admits(self.contender(leaver.entry), entry, luck);
+        if victim.is_none_or(|victim| wins(victim.entry)) {
+            self.promote(maintainer, leaver);
+            return false;
+        }
+        self.expel(guard, maintainer, leaver)
     }
 
     fn admits(&self, candidate: Contender, victim: &Entry<K, V>, luck: u64) -> bool {
@@ -637,10 +724,6 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             .is_some_and(|victim| self.evict_sampled(guard, victim))
     }
 
-    fn evict_leaver(&self, guard: &Guard, maintainer: &mut Maintainer) -> bool {
-        self.leaver(guard, maintainer).is_some_and(|leaver| self.evict(guard, leaver))
-    }
-
     /// Evicts whatever a sample of both regions offers.
     fn evict_any(&self, guard: &Guard) -> bool {
         let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
@@ -699,7 +782,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             };
             match victim {
                 Some(victim) if self.admits(self.contender(oldest.entry), victim.entry, luck) => {
-                    oldest.entry.leave_window();
+                    self.enter_main(oldest.entry);
                     self.evict_sampled(guard, victim);
                 }
                 _ => _ = self.evict_sampled(guard, oldest),
@@ -772,6 +855,8 @@ const MOST_MOVED: usize = 64;
 /// Accesses of the sample that one call plays, and how many may wait.
 const PLAYED: usize = 32;
 const MOST_SAMPLES: usize = 256;
+/// One newcomer in so many is taken from another maintainer's window.
+const TAKEN_IN_TURN: u32 = 8;
 /// Turns given in the window in a row.
 const MOST_TURNS: usize = 8;
 /// Buckets read to find a sample, and how many times as many in a table that is nearly empty.
@@ -810,9 +895,10 @@ mod tests {
         }
         let guard = pin();
         let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();
-        let queued = engine.with_maintainer(|m| m.window.cost()).unwrap();
+        let queued = engine.window_cost.load(Ordering::Relaxed) as usize;
         // The newest are still in their ring.
         let newest = engine.newcomers.drain_all(|_| ());
-        assert_eq!((queued, marked), (50, 50 + newest));
+        // And one place is for the next.
+        assert_eq!((queued, marked), (49, 49 + newest));
     }
 }

@@ -14,7 +14,7 @@ use crossbeam_utils::atomic::AtomicCell;
 
 use self::{
     kept::Kept,
-    maintain::{Backlog, Maintainer, SAMPLE_BUCKETS},
+    maintain::{Backlog, Maintainer, Racer, SAMPLE_BUCKETS},
 };
 pub use self::{
     maintain::{MemoryUse, Ticked, Work},
@@ -73,11 +73,19 @@ pub struct Engine<K, V, S> {
     setting: AtomicUsize,
     /// Buckets read to find a sample.
     sample_buckets: AtomicUsize,
-    /// New entries, where a ring was full and the maintainer away.
-    backlog: AtomicCell<Option<Box<Backlog>>>,
-    /// What maintenance works with; whoever takes it out is the maintainer until it is put back.
-    /// Nobody waits for it: a writer that finds it gone makes room without it.
-    maintainer: AtomicCell<Option<Box<Maintainer>>>,
+    /// New entries, where a ring was full and all maintainers away.
+    backlog: Place<Backlog>,
+    /// What maintenance works with, several times: whoever takes one out is a maintainer until it is put
+    /// back. Nobody waits for one: a writer that finds all gone makes room without.
+    maintainers: Box<[CachePadded<Place<Maintainer>>]>,
+    /// What the entries of the main region cost.
+    main_cost: CachePadded<AtomicU64>,
+    /// What the windows of all maintainers cost, entries that left otherwise included.
+    window_cost: CachePadded<AtomicU64>,
+    /// What they cost more than their share since that was made smaller.
+    surplus: AtomicU64,
+    /// The race, for whoever takes it out.
+    racer: Place<Racer>,
     locals: Box<[CachePadded<Local>]>,
     /// Whether an entry ever cost anything but 1.
     costs_vary: AtomicBool,
@@ -88,6 +96,9 @@ pub struct Engine<K, V, S> {
     /// Whether batches of garbage wait for their grace period.
     sweep_due: AtomicBool,
 }
+
+/// Where something lies that one thread at a time takes out.
+type Place<T> = AtomicCell<Option<Box<T>>>;
 
 /// What each thread, or each few threads, counts for itself.
 #[derive(Debug, Default)]
@@ -108,6 +119,7 @@ impl<K, V, S> Engine<K, V, S> {
         let stripes = stripes();
         let entries = settings.expected_entries;
         let scale = Scale::of(entries as u64);
+        let maintainers = (entries as u64 / ENTRIES_PER_MAINTAINER).clamp(1, MOST_MAINTAINERS);
         Self {
             table: Table::new(entries, stripes),
             hasher,
@@ -126,7 +138,15 @@ impl<K, V, S> Engine<K, V, S> {
             setting: AtomicUsize::new(0),
             sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),
             backlog: AtomicCell::new(None),
-            maintainer: AtomicCell::new(Some(Box::new(Maintainer::new(settings.seed, scale)))),
+            maintainers: (0..maintainers)
+                // The same choices by whichever thread: a single one uses one of them.
+                .map(|_| Maintainer::new(settings.seed))
+                .map(|maintainer| CachePadded::new(AtomicCell::new(Some(Box::new(maintainer)))))
+                .collect(),
+            main_cost: CachePadded::default(),
+            window_cost: CachePadded::default(),
+            surplus: AtomicU64::new(0),
+            racer: AtomicCell::new(Some(Box::new(Racer::new(settings.seed, scale)))),
             locals: (0..stripes).map(|_| CachePadded::default()).collect(),
             over_garbage: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
@@ -151,6 +171,19 @@ impl<K, V, S> Engine<K, V, S> {
 
     fn costs_vary(&self) -> bool {
         self.costs_vary.load(Ordering::Relaxed) // Relaxed: set once, and a little late is harmless.
+    }
+
+    /// Moves an entry from the window to the main region; returns whether this call did.
+    fn enter_main(&self, entry: &Entry<K, V>) -> bool {
+        let moved = entry.leave_window();
+        if moved {
+            self.add_to_main(entry.cost());
+        }
+        moved
+    }
+
+    fn add_to_main(&self, cost: u64) {
+        self.main_cost.fetch_add(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
     }
 
     /// Returns what is left of the budget beside pinned entries.
@@ -201,6 +234,9 @@ impl<K, V, S> Engine<K, V, S> {
         let cost = entry.get().cost();
         if entry.get().marks().is_pinned() {
             self.kept.sub(cost);
+        }
+        if !entry.get().leave_window() {
+            self.main_cost.fetch_sub(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
         }
         if leaves {
             self.budget.refund(cost);
@@ -390,5 +426,9 @@ const SEALS_A_SWEEP: u64 = 4;
 /// Entries that it frees then: twice as many as it has retired since, so that what has piled up under
 /// a reader goes.
 const HELP_FREES: usize = 512;
+/// So many threads that lack a core may hold a maintainer before others have to do without.
+const MOST_MAINTAINERS: u64 = 4;
+/// Fewer would leave a maintainer hardly a window.
+const ENTRIES_PER_MAINTAINER: u64 = 200;
 const STRIPES_PER_CORE: usize = 4;
 const MAX_STRIPES: usize = 256;

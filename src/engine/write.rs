@@ -174,6 +174,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             let mut refusal = Refusal::Rejected(Reject::Cold);
             // Whether a replacement is the first access of this pulse.
             let mut is_news = true;
+            // Whether it is in the window when it is published.
+            let mut in_window = true;
             let outcome = self.table.upsert(
                 &guard,
                 hash,
@@ -195,23 +197,34 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         }
                         (_, None) => cost,
                     };
+                    in_window = new.is_in_window();
                     short = charged.raise_to(need);
                     charged.pin((short == 0 && new.marks().is_pinned()).then_some(cost));
                     short == 0
                 },
             );
             match outcome {
-                Upsert::Inserted(new) => {
+                Upsert::Inserted(_) => {
                     seat.leave();
                     charged.spend(cost);
+                    if !in_window {
+                        self.add_to_main(cost);
+                    }
                     self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
                     self.counters.add(Counter::Inserts, 1);
                     self.counters.add(Counter::CostAdded, cost);
-                    self.welcome(&guard, hash, new.is_in_window());
+                    self.welcome(&guard, hash, in_window);
                     return Ok(Insert::Inserted);
                 }
-                Upsert::Replaced { old, .. } => {
+                Upsert::Replaced { new, old } => {
                     charged.exchange(old.get().cost(), cost);
+                    let leaves_queue = !self.enter_main(old.get());
+                    if !in_window {
+                        self.add_to_main(cost);
+                    } else if leaves_queue {
+                        // Its turn in the window came in between, and passed the old one on to main.
+                        self.enter_main(new);
+                    }
                     self.counters.add(Counter::Updates, 1);
                     self.counters.add(Counter::CostAdded, cost);
                     seat.bury(&guard, old, false);
@@ -261,7 +274,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             && let Some(entry) = self.table.find(guard, hash, Entry::is_in_window)
         {
             // The window does not know of it, so it is not in the window.
-            entry.leave_window();
+            self.enter_main(entry);
         }
         if self.waker.is_idle() && self.is_reserve_low() {
             self.waker.wake();

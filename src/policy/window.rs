@@ -1,14 +1,13 @@
-//! `Window`: the queue of new entries, which belongs to whoever maintains the cache.
+//! `Window`: a queue of new entries, which belongs to whoever maintains the cache.
 //!
 //! It holds hashes, never entries: what is found under a hash when its turn comes is what counts.
 
 use std::collections::VecDeque;
 
-/// A first-in first-out queue of new entries, and what they cost.
+/// A first-in first-out queue of new entries.
 #[derive(Debug, Default)]
 pub struct Window {
     queue: VecDeque<Newcomer>,
-    cost: u64,
 }
 
 /// A new entry, as the window knows it.
@@ -20,23 +19,29 @@ pub struct Newcomer {
     cost: u32,
 }
 
+impl Newcomer {
+    /// Returns what it counts for.
+    pub fn cost(self) -> u64 {
+        u64::from(self.cost)
+    }
+}
+
 impl Window {
-    /// Adds an entry at the end.
-    pub fn push(&mut self, hash: u64, cost: u64) {
+    /// Adds an entry at the end; returns what it counts for.
+    pub fn push(&mut self, hash: u64, cost: u64) -> u64 {
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        self.push_again(Newcomer { hash, cost });
+        self.push_again(Newcomer { hash, cost })
     }
 
-    /// Adds an entry at the end that was at the head.
-    pub fn push_again(&mut self, newcomer: Newcomer) {
-        self.cost += u64::from(newcomer.cost);
+    /// Adds an entry at the end that was at the head; returns what it counts for.
+    pub fn push_again(&mut self, newcomer: Newcomer) -> u64 {
         self.queue.push_back(newcomer);
+        newcomer.cost()
     }
 
     /// Takes the entry at the head.
     pub fn pop(&mut self) -> Option<Newcomer> {
         let newcomer = self.queue.pop_front()?;
-        self.cost -= u64::from(newcomer.cost);
         // A window that was large once gives its memory back.
         if self.queue.capacity() > SPARE * (self.queue.len() + SPARE) {
             self.queue.shrink_to(2 * self.queue.len());
@@ -44,9 +49,9 @@ impl Window {
         Some(newcomer)
     }
 
-    /// Returns the cost of the entries in the queue, those that left the cache otherwise included.
-    pub fn cost(&self) -> u64 {
-        self.cost
+    /// Returns whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Returns the bytes of the queue.
@@ -65,23 +70,20 @@ mod tests {
     #[test]
     fn entries_leave_in_the_order_they_came() {
         let mut window = Window::default();
-        window.push(1, 10);
-        window.push(2, 20);
-        assert_eq!(window.cost(), 30);
+        assert_eq!((window.push(1, 10), window.push(2, u64::MAX)), (10, u64::from(u32::MAX)));
         let first = window.pop().unwrap();
-        assert_eq!((first.hash, window.cost()), (1, 20));
-        window.push_again(first);
+        assert_eq!((first.hash, first.cost()), (1, 10));
+        assert_eq!(window.push_again(first), 10);
         assert_eq!(window.pop().unwrap().hash, 2);
         assert_eq!(window.pop().unwrap().hash, 1);
-        assert!(window.pop().is_none());
-        assert_eq!(window.cost(), 0);
+        assert!(window.pop().is_none() && window.is_empty());
     }
 
     #[test]
     fn memory_goes_with_the_entries() {
         let mut window = Window::default();
         for hash in 0..10_000 {
-            window.push(hash, 1);
+            let _ = window.push(hash, 1);
         }
         while window.pop().is_some() {}
         assert!(window.bytes() < 10_000);
