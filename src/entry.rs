@@ -2,7 +2,8 @@
 
 use crate::{
     config::{PULSES_PER_AGE, Priority},
-    sync::atomic::{AtomicU32, Ordering},
+    reclaim::block::{Stored, tail},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering, WithMut},
 };
 
 /// What a slot of the table points to.
@@ -12,8 +13,8 @@ use crate::{
 pub struct Entry<K, V> {
     /// What readers note; never has the window's mark.
     marks: AtomicU32,
-    /// The charge, and the window's mark, which is maintenance's: a reader that notes a hit with a plain
-    /// store must not bring it back.
+    /// The charge; whether times lie behind the entry; and the window's mark, which is maintenance's: a
+    /// reader that notes a hit with a plain store must not bring it back.
     charge: AtomicU32,
     /// The key.
     pub key: K,
@@ -37,7 +38,13 @@ impl<K, V> Entry<K, V> {
     #[inline]
     pub fn cost(&self) -> u64 {
         // Relaxed: the charge never changes, and the mark beside it is a hint.
-        Charge(self.charge.load(Ordering::Relaxed) & !WINDOW).get()
+        Charge(self.charge.load(Ordering::Relaxed) & !(WINDOW | TIMED)).get()
+    }
+
+    /// Returns when the entry expires, if it may.
+    #[inline]
+    pub fn times(&self) -> Option<&Times> {
+        tail(self)
     }
 
     /// Notes an access at pulse `now`; returns whether it is the first of this pulse.
@@ -111,6 +118,83 @@ impl<K, V> Entry<K, V> {
     #[inline]
     fn store(&self, marks: Marks) {
         self.marks.store(marks.0 & !WINDOW, Ordering::Relaxed); // Relaxed: see `touch`.
+    }
+}
+
+// SAFETY: `TIMED` is changed by `set_tail` only, and clear at first.
+#[allow(unsafe_code)]
+unsafe impl<K, V> Stored for Entry<K, V> {
+    type Tail = Times;
+
+    #[inline]
+    fn has_tail(&self) -> bool {
+        self.charge.load(Ordering::Relaxed) & TIMED != 0 // Relaxed: never changes once it is shared.
+    }
+
+    fn set_tail(&mut self, has_tail: bool) {
+        self.charge
+            .with_mut(|charge| *charge = *charge & !TIMED | if has_tail { TIMED } else { 0 });
+    }
+}
+
+/// When an entry expires: what lies behind those that may. Times are nanoseconds of the cache's clock.
+#[derive(Debug)]
+pub struct Times {
+    deadline: AtomicU64,
+    /// The last access; its highest bit: whether maintenance knows of the deadline.
+    used: AtomicU64,
+}
+
+impl Times {
+    /// Makes the times of an entry that is made at `now`.
+    pub fn new(deadline: u64, now: u64) -> Self {
+        Self { deadline: AtomicU64::new(deadline), used: AtomicU64::new(now & !NOTED) }
+    }
+
+    /// Returns when the entry expires if it is not used any more; [`NEVER`] if it does not.
+    ///
+    /// `idle` is how long it may go unused.
+    #[inline]
+    pub fn deadline(&self, idle: u64) -> u64 {
+        // Relaxed: the time itself is all that is read.
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        if idle == NEVER { deadline } else { deadline.min(self.used().saturating_add(idle)) }
+    }
+
+    /// Returns the deadline that no use moves.
+    pub fn hard_deadline(&self) -> u64 {
+        self.deadline.load(Ordering::Relaxed) // Relaxed: as in `deadline`.
+    }
+
+    /// Changes that deadline; returns what it was.
+    pub fn set_deadline(&self, deadline: u64) -> u64 {
+        self.deadline.swap(deadline, Ordering::Relaxed) // Relaxed: as in `deadline`.
+    }
+
+    /// Returns when the entry was used last.
+    #[inline]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed) & !NOTED // Relaxed: as in `deadline`.
+    }
+
+    /// Notes a use, if the last one is more than `grain` ago.
+    #[inline]
+    pub fn touch(&self, now: u64, grain: u64) {
+        let used = self.used.load(Ordering::Relaxed); // Relaxed: as in `deadline`.
+        if now.saturating_sub(used & !NOTED) > grain {
+            // Relaxed: as above. A store: if it undoes `note`, the deadline is noted twice.
+            self.used.store(now & !NOTED | used & NOTED, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that maintenance knows of the deadline; returns whether it did not yet.
+    pub fn note(&self) -> bool {
+        self.used.fetch_or(NOTED, Ordering::Relaxed) & NOTED == 0 // Relaxed: decides who notes it, no more.
+    }
+
+    /// Notes that maintenance does not know of the deadline.
+    pub fn forget_note(&self) {
+        self.used.fetch_and(!NOTED, Ordering::Relaxed); // Relaxed: as above.
     }
 }
 
@@ -201,7 +285,7 @@ impl Marks {
     }
 }
 
-/// A cost in 31 bits: exact below 1 GiB, from there on rounded up by less than one part in 8
+/// A cost in 30 bits: exact below 512 MiB, from there on rounded up by less than one part in 4
 /// million.
 ///
 /// What is charged is what is refunded, so sums are exact in either case.
@@ -237,8 +321,9 @@ impl Charge {
     }
 }
 
-/// Kept beside the charge.
+/// Two bits beside the charge.
 const WINDOW: u32 = 1 << 31;
+const TIMED: u32 = 1 << 30;
 const TOUCHED: u32 = 1 << 30;
 /// The pulse of the last access.
 const LAST: u32 = (1 << LAST_BITS) - 1;
@@ -254,9 +339,13 @@ const AGE_BITS: u32 = PULSES_PER_AGE.ilog2();
 /// way round, those that wait outside would for a while seem to be asked for more often than those within.
 const LAG: u32 = PULSES_PER_AGE / 32;
 
-/// Marks a charge as rounded: 6 bits of shift and 24 of digits.
-const LARGE: u32 = 1 << 30;
-const DIGITS: u32 = 24;
+/// Marks a charge as rounded: 6 bits of shift and 23 of digits.
+const LARGE: u32 = 1 << 29;
+const DIGITS: u32 = 23;
+
+/// The deadline of what does not expire.
+pub const NEVER: u64 = u64::MAX;
+const NOTED: u64 = 1 << 63;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
@@ -348,18 +437,18 @@ mod tests {
 
     #[test]
     fn small_costs_are_charged_exactly() {
-        for cost in [0, 1, 1000, (1 << 30) - 1] {
+        for cost in [0, 1, 1000, (1 << 29) - 1] {
             assert_eq!(Charge::new(cost).unwrap().get(), cost);
         }
     }
 
     #[test]
     fn large_costs_are_charged_a_little_more_and_never_less() {
-        let mut cost = 1 << 30;
+        let mut cost = 1 << 29;
         while cost < u64::MAX / 3 {
             for near in [cost - 1, cost, cost + 1, cost + cost / 7] {
                 let charged = Charge::new(near).unwrap().get();
-                assert!(charged >= near && charged - near <= near >> 23, "{near} -> {charged}");
+                assert!(charged >= near && charged - near <= near >> 22, "{near} -> {charged}");
             }
             cost *= 2;
         }

@@ -13,6 +13,7 @@ use common::{Bounds, explore_within};
 use cortado::__internals::{
     reclaim::{
         self,
+        block::Stored,
         limbo::{Limbo, Unlinked},
         pin,
     },
@@ -33,6 +34,11 @@ struct Value {
     #[cfg(cortado_loom)]
     watched: loom::cell::Cell<u64>,
     dropped: StdArc<AtomicUsize>,
+}
+
+// SAFETY: it never has a tail, and says so.
+unsafe impl Stored for Value {
+    type Tail = ();
 }
 
 impl Value {

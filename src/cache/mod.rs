@@ -246,8 +246,8 @@ where
 
     /// Inserts an entry of a given cost, or replaces the one of its key.
     ///
-    /// A cost of 0 is legal: such an entry is not evicted for its cost. Costs of 1 GiB and more
-    /// are charged rounded up by less than one part in 8 million.
+    /// A cost of 0 is legal: such an entry is not evicted for its cost. Costs of 512 MiB and more
+    /// are charged rounded up by less than one part in 4 million.
     ///
     /// # Examples
     ///

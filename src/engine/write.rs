@@ -234,7 +234,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     return Ok(Insert::Updated);
                 }
                 Upsert::Full(back) => {
-                    let Entry { key, value, .. } = *back;
+                    let Entry { key, value, .. } = back.into_inner();
                     let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
                     return Err((key, value, Refusal::Rejected(reason)));
                 }
@@ -247,13 +247,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         short = 0;
                     }
                     if short == 0 || !self.make_room(&guard, hash, &entry, short) {
-                        let Entry { key, value, .. } = *entry;
+                        let Entry { key, value, .. } = entry.into_inner();
                         return Err((key, value, refusal));
                     }
                 }
             }
         }
-        let Entry { key, value, .. } = *entry;
+        let Entry { key, value, .. } = entry.into_inner();
         Err((key, value, Refusal::Rejected(Reject::Cold)))
     }
 

@@ -49,11 +49,6 @@ impl Window {
         Some(newcomer)
     }
 
-    /// Returns whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// Returns the bytes of the queue.
     pub fn bytes(&self) -> usize {
         self.queue.capacity() * size_of::<Newcomer>()
@@ -76,7 +71,7 @@ mod tests {
         assert_eq!(window.push_again(first), 10);
         assert_eq!(window.pop().unwrap().hash, 2);
         assert_eq!(window.pop().unwrap().hash, 1);
-        assert!(window.pop().is_none() && window.is_empty());
+        assert!(window.pop().is_none());
     }
 
     #[test]

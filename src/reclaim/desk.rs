@@ -15,6 +15,7 @@ use std::ptr;
 
 use super::{
     Guard,
+    block::{Owned, Stored},
     limbo::{Batch, Limbo, Retired, Unlinked},
     own,
     pile::Sheet,
@@ -22,7 +23,7 @@ use super::{
 use crate::sync::{Watched, atomic::Ordering};
 
 /// A desk at which a thread sits; dropping it is getting up.
-pub struct Desk<'a, T> {
+pub struct Desk<'a, T: Stored> {
     limbo: &'a Limbo<T>,
     stripe: usize,
     /// There until the drop.
@@ -40,7 +41,7 @@ pub(super) struct Tools<T> {
     watched: Watched,
 }
 
-impl<'a, T> Desk<'a, T> {
+impl<'a, T: Stored> Desk<'a, T> {
     pub(super) fn new(limbo: &'a Limbo<T>, stripe: usize) -> Self {
         let tools = &limbo.stripe(stripe).tools;
         // Acquire: pairs with the Release in the drop, so that the content is seen.
@@ -55,9 +56,14 @@ impl<'a, T> Desk<'a, T> {
         Self { limbo, stripe, tools: Some(tools) }
     }
 
-    /// Boxes a value, in memory of an earlier one if there is any.
+    /// Puts a value into a block, in memory of an earlier one if there is any.
     #[inline]
-    pub fn make(&mut self, value: T) -> Box<T> {
+    pub fn make(&mut self, value: T) -> Owned<T> {
+        Owned::from(self.boxed(value))
+    }
+
+    #[inline]
+    fn boxed(&mut self, value: T) -> Box<T> {
         let limbo = self.limbo;
         let tools = self.tools();
         let memory = match &mut tools.memory {
@@ -120,7 +126,7 @@ impl<'a, T> Desk<'a, T> {
     }
 }
 
-impl<T> Drop for Desk<'_, T> {
+impl<T: Stored> Drop for Desk<'_, T> {
     fn drop(&mut self) {
         let Some(tools) = self.tools.take() else { return };
         let raw = Box::into_raw(tools);
@@ -152,7 +158,7 @@ impl<T> Default for Tools<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Desk<'_, T> {
+impl<T: Stored> std::fmt::Debug for Desk<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Desk").field("stripe", &self.stripe).finish_non_exhaustive()
     }
@@ -164,14 +170,14 @@ const PUT_BACK: Ordering =
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
-    use std::ptr::{self, NonNull};
+    use std::ptr;
 
     use super::*;
     use crate::reclaim::pin;
 
-    fn retire(desk: &mut Desk<'_, u64>, value: Box<u64>, cost: u64, seal_at: u64) -> Retired {
-        // SAFETY: from a box that nobody else knows of.
-        let value = unsafe { Unlinked::new(NonNull::from(Box::leak(value))) };
+    fn retire(desk: &mut Desk<'_, u64>, value: Owned<u64>, cost: u64, seal_at: u64) -> Retired {
+        // SAFETY: from a block that nobody else knows of.
+        let value = unsafe { Unlinked::new(value.into_raw()) };
         desk.retire(&pin(), value, cost, seal_at)
     }
 
@@ -194,11 +200,11 @@ mod tests {
         let limbo = Limbo::new(1, 3, 0);
         let mut desk = limbo.desk(0);
         for cost in [1, 1] {
-            assert_eq!(retire(&mut desk, Box::new(0), cost, 10), Retired::Open);
+            assert_eq!(retire(&mut desk, Owned::new(0), cost, 10), Retired::Open);
         }
-        assert_eq!(retire(&mut desk, Box::new(0), 1, 10), Retired::Sealed);
-        assert_eq!(retire(&mut desk, Box::new(0), 9, 10), Retired::Open);
-        assert_eq!(retire(&mut desk, Box::new(0), 1, 10), Retired::Sealed);
+        assert_eq!(retire(&mut desk, Owned::new(0), 1, 10), Retired::Sealed);
+        assert_eq!(retire(&mut desk, Owned::new(0), 9, 10), Retired::Open);
+        assert_eq!(retire(&mut desk, Owned::new(0), 1, 10), Retired::Sealed);
         drop(desk);
         assert_eq!((limbo.count(), limbo.cost()), (5, 13));
         assert_eq!((limbo.sealed_count(), limbo.sealed_cost()), (5, 13));
@@ -208,8 +214,8 @@ mod tests {
     fn whoever_finds_the_desk_taken_loses_nothing() {
         let limbo = Limbo::new(1, 3, 0);
         let (mut one, mut two) = (limbo.desk(0), limbo.desk(0));
-        let _ = retire(&mut one, Box::new(0), 1, u64::MAX);
-        let _ = retire(&mut two, Box::new(0), 2, u64::MAX);
+        let _ = retire(&mut one, Owned::new(0), 1, u64::MAX);
+        let _ = retire(&mut two, Owned::new(0), 2, u64::MAX);
         drop(one);
         assert_eq!((limbo.count(), limbo.sealed_count()), (1, 0));
         drop(two);

@@ -31,6 +31,7 @@ use crossbeam_utils::CachePadded;
 
 use super::{
     Grace, Guard,
+    block::{Stored, drop_in_block},
     desk::{Desk, Tools},
     own,
     pile::{Pile, Sheet},
@@ -42,7 +43,7 @@ use crate::sync::{
 };
 
 /// Holds retired values until no guard can see them, and meters them.
-pub struct Limbo<T> {
+pub struct Limbo<T: Stored> {
     stripes: Box<[CachePadded<Stripe<T>>]>,
     /// Sealed batches.
     sealed: CachePadded<Pile<Batch<T>>>,
@@ -74,7 +75,7 @@ impl<T> Unlinked<T> {
     ///
     /// # Safety
     ///
-    /// * `value` comes from `Box::into_raw`.
+    /// * `value` comes from [`Owned::into_raw`](super::block::Owned::into_raw).
     /// * Nobody who pins from now on can reach it, and nobody else makes an `Unlinked` of it.
     pub unsafe fn new(value: ptr::NonNull<T>) -> Self {
         Self { value }
@@ -120,8 +121,10 @@ pub(super) struct Stripe<T> {
 
 /// Values that wait together, or the memory of values.
 pub(super) struct Batch<T> {
-    /// Pointers from `Box::into_raw`, and what the values cost.
+    /// Pointers from `Owned::into_raw`, and what the values cost.
     items: Vec<(ptr::NonNull<T>, u64)>,
+    /// Whether a value among them has a tail.
+    has_tails: bool,
     cost: u64,
     stripe: usize,
 }
@@ -134,11 +137,11 @@ struct Line<T> {
 
 // SAFETY: the raw pointers of a limbo own their values; a sweep may drop a `T` on any thread
 // (`Send`), while readers on other threads look at it (`Sync`).
-unsafe impl<T: Send + Sync> Send for Limbo<T> {}
+unsafe impl<T: Stored<Tail: Send + Sync> + Send + Sync> Send for Limbo<T> {}
 // SAFETY: as above; all shared state is atomic.
-unsafe impl<T: Send + Sync> Sync for Limbo<T> {}
+unsafe impl<T: Stored<Tail: Send + Sync> + Send + Sync> Sync for Limbo<T> {}
 
-impl<T> Limbo<T> {
+impl<T: Stored> Limbo<T> {
     /// Makes a limbo of `stripes` stripes whose batches seal at `batch_size` values, and which keeps
     /// the memory of up to `stock` values.
     pub fn new(stripes: usize, batch_size: usize, stock: usize) -> Self {
@@ -306,7 +309,12 @@ impl<T> Limbo<T> {
 
     /// Returns an empty batch.
     pub(super) fn batch(&self, stripe: usize) -> Box<Sheet<Batch<T>>> {
-        Sheet::new(Batch { items: Vec::with_capacity(self.batch_size), cost: 0, stripe })
+        Sheet::new(Batch {
+            items: Vec::with_capacity(self.batch_size),
+            has_tails: false,
+            cost: 0,
+            stripe,
+        })
     }
 
     /// Takes a batch of memory from the stock.
@@ -344,6 +352,7 @@ impl<T> Limbo<T> {
         let _ = guard; // whoever retires has just unlinked, and that takes a pin
         #[cfg(any(cortado_loom, cortado_shuttle))]
         guard.note_retired(value.value.as_ptr() as usize);
+        batch.has_tails |= value.get().has_tail();
         batch.items.push((value.value, cost));
         batch.cost = batch.cost.wrapping_add(cost);
         batch.items.len() >= self.batch_size
@@ -364,27 +373,32 @@ impl<T> Limbo<T> {
         let stripe = &self.stripes[batch.stripe];
         let count = batch.items.len();
         swept.freed += count;
-        if std::mem::needs_drop::<T>() {
-            for &(value, cost) in &batch.items {
+        if std::mem::needs_drop::<T>() || batch.has_tails {
+            batch.items.retain(|&(value, cost)| {
                 // Relaxed: statistics, see `seal`. Before the drop, so that a destructor that looks at
                 // the figures does not find itself in them.
                 stripe.cost.fetch_sub(cost, Ordering::Relaxed);
                 stripe.count.fetch_sub(1, Ordering::Relaxed);
+                // SAFETY: as for `drop_value`. Asked before, for that may panic.
+                let has_tail = unsafe { value.as_ref() }.has_tail();
                 let drop_value = || {
                     // SAFETY: the value was unlinked, its grace period is over, and it is dropped
-                    // once: it is in this batch only, which holds its memory from here on.
-                    unsafe { ptr::drop_in_place(value.as_ptr()) }
+                    // once: it is in this batch only, which holds its memory from here on unless
+                    // there was a tail.
+                    unsafe { drop_in_block(value) }
                 };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(drop_value)) {
                     swept.panic.get_or_insert(panic);
                 }
-            }
+                !has_tail
+            });
         } else {
             // Relaxed: as above.
             stripe.cost.fetch_sub(batch.cost, Ordering::Relaxed);
             stripe.count.fetch_sub(count as u64, Ordering::Relaxed);
         }
         batch.cost = 0;
+        batch.has_tails = false;
         // Memory never comes back in a model, so that no address comes twice.
         #[cfg(any(cortado_loom, cortado_shuttle))]
         for (value, _) in batch.items.drain(..) {
@@ -409,7 +423,7 @@ impl<T> Batch<T> {
     #[inline]
     pub(super) unsafe fn take_memory(&mut self) -> Option<Box<MaybeUninit<T>>> {
         let (memory, _) = self.items.pop()?;
-        // SAFETY: from `Box::into_raw` of a value that was dropped in place, as the caller promises,
+        // SAFETY: from the box of a value without a tail that was dropped in place, as the caller promises,
         // and out of the only batch that had it.
         Some(unsafe { Box::from_raw(memory.as_ptr().cast()) })
     }
@@ -444,7 +458,7 @@ impl<T> Default for Line<T> {
     }
 }
 
-impl<T> Drop for Limbo<T> {
+impl<T: Stored> Drop for Limbo<T> {
     fn drop(&mut self) {
         let mut swept = Swept::default();
         for batch in self.sealed.take() {
@@ -481,7 +495,7 @@ impl<T> Drop for Limbo<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Limbo<T> {
+impl<T: Stored> std::fmt::Debug for Limbo<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Limbo").field("cost", &self.cost()).field("count", &self.count()).finish()
     }
@@ -516,6 +530,11 @@ mod tests {
     struct Value {
         dropped: Arc<AtomicUsize>,
         panics: bool,
+    }
+
+    // SAFETY: it never has a tail, and says so.
+    unsafe impl Stored for Value {
+        type Tail = ();
     }
 
     impl Drop for Value {

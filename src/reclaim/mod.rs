@@ -20,6 +20,7 @@ mod backend;
 #[path = "seize.rs"]
 mod backend;
 
+pub mod block;
 pub mod desk;
 pub mod limbo;
 pub mod pile;

@@ -1,9 +1,9 @@
 //! What must hold of a table that nobody works on, for tests of all kinds.
 
 use super::{Host, LANES, Table, meta::Meta};
-use crate::reclaim::Guard;
+use crate::reclaim::{Guard, block::Stored};
 
-impl<T> Table<T> {
+impl<T: Stored> Table<T> {
     /// Checks that slots are empty exactly where their lanes are free, that no mark is left, and
     /// that lanes show the tags of their entries, if hashes can be trusted.
     ///

@@ -4,7 +4,7 @@ use std::ptr::{self, NonNull};
 
 use super::meta::{LANES, Meta};
 use crate::{
-    reclaim::Guard,
+    reclaim::{Guard, block::Stored},
     sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -227,6 +227,11 @@ pub struct Buckets<T> {
     pub cursor: AtomicUsize,
     /// Buckets of `next` that are in use.
     pub moved: AtomicUsize,
+}
+
+// SAFETY: an array never has a tail, and says so.
+unsafe impl<T> Stored for Buckets<T> {
+    type Tail = ();
 }
 
 impl<T> Buckets<T> {

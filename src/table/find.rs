@@ -7,12 +7,12 @@ use super::{
     bucket::{Validated, Word, entry_ref},
     meta::Meta,
 };
-use crate::reclaim::Guard;
+use crate::reclaim::{Guard, block::Stored};
 
 /// An entry that is kept readable by the guard it holds.
 ///
 /// Not `Send`: the guard pins this thread.
-pub struct Held<'a, T> {
+pub struct Held<'a, T: Stored> {
     entry: NonNull<T>,
     /// Keeps the entry from being freed.
     guard: Guard,
@@ -20,7 +20,7 @@ pub struct Held<'a, T> {
     _table: std::marker::PhantomData<&'a Table<T>>,
 }
 
-impl<T> Deref for Held<'_, T> {
+impl<T: Stored> Deref for Held<'_, T> {
     type Target = T;
 
     #[inline]
@@ -30,7 +30,7 @@ impl<T> Deref for Held<'_, T> {
     }
 }
 
-impl<T> Table<T> {
+impl<T: Stored> Table<T> {
     /// Returns the entry that has this hash and matches.
     ///
     /// It was in the table at some moment of the call; `None` means that at some moment no such
@@ -188,7 +188,7 @@ pub fn prefetch<P>(address: *const P) {
 /// Lookups under way at once in `find_many`: about as many misses as a core keeps in flight.
 const AHEAD: usize = 16;
 
-impl<T> std::fmt::Debug for Held<'_, T> {
+impl<T: Stored> std::fmt::Debug for Held<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Held").finish_non_exhaustive()
     }

@@ -6,7 +6,7 @@ use super::{
     find::alive,
     migrate::{Part, parts},
 };
-use crate::reclaim::Guard;
+use crate::reclaim::{Guard, block::Stored};
 
 /// Goes through the entries of a table.
 ///
@@ -22,7 +22,7 @@ pub struct Iter<'g, T> {
     lane: usize,
 }
 
-impl<T> Table<T> {
+impl<T: Stored> Table<T> {
     /// Iterates over the entries.
     pub fn iter<'g>(&'g self, guard: &'g Guard) -> Iter<'g, T> {
         Iter { guard, array: self.root(guard), index: 0, parts: [None, None], lane: LANES }

@@ -30,11 +30,11 @@ use super::{
     meta::Meta,
 };
 use crate::{
-    reclaim::{Guard, limbo::Unlinked},
+    reclaim::{Guard, block::Stored, limbo::Unlinked},
     sync::atomic::Ordering,
 };
 
-impl<T> Table<T> {
+impl<T: Stored> Table<T> {
     /// Begins to double the root array, if that is what `array` is.
     ///
     /// Returns whether a next array is there.
@@ -170,7 +170,7 @@ impl<T> Table<T> {
         }
         // Last, because the host may panic: a child that is not counted would never be.
         for entry in spilled.iter().filter_map(|word| word.entry()) {
-            // SAFETY: entries come from `Box::into_raw`. No bucket in use shows the entry any
+            // SAFETY: entries come from `Owned::into_raw`. No bucket in use shows the entry any
             // more, and only the thread whose exchange put the child in use comes here.
             host.displaced(guard, unsafe { Unlinked::new(entry) });
         }

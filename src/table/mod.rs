@@ -51,6 +51,7 @@ use self::bucket::Buckets;
 use crate::{
     reclaim::{
         Guard,
+        block::{Husk, Stored},
         desk::Desk,
         limbo::{Limbo, Retired, Swept, Unlinked},
         pin,
@@ -59,14 +60,14 @@ use crate::{
 };
 
 /// A lock-free set of `T`.
-pub struct Table<T> {
+pub struct Table<T: Stored> {
     /// The array in which every search begins.
     root: AtomicPtr<Buckets<T>>,
     limbo: Limbo<T>,
     /// Arrays whose buckets have all moved on.
     arrays: Limbo<Buckets<T>>,
-    /// Memory that an entry left before it was ever published, see `Claim::into_box`.
-    husks: Limbo<std::mem::MaybeUninit<T>>,
+    /// Memory that an entry left before it was ever published, see `Claim::take_back`.
+    husks: Limbo<Husk>,
 }
 
 /// What the table asks of its owner.
@@ -94,7 +95,7 @@ pub trait Host<T> {
     fn displaced(&self, guard: &Guard, entry: Unlinked<T>);
 }
 
-impl<T> Table<T> {
+impl<T: Stored> Table<T> {
     /// Makes an empty table for about `entries` entries.
     ///
     /// The memory of its array is not touched before it is used.
@@ -196,7 +197,7 @@ impl<T> Table<T> {
     }
 }
 
-impl<T> Drop for Table<T> {
+impl<T: Stored> Drop for Table<T> {
     fn drop(&mut self) {
         let guard = crate::reclaim::pin();
         let mut next = NonNull::new(self.root.load(Ordering::Relaxed)); // Relaxed: `&mut self`.
@@ -227,7 +228,7 @@ impl<T> Drop for Table<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Table<T> {
+impl<T: Stored> std::fmt::Debug for Table<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let guard = crate::reclaim::pin();
         f.debug_struct("Table").field("slots", &self.slots(&guard)).finish_non_exhaustive()

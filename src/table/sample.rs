@@ -9,7 +9,7 @@ use super::{
     migrate::parts,
     write::{Unlink, unlink},
 };
-use crate::reclaim::{Guard, limbo::Unlinked};
+use crate::reclaim::{Guard, block::Stored, limbo::Unlinked};
 
 /// An entry that was in the table when it was sampled, and where.
 pub struct Sampled<'g, T> {
@@ -32,7 +32,7 @@ impl<T> std::fmt::Debug for Sampled<'_, T> {
     }
 }
 
-impl<T> Table<T> {
+impl<T: Stored> Table<T> {
     /// Visits the entries of consecutive buckets from a random one on, until `visit` breaks or
     /// `most` buckets were read.
     ///

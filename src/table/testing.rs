@@ -10,7 +10,12 @@ use std::{
 };
 
 use super::{Host, LANES, Table, Upsert};
-use crate::reclaim::{Guard, limbo::Unlinked, pin};
+use crate::reclaim::{
+    Guard,
+    block::{Owned, Stored},
+    limbo::Unlinked,
+    pin,
+};
 
 /// Counts entries made and dropped.
 #[derive(Clone, Default)]
@@ -29,9 +34,9 @@ impl Ledger {
         self.made() - self.dropped()
     }
 
-    pub fn entry(&self, key: u64, value: u64) -> Box<Entry> {
+    pub fn entry(&self, key: u64, value: u64) -> Owned<Entry> {
         self.0.0.fetch_add(1, SeqCst);
-        Box::new(Entry { key, value, check: key ^ value, ledger: self.clone() })
+        Owned::new(Entry { key, value, check: key ^ value, ledger: self.clone() })
     }
 }
 
@@ -64,6 +69,11 @@ impl std::fmt::Debug for Entry {
     }
 }
 
+// SAFETY: it never has a tail, and says so.
+unsafe impl Stored for Entry {
+    type Tail = ();
+}
+
 pub type Hasher<'t> = dyn Fn(u64) -> u64 + 't;
 
 /// A host that hashes as it is told, grows up to a number of slots and then displaces a fixed lane.
@@ -86,7 +96,7 @@ impl<'t> Keeper<'t> {
     pub fn set(&self, ledger: &Ledger, key: u64, value: u64) -> bool {
         let guard = pin();
         let hash = (self.hasher)(key);
-        let entry = self.table.desk(0).make(*ledger.entry(key, value));
+        let entry = self.table.desk(0).make(ledger.entry(key, value).into_inner());
         match self.table.upsert(&guard, hash, entry, self, |e, _| e.key == key, |_, _| true) {
             Upsert::Inserted(_) => true,
             Upsert::Replaced { old, .. } => {

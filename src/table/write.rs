@@ -1,6 +1,6 @@
 //! Writing: claim and publish, replace, unlink.
 
-use std::{marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
+use std::{marker::PhantomData, ptr::NonNull};
 
 use super::{
     Host, LANES, Table,
@@ -8,11 +8,15 @@ use super::{
     find::alive,
     meta::Meta,
 };
-use crate::reclaim::{Guard, limbo::Unlinked};
+use crate::reclaim::{
+    Guard,
+    block::{Owned, Stored},
+    limbo::Unlinked,
+};
 
 /// What [`Table::upsert`] did.
 #[derive(Debug)]
-pub enum Upsert<'g, T> {
+pub enum Upsert<'g, T: Stored> {
     /// The entry is in the table, and no entry of its key was.
     Inserted(&'g T),
     /// The entry has taken the place of `old`.
@@ -23,12 +27,12 @@ pub enum Upsert<'g, T> {
         old: Unlinked<T>,
     },
     /// The caller's `permit` said no.
-    Refused(Box<T>),
+    Refused(Owned<T>),
     /// The bucket was full and the host kept its residents.
-    Full(Box<T>),
+    Full(Owned<T>),
 }
 
-impl<T> Table<T> {
+impl<T: Stored> Table<T> {
     /// Inserts an entry, or replaces the one that matches it (resident first, newcomer second).
     ///
     /// `permit` is asked before either, with the entry to be replaced, if any, and the new one;
@@ -39,7 +43,7 @@ impl<T> Table<T> {
         &'g self,
         guard: &'g Guard,
         hash: u64,
-        entry: Box<T>,
+        entry: Owned<T>,
         host: &impl Host<T>,
         matches: impl Fn(&T, &T) -> bool,
         mut permit: impl FnMut(Option<&T>, &T) -> bool,
@@ -66,7 +70,7 @@ impl<T> Table<T> {
                 Scan::Changed => continue,
                 Scan::Found { lane, word, entry: old } => {
                     if !permit(Some(old), claim.get()) {
-                        return Upsert::Refused(claim.into_box());
+                        return Upsert::Refused(claim.into_owned());
                     }
                     // Linearizes here. The slot has held `word` since it was validated, because
                     // an entry enters a slot once.
@@ -74,7 +78,7 @@ impl<T> Table<T> {
                         claim.withdraw();
                         let new = claim.published();
                         let old = word.entry().expect("the scan found an entry");
-                        // SAFETY: entries come from `Box::into_raw`; the exchange took this one
+                        // SAFETY: entries come from `Owned::into_raw`; the exchange took this one
                         // out of its only slot, so no one finds it, and only we know that.
                         return Upsert::Replaced { new, old: unsafe { Unlinked::new(old) } };
                     }
@@ -84,12 +88,12 @@ impl<T> Table<T> {
             }
             if claim.place.is_none() {
                 if !permit(None, claim.get()) {
-                    return Upsert::Refused(claim.into_box());
+                    return Upsert::Refused(claim.into_owned());
                 }
                 if !claim.take_free(bucket, meta, new) {
                     match self.make_slot(guard, array, index, meta, host, claim.get()) {
                         Slot::Freed => continue,
-                        Slot::Kept => return Upsert::Full(claim.into_box()),
+                        Slot::Kept => return Upsert::Full(claim.into_owned()),
                     }
                 }
             }
@@ -165,7 +169,7 @@ impl<T> Table<T> {
                     if bucket.change_slot(lane, word, word.dying()) {
                         bucket.help_dying(lane, word.dying());
                         let entry = word.entry().expect("the scan found an entry");
-                        // SAFETY: entries come from `Box::into_raw`; whoever marks an entry as
+                        // SAFETY: entries come from `Owned::into_raw`; whoever marks an entry as
                         // dying owns it, and every other path leaves a marked one alone.
                         return Some(unsafe { Unlinked::new(entry) });
                     }
@@ -297,7 +301,7 @@ fn taken<T>(word: Word<T>) -> Option<Unlinked<T>> {
     if word.is_dying() {
         return None;
     }
-    // SAFETY: entries come from `Box::into_raw`. The caller's change of the meta word was the one
+    // SAFETY: entries come from `Owned::into_raw`. The caller's change of the meta word was the one
     // that unpublished the lane, and the swap took the word out, so nobody finds the entry and
     // nobody else has it; one that is dying belongs to whoever marked it.
     word.entry().map(|entry| unsafe { Unlinked::new(entry) })
@@ -347,7 +351,7 @@ fn scan<'g, T>(
 /// An entry on its way into the table, and the slot it has claimed.
 ///
 /// Dropping it gives both back, so that a panic in the caller's code leaves no trace.
-struct Claim<'g, T> {
+struct Claim<'g, T: Stored> {
     entry: NonNull<T>,
     place: Option<(&'g Bucket<T>, usize)>,
     /// Whether the entry's address was ever in a slot.
@@ -358,9 +362,9 @@ struct Claim<'g, T> {
     _owns: PhantomData<T>,
 }
 
-impl<'g, T> Claim<'g, T> {
-    fn new(table: &'g Table<T>, guard: &'g Guard, entry: Box<T>) -> Self {
-        let entry = NonNull::from(Box::leak(entry));
+impl<'g, T: Stored> Claim<'g, T> {
+    fn new(table: &'g Table<T>, guard: &'g Guard, entry: Owned<T>) -> Self {
+        let entry = entry.into_raw();
         Self { entry, place: None, exposed: false, done: false, table, guard, _owns: PhantomData }
     }
 
@@ -395,30 +399,29 @@ impl<'g, T> Claim<'g, T> {
     }
 
     /// Ends the claim and gives the entry back.
-    fn into_box(mut self) -> Box<T> {
+    fn into_owned(mut self) -> Owned<T> {
         self.done = true;
         self.take_back()
     }
 
-    fn take_back(&mut self) -> Box<T> {
+    fn take_back(&mut self) -> Owned<T> {
         self.withdraw();
         if !self.exposed || cfg!(cortado_mutant = "table_husk_used_again") {
-            // SAFETY: the entry came from a box, was not published, and is taken back once.
-            return unsafe { Box::from_raw(self.entry.as_ptr()) };
+            // SAFETY: the entry came from an `Owned`, was not published, and is taken back once.
+            return unsafe { Owned::from_raw(self.entry) };
         }
         // A reader may have seen the address in the slot and be about to compare it again. It
         // must not meet the same address with another entry in it: the memory waits for it.
-        let husk = self.entry.cast::<MaybeUninit<T>>();
-        // SAFETY: as above; the value moves out, and what stays behind is not read as a `T`.
-        let entry = Box::new(unsafe { self.entry.read() });
-        // SAFETY: the memory came from a box of the same layout, and no one reaches it.
-        let husk = unsafe { Unlinked::new(husk) };
+        // SAFETY: as above; what stays behind is not read as a `T`.
+        let (entry, husk) = unsafe { Owned::moved_from(self.entry) };
+        // SAFETY: nobody else knows of the husk.
+        let husk = unsafe { Unlinked::new(Owned::new(husk).into_raw()) };
         self.table.husks.retire(self.guard, husk, 0, 0);
         entry
     }
 }
 
-impl<T> Drop for Claim<'_, T> {
+impl<T: Stored> Drop for Claim<'_, T> {
     fn drop(&mut self) {
         if !self.done {
             drop(self.take_back());

@@ -4,6 +4,7 @@
 //! (the high bits), a half of it, or a tag (the low bits).
 
 #![allow(dead_code)] // each test file uses some of it
+#![allow(unsafe_code)] // entries say that they have no tail
 
 use std::sync::{
     Arc as StdArc,
@@ -11,7 +12,12 @@ use std::sync::{
 };
 
 use cortado::__internals::{
-    reclaim::{self, Guard, limbo::Unlinked, pin},
+    reclaim::{
+        self, Guard,
+        block::{Owned, Stored},
+        limbo::Unlinked,
+        pin,
+    },
     sync::{Arc, thread, thread_number},
     table::{Host, LANES, Table, Upsert},
 };
@@ -64,6 +70,11 @@ pub struct Entry {
     pub key: u64,
     value: Watched,
     ledger: StdArc<Ledger>,
+}
+
+// SAFETY: it never has a tail, and says so.
+unsafe impl Stored for Entry {
+    type Tail = ();
 }
 
 impl Entry {
@@ -136,9 +147,9 @@ impl World {
         world
     }
 
-    pub fn entry(&self, key: u64, value: u64) -> Box<Entry> {
+    pub fn entry(&self, key: u64, value: u64) -> Owned<Entry> {
         self.ledger.made.fetch_add(1, SeqCst);
-        Box::new(Entry { key, value: Watched::new(value), ledger: StdArc::clone(&self.ledger) })
+        Owned::new(Entry { key, value: Watched::new(value), ledger: StdArc::clone(&self.ledger) })
     }
 
     pub fn set(&self, key: u64, value: u64) -> Set {
