@@ -16,6 +16,8 @@ pub enum BuildError {
         /// The most there can be.
         limit: usize,
     },
+    /// Both a time to live for all entries and an [`Expiry`](crate::Expiry) were given.
+    TtlAndExpiry,
     /// The eviction thread could not be started, for the reason the system gave.
     SpawnFailed(String),
 }
@@ -31,6 +33,9 @@ impl fmt::Display for BuildError {
                 "{given} entries are expected, and the table takes {limit} at most: expect fewer, \
                  it grows by itself"
             ),
+            Self::TtlAndExpiry => {
+                write!(f, "both `ttl` and `expiry` are set: answer with the ttl in `on_create`")
+            }
             Self::SpawnFailed(reason) => write!(
                 f,
                 "the eviction thread could not be started ({reason}): allow the process another \
@@ -42,6 +47,30 @@ impl fmt::Display for BuildError {
 
 impl Error for BuildError {}
 
+/// Why an entry was given no deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TtlError {
+    /// The key has no entry.
+    Absent,
+    /// Its entry was made without room for a deadline.
+    Untimed,
+}
+
+impl fmt::Display for TtlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "the key has no entry",
+            Self::Untimed => {
+                "the entry was made without room for a deadline: build the cache with `timed(true)`, \
+                 or insert with a time to live"
+            }
+        })
+    }
+}
+
+impl Error for TtlError {}
+
 #[cfg(test)]
 mod tests {
     use super::BuildError;
@@ -51,6 +80,7 @@ mod tests {
         let messages = [
             (BuildError::MaxCostZero, "max_cost is 0", "1 or more"),
             (BuildError::TooManyEntries { given: 9, limit: 5 }, "9 entries", "expect fewer"),
+            (BuildError::TtlAndExpiry, "`ttl`", "`on_create`"),
             (BuildError::SpawnFailed("no more threads".into()), "no more threads", "`tick`"),
         ];
         for (error, what, remedy) in messages {

@@ -61,7 +61,7 @@ fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
     while !waker.rise() {
         // A panic of a user's hash function ends a round, never the thread.
         let round = catch_unwind(AssertUnwindSafe(|| engine.maintain(Work::ALL).0));
-        let busy = round.as_ref().is_ok_and(|ticked| ticked.evicted > 0);
+        let busy = round.as_ref().is_ok_and(|ticked| ticked.evicted + ticked.expired > 0);
         if busy || round.map_or(true, |ticked| ticked.pending) {
             // Inserts go on, or readers are still looking at what was removed: come again by itself.
             // To be woken costs a writer more than it does to make room for itself.
@@ -73,9 +73,13 @@ fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
         // From here on whoever brings work wakes the thread. What came in between is seen after
         // one more nap, by when every store of that time has arrived.
         waker.lie_down(Sleep::Sound);
-        thread::park_timeout(LONG_NAP);
+        let until_due = engine.until_due();
+        thread::park_timeout(until_due.unwrap_or(LONG_NAP).min(LONG_NAP));
         if waker.is_idle() && !engine.has_work() {
-            thread::park();
+            match engine.until_due() {
+                None => thread::park(),
+                Some(rest) => thread::park_timeout(rest),
+            }
         }
         nap = SHORT_NAP;
     }

@@ -17,7 +17,9 @@
 mod budget;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod cache;
+mod clock;
 mod config;
+mod deadlines;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod engine;
 mod entry;
@@ -38,12 +40,16 @@ mod waker;
 
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 pub use crate::{
-    cache::{Cache, CacheBuilder, DefaultHashBuilder, InsertOptions, Iter, Pinned, ValueRef},
-    engine::{Insert, MemoryUse, Reject, Ticked, Work},
+    cache::{
+        Cache, CacheBuilder, Computed, DefaultHashBuilder, EntryInfo, InsertOptions, Iter, Op,
+        Pinned, ValueRef,
+    },
+    engine::{Expiry, Insert, MemoryUse, Reject, RemovalCause, Removed, Ticked, Work},
 };
 pub use crate::{
+    clock::{Clock, ManualClock, SystemClock},
     config::{Maintenance, Priority, Victim},
-    error::BuildError,
+    error::{BuildError, TtlError},
     metrics::Metrics,
 };
 pub use equivalent::Equivalent;

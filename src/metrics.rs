@@ -47,6 +47,12 @@ pub enum Counter {
     LocalEvictions,
     /// Entries removed by the user.
     Removes,
+    /// Entries whose time was over.
+    Expirations,
+    /// Loads that brought a value.
+    Loads,
+    /// Loads that failed, panicked or were given up.
+    LoadFailures,
     /// Events that never reached the sketch.
     EventsDropped,
     /// Sum of the costs of entries published.
@@ -93,6 +99,9 @@ impl Counters {
             evictions: self.sum(Counter::Evictions),
             local_evictions: self.sum(Counter::LocalEvictions),
             removes: self.sum(Counter::Removes),
+            expirations: self.sum(Counter::Expirations),
+            loads: self.sum(Counter::Loads),
+            load_failures: self.sum(Counter::LoadFailures),
             events_dropped: self.sum(Counter::EventsDropped),
             cost_added: self.sum(Counter::CostAdded),
             cost_evicted: self.sum(Counter::CostEvicted),
@@ -158,6 +167,12 @@ pub struct Metrics {
     pub local_evictions: u64,
     /// Entries removed by the user.
     pub removes: u64,
+    /// Entries removed because their time was over.
+    pub expirations: u64,
+    /// Loads that brought a value.
+    pub loads: u64,
+    /// Loads that failed, panicked or were given up.
+    pub load_failures: u64,
     /// Events that never reached the sketch, which then estimates a little low.
     pub events_dropped: u64,
     /// Sum of the costs of entries published.
@@ -193,6 +208,9 @@ impl Metrics {
             ("evictions", self.evictions),
             ("  of full buckets", self.local_evictions),
             ("removes", self.removes),
+            ("expirations", self.expirations),
+            ("loads", self.loads),
+            ("load failures", self.load_failures),
             ("events dropped", self.events_dropped),
             ("cost added", self.cost_added),
             ("cost evicted", self.cost_evicted),
@@ -219,6 +237,9 @@ impl Sub for Metrics {
             evictions: self.evictions.wrapping_sub(earlier.evictions),
             local_evictions: self.local_evictions.wrapping_sub(earlier.local_evictions),
             removes: self.removes.wrapping_sub(earlier.removes),
+            expirations: self.expirations.wrapping_sub(earlier.expirations),
+            loads: self.loads.wrapping_sub(earlier.loads),
+            load_failures: self.load_failures.wrapping_sub(earlier.load_failures),
             events_dropped: self.events_dropped.wrapping_sub(earlier.events_dropped),
             cost_added: self.cost_added.wrapping_sub(earlier.cost_added),
             cost_evicted: self.cost_evicted.wrapping_sub(earlier.cost_evicted),
@@ -290,6 +311,9 @@ mod tests {
             Counter::Evictions,
             Counter::LocalEvictions,
             Counter::Removes,
+            Counter::Expirations,
+            Counter::Loads,
+            Counter::LoadFailures,
             Counter::EventsDropped,
             Counter::CostAdded,
             Counter::CostEvicted,

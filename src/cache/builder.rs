@@ -1,13 +1,17 @@
 //! `CacheBuilder`: every setting, checked once.
 
-use std::hash::{BuildHasher, Hash};
+use std::{
+    hash::{BuildHasher, Hash},
+    time::Duration,
+};
 
 use super::{Cache, DefaultHashBuilder};
 use crate::{
+    clock::Clock,
     config::{
         DEFAULT_ENTRIES, DEFAULT_ENTRIES_BY_COST, MAX_ENTRIES, Maintenance, Settings, Victim,
     },
-    engine::{CostOf, Engine},
+    engine::{Engine, Expiry, Hooks, Removed, Timing},
     error::BuildError,
     evictor::Evictor,
     sync::Arc,
@@ -30,6 +34,14 @@ use crate::{
 /// ```
 #[must_use = "a builder does nothing until it builds"]
 pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
+    plain: Plain,
+    hooks: Hooks<K, V>,
+    hasher: S,
+}
+
+/// The settings that are not of the key's, the value's or the hasher's type.
+#[derive(Default)]
+struct Plain {
     max_cost: u64,
     expected_entries: Option<usize>,
     max_garbage: Option<u64>,
@@ -39,32 +51,23 @@ pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
     metrics: bool,
     charge_overhead: bool,
     name: String,
-    cost_of: Option<CostOf<K, V>>,
-    hasher: S,
+    ttl: Option<Duration>,
+    tti: Option<Duration>,
+    timed: bool,
+    clock: Option<Box<dyn Clock>>,
 }
 
 impl<K, V> CacheBuilder<K, V> {
     pub(super) fn new() -> Self {
-        Self {
-            max_cost: 0,
-            expected_entries: None,
-            max_garbage: None,
-            maintenance: Maintenance::default(),
-            victim: Victim::default(),
-            seed: None,
-            metrics: false,
-            charge_overhead: false,
-            name: String::new(),
-            cost_of: None,
-            hasher: DefaultHashBuilder::new(),
-        }
+        let hasher = DefaultHashBuilder::new();
+        Self { plain: Plain::default(), hooks: Hooks::default(), hasher }
     }
 }
 
 impl<K, V, S> CacheBuilder<K, V, S> {
     /// Sets the budget: the limit of the sum of all entries' costs, in whatever unit they have.
     pub fn max_cost(mut self, max_cost: u64) -> Self {
-        self.max_cost = max_cost;
+        self.plain.max_cost = max_cost;
         self
     }
 
@@ -74,7 +77,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// there is a [`cost_of`](Self::cost_of). Name the number if it is large and known: growing costs
     /// time, though nobody waits for it, and a table made to measure keeps some room between entries.
     pub fn expected_entries(mut self, entries: usize) -> Self {
-        self.expected_entries = Some(entries);
+        self.plain.expected_entries = Some(entries);
         self
     }
 
@@ -88,7 +91,110 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// It runs on the thread that inserts, before anything else happens.
     pub fn cost_of(mut self, cost_of: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
-        self.cost_of = Some(Box::new(cost_of));
+        self.hooks.cost_of = Some(Box::new(cost_of));
+        self
+    }
+
+    /// Decides whether an insert may replace an entry that is there, from the key, the old and the new value;
+    /// where it says no, the insert is rejected as [`Kept`](crate::Reject::Kept) and the old value stays.
+    ///
+    /// Asked by every [`insert`](Cache::insert) and [`replace`](Cache::replace) of a key that has an entry,
+    /// perhaps more than once, and not by [`update`](Cache::update) and [`compute`](Cache::compute), which
+    /// have seen the old value. Runs while this thread is pinned: make it short. (Ristretto's
+    /// `ShouldUpdate`.)
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Insert, Reject};
+    ///
+    /// // Only a newer version replaces an older one.
+    /// let cache = Cache::builder().max_cost(10).replace_if(|_, old, new| new > old).build()?;
+    /// cache.insert("version", 2);
+    /// assert_eq!(cache.insert("version", 1), Insert::Rejected(1, Reject::Kept));
+    /// assert_eq!(cache.insert("version", 3), Insert::Updated);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
+    pub fn replace_if(
+        mut self,
+        replace_if: impl Fn(&K, &V, &V) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.replace_if = Some(Box::new(replace_if));
+        self
+    }
+
+    /// Sets what is called with every entry that has left the cache: key, value, cost and cause, once each.
+    ///
+    /// It is called when nobody can look at the entry any more, in place of the value's destructor, and on
+    /// the thread that frees it: the cache's own, one that calls [`tick`](Cache::tick) or
+    /// [`flush`](Cache::flush), or a writer whose turn it is to help. No guard is held and no lock; it may
+    /// call the cache. So an entry is told of a little after it has left, entries in no particular order,
+    /// and a newer value of the key may be in the cache by then; [`flush`](Cache::flush) brings everything
+    /// that no reader holds. What is in the cache when that is dropped has not left, and is only dropped.
+    ///
+    /// A panic of it is treated as that of a destructor: the others are told all the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use cortado::{Cache, RemovalCause};
+    ///
+    /// let (sender, removed) = mpsc::channel();
+    /// let cache = Cache::builder()
+    ///     .max_cost(10)
+    ///     .on_remove(move |removed| _ = sender.send((removed.key, removed.value, removed.cause)))
+    ///     .build()?;
+    /// cache.insert("k", 1);
+    /// cache.insert("k", 2);
+    /// cache.flush();
+    /// assert_eq!(removed.recv(), Ok(("k", 1, RemovalCause::Replaced)));
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
+    pub fn on_remove(mut self, on_remove: impl Fn(Removed<K, V>) + Send + Sync + 'static) -> Self {
+        self.hooks.on_remove = Some(Box::new(on_remove));
+        self
+    }
+
+    /// Sets how long an entry lives after it was inserted, unless the insert says otherwise.
+    ///
+    /// An entry whose time is over is never returned, and leaves the budget soon after. Any duration is
+    /// legal: an entry of time 0 is a miss at once, and one that passes the end of the numbers (584 years)
+    /// stays.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.plain.ttl = Some(ttl);
+        self
+    }
+
+    /// Sets how long an entry may go unused.
+    ///
+    /// Counted from its last hit, or one that was at most a millisecond earlier (a thousandth of the time,
+    /// if that is less). An entry with a deadline, too, expires at the earlier of the two.
+    pub fn tti(mut self, tti: Duration) -> Self {
+        self.plain.tti = Some(tti);
+        self
+    }
+
+    /// Sets how long each entry lives by its own key and value, when it is created, updated and read.
+    ///
+    /// In place of [`ttl`](Self::ttl); an insert that names its own time goes before both.
+    pub fn expiry(mut self, expiry: impl Expiry<K, V> + 'static) -> Self {
+        self.hooks.expiry = Some(Box::new(expiry));
+        self
+    }
+
+    /// Gives every entry room for a deadline (16 bytes), so that [`Cache::set_ttl`] can give it one later.
+    ///
+    /// Entries that are inserted with a deadline have it in any case, and all have it in a cache with
+    /// [`ttl`](Self::ttl), [`tti`](Self::tti) or [`expiry`](Self::expiry).
+    pub fn timed(mut self, timed: bool) -> Self {
+        self.plain.timed = timed;
+        self
+    }
+
+    /// Sets the clock that deadlines go by. By default the system's monotonic one.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.plain.clock = Some(Box::new(clock));
         self
     }
 
@@ -97,30 +203,18 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// The cache spreads the hash again, so one that has its bits in a corner will do. A hash
     /// without random keys lets whoever chooses the keys crowd them into one bucket.
     pub fn hasher<H>(self, hasher: H) -> CacheBuilder<K, V, H> {
-        CacheBuilder {
-            max_cost: self.max_cost,
-            expected_entries: self.expected_entries,
-            max_garbage: self.max_garbage,
-            maintenance: self.maintenance,
-            victim: self.victim,
-            seed: self.seed,
-            metrics: self.metrics,
-            charge_overhead: self.charge_overhead,
-            name: self.name,
-            cost_of: self.cost_of,
-            hasher,
-        }
+        CacheBuilder { plain: self.plain, hooks: self.hooks, hasher }
     }
 
     /// Sets what the choice of victims maximises.
     pub fn victim(mut self, victim: Victim) -> Self {
-        self.victim = victim;
+        self.plain.victim = victim;
         self
     }
 
     /// Sets who does the deferred work.
     pub fn maintenance(mut self, maintenance: Maintenance) -> Self {
-        self.maintenance = maintenance;
+        self.plain.maintenance = maintenance;
         self
     }
 
@@ -129,32 +223,32 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// Garbage grows only while a reader holds on to a value or pin. By default the limit is the
     /// budget itself, and a thousand entries are never too many.
     pub fn max_garbage(mut self, cost: u64) -> Self {
-        self.max_garbage = Some(cost);
+        self.plain.max_garbage = Some(cost);
         self
     }
 
     /// Sets where the random choices of the policy begin. With a fixed hasher,
     /// [`Maintenance::Manual`] and one thread, the same calls then have the same results.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.plain.seed = Some(seed);
         self
     }
 
     /// Turns the counters of [`Cache::metrics`] on.
     pub fn metrics(mut self, metrics: bool) -> Self {
-        self.metrics = metrics;
+        self.plain.metrics = metrics;
         self
     }
 
     /// Adds the bytes of an entry in memory (marks, cost, key and value, inline) to its cost.
     pub fn charge_overhead(mut self, charge: bool) -> Self {
-        self.charge_overhead = charge;
+        self.plain.charge_overhead = charge;
         self
     }
 
     /// Names the cache, and its thread.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.plain.name = name.into();
         self
     }
 
@@ -162,15 +256,15 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if the budget is 0, if more entries are expected than a table can have, or
-    /// if the system gives no thread.
+    /// [`BuildError`] if the budget is 0, if more entries are expected than a table can have, if both
+    /// [`ttl`](Self::ttl) and [`expiry`](Self::expiry) are set, or if the system gives no thread.
     pub fn build(self) -> Result<Cache<K, V, S>, BuildError>
     where
         K: Hash + Eq + Send + Sync + 'static,
         V: Send + Sync + 'static,
         S: BuildHasher + Send + Sync + 'static,
     {
-        let threaded = self.maintenance == Maintenance::Thread;
+        let threaded = self.plain.maintenance == Maintenance::Thread;
         let mut cache = self.assemble()?;
         if threaded {
             let evictor = Evictor::start(Arc::clone(&cache.engine))
@@ -205,28 +299,33 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     }
 
     fn assemble(self) -> Result<Cache<K, V, S>, BuildError> {
-        if self.max_cost == 0 {
+        let Self { plain, hooks, hasher } = self;
+        if plain.max_cost == 0 {
             return Err(BuildError::MaxCostZero);
         }
-        let by_cost = self.cost_of.is_some() || self.charge_overhead;
+        if plain.ttl.is_some() && hooks.expiry.is_some() {
+            return Err(BuildError::TtlAndExpiry);
+        }
+        let by_cost = hooks.cost_of.is_some() || plain.charge_overhead;
         let most = if by_cost { DEFAULT_ENTRIES_BY_COST } else { DEFAULT_ENTRIES };
         let expected_entries =
-            self.expected_entries.unwrap_or_else(|| self.max_cost.min(most) as usize);
+            plain.expected_entries.unwrap_or_else(|| plain.max_cost.min(most) as usize);
         if expected_entries > MAX_ENTRIES {
             return Err(BuildError::TooManyEntries { given: expected_entries, limit: MAX_ENTRIES });
         }
         let settings = Settings {
-            name: self.name,
-            max_cost: self.max_cost,
+            name: plain.name,
+            max_cost: plain.max_cost,
             expected_entries,
-            max_garbage: self.max_garbage,
-            maintenance: self.maintenance,
-            victim: self.victim,
-            seed: self.seed.unwrap_or_else(random_seed),
-            metrics: self.metrics,
-            charge_overhead: self.charge_overhead,
+            max_garbage: plain.max_garbage,
+            maintenance: plain.maintenance,
+            victim: plain.victim,
+            seed: plain.seed.unwrap_or_else(random_seed),
+            metrics: plain.metrics,
+            charge_overhead: plain.charge_overhead,
         };
-        let engine = Arc::new(Engine::new(settings, self.hasher, self.cost_of));
+        let timing = Timing::new(plain.clock, plain.ttl, plain.tti, plain.timed);
+        let engine = Arc::new(Engine::new(settings, hasher, hooks, timing));
         Ok(Cache { evictor: None, engine })
     }
 }
@@ -234,10 +333,10 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 impl<K, V, S> std::fmt::Debug for CacheBuilder<K, V, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CacheBuilder")
-            .field("name", &self.name)
-            .field("max_cost", &self.max_cost)
-            .field("expected_entries", &self.expected_entries)
-            .field("maintenance", &self.maintenance)
+            .field("name", &self.plain.name)
+            .field("max_cost", &self.plain.max_cost)
+            .field("expected_entries", &self.plain.expected_entries)
+            .field("maintenance", &self.plain.maintenance)
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! Iteration over a cache while it changes.
 
-use crate::{entry::Entry, table};
+use crate::{engine::Timing, entry::Entry, table};
 
 /// Goes through the entries of a cache; made by [`Pinned::iter`](super::Pinned::iter).
 ///
@@ -10,11 +10,12 @@ use crate::{entry::Entry, table};
 #[derive(Debug)]
 pub struct Iter<'g, K, V> {
     entries: table::Iter<'g, Entry<K, V>>,
+    timing: &'g Timing,
 }
 
 impl<'g, K, V> Iter<'g, K, V> {
-    pub(super) fn new(entries: table::Iter<'g, Entry<K, V>>) -> Self {
-        Self { entries }
+    pub(super) fn new(entries: table::Iter<'g, Entry<K, V>>, timing: &'g Timing) -> Self {
+        Self { entries, timing }
     }
 }
 
@@ -22,6 +23,8 @@ impl<'g, K, V> Iterator for Iter<'g, K, V> {
     type Item = (&'g K, &'g V);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.entries.next().map(|entry| (&entry.key, &entry.value))
+        let timing = self.timing;
+        let entry = self.entries.find(|entry| timing.is_live(entry))?;
+        Some((&entry.key, &entry.value))
     }
 }

@@ -1,6 +1,8 @@
 //! `Cache`: what users see. Each method is a few lines around the engine.
 
 mod builder;
+mod compute;
+mod info;
 mod iter;
 mod options;
 mod pinned;
@@ -9,20 +11,31 @@ mod value_ref;
 use std::{
     hash::{BuildHasher, Hash},
     panic::resume_unwind,
+    time::Duration,
 };
 
 use equivalent::Equivalent;
 
 pub use self::{
-    builder::CacheBuilder, iter::Iter, options::InsertOptions, pinned::Pinned, value_ref::ValueRef,
+    builder::CacheBuilder,
+    compute::{Computed, Op},
+    info::EntryInfo,
+    iter::Iter,
+    options::InsertOptions,
+    pinned::Pinned,
+    value_ref::ValueRef,
 };
 use crate::{
-    config::Priority,
-    engine::{Engine, Insert, MemoryUse, Mode, Reject, Ticked, Trace, Work},
+    engine::{
+        Engine, Insert, MemoryUse, Mode, Reject, RemovalCause, Terms, Ticked, Trace, Work,
+        address_of,
+    },
+    entry::Entry,
     evictor::Evictor,
     metrics::Metrics,
     reclaim::pin,
     sync::Arc,
+    table::Held,
 };
 
 /// The default hasher: ahash with keys drawn at random for each cache.
@@ -212,7 +225,7 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let hash = self.engine.hash(key);
-        self.engine.get(hash, trace, |k| key.equivalent(k)).map(ValueRef::new)
+        self.engine.get(hash, trace, |k| key.equivalent(k)).map(|entry| self.value_ref(entry))
     }
 }
 
@@ -263,6 +276,26 @@ where
         self.insert_with(key, value, InsertOptions::new().cost(cost))
     }
 
+    /// Inserts an entry that lives for a time, or replaces the one of its key.
+    ///
+    /// Once the time is over it is never returned, and soon after it leaves the budget, whether anybody asks
+    /// for it or not. Any duration is legal.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let cache = cortado::Cache::new(10);
+    /// assert!(cache.insert_with_ttl("session", 1, Duration::from_secs(60)).is_in());
+    /// assert!(cache.get("session").unwrap().ttl() <= Some(Duration::from_secs(60)));
+    /// assert!(cache.insert_with_ttl("gone", 1, Duration::ZERO).is_in());
+    /// assert!(cache.get("gone").is_none());
+    /// ```
+    pub fn insert_with_ttl(&self, key: K, value: V, ttl: Duration) -> Insert<V> {
+        self.insert_with(key, value, InsertOptions::new().ttl(ttl))
+    }
+
     /// Inserts an entry with options, or replaces the one of its key, whose options are forgotten.
     ///
     /// # Examples
@@ -279,8 +312,7 @@ where
     /// assert!(cache.contains_key("root"));
     /// ```
     pub fn insert_with(&self, key: K, value: V, options: InsertOptions) -> Insert<V> {
-        let cost = options.cost.unwrap_or_else(|| self.cost_of(&key, &value));
-        let inserted = self.engine.insert(key, value, cost, options.priority, Mode::Upsert);
+        let inserted = self.engine.insert(key, value, options.terms(), Mode::Upsert);
         inserted.unwrap_or_else(|value| Insert::Rejected(value, Reject::Kept))
     }
 
@@ -298,11 +330,10 @@ where
     /// assert_eq!(cache.insert_if_absent("k", 2), Err(2));
     /// ```
     pub fn insert_if_absent(&self, key: K, value: V) -> Result<Insert<V>, V> {
-        let cost = self.cost_of(&key, &value);
-        self.engine.insert(key, value, cost, Priority::Normal, Mode::IfAbsent)
+        self.engine.insert(key, value, Terms::DEFAULT, Mode::IfAbsent)
     }
 
-    /// Replaces the entry of a key, if it has one; charges the new cost, and keeps the priority.
+    /// Replaces the entry of a key, if it has one; charges the new cost, and keeps priority and deadline.
     ///
     /// # Errors
     ///
@@ -318,8 +349,7 @@ where
     /// assert_eq!(cache.replace("k", 2), Ok(()));
     /// ```
     pub fn replace(&self, key: K, value: V) -> Result<(), V> {
-        let cost = self.cost_of(&key, &value);
-        match self.engine.insert(key, value, cost, Priority::Normal, Mode::IfPresent) {
+        match self.engine.insert(key, value, Terms::DEFAULT, Mode::IfPresent) {
             Ok(Insert::Rejected(value, _)) | Err(value) => Err(value),
             Ok(_) => Ok(()),
         }
@@ -339,7 +369,9 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.engine.remove(self.engine.hash(key), |k| key.equivalent(k)).map(ValueRef::new)
+        let hash = self.engine.hash(key);
+        let removed = self.engine.remove(hash, |k| key.equivalent(k), RemovalCause::Removed);
+        removed.map(|entry| self.value_ref(entry))
     }
 
     /// Removes the entry of a key if `condition` holds for its value; exactly that value.
@@ -357,13 +389,45 @@ where
     pub fn remove_if<Q>(
         &self,
         key: &Q,
-        condition: impl FnMut(&V) -> bool,
+        mut condition: impl FnMut(&V) -> bool,
     ) -> Option<ValueRef<'_, K, V>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let hash = self.engine.hash(key);
-        self.engine.remove_if(hash, |k| key.equivalent(k), condition).map(ValueRef::new)
+        let condition = |entry: &Entry<K, V>| condition(&entry.value);
+        let matches = |k: &K| key.equivalent(k);
+        let removed = self.engine.remove_which(hash, matches, condition, RemovalCause::Removed);
+        removed.map(|entry| self.value_ref(entry))
+    }
+
+    /// Removes every entry for which `keep` says no, and no other; an entry that comes or is replaced
+    /// meanwhile may be asked for or not.
+    ///
+    /// Goes through the whole table, and holds nobody up.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// for k in 0..6 {
+    ///     cache.insert(k, k);
+    /// }
+    /// cache.retain(|k, _| k % 2 == 0);
+    /// assert_eq!(cache.len(), 3);
+    /// ```
+    pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
+        let engine = &self.engine;
+        let guard = pin();
+        for entry in engine.table.iter(&guard) {
+            if engine.is_live(entry) && !keep(&entry.key, &entry.value) {
+                let address = address_of(entry);
+                let is_it = |other: &Entry<K, V>| address_of(other) == address;
+                let hash = engine.hash(&entry.key);
+                let is_key = |k: &K| *k == entry.key;
+                drop(engine.remove_which(hash, is_key, is_it, RemovalCause::Removed));
+            }
+        }
     }
 
     /// Removes every entry that is there when the call begins; of those that come meanwhile, some
@@ -372,8 +436,8 @@ where
         self.engine.clear();
     }
 
-    fn cost_of(&self, key: &K, value: &V) -> u64 {
-        self.engine.cost_of.as_ref().map_or(1, |cost_of| cost_of(key, value))
+    fn value_ref<'a>(&'a self, entry: Held<'a, Entry<K, V>>) -> ValueRef<'a, K, V> {
+        ValueRef::new(entry, &self.engine.timing)
     }
 }
 

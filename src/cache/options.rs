@@ -1,6 +1,8 @@
 //! `InsertOptions`: what one insert may say beside key and value.
 
-use crate::config::Priority;
+use std::time::Duration;
+
+use crate::{config::Priority, engine::Terms};
 
 /// What an insert says beside key and value; see [`Cache::insert_with`](crate::Cache::insert_with).
 ///
@@ -15,8 +17,9 @@ use crate::config::Priority;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "options do nothing until something is inserted with them"]
 pub struct InsertOptions {
-    pub(super) cost: Option<u64>,
-    pub(super) priority: Priority,
+    cost: Option<u64>,
+    priority: Priority,
+    ttl: Option<Duration>,
 }
 
 impl InsertOptions {
@@ -35,5 +38,15 @@ impl InsertOptions {
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
+    }
+
+    /// Sets how long the entry lives, in place of what the builder says. Any duration is legal, 0 too.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    pub(super) fn terms(self) -> Terms {
+        Terms { cost: self.cost, priority: self.priority, ttl: self.ttl }
     }
 }

@@ -63,7 +63,7 @@ where
 
     /// Goes through the entries; see [`Iter`] for what it sees of changes.
     pub fn iter(&self) -> Iter<'_, K, V> {
-        Iter::new(self.cache.engine.table.iter(&self.guard))
+        Iter::new(self.cache.engine.table.iter(&self.guard), &self.cache.engine.timing)
     }
 
     /// Goes through the keys.

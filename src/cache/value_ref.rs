@@ -1,8 +1,8 @@
 //! `ValueRef`: a value that stays readable while it is looked at.
 
-use std::ops::Deref;
+use std::{ops::Deref, time::Duration};
 
-use crate::{entry::Entry, table::Held};
+use crate::{engine::Timing, entry::Entry, table::Held};
 
 /// A value of the cache, readable for as long as this lives.
 ///
@@ -25,12 +25,13 @@ use crate::{entry::Entry, table::Held};
 /// ```
 pub struct ValueRef<'a, K, V> {
     entry: Held<'a, Entry<K, V>>,
+    timing: &'a Timing,
 }
 
 impl<'a, K, V> ValueRef<'a, K, V> {
     #[inline]
-    pub(super) fn new(entry: Held<'a, Entry<K, V>>) -> Self {
-        Self { entry }
+    pub(super) fn new(entry: Held<'a, Entry<K, V>>, timing: &'a Timing) -> Self {
+        Self { entry, timing }
     }
 
     /// Returns the key, as it was inserted.
@@ -47,6 +48,11 @@ impl<'a, K, V> ValueRef<'a, K, V> {
     /// Returns what the entry was charged.
     pub fn cost(&self) -> u64 {
         self.entry.cost()
+    }
+
+    /// Returns what is left of the entry's time; `None` if it does not expire.
+    pub fn ttl(&self) -> Option<Duration> {
+        self.timing.left(self.entry.times()?)
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     ops::ControlFlow,
 };
 
-use super::{Engine, Place};
+use super::{Engine, Place, RemovalCause};
 use crate::{
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
     entry::{Entry, Marks},
@@ -100,7 +100,7 @@ impl Work {
     /// Everything that is due.
     pub const ALL: Self = Self { evictions: usize::MAX };
 
-    /// At most so many evictions, and what can be freed.
+    /// At most so many evictions and so many expirations, and what can be freed.
     pub const fn evictions(most: usize) -> Self {
         Self { evictions: most }
     }
@@ -112,6 +112,8 @@ impl Work {
 pub struct Ticked {
     /// Misses and new entries that reached the sketch.
     pub events: usize,
+    /// Entries removed because their time was over.
+    pub expired: usize,
     /// Entries evicted.
     pub evicted: usize,
     /// Entries freed.
@@ -132,6 +134,9 @@ pub struct MemoryUse {
     pub sketch: usize,
     /// Rings, window, counters, and memory kept for new entries.
     pub buffers: usize,
+    /// What maintenance knows of deadlines. (Those of the entries, 16 bytes behind each that has one, are
+    /// neither here nor there.)
+    pub deadlines: usize,
     /// The *cost* of what is unlinked and not yet freed.
     pub garbage: u64,
     /// The number of entries that are unlinked and not yet freed.
@@ -182,6 +187,7 @@ impl<K, V, S> Engine<K, V, S> {
             .iter()
             .filter_map(|maintainer| borrow(maintainer, |maintainer| maintainer.window.bytes()));
         let race = borrow(&self.racer, |racer| racer.bytes()).unwrap_or(0);
+        let deadlines = borrow(&self.timetable, |timetable| timetable.bytes()).unwrap_or(0);
         MemoryUse {
             table: self.table.bytes(&guard),
             entries: self.len() as usize * size_of::<Entry<K, V>>(),
@@ -193,6 +199,7 @@ impl<K, V, S> Engine<K, V, S> {
                 + self.samples.bytes()
                 + windows.sum::<usize>()
                 + race,
+            deadlines,
             garbage: self.table.limbo().cost(),
             garbage_entries: self.table.limbo().count(),
         }
@@ -263,7 +270,7 @@ impl<K, V, S> Engine<K, V, S> {
 }
 
 /// Calls `f` with what is in its place, unless somebody else has it.
-fn borrow<T, R>(place: &Place<T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+pub(super) fn borrow<T, R>(place: &Place<T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
     // Puts it back even if a user's hash function panics.
     struct Back<'a, T>(&'a Place<T>, Option<Box<T>>);
     impl<T> Drop for Back<'_, T> {
@@ -286,6 +293,9 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         newcomer: &Entry<K, V>,
         short: u64,
     ) -> bool {
+        if self.expire_if_due() > 0 && self.budget.remaining() >= short {
+            return true;
+        }
         let made = self.with_maintainer(|maintainer| {
             let room = short.saturating_add(self.evict_ahead());
             self.settle(guard, maintainer, room, MOST_EVICTIONS);
@@ -315,7 +325,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// A destructor's panic comes back beside it.
     pub fn maintain(&self, work: Work) -> (Ticked, Option<Box<dyn std::any::Any + Send>>) {
         let events = self.events.drain_all(|hashes| self.learn(hashes));
-        let mut ticked = Ticked { events, ..Ticked::default() };
+        let expired = self.expire(work.evictions);
+        let mut ticked = Ticked { events, expired, ..Ticked::default() };
         let mut panic = None;
         let mut is_away = false;
         while ticked.evicted < work.evictions {
@@ -348,7 +359,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         drop(guard);
         let swept = self.sweep(usize::MAX);
         ticked.freed += swept.freed;
-        ticked.pending |= swept.waiting > 0 || is_away;
+        ticked.pending |=
+            swept.waiting > 0 || is_away || (expired > 0 && expired == work.evictions);
         (ticked, panic.or(swept.panic))
     }
 
@@ -743,7 +755,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     fn end(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
-        self.recall(self.bury(&self.table, guard, entry, true));
+        self.recall(self.bury(&self.table, guard, entry, RemovalCause::Evicted, true));
     }
 
     /// Makes room while somebody else maintains: of a sample, the oldest entry of the window duels with the
@@ -884,14 +896,20 @@ mod tests {
             metrics: true,
             charge_overhead: false,
         };
-        Engine::new(settings, crate::DefaultHashBuilder::new(), None)
+        Engine::new(
+            settings,
+            crate::DefaultHashBuilder::new(),
+            crate::engine::Hooks::default(),
+            crate::engine::Timing::new(None, None, None, false),
+        )
     }
 
     #[test]
     fn window_holds_its_share_and_no_more() {
         let engine = manual(1000);
         for key in 0..5000 {
-            let _ = engine.insert(key, key, 1, Priority::Normal, super::super::Mode::Upsert);
+            let _ =
+                engine.insert(key, key, crate::engine::Terms::DEFAULT, super::super::Mode::Upsert);
         }
         let guard = pin();
         let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();

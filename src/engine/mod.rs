@@ -3,28 +3,33 @@
 //! `read.rs` is what a get does, `write.rs` what the writers do, `maintain.rs` the deferred work
 //! and how room is made.
 
+mod hooks;
 mod kept;
 mod maintain;
 mod read;
+mod timing;
 mod write;
 
 use std::hash::{BuildHasher, Hash};
 
 use crossbeam_utils::atomic::AtomicCell;
 
+pub use self::{
+    hooks::{Expiry, Hooks, RemovalCause, Removed},
+    maintain::{MemoryUse, Ticked, Work},
+    read::Trace,
+    timing::{Timing, address_of},
+    write::{Insert, Mode, Reject, Terms},
+};
 use self::{
     kept::Kept,
     maintain::{Backlog, Maintainer, Racer, SAMPLE_BUCKETS},
-};
-pub use self::{
-    maintain::{MemoryUse, Ticked, Work},
-    read::Trace,
-    write::{Insert, Mode, Reject},
+    timing::Timetable,
 };
 use crate::{
     budget::Budget,
     config::{GARBAGE_FLOOR, Maintenance, Settings, Victim},
-    entry::Entry,
+    entry::{Entry, NEVER},
     metrics::{Counter, Counters},
     policy::{
         pulse::Pulse,
@@ -34,6 +39,7 @@ use crate::{
         Guard,
         desk::Desk,
         limbo::{Retired, Swept, Unlinked},
+        pile::Pile,
     },
     sketch::Sketch,
     stripe::{Stripes, thread_number},
@@ -46,9 +52,6 @@ use crate::{
     waker::Waker,
 };
 
-/// The cost of an entry, from its key and value.
-pub type CostOf<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
-
 /// The parts of a cache.
 pub struct Engine<K, V, S> {
     pub table: Table<Entry<K, V>>,
@@ -59,7 +62,8 @@ pub struct Engine<K, V, S> {
     pub sketch: Sketch,
     pub counters: Counters,
     pub waker: Arc<Waker>,
-    pub cost_of: Option<CostOf<K, V>>,
+    pub hooks: Hooks<K, V>,
+    pub timing: Timing,
     pulse: Pulse,
     /// Hashes of accesses, on their way to the sketch.
     events: Stripes,
@@ -73,6 +77,15 @@ pub struct Engine<K, V, S> {
     setting: AtomicUsize,
     /// Buckets read to find a sample.
     sample_buckets: AtomicUsize,
+    /// Hashes of new entries that may expire, on their way to the timetable.
+    timed: Stripes,
+    /// The same, where no ring took them.
+    unnoted: Pile<Vec<u64>>,
+    timetable: Place<Timetable>,
+    /// When the thread will look for what is due, by itself.
+    next_due: AtomicU64,
+    /// Whether an entry ever had a deadline.
+    has_deadlines: AtomicBool,
     /// New entries, where a ring was full and all maintainers away.
     backlog: Place<Backlog>,
     /// What maintenance works with, several times: whoever takes one out is a maintainer until it is put
@@ -115,7 +128,7 @@ struct Local {
 
 impl<K, V, S> Engine<K, V, S> {
     /// Makes the parts of an empty cache.
-    pub fn new(settings: Settings, hasher: S, cost_of: Option<CostOf<K, V>>) -> Self {
+    pub fn new(settings: Settings, hasher: S, hooks: Hooks<K, V>, timing: Timing) -> Self {
         let stripes = stripes();
         let entries = settings.expected_entries;
         let scale = Scale::of(entries as u64);
@@ -128,8 +141,9 @@ impl<K, V, S> Engine<K, V, S> {
             sketch: Sketch::new(entries),
             counters: Counters::new(stripes, settings.metrics),
             waker: Arc::default(),
-            costs_vary: AtomicBool::new(cost_of.is_some() || settings.charge_overhead),
-            cost_of,
+            costs_vary: AtomicBool::new(hooks.cost_of.is_some() || settings.charge_overhead),
+            hooks,
+            timing,
             pulse: Pulse::new(entries as u64),
             events: Stripes::new(stripes),
             newcomers: Stripes::new(stripes),
@@ -137,6 +151,11 @@ impl<K, V, S> Engine<K, V, S> {
             sample_mask: AtomicU64::new(scale.mask()),
             setting: AtomicUsize::new(0),
             sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),
+            timed: Stripes::new(stripes),
+            unnoted: Pile::new(),
+            timetable: AtomicCell::new(Some(Box::new(Timetable::new()))),
+            next_due: AtomicU64::new(NEVER),
+            has_deadlines: AtomicBool::new(false),
             backlog: AtomicCell::new(None),
             maintainers: (0..maintainers)
                 // The same choices by whichever thread: a single one uses one of them.
@@ -209,7 +228,8 @@ impl<K, V, S> Engine<K, V, S> {
         &self.locals[thread_number() & (self.locals.len() - 1)]
     }
 
-    /// Ends the stay of an entry that this thread took out: refunds, counts, retires.
+    /// Ends the stay of an entry that this thread took out: refunds, counts, retires. It `leaves` unless
+    /// another is in its place.
     ///
     /// `table` is this engine's; given apart so that the result may live as long as both.
     fn bury<'g>(
@@ -217,9 +237,10 @@ impl<K, V, S> Engine<K, V, S> {
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         entry: Unlinked<Entry<K, V>>,
+        cause: RemovalCause,
         leaves: bool,
     ) -> &'g Entry<K, V> {
-        self.bury_at(&mut table.desk(thread_number()), table, guard, entry, leaves)
+        self.bury_at(&mut table.desk(thread_number()), table, guard, entry, cause, leaves)
     }
 
     /// The same at a desk where this thread sits.
@@ -229,8 +250,10 @@ impl<K, V, S> Engine<K, V, S> {
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         entry: Unlinked<Entry<K, V>>,
+        cause: RemovalCause,
         leaves: bool,
     ) -> &'g Entry<K, V> {
+        let entry = entry.labelled(cause as u8);
         let cost = entry.get().cost();
         if entry.get().marks().is_pinned() {
             self.kept.sub(cost);
@@ -264,7 +287,7 @@ impl<K, V, S> Engine<K, V, S> {
         self.over_garbage.store(cost > limit && count > floor, Ordering::Relaxed);
         let turn = self.local().seals.fetch_add(1, Ordering::Relaxed).is_multiple_of(SEALS_A_SWEEP);
         // Without destructors it is little work, and memory that is still warm comes back.
-        let is_light = !std::mem::needs_drop::<Entry<K, V>>();
+        let is_light = !std::mem::needs_drop::<Entry<K, V>>() && self.hooks.on_remove.is_none();
         let help = (turn && (is_light || self.settings.maintenance == Maintenance::Manual))
             || (cost > limit / 2 && count > floor / 2);
         if help {
@@ -306,7 +329,10 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// A destructor that panics is counted; the first payload comes back in the result.
     pub fn sweep(&self, most: usize) -> Swept {
-        let swept = self.table.sweep(most);
+        let swept = match &self.hooks.on_remove {
+            Some(on_remove) => self.table.sweep_with(most, Some(&farewell(on_remove))),
+            None => self.table.sweep(most),
+        };
         // Both ways: what maintenance seals, no writer has noted.
         let over = self.is_garbage_over_limit();
         // Relaxed: a hint, see `note_garbage`. Written only if it differs: writers share the line.
@@ -393,7 +419,29 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
     }
 
     fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
-        self.recall_displaced(self.bury(&self.table, guard, entry, true));
+        let cause = RemovalCause::Evicted;
+        self.recall_displaced(self.bury(&self.table, guard, entry, cause, true));
+    }
+}
+
+impl<K, V, S> Drop for Engine<K, V, S> {
+    fn drop(&mut self) {
+        // What has left and was not told of yet.
+        if let Some(on_remove) = &self.hooks.on_remove
+            && let Some(panic) = self.table.drain(Some(&farewell(on_remove))).panic
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Tells the user of an entry that has left, when nobody can see it any more.
+fn farewell<K, V>(on_remove: &hooks::OnRemove<K, V>) -> impl Fn(Entry<K, V>, u8) {
+    move |entry, label| {
+        if let Some(cause) = RemovalCause::of(label) {
+            on_remove(Removed::new(entry, cause));
+        }
     }
 }
 

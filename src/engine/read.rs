@@ -1,6 +1,6 @@
 //! What a get does.
 //!
-//! Expiry on read belongs here too, not in the deadline index.
+//! Expiry on read is seen to here: an entry whose time is over is a miss, whether it was removed or not.
 
 use super::Engine;
 use crate::{
@@ -30,9 +30,13 @@ impl<K, V, S> Engine<K, V, S> {
         trace: Trace,
         matches: impl Fn(&K) -> bool,
     ) -> Option<Held<'_, Entry<K, V>>> {
-        let held = self
-            .table
-            .hold(pin(), |table, guard| table.find(guard, hash, |entry| matches(&entry.key)));
+        let is_live = |entry: &&Entry<K, V>| match trace {
+            Trace::Leave => self.is_live_read(hash, entry),
+            Trace::None => self.is_live(entry),
+        };
+        let held = self.table.hold(pin(), |table, guard| {
+            table.find(guard, hash, |entry| matches(&entry.key)).filter(is_live)
+        });
         if trace == Trace::Leave {
             self.note_access(hash, held.as_deref());
         }
@@ -48,6 +52,7 @@ impl<K, V, S> Engine<K, V, S> {
         matches: impl Fn(&K) -> bool,
     ) -> Option<&'g Entry<K, V>> {
         let entry = self.table.find(guard, hash, |entry| matches(&entry.key));
+        let entry = entry.filter(|entry| self.is_live_read(hash, entry));
         self.note_access(hash, entry);
         entry
     }
@@ -66,6 +71,7 @@ impl<K, V, S> Engine<K, V, S> {
             hashes,
             |index, entry| matches(index, &entry.key),
             |index, entry| {
+                let entry = entry.filter(|entry| self.is_live_read(hashes[index], entry));
                 self.note_access(hashes[index], entry);
                 found(index, entry.map(|entry| &entry.value));
             },

@@ -6,15 +6,16 @@
 use std::{
     cell::RefCell,
     hash::{BuildHasher, Hash},
+    time::Duration,
 };
 
-use super::{Engine, Kept};
+use super::{Engine, Kept, RemovalCause, address_of};
 use crate::{
     budget::Budget,
     config::Priority,
-    entry::{Charge, Entry},
+    entry::{Charge, Entry, Times},
     metrics::Counter,
-    reclaim::{Guard, desk::Desk, limbo::Unlinked, pin},
+    reclaim::{Guard, block::Owned, desk::Desk, limbo::Unlinked, pin},
     stripe::{Push, thread_number},
     sync::atomic::Ordering,
     table::{Held, Host, LANES, Table, Upsert},
@@ -79,8 +80,49 @@ pub enum Mode {
     Upsert,
     /// Insert only.
     IfAbsent,
-    /// Replace only; the priority stays.
+    /// Replace only; priority and deadline stay.
     IfPresent,
+    /// Replace the entry of this address only; priority and deadline stay.
+    Instead(usize),
+}
+
+impl Mode {
+    /// Returns whether what is replaced hands its priority and its deadline on.
+    fn keeps(self) -> bool {
+        matches!(self, Self::IfPresent | Self::Instead(_))
+    }
+}
+
+/// What an entry is inserted with.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The cost; by default what the builder says.
+    pub cost: Option<u64>,
+    pub priority: Priority,
+    /// How long it lives; by default what the builder says.
+    pub ttl: Option<Duration>,
+}
+
+impl Terms {
+    /// Everything as the builder says.
+    pub const DEFAULT: Self = Self { cost: None, priority: Priority::Normal, ttl: None };
+}
+
+/// What a write leaves in the caller's hands.
+pub struct Refused<K, V> {
+    pub key: K,
+    pub value: V,
+    refusal: Refusal,
+}
+
+impl<K, V> Refused<K, V> {
+    /// Returns why the entry may not come in; `None` if its mode does not allow the write.
+    pub fn reason(&self) -> Option<Reject> {
+        match self.refusal {
+            Refusal::Forbidden => None,
+            Refusal::Rejected(reason) => Some(reason),
+        }
+    }
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
@@ -89,82 +131,113 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// # Errors
     ///
     /// Returns the value if the mode forbids what is asked; the cache is as before then.
-    pub fn insert(
+    pub fn insert(&self, key: K, value: V, terms: Terms, mode: Mode) -> Result<Insert<V>, V> {
+        let hash = self.hash(&key);
+        match self.put(hash, key, value, terms, mode) {
+            Ok(true) => Ok(Insert::Inserted),
+            Ok(false) => Ok(Insert::Updated),
+            Err(refused) => match refused.reason() {
+                Some(reason) => Ok(Insert::Rejected(refused.value, reason)),
+                None => Err(refused.value),
+            },
+        }
+    }
+
+    /// The same; returns whether there was no entry of the key.
+    ///
+    /// # Errors
+    ///
+    /// Returns key and value if the entry is not in the cache.
+    pub fn put(
         &self,
+        hash: u64,
         key: K,
         value: V,
-        cost: u64,
-        priority: Priority,
+        terms: Terms,
         mode: Mode,
-    ) -> Result<Insert<V>, V> {
-        let cost = if self.settings.charge_overhead {
-            cost.saturating_add(size_of::<Entry<K, V>>() as u64)
-        } else {
-            cost
+    ) -> Result<bool, Refused<K, V>> {
+        let cost = terms
+            .cost
+            .unwrap_or_else(|| self.hooks.cost_of.as_ref().map_or(1, |f| f(&key, &value)));
+        let times = self.times_for(&key, &value, terms.ttl, mode.keeps());
+        let mut overhead = 0;
+        if self.settings.charge_overhead {
+            overhead = size_of::<Entry<K, V>>() + times.as_ref().map_or(0, size_of_val);
+        }
+        let cost = cost.saturating_add(overhead as u64);
+        let refused =
+            |key, value, reason| Refused { key, value, refusal: Refusal::Rejected(reason) };
+        let result = match Charge::new(cost).filter(|charge| charge.get() <= self.budget.max()) {
+            None => Err(refused(key, value, Reject::TooCostly)),
+            Some(_) if self.is_over_garbage() => Err(refused(key, value, Reject::Garbage)),
+            Some(charge) => {
+                let entry = Entry::new(key, value, charge, self.pulse.now());
+                entry.set_priority(terms.priority);
+                self.upsert(hash, entry, times, mode)
+            }
         };
-        let hash = self.hash(&key);
-        let rejected = match Charge::new(cost).filter(|charge| charge.get() <= self.budget.max()) {
-            None => (key, value, Refusal::Rejected(Reject::TooCostly)),
-            Some(_) if self.is_over_garbage() => (key, value, Refusal::Rejected(Reject::Garbage)),
-            Some(charge) => match self.upsert(hash, key, value, charge, priority, mode) {
-                Ok(insert) => {
-                    self.sweep_if_due();
-                    return Ok(insert);
-                }
-                Err(rejected) => rejected,
-            },
-        };
-        let (key, value, mut refusal) = rejected;
-        match (refusal, mode) {
+        let result = result.map_err(|refused| self.refuse(hash, refused, mode));
+        self.sweep_if_due();
+        result
+    }
+
+    /// Settles what follows from a refusal.
+    fn refuse(&self, hash: u64, mut refused: Refused<K, V>, mode: Mode) -> Refused<K, V> {
+        let key = &refused.key;
+        match (refused.refusal, mode) {
             (Refusal::Forbidden, _) => {}
             (_, Mode::IfAbsent) => {
                 // Nothing was to be replaced, so nothing is out of date.
-                if self.table.find(&pin(), hash, |entry| entry.key == key).is_some() {
-                    refusal = Refusal::Forbidden;
+                let resident = self.table.find(&pin(), hash, |entry| entry.key == *key).is_some();
+                if resident {
+                    refused.refusal = Refusal::Forbidden;
                 }
             }
             // What is in the cache under this key is out of date.
-            (_, Mode::Upsert) => drop(self.remove(hash, |k| *k == key)),
+            (_, Mode::Upsert) => {
+                drop(self.remove(hash, |k| k == key, RemovalCause::Replaced));
+            }
             (_, Mode::IfPresent) => {
-                if self.remove(hash, |k| *k == key).is_none() {
-                    refusal = Refusal::Forbidden;
+                if self.remove(hash, |k| k == key, RemovalCause::Replaced).is_none() {
+                    refused.refusal = Refusal::Forbidden;
+                }
+            }
+            (_, Mode::Instead(address)) => {
+                let is_it = |entry: &Entry<K, V>| address_of(entry) == address;
+                if self.remove_which(hash, |k| k == key, is_it, RemovalCause::Replaced).is_none() {
+                    refused.refusal = Refusal::Forbidden;
                 }
             }
         }
-        let (counter, result) = match refusal {
-            Refusal::Forbidden => (Counter::RejectedKept, Err(value)),
-            Refusal::Rejected(reason) => {
-                let counter = match reason {
-                    Reject::TooCostly => Counter::RejectedCostly,
-                    Reject::Cold => Counter::RejectedCold,
-                    Reject::Garbage => Counter::RejectedGarbage,
-                    Reject::Kept => Counter::RejectedKept,
-                };
-                (counter, Ok(Insert::Rejected(value, reason)))
-            }
-        };
-        self.counters.add(counter, 1);
-        self.sweep_if_due();
-        result
+        self.counters.add(
+            match refused.refusal {
+                Refusal::Forbidden | Refusal::Rejected(Reject::Kept) => Counter::RejectedKept,
+                Refusal::Rejected(Reject::TooCostly) => Counter::RejectedCostly,
+                Refusal::Rejected(Reject::Cold) => Counter::RejectedCold,
+                Refusal::Rejected(Reject::Garbage) => Counter::RejectedGarbage,
+            },
+            1,
+        );
+        refused
     }
 
     fn upsert(
         &self,
         hash: u64,
-        key: K,
-        value: V,
-        charge: Charge,
-        priority: Priority,
+        entry: Entry<K, V>,
+        times: Option<Times>,
         mode: Mode,
-    ) -> Result<Insert<V>, (K, V, Refusal)> {
-        let cost = charge.get();
+    ) -> Result<bool, Refused<K, V>> {
+        let cost = entry.cost();
         if cost != 1 && !self.costs_vary() {
             self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.
         }
         let now = self.pulse.now();
         let mut desk = self.table.desk(thread_number());
-        let mut entry = desk.make(Entry::new(key, value, charge, now));
-        entry.set_priority(priority);
+        let mut entry = match times {
+            Some(times) => Owned::with_tail(entry, times),
+            None => desk.make(entry),
+        };
         let seat = Seat { engine: self, desk: RefCell::new(Some(desk)) };
         let mut charged = Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None };
         let guard = pin();
@@ -176,6 +249,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             let mut is_news = true;
             // Whether it is in the window when it is published.
             let mut in_window = true;
+            // Whether what it replaces was over.
+            let mut was_over = false;
             let outcome = self.table.upsert(
                 &guard,
                 hash,
@@ -183,20 +258,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 &seat,
                 |resident, new| resident.key == new.key,
                 |resident, new| {
-                    let need = match (mode, resident) {
-                        (Mode::IfAbsent, Some(_)) | (Mode::IfPresent, None) => {
-                            refusal = Refusal::Forbidden;
-                            return false;
+                    let live = resident.filter(|old| self.is_live(old));
+                    was_over = resident.is_some() && live.is_none();
+                    if !self.may_put(mode, live, new) {
+                        refusal = Refusal::Forbidden;
+                        return false;
+                    }
+                    if let Some(old) = live {
+                        if mode.keeps() {
+                            new.set_priority(old.marks().priority());
                         }
-                        (_, Some(old)) => {
-                            if mode == Mode::IfPresent {
-                                new.set_priority(old.marks().priority());
-                            }
-                            is_news = new.succeed(old, now);
-                            cost.saturating_sub(old.cost())
-                        }
-                        (_, None) => cost,
-                    };
+                        self.inherit_deadline(new, old, mode.keeps());
+                    }
+                    let need = resident.map_or(cost, |old| {
+                        is_news = new.succeed(old, now);
+                        cost.saturating_sub(old.cost())
+                    });
                     in_window = new.is_in_window();
                     short = charged.raise_to(need);
                     charged.pin((short == 0 && new.marks().is_pinned()).then_some(cost));
@@ -204,7 +281,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 },
             );
             match outcome {
-                Upsert::Inserted(_) => {
+                Upsert::Inserted(new) => {
                     seat.leave();
                     charged.spend(cost);
                     if !in_window {
@@ -214,7 +291,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     self.counters.add(Counter::Inserts, 1);
                     self.counters.add(Counter::CostAdded, cost);
                     self.welcome(&guard, hash, in_window);
-                    return Ok(Insert::Inserted);
+                    if let Some(times) = new.times() {
+                        self.note_deadline(hash, times);
+                    }
+                    return Ok(true);
                 }
                 Upsert::Replaced { new, old } => {
                     charged.exchange(old.get().cost(), cost);
@@ -225,18 +305,27 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         // Its turn in the window came in between, and passed the old one on to main.
                         self.enter_main(new);
                     }
-                    self.counters.add(Counter::Updates, 1);
                     self.counters.add(Counter::CostAdded, cost);
-                    seat.bury(&guard, old, false);
+                    let cause = if was_over {
+                        self.counters.add(Counter::Expirations, 1);
+                        self.counters.add(Counter::Inserts, 1);
+                        RemovalCause::Expired
+                    } else {
+                        self.counters.add(Counter::Updates, 1);
+                        RemovalCause::Replaced
+                    };
+                    seat.bury(&guard, old, cause, false);
                     if is_news {
                         self.note_mark(hash);
                     }
-                    return Ok(Insert::Updated);
+                    if let Some(times) = new.times() {
+                        self.note_deadline(hash, times);
+                    }
+                    return Ok(was_over);
                 }
                 Upsert::Full(back) => {
-                    let Entry { key, value, .. } = back.into_inner();
                     let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
-                    return Err((key, value, Refusal::Rejected(reason)));
+                    return Err(refused(back, Refusal::Rejected(reason)));
                 }
                 Upsert::Refused(back) => {
                     entry = back;
@@ -247,14 +336,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         short = 0;
                     }
                     if short == 0 || !self.make_room(&guard, hash, &entry, short) {
-                        let Entry { key, value, .. } = entry.into_inner();
-                        return Err((key, value, refusal));
+                        return Err(refused(entry, refusal));
                     }
                 }
             }
         }
-        let Entry { key, value, .. } = entry.into_inner();
-        Err((key, value, Refusal::Rejected(Reject::Cold)))
+        Err(refused(entry, Refusal::Rejected(Reject::Cold)))
+    }
+
+    /// Returns whether an entry may be put where `live` is, or nothing.
+    fn may_put(&self, mode: Mode, live: Option<&Entry<K, V>>, new: &Entry<K, V>) -> bool {
+        let allows = match (mode, live) {
+            (Mode::Upsert, _) | (Mode::IfAbsent, None) | (Mode::IfPresent, Some(_)) => true,
+            (Mode::IfAbsent, Some(_)) | (Mode::IfPresent | Mode::Instead(_), None) => false,
+            (Mode::Instead(address), Some(old)) => address_of(old) == address,
+        };
+        let (Some(old), Some(replace_if)) = (live, &self.hooks.replace_if) else { return allows };
+        let is_asked = matches!(mode, Mode::Upsert | Mode::IfPresent);
+        allows && (!is_asked || replace_if(&new.key, &old.value, &new.value))
     }
 
     /// Does what a new entry asks for: it is an access, it goes to the window, and the thread may
@@ -296,27 +395,36 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Removes an entry; the caller may look at it for as long as it likes.
-    pub fn remove(&self, hash: u64, matches: impl Fn(&K) -> bool) -> Option<Held<'_, Entry<K, V>>> {
+    pub fn remove(
+        &self,
+        hash: u64,
+        matches: impl Fn(&K) -> bool,
+        cause: RemovalCause,
+    ) -> Option<Held<'_, Entry<K, V>>> {
         let removed = self.table.hold(pin(), |table, guard| {
             let entry = table.remove(guard, hash, self, |entry| matches(&entry.key))?;
-            Some(self.part_with(table, guard, entry))
+            // Asked for the moment at which it was taken out, or a little later.
+            let is_live = self.is_live(entry.get());
+            let cause = if is_live { cause } else { RemovalCause::Expired };
+            Some(self.part_with(table, guard, entry, cause)).filter(|_| is_live)
         });
         self.sweep_if_due();
         removed
     }
 
-    /// The same for an entry for which `condition` holds, and no other.
-    pub fn remove_if(
+    /// The same for a live entry for which `condition` holds, and no other.
+    pub fn remove_which(
         &self,
         hash: u64,
         matches: impl Fn(&K) -> bool,
-        mut condition: impl FnMut(&V) -> bool,
+        mut condition: impl FnMut(&Entry<K, V>) -> bool,
+        cause: RemovalCause,
     ) -> Option<Held<'_, Entry<K, V>>> {
         let removed = self.table.hold(pin(), |table, guard| {
             let matches = |entry: &Entry<K, V>| matches(&entry.key);
-            let condition = |entry: &Entry<K, V>| condition(&entry.value);
+            let condition = |entry: &Entry<K, V>| self.is_live(entry) && condition(entry);
             let entry = table.remove_if(guard, hash, self, matches, condition)?;
-            Some(self.part_with(table, guard, entry))
+            Some(self.part_with(table, guard, entry, cause))
         });
         self.sweep_if_due();
         removed
@@ -326,7 +434,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     pub fn clear(&self) {
         let guard = pin();
         self.table.clear(&guard, self, |entry| {
-            self.part_with(&self.table, &guard, entry);
+            let is_live = self.is_live(entry.get());
+            let cause = if is_live { RemovalCause::Cleared } else { RemovalCause::Expired };
+            self.part_with(&self.table, &guard, entry, cause);
         });
         self.shrink_table(&guard, self.settings.expected_entries);
         drop(guard);
@@ -340,9 +450,11 @@ impl<K, V, S> Engine<K, V, S> {
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         entry: Unlinked<Entry<K, V>>,
+        cause: RemovalCause,
     ) -> &'g Entry<K, V> {
-        self.counters.add(Counter::Removes, 1);
-        self.bury(table, guard, entry, true)
+        let is_over = cause == RemovalCause::Expired;
+        self.counters.add(if is_over { Counter::Expirations } else { Counter::Removes }, 1);
+        self.bury(table, guard, entry, cause, true)
     }
 
     #[inline]
@@ -373,6 +485,11 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
+fn refused<K, V>(entry: Owned<Entry<K, V>>, refusal: Refusal) -> Refused<K, V> {
+    let Entry { key, value, .. } = entry.into_inner();
+    Refused { key, value, refusal }
+}
+
 /// An engine as the host of a writer that sits at its desk: what has to leave is retired there.
 struct Seat<'a, K, V, S> {
     engine: &'a Engine<K, V, S>,
@@ -390,12 +507,13 @@ impl<K, V, S> Seat<'_, K, V, S> {
         &'g self,
         guard: &'g Guard,
         entry: Unlinked<Entry<K, V>>,
+        cause: RemovalCause,
         leaves: bool,
     ) -> &'g Entry<K, V> {
         let engine = self.engine;
         match &mut *self.desk.borrow_mut() {
-            Some(desk) => engine.bury_at(desk, &engine.table, guard, entry, leaves),
-            None => engine.bury(&engine.table, guard, entry, leaves),
+            Some(desk) => engine.bury_at(desk, &engine.table, guard, entry, cause, leaves),
+            None => engine.bury(&engine.table, guard, entry, cause, leaves),
         }
     }
 }
@@ -422,7 +540,7 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Seat<'_, K, V, S> {
     }
 
     fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
-        self.engine.recall_displaced(self.bury(guard, entry, true));
+        self.engine.recall_displaced(self.bury(guard, entry, RemovalCause::Evicted, true));
     }
 }
 

@@ -204,6 +204,23 @@ pub unsafe fn drop_in_block<T: Stored>(block: NonNull<T>) -> bool {
     has_tail
 }
 
+/// Takes a value out of its block and drops the tail; frees the memory if it is not that of a plain
+/// value.
+///
+/// # Safety
+///
+/// * As for [`drop_in_block`].
+pub unsafe fn take_from_block<T: Stored>(block: NonNull<T>) -> T {
+    // SAFETY: the caller's promise.
+    let (mut value, tail, husk) = unsafe { empty(block) };
+    if tail.is_none() {
+        // The caller keeps it.
+        std::mem::forget(husk);
+    }
+    value.set_tail(false);
+    value
+}
+
 /// Drops value and tail where they are.
 ///
 /// # Safety

@@ -31,7 +31,7 @@ use crossbeam_utils::CachePadded;
 
 use super::{
     Grace, Guard,
-    block::{Stored, drop_in_block},
+    block::{Stored, drop_in_block, take_from_block},
     desk::{Desk, Tools},
     own,
     pile::{Pile, Sheet},
@@ -64,7 +64,11 @@ pub struct Limbo<T: Stored> {
 #[derive(Debug)]
 pub struct Unlinked<T> {
     value: ptr::NonNull<T>,
+    label: u8,
 }
+
+/// What is called with each value that has a label, in place of its destructor, when it is freed.
+pub type Farewell<'a, T> = &'a dyn Fn(T, u8);
 
 // SAFETY: an `Unlinked` is the right to drop a `T` later, perhaps elsewhere, and meanwhile to look
 // at it beside others: a box that is shared for reading.
@@ -78,7 +82,12 @@ impl<T> Unlinked<T> {
     /// * `value` comes from [`Owned::into_raw`](super::block::Owned::into_raw).
     /// * Nobody who pins from now on can reach it, and nobody else makes an `Unlinked` of it.
     pub unsafe fn new(value: ptr::NonNull<T>) -> Self {
-        Self { value }
+        Self { value, label: 0 }
+    }
+
+    /// Gives the value a label for its farewell: any number but 0, which is none.
+    pub fn labelled(self, label: u8) -> Self {
+        Self { label, ..self }
     }
 
     /// Returns the value.
@@ -121,12 +130,19 @@ pub(super) struct Stripe<T> {
 
 /// Values that wait together, or the memory of values.
 pub(super) struct Batch<T> {
-    /// Pointers from `Owned::into_raw`, and what the values cost.
-    items: Vec<(ptr::NonNull<T>, u64)>,
+    items: Vec<Item<T>>,
     /// Whether a value among them has a tail.
     has_tails: bool,
     cost: u64,
     stripe: usize,
+}
+
+/// A value in a batch, or the memory of one.
+struct Item<T> {
+    /// From `Owned::into_raw`.
+    value: ptr::NonNull<T>,
+    cost: u64,
+    label: u8,
 }
 
 /// Batches in the order in which their grace periods end, or nearly.
@@ -186,6 +202,11 @@ impl<T: Stored> Limbo<T> {
     /// Runs destructors of values: call it unpinned. A panic of one is caught, the others run,
     /// and the first is handed back.
     pub fn sweep(&self, most: usize) -> Swept {
+        self.sweep_with(most, None)
+    }
+
+    /// The same, with a farewell to the values that have a label.
+    pub fn sweep_with(&self, most: usize, farewell: Option<Farewell<'_, T>>) -> Swept {
         let mut swept = Swept::default();
         let mut line = self.take_line();
         line.watched.write();
@@ -195,7 +216,7 @@ impl<T: Stored> Limbo<T> {
             && grace.is_over()
             && let Some((_, batch)) = line.waiting.pop_front()
         {
-            self.free(batch, &mut swept);
+            self.free(batch, &mut swept, farewell);
         }
         swept.waiting = line.waiting.len();
         self.put_back_line(line);
@@ -219,8 +240,8 @@ impl<T: Stored> Limbo<T> {
         }
         for batch in sealed {
             #[cfg(any(cortado_loom, cortado_shuttle))]
-            for (value, _) in &batch.items {
-                guard.note_sealed(value.as_ptr() as usize);
+            for item in &batch.items {
+                guard.note_sealed(item.value.as_ptr() as usize);
             }
             line.waiting.push_back((grace.clone(), batch));
         }
@@ -287,7 +308,7 @@ impl<T: Stored> Limbo<T> {
 
     /// Returns the bytes of the limbo itself, values not counted.
     pub fn bytes(&self) -> usize {
-        let batch = size_of::<Sheet<Batch<T>>>() + self.batch_size * size_of::<(*mut T, u64)>();
+        let batch = size_of::<Sheet<Batch<T>>>() + self.batch_size * size_of::<Item<T>>();
         let desk = size_of::<CachePadded<Stripe<T>>>() + size_of::<Tools<T>>() + batch;
         // Relaxed: a figure.
         let stocked = self.stocked.load(Ordering::Relaxed);
@@ -353,7 +374,7 @@ impl<T: Stored> Limbo<T> {
         #[cfg(any(cortado_loom, cortado_shuttle))]
         guard.note_retired(value.value.as_ptr() as usize);
         batch.has_tails |= value.get().has_tail();
-        batch.items.push((value.value, cost));
+        batch.items.push(Item { value: value.value, cost, label: value.label });
         batch.cost = batch.cost.wrapping_add(cost);
         batch.items.len() >= self.batch_size
     }
@@ -369,12 +390,17 @@ impl<T: Stored> Limbo<T> {
     }
 
     /// Drops the values of a batch whose grace period is over, and keeps their memory.
-    fn free(&self, mut batch: Box<Sheet<Batch<T>>>, swept: &mut Swept) {
+    fn free(
+        &self,
+        mut batch: Box<Sheet<Batch<T>>>,
+        swept: &mut Swept,
+        farewell: Option<Farewell<'_, T>>,
+    ) {
         let stripe = &self.stripes[batch.stripe];
         let count = batch.items.len();
         swept.freed += count;
-        if std::mem::needs_drop::<T>() || batch.has_tails {
-            batch.items.retain(|&(value, cost)| {
+        if std::mem::needs_drop::<T>() || batch.has_tails || farewell.is_some() {
+            batch.items.retain(|&Item { value, cost, label }| {
                 // Relaxed: statistics, see `seal`. Before the drop, so that a destructor that looks at
                 // the figures does not find itself in them.
                 stripe.cost.fetch_sub(cost, Ordering::Relaxed);
@@ -382,10 +408,15 @@ impl<T: Stored> Limbo<T> {
                 // SAFETY: as for `drop_value`. Asked before, for that may panic.
                 let has_tail = unsafe { value.as_ref() }.has_tail();
                 let drop_value = || {
-                    // SAFETY: the value was unlinked, its grace period is over, and it is dropped
-                    // once: it is in this batch only, which holds its memory from here on unless
-                    // there was a tail.
-                    unsafe { drop_in_block(value) }
+                    // The value was unlinked, its grace period is over, and it is dropped once: it
+                    // is in this batch only, which holds its memory from here on unless there was
+                    // a tail.
+                    match farewell.filter(|_| label != 0) {
+                        // SAFETY: as above.
+                        Some(farewell) => farewell(unsafe { take_from_block(value) }, label),
+                        // SAFETY: as above.
+                        None => _ = unsafe { drop_in_block(value) },
+                    }
                 };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(drop_value)) {
                     swept.panic.get_or_insert(panic);
@@ -401,8 +432,8 @@ impl<T: Stored> Limbo<T> {
         batch.has_tails = false;
         // Memory never comes back in a model, so that no address comes twice.
         #[cfg(any(cortado_loom, cortado_shuttle))]
-        for (value, _) in batch.items.drain(..) {
-            super::backend::note_freed(value.as_ptr() as usize);
+        for item in batch.items.drain(..) {
+            super::backend::note_freed(item.value.as_ptr() as usize);
         }
         // SAFETY: the values were dropped above.
         unsafe { self.keep(batch) };
@@ -422,7 +453,7 @@ impl<T> Batch<T> {
     /// * The batch holds memory without values.
     #[inline]
     pub(super) unsafe fn take_memory(&mut self) -> Option<Box<MaybeUninit<T>>> {
-        let (memory, _) = self.items.pop()?;
+        let memory = self.items.pop()?.value;
         // SAFETY: from the box of a value without a tail that was dropped in place, as the caller promises,
         // and out of the only batch that had it.
         Some(unsafe { Box::from_raw(memory.as_ptr().cast()) })
@@ -458,31 +489,40 @@ impl<T> Default for Line<T> {
     }
 }
 
-impl<T: Stored> Drop for Limbo<T> {
-    fn drop(&mut self) {
+impl<T: Stored> Limbo<T> {
+    /// Frees everything, for nobody can look at it any more; a panic of a destructor or a farewell comes
+    /// back when all have run.
+    pub fn drain(&mut self, farewell: Option<Farewell<'_, T>>) -> Swept {
         let mut swept = Swept::default();
         for batch in self.sealed.take() {
-            self.free(batch, &mut swept);
+            self.free(batch, &mut swept, farewell);
         }
         // Relaxed, twice: `&mut self` means that every other thread's part is over and seen, and that
         // no guard's reader holds a reference: they borrow the owner.
         let line = self.line.swap(ptr::null_mut(), Ordering::Relaxed);
         // SAFETY: the line is ours, and came from `Box::into_raw`.
         for (_, batch) in unsafe { own(line) }.into_iter().flat_map(|line| line.waiting) {
-            self.free(batch, &mut swept);
+            self.free(batch, &mut swept, farewell);
         }
         for stripe in &self.stripes {
             let tools = stripe.tools.swap(ptr::null_mut(), Ordering::Relaxed); // Relaxed: as above.
             // SAFETY: as above.
             let Some(tools) = (unsafe { own(tools) }) else { continue };
             if let Some(batch) = tools.batch {
-                self.free(batch, &mut swept);
+                self.free(batch, &mut swept, farewell);
             }
             if let Some(mut memory) = tools.memory {
                 // SAFETY: from the stock.
                 unsafe { memory.give_back() };
             }
         }
+        swept
+    }
+}
+
+impl<T: Stored> Drop for Limbo<T> {
+    fn drop(&mut self) {
+        let swept = self.drain(None);
         for mut memory in self.stock.take() {
             // SAFETY: only batches of memory are kept there.
             unsafe { memory.give_back() };

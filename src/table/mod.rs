@@ -53,7 +53,7 @@ use crate::{
         Guard,
         block::{Husk, Stored},
         desk::Desk,
-        limbo::{Limbo, Retired, Swept, Unlinked},
+        limbo::{Farewell, Limbo, Retired, Swept, Unlinked},
         pin,
     },
     sync::atomic::{AtomicPtr, Ordering},
@@ -175,7 +175,17 @@ impl<T: Stored> Table<T> {
     ///
     /// Runs destructors of entries: call it unpinned.
     pub fn sweep(&self, most: usize) -> Swept {
-        let mut swept = self.limbo.sweep(most);
+        self.sweep_with(most, None)
+    }
+
+    /// Frees all garbage at once.
+    pub fn drain(&mut self, farewell: Option<Farewell<'_, T>>) -> Swept {
+        self.limbo.drain(farewell)
+    }
+
+    /// As [`sweep`](Self::sweep), with a farewell to the entries that have a label.
+    pub fn sweep_with(&self, most: usize, farewell: Option<Farewell<'_, T>>) -> Swept {
+        let mut swept = self.limbo.sweep_with(most, farewell);
         let arrays = self.arrays.sweep(most);
         let husks = self.husks.sweep(most);
         if !(swept.began || arrays.began || husks.began) {

@@ -4,10 +4,12 @@
 //! on: no test here may depend on it. Those that do are in `tests/alone.rs`.
 
 mod budget;
+mod compute;
 mod cost;
 mod drop;
 mod get_insert;
 mod hashers;
+mod listener;
 mod manual;
 mod panics;
 mod pin;
@@ -15,6 +17,7 @@ mod priority;
 mod remove;
 #[path = "../support/mod.rs"]
 mod support;
+mod ttl;
 
 use cortado::{CacheBuilder, Maintenance};
 

@@ -1,0 +1,131 @@
+//! Read-modify-write of one key: compare the entry that was seen, and swap.
+
+use std::hash::{BuildHasher, Hash};
+
+use equivalent::Equivalent;
+
+use super::Cache;
+use crate::{
+    engine::{Mode, Reject, RemovalCause, Terms, address_of},
+    entry::Entry,
+    reclaim::pin,
+};
+
+/// What [`Cache::compute`] is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op<V> {
+    /// Leave everything as it is.
+    Keep,
+    /// Put this value there.
+    Put(V),
+    /// Remove the entry.
+    Remove,
+}
+
+/// What [`Cache::compute`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a new value may be rejected"]
+pub enum Computed<V> {
+    /// Nothing.
+    Kept,
+    /// The key has an entry, and had none.
+    Inserted,
+    /// The key has another value.
+    Updated,
+    /// The key has no entry any more.
+    Removed,
+    /// The value could not come in, for this reason; if the key had an entry, that is removed.
+    Rejected(V, Reject),
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// Looks at the entry of a key and decides what is to become of it, in one step.
+    ///
+    /// If somebody changes the entry meanwhile, `f` is asked again with what is there then: no update is
+    /// lost, and nothing but the last answer is carried out. The entry that takes another's place keeps its
+    /// priority and deadline, and is charged its own cost.
+    ///
+    /// `f` runs while this thread is pinned: make it short. It may use the cache.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Computed, Op};
+    ///
+    /// let cache = Cache::new(10);
+    /// let count = |n: Option<&u32>| Op::Put(n.unwrap_or(&0) + 1);
+    /// assert_eq!(cache.compute("hits", count), Computed::Inserted);
+    /// assert_eq!(cache.compute("hits", count), Computed::Updated);
+    /// assert_eq!(cache.get_cloned("hits"), Some(2));
+    /// assert_eq!(cache.compute("hits", |_| Op::Remove), Computed::Removed);
+    /// assert_eq!(cache.compute("hits", |_| Op::Remove), Computed::Kept);
+    /// ```
+    pub fn compute(&self, key: K, mut f: impl FnMut(Option<&V>) -> Op<V>) -> Computed<V> {
+        let engine = &self.engine;
+        let hash = engine.hash(&key);
+        let mut key = key;
+        loop {
+            let guard = pin();
+            let seen = engine.table.find(&guard, hash, |entry| entry.key == key);
+            let seen = seen.filter(|entry| engine.is_live(entry));
+            let value = match f(seen.map(|entry| &entry.value)) {
+                Op::Keep => return Computed::Kept,
+                Op::Put(value) => value,
+                Op::Remove => {
+                    let Some(seen) = seen else { return Computed::Kept };
+                    let is_it = |entry: &Entry<K, V>| std::ptr::eq(entry, seen);
+                    let cause = RemovalCause::Removed;
+                    if engine.remove_which(hash, |k| *k == key, is_it, cause).is_some() {
+                        return Computed::Removed;
+                    }
+                    continue;
+                }
+            };
+            // The guard keeps the address from naming another entry.
+            let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(address_of(entry)));
+            match engine.put(hash, key, value, Terms::DEFAULT, mode) {
+                Ok(true) => return Computed::Inserted,
+                Ok(false) => return Computed::Updated,
+                Err(refused) => match refused.reason() {
+                    Some(reason) => return Computed::Rejected(refused.value, reason),
+                    None => key = refused.key,
+                },
+            }
+        }
+    }
+
+    /// Replaces the value of a key by what `f` makes of it, in one step; returns whether the key had an
+    /// entry, and has the new one.
+    ///
+    /// As [`compute`](Self::compute): `f` may run again, and no update is lost. Priority and deadline stay.
+    /// If the new value costs more than there is room for, the entry is removed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// assert!(!cache.update("k", |n| n + 1));
+    /// cache.insert("k", 1);
+    /// assert!(cache.update("k", |n| n + 1));
+    /// assert_eq!(cache.get_cloned("k"), Some(2));
+    /// ```
+    pub fn update<Q>(&self, key: &Q, mut f: impl FnMut(&V) -> V) -> bool
+    where
+        K: Clone,
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let owned = {
+            let guard = pin();
+            let hash = self.engine.hash(key);
+            let entry = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
+            entry.map(|entry| entry.key.clone())
+        };
+        let Some(owned) = owned else { return false };
+        let done = self.compute(owned, |value| value.map_or(Op::Keep, |value| Op::Put(f(value))));
+        matches!(done, Computed::Updated)
+    }
+}

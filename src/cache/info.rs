@@ -1,0 +1,101 @@
+//! `EntryInfo`: what the cache knows of an entry; and deadlines, which it can be told.
+
+use std::{
+    hash::{BuildHasher, Hash},
+    time::Duration,
+};
+
+use equivalent::Equivalent;
+
+use super::Cache;
+use crate::{config::Priority, entry::Entry, error::TtlError, reclaim::pin};
+
+/// What the cache knows of an entry; see [`Cache::entry_info`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EntryInfo {
+    /// What it was charged.
+    pub cost: u64,
+    /// What is left of its time; `None` if it does not expire.
+    pub ttl: Option<Duration>,
+    /// How long ago it was written. Known of entries with room for a deadline, in a cache without
+    /// [`tti`](crate::CacheBuilder::tti).
+    pub age: Option<Duration>,
+    /// How often it was asked for of late, from 0 to 15, as the policy estimates it.
+    pub frequency: u8,
+    /// Its priority.
+    pub priority: Priority,
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// Returns what the cache knows of an entry, without a trace.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, InsertOptions, Priority};
+    ///
+    /// let cache = Cache::new(10);
+    /// cache.insert_with("k", 1, InsertOptions::new().cost(3).priority(Priority::High));
+    /// let info = cache.entry_info("k").unwrap();
+    /// assert_eq!((info.cost, info.priority, info.ttl), (3, Priority::High, None));
+    /// ```
+    pub fn entry_info<Q>(&self, key: &Q) -> Option<EntryInfo>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let (engine, guard) = (&self.engine, pin());
+        let hash = engine.hash(key);
+        let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key))?;
+        engine.is_live(entry).then(|| EntryInfo {
+            cost: entry.cost(),
+            ttl: entry.times().and_then(|times| engine.timing.left(times)),
+            age: entry.times().and_then(|times| engine.timing.age(times)),
+            frequency: engine.frequency(hash, Some(entry)),
+            priority: entry.marks().priority(),
+        })
+    }
+
+    /// Gives an entry `ttl` to live from now on, or for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`TtlError::Absent`] if the key has no entry, [`TtlError::Untimed`] if it has one that was made
+    /// without room for a deadline (see [`CacheBuilder::timed`](crate::CacheBuilder::timed)) and is to have
+    /// one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cortado::{Cache, TtlError};
+    ///
+    /// let cache = Cache::builder().max_cost(10).timed(true).build()?;
+    /// cache.insert("k", 1);
+    /// assert_eq!(cache.set_ttl("k", Some(Duration::from_secs(60))), Ok(()));
+    /// assert!(cache.entry_info("k").unwrap().ttl.is_some());
+    /// assert_eq!(cache.set_ttl("k", None), Ok(()));
+    /// assert_eq!(cache.entry_info("k").unwrap().ttl, None);
+    /// assert_eq!(cache.set_ttl("absent", None), Err(TtlError::Absent));
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
+    pub fn set_ttl<Q>(&self, key: &Q, ttl: Option<Duration>) -> Result<(), TtlError>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let (engine, guard) = (&self.engine, pin());
+        let hash = engine.hash(key);
+        let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
+        let entry = entry.filter(|entry| engine.is_live(entry)).ok_or(TtlError::Absent)?;
+        match (Entry::times(entry), ttl) {
+            (Some(times), _) => engine.set_ttl(hash, times, ttl),
+            (None, None) => {}
+            (None, Some(_)) => return Err(TtlError::Untimed),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,528 @@
+//! `Deadlines`: tells which hashes fall due when; belongs to whoever maintains the cache.
+//!
+//! It knows nothing of entries: who is told that a deadline has come finds out what it is worth.
+//!
+//! A hierarchical timing wheel (Varghese, Lauck: "Hashed and Hierarchical Timing Wheels", 1987; also
+//! in Kafka and Caffeine), laid out as a radix heap (Ahuja, Mehlhorn, Orlin, Tarjan: "Faster
+//! Algorithms for the Shortest Path Problem", 1990). A time is read as eleven digits of six bits. A
+//! note lies on the level of the highest digit in which its time differs from the wheel's position,
+//! and there in the span of this digit. Digits below the position's are never in use, so nothing
+//! turns around: all of a level comes before all of the next one, and the earliest note lies in the
+//! first span of the lowest level in use.
+//!
+//! A span is opened when its earliest note is due, not before. The position moves up to the present
+//! time, and each note of the span is handed out if it is due and otherwise moves to a lower level.
+//! From this follows:
+//!
+//! - A note moves at most once a level, and not at all if the whole span has passed. Between two
+//!   spans time costs nothing, however far it goes.
+//! - A span of the lowest level is one nanosecond, so hand-out is exact and there is no tick. The low
+//!   levels are used only by notes that are near when someone asks; asked once a millisecond, the
+//!   wheel turns at about this pace.
+//! - Since each span knows its earliest note, so does the wheel.
+//!
+//! The span that is open stays so from call to call until it is used up; this bounds the work of each
+//! call, be there a million notes in it. New notes do not go into the open span but where they belong
+//! from the new position.
+//!
+//! A span keeps its notes in chunks of one size: adding never copies a long list, and the memory goes
+//! chunk by chunk as the notes go.
+
+use std::mem;
+
+/// The deadlines of many entries.
+#[derive(Debug, Default)]
+pub struct Deadlines {
+    levels: [Level; LEVELS],
+    /// What was opened and is not used up. All levels lie beyond it, but for notes added since.
+    open: Span,
+    /// Never after `now`. A note that was before it when it was added lies as if it were at it.
+    position: u64,
+    now: u64,
+    len: usize,
+}
+
+/// One deadline: of which entry, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The hash of its key.
+    pub hash: u64,
+    /// Tells the entry from others of its hash; never followed.
+    pub address: usize,
+    /// When it is due, in nanoseconds since the cache's clock began.
+    pub at: u64,
+}
+
+/// The spans of one digit.
+#[derive(Debug, Default)]
+struct Level {
+    /// A bit for each digit whose span has notes.
+    occupied: u64,
+    /// These spans, the latest first.
+    spans: Vec<Span>,
+}
+
+/// The notes of a span of time, in no order.
+#[derive(Debug)]
+struct Span {
+    /// The time of the earliest note that was ever in it; `u64::MAX` before there is one.
+    earliest: u64,
+    /// Empty only if all is.
+    last: Vec<Note>,
+    full: Vec<Vec<Note>>,
+}
+
+impl Deadlines {
+    /// Makes an empty wheel that stands at 0.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a note; its time may have passed already.
+    pub fn add(&mut self, note: Note) {
+        let at = note.at.max(self.position);
+        let level = ((at ^ self.position) | 1).ilog2() / DIGIT_BITS;
+        let digit = (at >> (level * DIGIT_BITS)) & DIGIT_MASK;
+        self.levels[level as usize].add(digit, note);
+        self.len += 1;
+    }
+
+    /// Moves on to `now` and calls `due` with notes whose time has come, `most` of them or fewer;
+    /// returns how many.
+    ///
+    /// Each note is handed out once, and never before its time; earlier spans come before later
+    /// ones, but there is no order within a span. Those beyond `most` come with the next call, even
+    /// at the same `now`; at an earlier one too, as time does not go back.
+    ///
+    /// Moving notes to lower levels has a bound too, so it may be fewer than `most` though more are
+    /// due. Then as always [`Deadlines::next`] tells: when it is later than `now`, all is handed out.
+    pub fn advance(&mut self, now: u64, most: usize, mut due: impl FnMut(Note)) -> usize {
+        self.now = self.now.max(now);
+        let most_moves = most.saturating_mul(MOVES_PER_DUE);
+        let (mut handed_out, mut moved) = (0, 0);
+        while handed_out < most && moved < most_moves {
+            let Some(note) = self.take() else { break };
+            if note.at <= self.now {
+                handed_out += 1;
+                due(note);
+            } else {
+                moved += 1;
+                self.add(note);
+            }
+        }
+        handed_out
+    }
+
+    /// Returns when to come again; `None` if there is no note.
+    ///
+    /// It is the time of the earliest note, or, while there is something left to do at once, one that
+    /// [`Deadlines::advance`] has reached already. Then the next call hands notes out or moves them.
+    pub fn next(&self) -> Option<u64> {
+        let first = self.lowest().and_then(|level| self.levels[level].first());
+        let earliest = first.map_or(u64::MAX, |span| span.earliest);
+        (self.len > 0).then(|| earliest.min(self.open.earliest))
+    }
+
+    /// Keeps the notes for which `keep` holds; the memory of the others is given back.
+    ///
+    /// Goes through all of them.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Note) -> bool) {
+        let fresh = Self { position: self.position, now: self.now, ..Self::default() };
+        let old = mem::replace(self, fresh);
+        let spans = old.levels.into_iter().flat_map(|level| level.spans).chain([old.open]);
+        for note in spans.flat_map(Span::into_notes) {
+            if keep(&note) {
+                self.add(note);
+            }
+        }
+    }
+
+    /// Returns how many notes there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns the bytes of its memory, none if it is empty. Looks at each span.
+    pub fn bytes(&self) -> usize {
+        self.levels.iter().map(Level::bytes).sum::<usize>() + self.open.bytes()
+    }
+
+    /// Takes a note of the open span; if that is used up, opens the first one, if it is due.
+    fn take(&mut self) -> Option<Note> {
+        if self.open.is_empty() {
+            self.open()?;
+        }
+        let note = self.open.take()?;
+        self.len -= 1;
+        Some(note)
+    }
+
+    /// Opens the first span if it is due. Nothing else may be open.
+    fn open(&mut self) -> Option<()> {
+        let lowest = self.lowest()?;
+        if self.levels[lowest].first()?.earliest > self.now {
+            return None;
+        }
+        let (digit, span) = self.levels[lowest].take_first()?;
+        let shift = lowest as u32 * DIGIT_BITS;
+        let start = (((self.position >> shift) & !DIGIT_MASK) | digit) << shift;
+        let end = start | ((1 << shift) - 1);
+        debug_assert!(
+            self.position <= end && start <= self.now,
+            "{start}..={end}, {} of {}",
+            self.position,
+            self.now,
+        );
+        // Not farther: what is left of the span must lie beyond it, to be spread on lower levels.
+        self.position = end.min(self.now);
+        self.open = span;
+        Some(())
+    }
+
+    /// Returns the lowest level in use.
+    fn lowest(&self) -> Option<usize> {
+        self.levels.iter().position(|level| level.occupied != 0)
+    }
+}
+
+impl Level {
+    fn add(&mut self, digit: u64, note: Note) {
+        let later = self.occupied >> digit >> 1;
+        let place = later.count_ones() as usize;
+        if self.occupied & (1 << digit) == 0 {
+            self.occupied |= 1 << digit;
+            self.spans.insert(place, Span::default());
+        }
+        self.spans[place].add(note);
+    }
+
+    fn first(&self) -> Option<&Span> {
+        self.spans.last()
+    }
+
+    fn take_first(&mut self) -> Option<(u64, Span)> {
+        let span = self.spans.pop()?;
+        let digit = self.occupied.trailing_zeros();
+        self.occupied &= !(1 << digit);
+        if self.spans.is_empty() {
+            self.spans = Vec::new();
+        }
+        Some((u64::from(digit), span))
+    }
+
+    fn bytes(&self) -> usize {
+        let spans = self.spans.iter().map(Span::bytes).sum::<usize>();
+        spans + self.spans.capacity() * size_of::<Span>()
+    }
+}
+
+impl Span {
+    fn add(&mut self, note: Note) {
+        self.earliest = self.earliest.min(note.at);
+        if self.last.len() == CHUNK_NOTES {
+            // Only the first chunk grows, for the sake of spans that have few notes.
+            let next = Vec::with_capacity(CHUNK_NOTES);
+            self.full.push(mem::replace(&mut self.last, next));
+        }
+        self.last.push(note);
+    }
+
+    fn take(&mut self) -> Option<Note> {
+        let note = self.last.pop()?;
+        if self.last.is_empty() {
+            match self.full.pop() {
+                Some(chunk) => self.last = chunk,
+                None => *self = Self::default(),
+            }
+        }
+        Some(note)
+    }
+
+    fn into_notes(self) -> impl Iterator<Item = Note> {
+        self.full.into_iter().chain([self.last]).flatten()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.last.is_empty()
+    }
+
+    fn bytes(&self) -> usize {
+        let notes = self.last.capacity() + self.full.len() * CHUNK_NOTES;
+        notes * size_of::<Note>() + self.full.capacity() * size_of::<Vec<Note>>()
+    }
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self { earliest: u64::MAX, last: Vec::new(), full: Vec::new() }
+    }
+}
+
+/// A digit has as many values as a word has bits.
+const DIGIT_BITS: u32 = u64::BITS.ilog2();
+const DIGIT_MASK: u64 = (1 << DIGIT_BITS) - 1;
+/// Digits of a time.
+const LEVELS: usize = u64::BITS.div_ceil(DIGIT_BITS) as usize;
+/// Notes in a chunk.
+const CHUNK_NOTES: usize = 64;
+/// Notes that one call may move for each that it may hand out. More than there are levels, so that a
+/// call is not in arrears for long, whatever the times are.
+const MOVES_PER_DUE: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::util::Rng;
+
+    const MS: u64 = 1_000_000;
+    const HOUR: u64 = 3_600_000 * MS;
+
+    fn note(hash: u64, at: u64) -> Note {
+        Note { hash, address: hash as usize, at }
+    }
+
+    fn wheel_of(times: impl IntoIterator<Item = u64>) -> Deadlines {
+        let mut wheel = Deadlines::new();
+        for (hash, at) in (0..).zip(times) {
+            wheel.add(note(hash, at));
+        }
+        wheel
+    }
+
+    /// Returns the times of what one call hands out, sorted.
+    fn due(wheel: &mut Deadlines, now: u64, most: usize) -> Vec<u64> {
+        let mut times = Vec::new();
+        let count = wheel.advance(now, most, |note| times.push(note.at));
+        assert_eq!(count, times.len());
+        times.sort_unstable();
+        times
+    }
+
+    fn open_notes(wheel: &Deadlines) -> usize {
+        wheel.open.full.len() * CHUNK_NOTES + wheel.open.last.len()
+    }
+
+    /// Returns a number of any scale.
+    fn any_scale(rng: &mut Rng) -> u64 {
+        let shift = rng.below(64);
+        rng.next_u64() >> shift
+    }
+
+    #[test]
+    fn a_note_is_handed_out_at_its_time_and_not_before() {
+        for at in [1, 63, 64, MS * 3 / 2, HOUR, 1 << 60, u64::MAX - 1, u64::MAX] {
+            let mut wheel = wheel_of([at]);
+            assert_eq!(wheel.next(), Some(at));
+            assert_eq!(due(&mut wheel, at - 1, 9), []);
+            assert_eq!((wheel.len(), wheel.next()), (1, Some(at)));
+            assert_eq!(due(&mut wheel, at, 9), [at]);
+            assert_eq!((wheel.len(), wheel.next()), (0, None));
+            assert_eq!(due(&mut wheel, at, 9), []);
+        }
+    }
+
+    #[test]
+    fn a_note_is_handed_out_as_it_came() {
+        let mut wheel = Deadlines::new();
+        let given = Note { hash: u64::MAX, address: 7, at: 5 };
+        wheel.add(given);
+        let mut taken = None;
+        assert_eq!(wheel.advance(5, 1, |note| taken = Some(note)), 1);
+        assert_eq!(taken, Some(given));
+    }
+
+    #[test]
+    fn notes_of_zero_and_of_the_past_are_due_at_once() {
+        let mut wheel = wheel_of([0]);
+        assert_eq!(due(&mut wheel, 0, 9), [0]);
+        assert_eq!(due(&mut wheel, HOUR, 9), []);
+        for at in [HOUR, HOUR - 1, 0, HOUR + 1] {
+            wheel.add(note(1, at));
+        }
+        assert_eq!(wheel.next(), Some(0));
+        assert_eq!(due(&mut wheel, HOUR, 9), [0, HOUR - 1, HOUR]);
+        assert_eq!(due(&mut wheel, HOUR + 1, 9), [HOUR + 1]);
+    }
+
+    #[test]
+    fn notes_of_the_end_of_time_are_handed_out_there() {
+        let mut wheel = wheel_of([u64::MAX, u64::MAX, u64::MAX - 1]);
+        assert_eq!(due(&mut wheel, u64::MAX - 1, 9), [u64::MAX - 1]);
+        assert_eq!(due(&mut wheel, u64::MAX, 9), [u64::MAX, u64::MAX]);
+        wheel.add(note(1, u64::MAX));
+        wheel.add(note(1, 0));
+        assert_eq!(due(&mut wheel, u64::MAX, 9), [0, u64::MAX]);
+    }
+
+    #[test]
+    fn time_does_not_go_back() {
+        let mut wheel = wheel_of([10, 20, 30]);
+        assert_eq!(due(&mut wheel, 20, 1), [10]);
+        wheel.retain(|_| true);
+        assert_eq!(due(&mut wheel, 0, 9), [20]);
+        wheel.add(note(1, 15));
+        assert_eq!(due(&mut wheel, 12, 9), [15]);
+        assert_eq!(due(&mut wheel, 29, 9), []);
+        assert_eq!(due(&mut wheel, 30, 9), [30]);
+    }
+
+    #[test]
+    fn what_is_beyond_the_bound_comes_with_the_next_call() {
+        let mut wheel = wheel_of(1..=1000);
+        assert_eq!(due(&mut wheel, HOUR, 0), []);
+        let mut times = Vec::new();
+        for _ in 0..10 {
+            let some = due(&mut wheel, HOUR, 100);
+            assert_eq!(some.len(), 100);
+            times.extend(some);
+        }
+        times.sort_unstable();
+        assert!(times.into_iter().eq(1..=1000) && wheel.len() == 0);
+    }
+
+    #[test]
+    fn one_call_does_not_move_a_crowd() {
+        // All in one span; one of them is due long before the others.
+        let mut wheel = wheel_of((0..10_000).map(|i| (1 << 60) + HOUR + i * MS));
+        wheel.add(note(1, 1 << 60));
+        let (mut calls, mut found) = (0, 0);
+        while wheel.next().unwrap() <= 1 << 60 {
+            let before = open_notes(&wheel);
+            found += wheel.advance(1 << 60, 10, |note| assert_eq!(note.at, 1 << 60));
+            calls += 1;
+            let after = open_notes(&wheel);
+            assert!(calls == 1 || before - after <= 10 * (MOVES_PER_DUE + 1), "{before} {after}");
+        }
+        assert_eq!((found, wheel.len()), (1, 10_000));
+        assert!((10_000 / (10 * MOVES_PER_DUE)..100).contains(&calls), "{calls} calls");
+        // They lie apart now, so that it takes few calls for each.
+        calls = 0;
+        while let Some(next) = wheel.next() {
+            found += wheel.advance(next, 10, |note| assert!(note.at <= next));
+            calls += 1;
+            assert!(calls < 12_000);
+        }
+        assert_eq!(found, 10_001);
+    }
+
+    #[test]
+    fn huge_steps_are_like_small_ones() {
+        let mut wheel = Deadlines::new();
+        for step in 0..64 {
+            let now = u64::MAX >> (63 - step);
+            wheel.add(note(1, now));
+            assert_eq!(wheel.advance(now, 1, |_| ()), 1);
+        }
+        let mut wheel = wheel_of([1, HOUR, u64::MAX / 2, u64::MAX]);
+        assert_eq!(wheel.advance(u64::MAX, 4, |_| ()), 4);
+        assert_eq!(wheel.next(), None);
+    }
+
+    #[test]
+    fn going_by_next_alone_takes_few_steps() {
+        let seed = 1;
+        println!("seed {seed}");
+        let mut rng = Rng::new(seed);
+        let mut wheel = wheel_of((0..10_000).map(|_| any_scale(&mut rng)));
+        let (mut count, mut steps) = (0, 0);
+        while let Some(next) = wheel.next() {
+            count += wheel.advance(next, 64, |note| assert!(note.at <= next));
+            steps += 1;
+        }
+        assert_eq!(count, 10_000);
+        // One for each time, and a few to move the notes that lie close.
+        assert!(steps < 12_000, "{steps} steps");
+    }
+
+    #[test]
+    fn a_wheel_does_what_a_sorted_set_does() {
+        for seed in 0..40 {
+            println!("seed {seed}");
+            let mut rng = Rng::new(seed);
+            let (mut wheel, mut model) = (Deadlines::new(), BTreeSet::new());
+            let mut now = 0u64;
+            for hash in 0..1000 {
+                // Few at a time in some runs, many in others.
+                for i in 0..rng.below(2 + seed % 4 * 4) {
+                    let at = match rng.below(8) {
+                        0 => now.saturating_sub(any_scale(&mut rng)),
+                        1 => any_scale(&mut rng),
+                        2 => now.saturating_add(rng.below(100)),
+                        _ => now.saturating_add(any_scale(&mut rng) >> 12),
+                    };
+                    wheel.add(note(hash * 100 + i, at));
+                    model.insert((at, hash * 100 + i));
+                }
+                now = match rng.below(8) {
+                    0 => now.saturating_add(any_scale(&mut rng) >> 10),
+                    1 => wheel.next().unwrap_or(0).max(now),
+                    2 => now,
+                    _ => now.saturating_add(any_scale(&mut rng) >> 20),
+                };
+                let most = rng.below(40) as usize;
+                let count = wheel.advance(now, most, |note| {
+                    assert!(note.at <= now, "{note:?} at {now}");
+                    assert!(model.remove(&(note.at, note.hash)), "{note:?} is not there");
+                });
+                assert!(count <= most);
+                if rng.below(50) == 0 {
+                    let odd = rng.below(2);
+                    wheel.retain(|note| note.hash % 2 == odd);
+                    model.retain(|(_, hash)| hash % 2 == odd);
+                }
+                let earliest = model.first().map(|&(at, _)| at);
+                match wheel.next() {
+                    // All is done: it is the very time of the earliest.
+                    Some(next) if next > now => assert_eq!(Some(next), earliest),
+                    Some(next) => assert!(earliest.is_some_and(|at| next <= at)),
+                    None => assert_eq!(earliest, None),
+                }
+                assert_eq!(wheel.len(), model.len());
+            }
+            let last = wheel.advance(u64::MAX, usize::MAX, |note| {
+                assert!(model.remove(&(note.at, note.hash)), "{note:?} is not there");
+            });
+            println!("{last} at the end");
+            assert!(model.is_empty() && wheel.len() == 0);
+            assert_eq!(wheel.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn memory_goes_with_the_notes() {
+        let mut rng = Rng::new(2);
+        let mut wheel = wheel_of((0..100_000).map(|_| rng.below(HOUR)));
+        let full = wheel.bytes();
+        assert!((24 * 100_000..32 * 100_000).contains(&full), "{full} bytes");
+        let half = wheel.advance(HOUR / 2, usize::MAX, |_| ());
+        assert!(wheel.bytes() < 32 * (100_000 - half) + 100_000, "{} bytes", wheel.bytes());
+        wheel.retain(|note| note.hash % 100 == 0);
+        assert!(wheel.bytes() < full / 20, "{} bytes", wheel.bytes());
+        let _ = wheel.advance(HOUR, usize::MAX, |_| ());
+        assert_eq!((wheel.len(), wheel.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn of_a_million_notes_none_is_lost() {
+        const COUNT: u64 = 1_000_000;
+        let seed = 3;
+        println!("seed {seed}");
+        let mut rng = Rng::new(seed);
+        let mut wheel = wheel_of((0..COUNT).map(|_| rng.below(HOUR)));
+        assert!(wheel.bytes() < 32 * COUNT as usize, "{} bytes", wheel.bytes());
+        let (mut count, mut sum) = (0, 0);
+        let step = HOUR / 1000;
+        for now in (0..=HOUR).step_by(step as usize) {
+            while wheel.next().is_some_and(|next| next <= now) {
+                count += wheel.advance(now, 1000, |note| {
+                    assert!(note.at <= now && note.at + step > now, "{note:?} at {now}");
+                    sum += note.hash;
+                }) as u64;
+            }
+        }
+        assert_eq!((count, sum), (COUNT, COUNT * (COUNT - 1) / 2));
+        assert_eq!((wheel.len(), wheel.bytes()), (0, 0));
+    }
+}

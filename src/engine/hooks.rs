@@ -1,0 +1,176 @@
+//! What the user hangs into a cache: functions that it calls.
+
+use std::time::Duration;
+
+use crate::entry::Entry;
+
+/// The cost of an entry, from its key and value.
+pub type CostOf<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
+
+/// Whether a new value may take the place of an old one.
+pub type ReplaceIf<K, V> = Box<dyn Fn(&K, &V, &V) -> bool + Send + Sync>;
+
+/// What is told of each entry that has left.
+pub type OnRemove<K, V> = Box<dyn Fn(Removed<K, V>) + Send + Sync>;
+
+/// The user's functions.
+pub struct Hooks<K, V> {
+    pub cost_of: Option<CostOf<K, V>>,
+    pub replace_if: Option<ReplaceIf<K, V>>,
+    pub on_remove: Option<OnRemove<K, V>>,
+    pub expiry: Option<Box<dyn Expiry<K, V>>>,
+}
+
+impl<K, V> Default for Hooks<K, V> {
+    fn default() -> Self {
+        Self { cost_of: None, replace_if: None, on_remove: None, expiry: None }
+    }
+}
+
+/// How long entries live, each by its own key and value; see
+/// [`CacheBuilder::expiry`](crate::CacheBuilder::expiry).
+///
+/// Each answer is the time from now on; `None` is for ever. The functions run while this thread is
+/// pinned: make them short.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cortado::{Cache, Expiry, Maintenance, ManualClock};
+///
+/// /// Errors are remembered for a second, answers for a minute after their last use.
+/// struct ByOutcome;
+///
+/// impl Expiry<u32, Result<u32, ()>> for ByOutcome {
+///     fn on_create(&self, _: &u32, answer: &Result<u32, ()>) -> Option<Duration> {
+///         Some(Duration::from_secs(if answer.is_ok() { 60 } else { 1 }))
+///     }
+///     fn on_read(
+///         &self,
+///         _: &u32,
+///         answer: &Result<u32, ()>,
+///         left: Option<Duration>,
+///     ) -> Option<Duration> {
+///         if answer.is_ok() { Some(Duration::from_secs(60)) } else { left }
+///     }
+/// }
+///
+/// let clock = ManualClock::new();
+/// let cache = Cache::builder()
+///     .max_cost(10)
+///     .maintenance(Maintenance::Manual)
+///     .expiry(ByOutcome)
+///     .clock(clock.clone())
+///     .build()?;
+/// cache.insert(1, Ok(1));
+/// cache.insert(2, Err(()));
+/// clock.advance(Duration::from_secs(59));
+/// assert!(cache.get(&1).is_some() && cache.get(&2).is_none());
+/// clock.advance(Duration::from_secs(59));
+/// assert!(cache.get(&1).is_some());
+/// # Ok::<(), cortado::BuildError>(())
+/// ```
+pub trait Expiry<K, V>: Send + Sync {
+    /// Returns how long a new entry lives. By default for ever.
+    fn on_create(&self, key: &K, value: &V) -> Option<Duration> {
+        let _ = (key, value);
+        None
+    }
+
+    /// Returns how long an entry lives whose value is replaced by `value` and that had `left`. By default
+    /// as long as a new one.
+    fn on_update(&self, key: &K, value: &V, left: Option<Duration>) -> Option<Duration> {
+        let _ = left;
+        self.on_create(key, value)
+    }
+
+    /// Returns how long an entry lives that is read and had `left`. By default that.
+    fn on_read(&self, key: &K, value: &V, left: Option<Duration>) -> Option<Duration> {
+        let _ = (key, value);
+        left
+    }
+}
+
+/// An entry that has left the cache; told to [`CacheBuilder::on_remove`](crate::CacheBuilder::on_remove).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Removed<K, V> {
+    /// Its key.
+    pub key: K,
+    /// Its value.
+    pub value: V,
+    /// What it was charged.
+    pub cost: u64,
+    /// Why it left.
+    pub cause: RemovalCause,
+}
+
+impl<K, V> Removed<K, V> {
+    pub(super) fn new(entry: Entry<K, V>, cause: RemovalCause) -> Self {
+        let cost = entry.cost();
+        let Entry { key, value, .. } = entry;
+        Self { key, value, cost, cause }
+    }
+}
+
+/// Why an entry left the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RemovalCause {
+    /// To keep the budget, or for lack of a place in its bucket.
+    Evicted = 1,
+    /// It was loaded and not let in: nobody but the loader's caller ever saw it.
+    Rejected,
+    /// Its time was over.
+    Expired,
+    /// A newer value of its key took its place, or was rejected and made it out of date.
+    Replaced,
+    /// The user removed it.
+    Removed,
+    /// The user cleared the cache.
+    Cleared,
+}
+
+impl RemovalCause {
+    /// Every cause, by its number.
+    const ALL: [Self; 6] = [
+        Self::Evicted,
+        Self::Rejected,
+        Self::Expired,
+        Self::Replaced,
+        Self::Removed,
+        Self::Cleared,
+    ];
+
+    /// Returns the cause of a label in limbo.
+    pub(super) fn of(label: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(label).checked_sub(1)?).copied()
+    }
+}
+
+impl std::fmt::Display for RemovalCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Evicted => "evicted",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Replaced => "replaced",
+            Self::Removed => "removed",
+            Self::Cleared => "cleared",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_is_found_by_its_label() {
+        for cause in RemovalCause::ALL {
+            assert_eq!(RemovalCause::of(cause as u8), Some(cause));
+        }
+        assert_eq!((RemovalCause::of(0), RemovalCause::of(7)), (None, None));
+    }
+}

@@ -1,0 +1,370 @@
+//! When entries expire: what a cache was told about it, and the deadlines that maintenance keeps.
+
+use std::{
+    hash::{BuildHasher, Hash},
+    ptr,
+    time::Duration,
+};
+
+use super::{Engine, RemovalCause, maintain::borrow};
+use crate::{
+    clock::{Clock, SystemClock, to_nanoseconds},
+    deadlines::{Deadlines, Note},
+    entry::{Entry, NEVER, Times},
+    metrics::Counter,
+    reclaim::{Guard, pile::Sheet, pin},
+    stripe::{Push, thread_number},
+    sync::atomic::Ordering,
+};
+
+/// What the builder said of time.
+pub struct Timing {
+    clock: Box<dyn Clock>,
+    ttl: Option<Duration>,
+    /// How long an entry may go unused, in nanoseconds.
+    idle: u64,
+    /// Uses closer to one another than this are one.
+    grain: u64,
+    /// Whether every entry has times.
+    is_everywhere: bool,
+}
+
+impl Timing {
+    /// Takes over the settings; `is_asked_for` gives every entry times, whether it needs them or not.
+    pub fn new(
+        clock: Option<Box<dyn Clock>>,
+        ttl: Option<Duration>,
+        tti: Option<Duration>,
+        is_asked_for: bool,
+    ) -> Self {
+        let idle = tti.map_or(NEVER, to_nanoseconds);
+        Self {
+            clock: clock.unwrap_or_else(|| Box::new(SystemClock::new())),
+            ttl,
+            idle,
+            grain: (idle / GRAINS).min(MOST_GRAIN),
+            is_everywhere: is_asked_for || ttl.is_some() || tti.is_some(),
+        }
+    }
+
+    /// Returns the time in nanoseconds; it never comes to [`NEVER`].
+    pub fn now(&self) -> u64 {
+        to_nanoseconds(self.clock.now()).min(NEVER - 1)
+    }
+
+    /// Returns what is left of an entry's time; `None` if it does not expire.
+    pub fn left(&self, times: &Times) -> Option<Duration> {
+        let deadline = times.deadline(self.idle);
+        (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(self.now())))
+    }
+
+    /// Returns how long ago an entry was written, if it has times and no use has moved them.
+    pub fn age(&self, times: &Times) -> Option<Duration> {
+        (self.idle == NEVER).then(|| Duration::from_nanos(self.now().saturating_sub(times.used())))
+    }
+
+    /// Returns whether an entry's time is not over yet.
+    #[inline]
+    pub fn is_live<K, V>(&self, entry: &Entry<K, V>) -> bool {
+        entry.times().is_none_or(|times| self.is_in_time(times))
+    }
+
+    #[inline(never)]
+    fn is_in_time(&self, times: &Times) -> bool {
+        !self.is_over(times, self.now())
+    }
+
+    #[inline]
+    fn is_over(&self, times: &Times, now: u64) -> bool {
+        times.deadline(self.idle) <= now
+    }
+}
+
+/// The deadlines of all entries that have one; belongs to whoever takes it out.
+pub struct Timetable {
+    deadlines: Deadlines,
+    /// Notes that have fallen due.
+    due: Vec<Note>,
+}
+
+impl Timetable {
+    /// Makes an empty one.
+    pub fn new() -> Self {
+        Self { deadlines: Deadlines::new(), due: Vec::new() }
+    }
+
+    /// Returns the bytes in use.
+    pub fn bytes(&self) -> usize {
+        self.deadlines.bytes() + self.due.capacity() * size_of::<Note>()
+    }
+}
+
+impl<K, V, S> Engine<K, V, S> {
+    /// Returns whether an entry's time is not over yet.
+    #[inline]
+    pub fn is_live(&self, entry: &Entry<K, V>) -> bool {
+        self.timing.is_live(entry)
+    }
+
+    /// The same for a read, which may put the deadline off.
+    #[inline]
+    pub(super) fn is_live_read(&self, hash: u64, entry: &Entry<K, V>) -> bool {
+        entry.times().is_none_or(|times| self.read_in_time(hash, entry, times))
+    }
+
+    #[inline(never)]
+    fn read_in_time(&self, hash: u64, entry: &Entry<K, V>, times: &Times) -> bool {
+        let timing = &self.timing;
+        let now = timing.now();
+        if timing.is_over(times, now) {
+            return false;
+        }
+        if timing.idle != NEVER {
+            times.touch(now, timing.grain);
+        }
+        if let Some(expiry) = &self.hooks.expiry {
+            let left = timing.left(times);
+            let wanted = expiry.on_read(&entry.key, &entry.value, left);
+            if wanted != left {
+                self.move_deadline(hash, times, deadline_after(now, wanted));
+            }
+        }
+        true
+    }
+
+    /// Returns the times of an entry that is about to be made, if it is to have any.
+    pub(super) fn times_for(
+        &self,
+        key: &K,
+        value: &V,
+        ttl: Option<Duration>,
+        may_inherit: bool,
+    ) -> Option<Times> {
+        let timing = &self.timing;
+        let expiry = self.hooks.expiry.as_deref();
+        let is_needed = ttl.is_some()
+            || timing.is_everywhere
+            || expiry.is_some()
+            // Relaxed: set before the entry was published that may hand its deadline on.
+            || (may_inherit && self.has_deadlines.load(Ordering::Relaxed));
+        if !is_needed {
+            return None;
+        }
+        let now = timing.now();
+        let lives = match (ttl, expiry) {
+            (Some(ttl), _) => Some(ttl),
+            (None, Some(expiry)) => expiry.on_create(key, value),
+            (None, None) => timing.ttl,
+        };
+        Some(Times::new(deadline_after(now, lives), now))
+    }
+
+    /// Gives an unpublished entry the deadline that becomes the successor of `old`.
+    pub(super) fn inherit_deadline(&self, new: &Entry<K, V>, old: &Entry<K, V>, keeps: bool) {
+        let Some(times) = new.times() else { return };
+        if let Some(expiry) = &self.hooks.expiry {
+            let left = old.times().and_then(|times| self.timing.left(times));
+            let lives = expiry.on_update(&new.key, &new.value, left);
+            times.set_deadline(deadline_after(self.timing.now(), lives));
+        } else if keeps {
+            times.set_deadline(old.times().map_or(NEVER, Times::hard_deadline));
+        }
+    }
+
+    /// Changes the deadline of an entry, to `ttl` from now on or to none.
+    pub fn set_ttl(&self, hash: u64, times: &Times, ttl: Option<Duration>) {
+        self.move_deadline(hash, times, deadline_after(self.timing.now(), ttl));
+    }
+
+    fn move_deadline(&self, hash: u64, times: &Times, deadline: u64) {
+        let before = times.set_deadline(deadline);
+        // One that is put off is met at the old time, and noted anew then.
+        if deadline < before {
+            times.forget_note();
+            self.note_deadline(hash, times);
+        }
+    }
+
+    /// Sends the deadline of a published entry on its way to the timetable, if it has one.
+    pub(super) fn note_deadline(&self, hash: u64, times: &Times) {
+        let at = times.deadline(self.timing.idle);
+        if at == NEVER {
+            return;
+        }
+        // Relaxed, twice: written once; whoever misses it finds the hash in its ring next time.
+        if !self.has_deadlines.load(Ordering::Relaxed) {
+            self.has_deadlines.store(true, Ordering::Relaxed);
+        }
+        let number = thread_number();
+        let rings = (0..RINGS_TRIED).map(|i| self.timed.stripe(number + i));
+        let accepted = rings.into_iter().any(|ring| match ring.push(hash) {
+            Push::Accepted => true,
+            Push::Full => {
+                ring.drain(|hashes| self.put_off_notes(hashes));
+                true
+            }
+            Push::Contended => false,
+        });
+        if !accepted {
+            self.put_off_notes(&[hash]);
+        }
+        // Relaxed: the thread looks again within a second, whatever it misses here.
+        if at < self.next_due.load(Ordering::Relaxed) {
+            self.waker.wake();
+        }
+    }
+
+    fn put_off_notes(&self, hashes: &[u64]) {
+        self.unnoted.push(Sheet::new(hashes.to_vec()));
+    }
+
+    /// Returns how long the thread may sleep; `None` if nothing ever falls due.
+    pub fn until_due(&self) -> Option<Duration> {
+        // Relaxed, twice: hints.
+        if !self.has_deadlines.load(Ordering::Relaxed) {
+            return None;
+        }
+        match self.next_due.load(Ordering::Relaxed) {
+            NEVER => None,
+            due => {
+                Some(Duration::from_nanos(due.saturating_sub(self.timing.now())).min(LONGEST_WAIT))
+            }
+        }
+    }
+}
+
+impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
+    /// Removes up to `most` entries whose time is over; returns how many.
+    pub(super) fn expire(&self, most: usize) -> usize {
+        // Relaxed: a hint; what was noted meanwhile is found next time.
+        if !self.has_deadlines.load(Ordering::Relaxed) {
+            return 0;
+        }
+        borrow(&self.timetable, |timetable| self.expire_by(timetable, most)).unwrap_or(0)
+    }
+
+    /// The same for a writer that lacks room, if anything is due.
+    pub(super) fn expire_if_due(&self) -> usize {
+        // Relaxed, twice: hints.
+        let is_due = self.has_deadlines.load(Ordering::Relaxed)
+            && self.timing.now() >= self.next_due.load(Ordering::Relaxed);
+        if is_due { self.expire(EXPIRED_FOR_ROOM) } else { 0 }
+    }
+
+    fn expire_by(&self, timetable: &mut Timetable, most: usize) -> usize {
+        let Timetable { deadlines, due } = timetable;
+        self.collect_notes(deadlines);
+        let now = self.timing.now();
+        let mut expired = 0;
+        while expired < most {
+            let slice = (most - expired).min(EXPIRED_AT_ONCE);
+            // No grace period ends under a guard: a new one for each slice.
+            let guard = pin();
+            due.clear();
+            deadlines.advance(now, slice, |note| due.push(note));
+            // A call that hands out nothing may have gone about it.
+            if due.is_empty() && deadlines.next().is_none_or(|next| next > now) {
+                break;
+            }
+            for note in due.drain(..) {
+                expired += usize::from(self.meet(&guard, deadlines, note, now));
+            }
+        }
+        // Many that went before their time leave their notes behind.
+        if deadlines.len() > 2 * self.len() as usize + SPARE_NOTES {
+            self.drop_stale_notes(deadlines);
+        }
+        let next = deadlines.next().unwrap_or(NEVER);
+        self.next_due.store(next, Ordering::Relaxed); // Relaxed: see `note_deadline`.
+        expired
+    }
+
+    /// Sees to an entry whose note has come up; returns whether it was removed.
+    fn meet(&self, guard: &Guard, deadlines: &mut Deadlines, note: Note, now: u64) -> bool {
+        let Some(times) = self.noted(guard, note).and_then(Entry::times) else { return false };
+        let is_same = |entry: &Entry<K, V>| address_of(entry) == note.address;
+        let is_over = |entry: &Entry<K, V>| {
+            entry.times().is_some_and(|times| self.timing.is_over(times, now))
+        };
+        if let Some(entry) = self.table.remove_if(guard, note.hash, self, is_same, is_over) {
+            self.counters.add(Counter::Expirations, 1);
+            self.bury(&self.table, guard, entry, RemovalCause::Expired, true);
+            return true;
+        }
+        match times.deadline(self.timing.idle) {
+            NEVER => {}
+            // If it has gone meanwhile, its note is dropped when it comes up again.
+            at => deadlines.add(Note { at, ..note }),
+        }
+        false
+    }
+
+    fn noted<'g>(&'g self, guard: &'g Guard, note: Note) -> Option<&'g Entry<K, V>> {
+        self.table.find(guard, note.hash, |entry| address_of(entry) == note.address)
+    }
+
+    /// Brings the deadlines of all rings into the timetable.
+    fn collect_notes(&self, deadlines: &mut Deadlines) {
+        let guard = pin();
+        let mut note_all = |hashes: &[u64]| {
+            for &hash in hashes {
+                // Every entry of this very hash that maintenance does not know of. (The table would also
+                // offer those that share bucket and tag, and not find them under it after it grew.)
+                let is_news = |entry: &Entry<K, V>| {
+                    self.hash(&entry.key) == hash && entry.times().is_some_and(Times::note)
+                };
+                while let Some(entry) = self.table.find(&guard, hash, is_news) {
+                    let at = entry.times().map_or(NEVER, |times| times.deadline(self.timing.idle));
+                    if at != NEVER {
+                        deadlines.add(Note { hash, address: address_of(entry), at });
+                    }
+                }
+            }
+        };
+        for sheet in self.unnoted.take() {
+            note_all(&sheet);
+        }
+        self.timed.drain_all(note_all);
+    }
+
+    fn drop_stale_notes(&self, deadlines: &mut Deadlines) {
+        let guard = pin();
+        let mut known = std::collections::HashSet::new();
+        deadlines.retain(|note| {
+            let times = self.noted(&guard, *note).and_then(Entry::times);
+            // Of several notes of an entry one is kept that does not come too late.
+            times.is_some_and(|times| {
+                note.at <= times.deadline(self.timing.idle) && known.insert(note.address)
+            })
+        });
+    }
+}
+
+/// Tells an entry from others of its hash, for as long as it is in the table.
+pub fn address_of<K, V>(entry: &Entry<K, V>) -> usize {
+    ptr::from_ref(entry).addr()
+}
+
+fn deadline_after(now: u64, ttl: Option<Duration>) -> u64 {
+    ttl.map_or(NEVER, |ttl| now.saturating_add(to_nanoseconds(ttl)))
+}
+
+impl std::fmt::Debug for Timing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Timing").field("ttl", &self.ttl).finish_non_exhaustive()
+    }
+}
+
+/// A use is noted once in this part of the idle time, and at least once a millisecond.
+const GRAINS: u64 = 1000;
+const MOST_GRAIN: u64 = 1_000_000;
+/// Rings that a writer tries for its deadline while others drain theirs.
+const RINGS_TRIED: usize = 4;
+/// Entries removed under one pin, and by a writer that lacks room.
+const EXPIRED_AT_ONCE: usize = 64;
+const EXPIRED_FOR_ROOM: usize = 16;
+/// Notes without an entry that are no matter.
+const SPARE_NOTES: usize = 1024;
+/// The thread looks for deadlines so often, once there were any: a hint that it missed is late by so
+/// much.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
