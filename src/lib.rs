@@ -41,8 +41,8 @@ mod waker;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 pub use crate::{
     cache::{
-        Cache, CacheBuilder, Computed, DefaultHashBuilder, EntryInfo, InsertOptions, Iter, Op,
-        Pinned, ValueRef,
+        Cache, CacheBuilder, Computed, DefaultHashBuilder, EntryInfo, Imported, InsertOptions,
+        Iter, Op, Pinned, Record, ValueRef,
     },
     engine::{Expiry, Insert, MemoryUse, Reject, RemovalCause, Removed, Ticked, Work},
 };

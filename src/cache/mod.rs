@@ -6,6 +6,7 @@ mod info;
 mod iter;
 mod options;
 mod pinned;
+mod restart;
 mod value_ref;
 
 use std::{
@@ -23,6 +24,7 @@ pub use self::{
     iter::Iter,
     options::InsertOptions,
     pinned::Pinned,
+    restart::{Imported, Record},
     value_ref::ValueRef,
 };
 use crate::{

@@ -47,6 +47,6 @@ impl InsertOptions {
     }
 
     pub(super) fn terms(self) -> Terms {
-        Terms { cost: self.cost, priority: self.priority, ttl: self.ttl }
+        Terms { cost: self.cost, priority: self.priority, ttl: self.ttl.map(Some) }
     }
 }

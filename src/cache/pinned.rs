@@ -17,8 +17,8 @@ use crate::reclaim::{Guard, pin};
 /// is_send(cache.pin());
 /// ```
 pub struct Pinned<'a, K, V, S> {
-    cache: &'a Cache<K, V, S>,
-    guard: Guard,
+    pub(super) cache: &'a Cache<K, V, S>,
+    pub(super) guard: Guard,
 }
 
 impl<'a, K, V, S> Pinned<'a, K, V, S>

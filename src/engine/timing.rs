@@ -137,12 +137,12 @@ impl<K, V, S> Engine<K, V, S> {
         &self,
         key: &K,
         value: &V,
-        ttl: Option<Duration>,
+        ttl: Option<Option<Duration>>,
         may_inherit: bool,
     ) -> Option<Times> {
         let timing = &self.timing;
         let expiry = self.hooks.expiry.as_deref();
-        let is_needed = ttl.is_some()
+        let is_needed = ttl.flatten().is_some()
             || timing.is_everywhere
             || expiry.is_some()
             // Relaxed: set before the entry was published that may hand its deadline on.
@@ -152,7 +152,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
         let now = timing.now();
         let lives = match (ttl, expiry) {
-            (Some(ttl), _) => Some(ttl),
+            (Some(ttl), _) => ttl,
             (None, Some(expiry)) => expiry.on_create(key, value),
             (None, None) => timing.ttl,
         };

@@ -99,8 +99,8 @@ pub struct Terms {
     /// The cost; by default what the builder says.
     pub cost: Option<u64>,
     pub priority: Priority,
-    /// How long it lives; by default what the builder says.
-    pub ttl: Option<Duration>,
+    /// How long it lives, or for ever; by default what the builder says.
+    pub ttl: Option<Option<Duration>>,
 }
 
 impl Terms {
@@ -160,11 +160,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             .cost
             .unwrap_or_else(|| self.hooks.cost_of.as_ref().map_or(1, |f| f(&key, &value)));
         let times = self.times_for(&key, &value, terms.ttl, mode.keeps());
-        let mut overhead = 0;
-        if self.settings.charge_overhead {
-            overhead = size_of::<Entry<K, V>>() + times.as_ref().map_or(0, size_of_val);
-        }
-        let cost = cost.saturating_add(overhead as u64);
+        let cost = cost.saturating_add(self.overhead(times.is_some()));
         let refused =
             |key, value, reason| Refused { key, value, refusal: Refusal::Rejected(reason) };
         let result = match Charge::new(cost).filter(|charge| charge.get() <= self.budget.max()) {
@@ -179,6 +175,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let result = result.map_err(|refused| self.refuse(hash, refused, mode));
         self.sweep_if_due();
         result
+    }
+
+    /// Returns what is added to an entry's own cost.
+    pub fn overhead(&self, has_times: bool) -> u64 {
+        let times = if has_times { size_of::<Times>() } else { 0 };
+        if self.settings.charge_overhead { (size_of::<Entry<K, V>>() + times) as u64 } else { 0 }
     }
 
     /// Settles what follows from a refusal.

@@ -15,6 +15,7 @@ mod panics;
 mod pin;
 mod priority;
 mod remove;
+mod restart;
 #[path = "../support/mod.rs"]
 mod support;
 mod ttl;

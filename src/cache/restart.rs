@@ -1,0 +1,123 @@
+//! Warm restart: what a cache holds, carried over to another one.
+
+use std::{
+    hash::{BuildHasher, Hash},
+    time::Duration,
+};
+
+use super::{Cache, Pinned};
+use crate::{
+    config::Priority,
+    engine::{Insert, Mode, Terms},
+};
+
+/// An entry on its way out of a cache or into one; see [`Pinned::export`] and [`Cache::import`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record<K, V> {
+    /// The key.
+    pub key: K,
+    /// The value.
+    pub value: V,
+    /// What it costs, without the overhead that a cache may charge.
+    pub cost: u64,
+    /// What is left of its time; `None` if it does not expire.
+    pub ttl: Option<Duration>,
+    /// Its priority.
+    pub priority: Priority,
+    /// How often it was asked for of late, from 0 to 15.
+    pub frequency: u8,
+}
+
+impl<K, V> Record<K, V> {
+    /// Makes the record of an entry of cost 1 that was never asked for and does not expire.
+    pub fn new(key: K, value: V) -> Self {
+        Self { key, value, cost: 1, ttl: None, priority: Priority::Normal, frequency: 0 }
+    }
+}
+
+impl<K: Clone, V: Clone> Record<&K, &V> {
+    /// Clones key and value.
+    pub fn cloned(self) -> Record<K, V> {
+        Record {
+            key: self.key.clone(),
+            value: self.value.clone(),
+            cost: self.cost,
+            ttl: self.ttl,
+            priority: self.priority,
+            frequency: self.frequency,
+        }
+    }
+}
+
+/// What [`Cache::import`] did with the records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Imported {
+    /// Records that are entries now, or were for a moment.
+    pub inserted: usize,
+    /// Records whose key had an entry already, which is newer and stays.
+    pub kept: usize,
+    /// Records that the cache rejected.
+    pub rejected: usize,
+}
+
+impl<'a, K, V, S> Pinned<'a, K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// Goes through the entries, with all that another cache needs to go on where this one is.
+    ///
+    /// Weakly consistent, as [`iter`](Self::iter). What is to be freed waits while this pin lives: to write
+    /// to something slow, clone the records first, or pin anew now and then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let old = cortado::Cache::new(10);
+    /// old.insert_with_cost("k", 1, 3);
+    /// let records: Vec<_> = old.pin().export().map(|record| record.cloned()).collect();
+    ///
+    /// let new = cortado::Cache::new(10);
+    /// assert_eq!(new.import(records).inserted, 1);
+    /// assert_eq!((new.get_cloned("k"), new.cost()), (Some(1), 3));
+    /// ```
+    pub fn export(&self) -> impl Iterator<Item = Record<&K, &V>> {
+        let engine = &self.cache.engine;
+        let live = engine.table.iter(&self.guard).filter(|entry| engine.is_live(entry));
+        live.map(move |entry| Record {
+            key: &entry.key,
+            value: &entry.value,
+            cost: entry.cost().saturating_sub(engine.overhead(entry.times().is_some())),
+            ttl: entry.times().and_then(|times| engine.timing.left(times)),
+            priority: entry.marks().priority(),
+            frequency: engine.frequency(engine.hash(&entry.key), Some(entry)),
+        })
+    }
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// Inserts records, with their costs, deadlines and priorities, and remembers how often they were asked
+    /// for. A key that has an entry keeps it.
+    ///
+    /// The builder's times to live are for new entries, and not asked here.
+    pub fn import(&self, records: impl IntoIterator<Item = Record<K, V>>) -> Imported {
+        let mut imported = Imported::default();
+        for Record { key, value, cost, ttl, priority, frequency } in records {
+            let hash = self.engine.hash(&key);
+            self.engine.sketch.add(hash, frequency.min(15));
+            let terms = Terms { cost: Some(cost), priority, ttl: Some(ttl) };
+            match self.engine.insert(key, value, terms, Mode::IfAbsent) {
+                Ok(Insert::Rejected(..)) => imported.rejected += 1,
+                Ok(_) => imported.inserted += 1,
+                Err(_) => imported.kept += 1,
+            }
+        }
+        imported
+    }
+}
