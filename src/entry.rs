@@ -293,6 +293,9 @@ impl Marks {
 pub struct Charge(u32);
 
 impl Charge {
+    /// That of a cost of 0.
+    pub const NOTHING: Self = Self(0);
+
     /// Returns the charge of a cost; `None` if its rounding passes the end of the numbers.
     pub fn new(cost: u64) -> Option<Self> {
         if cost < u64::from(LARGE) {

@@ -26,6 +26,7 @@ mod entry;
 mod error;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod evictor;
+mod flight;
 mod metrics;
 mod policy;
 #[allow(unsafe_code)]
@@ -41,8 +42,8 @@ mod waker;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 pub use crate::{
     cache::{
-        Cache, CacheBuilder, Computed, DefaultHashBuilder, EntryInfo, Imported, InsertOptions,
-        Iter, Op, Pinned, Record, ValueRef,
+        Cache, CacheBuilder, Claim, Computed, DefaultHashBuilder, EntryInfo, FillGuard, Imported,
+        InsertOptions, Iter, Op, Pinned, Record, ValueRef, Wait,
     },
     engine::{Expiry, Insert, MemoryUse, Reject, RemovalCause, Removed, Ticked, Work},
 };

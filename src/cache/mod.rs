@@ -4,6 +4,7 @@ mod builder;
 mod compute;
 mod info;
 mod iter;
+mod load;
 mod options;
 mod pinned;
 mod restart;
@@ -22,6 +23,7 @@ pub use self::{
     compute::{Computed, Op},
     info::EntryInfo,
     iter::Iter,
+    load::{Claim, FillGuard, Wait},
     options::InsertOptions,
     pinned::Pinned,
     restart::{Imported, Record},

@@ -30,6 +30,7 @@ use crate::{
     budget::Budget,
     config::{GARBAGE_FLOOR, Maintenance, Settings, Victim},
     entry::{Entry, NEVER},
+    flight::Flights,
     metrics::{Counter, Counters},
     policy::{
         pulse::Pulse,
@@ -64,6 +65,7 @@ pub struct Engine<K, V, S> {
     pub waker: Arc<Waker>,
     pub hooks: Hooks<K, V>,
     pub timing: Timing,
+    pub flights: Flights<K>,
     pulse: Pulse,
     /// Hashes of accesses, on their way to the sketch.
     events: Stripes,
@@ -144,6 +146,7 @@ impl<K, V, S> Engine<K, V, S> {
             costs_vary: AtomicBool::new(hooks.cost_of.is_some() || settings.charge_overhead),
             hooks,
             timing,
+            flights: Flights::new(),
             pulse: Pulse::new(entries as u64),
             events: Stripes::new(stripes),
             newcomers: Stripes::new(stripes),

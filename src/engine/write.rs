@@ -156,6 +156,49 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         terms: Terms,
         mode: Mode,
     ) -> Result<bool, Refused<K, V>> {
+        let guard = pin();
+        let put = self.put_at(&self.table, &guard, hash, (key, value), terms, mode);
+        let put = put.map(|(_, is_new)| is_new);
+        drop(guard);
+        self.sweep_if_due();
+        put
+    }
+
+    /// Brings in what was loaded, unless its key has an entry by now, and returns what is there then: that
+    /// entry, or the loaded one, which need not be in the cache.
+    pub fn fill(&self, hash: u64, key: K, value: V, terms: Terms) -> Held<'_, Entry<K, V>> {
+        let held = self.table.hold(pin(), |table, guard| {
+            let put = self.put_at(table, guard, hash, (key, value), terms, Mode::IfAbsent);
+            Some(put.map(|(entry, _)| entry).unwrap_or_else(|refused| {
+                let there = match refused.reason() {
+                    None => table.find(guard, hash, |entry| entry.key == refused.key),
+                    Some(_) => None,
+                };
+                let there = there.filter(|entry| self.is_live(entry));
+                let cost = terms.cost.and_then(Charge::new).unwrap_or(Charge::NOTHING);
+                let entry = Entry::new(refused.key, refused.value, cost, self.pulse.now());
+                let (entry, label) = (Owned::new(entry), RemovalCause::Rejected as u8);
+                let stripe = thread_number();
+                let loaded = table.retire_unpublished(guard, entry, label, cost.get(), stripe);
+                there.unwrap_or(loaded)
+            }))
+        });
+        self.sweep_if_due();
+        held.expect("there is always an entry to return")
+    }
+
+    /// Puts an entry into the table; returns it, and whether there was none of its key.
+    ///
+    /// `table` is this engine's; given apart so that the result may live as long as both.
+    fn put_at<'g>(
+        &self,
+        table: &'g Table<Entry<K, V>>,
+        guard: &'g Guard,
+        hash: u64,
+        (key, value): (K, V),
+        terms: Terms,
+        mode: Mode,
+    ) -> Result<(&'g Entry<K, V>, bool), Refused<K, V>> {
         let cost = terms
             .cost
             .unwrap_or_else(|| self.hooks.cost_of.as_ref().map_or(1, |f| f(&key, &value)));
@@ -169,12 +212,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             Some(charge) => {
                 let entry = Entry::new(key, value, charge, self.pulse.now());
                 entry.set_priority(terms.priority);
-                self.upsert(hash, entry, times, mode)
+                self.upsert(table, guard, hash, entry, times, mode)
             }
         };
-        let result = result.map_err(|refused| self.refuse(hash, refused, mode));
-        self.sweep_if_due();
-        result
+        result.map_err(|refused| self.refuse(hash, refused, mode))
     }
 
     /// Returns what is added to an entry's own cost.
@@ -223,13 +264,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         refused
     }
 
-    fn upsert(
+    fn upsert<'g>(
         &self,
+        table: &'g Table<Entry<K, V>>,
+        guard: &'g Guard,
         hash: u64,
         entry: Entry<K, V>,
         times: Option<Times>,
         mode: Mode,
-    ) -> Result<bool, Refused<K, V>> {
+    ) -> Result<(&'g Entry<K, V>, bool), Refused<K, V>> {
         let cost = entry.cost();
         if cost != 1 && !self.costs_vary() {
             self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.
@@ -242,7 +285,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         };
         let seat = Seat { engine: self, desk: RefCell::new(Some(desk)) };
         let mut charged = Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None };
-        let guard = pin();
         for _ in 0..ROOM_TRIES {
             // What the budget lacked when the table asked for permission.
             let mut short = 0;
@@ -253,8 +295,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             let mut in_window = true;
             // Whether what it replaces was over.
             let mut was_over = false;
-            let outcome = self.table.upsert(
-                &guard,
+            let outcome = table.upsert(
+                guard,
                 hash,
                 entry,
                 &seat,
@@ -292,11 +334,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
                     self.counters.add(Counter::Inserts, 1);
                     self.counters.add(Counter::CostAdded, cost);
-                    self.welcome(&guard, hash, in_window);
+                    self.welcome(guard, hash, in_window);
                     if let Some(times) = new.times() {
                         self.note_deadline(hash, times);
                     }
-                    return Ok(true);
+                    return Ok((new, true));
                 }
                 Upsert::Replaced { new, old } => {
                     charged.exchange(old.get().cost(), cost);
@@ -316,14 +358,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         self.counters.add(Counter::Updates, 1);
                         RemovalCause::Replaced
                     };
-                    seat.bury(&guard, old, cause, false);
+                    seat.bury(guard, old, cause, false);
                     if is_news {
                         self.note_mark(hash);
                     }
                     if let Some(times) = new.times() {
                         self.note_deadline(hash, times);
                     }
-                    return Ok(was_over);
+                    return Ok((new, was_over));
                 }
                 Upsert::Full(back) => {
                     let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
@@ -337,7 +379,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         refusal = Refusal::Rejected(Reject::Kept);
                         short = 0;
                     }
-                    if short == 0 || !self.make_room(&guard, hash, &entry, short) {
+                    if short == 0 || !self.make_room(guard, hash, &entry, short) {
                         return Err(refused(entry, refusal));
                     }
                 }

@@ -51,7 +51,7 @@ use self::bucket::Buckets;
 use crate::{
     reclaim::{
         Guard,
-        block::{Husk, Stored},
+        block::{Husk, Owned, Stored},
         desk::Desk,
         limbo::{Farewell, Limbo, Retired, Swept, Unlinked},
         pin,
@@ -151,6 +151,20 @@ impl<T: Stored> Table<T> {
         let retired = desk.retire(guard, entry, cost, seal_at);
         // SAFETY: the guard was made before the entry was retired, so it lives as long.
         (unsafe { &*value }, retired)
+    }
+
+    /// Retires an entry that was never in the table, and returns it for a last look.
+    pub fn retire_unpublished<'g>(
+        &'g self,
+        guard: &'g Guard,
+        entry: Owned<T>,
+        label: u8,
+        cost: u64,
+        stripe: usize,
+    ) -> &'g T {
+        // SAFETY: nobody else knows of the entry.
+        let entry = unsafe { Unlinked::new(entry.into_raw()) }.labelled(label);
+        self.retire(guard, entry, cost, stripe).0
     }
 
     /// Sits down at a desk, to make entries and to retire them.

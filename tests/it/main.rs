@@ -10,6 +10,7 @@ mod drop;
 mod get_insert;
 mod hashers;
 mod listener;
+mod loader;
 mod manual;
 mod panics;
 mod pin;

@@ -1,0 +1,604 @@
+//! Flights: one load of a key at a time, for threads and tasks alike.
+//!
+//! # Protocol
+//!
+//! Who asks first for a key that nobody loads *leads* a flight; who comes later *follows*. A flight is
+//! `Led` until its leader lands or lets go:
+//!
+//! | move | who | what follows |
+//! |---|---|---|
+//! | → `Led` | the first to board | |
+//! | `Led` → landed | the leader, when the value is where others find it | all followers are woken |
+//! | `Led` → `Vacant` | a leader that is dropped | one follower is woken |
+//! | `Vacant` → `Led` | the first follower that looks, or the next to board | |
+//! | `Vacant` → gone | the last follower that is dropped | |
+//!
+//! A follower that was woken and is dropped before it looked wakes another one, so that a flight is never
+//! vacant while all its followers sleep. Everything is decided under the lock of a shard, which nobody
+//! holds while a loader runs; wakers are called when it is free again. Reads never come here.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    sync::PoisonError,
+    task::{Context, Poll, Wake, Waker},
+};
+
+use crate::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+        thread, thread_local,
+    },
+    util::CachePadded,
+};
+
+/// The loads that are under way.
+pub struct Flights<K> {
+    shards: Box<[CachePadded<Mutex<Shard<K>>>]>,
+}
+
+struct Shard<K> {
+    flights: Vec<Flight<K>>,
+    /// The next flight's number, and the next follower's.
+    next: u64,
+}
+
+struct Flight<K> {
+    number: u64,
+    hash: u64,
+    /// Gone while the flight lands.
+    key: Option<K>,
+    is_led: bool,
+    /// Followers there are, waiting or not.
+    followers: usize,
+    waiting: Vec<(u64, Waker)>,
+}
+
+/// What became of somebody who asked for a key.
+pub enum Boarding<'a, K> {
+    /// It is the leader, and loads.
+    Lead(Leader<'a, K>),
+    /// Somebody else does.
+    Follow(K, Follower<'a, K>),
+    /// The load of this key asks for it itself.
+    Own(K),
+}
+
+/// What a follower has waited for.
+pub enum Arrival<'a, K> {
+    /// The flight has landed: look for the value.
+    Landed,
+    /// The leader has let go: the follower loads.
+    Lead(Leader<'a, K>),
+    /// Time is over.
+    TimedOut,
+}
+
+/// The right and the duty to load a key.
+pub struct Leader<'a, K> {
+    flights: &'a Flights<K>,
+    hash: u64,
+    number: u64,
+}
+
+/// Somebody who waits for a flight.
+pub struct Follower<'a, K> {
+    flights: &'a Flights<K>,
+    hash: u64,
+    number: u64,
+    ticket: u64,
+}
+
+/// Says that this thread runs the load of a flight; not for longer than it lives.
+pub struct Entered {
+    flight: (usize, u64, u64),
+}
+
+impl<K> Flights<K> {
+    /// Makes a place without flights.
+    pub fn new() -> Self {
+        let shard = || CachePadded::new(Mutex::new(Shard { flights: Vec::new(), next: 0 }));
+        Self { shards: (0..SHARDS).map(|_| shard()).collect() }
+    }
+
+    /// Returns how many flights there are.
+    pub fn len(&self) -> usize {
+        (0..SHARDS as u64).map(|hash| self.shard(hash).flights.len()).sum()
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<K>> {
+        // Nothing is left half done if a user's comparison panics.
+        let shard = &self.shards[hash as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn name(&self, hash: u64, number: u64) -> (usize, u64, u64) {
+        (std::ptr::from_ref(self).addr(), hash % SHARDS as u64, number)
+    }
+}
+
+impl<K: Eq> Flights<K> {
+    /// Joins the flight of a key, or begins one.
+    pub fn board(&self, hash: u64, key: K) -> Boarding<'_, K> {
+        let mut shard = self.shard(hash);
+        shard.next += 1;
+        let next = shard.next;
+        // One that lands has no key to compare: it is followed for the moment that this takes.
+        let is_it = |flight: &&mut Flight<K>| {
+            flight.hash == hash && flight.key.as_ref().is_none_or(|other| *other == key)
+        };
+        let Some(flight) = shard.flights.iter_mut().find(is_it) else {
+            shard.flights.push(Flight {
+                number: next,
+                hash,
+                key: Some(key),
+                is_led: true,
+                followers: 0,
+                waiting: Vec::new(),
+            });
+            return Boarding::Lead(Leader { flights: self, hash, number: next });
+        };
+        let number = flight.number;
+        if is_entered(self.name(hash, number)) {
+            return Boarding::Own(key);
+        }
+        if !flight.is_led {
+            flight.is_led = true;
+            return Boarding::Lead(Leader { flights: self, hash, number });
+        }
+        flight.followers += 1;
+        Boarding::Follow(key, Follower { flights: self, hash, number, ticket: next })
+    }
+}
+
+impl<K> Shard<K> {
+    fn flight(&mut self, number: u64) -> Option<&mut Flight<K>> {
+        self.flights.iter_mut().find(|flight| flight.number == number)
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Flight<K>> {
+        let index = self.flights.iter().position(|flight| flight.number == number)?;
+        let flight = self.flights.swap_remove(index);
+        if self.flights.is_empty() {
+            self.flights.shrink_to(SPARE);
+        }
+        Some(flight)
+    }
+
+    /// Sees that somebody takes a vacant flight over; returns whom to wake, or what is to be dropped when
+    /// the lock is free: the key's destructor is the user's.
+    fn pass_on(&mut self, number: u64) -> (Option<Waker>, Option<Flight<K>>) {
+        let Some(flight) = self.flight(number).filter(|flight| !flight.is_led) else {
+            return (None, None);
+        };
+        if flight.followers == 0 {
+            return (None, self.remove(number));
+        }
+        let next = (!flight.waiting.is_empty()).then(|| flight.waiting.remove(0).1);
+        (next, None)
+    }
+}
+
+impl<K> Leader<'_, K> {
+    /// Says that this thread runs the load, so that a load which asks for its own key is told so.
+    pub fn enter(&self) -> Entered {
+        let flight = self.flights.name(self.hash, self.number);
+        ENTERED.with(|entered| entered.borrow_mut().push(flight));
+        Entered { flight }
+    }
+
+    /// Calls `f` with the key.
+    pub fn with_key<R>(&self, f: impl FnOnce(&K) -> R) -> R {
+        let mut shard = self.flights.shard(self.hash);
+        let key = shard.flight(self.number).and_then(|flight| flight.key.as_ref());
+        f(key.expect("a led flight has a key until it lands"))
+    }
+
+    /// Ends the flight: `f` puts the value where the followers find it, and then they are woken.
+    pub fn land<R>(self, f: impl FnOnce(K) -> R) -> R {
+        /// Ends the flight even if `f` panics.
+        struct Landing<'a, 'f, K>(&'a Leader<'f, K>);
+        impl<K> Drop for Landing<'_, '_, K> {
+            fn drop(&mut self) {
+                let Leader { flights, hash, number } = *self.0;
+                let landed = flights.shard(hash).remove(number);
+                for (_, waker) in landed.into_iter().flat_map(|flight| flight.waiting) {
+                    waker.wake();
+                }
+            }
+        }
+        let taken = self.flights.shard(self.hash).flight(self.number).and_then(|f| f.key.take());
+        let landing = Landing(&self);
+        let result = f(taken.expect("a led flight has a key until it lands"));
+        drop(landing);
+        result
+    }
+}
+
+impl<K> Drop for Leader<'_, K> {
+    fn drop(&mut self) {
+        let mut shard = self.flights.shard(self.hash);
+        // It is gone if it has landed.
+        if let Some(flight) = shard.flight(self.number) {
+            flight.is_led = false;
+        }
+        let (next, gone) = shard.pass_on(self.number);
+        drop(shard);
+        if !cfg!(cortado_mutant = "flight_nobody_told") {
+            next.into_iter().for_each(Waker::wake);
+        }
+        drop(gone);
+    }
+}
+
+impl<'a, K> Follower<'a, K> {
+    /// Blocks this thread until the flight has landed or is this follower's.
+    pub fn wait(mut self) -> Arrival<'a, K> {
+        let signal = Signal::new();
+        let waker = Waker::from(std::sync::Arc::clone(&signal));
+        loop {
+            match self.look(&waker) {
+                Poll::Ready(arrival) => return arrival,
+                Poll::Pending => signal.wait(),
+            }
+        }
+    }
+
+    /// The same until `end` at the latest.
+    #[cfg(not(any(cortado_loom, cortado_shuttle)))]
+    pub fn wait_until(mut self, end: std::time::Instant) -> Arrival<'a, K> {
+        let signal = Signal::new();
+        let waker = Waker::from(std::sync::Arc::clone(&signal));
+        loop {
+            if let Poll::Ready(arrival) = self.look(&waker) {
+                return arrival;
+            }
+            let left = end.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return Arrival::TimedOut;
+            }
+            thread::park_timeout(left);
+        }
+    }
+
+    fn look(&mut self, waker: &Waker) -> Poll<Arrival<'a, K>> {
+        let Self { flights, hash, number, ticket } = *self;
+        let mut shard = flights.shard(hash);
+        let Some(flight) = shard.flight(number) else { return Poll::Ready(Arrival::Landed) };
+        if !flight.is_led {
+            flight.is_led = true;
+            return Poll::Ready(Arrival::Lead(Leader { flights, hash, number }));
+        }
+        // What is replaced is dropped when the lock is free: it may be anybody's code.
+        let mut old = None;
+        match flight.waiting.iter_mut().find(|(other, _)| *other == ticket) {
+            Some((_, known)) if known.will_wake(waker) => {}
+            Some((_, known)) => old = Some(std::mem::replace(known, waker.clone())),
+            None => flight.waiting.push((ticket, waker.clone())),
+        }
+        drop(shard);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl<'a, K> Future for Follower<'a, K> {
+    type Output = Arrival<'a, K>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.look(context.waker())
+    }
+}
+
+impl<K> Drop for Follower<'_, K> {
+    fn drop(&mut self) {
+        let mut shard = self.flights.shard(self.hash);
+        let mut mine = None;
+        if let Some(flight) = shard.flight(self.number) {
+            flight.followers -= 1;
+            let waiting = &mut flight.waiting;
+            let index = waiting.iter().position(|(ticket, _)| *ticket == self.ticket);
+            mine = index.map(|index| waiting.remove(index));
+        }
+        let (next, gone) = if cfg!(cortado_mutant = "flight_offer_lost") {
+            (None, None)
+        } else {
+            shard.pass_on(self.number)
+        };
+        drop(shard);
+        next.into_iter().for_each(Waker::wake);
+        drop((mine, gone));
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let _ = ENTERED.try_with(|entered| {
+            let mut entered = entered.borrow_mut();
+            if let Some(index) = entered.iter().rposition(|flight| *flight == self.flight) {
+                entered.remove(index);
+            }
+        });
+    }
+}
+
+/// Wakes a thread that waits as a task does.
+struct Signal {
+    is_set: AtomicBool,
+    thread: thread::Thread,
+}
+
+impl Signal {
+    fn new() -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Self { is_set: AtomicBool::new(false), thread: thread::current() })
+    }
+
+    fn wait(&self) {
+        // Acquire: pairs with the Release in `wake`. A park may end for no reason.
+        while !self.is_set.swap(false, Ordering::Acquire) {
+            thread::park();
+        }
+    }
+}
+
+impl Wake for Signal {
+    fn wake(self: std::sync::Arc<Self>) {
+        // Release: pairs with the Acquire in `wait`.
+        self.is_set.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+fn is_entered(flight: (usize, u64, u64)) -> bool {
+    ENTERED.try_with(|entered| entered.borrow().contains(&flight)).unwrap_or(false)
+}
+
+thread_local! {
+    /// The flights whose loads this thread runs, one within the other.
+    static ENTERED: RefCell<Vec<(usize, u64, u64)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl<K> Default for Flights<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K> std::fmt::Debug for Flights<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flights").field("len", &self.len()).finish()
+    }
+}
+
+impl<K> std::fmt::Debug for Leader<'_, K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leader").field("flight", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl<K> std::fmt::Debug for Follower<'_, K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").field("flight", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// Loads are few, and hold the lock for a moment.
+const SHARDS: usize = if crate::sync::IS_MODEL { 1 } else { 16 };
+/// Flights whose memory a shard keeps.
+const SPARE: usize = 4;
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::{Arc, atomic::AtomicUsize, atomic::Ordering::SeqCst},
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    fn lead<K: Eq>(flights: &Flights<K>, hash: u64, key: K) -> Leader<'_, K> {
+        match flights.board(hash, key) {
+            Boarding::Lead(leader) => leader,
+            _ => panic!("somebody leads already"),
+        }
+    }
+
+    fn follow<K: Eq>(flights: &Flights<K>, hash: u64, key: K) -> Follower<'_, K> {
+        match flights.board(hash, key) {
+            Boarding::Follow(_, follower) => follower,
+            _ => panic!("nobody leads"),
+        }
+    }
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn poll<'a, K>(follower: &mut Follower<'a, K>, count: &Arc<Count>) -> Poll<Arrival<'a, K>> {
+        let waker = Waker::from(Arc::clone(count));
+        Pin::new(follower).poll(&mut Context::from_waker(&waker))
+    }
+
+    #[test]
+    fn followers_are_woken_when_the_flight_has_landed() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let counts = [(); 3].map(|()| Arc::<Count>::default());
+        let mut followers = [(); 3].map(|()| follow(&flights, 1, "k"));
+        for (follower, count) in followers.iter_mut().zip(&counts) {
+            assert!(poll(follower, count).is_pending() && poll(follower, count).is_pending());
+        }
+        let key = leader.land(|key| {
+            assert!(counts.iter().all(|count| count.0.load(SeqCst) == 0));
+            key
+        });
+        assert_eq!(key, "k");
+        for (mut follower, count) in followers.into_iter().zip(&counts) {
+            assert_eq!(count.0.load(SeqCst), 1);
+            assert!(matches!(poll(&mut follower, count), Poll::Ready(Arrival::Landed)));
+        }
+        assert_eq!(flights.len(), 0);
+        drop(lead(&flights, 1, "k"));
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[test]
+    fn one_follower_takes_over_from_a_leader_that_let_go() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let counts = [(); 3].map(|()| Arc::<Count>::default());
+        let mut followers = [(); 3].map(|()| follow(&flights, 1, "k"));
+        for (follower, count) in followers.iter_mut().zip(&counts) {
+            assert!(poll(follower, count).is_pending());
+        }
+        drop(leader);
+        assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 0, 0]);
+        let [mut first, mut second, third] = followers;
+        let Poll::Ready(Arrival::Lead(leader)) = poll(&mut first, &counts[0]) else {
+            panic!("the woken one leads");
+        };
+        assert!(poll(&mut second, &counts[1]).is_pending());
+        drop(third);
+        leader.land(|_| ());
+        assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 1, 0]);
+        drop((first, second));
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[test]
+    fn who_is_dropped_before_it_took_over_wakes_the_next() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let counts = [(); 3].map(|()| Arc::<Count>::default());
+        let mut followers = Vec::from([(); 3].map(|()| follow(&flights, 1, "k")));
+        for (follower, count) in followers.iter_mut().zip(&counts) {
+            assert!(poll(follower, count).is_pending());
+        }
+        drop(leader);
+        drop(followers.remove(0));
+        assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 1, 0]);
+        drop(followers.remove(0));
+        assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 1, 1]);
+        assert_eq!(flights.len(), 1);
+        drop(followers);
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[test]
+    fn vacant_flight_is_the_next_boarders() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let mut follower = follow(&flights, 1, "k");
+        let count = Arc::<Count>::default();
+        drop(leader);
+        let leader = lead(&flights, 1, "k");
+        assert!(poll(&mut follower, &count).is_pending());
+        drop(leader);
+        assert!(matches!(poll(&mut follower, &count), Poll::Ready(Arrival::Lead(_))));
+    }
+
+    #[test]
+    fn load_that_asks_for_its_own_key_is_told_so() {
+        let flights = Flights::new();
+        let outer = lead(&flights, 1, "k");
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _entered = outer.enter();
+            assert!(matches!(flights.board(1, "k"), Boarding::Own("k")));
+            let inner = lead(&flights, 2, "other");
+            let _entered = inner.enter();
+            assert!(matches!(flights.board(1, "k"), Boarding::Own("k")));
+            assert!(matches!(flights.board(2, "other"), Boarding::Own("other")));
+            assert!(matches!(Flights::new().board(1, "k"), Boarding::Lead(_)), "another cache");
+            panic!("loader");
+        }));
+        assert!(panicked.is_err());
+        assert!(matches!(flights.board(1, "k"), Boarding::Follow(..)), "not any more");
+        drop(lead(&flights, 2, "other"));
+    }
+
+    #[test]
+    fn keys_of_one_hash_fly_apart() {
+        let flights = Flights::new();
+        let (one, two) = (lead(&flights, 1, 1), lead(&flights, 1, 2));
+        let follower = follow(&flights, 1, 2);
+        assert_eq!(two.land(|key| key), 2);
+        assert!(matches!(follower.wait(), Arrival::Landed));
+        assert_eq!(one.land(|key| key), 1);
+    }
+
+    #[test]
+    fn panic_while_landing_wakes_the_followers() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let follower = follow(&flights, 1, "k");
+        let landed = catch_unwind(AssertUnwindSafe(|| leader.land(|_| panic!("cost"))));
+        assert!(landed.is_err());
+        assert!(matches!(follower.wait(), Arrival::Landed));
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[test]
+    fn waiting_ends_in_time() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let end = Instant::now() + Duration::from_millis(1);
+        assert!(matches!(follow(&flights, 1, "k").wait_until(end), Arrival::TimedOut));
+        leader.land(|_| ());
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[test]
+    fn leader_can_go_to_another_thread() {
+        fn is_send<T: Send>() {}
+        is_send::<Leader<'_, String>>();
+        is_send::<Follower<'_, String>>();
+    }
+
+    #[test]
+    fn one_at_a_time_leads_under_many_threads() {
+        let flights = Flights::new();
+        let (leading, led) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (flights, leading, led) = (&flights, &leading, &led);
+                scope.spawn(move || {
+                    for round in 0..2_000 {
+                        let mut boarding = flights.board(7, "k");
+                        loop {
+                            let leader = match boarding {
+                                Boarding::Lead(leader) => leader,
+                                Boarding::Follow(key, follower) => match follower.wait() {
+                                    Arrival::Lead(leader) => leader,
+                                    _ => {
+                                        boarding = flights.board(7, key);
+                                        continue;
+                                    }
+                                },
+                                Boarding::Own(_) => panic!("nothing was entered"),
+                            };
+                            assert_eq!(leading.fetch_add(1, SeqCst), 0, "two leaders");
+                            led.fetch_add(1, SeqCst);
+                            leading.fetch_sub(1, SeqCst);
+                            if (round + thread) % 3 == 0 {
+                                drop(leader);
+                            } else {
+                                leader.land(|_| ());
+                            }
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!((led.load(SeqCst), flights.len()), (8 * 2_000, 0));
+    }
+}
