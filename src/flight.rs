@@ -26,12 +26,14 @@ use std::{
 };
 
 use crate::{
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-        thread, thread_local,
-    },
+    sync::{Mutex, MutexGuard, thread_local},
     util::CachePadded,
+};
+
+#[cfg(not(cortado_loom))]
+use crate::sync::{
+    atomic::{AtomicBool, Ordering},
+    thread,
 };
 
 /// The loads that are under way.
@@ -209,6 +211,12 @@ impl<K> Leader<'_, K> {
                 }
             }
         }
+        if cfg!(cortado_mutant = "flight_woken_first") {
+            let flight = self.flights.shard(self.hash).remove(self.number);
+            let flight = flight.expect("a led flight is there until it lands");
+            flight.waiting.into_iter().for_each(|(_, waker)| waker.wake());
+            return f(flight.key.expect("a led flight has a key until it lands"));
+        }
         let taken = self.flights.shard(self.hash).flight(self.number).and_then(|f| f.key.take());
         let landing = Landing(&self);
         let result = f(taken.expect("a led flight has a key until it lands"));
@@ -325,11 +333,13 @@ impl Drop for Entered {
 }
 
 /// Wakes a thread that waits as a task does.
+#[cfg(not(cortado_loom))]
 struct Signal {
     is_set: AtomicBool,
     thread: thread::Thread,
 }
 
+#[cfg(not(cortado_loom))]
 impl Signal {
     fn new() -> std::sync::Arc<Self> {
         std::sync::Arc::new(Self { is_set: AtomicBool::new(false), thread: thread::current() })
@@ -343,11 +353,34 @@ impl Signal {
     }
 }
 
+#[cfg(not(cortado_loom))]
 impl Wake for Signal {
     fn wake(self: std::sync::Arc<Self>) {
         // Release: pairs with the Acquire in `wait`.
         self.is_set.store(true, Ordering::Release);
         self.thread.unpark();
+    }
+}
+
+/// The same under loom, which forgets an unpark now and then, and this never.
+#[cfg(cortado_loom)]
+struct Signal(crate::sync::Notify);
+
+#[cfg(cortado_loom)]
+impl Signal {
+    fn new() -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Self(crate::sync::Notify::new()))
+    }
+
+    fn wait(&self) {
+        self.0.wait();
+    }
+}
+
+#[cfg(cortado_loom)]
+impl Wake for Signal {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.notify();
     }
 }
 

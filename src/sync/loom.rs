@@ -12,7 +12,7 @@
 //!   plain loads, so that stale reads meet well-explored writers.
 
 pub use loom::hint;
-pub use loom::sync::{Arc, Mutex, MutexGuard};
+pub use loom::sync::{Arc, Mutex, MutexGuard, Notify};
 pub use loom::thread;
 
 use std::fmt;

@@ -32,11 +32,11 @@ mod backend;
 #[path = "std.rs"]
 mod backend;
 
-#[cfg(cortado_loom)]
-pub use self::backend::Watched;
 #[allow(unused_imports)] // not every build has a thread-local variable
 pub(crate) use self::backend::thread_local;
 pub use self::backend::{Arc, Mutex, MutexGuard, atomic, hint, thread, thread_number};
+#[cfg(cortado_loom)]
+pub use self::backend::{Notify, Watched};
 pub use std::sync::OnceLock;
 
 #[cfg(any(cortado_loom, cortado_shuttle))]
