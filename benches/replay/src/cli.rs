@@ -10,6 +10,7 @@ use crate::budget::BudgetArgs;
 use crate::cells::Cell;
 use crate::churn::ChurnArgs;
 use crate::compare::CompareArgs;
+use crate::expiry::ExpiryArgs;
 use crate::headline::HeadlineArgs;
 use crate::hit_ratio::HitRatioArgs;
 use crate::latency::LatencyArgs;
@@ -40,6 +41,7 @@ pub enum Command {
     Memory(MemoryArgs),
     Budget(BudgetArgs),
     Churn(ChurnArgs),
+    Expiry(ExpiryArgs),
     /// One measurement in a process of its own; the program calls itself with it.
     #[command(hide = true, subcommand)]
     Cell(Cell),

@@ -8,6 +8,7 @@ mod churn;
 mod cli;
 mod compare;
 mod drive;
+mod expiry;
 mod headline;
 mod histogram;
 mod hit_ratio;
@@ -57,6 +58,7 @@ fn run(cli: &Cli) -> Result<()> {
         Some(Command::Memory(args)) => memory::run(args),
         Some(Command::Budget(args)) => budget::run(args),
         Some(Command::Churn(args)) => churn::run(args),
+        Some(Command::Expiry(args)) => expiry::run(args),
         Some(Command::Cell(cell)) => cell.run(),
     }
 }
