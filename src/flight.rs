@@ -106,7 +106,7 @@ impl<K> Flights<K> {
     }
 
     /// Returns how many flights there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         (0..SHARDS as u64).map(|hash| self.shard(hash).flights.len()).sum()
     }
 
@@ -401,7 +401,7 @@ impl<K> Default for Flights<K> {
 
 impl<K> std::fmt::Debug for Flights<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flights").field("len", &self.len()).finish()
+        f.debug_struct("Flights").field("count", &self.count()).finish()
     }
 }
 
@@ -479,9 +479,9 @@ mod tests {
             assert_eq!(count.0.load(SeqCst), 1);
             assert!(matches!(poll(&mut follower, count), Poll::Ready(Arrival::Landed)));
         }
-        assert_eq!(flights.len(), 0);
+        assert_eq!(flights.count(), 0);
         drop(lead(&flights, 1, "k"));
-        assert_eq!(flights.len(), 0);
+        assert_eq!(flights.count(), 0);
     }
 
     #[test]
@@ -504,7 +504,7 @@ mod tests {
         leader.land(|_| ());
         assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 1, 0]);
         drop((first, second));
-        assert_eq!(flights.len(), 0);
+        assert_eq!(flights.count(), 0);
     }
 
     #[test]
@@ -521,9 +521,9 @@ mod tests {
         assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 1, 0]);
         drop(followers.remove(0));
         assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 1, 1]);
-        assert_eq!(flights.len(), 1);
+        assert_eq!(flights.count(), 1);
         drop(followers);
-        assert_eq!(flights.len(), 0);
+        assert_eq!(flights.count(), 0);
     }
 
     #[test]
@@ -576,7 +576,7 @@ mod tests {
         let landed = catch_unwind(AssertUnwindSafe(|| leader.land(|_| panic!("cost"))));
         assert!(landed.is_err());
         assert!(matches!(follower.wait(), Arrival::Landed));
-        assert_eq!(flights.len(), 0);
+        assert_eq!(flights.count(), 0);
     }
 
     #[test]
@@ -586,7 +586,7 @@ mod tests {
         let end = Instant::now() + Duration::from_millis(1);
         assert!(matches!(follow(&flights, 1, "k").wait_until(end), Arrival::TimedOut));
         leader.land(|_| ());
-        assert_eq!(flights.len(), 0);
+        assert_eq!(flights.count(), 0);
     }
 
     #[test]
@@ -632,6 +632,6 @@ mod tests {
                 });
             }
         });
-        assert_eq!((led.load(SeqCst), flights.len()), (8 * 2_000, 0));
+        assert_eq!((led.load(SeqCst), flights.count()), (8 * 2_000, 0));
     }
 }

@@ -108,6 +108,9 @@ impl Terms {
     pub const DEFAULT: Self = Self { cost: None, priority: Priority::Normal, ttl: None };
 }
 
+/// The entry that is there now, and whether there was none of its key; or what was refused.
+type Put<'g, K, V> = Result<(&'g Entry<K, V>, bool), Refused<K, V>>;
+
 /// What a write leaves in the caller's hands.
 pub struct Refused<K, V> {
     pub key: K,
@@ -198,7 +201,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         (key, value): (K, V),
         terms: Terms,
         mode: Mode,
-    ) -> Result<(&'g Entry<K, V>, bool), Refused<K, V>> {
+    ) -> Put<'g, K, V> {
         let cost = terms
             .cost
             .unwrap_or_else(|| self.hooks.cost_of.as_ref().map_or(1, |f| f(&key, &value)));
@@ -272,7 +275,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         entry: Entry<K, V>,
         times: Option<Times>,
         mode: Mode,
-    ) -> Result<(&'g Entry<K, V>, bool), Refused<K, V>> {
+    ) -> Put<'g, K, V> {
         let cost = entry.cost();
         if cost != 1 && !self.costs_vary() {
             self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.

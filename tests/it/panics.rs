@@ -5,12 +5,13 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
     },
     thread,
+    time::Duration,
 };
 
-use cortado::{Cache, Maintenance};
+use cortado::{Cache, Expiry, Maintenance};
 
 use crate::{
     builder,
@@ -287,6 +288,69 @@ fn panicking_callbacks_of_reads_and_removals_change_nothing() {
     drop(cache.remove(&1));
     settle(&cache);
     audit(&cache);
+}
+
+/// A value whose clone panics when it is told to.
+struct Fragile(u64, Arc<AtomicBool>);
+
+impl Clone for Fragile {
+    fn clone(&self) -> Self {
+        assert!(!self.1.load(SeqCst), "clone");
+        Self(self.0, Arc::clone(&self.1))
+    }
+}
+
+struct Brittle(Arc<AtomicBool>);
+
+impl Expiry<u64, Fragile> for Brittle {
+    fn on_create(&self, _: &u64, _: &Fragile) -> Option<Duration> {
+        assert!(!self.0.load(SeqCst), "expiry");
+        Some(Duration::from_secs(1))
+    }
+    fn on_read(&self, _: &u64, _: &Fragile, left: Option<Duration>) -> Option<Duration> {
+        assert!(!self.0.load(SeqCst), "expiry");
+        left
+    }
+}
+
+#[test]
+fn panicking_closures_leave_the_accounts_right() {
+    let panics = Arc::new(AtomicBool::new(false));
+    let (refuses, brittle) = (Arc::clone(&panics), Brittle(Arc::clone(&panics)));
+    let cache = builder(100, Maintenance::Manual)
+        .replace_if(move |_, _, _| {
+            assert!(!refuses.load(SeqCst), "replace_if");
+            true
+        })
+        .expiry(brittle)
+        .build()
+        .unwrap();
+    let value = |n| Fragile(n, Arc::clone(&panics));
+    for key in 0..50 {
+        assert!(cache.insert(key, value(key)).is_in());
+    }
+    let acts: [&dyn Fn(); 9] = [
+        &|| drop(cache.get_cloned(&1)),
+        &|| drop(cache.get(&1)),
+        &|| drop(cache.insert(1, value(2))),
+        &|| drop(cache.insert(60, value(2))),
+        &|| drop(cache.compute(1, |_| panic!("compute"))),
+        &|| _ = cache.update(&1, |old| old.clone()),
+        &|| cache.retain(|_, _| panic!("retain")),
+        &|| drop(cache.get_or_insert_with(70, || panic!("loader"))),
+        &|| drop(cache.get_or_insert_with(71, || value(1))),
+    ];
+    for (number, act) in acts.into_iter().enumerate() {
+        panics.store(true, SeqCst);
+        assert!(catch_unwind(AssertUnwindSafe(act)).is_err(), "act {number}");
+        panics.store(false, SeqCst);
+        assert_eq!((cache.len(), cache.cost()), (50, 50), "after act {number}");
+        assert_eq!(cache.get_cloned(&1).map(|value| value.0), Some(1), "after act {number}");
+        audit(&cache);
+    }
+    // Nobody waits for what was given up.
+    assert_eq!(cache.get_or_insert_with(70, || value(7)).0, 7);
+    assert_eq!(cache.get_or_insert_with(71, || value(7)).0, 7);
 }
 
 #[test]
