@@ -208,8 +208,11 @@ impl<K, V, S> Engine<K, V, S> {
         if !accepted {
             self.put_off_notes(&[hash]);
         }
-        // Relaxed: the thread looks again within a second, whatever it misses here.
+        // Relaxed: a glance, so that the line is seldom written.
         if at < self.next_due.load(Ordering::Relaxed) {
+            // Release: pairs with the Acquire of the swap in `expire_by`. Either that comes later and finds the
+            // hash in its ring, or this stays.
+            self.next_due.fetch_min(at, Ordering::Release);
             self.waker.wake();
         }
     }
@@ -253,6 +256,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     fn expire_by(&self, timetable: &mut Timetable, most: usize) -> usize {
         let Timetable { deadlines, due } = timetable;
+        // Acquire: pairs with the Release in `note_deadline`: what lowered it before is in a ring.
+        self.next_due.swap(NEVER, Ordering::Acquire);
         self.collect_notes(deadlines);
         let now = self.timing.now();
         let mut expired = 0;
@@ -274,8 +279,9 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         if deadlines.len() > 2 * self.len() as usize + SPARE_NOTES {
             self.drop_stale_notes(deadlines);
         }
-        let next = deadlines.next().unwrap_or(NEVER);
-        self.next_due.store(next, Ordering::Relaxed); // Relaxed: see `note_deadline`.
+        if let Some(next) = deadlines.next() {
+            self.next_due.fetch_min(next, Ordering::Relaxed); // Relaxed: nothing else is to be seen by it.
+        }
         expired
     }
 

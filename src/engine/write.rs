@@ -234,8 +234,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             (Refusal::Forbidden, _) => {}
             (_, Mode::IfAbsent) => {
                 // Nothing was to be replaced, so nothing is out of date.
-                let resident = self.table.find(&pin(), hash, |entry| entry.key == *key).is_some();
-                if resident {
+                let guard = pin();
+                let resident = self.table.find(&guard, hash, |entry| entry.key == *key);
+                if resident.is_some_and(|entry| self.is_live(entry)) {
                     refused.refusal = Refusal::Forbidden;
                 }
             }
