@@ -371,6 +371,5 @@ const EXPIRED_AT_ONCE: usize = 64;
 const EXPIRED_FOR_ROOM: usize = 16;
 /// Notes without an entry that are no matter.
 const SPARE_NOTES: usize = 1024;
-/// The thread looks for deadlines so often, once there were any: a hint that it missed is late by so
-/// much.
+/// The thread looks at the clock so often while there are deadlines: one that is moved by hand tells nobody.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
