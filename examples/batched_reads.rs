@@ -1,4 +1,6 @@
 //! Several reads at once: under one pin, or as a batch whose memory is fetched ahead.
+//!
+//! `cargo run --example batched_reads`
 
 use cortado::Cache;
 

@@ -1,33 +1,47 @@
-//! Maintenance by hand: no thread, values that borrow, and garbage freed where you want it.
+//! Maintenance by hand: no thread, a clock you move, values that borrow, garbage freed where you want it.
+//!
+//! `cargo run --example manual_tick`
 
-use cortado::{BuildError, Cache, Work};
+use std::time::Duration;
+
+use cortado::{BuildError, Cache, Maintenance, ManualClock, Work};
 
 fn main() -> Result<(), BuildError> {
-    let text = std::fs::read_to_string(file!()).unwrap_or_else(|_| "no text here".repeat(100));
-
-    // Without a thread of its own the cache may hold what lives no longer than `text`.
-    let cache = Cache::builder().max_cost(50).metrics(true).build_manual()?;
-    for (number, word) in text.split_whitespace().enumerate() {
-        // An insert makes its own room, so it works without any tick.
-        assert!(cache.insert(number, word).is_in());
+    let clock = ManualClock::new();
+    let cache = Cache::builder()
+        .max_cost(50)
+        .maintenance(Maintenance::Manual)
+        .clock(clock.clone())
+        .build()?;
+    for second in 1..=40 {
+        assert!(cache.insert_with_ttl(second, (), Duration::from_secs(second)).is_in());
     }
-    assert!(cache.len() <= 50);
 
-    // A slice of what was put off, in a quiet moment: accesses are counted, garbage is freed.
-    let ticked = cache.tick(Work::evictions(10));
-    println!("{} accesses counted, {} entries freed", ticked.events, ticked.freed);
+    // What is over is a miss; what it cost comes back with a tick, in slices as large as you say.
+    clock.advance(Duration::from_secs(30));
+    assert!(!cache.contains_key(&30) && cache.contains_key(&31));
+    assert_eq!(cache.cost(), 40);
+    let ticked = cache.tick(Work::evictions(20));
+    assert_eq!((ticked.expired, cache.cost()), (20, 20));
+    assert_eq!(cache.tick(Work::ALL).expired, 10);
+    assert_eq!(cache.cost(), 10);
 
-    // Somebody who reads holds garbage back.
-    let last = text.split_whitespace().count() - 1;
-    let held = cache.remove(&last).expect("the newest is there");
-    cache.flush();
-    assert_eq!(cache.memory().garbage_entries, 1);
-    assert!(text.ends_with(*held) || text.trim_end().ends_with(*held));
+    // A cache without a thread may hold what lives no longer than `text`.
+    let text = String::from("an insert makes its own room so it works without any tick");
+    let words = Cache::builder().max_cost(5).build_manual()?;
+    for (number, word) in text.split(' ').enumerate() {
+        assert!(words.insert(number, word).is_in());
+        assert!(words.cost() <= 5);
+    }
 
-    // And lets it go.
+    // Somebody who reads holds garbage back, and lets it go.
+    words.flush();
+    let held = words.remove(&11).expect("the newest is there");
+    words.flush();
+    assert_eq!((*held, words.memory().garbage_entries), ("tick", 1));
     drop(held);
-    cache.flush();
-    assert_eq!(cache.memory().garbage_entries, 0);
-    println!("{}", cache.metrics());
+    words.flush();
+    assert_eq!(words.memory().garbage_entries, 0);
+    println!("{} words, {} numbers", words.len(), cache.len());
     Ok(())
 }

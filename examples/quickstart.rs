@@ -1,4 +1,6 @@
 //! The first five minutes: insert, get, remove, and what an insert tells.
+//!
+//! `cargo run --example quickstart`
 
 use cortado::{Cache, Insert};
 

@@ -1,4 +1,6 @@
 //! A budget in bytes: pages of different sizes share 64 KiB.
+//!
+//! `cargo run --example byte_budget`
 
 use cortado::{Cache, Insert, Reject};
 

@@ -1,0 +1,53 @@
+//! Warm restart: what a cache holds goes to a file, and into the next cache.
+//!
+//! `cargo run --example warm_restart`
+
+use std::{error::Error, fs, time::Duration};
+
+use cortado::{Cache, Record};
+
+/// Key, value, cost, what is left of its time, frequency.
+type Row = (u32, String, u64, Option<Duration>, u8);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let path = std::env::temp_dir().join(format!("cortado-{}.json", std::process::id()));
+
+    let old: Cache<u32, String> = Cache::new(1000);
+    for page in 0..100 {
+        assert!(old.insert_with_cost(page, format!("page {page}"), 5).is_in());
+    }
+    for _ in 0..5 {
+        assert!(old.get(&7).is_some());
+    }
+    assert!(old.insert_with_ttl(100, "news".into(), Duration::from_secs(600)).is_in());
+
+    // Collected first, then written: the pin is short, the file may be slow.
+    let to_row = |record: Record<&u32, &String>| -> Row {
+        let Record { key, value, cost, ttl, frequency, .. } = record.cloned();
+        (key, value, cost, ttl, frequency)
+    };
+    let rows: Vec<Row> = old.pin().export().map(to_row).collect();
+    fs::write(&path, serde_json::to_vec(&rows)?)?;
+
+    // The next process.
+    let rows: Vec<Row> = serde_json::from_slice(&fs::read(&path)?)?;
+    fs::remove_file(&path)?;
+    let records = rows.into_iter().map(|(key, value, cost, ttl, frequency)| {
+        let mut record = Record::new(key, value);
+        (record.cost, record.ttl, record.frequency) = (cost, ttl, frequency);
+        record
+    });
+    let new: Cache<u32, String> = Cache::new(1000);
+    // What came in before is newer, and stays.
+    assert!(new.insert(0, "newer".into()).is_in());
+    let imported = new.import(records);
+    assert_eq!((imported.inserted, imported.kept, imported.rejected), (old.len() - 1, 1, 0));
+
+    assert_eq!(new.get_cloned(&0).as_deref(), Some("newer"));
+    assert_eq!(new.peek(&7).map(|entry| entry.cost()), Some(5));
+    assert!(new.frequency(&7) > new.frequency(&8), "the popular one is known as such");
+    assert!(new.entry_info(&100).and_then(|info| info.ttl) <= Some(Duration::from_secs(600)));
+    assert!(new.entry_info(&100).is_some_and(|info| info.ttl.is_some()));
+    println!("{} entries carried over, {} kept", imported.inserted, imported.kept);
+    Ok(())
+}
