@@ -10,6 +10,8 @@ fn main() -> Result<(), BuildError> {
     let clock = ManualClock::new();
     let cache = Cache::builder()
         .max_cost(50)
+        // A table with more room than there will be entries: none goes for lack of a place.
+        .expected_entries(1000)
         .maintenance(Maintenance::Manual)
         .clock(clock.clone())
         .build()?;

@@ -16,8 +16,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for page in 0..100 {
         assert!(old.insert_with_cost(page, format!("page {page}"), 5).is_in());
     }
-    for _ in 0..5 {
-        assert!(old.get(&7).is_some());
+    // Every other request is for page 7.
+    for request in 0..500 {
+        let page = if request % 2 == 0 { 7 } else { request % 100 };
+        assert!(old.get(&page).is_some());
     }
     assert!(old.insert_with_ttl(100, "news".into(), Duration::from_secs(600)).is_in());
 
