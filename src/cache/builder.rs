@@ -66,6 +66,15 @@ impl<K, V> CacheBuilder<K, V> {
 
 impl<K, V, S> CacheBuilder<K, V, S> {
     /// Sets the budget: the limit of the sum of all entries' costs, in whatever unit they have.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::builder().max_cost(100).build()?;
+    /// cache.insert_with_cost("k", 1, 60);
+    /// assert_eq!(cache.remaining_cost(), 40);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn max_cost(mut self, max_cost: u64) -> Self {
         self.plain.max_cost = max_cost;
         self
@@ -76,6 +85,17 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// By default as many as the budget allows if each costs 1 (at most 16 384), or a few thousand if
     /// there is a [`cost_of`](Self::cost_of). Name the number if it is large and known: growing costs
     /// time, though nobody waits for it, and a table made to measure keeps some room between entries.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::Cache;
+    ///
+    /// let small = Cache::<u64, u64>::builder().max_cost(1 << 30).build()?;
+    /// let large = Cache::<u64, u64>::builder().max_cost(1 << 30).expected_entries(100_000).build()?;
+    /// assert!(large.memory().table > small.memory().table);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn expected_entries(mut self, entries: usize) -> Self {
         self.plain.expected_entries = Some(entries);
         self
@@ -83,13 +103,37 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// The same as [`expected_entries`](Self::expected_entries) by the name and in the measure of
     /// Ristretto and Stretto: ten counters an entry.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::Cache;
+    ///
+    /// let one = Cache::<u64, u64>::builder().max_cost(100).num_counters(1000).build()?;
+    /// let other = Cache::<u64, u64>::builder().max_cost(100).expected_entries(100).build()?;
+    /// assert_eq!(one.memory().table, other.memory().table);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn num_counters(self, counters: usize) -> Self {
         self.expected_entries(counters.div_ceil(COUNTERS_PER_ENTRY))
     }
 
     /// Sets what an entry costs, from its key and value. By default 1.
     ///
-    /// It runs on the thread that inserts, before anything else happens.
+    /// It runs on the thread that inserts, while that is pinned: make it short. An insert that names its
+    /// cost does not ask.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::builder()
+    ///     .max_cost(1 << 20)
+    ///     .cost_of(|key: &String, page: &Vec<u8>| (key.len() + page.len()) as u64)
+    ///     .build()?;
+    /// cache.insert("/".to_string(), vec![0; 99]);
+    /// assert_eq!(cache.cost(), 100);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn cost_of(mut self, cost_of: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.hooks.cost_of = Some(Box::new(cost_of));
         self
@@ -160,7 +204,19 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// An entry whose time is over is never returned, and leaves the budget soon after. Any duration is
     /// legal: an entry of time 0 is a miss at once, and one that passes the end of the numbers (584 years)
-    /// stays.
+    /// stays. Takes 16 bytes of memory an entry.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let minute = Duration::from_secs(60);
+    /// let cache = cortado::Cache::builder().max_cost(10).ttl(minute).build()?;
+    /// cache.insert("k", 1);
+    /// assert!(cache.get("k").unwrap().ttl() <= Some(minute));
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.plain.ttl = Some(ttl);
         self
@@ -170,6 +226,24 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// Counted from its last hit, or one that was at most a millisecond earlier (a thousandth of the time,
     /// if that is less). An entry with a deadline, too, expires at the earlier of the two.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cortado::{Cache, ManualClock};
+    ///
+    /// let clock = ManualClock::new();
+    /// let second = Duration::from_secs(1);
+    /// let cache = Cache::builder().max_cost(10).tti(10 * second).clock(clock.clone()).build()?;
+    /// cache.insert("used", 1);
+    /// cache.insert("unused", 1);
+    /// clock.advance(9 * second);
+    /// assert!(cache.get("used").is_some());
+    /// clock.advance(second);
+    /// assert!(cache.contains_key("used") && !cache.contains_key("unused"));
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn tti(mut self, tti: Duration) -> Self {
         self.plain.tti = Some(tti);
         self
@@ -177,7 +251,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Sets how long each entry lives by its own key and value, when it is created, updated and read.
     ///
-    /// In place of [`ttl`](Self::ttl); an insert that names its own time goes before both.
+    /// In place of [`ttl`](Self::ttl); an insert that names its own time goes before both. See [`Expiry`] for
+    /// an example.
     pub fn expiry(mut self, expiry: impl Expiry<K, V> + 'static) -> Self {
         self.hooks.expiry = Some(Box::new(expiry));
         self
@@ -187,12 +262,25 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// Entries that are inserted with a deadline have it in any case, and all have it in a cache with
     /// [`ttl`](Self::ttl), [`tti`](Self::tti) or [`expiry`](Self::expiry).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let cache = cortado::Cache::builder().max_cost(10).timed(true).build()?;
+    /// cache.insert("k", 1);
+    /// assert_eq!(cache.set_ttl("k", Some(Duration::ZERO)), Ok(()));
+    /// assert!(cache.get("k").is_none());
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn timed(mut self, timed: bool) -> Self {
         self.plain.timed = timed;
         self
     }
 
-    /// Sets the clock that deadlines go by. By default the system's monotonic one.
+    /// Sets the clock that deadlines go by. By default the system's monotonic one; see
+    /// [`ManualClock`](crate::ManualClock) for one that tests move by hand.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.plain.clock = Some(Box::new(clock));
         self
@@ -202,17 +290,40 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// The cache spreads the hash again, so one that has its bits in a corner will do. A hash
     /// without random keys lets whoever chooses the keys crowd them into one bucket.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::hash::{BuildHasherDefault, DefaultHasher};
+    ///
+    /// let hasher = BuildHasherDefault::<DefaultHasher>::default();
+    /// let cache = cortado::Cache::builder().max_cost(10).hasher(hasher).build()?;
+    /// cache.insert("k", 1);
+    /// assert!(cache.contains_key("k"));
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn hasher<H>(self, hasher: H) -> CacheBuilder<K, V, H> {
         CacheBuilder { plain: self.plain, hooks: self.hooks, hasher }
     }
 
-    /// Sets what the choice of victims maximises.
+    /// Sets what the choice of victims maximises. By default [`Victim::FrequencyPerCost`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Victim};
+    ///
+    /// let cache = Cache::builder().max_cost(1 << 20).victim(Victim::Frequency).build()?;
+    /// assert!(cache.insert_with_cost("page", 1, 4096).is_in());
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn victim(mut self, victim: Victim) -> Self {
         self.plain.victim = victim;
         self
     }
 
-    /// Sets who does the deferred work.
+    /// Sets who does the deferred work. By default [`Maintenance::Thread`]; see [`Cache::tick`] for an example
+    /// without.
     pub fn maintenance(mut self, maintenance: Maintenance) -> Self {
         self.plain.maintenance = maintenance;
         self
@@ -222,6 +333,21 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// Garbage grows only while a reader holds on to a value or pin. By default the limit is the
     /// budget itself, and a thousand entries are never too many.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Insert, Reject};
+    ///
+    /// let cache = Cache::builder().max_cost(10).max_garbage(0).build()?;
+    /// cache.insert("k", 1);
+    /// let held = cache.remove("k");
+    /// assert_eq!(cache.insert("k", 2), Insert::Rejected(2, Reject::Garbage));
+    /// drop(held);
+    /// cache.flush();
+    /// assert!(cache.insert("k", 2).is_in());
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn max_garbage(mut self, cost: u64) -> Self {
         self.plain.max_garbage = Some(cost);
         self
@@ -229,24 +355,49 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Sets where the random choices of the policy begin. With a fixed hasher,
     /// [`Maintenance::Manual`] and one thread, the same calls then have the same results.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::hash::{BuildHasherDefault, DefaultHasher};
+    /// use cortado::{BuildError, Cache};
+    ///
+    /// let play = || -> Result<Vec<u64>, BuildError> {
+    ///     let hasher = BuildHasherDefault::<DefaultHasher>::default();
+    ///     let cache = Cache::builder().max_cost(10).seed(1).hasher(hasher).build_manual()?;
+    ///     (0..1000).for_each(|k| _ = cache.insert(k * k % 97, ()));
+    ///     Ok(cache.pin().keys().copied().collect())
+    /// };
+    /// assert_eq!(play()?, play()?);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn seed(mut self, seed: u64) -> Self {
         self.plain.seed = Some(seed);
         self
     }
 
-    /// Turns the counters of [`Cache::metrics`] on.
+    /// Turns the counters of [`Cache::metrics`] on. Off by default: a hit then counts nothing.
     pub fn metrics(mut self, metrics: bool) -> Self {
         self.plain.metrics = metrics;
         self
     }
 
-    /// Adds the bytes of an entry in memory (marks, cost, key and value, inline) to its cost.
+    /// Adds the bytes of an entry in memory (marks, cost, key and value, inline) to its cost. Off by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::builder().max_cost(1 << 20).charge_overhead(true).build()?;
+    /// cache.insert_with_cost(1u64, [0u8; 32], 100);
+    /// assert!(cache.cost() >= 100 + 8 + 32);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn charge_overhead(mut self, charge: bool) -> Self {
         self.plain.charge_overhead = charge;
         self
     }
 
-    /// Names the cache, and its thread.
+    /// Names the cache, and its thread; see [`Cache::name`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.plain.name = name.into();
         self
@@ -258,6 +409,16 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// [`BuildError`] if the budget is 0, if more entries are expected than a table can have, if both
     /// [`ttl`](Self::ttl) and [`expiry`](Self::expiry) are set, or if the system gives no thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{BuildError, Cache};
+    ///
+    /// assert!(Cache::<u32, u32>::builder().max_cost(1).build().is_ok());
+    /// let nothing = Cache::<u32, u32>::builder().build();
+    /// assert_eq!(nothing.unwrap_err(), BuildError::MaxCostZero);
+    /// ```
     pub fn build(self) -> Result<Cache<K, V, S>, BuildError>
     where
         K: Hash + Eq + Send + Sync + 'static,

@@ -60,7 +60,8 @@ where
         })
     }
 
-    /// Gives an entry `ttl` to live from now on, or for ever.
+    /// Gives an entry `ttl` to live from now on, or for ever. What [`tti`](crate::CacheBuilder::tti) says
+    /// goes on.
     ///
     /// # Errors
     ///

@@ -142,6 +142,17 @@ where
     /// # Panics
     ///
     /// As [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let cache = cortado::Cache::new(10);
+    /// assert_eq!(cache.get_or_insert_async("k", async { 1 }).await, 1);
+    /// assert_eq!(cache.get_or_insert_async("k", async { unreachable!() }).await, 1);
+    /// # }
+    /// ```
     pub async fn get_or_insert_async(&self, key: K, load: impl Future<Output = V>) -> V
     where
         V: Clone,
@@ -166,6 +177,19 @@ where
     /// # Panics
     ///
     /// As [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let cache = cortado::Cache::new(10);
+    /// let failed = cache.try_get_or_insert_async("k", async { Err("offline") }).await;
+    /// assert_eq!(failed, Err("offline"));
+    /// let loaded = cache.try_get_or_insert_async("k", async { Ok::<_, &str>(1) }).await;
+    /// assert_eq!(loaded, Ok(1));
+    /// # }
+    /// ```
     pub async fn try_get_or_insert_async<E>(
         &self,
         key: K,
@@ -349,6 +373,18 @@ where
     }
 
     /// The same with options.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Claim, InsertOptions, Wait};
+    ///
+    /// let cache = Cache::new(10);
+    /// if let Claim::Fill(guard) = cache.claim("k", Wait::Forever) {
+    ///     guard.fill_with(1, InsertOptions::new().cost(3));
+    /// }
+    /// assert_eq!(cache.cost(), 3);
+    /// ```
     pub fn fill_with(mut self, value: V, options: InsertOptions) -> ValueRef<'a, K, V> {
         let (cache, hash) = (self.cache, self.hash);
         let leader = self.leader.take().expect("it is filled once");

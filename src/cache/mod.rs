@@ -96,6 +96,16 @@ where
     ///
     /// Panics if `max_cost` is 0 or the system gives no thread; [`CacheBuilder::build`] returns
     /// an error instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// for k in 0..100 {
+    ///     cache.insert(k, k);
+    /// }
+    /// assert!(cache.len() <= 10);
+    /// ```
     pub fn new(max_cost: u64) -> Self {
         match Self::builder().max_cost(max_cost).build() {
             Ok(cache) => cache,
@@ -105,7 +115,15 @@ where
 }
 
 impl<K, V> Cache<K, V> {
-    /// Returns a builder with every setting at its default.
+    /// Returns a builder with every setting at its default; see [`CacheBuilder`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::<u32, u32>::builder().max_cost(10).build()?;
+    /// assert_eq!(cache.max_cost(), 10);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn builder() -> CacheBuilder<K, V> {
         CacheBuilder::new()
     }
@@ -144,7 +162,18 @@ where
         self.look_up(key, Trace::Leave)
     }
 
-    /// Returns a clone of the value of a key.
+    /// Returns a clone of the value of a key: one that may be sent, kept, and held across an `.await`.
+    ///
+    /// The clone is made while this thread is pinned; that of an `Arc` is cheap whatever it holds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert("k", 1);
+    /// assert_eq!(cache.get_cloned("k"), Some(1));
+    /// assert_eq!(cache.get_cloned("absent"), None);
+    /// ```
     #[inline]
     pub fn get_cloned<Q>(&self, key: &Q) -> Option<V>
     where
@@ -156,6 +185,16 @@ where
 
     /// Returns the value of a key without a trace: its frequency, recency and the metrics stay as
     /// they are.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::builder().max_cost(10).metrics(true).build()?;
+    /// cache.insert("k", 1);
+    /// assert_eq!(cache.peek("k").as_deref(), Some(&1));
+    /// assert_eq!(cache.metrics().hits, 0);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn peek<Q>(&self, key: &Q) -> Option<ValueRef<'_, K, V>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
@@ -164,6 +203,16 @@ where
     }
 
     /// Returns whether a key has an entry; leaves no trace, as [`peek`](Self::peek).
+    ///
+    /// It may be gone by the time of the next call: to read the value, [`get`](Self::get) it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert("k", 1);
+    /// assert!(cache.contains_key("k") && !cache.contains_key("absent"));
+    /// ```
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
         Q: Hash + Equivalent<K> + ?Sized,
@@ -213,7 +262,17 @@ where
 
     /// Returns how often a key was asked for of late, from 0 to 15, as the policy estimates it.
     ///
-    /// What this thread did a moment ago may not be counted yet; see [`flush`](Self::flush).
+    /// What was done a moment ago may not be counted yet; see [`flush`](Self::flush). Hits of an entry that
+    /// come close together count as one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::<&str, u32>::new(10);
+    /// assert!(cache.get("absent").is_none());
+    /// cache.flush();
+    /// assert!(cache.frequency("absent") > 0, "misses count, too");
+    /// ```
     pub fn frequency<Q>(&self, key: &Q) -> u8
     where
         Q: Hash + Equivalent<K> + ?Sized,
@@ -245,7 +304,8 @@ where
     /// Inserts an entry, or replaces the one of its key.
     ///
     /// Its cost is 1, or what the builder's [`cost_of`](CacheBuilder::cost_of) says. If the budget
-    /// has no room for it, makes some by evicting a bounded number of entries.
+    /// has no room for it, makes some by evicting a bounded number of entries. Priority and deadline begin
+    /// anew.
     ///
     /// # Examples
     ///
@@ -341,8 +401,8 @@ where
     ///
     /// # Errors
     ///
-    /// Returns the value if the key has no entry, or the new one was rejected; then the old one is
-    /// removed, too.
+    /// Returns the value if the key has no entry, if [`replace_if`](CacheBuilder::replace_if) keeps the old
+    /// one, or if the new one was rejected; then the old one is removed, too.
     ///
     /// # Examples
     ///
@@ -408,7 +468,8 @@ where
     /// Removes every entry for which `keep` says no, and no other; an entry that comes or is replaced
     /// meanwhile may be asked for or not.
     ///
-    /// Goes through the whole table, and holds nobody up.
+    /// Takes as long as the table is large, and holds nobody up. This thread is pinned all the while, so
+    /// nothing that is removed meanwhile is freed before the end.
     ///
     /// # Examples
     ///
@@ -436,6 +497,18 @@ where
 
     /// Removes every entry that is there when the call begins; of those that come meanwhile, some
     /// may go too. A table that had grown shrinks again.
+    ///
+    /// Takes as long as the table is large. Pinned entries go, too; frequencies stay known.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert("k", 1);
+    /// cache.clear();
+    /// assert!(cache.is_empty());
+    /// assert_eq!(cache.cost(), 0);
+    /// ```
     pub fn clear(&self) {
         self.engine.clear();
     }
@@ -452,32 +525,81 @@ where
     S: BuildHasher,
 {
     /// Returns the number of entries; exact when nobody writes.
+    ///
+    /// Those whose time is over count until maintenance has removed them. Adds up a counter of every
+    /// stripe: a few a core, however many entries there are.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert_with_cost("k", 1, 3);
+    /// assert_eq!(cache.len(), 1);
+    /// ```
     pub fn len(&self) -> usize {
         self.engine.len() as usize
     }
 
-    /// Returns whether there is no entry.
+    /// Returns whether there is no entry; as exact as [`len`](Self::len).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// assert!(cache.is_empty());
+    /// cache.insert("k", 1);
+    /// assert!(!cache.is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Returns the cost that is charged: that of all entries, and of those about to be inserted.
-    /// Never more than [`max_cost`](Self::max_cost), unless that was just lowered.
+    /// Never more than [`max_cost`](Self::max_cost), unless that was just lowered. O(1).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert_with_cost("k", 1, 3);
+    /// assert_eq!(cache.cost(), 3);
+    /// cache.remove("k");
+    /// assert_eq!(cache.cost(), 0);
+    /// ```
     pub fn cost(&self) -> u64 {
         self.engine.budget.used()
     }
 
-    /// Returns the budget.
+    /// Returns the budget. O(1).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::<u32, u32>::new(10);
+    /// assert_eq!(cache.max_cost(), 10);
+    /// cache.set_max_cost(20);
+    /// assert_eq!(cache.max_cost(), 20);
+    /// ```
     pub fn max_cost(&self) -> u64 {
         self.engine.budget.max()
     }
 
-    /// Returns what is left of the budget.
+    /// Returns what is left of the budget. O(1).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert_with_cost("k", 1, 3);
+    /// assert_eq!(cache.remaining_cost(), 7);
+    /// ```
     pub fn remaining_cost(&self) -> u64 {
         self.engine.budget.remaining()
     }
 
     /// Changes the budget. If it is lowered, evicts what no longer fits before it returns.
+    ///
+    /// Takes time in proportion to what has to go; nobody else waits for it.
     ///
     /// # Examples
     ///
@@ -493,17 +615,54 @@ where
         self.engine.set_max_cost(max_cost);
     }
 
-    /// Returns the name given to the builder, or nothing.
+    /// Returns the name given to the builder, or the empty string.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::<u32, u32>::builder().max_cost(10).name("sessions").build()?;
+    /// assert_eq!(cache.name(), "sessions");
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.engine.settings.name
     }
 
     /// Returns what was counted so far; all zero unless the builder turned metrics on.
+    ///
+    /// Adds up the counters of every stripe: for a scrape, not for every request.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::builder().max_cost(10).metrics(true).build()?;
+    /// cache.insert("k", 1);
+    /// let before = cache.metrics();
+    /// assert!(cache.get("k").is_some() && cache.get("absent").is_none());
+    /// let between = cache.metrics() - before;
+    /// assert_eq!((between.hits, between.misses, between.hit_ratio()), (1, 1, 0.5));
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn metrics(&self) -> Metrics {
         self.engine.counters.snapshot()
     }
 
     /// Returns the memory in use, garbage included.
+    ///
+    /// Figures are sums at a moment, of parts that others may be at work with.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert_with_cost("k", [0u8; 100], 4);
+    /// assert!(cache.memory().entries >= 100);
+    ///
+    /// let held = cache.remove("k");
+    /// assert_eq!(cache.memory().garbage, 4, "a reader looks at it");
+    /// drop(held);
+    /// cache.flush();
+    /// ```
     pub fn memory(&self) -> MemoryUse {
         self.engine.memory()
     }
@@ -516,6 +675,19 @@ where
     /// # Panics
     ///
     /// Panics with the panic of a value's destructor, after all others ran.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cortado::{Cache, Maintenance, Work};
+    ///
+    /// let cache = Cache::builder().max_cost(10).maintenance(Maintenance::Manual).build()?;
+    /// cache.insert_with_ttl("k", 1, Duration::ZERO);
+    /// assert!(cache.get("k").is_none());
+    /// assert_eq!((cache.tick(Work::ALL).expired, cache.cost()), (1, 0));
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn tick(&self, work: Work) -> Ticked {
         let (ticked, panic) = self.engine.maintain(work);
         if let Some(panic) = panic {
@@ -534,6 +706,21 @@ where
     /// # Panics
     ///
     /// As [`tick`](Self::tick).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use cortado::{Cache, Maintenance};
+    ///
+    /// let cache = Cache::builder().max_cost(10).maintenance(Maintenance::Manual).build()?;
+    /// let value = Arc::new(1);
+    /// cache.insert("k", Arc::clone(&value));
+    /// cache.remove("k");
+    /// cache.flush();
+    /// assert_eq!(Arc::strong_count(&value), 1);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
     pub fn flush(&self) {
         for _ in 0..FLUSH_ROUNDS {
             if !self.tick(Work::ALL).pending && self.engine.table.limbo().count() == 0 {

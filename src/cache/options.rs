@@ -23,7 +23,7 @@ pub struct InsertOptions {
 }
 
 impl InsertOptions {
-    /// Makes the options of a plain [`insert`](crate::Cache::insert).
+    /// Returns the options of a plain [`insert`](crate::Cache::insert).
     pub fn new() -> Self {
         Self::default()
     }

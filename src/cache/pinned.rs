@@ -31,6 +31,17 @@ where
     }
 
     /// Returns the value of a key; an access like [`Cache::get`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert("k", 1);
+    /// let pinned = cache.pin();
+    /// assert_eq!(pinned.get("k"), Some(&1));
+    /// cache.remove("k");
+    /// assert_eq!(pinned.get("k"), None, "a pin is no snapshot");
+    /// ```
     #[inline]
     pub fn get<Q>(&self, key: &Q) -> Option<&V>
     where
@@ -41,7 +52,18 @@ where
         engine.get_pinned(&self.guard, hash, |k| key.equivalent(k)).map(|entry| &entry.value)
     }
 
-    /// Reads many keys at once; see [`Cache::get_many`].
+    /// Reads many keys at once; see [`Cache::get_many`]. The references live as long as the pin.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert(1, "one");
+    /// let pinned = cache.pin();
+    /// let mut found = [None; 2];
+    /// pinned.get_many(&[1, 2], |index, value| found[index] = value);
+    /// assert_eq!(found, [Some(&"one"), None]);
+    /// ```
     pub fn get_many<'g, Q>(&'g self, keys: &[Q], mut f: impl FnMut(usize, Option<&'g V>))
     where
         Q: Hash + Equivalent<K>,
@@ -62,16 +84,47 @@ where
     }
 
     /// Goes through the entries; see [`Iter`] for what it sees of changes.
+    ///
+    /// In no particular order, and without a trace. Takes as long as the table is large; what is removed
+    /// meanwhile is freed after the pin.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert("one", 1);
+    /// cache.insert("two", 2);
+    /// let mut entries: Vec<_> = cache.pin().iter().map(|(k, v)| (*k, *v)).collect();
+    /// entries.sort();
+    /// assert_eq!(entries, [("one", 1), ("two", 2)]);
+    /// ```
     pub fn iter(&self) -> Iter<'_, K, V> {
         Iter::new(self.cache.engine.table.iter(&self.guard), &self.cache.engine.timing)
     }
 
-    /// Goes through the keys.
+    /// Goes through the keys; as [`iter`](Self::iter).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert("k", 1);
+    /// assert!(cache.pin().keys().eq([&"k"]));
+    /// ```
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.iter().map(|(key, _)| key)
     }
 
-    /// Goes through the values.
+    /// Goes through the values; as [`iter`](Self::iter).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert("one", 1);
+    /// cache.insert("two", 2);
+    /// assert_eq!(cache.pin().values().sum::<i32>(), 3);
+    /// ```
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)
     }

@@ -105,7 +105,20 @@ where
     /// Inserts records, with their costs, deadlines and priorities, and remembers how often they were asked
     /// for. A key that has an entry keeps it.
     ///
-    /// The builder's times to live are for new entries, and not asked here.
+    /// The builder's times to live are for new entries, and not asked here; nor is
+    /// [`cost_of`](crate::CacheBuilder::cost_of).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Record};
+    ///
+    /// let cache = Cache::new(10);
+    /// cache.insert("there", 1);
+    /// let imported = cache.import([Record::new("there", 2), Record::new("new", 2)]);
+    /// assert_eq!((imported.inserted, imported.kept), (1, 1));
+    /// assert_eq!((cache.get_cloned("there"), cache.get_cloned("new")), (Some(1), Some(2)));
+    /// ```
     pub fn import(&self, records: impl IntoIterator<Item = Record<K, V>>) -> Imported {
         let mut imported = Imported::default();
         for Record { key, value, cost, ttl, priority, frequency } in records {
