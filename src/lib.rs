@@ -235,6 +235,7 @@ pub use crate::{
     config::{Maintenance, Priority, Victim},
     error::{BuildError, TtlError},
     metrics::Metrics,
+    util::{IdentityHash, IdentityHasher},
 };
 pub use equivalent::Equivalent;
 

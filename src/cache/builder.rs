@@ -120,7 +120,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Sets what an entry costs, from its key and value. By default 1.
     ///
-    /// It runs on the thread that inserts, while that is pinned: make it short. An insert that names its
+    /// It runs on the thread that inserts, before anything else happens. An insert that names its
     /// cost does not ask.
     ///
     /// # Examples

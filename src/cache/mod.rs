@@ -11,8 +11,10 @@ mod restart;
 mod value_ref;
 
 use std::{
+    future::poll_fn,
     hash::{BuildHasher, Hash},
     panic::resume_unwind,
+    task::Poll,
     time::Duration,
 };
 
@@ -723,11 +725,42 @@ where
     /// ```
     pub fn flush(&self) {
         for _ in 0..FLUSH_ROUNDS {
-            if !self.tick(Work::ALL).pending && self.engine.table.limbo().count() == 0 {
+            if self.flush_once() {
                 return;
             }
             crate::sync::thread::yield_now();
         }
+    }
+
+    /// The same for a task, which gives way to others between the tries.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any time; what was done is done.
+    ///
+    /// # Panics
+    ///
+    /// As [`tick`](Self::tick).
+    pub async fn flush_async(&self) {
+        for _ in 0..FLUSH_ROUNDS {
+            if self.flush_once() {
+                return;
+            }
+            let mut gave_way = false;
+            poll_fn(|context| {
+                if std::mem::replace(&mut gave_way, true) {
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+        }
+    }
+
+    /// Does what can be done now; returns whether that was all.
+    fn flush_once(&self) -> bool {
+        !self.tick(Work::ALL).pending && self.engine.table.limbo().count() == 0
     }
 }
 

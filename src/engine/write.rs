@@ -29,7 +29,8 @@ pub enum Insert<V> {
     Inserted,
     /// The entry is in the cache, in place of an older one of its key.
     Updated,
-    /// The entry is not in the cache, and neither is an older one of its key; here is the value.
+    /// The entry is not in the cache; here is the value. An older one of its key is not either, unless
+    /// [`replace_if`](crate::CacheBuilder::replace_if) kept it.
     Rejected(V, Reject),
 }
 
@@ -60,7 +61,7 @@ pub enum Reject {
     /// Too much is unlinked and not yet freed, because some reader holds on to a value.
     Garbage,
     /// What is there stays: the room it would take is that of [pinned](crate::Priority::Pinned)
-    /// entries.
+    /// entries, or [`replace_if`](crate::CacheBuilder::replace_if) said no.
     Kept,
 }
 
@@ -159,6 +160,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         terms: Terms,
         mode: Mode,
     ) -> Result<bool, Refused<K, V>> {
+        let terms = self.priced(&key, &value, terms);
         let guard = pin();
         let put = self.put_at(&self.table, &guard, hash, (key, value), terms, mode);
         let put = put.map(|(_, is_new)| is_new);
@@ -170,6 +172,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Brings in what was loaded, unless its key has an entry by now, and returns what is there then: that
     /// entry, or the loaded one, which need not be in the cache.
     pub fn fill(&self, hash: u64, key: K, value: V, terms: Terms) -> Held<'_, Entry<K, V>> {
+        let terms = self.priced(&key, &value, terms);
         let held = self.table.hold(pin(), |table, guard| {
             let put = self.put_at(table, guard, hash, (key, value), terms, Mode::IfAbsent);
             Some(put.map(|(entry, _)| entry).unwrap_or_else(|refused| {
@@ -178,7 +181,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     Some(_) => None,
                 };
                 let there = there.filter(|entry| self.is_live(entry));
-                let cost = terms.cost.and_then(Charge::new).unwrap_or(Charge::NOTHING);
+                let cost = Charge::new(terms.cost.unwrap_or(1)).unwrap_or(Charge::NOTHING);
                 let entry = Entry::new(refused.key, refused.value, cost, self.pulse.now());
                 let (entry, label) = (Owned::new(entry), RemovalCause::Rejected as u8);
                 let stripe = thread_number();
@@ -202,9 +205,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         terms: Terms,
         mode: Mode,
     ) -> Put<'g, K, V> {
-        let cost = terms
-            .cost
-            .unwrap_or_else(|| self.hooks.cost_of.as_ref().map_or(1, |f| f(&key, &value)));
+        let cost = terms.cost.unwrap_or(1);
         let times = self.times_for(&key, &value, terms.ttl, mode.keeps());
         let cost = cost.saturating_add(self.overhead(times.is_some()));
         let refused =
@@ -215,10 +216,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             Some(charge) => {
                 let entry = Entry::new(key, value, charge, self.pulse.now());
                 entry.set_priority(terms.priority);
-                self.upsert(table, guard, hash, entry, times, mode)
+                self.upsert(table, guard, hash, (entry, times), terms.ttl.is_some(), mode)
             }
         };
         result.map_err(|refused| self.refuse(hash, refused, mode))
+    }
+
+    /// Asks the cost function, if the terms do not name a cost. Call it unpinned: it is the user's.
+    fn priced(&self, key: &K, value: &V, terms: Terms) -> Terms {
+        let cost = terms.cost.or_else(|| Some(self.hooks.cost_of.as_ref()?(key, value)));
+        Terms { cost, ..terms }
     }
 
     /// Returns what is added to an entry's own cost.
@@ -273,8 +280,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         hash: u64,
-        entry: Entry<K, V>,
-        times: Option<Times>,
+        (entry, times): (Entry<K, V>, Option<Times>),
+        has_own_ttl: bool,
         mode: Mode,
     ) -> Put<'g, K, V> {
         let cost = entry.cost();
@@ -316,7 +323,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         if mode.keeps() {
                             new.set_priority(old.marks().priority());
                         }
-                        self.inherit_deadline(new, old, mode.keeps());
+                        if !has_own_ttl {
+                            self.inherit_deadline(new, old, mode.keeps());
+                        }
                     }
                     let need = resident.map_or(cost, |old| {
                         is_news = new.succeed(old, now);

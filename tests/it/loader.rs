@@ -299,7 +299,9 @@ fn value_is_returned_though_it_is_not_let_in_and_is_told_of_once() {
             .on_remove(move |removed: Removed<u64, u64>| teller.lock().unwrap().push(removed))
             .build()
             .unwrap();
-        assert_eq!(*cache.get_or_insert_with(1, || 11), 11);
+        let loaded = cache.get_or_insert_with(1, || 11);
+        assert_eq!((*loaded, loaded.cost()), (11, 11));
+        drop(loaded);
         assert_eq!((cache.len(), cache.cost()), (0, 0));
         assert_eq!(block_on(cache.get_or_insert_async(2, async { 12 })), 12);
         drop(cache);
