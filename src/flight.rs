@@ -112,12 +112,12 @@ impl<K> Flights<K> {
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<K>> {
         // Nothing is left half done if a user's comparison panics.
-        let shard = &self.shards[hash as usize % SHARDS];
+        let shard = &self.shards[hash as usize % self.shards.len()];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn name(&self, hash: u64, number: u64) -> (usize, u64, u64) {
-        (std::ptr::from_ref(self).addr(), hash % SHARDS as u64, number)
+        (std::ptr::from_ref(self).addr(), hash % self.shards.len() as u64, number)
     }
 }
 
