@@ -277,6 +277,12 @@ impl<'a, K> Follower<'a, K> {
         let Some(flight) = shard.flight(number) else { return Poll::Ready(Arrival::Landed) };
         if !flight.is_led {
             flight.is_led = true;
+            // It may have come before the one that was woken. Its waker, were it left, would be called
+            // in place of another's if it lets go in turn.
+            let index = flight.waiting.iter().position(|(other, _)| *other == ticket);
+            let mine = index.map(|index| flight.waiting.remove(index));
+            drop(shard);
+            drop(mine);
             return Poll::Ready(Arrival::Lead(Leader { flights, hash, number }));
         }
         // What is replaced is dropped when the lock is free: it may be anybody's code.
@@ -577,6 +583,25 @@ mod tests {
         assert!(landed.is_err());
         assert!(matches!(follower.wait(), Arrival::Landed));
         assert_eq!(flights.count(), 0);
+    }
+
+    #[test]
+    fn follower_that_was_first_to_look_leaves_no_waker() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let counts = [(); 3].map(|()| Arc::<Count>::default());
+        let mut followers = [(); 3].map(|()| follow(&flights, 1, "k"));
+        for (follower, count) in followers.iter_mut().zip(&counts) {
+            assert!(poll(follower, count).is_pending());
+        }
+        drop(leader);
+        // The first was woken, but the second is polled for a reason of its own.
+        let Poll::Ready(Arrival::Lead(leader)) = poll(&mut followers[1], &counts[1]) else {
+            panic!("it was vacant");
+        };
+        assert!(poll(&mut followers[0], &counts[0]).is_pending());
+        drop(leader);
+        assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 0, 1]);
     }
 
     #[test]
