@@ -20,6 +20,7 @@
 use std::{
     cell::RefCell,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     sync::PoisonError,
     task::{Context, Poll, Wake, Waker},
@@ -206,9 +207,7 @@ impl<K> Leader<'_, K> {
             fn drop(&mut self) {
                 let Leader { flights, hash, number } = *self.0;
                 let landed = flights.shard(hash).remove(number);
-                for (_, waker) in landed.into_iter().flat_map(|flight| flight.waiting) {
-                    waker.wake();
-                }
+                wake_all(landed.into_iter().flat_map(|flight| flight.waiting));
             }
         }
         if cfg!(cortado_mutant = "flight_woken_first") {
@@ -390,6 +389,19 @@ impl Wake for Signal {
     }
 }
 
+/// Wakes all, even if some waker panics: the others would sleep for ever.
+fn wake_all(waiting: impl Iterator<Item = (u64, Waker)>) {
+    let mut panic = None;
+    for (_, waker) in waiting {
+        let woken = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        panic = panic.or(woken.err());
+    }
+    // A second panic would end the process.
+    if let Some(panic) = panic.filter(|_| !std::thread::panicking()) {
+        resume_unwind(panic);
+    }
+}
+
 fn is_entered(flight: (usize, u64, u64)) -> bool {
     ENTERED.try_with(|entered| entered.borrow().contains(&flight)).unwrap_or(false)
 }
@@ -431,7 +443,6 @@ const SPARE: usize = 4;
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use std::{
-        panic::{AssertUnwindSafe, catch_unwind},
         sync::{Arc, atomic::AtomicUsize, atomic::Ordering::SeqCst},
         time::{Duration, Instant},
     };
@@ -602,6 +613,24 @@ mod tests {
         assert!(poll(&mut followers[0], &counts[0]).is_pending());
         drop(leader);
         assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 0, 1]);
+    }
+
+    #[test]
+    fn waker_that_panics_keeps_no_other_asleep() {
+        struct Bad;
+        impl Wake for Bad {
+            fn wake(self: Arc<Self>) {
+                panic!("waker");
+            }
+        }
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let (mut bad, mut good) = (follow(&flights, 1, "k"), follow(&flights, 1, "k"));
+        let (waker, count) = (Waker::from(Arc::new(Bad)), Arc::<Count>::default());
+        assert!(Pin::new(&mut bad).poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(poll(&mut good, &count).is_pending());
+        assert!(catch_unwind(AssertUnwindSafe(|| leader.land(|_| ()))).is_err());
+        assert_eq!((count.0.load(SeqCst), flights.count()), (1, 0));
     }
 
     #[test]
