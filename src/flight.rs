@@ -200,6 +200,8 @@ impl<K> Leader<'_, K> {
     }
 
     /// Ends the flight: `f` puts the value where the followers find it, and then they are woken.
+    ///
+    /// `f` is part of the load: if what it calls asks for the key, it is told so.
     pub fn land<R>(self, f: impl FnOnce(K) -> R) -> R {
         /// Ends the flight even if `f` panics.
         struct Landing<'a, 'f, K>(&'a Leader<'f, K>);
@@ -218,7 +220,9 @@ impl<K> Leader<'_, K> {
         }
         let taken = self.flights.shard(self.hash).flight(self.number).and_then(|f| f.key.take());
         let landing = Landing(&self);
+        let entered = self.enter();
         let result = f(taken.expect("a led flight has a key until it lands"));
+        drop(entered);
         drop(landing);
         result
     }
@@ -631,6 +635,16 @@ mod tests {
         assert!(poll(&mut good, &count).is_pending());
         assert!(catch_unwind(AssertUnwindSafe(|| leader.land(|_| ()))).is_err());
         assert_eq!((count.0.load(SeqCst), flights.count()), (1, 0));
+    }
+
+    #[test]
+    fn landing_that_asks_for_its_own_key_is_told_so() {
+        let flights = Flights::new();
+        lead(&flights, 1, "k").land(|key| {
+            assert!(matches!(flights.board(1, key), Boarding::Own("k")));
+            drop(lead(&flights, 2, "other"));
+        });
+        drop(lead(&flights, 1, "k"));
     }
 
     #[test]
