@@ -188,7 +188,8 @@ impl<K> Leader<'_, K> {
     /// Says that this thread runs the load, so that a load which asks for its own key is told so.
     pub fn enter(&self) -> Entered {
         let flight = self.flights.name(self.hash, self.number);
-        ENTERED.with(|entered| entered.borrow_mut().push(flight));
+        // A thread that ends may load in a destructor, when the list is gone: then nothing is detected.
+        let _ = ENTERED.try_with(|entered| entered.borrow_mut().push(flight));
         Entered { flight }
     }
 
@@ -645,6 +646,27 @@ mod tests {
             drop(lead(&flights, 2, "other"));
         });
         drop(lead(&flights, 1, "k"));
+    }
+
+    #[test]
+    fn thread_that_ends_may_still_load() {
+        /// Loads when its thread is about to end, after this module's own list has been destroyed.
+        struct Late;
+        impl Drop for Late {
+            fn drop(&mut self) {
+                let flights = Flights::new();
+                let leader = lead(&flights, 1, "k");
+                drop(leader.enter());
+                assert_eq!(leader.land(|key| key), "k");
+            }
+        }
+        std::thread_local!(static LATE: RefCell<Option<Late>> = const { RefCell::new(None) });
+        let ended = std::thread::spawn(|| {
+            LATE.with(|late| *late.borrow_mut() = Some(Late));
+            let flights = Flights::new();
+            drop(lead(&flights, 1, "k").enter());
+        });
+        assert!(ended.join().is_ok());
     }
 
     #[test]
