@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc as StdArc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Wake, Waker},
 };
@@ -15,29 +15,40 @@ use std::{
 use common::{Bounds, explore_within};
 use cortado::__internals::{
     flight::{Arrival, Boarding, Flights, Leader},
-    sync::{Arc, thread},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        thread,
+    },
 };
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
 }
 
-/// What is invisible to the model: how many lead, and whether the value is there.
+/// What is invisible to the model: how many lead, and how many have loaded.
 #[derive(Default)]
 struct Ledger {
     leading: AtomicUsize,
     loads: AtomicUsize,
-    is_loaded: AtomicBool,
 }
 
 struct World {
     flights: Flights<u32>,
+    /// Whether the value is there. The model sees it, as it sees the cache's table: where it does not, a
+    /// thread that finds the value meets no other, and loom takes one order for all there are.
+    is_loaded: AtomicBool,
     ledger: Ledger,
 }
 
 impl World {
     fn new() -> Arc<Self> {
-        Arc::new(Self { flights: Flights::new(), ledger: Ledger::default() })
+        let (flights, is_loaded) = (Flights::new(), AtomicBool::new(false));
+        Arc::new(Self { flights, is_loaded, ledger: Ledger::default() })
+    }
+
+    fn is_loaded(&self) -> bool {
+        self.is_loaded.load(Ordering::Acquire)
     }
 
     /// Loads, or fails to.
@@ -51,21 +62,21 @@ impl World {
         }
         leader.land(|_| {
             self.ledger.loads.fetch_add(1, SeqCst);
-            self.ledger.is_loaded.store(true, SeqCst);
+            self.is_loaded.store(true, Ordering::Release);
             done();
         });
     }
 
     /// Asks for the value until it is there.
     fn ask(&self, mut fails: bool) {
-        while !self.ledger.is_loaded.load(SeqCst) {
+        while !self.is_loaded() {
             let leader = match self.flights.board(1, 1) {
                 Boarding::Own(_) => panic!("nothing was entered"),
                 Boarding::Lead(leader) => leader,
                 Boarding::Follow(_, follower) => match follower.wait() {
                     Arrival::Lead(leader) => leader,
                     Arrival::Landed => {
-                        assert!(self.ledger.is_loaded.load(SeqCst), "woken before it landed");
+                        assert!(self.is_loaded(), "woken before it landed");
                         return;
                     }
                     Arrival::TimedOut => unreachable!("it waits as long as it takes"),
@@ -73,7 +84,7 @@ impl World {
             };
             // As the cache does: it may have landed since this one looked.
             let fails = std::mem::take(&mut fails);
-            if self.ledger.is_loaded.load(SeqCst) {
+            if self.is_loaded() {
                 return leader.land(|_| ());
             }
             self.lead(leader, fails);
