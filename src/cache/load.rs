@@ -388,8 +388,10 @@ where
     pub fn fill_with(mut self, value: V, options: InsertOptions) -> ValueRef<'a, K, V> {
         let (cache, hash) = (self.cache, self.hash);
         let leader = self.leader.take().expect("it is filled once");
-        let fill = |key| cache.engine.fill(hash, key, value, options.terms());
+        let is_over = cache.engine.is_over_garbage();
+        let fill = |key| cache.engine.fill(hash, (key, value), options.terms(), is_over);
         let entry = leader.land(fill);
+        cache.engine.sweep_if_due();
         cache.engine.counters.add(Counter::Loads, 1);
         cache.value_ref(entry)
     }

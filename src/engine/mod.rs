@@ -310,7 +310,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Frees garbage if that fell to this thread. Call it unpinned: destructors run.
     #[inline]
-    fn sweep_if_due(&self) {
+    pub fn sweep_if_due(&self) {
         if self.is_sweep_due() {
             self.sweep_now();
         }

@@ -161,8 +161,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         mode: Mode,
     ) -> Result<bool, Refused<K, V>> {
         let terms = self.priced(&key, &value, terms);
+        let is_over = self.is_over_garbage();
         let guard = pin();
-        let put = self.put_at(&self.table, &guard, hash, (key, value), terms, mode);
+        let put = self.put_at(&self.table, &guard, hash, (key, value), terms, (mode, is_over));
         let put = put.map(|(_, is_new)| is_new);
         drop(guard);
         self.sweep_if_due();
@@ -171,10 +172,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Brings in what was loaded, unless its key has an entry by now, and returns what is there then: that
     /// entry, or the loaded one, which need not be in the cache.
-    pub fn fill(&self, hash: u64, key: K, value: V, terms: Terms) -> Held<'_, Entry<K, V>> {
+    ///
+    /// Frees nothing: destructors and listeners may ask for the key, whose flight has not ended yet. Call
+    /// `is_over_garbage` before, for `is_over`, and `sweep_if_due` when it has ended.
+    pub fn fill(
+        &self,
+        hash: u64,
+        (key, value): (K, V),
+        terms: Terms,
+        is_over: bool,
+    ) -> Held<'_, Entry<K, V>> {
         let terms = self.priced(&key, &value, terms);
         let held = self.table.hold(pin(), |table, guard| {
-            let put = self.put_at(table, guard, hash, (key, value), terms, Mode::IfAbsent);
+            let mode = (Mode::IfAbsent, is_over);
+            let put = self.put_at(table, guard, hash, (key, value), terms, mode);
             Some(put.map(|(entry, _)| entry).unwrap_or_else(|refused| {
                 let there = match refused.reason() {
                     None => table.find(guard, hash, |entry| entry.key == refused.key),
@@ -189,13 +200,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 there.unwrap_or(loaded)
             }))
         });
-        self.sweep_if_due();
         held.expect("there is always an entry to return")
     }
 
     /// Puts an entry into the table; returns it, and whether there was none of its key.
     ///
-    /// `table` is this engine's; given apart so that the result may live as long as both.
+    /// It is refused if there is too much garbage, which the caller has looked for unpinned. `table` is this
+    /// engine's; given apart so that the result may live as long as both.
     fn put_at<'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
@@ -203,7 +214,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         hash: u64,
         (key, value): (K, V),
         terms: Terms,
-        mode: Mode,
+        (mode, is_over_garbage): (Mode, bool),
     ) -> Put<'g, K, V> {
         let cost = terms.cost.unwrap_or(1);
         let times = self.times_for(&key, &value, terms.ttl, mode.keeps());
@@ -212,7 +223,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             |key, value, reason| Refused { key, value, refusal: Refusal::Rejected(reason) };
         let result = match Charge::new(cost).filter(|charge| charge.get() <= self.budget.max()) {
             None => Err(refused(key, value, Reject::TooCostly)),
-            Some(_) if self.is_over_garbage() => Err(refused(key, value, Reject::Garbage)),
+            Some(_) if is_over_garbage => Err(refused(key, value, Reject::Garbage)),
             Some(charge) => {
                 let entry = Entry::new(key, value, charge, self.pulse.now());
                 entry.set_priority(terms.priority);
@@ -514,8 +525,10 @@ impl<K, V, S> Engine<K, V, S> {
         self.bury(table, guard, entry, cause, true)
     }
 
+    /// Returns whether there is too much garbage, though this call frees what it can. Call it unpinned:
+    /// destructors run.
     #[inline]
-    fn is_over_garbage(&self) -> bool {
+    pub fn is_over_garbage(&self) -> bool {
         // Relaxed: a hint, acted on only after another look.
         self.over_garbage.load(Ordering::Relaxed) && self.is_garbage_stuck()
     }

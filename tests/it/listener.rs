@@ -172,6 +172,33 @@ fn listener_may_call_the_cache() {
 }
 
 #[test]
+fn listener_may_load_the_key_that_is_just_loaded() {
+    static CACHE: OnceLock<Cache<u64, u64>> = OnceLock::new();
+    static LOADING: AtomicU64 = AtomicU64::new(0);
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    let cache = builder(50, Maintenance::Manual)
+        .on_remove(move |_: Removed<u64, u64>| {
+            if let Some(cache) = CACHE.get() {
+                let key = LOADING.load(Ordering::Relaxed);
+                assert_eq!(*cache.get_or_insert_with(key, || key), key);
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+        .build()
+        .unwrap();
+    let cache = CACHE.get_or_init(|| cache);
+    for key in 0..20_000 {
+        LOADING.store(key, Ordering::Relaxed);
+        assert_eq!(*cache.get_or_insert_with(key, || key), key);
+    }
+    eventually("somebody is told", || {
+        cache.flush();
+        asked.load(Ordering::Relaxed) > 0
+    });
+}
+
+#[test]
 fn panic_of_a_listener_stops_no_other_and_travels_to_whoever_frees() {
     let told = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&told);
