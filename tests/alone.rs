@@ -5,11 +5,15 @@
 mod support;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+        mpsc,
+    },
     thread,
 };
 
-use cortado::{Cache, Insert, Maintenance, Reject, Work};
+use cortado::{Cache, Insert, Maintenance, Op, Reject, Removed, Work};
 use support::{BOTH, Tally, audit, builder, eventually, settle};
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -154,6 +158,59 @@ fn update_that_is_rejected_for_garbage_removes_the_stale_value() {
         audit(&cache);
     });
     settle(&cache);
+}
+
+#[test]
+fn listener_runs_under_no_guard_whatever_called_it() {
+    let _alone = alone();
+    let (called, pinned) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (count, bad) = (Arc::clone(&called), Arc::clone(&pinned));
+    let cache = builder(100, Maintenance::Manual)
+        .on_remove(move |_: Removed<u64, u64>| {
+            // What is removed now is freed only if this thread is not pinned.
+            if count.fetch_add(1, SeqCst) % 64 == 0 {
+                let probe = builder(1, Maintenance::Manual).build().unwrap();
+                assert!(probe.insert(1, 1).is_in());
+                drop(probe.remove(&1));
+                let freed = (0..100).any(|_| {
+                    probe.flush();
+                    probe.memory().garbage_entries == 0
+                });
+                bad.fetch_add(u64::from(!freed), SeqCst);
+            }
+        })
+        .build()
+        .unwrap();
+    let acts: [(&str, &dyn Fn(u64)); 8] = [
+        ("insert", &|key| _ = cache.insert(key, key)),
+        ("update", &|_| _ = cache.insert(1, 1)),
+        ("remove", &|key| {
+            let _ = cache.insert(key, key);
+            drop(cache.remove(&key));
+        }),
+        ("remove_if", &|key| {
+            let _ = cache.insert(key, key);
+            drop(cache.remove_if(&key, |_| true));
+        }),
+        ("retain", &|key| {
+            let _ = cache.insert(key, key);
+            cache.retain(|_, _| false);
+        }),
+        ("compute", &|_| _ = cache.compute(1, |_| Op::Put(1))),
+        ("load", &|key| drop(cache.get_or_insert_with(key, || key))),
+        ("clear", &|key| {
+            let _ = cache.insert(key, key);
+            cache.clear();
+        }),
+    ];
+    for (name, act) in acts {
+        let before = called.load(SeqCst);
+        for key in 0..3_000 {
+            act(key);
+        }
+        assert!(called.load(SeqCst) > before, "{name} told of nobody");
+        assert_eq!(pinned.load(SeqCst), 0, "{name} told under a guard");
+    }
 }
 
 #[test]

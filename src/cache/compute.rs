@@ -69,6 +69,9 @@ where
         let hash = engine.hash(&key);
         let mut key = key;
         loop {
+            // Before this thread is pinned: destructors and listeners run.
+            engine.sweep_if_due();
+            let is_over = engine.is_over_garbage();
             let guard = pin();
             let seen = engine.table.find(&guard, hash, |entry| entry.key == key);
             let seen = seen.filter(|entry| engine.is_live(entry));
@@ -87,7 +90,8 @@ where
             };
             // The guard keeps the address from naming another entry.
             let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(address_of(entry)));
-            match engine.put(hash, key, value, Terms::DEFAULT, mode) {
+            let mode = (mode, is_over);
+            match engine.put_pinned(&guard, hash, (key, value), Terms::DEFAULT, mode) {
                 Ok(true) => return Computed::Inserted,
                 Ok(false) => return Computed::Updated,
                 Err(refused) => match refused.reason() {

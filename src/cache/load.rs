@@ -388,10 +388,12 @@ where
     pub fn fill_with(mut self, value: V, options: InsertOptions) -> ValueRef<'a, K, V> {
         let (cache, hash) = (self.cache, self.hash);
         let leader = self.leader.take().expect("it is filled once");
+        // Before this thread is pinned, and while the key is still to be loaded: destructors and listeners
+        // may ask for it.
+        cache.engine.sweep_if_due();
         let is_over = cache.engine.is_over_garbage();
         let fill = |key| cache.engine.fill(hash, (key, value), options.terms(), is_over);
         let entry = leader.land(fill);
-        cache.engine.sweep_if_due();
         cache.engine.counters.add(Counter::Loads, 1);
         cache.value_ref(entry)
     }

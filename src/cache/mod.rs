@@ -435,6 +435,7 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
+        self.engine.sweep_if_due();
         let hash = self.engine.hash(key);
         let removed = self.engine.remove(hash, |k| key.equivalent(k), RemovalCause::Removed);
         removed.map(|entry| self.value_ref(entry))
@@ -460,6 +461,7 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
+        self.engine.sweep_if_due();
         let hash = self.engine.hash(key);
         let condition = |entry: &Entry<K, V>| condition(&entry.value);
         let matches = |k: &K| key.equivalent(k);
@@ -485,6 +487,7 @@ where
     /// ```
     pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
         let engine = &self.engine;
+        engine.sweep_if_due();
         let guard = pin();
         for entry in engine.table.iter(&guard) {
             if engine.is_live(entry) && !keep(&entry.key, &entry.value) {

@@ -308,7 +308,7 @@ impl<K, V, S> Engine<K, V, S> {
         self.is_reserve_low() || self.table.limbo().count() > 0
     }
 
-    /// Frees garbage if that fell to this thread. Call it unpinned: destructors run.
+    /// Frees garbage if that fell to this thread. Call it unpinned: destructors and listeners run.
     #[inline]
     pub fn sweep_if_due(&self) {
         if self.is_sweep_due() {

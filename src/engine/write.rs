@@ -163,18 +163,31 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let terms = self.priced(&key, &value, terms);
         let is_over = self.is_over_garbage();
         let guard = pin();
-        let put = self.put_at(&self.table, &guard, hash, (key, value), terms, (mode, is_over));
-        let put = put.map(|(_, is_new)| is_new);
+        let put = self.put_pinned(&guard, hash, (key, value), terms, (mode, is_over));
         drop(guard);
         self.sweep_if_due();
         put
     }
 
+    /// The same under the caller's guard. Frees nothing, as [`fill`](Self::fill).
+    pub fn put_pinned(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        (key, value): (K, V),
+        terms: Terms,
+        mode: (Mode, bool),
+    ) -> Result<bool, Refused<K, V>> {
+        let terms = self.priced(&key, &value, terms);
+        let put = self.put_at(&self.table, guard, hash, (key, value), terms, mode);
+        put.map(|(_, is_new)| is_new)
+    }
+
     /// Brings in what was loaded, unless its key has an entry by now, and returns what is there then: that
     /// entry, or the loaded one, which need not be in the cache.
     ///
-    /// Frees nothing: destructors and listeners may ask for the key, whose flight has not ended yet. Call
-    /// `is_over_garbage` before, for `is_over`, and `sweep_if_due` when it has ended.
+    /// Frees nothing: the caller is pinned, and its flight has not ended yet. So `sweep_if_due` and
+    /// `is_over_garbage`, for `is_over`, come before.
     pub fn fill(
         &self,
         hash: u64,
@@ -233,7 +246,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         result.map_err(|refused| self.refuse(hash, refused, mode))
     }
 
-    /// Asks the cost function, if the terms do not name a cost. Call it unpinned: it is the user's.
+    /// Asks the cost function, if the terms do not name a cost. Unpinned where that can be: it is the
+    /// user's.
     fn priced(&self, key: &K, value: &V, terms: Terms) -> Terms {
         let cost = terms.cost.or_else(|| Some(self.hooks.cost_of.as_ref()?(key, value)));
         Terms { cost, ..terms }
@@ -462,22 +476,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         false
     }
 
-    /// Removes an entry; the caller may look at it for as long as it likes.
+    /// Removes an entry; the caller may look at it for as long as it likes. Frees nothing, for the caller stays
+    /// pinned.
     pub fn remove(
         &self,
         hash: u64,
         matches: impl Fn(&K) -> bool,
         cause: RemovalCause,
     ) -> Option<Held<'_, Entry<K, V>>> {
-        let removed = self.table.hold(pin(), |table, guard| {
+        self.table.hold(pin(), |table, guard| {
             let entry = table.remove(guard, hash, self, |entry| matches(&entry.key))?;
             // Asked for the moment at which it was taken out, or a little later.
             let is_live = self.is_live(entry.get());
             let cause = if is_live { cause } else { RemovalCause::Expired };
             Some(self.part_with(table, guard, entry, cause)).filter(|_| is_live)
-        });
-        self.sweep_if_due();
-        removed
+        })
     }
 
     /// The same for a live entry for which `condition` holds, and no other.
@@ -488,14 +501,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         mut condition: impl FnMut(&Entry<K, V>) -> bool,
         cause: RemovalCause,
     ) -> Option<Held<'_, Entry<K, V>>> {
-        let removed = self.table.hold(pin(), |table, guard| {
+        self.table.hold(pin(), |table, guard| {
             let matches = |entry: &Entry<K, V>| matches(&entry.key);
             let condition = |entry: &Entry<K, V>| self.is_live(entry) && condition(entry);
             let entry = table.remove_if(guard, hash, self, matches, condition)?;
             Some(self.part_with(table, guard, entry, cause))
-        });
-        self.sweep_if_due();
-        removed
+        })
     }
 
     /// Removes every entry that is there when the call begins.
