@@ -210,6 +210,8 @@ mod error;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod evictor;
 mod flight;
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+pub mod integrations;
 mod metrics;
 mod policy;
 #[allow(unsafe_code)]
