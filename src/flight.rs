@@ -407,6 +407,11 @@ fn wake_all(waiting: impl Iterator<Item = (u64, Waker)>) {
     }
 }
 
+/// Returns whether this thread runs the load of some flight.
+pub fn is_loading() -> bool {
+    ENTERED.try_with(|entered| !entered.borrow().is_empty()).unwrap_or(false)
+}
+
 fn is_entered(flight: (usize, u64, u64)) -> bool {
     ENTERED.try_with(|entered| entered.borrow().contains(&flight)).unwrap_or(false)
 }

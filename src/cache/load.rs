@@ -336,6 +336,9 @@ where
         if let Some(entry) = engine.get(hash, trace, |k| *k == key) {
             return Step::Return(self.value_ref(entry));
         }
+        // What others have removed is freed before this thread leads, or is pinned by the value.
+        engine.sweep_if_due();
+        let _ = engine.is_over_garbage();
         match engine.flights.board(hash, key) {
             Boarding::Follow(key, follower) => Step::Follow(key, follower),
             Boarding::Own(key) => Step::Fail(key),
@@ -388,11 +391,7 @@ where
     pub fn fill_with(mut self, value: V, options: InsertOptions) -> ValueRef<'a, K, V> {
         let (cache, hash) = (self.cache, self.hash);
         let leader = self.leader.take().expect("it is filled once");
-        // Before this thread is pinned, and while the key is still to be loaded: destructors and listeners
-        // may ask for it.
-        cache.engine.sweep_if_due();
-        let is_over = cache.engine.is_over_garbage();
-        let fill = |key| cache.engine.fill(hash, (key, value), options.terms(), is_over);
+        let fill = |key| cache.engine.fill(hash, key, value, options.terms());
         let entry = leader.land(fill);
         cache.engine.counters.add(Counter::Loads, 1);
         cache.value_ref(entry)

@@ -325,9 +325,20 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// A destructor's panic comes back beside it.
     pub fn maintain(&self, work: Work) -> (Ticked, Option<Box<dyn std::any::Any + Send>>) {
         let events = self.events.drain_all(|hashes| self.learn(hashes));
-        let expired = self.expire(work.evictions);
-        let mut ticked = Ticked { events, expired, ..Ticked::default() };
+        let mut ticked = Ticked { events, ..Ticked::default() };
         let mut panic = None;
+        loop {
+            // A million may fall due at once: what they leave behind is freed in between.
+            let slice = (work.evictions - ticked.expired).min(SLICE_EXPIRATIONS);
+            let expired = self.expire(slice);
+            ticked.expired += expired;
+            if expired < slice || slice == 0 {
+                break;
+            }
+            let swept = self.sweep(usize::MAX);
+            ticked.freed += swept.freed;
+            panic = panic.or(swept.panic);
+        }
         let mut is_away = false;
         while ticked.evicted < work.evictions {
             // A few at a time: writers that need room meanwhile want the maintainer, too, and no grace
@@ -359,8 +370,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         drop(guard);
         let swept = self.sweep(usize::MAX);
         ticked.freed += swept.freed;
-        ticked.pending |=
-            swept.waiting > 0 || is_away || (expired > 0 && expired == work.evictions);
+        let is_cut = ticked.expired > 0 && ticked.expired == work.evictions;
+        ticked.pending |= swept.waiting > 0 || is_away || is_cut;
         (ticked, panic.or(swept.panic))
     }
 
@@ -850,6 +861,8 @@ const PRIORITY_FACTOR: u64 = 8;
 const MOST_EVICTIONS: usize = 1 << 14;
 /// Evictions of a slice of maintenance.
 const SLICE_EVICTIONS: usize = 16;
+/// The same for expirations, between which garbage is freed.
+const SLICE_EXPIRATIONS: usize = 4096;
 /// Evictions of a writer that makes room while somebody else maintains.
 const ALONE_EVICTIONS: usize = 256;
 /// Entries that it looks at for each: a window of a twentieth then shows itself in two cases of three.

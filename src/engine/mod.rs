@@ -30,7 +30,7 @@ use crate::{
     budget::Budget,
     config::{GARBAGE_FLOOR, Maintenance, Settings, Victim},
     entry::{Entry, NEVER},
-    flight::Flights,
+    flight::{Flights, is_loading},
     metrics::{Counter, Counters},
     policy::{
         pulse::Pulse,
@@ -308,10 +308,11 @@ impl<K, V, S> Engine<K, V, S> {
         self.is_reserve_low() || self.table.limbo().count() > 0
     }
 
-    /// Frees garbage if that fell to this thread. Call it unpinned: destructors and listeners run.
+    /// Frees garbage if that fell to this thread. Call it unpinned, and not while leading a flight:
+    /// destructors and listeners run, which may wait for that. (In a loader it does nothing.)
     #[inline]
     pub fn sweep_if_due(&self) {
-        if self.is_sweep_due() {
+        if self.is_sweep_due() && !is_loading() {
             self.sweep_now();
         }
     }

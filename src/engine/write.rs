@@ -14,6 +14,7 @@ use crate::{
     budget::Budget,
     config::Priority,
     entry::{Charge, Entry, Times},
+    flight::is_loading,
     metrics::Counter,
     reclaim::{Guard, block::Owned, desk::Desk, limbo::Unlinked, pin},
     stripe::{Push, thread_number},
@@ -186,15 +187,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Brings in what was loaded, unless its key has an entry by now, and returns what is there then: that
     /// entry, or the loaded one, which need not be in the cache.
     ///
-    /// Frees nothing: the caller is pinned, and its flight has not ended yet. So `sweep_if_due` and
-    /// `is_over_garbage`, for `is_over`, come before.
-    pub fn fill(
-        &self,
-        hash: u64,
-        (key, value): (K, V),
-        terms: Terms,
-        is_over: bool,
-    ) -> Held<'_, Entry<K, V>> {
+    /// Frees nothing, for the flight has not ended yet, and then the caller is pinned.
+    pub fn fill(&self, hash: u64, key: K, value: V, terms: Terms) -> Held<'_, Entry<K, V>> {
+        let is_over = self.over_garbage.load(Ordering::Relaxed); // Relaxed: a hint, taken at its word.
         let terms = self.priced(&key, &value, terms);
         let held = self.table.hold(pin(), |table, guard| {
             let mode = (Mode::IfAbsent, is_over);
@@ -536,12 +531,12 @@ impl<K, V, S> Engine<K, V, S> {
         self.bury(table, guard, entry, cause, true)
     }
 
-    /// Returns whether there is too much garbage, though this call frees what it can. Call it unpinned:
-    /// destructors run.
+    /// Returns whether there is too much garbage, though this call frees what it can. To be called as
+    /// [`sweep_if_due`](Self::sweep_if_due).
     #[inline]
     pub fn is_over_garbage(&self) -> bool {
         // Relaxed: a hint, acted on only after another look.
-        self.over_garbage.load(Ordering::Relaxed) && self.is_garbage_stuck()
+        self.over_garbage.load(Ordering::Relaxed) && (is_loading() || self.is_garbage_stuck())
     }
 
     /// Frees what can be freed; returns whether there is too much all the same.
