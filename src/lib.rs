@@ -201,6 +201,9 @@ mod budget;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod cache;
 mod clock;
+#[cfg(all(feature = "stretto", not(any(cortado_loom, cortado_shuttle))))]
+#[cfg_attr(docsrs, doc(cfg(feature = "stretto")))]
+pub mod compat;
 mod config;
 mod deadlines;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]

@@ -1,0 +1,294 @@
+//! `CacheBuilder` and `AsyncCacheBuilder`: the same settings, of which some have nothing to set any more.
+
+use std::{
+    collections::hash_map::RandomState,
+    fmt,
+    hash::{BuildHasher, Hash},
+    marker::PhantomData,
+    time::Duration,
+};
+
+use super::{
+    AsyncCache, Cache, CacheCallback, CacheError, Coster, DefaultCacheCallback, DefaultCoster,
+    DefaultKeyBuilder, DefaultUpdateValidator, KeyBuilder, UpdateValidator, cache::SharedClock,
+};
+use crate::clock::{Clock, SystemClock};
+
+/// What a builder was told.
+pub struct Settings<KH, C, U, CB> {
+    pub plain: Plain,
+    pub key_builder: KH,
+    pub coster: C,
+    pub update_validator: U,
+    pub callback: CB,
+}
+
+/// The settings that are of no type of the user's.
+pub struct Plain {
+    pub num_counters: usize,
+    pub max_cost: i64,
+    pub metrics: bool,
+    pub ignore_internal_cost: bool,
+    pub clock: SharedClock,
+}
+
+/// Writes a builder: both have the same constructors and setters.
+macro_rules! builder {
+    ($(#[$doc:meta])* $builder:ident) => {
+        $(#[$doc])*
+        #[must_use = "a builder does nothing until it builds"]
+        pub struct $builder<
+            K,
+            V,
+            KH = DefaultKeyBuilder<K>,
+            C = DefaultCoster<V>,
+            U = DefaultUpdateValidator<V>,
+            CB = DefaultCacheCallback<V>,
+            S = RandomState,
+        > {
+            settings: Settings<KH, C, U, CB>,
+            types: PhantomData<fn(K, V, S)>,
+        }
+
+        impl<K: Hash + Eq, V: Send + Sync + 'static> $builder<K, V> {
+            /// Makes a builder of a cache for a tenth as many entries as `num_counters`, and with a budget
+            /// of `max_cost`.
+            pub fn new(num_counters: usize, max_cost: i64) -> Self {
+                Self::new_with_key_builder(num_counters, max_cost, DefaultKeyBuilder::default())
+            }
+        }
+
+        impl<K, V, KH> $builder<K, V, KH>
+        where
+            K: Hash + Eq,
+            V: Send + Sync + 'static,
+            KH: KeyBuilder<Key = K>,
+        {
+            /// The same with a [`KeyBuilder`].
+            pub fn new_with_key_builder(num_counters: usize, max_cost: i64, kh: KH) -> Self {
+                let plain = Plain {
+                    num_counters,
+                    max_cost,
+                    metrics: false,
+                    ignore_internal_cost: true,
+                    clock: SharedClock::new(SystemClock::new()),
+                };
+                let settings = Settings {
+                    plain,
+                    key_builder: kh,
+                    coster: DefaultCoster::default(),
+                    update_validator: DefaultUpdateValidator::default(),
+                    callback: DefaultCacheCallback::default(),
+                };
+                Self { settings, types: PhantomData }
+            }
+        }
+
+        impl<K, V, KH, C, U, CB, S> $builder<K, V, KH, C, U, CB, S>
+        where
+            K: Hash + Eq,
+            V: Send + Sync + 'static,
+            KH: KeyBuilder<Key = K>,
+            C: Coster<Value = V>,
+            U: UpdateValidator<Value = V>,
+            CB: CacheCallback<Value = V>,
+            S: BuildHasher + Clone + 'static,
+        {
+            /// Sets for how many entries the cache is made first, in Stretto's measure of ten counters an
+            /// entry. It grows by itself.
+            pub fn set_num_counters(mut self, num_counters: usize) -> Self {
+                self.settings.plain.num_counters = num_counters;
+                self
+            }
+
+            /// Sets the budget.
+            pub fn set_max_cost(mut self, max_cost: i64) -> Self {
+                self.settings.plain.max_cost = max_cost;
+                self
+            }
+
+            /// Does nothing: there is no buffer of inserts.
+            pub fn set_insert_stripe_high_water(self, items: usize) -> Self {
+                let _ = items;
+                self
+            }
+
+            /// Does nothing: an insert waits for nobody to drain it.
+            pub fn set_drain_interval(self, interval: Duration) -> Self {
+                let _ = interval;
+                self
+            }
+
+            /// Does nothing: buffers of accesses need no tuning.
+            pub fn set_buffer_items(self, sz: usize) -> Self {
+                let _ = sz;
+                self
+            }
+
+            /// Turns the counters of [`Metrics`](super::Metrics) on.
+            pub fn set_metrics(mut self, val: bool) -> Self {
+                self.settings.plain.metrics = val;
+                self
+            }
+
+            /// Sets whether entries are charged what they cost and no more: the default. Otherwise the bytes
+            /// that an entry takes inline are added.
+            pub fn set_ignore_internal_cost(mut self, val: bool) -> Self {
+                self.settings.plain.ignore_internal_cost = val;
+                self
+            }
+
+            /// Does nothing: what has expired leaves soon after, without a ticker.
+            pub fn set_cleanup_duration(self, d: Duration) -> Self {
+                let _ = d;
+                self
+            }
+
+            /// Sets what hashes the keys.
+            pub fn set_key_builder<NKH: KeyBuilder<Key = K>>(
+                self,
+                kh: NKH,
+            ) -> $builder<K, V, NKH, C, U, CB, S> {
+                let Settings { plain, coster, update_validator, callback, .. } = self.settings;
+                let settings = Settings { plain, key_builder: kh, coster, update_validator, callback };
+                $builder { settings, types: PhantomData }
+            }
+
+            /// Sets what evaluates the cost of values that are inserted at a cost of 0.
+            pub fn set_coster<NC: Coster<Value = V>>(
+                self,
+                coster: NC,
+            ) -> $builder<K, V, KH, NC, U, CB, S> {
+                let Settings { plain, key_builder, update_validator, callback, .. } = self.settings;
+                let settings = Settings { plain, key_builder, coster, update_validator, callback };
+                $builder { settings, types: PhantomData }
+            }
+
+            /// Sets what decides whether an insert may replace the value that is there.
+            pub fn set_update_validator<NU: UpdateValidator<Value = V>>(
+                self,
+                uv: NU,
+            ) -> $builder<K, V, KH, C, NU, CB, S> {
+                let Settings { plain, key_builder, coster, callback, .. } = self.settings;
+                let settings = Settings { plain, key_builder, coster, update_validator: uv, callback };
+                $builder { settings, types: PhantomData }
+            }
+
+            /// Sets what is told of values that leave, or are not let in.
+            pub fn set_callback<NCB: CacheCallback<Value = V>>(
+                self,
+                cb: NCB,
+            ) -> $builder<K, V, KH, C, U, NCB, S> {
+                let Settings { plain, key_builder, coster, update_validator, .. } = self.settings;
+                let settings = Settings { plain, key_builder, coster, update_validator, callback: cb };
+                $builder { settings, types: PhantomData }
+            }
+
+            /// Does nothing but name a type. Stretto's maps hash the hashes of keys by it; here that is done
+            /// by a hasher of the cache's own, with random keys.
+            pub fn set_hasher<NS: BuildHasher + Clone + 'static>(
+                self,
+                hasher: NS,
+            ) -> $builder<K, V, KH, C, U, CB, NS> {
+                let _ = hasher;
+                $builder { settings: self.settings, types: PhantomData }
+            }
+
+            /// Sets the clock that times to live go by, such as a [`ManualClock`](crate::ManualClock) in
+            /// tests. (Stretto has nothing alike.)
+            pub fn set_clock(mut self, clock: impl Clock) -> Self {
+                self.settings.plain.clock = SharedClock::new(clock);
+                self
+            }
+        }
+
+        impl<K, V, KH, C, U, CB, S> fmt::Debug for $builder<K, V, KH, C, U, CB, S> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($builder))
+                    .field("num_counters", &self.settings.plain.num_counters)
+                    .field("max_cost", &self.settings.plain.max_cost)
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+builder! {
+    /// Builds a [`Cache`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cortado::compat::stretto::{CacheBuilder, TransparentKeyBuilder};
+    ///
+    /// let cache = CacheBuilder::new(1000, 100)
+    ///     .set_key_builder(TransparentKeyBuilder::<u64>::default())
+    ///     .set_cleanup_duration(Duration::from_millis(500))
+    ///     .set_metrics(true)
+    ///     .finalize()?;
+    /// assert!(cache.insert(1, "one", 1));
+    /// assert_eq!(cache.metrics().keys_added(), Some(1));
+    /// # Ok::<(), cortado::compat::stretto::CacheError>(())
+    /// ```
+    CacheBuilder
+}
+
+builder! {
+    /// Builds an [`AsyncCache`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::compat::stretto::{AsyncCacheBuilder, TokioCache, TokioRuntime};
+    ///
+    /// let cache: TokioCache<u64, u64> = AsyncCacheBuilder::new(1000, 100).build::<TokioRuntime>()?;
+    /// assert_eq!(cache.max_cost(), 100);
+    /// # Ok::<(), cortado::compat::stretto::CacheError>(())
+    /// ```
+    AsyncCacheBuilder
+}
+
+impl<K, V, KH, C, U, CB, S> CacheBuilder<K, V, KH, C, U, CB, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    KH: KeyBuilder<Key = K>,
+    C: Coster<Value = V>,
+    U: UpdateValidator<Value = V>,
+    CB: CacheCallback<Value = V>,
+    S: BuildHasher + Clone + 'static,
+{
+    /// Builds the cache, and starts its thread.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::InvalidNumCounters`] and [`CacheError::InvalidMaxCost`] for 0, the latter for less, too;
+    /// [`CacheError::InvalidCountMinWidth`] for more counters than can be; [`CacheError::ChannelError`] if the
+    /// system gives no thread.
+    #[allow(clippy::type_complexity)] // the type is Stretto's
+    pub fn finalize(self) -> Result<Cache<K, V, KH, C, U, CB, S>, CacheError> {
+        Cache::build(self.settings)
+    }
+}
+
+impl<K, V, KH, C, U, CB, S> AsyncCacheBuilder<K, V, KH, C, U, CB, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    KH: KeyBuilder<Key = K>,
+    C: Coster<Value = V>,
+    U: UpdateValidator<Value = V>,
+    CB: CacheCallback<Value = V>,
+    S: BuildHasher + Clone + 'static,
+{
+    /// Builds the cache, and starts its thread. Nothing is asked of the runtime `R`, and it may be any type.
+    ///
+    /// # Errors
+    ///
+    /// As [`CacheBuilder::finalize`].
+    #[allow(clippy::type_complexity)] // the type is Stretto's
+    pub fn build<R>(self) -> Result<AsyncCache<K, V, R, KH, C, U, CB, S>, CacheError> {
+        Cache::build(self.settings).map(AsyncCache::new)
+    }
+}

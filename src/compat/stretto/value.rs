@@ -1,0 +1,289 @@
+//! Values: as they are stored, as they are read, and as they are changed.
+
+use std::{fmt, hash::Hash, ptr, time::Duration};
+
+use super::{CacheCallback, Item, cache::Shared, keys::Keyed};
+use crate::{
+    cache::{self, Computed, Op},
+    clock::to_nanoseconds,
+};
+
+/// The cache below.
+pub type Native<K, V> = cache::Cache<Keyed<K>, Valued<V>>;
+
+/// A value as it is stored.
+#[derive(Clone, Debug)]
+pub struct Valued<V> {
+    pub value: V,
+    /// What the insert named or the coster said, so that a write back is charged the same.
+    pub cost: u64,
+    /// When its time is over, by the cache's clock, in nanoseconds; only told to callbacks.
+    pub deadline: u64,
+}
+
+/// The deadline of what has none.
+pub const NEVER: u64 = u64::MAX;
+
+/// A value of the cache, readable for as long as this lives.
+///
+/// Stretto's holds a lock; this one pins its thread. Nobody waits for it, but nothing that is removed
+/// meanwhile is freed, or told to a callback, before it is dropped. Not `Send`, as Stretto's.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cortado::compat::stretto::Cache;
+///
+/// let cache = Cache::new(1000, 100)?;
+/// cache.insert("key", 7, 1);
+/// let value = cache.get("key").unwrap();
+/// cache.insert("key", 8, 1); // would wait for ever in Stretto
+/// assert_eq!((value.value(), value.ttl()), (&7, Duration::MAX));
+/// value.release();
+/// assert_eq!(cache.get("key").unwrap().read(), 8);
+/// # Ok::<(), cortado::compat::stretto::CacheError>(())
+/// ```
+pub struct ValueRef<'a, V, K> {
+    entry: cache::ValueRef<'a, Keyed<K>, Valued<V>>,
+}
+
+impl<'a, V, K> ValueRef<'a, V, K> {
+    #[inline]
+    pub(super) fn new(entry: cache::ValueRef<'a, Keyed<K>, Valued<V>>) -> Self {
+        Self { entry }
+    }
+
+    /// Returns the value.
+    #[inline]
+    pub fn value(&self) -> &V {
+        &self.entry.value
+    }
+
+    /// Lets go of the value; the same as dropping it.
+    pub fn release(self) {}
+
+    /// Returns what is left of the entry's time; `Duration::MAX` if it does not expire.
+    pub fn ttl(&self) -> Duration {
+        self.entry.ttl().unwrap_or(Duration::MAX)
+    }
+}
+
+impl<V: Copy, K> ValueRef<'_, V, K> {
+    /// Returns a copy of the value, and lets go of it.
+    pub fn read(self) -> V {
+        *self.value()
+    }
+}
+
+impl<V, K> AsRef<V> for ValueRef<'_, V, K> {
+    fn as_ref(&self) -> &V {
+        self.value()
+    }
+}
+
+impl<V: fmt::Debug, K> fmt::Debug for ValueRef<'_, V, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ValueRef").field("value", self.value()).field("ttl", &self.ttl()).finish()
+    }
+}
+
+impl<V: fmt::Display, K> fmt::Display for ValueRef<'_, V, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value().fmt(f)
+    }
+}
+
+/// A copy of a value that is written back when this is dropped.
+///
+/// Stretto's holds a lock, and nobody can change the entry meanwhile. Nobody is locked out here: the copy is
+/// made at the first [`value_mut`](Self::value_mut), and written back by compare-and-swap, at the same cost
+/// and with the same deadline. **If the entry was replaced, removed, evicted or has expired meanwhile, what
+/// was written is dropped**, as if it had come first and then been replaced. That is what an insert or removal
+/// after Stretto's lock would have left; but of two that count up at once, one count is lost:
+/// [`commit`](Self::commit) tells. Where each change counts, move on to
+/// [`Cache::update`](crate::Cache::update), which runs again. A write back may also be rejected, as any write,
+/// while too much garbage is held back: then the entry is gone.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::compat::stretto::Cache;
+///
+/// let cache = Cache::new(1000, 100)?;
+/// cache.insert("key", 7, 1);
+/// let mut value = cache.get_mut("key").unwrap();
+/// *value.value_mut() += 1;
+/// assert_eq!(cache.get("key").unwrap().read(), 7); // not written back yet
+/// drop(value);
+/// assert_eq!(cache.get("key").unwrap().read(), 8);
+/// # Ok::<(), cortado::compat::stretto::CacheError>(())
+/// ```
+pub struct ValueRefMut<'a, V> {
+    seen: Box<dyn Seen<V> + 'a>,
+    copy: Option<V>,
+}
+
+impl<'a, V> ValueRefMut<'a, V> {
+    pub(super) fn new(seen: impl Seen<V> + 'a) -> Self {
+        Self { seen: Box::new(seen), copy: None }
+    }
+
+    /// Returns the value, as it was or as it will be written back.
+    pub fn value(&self) -> &V {
+        self.copy.as_ref().unwrap_or_else(|| self.seen.value())
+    }
+
+    /// Returns the value to be written back.
+    pub fn value_mut(&mut self) -> &mut V {
+        let seen = &self.seen;
+        self.copy.get_or_insert_with(|| seen.value_cloned())
+    }
+
+    /// Sets the value to be written back.
+    pub fn write(&mut self, val: V) {
+        self.copy = Some(val);
+    }
+
+    /// Sets the value, and writes it back.
+    pub fn write_once(mut self, val: V) {
+        self.write(val);
+    }
+
+    /// Writes back what was changed; the same as dropping it.
+    pub fn release(self) {}
+
+    /// Writes back what was changed, and returns whether that, or nothing, was to be done; `false` means
+    /// that somebody else was faster, or that the write was rejected. (Stretto has nothing alike.)
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::compat::stretto::Cache;
+    ///
+    /// let cache = Cache::new(1000, 100)?;
+    /// cache.insert("key", 7, 1);
+    /// let mut slow = cache.get_mut("key").unwrap();
+    /// slow.write(8);
+    /// cache.insert("key", 9, 1);
+    /// assert!(!slow.commit());
+    /// assert_eq!(cache.get("key").unwrap().read(), 9);
+    /// # Ok::<(), cortado::compat::stretto::CacheError>(())
+    /// ```
+    pub fn commit(mut self) -> bool {
+        self.write_back()
+    }
+
+    fn write_back(&mut self) -> bool {
+        self.copy.take().is_none_or(|copy| self.seen.replace(copy))
+    }
+}
+
+impl<V: Clone> ValueRefMut<'_, V> {
+    /// Returns a clone of the value.
+    pub fn clone_inner(&self) -> V {
+        self.value().clone()
+    }
+}
+
+impl<V: Copy> ValueRefMut<'_, V> {
+    /// Returns a copy of the value, and writes back what was changed.
+    pub fn read(self) -> V {
+        *self.value()
+    }
+}
+
+impl<V> Drop for ValueRefMut<'_, V> {
+    fn drop(&mut self) {
+        self.write_back();
+    }
+}
+
+impl<V> AsRef<V> for ValueRefMut<'_, V> {
+    fn as_ref(&self) -> &V {
+        self.value()
+    }
+}
+
+impl<V> AsMut<V> for ValueRefMut<'_, V> {
+    fn as_mut(&mut self) -> &mut V {
+        self.value_mut()
+    }
+}
+
+impl<V: fmt::Debug> fmt::Debug for ValueRefMut<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value().fmt(f)
+    }
+}
+
+impl<V: fmt::Display> fmt::Display for ValueRefMut<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value().fmt(f)
+    }
+}
+
+/// An entry that was seen; a trait, so that [`ValueRefMut`] names nothing but the value's type.
+pub trait Seen<V> {
+    fn value(&self) -> &V;
+
+    fn value_cloned(&self) -> V;
+
+    /// Puts a value in the place of the one that was seen; returns whether it is there.
+    fn replace(&self, value: V) -> bool;
+}
+
+/// An entry of a cache that was seen. It holds the entry's guard, so that the address of its value is that
+/// of no other.
+pub struct Loan<'a, K, V, KH, C, CB> {
+    pub native: &'a Native<K, V>,
+    pub shared: &'a Shared<KH, C, CB>,
+    pub entry: cache::ValueRef<'a, Keyed<K>, Valued<V>>,
+}
+
+impl<K, V, KH, C, CB> Seen<V> for Loan<'_, K, V, KH, C, CB>
+where
+    K: Hash + Eq + Clone,
+    V: Clone,
+    CB: CacheCallback<Value = V>,
+{
+    fn value(&self) -> &V {
+        &self.entry.value
+    }
+
+    fn value_cloned(&self) -> V {
+        self.entry.value.clone()
+    }
+
+    fn replace(&self, value: V) -> bool {
+        let (key, seen) = (self.entry.key(), self.entry.value());
+        let mut new = Some(Valued { value, ..*seen });
+        let computed = self.native.compute(key.clone(), |now| match now {
+            Some(now) if ptr::eq(now, seen) => new.take().map_or(Op::Keep, Op::Put),
+            _ => Op::Keep,
+        });
+        match computed {
+            Computed::Updated => true,
+            Computed::Rejected(valued, _) => {
+                self.shared.reject((key.index, key.conflict), valued);
+                false
+            }
+            _ => false,
+        }
+    }
+}
+
+impl<V> Valued<V> {
+    /// Makes what a callback is told of it.
+    pub fn into_item(self, (index, conflict): (u64, u64), cost: u64, now: Duration) -> Item<V> {
+        let left = self.deadline.saturating_sub(to_nanoseconds(now));
+        let left = (self.deadline != NEVER).then(|| Duration::from_nanos(left));
+        Item {
+            val: Some(self.value),
+            index,
+            conflict,
+            cost: i64::try_from(cost).unwrap_or(i64::MAX),
+            exp: super::Time::new(left),
+        }
+    }
+}
