@@ -22,7 +22,7 @@ use cortado::{ManualClock, compat::stretto};
 use stretto::{
     AsyncCacheBuilder, Cache, CacheBuilder, CacheCallback, CacheError, Coster,
     DefaultCacheCallback, DefaultCoster, DefaultKeyBuilder, DefaultUpdateValidator, Item,
-    KeyBuilder, SmolRuntime, TokioRuntime, TransparentKeyBuilder, UpdateValidator,
+    KeyBuilder, TransparentKeyBuilder, UpdateValidator,
 };
 
 use crate::support::{Random, eventually, seed};
@@ -74,6 +74,7 @@ mod programs {
         assert!(c.get(&key1).is_none());
     }
 
+    #[cfg(feature = "stretto-tokio")]
     #[test]
     fn the_tokio_example_runs() {
         use cortado::compat::stretto::{AsyncCacheBuilder, TokioCache, TokioRuntime};
@@ -85,6 +86,7 @@ mod programs {
         });
     }
 
+    #[cfg(feature = "stretto-smol")]
     #[test]
     fn the_smol_example_runs() {
         use cortado::compat::stretto::{AsyncCacheBuilder, SmolCache, SmolRuntime};
@@ -96,6 +98,7 @@ mod programs {
         });
     }
 
+    #[cfg(any(feature = "stretto-smol", feature = "stretto-tokio"))]
     async fn run<R>(c: stretto::AsyncCache<String, String, R>) {
         c.insert("key1".to_string(), "value1".to_string(), 1).await;
         c.insert_with_ttl("key2".to_string(), "value2".to_string(), 1, 3 * SECOND).await;
@@ -397,7 +400,7 @@ mod inserting {
         assert_eq!(error(1, -1), InvalidMaxCost);
         assert!(matches!(error(usize::MAX, 1), InvalidCountMinWidth(_)));
         assert!(error(1, 0).to_string().contains("max_cost"));
-        let built = AsyncCacheBuilder::<u64, u64>::new(0, 1).build::<TokioRuntime>();
+        let built = AsyncCacheBuilder::<u64, u64>::new(0, 1).build::<()>();
         assert_eq!(built.unwrap_err(), InvalidNumCounters);
     }
 }
@@ -789,7 +792,7 @@ mod asynchronous {
                 .set_coster(Length)
                 .set_callback(told.clone())
                 .set_metrics(true)
-                .build::<SmolRuntime>()
+                .build::<()>()
                 .unwrap();
             assert!(c.insert(1, "four".to_string(), 0).await);
             assert_eq!(c.try_insert(1, "five!".to_string(), 0).await, Ok(true));
@@ -823,7 +826,7 @@ mod asynchronous {
                 Poll::Pending => panic!("it waits"),
             }
         }
-        let c = AsyncCacheBuilder::new(1000, 100).build::<TokioRuntime>().unwrap();
+        let c = AsyncCacheBuilder::new(1000, 100).build::<()>().unwrap();
         assert!(poll_once(c.insert(1, 1, 1)));
         assert!(poll_once(c.insert_if_present(1, 2, 1)));
         poll_once(c.remove(&2));
@@ -839,7 +842,7 @@ mod asynchronous {
 
     #[test]
     fn future_that_is_dropped_before_it_is_polled_does_nothing() {
-        let c = AsyncCacheBuilder::new(1000, 100).build::<TokioRuntime>().unwrap();
+        let c = AsyncCacheBuilder::new(1000, 100).build::<()>().unwrap();
         drop(c.insert(1, 1, 1));
         assert!(c.is_empty());
     }

@@ -20,10 +20,10 @@ use super::{
 /// # Examples
 ///
 /// ```
-/// use cortado::compat::stretto::{AsyncCache, AsyncCacheBuilder, CacheError, TokioRuntime};
+/// use cortado::compat::stretto::{AsyncCacheBuilder, CacheError};
 ///
 /// async fn run() -> Result<(), CacheError> {
-///     let cache = AsyncCacheBuilder::new(12_960, 1_000_000).build::<TokioRuntime>()?;
+///     let cache = AsyncCacheBuilder::new(12_960, 1_000_000).build::<()>()?;
 ///     assert!(cache.insert("key", 1, 1).await);
 ///     assert_eq!(cache.get("key").await.unwrap().value(), &1);
 ///     cache.get_mut("key").await.unwrap().write_once(2);
@@ -50,15 +50,16 @@ pub struct AsyncCache<
     runtime: PhantomData<fn(R)>,
 }
 
-/// A name for tokio's runtime, for code that names it; nothing of tokio is used.
-#[derive(Clone, Copy, Debug)]
-pub struct TokioRuntime;
+#[cfg(feature = "stretto-smol")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stretto-smol")))]
+pub use agnostic_lite::smol::SmolRuntime;
+#[cfg(feature = "stretto-tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stretto-tokio")))]
+pub use agnostic_lite::tokio::TokioRuntime;
 
-/// A name for smol's runtime, for code that names it; nothing of smol is used.
-#[derive(Clone, Copy, Debug)]
-pub struct SmolRuntime;
-
-/// An [`AsyncCache`] that names [`TokioRuntime`].
+/// An [`AsyncCache`] that names tokio's runtime.
+#[cfg(feature = "stretto-tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stretto-tokio")))]
 pub type TokioCache<
     K,
     V,
@@ -69,7 +70,9 @@ pub type TokioCache<
     S = RandomState,
 > = AsyncCache<K, V, TokioRuntime, KH, C, U, CB, S>;
 
-/// An [`AsyncCache`] that names [`SmolRuntime`].
+/// An [`AsyncCache`] that names smol's runtime.
+#[cfg(feature = "stretto-smol")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stretto-smol")))]
 pub type SmolCache<
     K,
     V,

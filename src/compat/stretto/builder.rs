@@ -240,9 +240,9 @@ builder! {
     /// # Examples
     ///
     /// ```
-    /// use cortado::compat::stretto::{AsyncCacheBuilder, TokioCache, TokioRuntime};
+    /// use cortado::compat::stretto::{AsyncCache, AsyncCacheBuilder};
     ///
-    /// let cache: TokioCache<u64, u64> = AsyncCacheBuilder::new(1000, 100).build::<TokioRuntime>()?;
+    /// let cache: AsyncCache<u64, u64, ()> = AsyncCacheBuilder::new(1000, 100).build()?;
     /// assert_eq!(cache.max_cost(), 100);
     /// # Ok::<(), cortado::compat::stretto::CacheError>(())
     /// ```

@@ -32,8 +32,9 @@
 //! * **Times to live go by a monotonic clock**, and [`insert_if_present`](Cache::insert_if_present) keeps what
 //!   is left of one.
 //! * **Types**: [`ValueRef`] also names the key's. A callback's [`Item::exp`] is what was left of the time.
-//! * **Async methods are ready at their first poll**; the runtime is a name that nothing is asked of.
-//!   `agnostic_lite`'s types will do as well as [`TokioRuntime`] and [`SmolRuntime`] here.
+//! * **Async methods are ready at their first poll**; the runtime is a name that nothing is asked of, and any
+//!   type will do. `TokioRuntime`, `SmolRuntime` and their aliases come with the features `stretto-tokio` and
+//!   `stretto-smol`, as they come with Stretto's `tokio` and `smol`.
 //! * **Metrics can be read** ([`Cache::metrics`]). `MetricType`, `Histogram` and the life expectancy are not
 //!   there; [`Cache::clear`] does not set them to 0.
 //!
@@ -49,8 +50,14 @@ mod keys;
 mod metrics;
 mod value;
 
+#[cfg(feature = "stretto-smol")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stretto-smol")))]
+pub use self::async_cache::{SmolCache, SmolRuntime};
+#[cfg(feature = "stretto-tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stretto-tokio")))]
+pub use self::async_cache::{TokioCache, TokioRuntime};
 pub use self::{
-    async_cache::{AsyncCache, SmolCache, SmolRuntime, TokioCache, TokioRuntime},
+    async_cache::AsyncCache,
     builder::{AsyncCacheBuilder, CacheBuilder},
     cache::Cache,
     error::CacheError,
