@@ -7,16 +7,18 @@ use cortado::{Cache, Maintenance, Victim};
 
 use super::{Peer, Settings, Value};
 
-/// `cortado::Cache`; with `BYTES` it is after the most cost hit, not the most entries.
-pub struct Cortado<V: Value, const BYTES: bool>(Cache<u64, V>);
+/// `cortado::Cache`; with `BYTES` it is after the most cost hit, not the most entries, and with `METRICS` it
+/// counts.
+pub struct Cortado<V: Value, const BYTES: bool, const METRICS: bool>(Cache<u64, V>);
 
-impl<V: Value, const BYTES: bool> Peer<V> for Cortado<V, BYTES> {
+impl<V: Value, const BYTES: bool, const METRICS: bool> Peer<V> for Cortado<V, BYTES, METRICS> {
     fn build(settings: &Settings) -> Result<Self> {
         let maintenance = if settings.replay { Maintenance::Manual } else { Maintenance::Thread };
         let mut builder = Cache::builder()
             .max_cost(settings.capacity as u64)
             .expected_entries(settings.entries)
             .maintenance(maintenance)
+            .metrics(METRICS)
             .victim(if BYTES { Victim::Frequency } else { Victim::FrequencyPerCost })
             .seed(settings.seed);
         if V::HAS_COST {

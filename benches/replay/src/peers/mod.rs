@@ -166,6 +166,9 @@ pub enum Kind {
     /// This crate, after the most bytes hit: for `hit-ratio --sizes` alone.
     #[value(name = "cortado-bytes")]
     CortadoBytes,
+    /// This crate, with its metrics on.
+    #[value(name = "cortado-metrics")]
+    CortadoMetrics,
     /// moka, `sync::Cache`.
     Moka,
     /// mini-moka, `sync::Cache`.
@@ -263,6 +266,7 @@ impl Kind {
         match self {
             Self::Cortado => "cortado",
             Self::CortadoBytes => "cortado-bytes",
+            Self::CortadoMetrics => "cortado-metrics",
             Self::Moka => "moka",
             Self::MiniMoka => "mini-moka",
             Self::QuickCache => "quick_cache",
@@ -302,7 +306,7 @@ impl Kind {
 
     /// Returns whether cortado is measured by it: it is another cache, and one that can be built.
     pub fn is_rival(self) -> bool {
-        !matches!(self, Self::Cortado | Self::CortadoBytes | Self::Opt)
+        !matches!(self, Self::Cortado | Self::CortadoBytes | Self::CortadoMetrics | Self::Opt)
     }
 
     /// Fails for what cannot replay a trace; `by_size` says whether entries cost their size.
@@ -343,8 +347,9 @@ impl Kind {
     /// Does a task with the cache of this name.
     pub fn dispatch<V: Value, O, T: Task<V, Output = Result<O>>>(self, task: T) -> Result<O> {
         match self {
-            Self::Cortado => task.run::<cortado::Cortado<V, false>>(),
-            Self::CortadoBytes => task.run::<cortado::Cortado<V, true>>(),
+            Self::Cortado => task.run::<cortado::Cortado<V, false, false>>(),
+            Self::CortadoBytes => task.run::<cortado::Cortado<V, true, false>>(),
+            Self::CortadoMetrics => task.run::<cortado::Cortado<V, false, true>>(),
             Self::Moka => task.run::<moka::Moka<V>>(),
             Self::MiniMoka => task.run::<mini_moka::MiniMoka<V>>(),
             Self::QuickCache => task.run::<quick_cache::QuickCache<V>>(),
