@@ -1,13 +1,10 @@
 //! Warm restart: what a cache holds goes to a file, and into the next cache.
 //!
-//! `cargo run --example warm_restart`
+//! `cargo run --features serde --example warm_restart`
 
 use std::{error::Error, fs, time::Duration};
 
 use cortado::{Cache, Record};
-
-/// Key, value, cost, what is left of its time, frequency.
-type Row = (u32, String, u64, Option<Duration>, u8);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::temp_dir().join(format!("cortado-{}.json", std::process::id()));
@@ -24,21 +21,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(old.insert_with_ttl(100, "news".into(), Duration::from_secs(600)).is_in());
 
     // Collected first, then written: the pin is short, the file may be slow.
-    let to_row = |record: Record<&u32, &String>| -> Row {
-        let Record { key, value, cost, ttl, frequency, .. } = record.cloned();
-        (key, value, cost, ttl, frequency)
-    };
-    let rows: Vec<Row> = old.pin().export().map(to_row).collect();
-    fs::write(&path, serde_json::to_vec(&rows)?)?;
+    let records: Vec<_> = old.pin().export().map(|record| record.cloned()).collect();
+    fs::write(&path, serde_json::to_vec(&records)?)?;
 
     // The next process.
-    let rows: Vec<Row> = serde_json::from_slice(&fs::read(&path)?)?;
+    let records: Vec<Record<u32, String>> = serde_json::from_slice(&fs::read(&path)?)?;
     fs::remove_file(&path)?;
-    let records = rows.into_iter().map(|(key, value, cost, ttl, frequency)| {
-        let mut record = Record::new(key, value);
-        (record.cost, record.ttl, record.frequency) = (cost, ttl, frequency);
-        record
-    });
     let new: Cache<u32, String> = Cache::new(1000);
     // What came in before is newer, and stays.
     assert!(new.insert(0, "newer".into()).is_in());

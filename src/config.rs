@@ -1,7 +1,10 @@
-//! Every default and limit that a user can meet, in one place.
+//! What a user can set, and every default and limit that he can meet, in one place.
+
+use std::time::Duration;
 
 /// How the deferred work of a cache is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Maintenance {
     /// A thread of the cache's own keeps a small reserve below the budget, so that inserts find
@@ -16,6 +19,7 @@ pub enum Maintenance {
 
 /// What the choice of victims and admission maximise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Victim {
     /// Hits per unit of cost: of two entries used equally, the costlier one goes first. The most
@@ -30,6 +34,7 @@ pub enum Victim {
 ///
 /// Priorities are compared within a cache: where all entries have the same one, it changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Priority {
     /// As every entry.
@@ -43,6 +48,55 @@ pub enum Priority {
     /// budget is lowered below what pinned entries cost. What they cost is lost to all others: an insert
     /// that only a pinned entry could make room for is rejected as [`Kept`](crate::Reject::Kept).
     Pinned,
+}
+
+/// The settings of a cache that are plain data, for programs that keep them in a file;
+/// [`CacheBuilder::config`](crate::CacheBuilder::config) takes them. Each is explained at the builder's method of
+/// its name.
+///
+/// With the feature `serde`, what is missing is as by default, and a name that is not known is an error.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, Config};
+///
+/// let mut config = Config::default();
+/// config.max_cost = 1000;
+/// config.name = "sessions".into();
+/// let cache: Cache<u64, u64> = Cache::builder().config(config).build()?;
+/// assert_eq!((cache.max_cost(), cache.name()), (1000, "sessions"));
+/// # Ok::<(), cortado::BuildError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct Config {
+    /// The budget; has to be set.
+    pub max_cost: u64,
+    /// For how many entries to make the table and the sketch.
+    pub expected_entries: Option<usize>,
+    /// The limit of the cost that is removed and not yet freed; by default the budget.
+    pub max_garbage: Option<u64>,
+    /// How deferred work is done.
+    pub maintenance: Maintenance,
+    /// What the choice of victims maximises.
+    pub victim: Victim,
+    /// Where random choices begin; by default at random.
+    pub seed: Option<u64>,
+    /// Whether to count.
+    pub metrics: bool,
+    /// Whether to add an entry's own bytes to its cost.
+    pub charge_overhead: bool,
+    /// The name of the cache.
+    pub name: String,
+    /// How long entries live.
+    pub ttl: Option<Duration>,
+    /// How long entries may go unused.
+    pub tti: Option<Duration>,
+    /// Whether every entry gets room for a deadline.
+    pub timed: bool,
 }
 
 /// The checked settings of a cache.
@@ -66,7 +120,12 @@ pub struct Settings {
     pub metrics: bool,
     /// Whether to add an entry's own bytes to its cost.
     pub charge_overhead: bool,
+    /// Loads that take so long are reported.
+    pub slow_load: Duration,
 }
+
+/// Loads that take longer are reported, unless the user says otherwise.
+pub const SLOW_LOAD: Duration = Duration::from_secs(1);
 
 /// Entries for which a cache is made, at most, if the user names no number. The budget may be in bytes, and
 /// a table for many more entries than there are would be slow to sample.

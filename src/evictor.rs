@@ -9,6 +9,7 @@ use std::{
 use crate::{
     engine::{Engine, Work},
     sync::{Arc, thread},
+    trace,
     waker::{Sleep, Waker},
 };
 
@@ -61,6 +62,9 @@ fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
     while !waker.rise() {
         // A panic of a user's hash function ends a round, never the thread.
         let round = catch_unwind(AssertUnwindSafe(|| engine.maintain(Work::ALL).0));
+        if round.is_err() {
+            trace::panicked(&engine.settings.name);
+        }
         let busy = round.as_ref().is_ok_and(|ticked| ticked.evicted + ticked.expired > 0);
         if busy || round.map_or(true, |ticked| ticked.pending) {
             // Inserts go on, or readers are still looking at what was removed: come again by itself.

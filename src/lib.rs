@@ -224,6 +224,8 @@ mod stripe;
 mod sync;
 #[allow(unsafe_code)]
 mod table;
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+mod trace;
 mod util;
 mod waker;
 
@@ -237,9 +239,9 @@ pub use crate::{
 };
 pub use crate::{
     clock::{Clock, ManualClock, SystemClock},
-    config::{Maintenance, Priority, Victim},
+    config::{Config, Maintenance, Priority, Victim},
     error::{BuildError, TtlError},
-    metrics::Metrics,
+    metrics::{LifeExpectancy, Metrics},
     util::{IdentityHash, IdentityHasher},
 };
 pub use equivalent::Equivalent;

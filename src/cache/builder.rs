@@ -9,7 +9,8 @@ use super::{Cache, DefaultHashBuilder};
 use crate::{
     clock::Clock,
     config::{
-        DEFAULT_ENTRIES, DEFAULT_ENTRIES_BY_COST, MAX_ENTRIES, Maintenance, Settings, Victim,
+        Config, DEFAULT_ENTRIES, DEFAULT_ENTRIES_BY_COST, MAX_ENTRIES, Maintenance, SLOW_LOAD,
+        Settings, Victim,
     },
     engine::{Engine, Expiry, Hooks, Removed, Timing},
     error::BuildError,
@@ -34,33 +35,23 @@ use crate::{
 /// ```
 #[must_use = "a builder does nothing until it builds"]
 pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
-    plain: Plain,
+    config: Config,
+    clock: Option<Box<dyn Clock>>,
+    slow_load: Duration,
     hooks: Hooks<K, V>,
     hasher: S,
-}
-
-/// The settings that are not of the key's, the value's or the hasher's type.
-#[derive(Default)]
-struct Plain {
-    max_cost: u64,
-    expected_entries: Option<usize>,
-    max_garbage: Option<u64>,
-    maintenance: Maintenance,
-    victim: Victim,
-    seed: Option<u64>,
-    metrics: bool,
-    charge_overhead: bool,
-    name: String,
-    ttl: Option<Duration>,
-    tti: Option<Duration>,
-    timed: bool,
-    clock: Option<Box<dyn Clock>>,
 }
 
 impl<K, V> CacheBuilder<K, V> {
     pub(super) fn new() -> Self {
         let hasher = DefaultHashBuilder::new();
-        Self { plain: Plain::default(), hooks: Hooks::default(), hasher }
+        Self {
+            config: Config::default(),
+            clock: None,
+            slow_load: SLOW_LOAD,
+            hooks: Hooks::default(),
+            hasher,
+        }
     }
 }
 
@@ -76,7 +67,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn max_cost(mut self, max_cost: u64) -> Self {
-        self.plain.max_cost = max_cost;
+        self.config.max_cost = max_cost;
         self
     }
 
@@ -97,7 +88,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn expected_entries(mut self, entries: usize) -> Self {
-        self.plain.expected_entries = Some(entries);
+        self.config.expected_entries = Some(entries);
         self
     }
 
@@ -218,7 +209,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.plain.ttl = Some(ttl);
+        self.config.ttl = Some(ttl);
         self
     }
 
@@ -245,7 +236,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn tti(mut self, tti: Duration) -> Self {
-        self.plain.tti = Some(tti);
+        self.config.tti = Some(tti);
         self
     }
 
@@ -275,14 +266,14 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn timed(mut self, timed: bool) -> Self {
-        self.plain.timed = timed;
+        self.config.timed = timed;
         self
     }
 
     /// Sets the clock that deadlines go by. By default the system's monotonic one; see
     /// [`ManualClock`](crate::ManualClock) for one that tests move by hand.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.plain.clock = Some(Box::new(clock));
+        self.clock = Some(Box::new(clock));
         self
     }
 
@@ -303,7 +294,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn hasher<H>(self, hasher: H) -> CacheBuilder<K, V, H> {
-        CacheBuilder { plain: self.plain, hooks: self.hooks, hasher }
+        let Self { config, clock, slow_load, hooks, .. } = self;
+        CacheBuilder { config, clock, slow_load, hooks, hasher }
     }
 
     /// Sets what the choice of victims maximises. By default [`Victim::FrequencyPerCost`].
@@ -318,14 +310,14 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn victim(mut self, victim: Victim) -> Self {
-        self.plain.victim = victim;
+        self.config.victim = victim;
         self
     }
 
     /// Sets who does the deferred work. By default [`Maintenance::Thread`]; see [`Cache::tick`] for an example
     /// without.
     pub fn maintenance(mut self, maintenance: Maintenance) -> Self {
-        self.plain.maintenance = maintenance;
+        self.config.maintenance = maintenance;
         self
     }
 
@@ -349,7 +341,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn max_garbage(mut self, cost: u64) -> Self {
-        self.plain.max_garbage = Some(cost);
+        self.config.max_garbage = Some(cost);
         self
     }
 
@@ -372,13 +364,13 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn seed(mut self, seed: u64) -> Self {
-        self.plain.seed = Some(seed);
+        self.config.seed = Some(seed);
         self
     }
 
     /// Turns the counters of [`Cache::metrics`] on. Off by default: a hit then counts nothing.
     pub fn metrics(mut self, metrics: bool) -> Self {
-        self.plain.metrics = metrics;
+        self.config.metrics = metrics;
         self
     }
 
@@ -393,13 +385,40 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn charge_overhead(mut self, charge: bool) -> Self {
-        self.plain.charge_overhead = charge;
+        self.config.charge_overhead = charge;
+        self
+    }
+
+    /// Says which loads are slow: those that take longer are reported by an event of the `tracing` crate. By
+    /// default a second, by the cache's [`clock`](Self::clock).
+    #[cfg(feature = "tracing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+    pub fn slow_load(mut self, limit: Duration) -> Self {
+        self.slow_load = limit;
+        self
+    }
+
+    /// Takes all settings that are plain data, in place of those that were set before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Config};
+    ///
+    /// let mut config = Config::default();
+    /// config.max_cost = 100;
+    /// let cache: Cache<u64, u64> = Cache::builder().config(config).metrics(true).build()?;
+    /// assert_eq!(cache.max_cost(), 100);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
         self
     }
 
     /// Names the cache, and its thread; see [`Cache::name`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.plain.name = name.into();
+        self.config.name = name.into();
         self
     }
 
@@ -425,7 +444,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         V: Send + Sync + 'static,
         S: BuildHasher + Send + Sync + 'static,
     {
-        let threaded = self.plain.maintenance == Maintenance::Thread;
+        let threaded = self.config.maintenance == Maintenance::Thread;
         let mut cache = self.assemble()?;
         if threaded {
             let evictor = Evictor::start(Arc::clone(&cache.engine))
@@ -460,32 +479,33 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     }
 
     fn assemble(self) -> Result<Cache<K, V, S>, BuildError> {
-        let Self { plain, hooks, hasher } = self;
-        if plain.max_cost == 0 {
+        let Self { config, clock, slow_load, hooks, hasher } = self;
+        if config.max_cost == 0 {
             return Err(BuildError::MaxCostZero);
         }
-        if plain.ttl.is_some() && hooks.expiry.is_some() {
+        if config.ttl.is_some() && hooks.expiry.is_some() {
             return Err(BuildError::TtlAndExpiry);
         }
-        let by_cost = hooks.cost_of.is_some() || plain.charge_overhead;
+        let by_cost = hooks.cost_of.is_some() || config.charge_overhead;
         let most = if by_cost { DEFAULT_ENTRIES_BY_COST } else { DEFAULT_ENTRIES };
         let expected_entries =
-            plain.expected_entries.unwrap_or_else(|| plain.max_cost.min(most) as usize);
+            config.expected_entries.unwrap_or_else(|| config.max_cost.min(most) as usize);
         if expected_entries > MAX_ENTRIES {
             return Err(BuildError::TooManyEntries { given: expected_entries, limit: MAX_ENTRIES });
         }
         let settings = Settings {
-            name: plain.name,
-            max_cost: plain.max_cost,
+            name: config.name,
+            max_cost: config.max_cost,
             expected_entries,
-            max_garbage: plain.max_garbage,
-            maintenance: plain.maintenance,
-            victim: plain.victim,
-            seed: plain.seed.unwrap_or_else(random_seed),
-            metrics: plain.metrics,
-            charge_overhead: plain.charge_overhead,
+            max_garbage: config.max_garbage,
+            maintenance: config.maintenance,
+            victim: config.victim,
+            seed: config.seed.unwrap_or_else(random_seed),
+            metrics: config.metrics,
+            charge_overhead: config.charge_overhead,
+            slow_load,
         };
-        let timing = Timing::new(plain.clock, plain.ttl, plain.tti, plain.timed);
+        let timing = Timing::new(clock, config.ttl, config.tti, config.timed);
         let engine = Arc::new(Engine::new(settings, hasher, hooks, timing));
         Ok(Cache { evictor: None, engine })
     }
@@ -494,10 +514,10 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 impl<K, V, S> std::fmt::Debug for CacheBuilder<K, V, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CacheBuilder")
-            .field("name", &self.plain.name)
-            .field("max_cost", &self.plain.max_cost)
-            .field("expected_entries", &self.plain.expected_entries)
-            .field("maintenance", &self.plain.maintenance)
+            .field("name", &self.config.name)
+            .field("max_cost", &self.config.max_cost)
+            .field("expected_entries", &self.config.expected_entries)
+            .field("maintenance", &self.config.maintenance)
             .finish_non_exhaustive()
     }
 }

@@ -12,6 +12,7 @@ use crate::{config::Priority, entry::Entry, error::TtlError, reclaim::pin};
 
 /// What the cache knows of an entry; see [`Cache::entry_info`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct EntryInfo {
     /// What it was charged.

@@ -13,6 +13,7 @@ use crate::{
     engine::{Engine, Trace},
     flight::{Arrival, Boarding, Entered, Follower, Leader},
     metrics::Counter,
+    trace::Stopwatch,
 };
 
 /// How long [`Cache::claim`] waits for somebody else's load.
@@ -48,6 +49,7 @@ pub struct FillGuard<'a, K, V, S> {
     hash: u64,
     /// There until it is filled.
     leader: Option<Leader<'a, K>>,
+    stopwatch: Stopwatch,
 }
 
 /// What somebody who asks for a key has to do next.
@@ -357,7 +359,8 @@ where
     }
 
     fn guard<'a>(&'a self, hash: u64, leader: Leader<'a, K>) -> FillGuard<'a, K, V, S> {
-        FillGuard { cache: self, hash, leader: Some(leader) }
+        let stopwatch = self.engine.start_stopwatch();
+        FillGuard { cache: self, hash, leader: Some(leader), stopwatch }
     }
 }
 
@@ -394,6 +397,7 @@ where
         let fill = |key| cache.engine.fill(hash, key, value, options.terms());
         let entry = leader.land(fill);
         cache.engine.counters.add(Counter::Loads, 1);
+        cache.engine.stop(&self.stopwatch, "filled");
         cache.value_ref(entry)
     }
 }
@@ -409,6 +413,7 @@ impl<K, V, S> Drop for FillGuard<'_, K, V, S> {
     fn drop(&mut self) {
         if self.leader.is_some() {
             self.cache.engine.counters.add(Counter::LoadFailures, 1);
+            self.cache.engine.stop(&self.stopwatch, "given up");
         }
     }
 }

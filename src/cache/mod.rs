@@ -649,7 +649,7 @@ where
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn metrics(&self) -> Metrics {
-        self.engine.counters.snapshot()
+        self.engine.metrics()
     }
 
     /// Returns the memory in use, garbage included.

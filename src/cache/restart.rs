@@ -13,6 +13,7 @@ use crate::{
 
 /// An entry on its way out of a cache or into one; see [`Pinned::export`] and [`Cache::import`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Record<K, V> {
     /// The key.
@@ -52,6 +53,7 @@ impl<K: Clone, V: Clone> Record<&K, &V> {
 
 /// What [`Cache::import`] did with the records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Imported {
     /// Records that are entries now, or were for a moment.

@@ -116,6 +116,7 @@ impl<K, V> Removed<K, V> {
 
 /// Why an entry left the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum RemovalCause {
     /// To keep the budget, or for lack of a place in its bucket.

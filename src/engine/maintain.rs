@@ -26,6 +26,7 @@ use crate::{
     stripe::{CAPACITY, thread_number},
     sync::atomic::Ordering,
     table::{LANES, Sampled, buckets_for},
+    trace,
     util::Rng,
 };
 
@@ -108,6 +109,7 @@ impl Work {
 
 /// What a slice of deferred work did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Ticked {
     /// Misses and new entries that reached the sketch.
@@ -124,6 +126,7 @@ pub struct Ticked {
 
 /// The memory of a cache, in bytes unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct MemoryUse {
     /// The table's arrays.
@@ -196,6 +199,8 @@ impl<K, V, S> Engine<K, V, S> {
                 + self.events.bytes()
                 + self.newcomers.bytes()
                 + size_of_val(&*self.locals)
+                + self.counters.bytes()
+                + self.births.bytes()
                 + self.samples.bytes()
                 + windows.sum::<usize>()
                 + race,
@@ -324,6 +329,13 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     ///
     /// A destructor's panic comes back beside it.
     pub fn maintain(&self, work: Work) -> (Ticked, Option<Box<dyn std::any::Any + Send>>) {
+        let span = trace::Span::begin(&self.settings.name);
+        let (ticked, panic) = span.within(|| self.maintain_within(work));
+        span.end(ticked.evicted, ticked.expired, ticked.freed);
+        (ticked, panic)
+    }
+
+    fn maintain_within(&self, work: Work) -> (Ticked, Option<Box<dyn std::any::Any + Send>>) {
         let events = self.events.drain_all(|hashes| self.learn(hashes));
         let mut ticked = Ticked { events, ..Ticked::default() };
         let mut panic = None;
@@ -908,6 +920,7 @@ mod tests {
             seed: 1,
             metrics: true,
             charge_overhead: false,
+            slow_load: crate::config::SLOW_LOAD,
         };
         Engine::new(
             settings,

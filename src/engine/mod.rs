@@ -31,7 +31,7 @@ use crate::{
     config::{GARBAGE_FLOOR, Maintenance, Settings, Victim},
     entry::{Entry, NEVER},
     flight::{Flights, is_loading},
-    metrics::{Counter, Counters},
+    metrics::{Births, Counter, Counters, Metrics},
     policy::{
         pulse::Pulse,
         race::{SETTINGS, Scale, Setting},
@@ -62,6 +62,7 @@ pub struct Engine<K, V, S> {
     kept: Kept,
     pub sketch: Sketch,
     pub counters: Counters,
+    births: Births,
     pub waker: Arc<Waker>,
     pub hooks: Hooks<K, V>,
     pub timing: Timing,
@@ -142,6 +143,7 @@ impl<K, V, S> Engine<K, V, S> {
             kept: Kept::default(),
             sketch: Sketch::new(entries),
             counters: Counters::new(stripes, settings.metrics),
+            births: Births::new(settings.metrics),
             waker: Arc::default(),
             costs_vary: AtomicBool::new(hooks.cost_of.is_some() || settings.charge_overhead),
             hooks,
@@ -278,7 +280,14 @@ impl<K, V, S> Engine<K, V, S> {
         if self.waker.is_idle() {
             self.waker.wake();
         }
+        let was_evicted = cause == RemovalCause::Evicted;
+        self.births.end(address_of(entry), was_evicted, || self.timing.now());
         entry
+    }
+
+    /// Returns what was counted so far.
+    pub fn metrics(&self) -> Metrics {
+        self.counters.snapshot(self.births.snapshot())
     }
 
     /// Notes that garbage was sealed: is there too much, and who frees it?
@@ -337,6 +346,7 @@ impl<K, V, S> Engine<K, V, S> {
             Some(on_remove) => self.table.sweep_with(most, Some(&farewell(on_remove))),
             None => self.table.sweep(most),
         };
+        self.counters.add(Counter::GarbageFreed, swept.freed as u64);
         // Both ways: what maintenance seals, no writer has noted.
         let over = self.is_garbage_over_limit();
         // Relaxed: a hint, see `note_garbage`. Written only if it differs: writers share the line.

@@ -9,12 +9,14 @@ use std::{
 use super::{Engine, RemovalCause, maintain::borrow};
 use crate::{
     clock::{Clock, SystemClock, to_nanoseconds},
+    config::Settings,
     deadlines::{Deadlines, Note},
     entry::{Entry, NEVER, Times},
     metrics::Counter,
     reclaim::{Guard, pile::Sheet, pin},
     stripe::{Push, thread_number},
     sync::atomic::Ordering,
+    trace::Stopwatch,
 };
 
 /// What the builder said of time.
@@ -169,6 +171,17 @@ impl<K, V, S> Engine<K, V, S> {
         } else if keeps {
             times.set_deadline(old.times().map_or(NEVER, Times::hard_deadline));
         }
+    }
+
+    /// Begins to time a load, if anybody listens.
+    pub fn start_stopwatch(&self) -> Stopwatch {
+        Stopwatch::start(|| self.timing.now())
+    }
+
+    /// Tells whoever listens that a load has ended, if it took long.
+    pub fn stop(&self, stopwatch: &Stopwatch, outcome: &'static str) {
+        let Settings { name, slow_load, .. } = &self.settings;
+        stopwatch.stop(|| self.timing.now(), *slow_load, name, outcome);
     }
 
     /// Changes the deadline of an entry, to `ttl` from now on or to none.

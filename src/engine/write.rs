@@ -52,6 +52,7 @@ impl<V> Insert<V> {
 
 /// Why an entry was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Reject {
     /// It costs more than the whole budget.
@@ -371,6 +372,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     if let Some(times) = new.times() {
                         self.note_deadline(hash, times);
                     }
+                    self.births.begin(address_of(new), || self.timing.now());
                     return Ok((new, true));
                 }
                 Upsert::Replaced { new, old } => {
@@ -389,6 +391,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         RemovalCause::Expired
                     } else {
                         self.counters.add(Counter::Updates, 1);
+                        self.births.pass_on(address_of(old.get()), address_of(new));
                         RemovalCause::Replaced
                     };
                     seat.bury(guard, old, cause, false);
@@ -397,6 +400,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     }
                     if let Some(times) = new.times() {
                         self.note_deadline(hash, times);
+                    }
+                    if was_over {
+                        self.births.begin(address_of(new), || self.timing.now());
                     }
                     return Ok((new, was_over));
                 }

@@ -1,4 +1,8 @@
 //! What other crates ask of a cache, each behind a feature that bears the crate's name.
 
 #[cfg(feature = "cached")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cached")))]
 pub mod cached;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;

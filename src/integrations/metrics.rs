@@ -1,0 +1,133 @@
+//! For the `metrics` crate: the figures of a cache as counters and gauges of whatever recorder is installed.
+//!
+//! | name | kind | what it is |
+//! |---|---|---|
+//! | `cortado_<field>_total` | counter | each count of [`Metrics`], such as `cortado_hits_total` |
+//! | `cortado_entries` | gauge | the number of entries |
+//! | `cortado_cost`, `cortado_max_cost` | gauge | what they cost, and the budget |
+//! | `cortado_memory_bytes` | gauge, one for each `part` | [`MemoryUse`](crate::MemoryUse) |
+//! | `cortado_garbage_cost`, `cortado_garbage_entries` | gauge | what has left and is not freed yet |
+//! | `cortado_life_seconds` | gauge, one for each `quantile` | how long entries lived that were evicted |
+//!
+//! Each has the label `cache`, the [name](crate::CacheBuilder::name) of the cache. Counters stay at 0 unless the
+//! builder turned [`metrics`](crate::CacheBuilder::metrics) on.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hash},
+};
+
+use ::metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
+
+use crate::{
+    cache::{Cache, DefaultHashBuilder},
+    metrics::Metrics,
+};
+
+/// Hands the figures of one cache on, each time it is [told](Self::publish) to.
+///
+/// It holds a handle of the cache, and the handles of the recorder that is installed when it is made. Call
+/// `publish` before a scrape, or every few seconds.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, integrations::metrics::Exporter};
+///
+/// let cache = Cache::builder().max_cost(10).name("sessions").metrics(true).build()?;
+/// let exporter = Exporter::new(cache.clone());
+/// cache.insert("k", 1);
+/// exporter.publish();
+/// # Ok::<(), cortado::BuildError>(())
+/// ```
+pub struct Exporter<K, V, S = DefaultHashBuilder> {
+    cache: Cache<K, V, S>,
+    counters: Vec<Counter>,
+    entries: Gauge,
+    cost: Gauge,
+    max_cost: Gauge,
+    /// Table, entries, sketch, buffers, deadlines.
+    memory: [Gauge; 5],
+    garbage_cost: Gauge,
+    garbage_entries: Gauge,
+    lives: [(f64, Gauge); QUANTILES.len()],
+}
+
+impl<K, V, S> Exporter<K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// Registers and describes all names.
+    pub fn new(cache: Cache<K, V, S>) -> Self {
+        let label = cache.name().to_owned();
+        let name = |field| format!("cortado_{field}_total");
+        for (field, meaning) in Metrics::MEANINGS {
+            describe_counter!(name(field), Unit::Count, meaning.trim());
+        }
+        describe_gauge!("cortado_entries", Unit::Count, "Entries.");
+        describe_gauge!("cortado_cost", "What the entries cost.");
+        describe_gauge!("cortado_max_cost", "What they may cost: the budget.");
+        describe_gauge!("cortado_memory_bytes", Unit::Bytes, "Memory, by part.");
+        describe_gauge!("cortado_garbage_cost", "Cost of what has left and is not freed yet.");
+        describe_gauge!(
+            "cortado_garbage_entries",
+            Unit::Count,
+            "Entries that have left and are not freed yet."
+        );
+        describe_gauge!(
+            "cortado_life_seconds",
+            Unit::Seconds,
+            "How long entries lived that were evicted, by quantile."
+        );
+        let fields = Metrics::MEANINGS.iter().map(|(field, _)| field);
+        Self {
+            counters: fields.map(|field| counter!(name(field), "cache" => label.clone())).collect(),
+            entries: gauge!("cortado_entries", "cache" => label.clone()),
+            cost: gauge!("cortado_cost", "cache" => label.clone()),
+            max_cost: gauge!("cortado_max_cost", "cache" => label.clone()),
+            memory: PARTS.map(
+                |part| gauge!("cortado_memory_bytes", "cache" => label.clone(), "part" => part),
+            ),
+            garbage_cost: gauge!("cortado_garbage_cost", "cache" => label.clone()),
+            garbage_entries: gauge!("cortado_garbage_entries", "cache" => label.clone()),
+            lives: QUANTILES.map(|(part, quantile)| {
+                let labels = [("cache", label.clone()), ("quantile", quantile.to_owned())];
+                (part, gauge!("cortado_life_seconds", &labels))
+            }),
+            cache,
+        }
+    }
+
+    /// Hands on what is so at this moment. Counters are set to what the cache has counted, so that no call
+    /// counts anything twice. Takes some microseconds.
+    pub fn publish(&self) {
+        let (metrics, memory) = (self.cache.metrics(), self.cache.memory());
+        for (counter, (_, count)) in self.counters.iter().zip(metrics.counts()) {
+            counter.absolute(count);
+        }
+        self.entries.set(self.cache.len() as f64);
+        self.cost.set(self.cache.cost() as f64);
+        self.max_cost.set(self.cache.max_cost() as f64);
+        let parts = [memory.table, memory.entries, memory.sketch, memory.buffers, memory.deadlines];
+        for (gauge, bytes) in self.memory.iter().zip(parts) {
+            gauge.set(bytes as f64);
+        }
+        self.garbage_cost.set(memory.garbage as f64);
+        self.garbage_entries.set(memory.garbage_entries as f64);
+        for (part, gauge) in &self.lives {
+            if let Some(life) = metrics.life_expectancy.quantile(*part) {
+                gauge.set(life.as_secs_f64());
+            }
+        }
+    }
+}
+
+impl<K, V, S> fmt::Debug for Exporter<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exporter").field("cache", &self.cache).finish_non_exhaustive()
+    }
+}
+
+const PARTS: [&str; 5] = ["table", "entries", "sketch", "buffers", "deadlines"];
+const QUANTILES: [(f64, &str); 3] = [(0.1, "0.1"), (0.5, "0.5"), (0.9, "0.9")];

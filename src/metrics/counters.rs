@@ -1,0 +1,325 @@
+//! `Counters`: a set for each thread, so that counting waits for nobody.
+
+use std::{fmt, ops::Sub};
+
+use crossbeam_utils::CachePadded;
+
+use super::LifeExpectancy;
+use crate::sync::{
+    atomic::{AtomicU64, Ordering::Relaxed},
+    thread_number,
+};
+
+/// The counters of one cache.
+///
+/// The first threads have a set each, and count by a load and a store. All others share a few sets, and pay
+/// for an exchange of the processor.
+#[derive(Debug)]
+pub struct Counters {
+    /// By the number of the thread that writes it. Empty where counting is off.
+    owned: Box<[CachePadded<Stripe>]>,
+    /// Of all other threads; a power of two.
+    shared: Box<[CachePadded<Stripe>]>,
+}
+
+#[derive(Debug)]
+struct Stripe {
+    counts: [AtomicU64; Counter::COUNT],
+}
+
+impl Counters {
+    /// Makes counters, all 0, in `shared` sets for those who share, or as many more as the next power of
+    /// two. Where `is_enabled` is false nothing is ever counted.
+    pub fn new(shared: usize, is_enabled: bool) -> Self {
+        let stripes = |count: usize| {
+            let count = if is_enabled { count } else { 0 };
+            (0..count).map(|_| CachePadded::new(Stripe::new())).collect()
+        };
+        Self { owned: stripes(OWNERS), shared: stripes(shared.next_power_of_two()) }
+    }
+
+    /// Adds `amount`. Costs one branch where counting is off.
+    #[inline]
+    pub fn add(&self, counter: Counter, amount: u64) {
+        if self.owned.is_empty() {
+            return;
+        }
+        let number = thread_number();
+        // Relaxed, here and below: only the sum matters; nothing is read on the strength of it.
+        if number != NOBODY && number < OWNERS {
+            // No other thread ever has this number: nothing is lost between the two.
+            let count = &self.owned[number].counts[counter as usize];
+            count.store(count.load(Relaxed).wrapping_add(amount), Relaxed);
+        } else {
+            let stripe = &self.shared[number & (self.shared.len() - 1)];
+            stripe.counts[counter as usize].fetch_add(amount, Relaxed);
+        }
+    }
+
+    /// Says whether anything is counted.
+    pub fn is_enabled(&self) -> bool {
+        !self.owned.is_empty()
+    }
+
+    /// Returns the bytes of all sets.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.owned) + size_of_val(&*self.shared)
+    }
+
+    fn sum(&self, counter: Counter) -> u64 {
+        // Relaxed: as in `add`. A sum of many counts may wrap after centuries, and then it wraps.
+        let stripes = self.owned.iter().chain(&self.shared);
+        stripes
+            .map(|stripe| stripe.counts[counter as usize].load(Relaxed))
+            .fold(0, u64::wrapping_add)
+    }
+}
+
+impl Stripe {
+    fn new() -> Self {
+        Self { counts: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+}
+
+/// Threads that have a set of counters each.
+const OWNERS: usize = 64;
+/// The number of threads whose variables are gone.
+const NOBODY: usize = 0;
+
+/// Writes what is counted: for each count its field, its counter and its label.
+macro_rules! counts {
+    ($($(#[doc = $doc:literal])+ $field:ident, $counter:ident, $label:literal;)+) => {
+        /// What is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $counter,)+
+        }
+
+        impl Counter {
+            const ALL: [Self; [$(Self::$counter),+].len()] = [$(Self::$counter),+];
+            const COUNT: usize = Self::ALL.len();
+        }
+
+        impl Counters {
+            /// Returns the sums at this moment. Those of counts made meanwhile may be in or not.
+            pub fn snapshot(&self, life_expectancy: LifeExpectancy) -> Metrics {
+                Metrics { $($field: self.sum(Counter::$counter),)+ life_expectancy }
+            }
+        }
+
+        /// What a cache has counted since it was made.
+        ///
+        /// Two snapshots subtract to what happened between them.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// use cortado::Metrics;
+        ///
+        /// let mut before = Metrics::default();
+        /// before.hits = 1;
+        /// let mut after = before.clone();
+        /// after.hits += 3;
+        /// after.misses += 1;
+        /// assert_eq!((after - before).hit_ratio(), 0.75);
+        /// ```
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "serde", serde(default))]
+        #[non_exhaustive]
+        pub struct Metrics {
+            $($(#[doc = $doc])+ pub $field: u64,)+
+            /// How long entries lived that were evicted: a sample of them.
+            pub life_expectancy: LifeExpectancy,
+        }
+
+        impl Metrics {
+            /// Returns each count and the name of its field, for those who hand all of them on.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// let cache = cortado::Cache::builder().max_cost(10).metrics(true).build()?;
+            /// cache.insert("k", 1);
+            /// assert!(cache.metrics().counts().any(|count| count == ("inserts", 1)));
+            /// # Ok::<(), cortado::BuildError>(())
+            /// ```
+            pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($field), self.$field)),+].into_iter()
+            }
+
+            /// The name of each field, and what it means.
+            #[cfg(feature = "metrics")]
+            pub(crate) const MEANINGS: [(&'static str, &'static str); Counter::COUNT] =
+                [$((stringify!($field), concat!($($doc),+))),+];
+
+            fn rows(&self) -> [(&'static str, u64); Counter::COUNT] {
+                [$(($label, self.$field)),+]
+            }
+        }
+
+        /// What happened between an earlier snapshot and a later one, which stands on the left.
+        ///
+        /// Snapshots of two caches, or in the wrong order, give figures of no meaning, but no panic.
+        impl Sub for Metrics {
+            type Output = Self;
+
+            fn sub(self, earlier: Self) -> Self {
+                Self {
+                    $($field: self.$field.wrapping_sub(earlier.$field),)+
+                    life_expectancy: self.life_expectancy - earlier.life_expectancy,
+                }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Reads that found their entry.
+    hits, Hits, "hits";
+    /// Reads that did not.
+    misses, Misses, "misses";
+    /// Entries published under a key that had none.
+    inserts, Inserts, "inserts";
+    /// Entries published in place of another.
+    updates, Updates, "updates";
+    /// Inserts refused because they cost more than the whole budget.
+    rejected_costly, RejectedCostly, "rejected: costly";
+    /// Inserts refused because the victim was seen more often.
+    rejected_cold, RejectedCold, "rejected: cold";
+    /// Inserts refused because too much garbage was waiting to be freed.
+    rejected_garbage, RejectedGarbage, "rejected: garbage";
+    /// Inserts refused because the entry that was there was to be kept.
+    rejected_kept, RejectedKept, "rejected: kept";
+    /// Entries that went out to keep the budget, those of full buckets included.
+    evictions, Evictions, "evictions";
+    /// Entries that went out because their bucket was full.
+    local_evictions, LocalEvictions, "  of full buckets";
+    /// Entries removed by the user.
+    removes, Removes, "removes";
+    /// Entries removed because their time was over.
+    expirations, Expirations, "expirations";
+    /// Loads that brought a value.
+    loads, Loads, "loads";
+    /// Loads that failed, panicked or were given up.
+    load_failures, LoadFailures, "load failures";
+    /// Events that never reached the sketch, which then estimates a little low.
+    events_dropped, EventsDropped, "events dropped";
+    /// Entries that had left, and were freed: no reader could see them any more.
+    garbage_freed, GarbageFreed, "garbage freed";
+    /// Sum of the costs of entries published.
+    cost_added, CostAdded, "cost added";
+    /// Sum of the costs of entries evicted.
+    cost_evicted, CostEvicted, "cost evicted";
+}
+
+impl Metrics {
+    /// Returns hits divided by reads, from 0 to 1; 0 where there was no read.
+    pub fn hit_ratio(&self) -> f64 {
+        let reads = self.hits.saturating_add(self.misses);
+        if reads == 0 { 0.0 } else { self.hits as f64 / reads as f64 }
+    }
+
+    /// Returns how many inserts were refused, for whatever reason.
+    pub fn rejected(&self) -> u64 {
+        [self.rejected_costly, self.rejected_cold, self.rejected_garbage, self.rejected_kept]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+}
+
+/// A line for the hit ratio, one for each count and one for the median life, the figures under one another.
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<LABEL_WIDTH$} {:>FIGURE_WIDTH$.4}", "hit ratio", self.hit_ratio())?;
+        for (label, count) in self.rows() {
+            write!(f, "\n{label:<LABEL_WIDTH$} {count:>FIGURE_WIDTH$}")?;
+        }
+        let median = self.life_expectancy.quantile(0.5);
+        let median = median.map_or("-".to_owned(), |life| format!("< {life:.0?}"));
+        write!(f, "\n{:<LABEL_WIDTH$} {median:>FIGURE_WIDTH$}", "half of lives")
+    }
+}
+
+const LABEL_WIDTH: usize = 18;
+const FIGURE_WIDTH: usize = 20;
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::sync::thread;
+
+    fn snapshot(counters: &Counters) -> Metrics {
+        counters.snapshot(LifeExpectancy::default())
+    }
+
+    #[test]
+    fn counts_of_all_threads_add_up() {
+        let counters = Counters::new(4, true);
+        // More than have a set of their own.
+        for _ in 0..2 * OWNERS / 8 {
+            thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        for _ in 0..1000 {
+                            counters.add(Counter::Hits, 1);
+                            counters.add(Counter::CostEvicted, 3);
+                        }
+                    });
+                }
+            });
+        }
+        let metrics = snapshot(&counters);
+        let all = 2 * OWNERS as u64 * 1000;
+        assert_eq!((metrics.hits, metrics.misses, metrics.cost_evicted), (all, 0, 3 * all));
+    }
+
+    #[test]
+    fn counters_that_are_off_stay_at_nothing() {
+        let counters = Counters::new(4, false);
+        counters.add(Counter::Hits, 1);
+        assert!(!counters.is_enabled());
+        assert_eq!(snapshot(&counters), Metrics::default());
+    }
+
+    #[test]
+    fn the_hit_ratio_of_no_reads_is_zero() {
+        assert_eq!(Metrics::default().hit_ratio(), 0.0);
+        assert_eq!(Metrics { hits: 3, misses: 1, ..Metrics::default() }.hit_ratio(), 0.75);
+    }
+
+    #[test]
+    fn each_counter_reaches_the_field_of_its_name_and_subtracts() {
+        let counters = Counters::new(1, true);
+        for (amount, counter) in (1..).zip(Counter::ALL) {
+            counters.add(counter, amount);
+        }
+        let before = snapshot(&counters);
+        assert_eq!((before.hits, before.rejected_kept, before.evictions), (1, 8, 9));
+        assert_eq!(before.rows().map(|(_, count)| count), std::array::from_fn(|i| i as u64 + 1));
+        assert_eq!(before.rejected(), 5 + 6 + 7 + 8);
+        for (amount, counter) in (1..).zip(Counter::ALL) {
+            counters.add(counter, 10 * amount);
+        }
+        let between = snapshot(&counters) - before;
+        assert!(
+            between
+                .counts()
+                .map(|(_, count)| count)
+                .eq((1..=Counter::COUNT as u64).map(|i| 10 * i))
+        );
+    }
+
+    #[test]
+    fn the_display_is_a_block_with_its_figures_under_one_another() {
+        let metrics = Metrics { hits: 30, misses: 10, evictions: 123_456, ..Metrics::default() };
+        let block = metrics.to_string();
+        let width = LABEL_WIDTH + 1 + FIGURE_WIDTH;
+        assert!(block.lines().all(|line| line.len() == width), "{block}");
+        assert!(block.lines().next().unwrap().ends_with("0.7500"), "{block}");
+        assert!(
+            block.lines().any(|line| line.starts_with("evictions") && line.ends_with("123456"))
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! How long entries live: a sample of them is watched from birth to eviction.
+//!
+//! An entry is known by its address, which is no other's while it lives. A few thousand cells hold one
+//! address and the time of its birth each. A newcomer takes its cell if that is free, and is not watched
+//! otherwise; who is watched does not depend on how long he will live, so the sample is a fair one. A cell that
+//! is left behind, for its entry was gone before the cell was taken, is free again when the address is used
+//! again.
+
+use std::{ops::Sub, time::Duration};
+
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// When the entries that are watched were born, and how long those lived that were evicted.
+#[derive(Debug)]
+pub struct Births {
+    /// Part of an address and a time each, or 0. Empty where nothing is watched.
+    cells: Box<[AtomicU64]>,
+    lives: [AtomicU64; BUCKETS],
+}
+
+impl Births {
+    /// Makes the cells, unless nothing is to be watched.
+    pub fn new(is_enabled: bool) -> Self {
+        let cells = if is_enabled { CELLS } else { 0 };
+        Self {
+            cells: (0..cells).map(|_| AtomicU64::new(0)).collect(),
+            lives: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Watches the entry at an address, born now, if its cell is free. `now` is in nanoseconds, and only
+    /// asked for then. Whoever calls it is pinned: the address is no other's meanwhile.
+    #[inline]
+    pub fn begin(&self, address: usize, now: impl FnOnce() -> u64) {
+        let Some((cell, name)) = self.cell(address) else { return };
+        // Relaxed, here and below: a cell says all that there is to know, and a life that is lost is one
+        // less in the sample.
+        let seen = cell.load(Relaxed);
+        if seen == 0 || seen & !TIME == name {
+            cell.store(name | (now() / NANOSECONDS_A_UNIT) & TIME, Relaxed);
+        }
+    }
+
+    /// Lets the entry at one address go on at another.
+    #[inline]
+    pub fn pass_on(&self, from: usize, to: usize) {
+        let Some(born) = self.take(from) else { return };
+        let Some((cell, name)) = self.cell(to) else { return };
+        let seen = cell.load(Relaxed); // Relaxed: as in `begin`.
+        if seen == 0 || seen & !TIME == name {
+            cell.store(name | born, Relaxed); // Relaxed: as in `begin`.
+        }
+    }
+
+    /// Ends the life of the entry at an address; counts it if it `was_evicted`.
+    #[inline]
+    pub fn end(&self, address: usize, was_evicted: bool, now: impl FnOnce() -> u64) {
+        let Some(born) = self.take(address) else { return };
+        if was_evicted {
+            let life = (now() / NANOSECONDS_A_UNIT).saturating_sub(born);
+            self.lives[bucket(life)].fetch_add(1, Relaxed); // Relaxed: as in `begin`.
+        }
+    }
+
+    /// Returns how long those lived that were evicted.
+    pub fn snapshot(&self) -> LifeExpectancy {
+        let counts = std::array::from_fn(|i| self.lives[i].load(Relaxed)); // Relaxed: as in `begin`.
+        LifeExpectancy { counts }
+    }
+
+    /// Returns the bytes of all cells.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.cells)
+    }
+
+    /// Returns the birth of the entry at an address, if it was watched, and frees its cell.
+    #[inline]
+    fn take(&self, address: usize) -> Option<u64> {
+        let (cell, name) = self.cell(address)?;
+        let seen = cell.load(Relaxed); // Relaxed: as in `begin`.
+        if seen & !TIME != name {
+            return None;
+        }
+        cell.store(0, Relaxed); // Relaxed: as in `begin`.
+        Some(seen & TIME)
+    }
+
+    /// Returns the cell of an address, and what is written there beside the time.
+    #[inline]
+    fn cell(&self, address: usize) -> Option<(&AtomicU64, u64)> {
+        let mixed = (address as u64).wrapping_mul(SPREAD);
+        let cell = self.cells.get((mixed >> (u64::BITS - CELL_BITS)) as usize)?;
+        // The bits below those of the cell; never 0, which is the name of a free one.
+        let name = (mixed >> (u64::BITS - CELL_BITS - NAME_BITS)) | 1;
+        Some((cell, name << TIME_BITS))
+    }
+}
+
+/// How long entries lived before they were evicted, by powers of two.
+///
+/// A sample: up to 4096 entries are watched at a time, each from its insert on. What left otherwise is not in
+/// it.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cortado::{Cache, ManualClock};
+///
+/// let clock = ManualClock::new();
+/// let builder = Cache::builder().max_cost(100).metrics(true).clock(clock.clone());
+/// let cache = builder.build()?;
+/// cache.insert("old", 1);
+/// clock.advance(Duration::from_secs(3));
+/// cache.set_max_cost(0);
+/// let lives = cache.metrics().life_expectancy;
+/// assert_eq!(lives.count(), 1);
+/// assert_eq!(lives.quantile(0.5), Some(Duration::from_millis(4096)));
+/// # Ok::<(), cortado::BuildError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct LifeExpectancy {
+    counts: [u64; BUCKETS],
+}
+
+impl LifeExpectancy {
+    /// Returns how many lives were counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
+    }
+
+    /// Returns a time that so many lives, from 0 to 1, were shorter than: the next power of two milliseconds
+    /// above the figure. `None` if none was counted.
+    pub fn quantile(&self, part: f64) -> Option<Duration> {
+        let wanted = (self.count() as f64 * part.clamp(0.0, 1.0)).max(1.0);
+        let mut sum = 0.0;
+        self.buckets().find_map(|(limit, count)| {
+            sum += count as f64;
+            (count > 0 && sum >= wanted).then_some(limit)
+        })
+    }
+
+    /// Returns for each power of two milliseconds how many lives were shorter than it, and not than the one
+    /// before; all that were longer stand beside [`Duration::MAX`], at the end.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
+        self.counts.iter().enumerate().map(|(i, count)| {
+            let limit = Duration::from_millis(1 << i);
+            (if i + 1 == BUCKETS { Duration::MAX } else { limit }, *count)
+        })
+    }
+}
+
+/// The lives that ended between two snapshots.
+impl Sub for LifeExpectancy {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self { counts: std::array::from_fn(|i| self.counts[i].wrapping_sub(earlier.counts[i])) }
+    }
+}
+
+/// Returns where a life of so many milliseconds is counted.
+fn bucket(life: u64) -> usize {
+    ((u64::BITS - life.leading_zeros()) as usize).min(BUCKETS - 1)
+}
+
+/// Entries watched at a time: 2 to the power of this.
+const CELL_BITS: u32 = 12;
+const CELLS: usize = 1 << CELL_BITS;
+/// A cell names an address by so many bits, and takes one in 2 to that power for another.
+const NAME_BITS: u32 = 24;
+const TIME_BITS: u32 = u64::BITS - NAME_BITS;
+const TIME: u64 = (1 << TIME_BITS) - 1;
+const NANOSECONDS_A_UNIT: u64 = 1_000_000;
+/// The last one begins at 12 days.
+const BUCKETS: usize = 32;
+/// An odd number without pattern: 2^64 divided by the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::*;
+
+    const MS: u64 = NANOSECONDS_A_UNIT;
+
+    #[test]
+    fn lives_are_counted_by_powers_of_two() {
+        let births = Births::new(true);
+        let lives = [0, 1, 2, 3, 4, 1000, 1023, 1024, u64::MAX / MS];
+        for (address, life) in (8..).step_by(8).zip(lives) {
+            births.begin(address, || 0);
+            births.end(address, true, || life * MS);
+        }
+        let counted: Vec<_> = births.snapshot().buckets().filter(|(_, count)| *count > 0).collect();
+        let ms = Duration::from_millis;
+        let expected =
+            [(ms(1), 1), (ms(2), 1), (ms(4), 2), (ms(8), 1), (ms(1024), 2), (ms(2048), 1)];
+        assert_eq!(counted[..6], expected);
+        assert_eq!(counted[6..], [(Duration::MAX, 1)]);
+        assert_eq!(births.snapshot().count(), 9);
+        assert_eq!(births.snapshot().quantile(0.5), Some(ms(8)));
+        assert_eq!(births.snapshot().quantile(0.0), Some(ms(1)));
+        assert_eq!(births.snapshot().quantile(1.0), Some(Duration::MAX));
+    }
+
+    #[test]
+    fn those_that_were_not_evicted_are_not_counted() {
+        let births = Births::new(true);
+        births.begin(8, || 0);
+        births.end(8, false, || MS);
+        births.end(8, true, || MS);
+        births.end(16, true, || MS);
+        assert_eq!(births.snapshot(), LifeExpectancy::default());
+        assert_eq!(births.snapshot().quantile(0.5), None);
+    }
+
+    #[test]
+    fn life_goes_on_at_another_address() {
+        let births = Births::new(true);
+        births.begin(8, || 0);
+        births.pass_on(8, 16);
+        births.end(8, true, || MS);
+        assert_eq!(births.snapshot().count(), 0);
+        births.end(16, true, || 5 * MS);
+        assert_eq!(births.snapshot().quantile(1.0), Some(Duration::from_millis(8)));
+    }
+
+    #[test]
+    fn cell_that_was_left_behind_is_its_addresss_own_again() {
+        let births = Births::new(true);
+        births.begin(8, || 0);
+        births.begin(8, || 9 * MS);
+        births.end(8, true, || 10 * MS);
+        assert_eq!(births.snapshot().quantile(1.0), Some(Duration::from_millis(2)));
+    }
+
+    #[test]
+    fn more_than_there_are_cells_are_not_watched() {
+        let births = Births::new(true);
+        let addresses = || (8..).step_by(8).take(4 * CELLS);
+        addresses().for_each(|address| births.begin(address, || 0));
+        addresses().for_each(|address| births.end(address, true, || MS));
+        let count = births.snapshot().count();
+        assert!(count > CELLS as u64 / 2 && count <= CELLS as u64, "{count}");
+        assert!(births.cells.iter().all(|cell| cell.load(Relaxed) == 0));
+    }
+
+    #[test]
+    fn births_that_are_off_watch_nothing() {
+        let births = Births::new(false);
+        births.begin(8, || unreachable!());
+        births.end(8, true, || unreachable!());
+        assert_eq!(births.snapshot().count(), 0);
+    }
+
+    #[test]
+    fn snapshots_subtract() {
+        let births = Births::new(true);
+        let live = |life: u64| {
+            births.begin(8, || 0);
+            births.end(8, true, || life * MS);
+        };
+        live(1);
+        let before = births.snapshot();
+        live(100);
+        let between = births.snapshot() - before;
+        assert_eq!((between.count(), between.quantile(1.0)), (1, Some(Duration::from_millis(128))));
+    }
+}

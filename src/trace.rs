@@ -1,0 +1,90 @@
+//! What the subscribers of the `tracing` crate are told. Without the feature `tracing`, nothing is left of it.
+
+use std::time::Duration;
+
+/// A span around a round of maintenance: `cortado::maintenance`, at level TRACE, with what the round did.
+#[cfg(feature = "tracing")]
+pub struct Span(tracing::Span);
+
+#[cfg(feature = "tracing")]
+impl Span {
+    pub fn begin(cache: &str) -> Self {
+        use tracing::field::Empty;
+        Self(tracing::trace_span!(
+            target: "cortado",
+            "maintenance",
+            cache,
+            evicted = Empty,
+            expired = Empty,
+            freed = Empty,
+        ))
+    }
+
+    pub fn within<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.0.in_scope(f)
+    }
+
+    pub fn end(self, evicted: usize, expired: usize, freed: usize) {
+        self.0.record("evicted", evicted).record("expired", expired).record("freed", freed);
+    }
+}
+
+/// A stopwatch for one load.
+#[cfg(feature = "tracing")]
+pub struct Stopwatch {
+    started: u64,
+}
+
+#[cfg(feature = "tracing")]
+impl Stopwatch {
+    /// Starts at `now`, in nanoseconds.
+    pub fn start(now: impl FnOnce() -> u64) -> Self {
+        Self { started: now() }
+    }
+
+    /// Reports a load that took longer than `limit`, at level WARN.
+    pub fn stop(&self, now: impl FnOnce() -> u64, limit: Duration, cache: &str, outcome: &str) {
+        let took = Duration::from_nanos(now().saturating_sub(self.started));
+        if took > limit {
+            tracing::warn!(target: "cortado", cache, ?took, outcome, "slow load");
+        }
+    }
+}
+
+/// Reports that a user's code panicked on the thread of a cache, at level ERROR.
+#[cfg(feature = "tracing")]
+pub fn panicked(cache: &str) {
+    tracing::error!(target: "cortado", cache, "maintenance was cut short by a panic");
+}
+
+#[cfg(not(feature = "tracing"))]
+pub struct Span;
+
+#[cfg(not(feature = "tracing"))]
+impl Span {
+    pub fn begin(_cache: &str) -> Self {
+        Self
+    }
+
+    pub fn within<T>(&self, f: impl FnOnce() -> T) -> T {
+        f()
+    }
+
+    pub fn end(self, _evicted: usize, _expired: usize, _freed: usize) {}
+}
+
+#[cfg(not(feature = "tracing"))]
+pub struct Stopwatch;
+
+#[cfg(not(feature = "tracing"))]
+impl Stopwatch {
+    pub fn start(_now: impl FnOnce() -> u64) -> Self {
+        Self
+    }
+
+    pub fn stop(&self, _now: impl FnOnce() -> u64, _limit: Duration, _cache: &str, _outcome: &str) {
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+pub fn panicked(_cache: &str) {}
