@@ -35,8 +35,8 @@
 //! * **Async methods are ready at their first poll**; the runtime is a name that nothing is asked of, and any
 //!   type will do. `TokioRuntime`, `SmolRuntime` and their aliases come with the features `stretto-tokio` and
 //!   `stretto-smol`, as they come with Stretto's `tokio` and `smol`.
-//! * **Metrics can be read** ([`Cache::metrics`]). `MetricType`, `Histogram` and the life expectancy are not
-//!   there; [`Cache::clear`] does not set them to 0.
+//! * **Metrics can be read** ([`Cache::metrics`]). `MetricType` and `Histogram` are not there;
+//!   [`Cache::clear`] does not set them to 0.
 //!
 //! An entry here takes 32 bytes more than in a native cache: two hashes, the cost that was named, and the
 //! deadline for [`Item::exp`]. `docs/STRETTO.md` tells how to move on.
