@@ -3,7 +3,7 @@
 use std::{
     borrow::Borrow,
     fmt,
-    hash::{BuildHasher, Hash, Hasher},
+    hash::{Hash, Hasher},
     marker::PhantomData,
 };
 
@@ -294,6 +294,8 @@ const TURN: u32 = 21;
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
 
     fn transparent<K: TransparentKey>(key: K) -> u64 {

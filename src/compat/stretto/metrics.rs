@@ -23,6 +23,7 @@ use crate::metrics::Metrics as Counts;
 /// # Ok::<(), cortado::compat::stretto::CacheError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one is read now and then, nobody keeps many")]
 pub enum Metrics {
     /// Nothing is counted.
     #[default]
