@@ -518,6 +518,26 @@ where
         self.engine.clear();
     }
 
+    /// The same as [`clear`](Self::clear); then shows the caller each entry that went, in no particular order.
+    ///
+    /// The values themselves go where they go from `clear`: to
+    /// [`on_remove`](crate::CacheBuilder::on_remove), as [`Cleared`](crate::RemovalCause::Cleared), and are dropped.
+    /// This thread is pinned until all were shown.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert("one", 1);
+    /// cache.insert("two", 2);
+    /// let mut sum = 0;
+    /// cache.drain(|_, value| sum += value);
+    /// assert_eq!((sum, cache.len()), (3, 0));
+    /// ```
+    pub fn drain(&self, mut f: impl FnMut(&K, &V)) {
+        self.engine.drain(|entry| f(&entry.key, &entry.value));
+    }
+
     fn value_ref<'a>(&'a self, entry: Held<'a, Entry<K, V>>) -> ValueRef<'a, K, V> {
         ValueRef::new(entry, &self.engine.timing)
     }

@@ -1,11 +1,17 @@
 //! `Pinned`: several reads under one guard.
 
-use std::hash::{BuildHasher, Hash};
+use std::{
+    cmp::Reverse,
+    hash::{BuildHasher, Hash},
+};
 
 use equivalent::Equivalent;
 
 use super::{Cache, Iter};
-use crate::reclaim::{Guard, pin};
+use crate::{
+    engine::Heat,
+    reclaim::{Guard, pin},
+};
 
 /// A pin of this thread, under which a cache is read; made by [`Cache::pin`].
 ///
@@ -127,6 +133,45 @@ where
     /// ```
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)
+    }
+
+    /// Returns up to `most` entries, those that are asked for most often first.
+    ///
+    /// By the policy's own estimate, which ends at 15; of those that are alike, the one used last comes
+    /// first. Without a trace. Looks at every entry, and takes 24 bytes for each meanwhile: to look around, not
+    /// for every request.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(1000);
+    /// for n in 0..1000 {
+    ///     cache.insert(n, n);
+    ///     cache.get(&7);
+    /// }
+    /// assert_eq!(cache.pin().hottest(1), [(&7, &7)]);
+    /// assert!(!cache.pin().coldest(10).contains(&(&7, &7)));
+    /// ```
+    pub fn hottest(&self, most: usize) -> Vec<(&K, &V)> {
+        self.first_by(most, Reverse)
+    }
+
+    /// Returns up to `most` entries, those that are asked for least often first; else as
+    /// [`hottest`](Self::hottest).
+    pub fn coldest(&self, most: usize) -> Vec<(&K, &V)> {
+        self.first_by(most, |heat| heat)
+    }
+
+    fn first_by<O: Ord>(&self, most: usize, order: impl Fn(Heat) -> O) -> Vec<(&K, &V)> {
+        let engine = &self.cache.engine;
+        let entries = engine.table.iter(&self.guard).filter(|entry| engine.is_live(entry));
+        let mut ranked: Vec<_> = entries.map(|entry| (order(engine.heat(entry)), entry)).collect();
+        if most < ranked.len() {
+            ranked.select_nth_unstable_by(most, |a, b| a.0.cmp(&b.0));
+            ranked.truncate(most);
+        }
+        ranked.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        ranked.into_iter().map(|(_, entry)| (&entry.key, &entry.value)).collect()
     }
 }
 

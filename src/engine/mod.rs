@@ -10,7 +10,10 @@ mod read;
 mod timing;
 mod write;
 
-use std::hash::{BuildHasher, Hash};
+use std::{
+    cmp::Reverse,
+    hash::{BuildHasher, Hash},
+};
 
 use crossbeam_utils::atomic::AtomicCell;
 
@@ -112,6 +115,9 @@ pub struct Engine<K, V, S> {
     /// Whether batches of garbage wait for their grace period.
     sweep_due: AtomicBool,
 }
+
+/// How often an entry was asked for of late, and how many pulses ago: the more, the greater.
+pub type Heat = (u8, Reverse<u32>);
 
 /// Where something lies that one thread at a time takes out.
 type Place<T> = AtomicCell<Option<Box<T>>>;
@@ -381,6 +387,11 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// Returns how often a resident entry was asked for of late.
     fn frequency_of(&self, entry: &Entry<K, V>) -> u8 {
         self.frequency(self.hash(&entry.key), Some(entry))
+    }
+
+    /// Returns how much a resident entry is in use.
+    pub fn heat(&self, entry: &Entry<K, V>) -> Heat {
+        (self.frequency_of(entry), Reverse(entry.marks().idle(self.pulse.now())))
     }
 
     /// Counts an entry that was evicted, and hands on to the sketch how often it was hit.

@@ -513,14 +513,32 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Removes every entry that is there when the call begins.
     pub fn clear(&self) {
         let guard = pin();
-        self.table.clear(&guard, self, |entry| {
-            let is_live = self.is_live(entry.get());
-            let cause = if is_live { RemovalCause::Cleared } else { RemovalCause::Expired };
-            self.part_with(&self.table, &guard, entry, cause);
-        });
-        self.shrink_table(&guard, self.settings.expected_entries);
+        self.take_all(&guard, |_| {});
         drop(guard);
         self.sweep_if_due();
+    }
+
+    /// The same; then shows those that went, this thread still pinned.
+    pub fn drain(&self, mut show: impl FnMut(&Entry<K, V>)) {
+        let guard = pin();
+        let mut gone = Vec::new();
+        self.take_all(&guard, |entry| gone.push(entry));
+        // Last, for it is the user's and may panic.
+        gone.into_iter().for_each(&mut show);
+        drop(guard);
+        self.sweep_if_due();
+    }
+
+    fn take_all<'g>(&'g self, guard: &'g Guard, mut taken: impl FnMut(&'g Entry<K, V>)) {
+        self.table.clear(guard, self, |entry| {
+            let is_live = self.is_live(entry.get());
+            let cause = if is_live { RemovalCause::Cleared } else { RemovalCause::Expired };
+            let entry = self.part_with(&self.table, guard, entry, cause);
+            if is_live {
+                taken(entry);
+            }
+        });
+        self.shrink_table(guard, self.settings.expected_entries);
     }
 }
 

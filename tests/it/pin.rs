@@ -134,3 +134,25 @@ fn cache_may_be_used_while_it_is_iterated() {
     settle(&cache);
     audit(&cache);
 }
+
+#[test]
+fn hottest_and_coldest_come_in_order() {
+    let cache = builder(1000, Maintenance::Manual).build().unwrap();
+    (0..100u64).for_each(|key| assert!(cache.insert(key, key).is_in()));
+    // Key n in proportion to n: others in between, for hits of one moment count once.
+    for round in 0..2000u64 {
+        (0..100).filter(|key| round % 100 < *key).for_each(|key| _ = cache.get(&key));
+        _ = cache.get(&(1000 + round));
+    }
+    let pinned = cache.pin();
+    let hottest = pinned.hottest(10);
+    assert_eq!(hottest.len(), 10);
+    let frequencies: Vec<_> = hottest.iter().map(|(key, _)| cache.frequency(*key)).collect();
+    assert!(frequencies.is_sorted_by(|a, b| a >= b), "{frequencies:?}");
+    let rank = |of: &[(&u64, &u64)], key| of.iter().position(|(k, _)| **k == key);
+    let coldest = pinned.coldest(usize::MAX);
+    assert_eq!(coldest.len(), cache.len());
+    assert!(rank(&coldest, 0) < rank(&coldest, 99));
+    assert!(pinned.coldest(0).is_empty());
+    assert_eq!(pinned.hottest(usize::MAX).len(), cache.len());
+}

@@ -142,3 +142,34 @@ fn key_can_come_back_after_each_way_to_go() {
         assert_eq!(cache.get_cloned(&1), None);
     }
 }
+
+#[test]
+fn drain_shows_each_entry_once_and_leaves_nothing() {
+    for maintenance in BOTH {
+        let cache = builder(10_000, maintenance).build().unwrap();
+        (0..5000u64).for_each(|key| assert!(cache.insert(key, key * 3).is_in()));
+        let held: Vec<u64> = cache.pin().keys().copied().collect();
+        let mut shown = Vec::new();
+        cache.drain(|key, value| {
+            assert_eq!(*value, key * 3);
+            shown.push(*key);
+        });
+        shown.sort_unstable();
+        let mut held = held;
+        held.sort_unstable();
+        assert_eq!(shown, held);
+        assert_eq!((cache.len(), cache.cost(), cache.pin().iter().count()), (0, 0, 0));
+    }
+}
+
+#[test]
+fn drain_that_panics_has_removed_everything() {
+    let cache = builder(100, Maintenance::Manual).build().unwrap();
+    (0..50u64).for_each(|key| assert!(cache.insert(key, key).is_in()));
+    let drained = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        cache.drain(|_, _| panic!("shown"));
+    }));
+    assert!(drained.is_err());
+    assert_eq!((cache.len(), cache.cost()), (0, 0));
+    assert!(cache.insert(1, 1).is_in());
+}
