@@ -34,10 +34,8 @@ impl CacheCallback for Report {
 
 fn main() -> Result<(), CacheError> {
     let (sender, told) = mpsc::channel();
-    let cache = CacheBuilder::new(10_000, 1_000)
-        .set_coster(Length)
-        .set_callback(Report(sender))
-        .finalize()?;
+    let builder = CacheBuilder::new(10_000, 1_000).set_coster(Length);
+    let cache = builder.set_callback(Report(sender)).finalize()?;
 
     // A cost of 0 asks the coster. The answer is final: no `wait` before the value can be read.
     assert!(cache.insert("home", "hello".to_string(), 0));
@@ -56,6 +54,5 @@ fn main() -> Result<(), CacheError> {
 
     cache.clear()?;
     assert!(cache.is_empty());
-    println!("{} of {} used", cache.len(), cache.max_cost());
     Ok(())
 }

@@ -4,6 +4,16 @@ use std::error::Error;
 use std::fmt;
 
 /// Why a cache could not be built.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{BuildError, Cache};
+///
+/// let error = Cache::<u64, u64>::builder().build().unwrap_err();
+/// assert_eq!(error, BuildError::MaxCostZero);
+/// assert!(error.to_string().contains("max_cost"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -48,6 +58,18 @@ impl fmt::Display for BuildError {
 impl Error for BuildError {}
 
 /// Why an entry was given no deadline.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cortado::{Cache, TtlError};
+///
+/// let cache = Cache::new(10);
+/// assert_eq!(cache.set_ttl("k", Some(Duration::ZERO)), Err(TtlError::Absent));
+/// cache.insert("k", 1);
+/// assert_eq!(cache.set_ttl("k", Some(Duration::ZERO)), Err(TtlError::Untimed));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TtlError {

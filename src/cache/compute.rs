@@ -12,6 +12,17 @@ use crate::{
 };
 
 /// What [`Cache::compute`] is to do.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, Op};
+///
+/// let cache = Cache::new(10);
+/// cache.insert("visits", 1);
+/// let _ = cache.compute("visits", |seen| Op::Put(seen.map_or(1, |n| n + 1)));
+/// assert_eq!(cache.get_cloned("visits"), Some(2));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op<V> {
     /// Leave everything as it is.
@@ -23,6 +34,17 @@ pub enum Op<V> {
 }
 
 /// What [`Cache::compute`] did.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, Computed, Op};
+///
+/// let cache = Cache::new(10);
+/// assert_eq!(cache.compute("k", |_| Op::Put(1)), Computed::Inserted);
+/// assert_eq!(cache.compute("k", |_| Op::Keep), Computed::Kept);
+/// assert_eq!(cache.compute("k", |_| Op::Remove), Computed::Removed);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a new value may be rejected"]
 pub enum Computed<V> {

@@ -11,6 +11,18 @@ use super::Cache;
 use crate::{config::Priority, entry::Entry, error::TtlError, reclaim::pin};
 
 /// What the cache knows of an entry; see [`Cache::entry_info`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let cache = cortado::Cache::new(10);
+/// cache.insert_with_ttl("k", 1, Duration::from_secs(60));
+/// let info = cache.entry_info("k").unwrap();
+/// assert_eq!((info.cost, info.priority), (1, cortado::Priority::Normal));
+/// assert!(info.ttl <= Some(Duration::from_secs(60)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

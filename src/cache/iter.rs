@@ -7,6 +7,17 @@ use crate::{engine::Timing, entry::Entry, table};
 /// Weakly consistent: an entry that is there all the while is seen, once (or twice, if the table
 /// is resized at that very moment); one that comes or goes may be seen or not. It waits for nobody
 /// and nobody waits for it.
+///
+/// # Examples
+///
+/// ```
+/// let cache = cortado::Cache::new(10);
+/// cache.insert("k", 1);
+/// let pinned = cache.pin();
+/// let mut entries = pinned.iter();
+/// assert_eq!(entries.next(), Some((&"k", &1)));
+/// assert_eq!(entries.next(), None);
+/// ```
 #[derive(Debug)]
 pub struct Iter<'g, K, V> {
     entries: table::Iter<'g, Entry<K, V>>,

@@ -17,6 +17,21 @@ use crate::{
 };
 
 /// How long [`Cache::claim`] waits for somebody else's load.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cortado::{Cache, Claim, Wait};
+///
+/// let cache = Cache::<&str, u32>::new(10);
+/// let guard = cache.claim("k", Wait::No);
+/// let other = std::thread::scope(|scope| {
+///     let claim = || matches!(cache.claim("k", Wait::For(Duration::ZERO)), Claim::Busy("k"));
+///     scope.spawn(claim).join()
+/// });
+/// assert!(matches!(guard, Claim::Fill(_)) && other.unwrap());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// Not at all.
@@ -28,6 +43,20 @@ pub enum Wait {
 }
 
 /// What [`Cache::claim`] found.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, Claim, Wait};
+///
+/// let cache = Cache::new(10);
+/// let value = match cache.claim("k", Wait::Forever) {
+///     Claim::Hit(value) => value,
+///     Claim::Fill(guard) => guard.fill(7),
+///     Claim::Busy(_) => unreachable!("it waits as long as it takes"),
+/// };
+/// assert_eq!(*value, 7);
+/// ```
 #[derive(Debug)]
 pub enum Claim<'a, K, V, S> {
     /// The key has an entry.
@@ -43,6 +72,18 @@ pub enum Claim<'a, K, V, S> {
 ///
 /// Everybody else who claims the key, or asks for it with a loader, waits for it. Dropping it without a
 /// value hands the right on: one of those who wait loads.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, Claim, Wait};
+///
+/// let cache = Cache::new(10);
+/// let Claim::Fill(guard) = cache.claim("k", Wait::No) else { unreachable!() };
+/// drop(guard);
+/// let Claim::Fill(guard) = cache.claim("k", Wait::No) else { unreachable!() };
+/// assert_eq!(*guard.fill(1), 1);
+/// ```
 #[must_use = "others wait until it is filled or dropped"]
 pub struct FillGuard<'a, K, V, S> {
     cache: &'a Cache<K, V, S>,

@@ -12,6 +12,18 @@ use crate::{
 };
 
 /// An entry on its way out of a cache or into one; see [`Pinned::export`] and [`Cache::import`].
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, Record};
+///
+/// let mut record = Record::new("k", 1);
+/// record.frequency = 5;
+/// let cache = Cache::new(10);
+/// assert_eq!(cache.import([record]).inserted, 1);
+/// assert!(cache.frequency("k") > cache.frequency("other"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -52,6 +64,17 @@ impl<K: Clone, V: Clone> Record<&K, &V> {
 }
 
 /// What [`Cache::import`] did with the records.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, Record};
+///
+/// let cache = Cache::new(10);
+/// cache.insert("k", 1);
+/// let imported = cache.import([Record::new("k", 0), Record::new("l", 0)]);
+/// assert_eq!((imported.inserted, imported.kept, imported.rejected), (1, 1, 0));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

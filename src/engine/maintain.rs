@@ -92,6 +92,16 @@ pub struct Backlog {
 }
 
 /// How much of the deferred work a call may do.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, Work};
+///
+/// let cache: Cache<u32, u32> = Cache::builder().max_cost(10).build_manual()?;
+/// assert_eq!(cache.tick(Work::evictions(1)).evicted, 0);
+/// # Ok::<(), cortado::BuildError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
     evictions: usize,
@@ -108,6 +118,22 @@ impl Work {
 }
 
 /// What a slice of deferred work did.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, Work};
+///
+/// let cache = Cache::builder().max_cost(10).build_manual()?;
+/// cache.insert("k", 1);
+/// cache.remove("k");
+/// let mut freed = 0;
+/// while freed == 0 {
+///     freed = cache.tick(Work::ALL).freed;
+/// }
+/// assert_eq!(freed, 1);
+/// # Ok::<(), cortado::BuildError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -125,6 +151,16 @@ pub struct Ticked {
 }
 
 /// The memory of a cache, in bytes unless said otherwise.
+///
+/// # Examples
+///
+/// ```
+/// let cache = cortado::Cache::new(10);
+/// cache.insert(1u64, [0u8; 100]);
+/// let memory = cache.memory();
+/// assert!(memory.entries > 100 && memory.table > 0);
+/// assert_eq!((memory.garbage, memory.deadlines < 1 << 20), (0, true));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

@@ -23,6 +23,17 @@ use crate::{
 };
 
 /// What an insert did. It is decided, and visible to everybody, when the call returns.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, Insert, Reject};
+///
+/// let cache = Cache::new(10);
+/// assert_eq!(cache.insert("k", 1), Insert::Inserted);
+/// assert_eq!(cache.insert("k", 2), Insert::Updated);
+/// assert_eq!(cache.insert_with_cost("k", 3, 11), Insert::Rejected(3, Reject::TooCostly));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "an insert may be rejected"]
 pub enum Insert<V> {
@@ -51,6 +62,17 @@ impl<V> Insert<V> {
 }
 
 /// Why an entry was not let in.
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, Insert, Priority, InsertOptions, Reject};
+///
+/// let cache = Cache::new(1);
+/// let pinned = InsertOptions::new().priority(Priority::Pinned);
+/// assert!(cache.insert_with("k", 1, pinned).is_in());
+/// assert_eq!(cache.insert("l", 2), Insert::Rejected(2, Reject::Kept));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
