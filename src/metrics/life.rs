@@ -32,6 +32,34 @@ impl Births {
     /// asked for then. Whoever calls it is pinned: the address is no other's meanwhile.
     #[inline]
     pub fn begin(&self, address: usize, now: impl FnOnce() -> u64) {
+        if self.is_enabled() {
+            self.note_birth(address, now);
+        }
+    }
+
+    /// Lets the entry at one address go on at another.
+    #[inline]
+    pub fn pass_on(&self, from: usize, to: usize) {
+        if self.is_enabled() {
+            self.move_on(from, to);
+        }
+    }
+
+    /// Ends the life of the entry at an address; counts it if it `was_evicted`.
+    #[inline]
+    pub fn end(&self, address: usize, was_evicted: bool, now: impl FnOnce() -> u64) {
+        if self.is_enabled() {
+            self.note_end(address, was_evicted, now);
+        }
+    }
+
+    #[inline]
+    fn is_enabled(&self) -> bool {
+        !self.cells.is_empty()
+    }
+
+    #[inline(never)]
+    fn note_birth(&self, address: usize, now: impl FnOnce() -> u64) {
         let Some((cell, name)) = self.cell(address) else { return };
         // Relaxed, here and below: a cell says all that there is to know, and a life that is lost is one
         // less in the sample.
@@ -41,9 +69,8 @@ impl Births {
         }
     }
 
-    /// Lets the entry at one address go on at another.
-    #[inline]
-    pub fn pass_on(&self, from: usize, to: usize) {
+    #[inline(never)]
+    fn move_on(&self, from: usize, to: usize) {
         let Some(born) = self.take(from) else { return };
         let Some((cell, name)) = self.cell(to) else { return };
         let seen = cell.load(Relaxed); // Relaxed: as in `begin`.
@@ -52,9 +79,8 @@ impl Births {
         }
     }
 
-    /// Ends the life of the entry at an address; counts it if it `was_evicted`.
-    #[inline]
-    pub fn end(&self, address: usize, was_evicted: bool, now: impl FnOnce() -> u64) {
+    #[inline(never)]
+    fn note_end(&self, address: usize, was_evicted: bool, now: impl FnOnce() -> u64) {
         let Some(born) = self.take(address) else { return };
         if was_evicted {
             let life = (now() / NANOSECONDS_A_UNIT).saturating_sub(born);
