@@ -741,6 +741,32 @@ mod callbacks {
     }
 
     #[test]
+    fn callback_that_panics_is_cut_short_and_the_cache_goes_on() {
+        struct Panicking(Arc<AtomicU64>);
+        impl CacheCallback for Panicking {
+            type Value = u64;
+            fn on_exit(&self, val: Option<u64>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                panic!("told of {}", val.unwrap());
+            }
+        }
+        let told = Arc::new(AtomicU64::new(0));
+        let builder = Cache::builder(1000, 10).set_callback(Panicking(told.clone()));
+        let c = builder.finalize().unwrap();
+        for key in 0..5 {
+            assert!(c.insert(key, key, 1));
+        }
+        assert!(!c.insert(9, 9, 11), "on_reject panics, the insert does not");
+        assert!(!c.insert(9, 9, -1));
+        c.remove(&0);
+        eventually("each is told", || {
+            c.clear().unwrap();
+            told.load(Ordering::SeqCst) == 7
+        });
+        assert!(c.is_empty() && c.insert(1, 1, 1));
+    }
+
+    #[test]
     fn callback_may_call_the_cache() {
         type Calling = Cache<
             u64,

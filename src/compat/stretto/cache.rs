@@ -7,6 +7,7 @@ use std::{
     fmt,
     hash::{BuildHasher, Hash},
     marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
@@ -151,10 +152,8 @@ where
             Ok(cost) => cost,
             Err(cost) => {
                 let valued = Valued { value: val, cost: 0, deadline };
-                shared.callback.on_reject(super::Item {
-                    cost,
-                    ..valued.into_item(hashes, 0, shared.clock.now())
-                });
+                let item = valued.into_item(hashes, 0, shared.clock.now());
+                guarded(|| shared.callback.on_reject(super::Item { cost, ..item }));
                 return false;
             }
         };
@@ -242,7 +241,7 @@ where
     ///
     /// # Panics
     ///
-    /// Panics with the panic of a callback or a value's destructor, after all others ran.
+    /// Panics with the panic of a value's destructor, after all others ran.
     pub fn wait(&self) -> Result<(), CacheError> {
         self.native.flush();
         Ok(())
@@ -350,13 +349,13 @@ where
             builder = builder.on_remove(move |removed| {
                 let hashes = (removed.key.index, removed.key.conflict);
                 let item = removed.value.into_item(hashes, removed.cost, clock.now());
-                match removed.cause {
+                guarded(|| match removed.cause {
                     RemovalCause::Evicted | RemovalCause::Expired => callback.on_evict(item),
                     RemovalCause::Rejected => callback.on_reject(item),
                     RemovalCause::Replaced | RemovalCause::Removed | RemovalCause::Cleared => {
                         callback.on_exit(item.val);
                     }
-                }
+                });
             });
         }
         let native = builder.build()?;
@@ -386,7 +385,16 @@ impl<KH, C, CB> Shared<KH, C, CB> {
         CB: CacheCallback<Value = V>,
     {
         let cost = valued.cost;
-        self.callback.on_reject(valued.into_item(hashes, cost, self.clock.now()));
+        let item = valued.into_item(hashes, cost, self.clock.now());
+        guarded(|| self.callback.on_reject(item));
+    }
+}
+
+/// Runs a callback. If it panics, that ends there: Stretto's callbacks run on a thread of its own, and callers
+/// do not expect to meet it.
+fn guarded(callback: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(callback)).is_err() {
+        crate::trace::panicked("a callback of compat::stretto");
     }
 }
 

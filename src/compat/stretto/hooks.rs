@@ -116,7 +116,8 @@ impl<V: Send + Sync + 'static> UpdateValidator for DefaultUpdateValidator<V> {
 ///
 /// What leaves is told when no reader can look at it any more, on the thread that frees it: the cache's
 /// own, or a writer's whose turn it is to help. [`Cache::wait`](super::Cache::wait) brings what no reader
-/// holds. No lock is held; a callback may call the cache.
+/// holds. No lock is held; a callback may call the cache. One that panics is cut short, and that is all: the
+/// panic goes no further than the panic hook.
 ///
 /// # Examples
 ///
