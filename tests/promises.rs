@@ -15,14 +15,13 @@ use std::{
 };
 
 use cortado::{Cache, Insert, Maintenance, Metrics, Work};
-use support::{BOTH, Random, Tally, audit, builder, seed, settle};
+use support::{BOTH, Random, Tally, audit, builder, scale, seed, settle};
 
 const THREADS: u64 = 8;
 
 /// Operations of a test.
 fn operations() -> u64 {
-    let scale = std::env::var("CORTADO_TEST_SCALE").ok().and_then(|scale| scale.parse().ok());
-    100_000 * scale.unwrap_or(1)
+    100_000 * scale()
 }
 
 /// Keeps the tests apart, so that each has the machine, and the figures are its own.

@@ -163,5 +163,11 @@ pub fn seed() -> u64 {
     seed
 }
 
+/// Returns how many times as much as usual is to be done, from `CORTADO_TEST_SCALE`.
+pub fn scale() -> u64 {
+    let scale = std::env::var("CORTADO_TEST_SCALE").ok().and_then(|scale| scale.parse().ok());
+    scale.unwrap_or(1)
+}
+
 /// Long enough for a machine that does many other things; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(30);
