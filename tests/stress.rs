@@ -1,0 +1,90 @@
+//! Everything at once, with many more threads than cores, and every invariant at the end.
+//!
+//! `CORTADO_TEST_SCALE=100 cargo test --release --test stress -- --nocapture --test-threads 1` runs a
+//! hundred times as many threads; `CORTADO_TEST_SEED` sets the seed, which is printed.
+
+#[path = "support/mod.rs"]
+mod support;
+
+#[path = "support/storm.rs"]
+mod storm;
+
+use cortado::Maintenance;
+use storm::{Spread, Storm};
+use support::{BOTH, seed};
+
+/// Threads that come and go in a storm.
+fn threads() -> u64 {
+    let scale = std::env::var("CORTADO_TEST_SCALE").ok().and_then(|scale| scale.parse().ok());
+    512 * scale.unwrap_or(1)
+}
+
+fn storm(name: &'static str, maintenance: Maintenance) -> Storm {
+    Storm {
+        name,
+        seed: seed(),
+        maintenance,
+        spread: Spread::Even,
+        abreast: 64,
+        threads: threads(),
+        operations: 60,
+        keys: 3000,
+        budget: 1000,
+        max_garbage: u64::MAX,
+        stalled: false,
+        listener_calls: true,
+    }
+}
+
+#[test]
+fn storm_of_64_threads_keeps_every_account() {
+    for maintenance in BOTH {
+        let calm = storm("even", maintenance).run();
+        assert!(calm.told > 0 && calm.greatest_cost > 500);
+    }
+}
+
+#[test]
+fn storm_on_few_keys_keeps_every_account() {
+    for maintenance in BOTH {
+        let calm = Storm { keys: 12, budget: 20, ..storm("few", maintenance) }.run();
+        assert!(calm.told > 0);
+    }
+}
+
+#[test]
+fn storm_on_equal_hashes_keeps_every_account() {
+    for maintenance in BOTH {
+        let storm =
+            Storm { spread: Spread::Same, keys: 40, budget: 60, ..storm("same", maintenance) };
+        assert!(storm.run().told > 0);
+    }
+}
+
+#[test]
+fn storm_on_hashes_of_low_bits_keeps_every_account() {
+    for maintenance in BOTH {
+        let storm = Storm { spread: Spread::Low, ..storm("low", maintenance) };
+        assert!(storm.run().told > 0);
+    }
+}
+
+#[test]
+fn storm_on_hashes_of_high_bits_keeps_every_account() {
+    for maintenance in BOTH {
+        let storm = Storm { spread: Spread::High, ..storm("high", maintenance) };
+        assert!(storm.run().told > 0);
+    }
+}
+
+#[test]
+fn storm_beside_a_stalled_reader_keeps_every_account() {
+    for maintenance in BOTH {
+        for max_garbage in [u64::MAX, 500] {
+            let storm = Storm { stalled: true, max_garbage, ..storm("stalled", maintenance) };
+            let calm = storm.run();
+            // Nothing is freed while it is there, so the limit is reached.
+            assert!(calm.greatest_garbage > 400, "{}", calm.greatest_garbage);
+        }
+    }
+}
