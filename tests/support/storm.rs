@@ -579,13 +579,13 @@ impl<'a> Caller<'a> {
 
     fn take_out(&mut self) {
         let (cache, id) = (&self.shared.cache, self.id());
-        match self.random.below(40) {
+        match self.random.below(400) {
             0 => cache.clear(),
             1 => cache.retain(|key, value| {
                 value.check(key.id);
                 key.id % 3 != id % 3
             }),
-            2..10 => {
+            2..100 => {
                 if let Some(value) = cache.remove_if(&Id(id), |value| value.cost == 1) {
                     value.check(id);
                     assert_eq!(value.cost, 1, "it was not asked about");
@@ -739,9 +739,9 @@ impl<'a> Caller<'a> {
     fn operate(&mut self) {
         let (budget, id) = (self.shared.storm.budget, self.id());
         let (shared, cache) = (self.shared, &self.shared.cache);
-        match self.random.below(16) {
-            0 | 1 => cache.set_max_cost(1 + self.random.below(budget)),
-            2 => cache.set_max_cost(budget),
+        match self.random.below(20) {
+            0 => cache.set_max_cost(1 + self.random.below(budget)),
+            1 | 2 => cache.set_max_cost(budget),
             3 | 4 => shared.clock.advance(Duration::from_millis(self.random.below(5))),
             5 => cache.flush(),
             6 => block_on(cache.flush_async()),
