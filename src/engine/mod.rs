@@ -27,7 +27,7 @@ pub use self::{
 use self::{
     kept::Kept,
     maintain::{Backlog, Maintainer, Racer, SAMPLE_BUCKETS},
-    timing::Timetable,
+    timing::{Notices, Timetable},
 };
 use crate::{
     budget::Budget,
@@ -83,9 +83,10 @@ pub struct Engine<K, V, S> {
     setting: AtomicUsize,
     /// Buckets read to find a sample.
     sample_buckets: AtomicUsize,
-    /// Hashes of new entries that may expire, on their way to the timetable.
-    timed: Stripes,
-    /// The same, where no ring took them.
+    /// Hashes of new entries that may expire, on their way to the timetable: none may be lost, as a ring
+    /// would now and then.
+    timed: Box<[CachePadded<Place<Notices>>]>,
+    /// The same, where they were full.
     unnoted: Pile<Vec<u64>>,
     timetable: Place<Timetable>,
     /// When the thread will look for what is due, by itself.
@@ -162,7 +163,7 @@ impl<K, V, S> Engine<K, V, S> {
             sample_mask: AtomicU64::new(scale.mask()),
             setting: AtomicUsize::new(0),
             sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),
-            timed: Stripes::new(stripes),
+            timed: (0..stripes).map(|_| CachePadded::new(AtomicCell::new(None))).collect(),
             unnoted: Pile::new(),
             timetable: AtomicCell::new(Some(Box::new(Timetable::new()))),
             next_due: AtomicU64::new(NEVER),

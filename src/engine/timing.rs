@@ -2,7 +2,7 @@
 
 use std::{
     hash::{BuildHasher, Hash},
-    ptr,
+    mem, ptr,
     time::Duration,
 };
 
@@ -13,8 +13,12 @@ use crate::{
     deadlines::{Deadlines, Note},
     entry::{Entry, NEVER, Times},
     metrics::Counter,
-    reclaim::{Guard, pile::Sheet, pin},
-    stripe::{Push, thread_number},
+    reclaim::{
+        Guard,
+        pile::{Pile, Sheet},
+        pin,
+    },
+    stripe::thread_number,
     sync::atomic::Ordering,
     trace::Stopwatch,
 };
@@ -79,6 +83,33 @@ impl Timing {
     #[inline]
     fn is_over(&self, times: &Times, now: u64) -> bool {
         times.deadline(self.idle) <= now
+    }
+}
+
+/// Hashes of entries whose deadlines maintenance does not know of yet.
+pub struct Notices {
+    hashes: Vec<u64>,
+    /// The earliest of their deadlines.
+    earliest: u64,
+}
+
+impl Default for Notices {
+    fn default() -> Self {
+        Self { hashes: Vec::with_capacity(NOTICES), earliest: NEVER }
+    }
+}
+
+/// Hashes on their way into the timetable. Those that a panic of a user's hash function leaves go back.
+struct Posted<'a> {
+    pile: &'a Pile<Vec<u64>>,
+    hashes: Vec<u64>,
+}
+
+impl Drop for Posted<'_> {
+    fn drop(&mut self) {
+        if !self.hashes.is_empty() {
+            self.pile.push(Sheet::new(mem::take(&mut self.hashes)));
+        }
     }
 }
 
@@ -204,34 +235,39 @@ impl<K, V, S> Engine<K, V, S> {
         if at == NEVER {
             return;
         }
-        // Relaxed, twice: written once; whoever misses it finds the hash in its ring next time.
+        // Relaxed, twice: written once; whoever misses it finds the hash in its place next time.
         if !self.has_deadlines.load(Ordering::Relaxed) {
             self.has_deadlines.store(true, Ordering::Relaxed);
         }
-        let number = thread_number();
-        let rings = (0..RINGS_TRIED).map(|i| self.timed.stripe(number + i));
-        let accepted = rings.into_iter().any(|ring| match ring.push(hash) {
-            Push::Accepted => true,
-            Push::Full => {
-                ring.drain(|hashes| self.put_off_notes(hashes));
-                true
-            }
-            Push::Contended => false,
-        });
-        if !accepted {
-            self.put_off_notes(&[hash]);
-        }
+        let earliest = self.post(hash, at);
         // Relaxed: a glance, so that the line is seldom written.
-        if at < self.next_due.load(Ordering::Relaxed) {
+        if earliest < self.next_due.load(Ordering::Relaxed) {
             // Release: pairs with the Acquire of the swap in `expire_by`. Either that comes later and finds the
-            // hash in its ring, or this stays.
-            self.next_due.fetch_min(at, Ordering::Release);
+            // hash in its place, or this stays.
+            self.next_due.fetch_min(earliest, Ordering::Release);
             self.waker.wake();
         }
     }
 
-    fn put_off_notes(&self, hashes: &[u64]) {
-        self.unnoted.push(Sheet::new(hashes.to_vec()));
+    /// Puts a hash where maintenance finds it; returns the earliest deadline of all hashes that it did not
+    /// find there meanwhile.
+    fn post(&self, hash: u64, at: u64) -> u64 {
+        let place = &self.timed[thread_number() & (self.timed.len() - 1)];
+        let mut notices = place.take().unwrap_or_default();
+        notices.hashes.push(hash);
+        notices.earliest = notices.earliest.min(at);
+        let mut earliest = notices.earliest;
+        let put_off = if notices.hashes.len() < NOTICES {
+            // Of another thread, which put its own there meanwhile.
+            place.swap(Some(notices))
+        } else {
+            Some(notices)
+        };
+        if let Some(notices) = put_off {
+            earliest = earliest.min(notices.earliest);
+            self.unnoted.push(Sheet::new(notices.hashes));
+        }
+        earliest
     }
 
     /// Returns how long the thread may sleep; `None` if nothing ever falls due.
@@ -269,7 +305,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     fn expire_by(&self, timetable: &mut Timetable, most: usize) -> usize {
         let Timetable { deadlines, due } = timetable;
-        // Acquire: pairs with the Release in `note_deadline`: what lowered it before is in a ring.
+        // Acquire: pairs with the Release in `note_deadline`: what lowered it before is in its place.
         self.next_due.swap(NEVER, Ordering::Acquire);
         self.collect_notes(deadlines);
         let now = self.timing.now();
@@ -278,14 +314,15 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let slice = (most - expired).min(EXPIRED_AT_ONCE);
             // No grace period ends under a guard: a new one for each slice.
             let guard = pin();
-            due.clear();
             deadlines.advance(now, slice, |note| due.push(note));
             // A call that hands out nothing may have gone about it.
             if due.is_empty() && deadlines.next().is_none_or(|next| next > now) {
                 break;
             }
-            for note in due.drain(..) {
+            // One by one: should a user's hash function panic, the others are met next time.
+            while let Some(&note) = due.last() {
                 expired += usize::from(self.meet(&guard, deadlines, note, now));
+                due.pop();
             }
         }
         // Many that went before their time leave their notes behind.
@@ -322,28 +359,30 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         self.table.find(guard, note.hash, |entry| address_of(entry) == note.address)
     }
 
-    /// Brings the deadlines of all rings into the timetable.
+    /// Brings the deadlines that were posted into the timetable.
     fn collect_notes(&self, deadlines: &mut Deadlines) {
         let guard = pin();
-        let mut note_all = |hashes: &[u64]| {
-            for &hash in hashes {
-                // Every entry of this very hash that maintenance does not know of. (The table would also
-                // offer those that share bucket and tag, and not find them under it after it grew.)
-                let is_news = |entry: &Entry<K, V>| {
-                    self.hash(&entry.key) == hash && entry.times().is_some_and(Times::note)
-                };
-                while let Some(entry) = self.table.find(&guard, hash, is_news) {
-                    let at = entry.times().map_or(NEVER, |times| times.deadline(self.timing.idle));
-                    if at != NEVER {
-                        deadlines.add(Note { hash, address: address_of(entry), at });
-                    }
+        let mut posted = Posted { pile: &self.unnoted, hashes: Vec::new() };
+        for sheet in self.unnoted.take() {
+            posted.hashes.extend_from_slice(&sheet);
+        }
+        for notices in self.timed.iter().filter_map(|place| place.take()) {
+            posted.hashes.extend_from_slice(&notices.hashes);
+        }
+        while let Some(&hash) = posted.hashes.last() {
+            // Every entry of this very hash that maintenance does not know of. (The table would also offer
+            // those that share bucket and tag, and not find them under it after it grew.)
+            let is_news = |entry: &Entry<K, V>| {
+                self.hash(&entry.key) == hash && entry.times().is_some_and(Times::note)
+            };
+            while let Some(entry) = self.table.find(&guard, hash, is_news) {
+                let at = entry.times().map_or(NEVER, |times| times.deadline(self.timing.idle));
+                if at != NEVER {
+                    deadlines.add(Note { hash, address: address_of(entry), at });
                 }
             }
-        };
-        for sheet in self.unnoted.take() {
-            note_all(&sheet);
+            posted.hashes.pop();
         }
-        self.timed.drain_all(note_all);
     }
 
     fn drop_stale_notes(&self, deadlines: &mut Deadlines) {
@@ -377,8 +416,8 @@ impl std::fmt::Debug for Timing {
 /// A use is noted once in this part of the idle time, and at least once a millisecond.
 const GRAINS: u64 = 1000;
 const MOST_GRAIN: u64 = 1_000_000;
-/// Rings that a writer tries for its deadline while others drain theirs.
-const RINGS_TRIED: usize = 4;
+/// Hashes that a thread, or each few threads, post before they are put on the pile.
+const NOTICES: usize = 32;
 /// Entries removed under one pin, and by a writer that lacks room.
 const EXPIRED_AT_ONCE: usize = 64;
 const EXPIRED_FOR_ROOM: usize = 16;

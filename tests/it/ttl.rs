@@ -382,3 +382,36 @@ fn entries_of_one_hash_all_expire() {
     clock.advance(SECOND);
     assert_eq!((cache.tick(Work::ALL).expired, cache.len()), (there, 0));
 }
+
+/// A hasher that says the key itself, be it 0.
+#[derive(Clone, Copy, Default)]
+struct Itself(u64);
+
+impl std::hash::BuildHasher for Itself {
+    type Hasher = Self;
+    fn build_hasher(&self) -> Self {
+        Self(0)
+    }
+}
+
+impl std::hash::Hasher for Itself {
+    fn write(&mut self, _: &[u8]) {}
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[test]
+fn entry_of_hash_zero_expires_by_itself() {
+    // Rings hold hashes, and 0 was an empty place in them: nobody was told of its deadline.
+    let (builder, clock) = timed(100);
+    let cache = builder.hasher(Itself::default()).build().unwrap();
+    for key in 0..10 {
+        assert!(cache.insert_with_ttl(key, key, SECOND).is_in());
+    }
+    clock.advance(SECOND);
+    assert_eq!((cache.tick(Work::ALL).expired, cache.len(), cache.cost()), (10, 0, 0));
+}
