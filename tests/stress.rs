@@ -18,7 +18,7 @@ use support::{BOTH, seed};
 /// Threads that come and go in a storm.
 fn threads() -> u64 {
     let scale = std::env::var("CORTADO_TEST_SCALE").ok().and_then(|scale| scale.parse().ok());
-    512 * scale.unwrap_or(1)
+    384 * scale.unwrap_or(1)
 }
 
 fn storm(name: &'static str, maintenance: Maintenance) -> Storm {
@@ -96,7 +96,7 @@ fn deadlines_that_many_threads_set_are_all_met() {
     // Their hashes went through rings that lose one now and then: such an entry never left.
     const THREADS: u64 = 64;
     const ENTRIES: u64 = 200;
-    for _ in 0..threads() / 16 {
+    for _ in 0..threads() / 24 {
         let clock = ManualClock::new();
         let cache = support::builder(u64::MAX, Maintenance::Manual)
             .expected_entries(50_000) // so that no bucket is full

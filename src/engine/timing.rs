@@ -118,17 +118,21 @@ pub struct Timetable {
     deadlines: Deadlines,
     /// Notes that have fallen due.
     due: Vec<Note>,
+    /// Those whose entries have more time than that. They go back at the end: should the clock have gone
+    /// back, they would fall due again at once, and for ever.
+    put_off: Vec<Note>,
 }
 
 impl Timetable {
     /// Makes an empty one.
     pub fn new() -> Self {
-        Self { deadlines: Deadlines::new(), due: Vec::new() }
+        Self { deadlines: Deadlines::new(), due: Vec::new(), put_off: Vec::new() }
     }
 
     /// Returns the bytes in use.
     pub fn bytes(&self) -> usize {
-        self.deadlines.bytes() + self.due.capacity() * size_of::<Note>()
+        let notes = self.due.capacity() + self.put_off.capacity();
+        self.deadlines.bytes() + notes * size_of::<Note>()
     }
 }
 
@@ -304,7 +308,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     fn expire_by(&self, timetable: &mut Timetable, most: usize) -> usize {
-        let Timetable { deadlines, due } = timetable;
+        let Timetable { deadlines, due, put_off } = timetable;
         // Acquire: pairs with the Release in `note_deadline`: what lowered it before is in its place.
         self.next_due.swap(NEVER, Ordering::Acquire);
         self.collect_notes(deadlines);
@@ -321,10 +325,11 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             }
             // One by one: should a user's hash function panic, the others are met next time.
             while let Some(&note) = due.last() {
-                expired += usize::from(self.meet(&guard, deadlines, note, now));
+                expired += usize::from(self.meet(&guard, put_off, note, now));
                 due.pop();
             }
         }
+        put_off.drain(..).for_each(|note| deadlines.add(note));
         // Many that went before their time leave their notes behind.
         if deadlines.len() > 2 * self.len() as usize + SPARE_NOTES {
             self.drop_stale_notes(deadlines);
@@ -336,7 +341,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Sees to an entry whose note has come up; returns whether it was removed.
-    fn meet(&self, guard: &Guard, deadlines: &mut Deadlines, note: Note, now: u64) -> bool {
+    fn meet(&self, guard: &Guard, put_off: &mut Vec<Note>, note: Note, now: u64) -> bool {
         let Some(times) = self.noted(guard, note).and_then(Entry::times) else { return false };
         let is_same = |entry: &Entry<K, V>| address_of(entry) == note.address;
         let is_over = |entry: &Entry<K, V>| {
@@ -350,7 +355,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         match times.deadline(self.timing.idle) {
             NEVER => {}
             // If it has gone meanwhile, its note is dropped when it comes up again.
-            at => deadlines.add(Note { at, ..note }),
+            at => put_off.push(Note { at, ..note }),
         }
         false
     }

@@ -7,6 +7,7 @@ mod budget;
 mod compute;
 mod cost;
 mod drop;
+mod faults;
 mod get_insert;
 mod hashers;
 mod listener;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test binary uses a part
 
+pub mod ledger;
+
 use std::{
     hash::{BuildHasher, Hash, Hasher},
     sync::{

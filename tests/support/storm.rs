@@ -1,9 +1,7 @@
-//! A storm: every kind of caller at one cache at once, and a ledger in which each key and each value has
-//! its own line.
+//! A storm: every kind of caller at one cache at once.
 //!
 //! Threads are only spawned and joined, and tell each other nothing by locks or channels: a race detector
-//! sees all there is. What the ledger counts is Relaxed, so that the storm itself orders nothing that the
-//! cache should.
+//! sees all there is.
 
 use std::{
     cell::Cell,
@@ -13,7 +11,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
     thread::{self, JoinHandle},
@@ -26,7 +24,11 @@ use cortado::{
 };
 use crossbeam_utils::atomic::AtomicCell;
 
-use crate::support::{self, Random, audit, eventually, settle};
+use crate::support::{
+    self, Random, audit, eventually,
+    ledger::{Entry, Ledger},
+    settle,
+};
 
 /// What one storm is like.
 #[derive(Clone, Debug)]
@@ -162,10 +164,10 @@ impl Storm {
         let cost: u64 = cache.pin().values().map(|value| value.cost).sum();
         assert_eq!(cost, cache.cost(), "the cost is that of all entries");
         assert!(cache.cost() <= cache.max_cost());
-        values.check("value", "told, returned or resident", |line| &line.parted);
+        values.check_parted("value");
         drop(cache);
-        keys.check("key", "dropped", |line| &line.dropped);
-        values.check("value", "dropped", |line| &line.dropped);
+        keys.check_dropped("key");
+        values.check_dropped("value");
         no_thread_is_left(storm.name);
         calm
     }
@@ -204,63 +206,6 @@ impl Hasher for SpreadHasher {
     }
 }
 
-/// A line for each key or value that was made.
-struct Ledger {
-    next: AtomicU64,
-    lines: Box<[Line]>,
-}
-
-#[derive(Default)]
-struct Line {
-    /// How often it was dropped.
-    dropped: AtomicU8,
-    /// How often it was told of, handed back, or found at the end.
-    parted: AtomicU8,
-}
-
-impl Ledger {
-    fn new(most: u64) -> Arc<Self> {
-        let lines = (0..most).map(|_| Line::default()).collect();
-        Arc::new(Self { next: AtomicU64::new(0), lines })
-    }
-
-    fn open(self: &Arc<Self>) -> Entry {
-        let number = self.next.fetch_add(1, Relaxed);
-        assert!((number as usize) < self.lines.len(), "the ledger is full");
-        Entry { ledger: Arc::clone(self), number }
-    }
-
-    fn made(&self) -> u64 {
-        self.next.load(Relaxed)
-    }
-
-    /// Checks that each line says 1.
-    fn check(&self, what: &str, happened: &str, of: impl Fn(&Line) -> &AtomicU8) {
-        for (number, line) in self.lines[..self.made() as usize].iter().enumerate() {
-            let times = of(line).load(Relaxed);
-            assert_eq!(times, 1, "{what} {number} was {happened} {times} times");
-        }
-    }
-}
-
-/// An entry in a ledger: it is dropped with the key or the value that it is in.
-struct Entry {
-    ledger: Arc<Ledger>,
-    number: u64,
-}
-
-impl Entry {
-    fn line(&self) -> &Line {
-        &self.ledger.lines[self.number as usize]
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.line().dropped.fetch_add(1, Relaxed);
-    }
-}
-
 /// A key: two of one number are equal.
 pub struct Key {
     id: u64,
@@ -269,13 +214,13 @@ pub struct Key {
 
 impl Clone for Key {
     fn clone(&self) -> Self {
-        Self { id: self.id, entry: self.entry.ledger.open() }
+        Self { id: self.id, entry: self.entry.another() }
     }
 }
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        assert_eq!(self.entry.line().dropped.load(Relaxed), 0, "a key is compared after its end");
+        self.entry.check_alive();
         self.id == other.id
     }
 }
@@ -294,7 +239,7 @@ struct Id(u64);
 
 impl Equivalent<Key> for Id {
     fn equivalent(&self, key: &Key) -> bool {
-        assert_eq!(key.entry.line().dropped.load(Relaxed), 0, "a key is compared after its end");
+        key.entry.check_alive();
         self.0 == key.id
     }
 }
@@ -310,19 +255,19 @@ impl Value {
     /// Checks that this is the value of a key, and not dropped while somebody looks at it.
     fn check(&self, key: u64) {
         assert_eq!(self.key, key, "another key's value");
-        assert_eq!(self.entry.line().dropped.load(Relaxed), 0, "a value is read after its end");
+        self.entry.check_alive();
     }
 
     /// Notes that it left the cache, or never was in it.
     fn part(&self) {
-        self.entry.line().parted.fetch_add(1, Relaxed);
+        self.entry.part();
     }
 }
 
 impl Clone for Value {
     /// A clone never is in the cache.
     fn clone(&self) -> Self {
-        let clone = Self { key: self.key, cost: self.cost, entry: self.entry.ledger.open() };
+        let clone = Self { key: self.key, cost: self.cost, entry: self.entry.another() };
         clone.part();
         clone
     }
@@ -602,8 +547,8 @@ impl<'a> Caller<'a> {
         let last = Cell::new(None);
         let make = |cost| {
             let value = shared.value(id, cost);
-            if let Some(before) = last.replace(Some(value.entry.number)) {
-                part_number(&shared.values, before);
+            if let Some(before) = last.replace(Some(value.entry.number())) {
+                shared.values.part(before);
             }
             value
         };
@@ -614,7 +559,7 @@ impl<'a> Caller<'a> {
                     make(old.cost + 1)
                 });
                 if let (false, Some(last)) = (updated, last.get()) {
-                    part_number(&shared.values, last);
+                    shared.values.part(last);
                 }
             }
             1 => {
@@ -723,9 +668,9 @@ impl<'a> Caller<'a> {
                     record.cost = cost;
                     record.frequency = 255;
                     record.ttl = Some(Duration::from_millis(5));
-                    let number = record.value.entry.number;
+                    let number = record.value.entry.number();
                     if cache.import([record]).inserted == 0 {
-                        part_number(&shared.values, number);
+                        shared.values.part(number);
                     }
                 }
             }
@@ -758,11 +703,6 @@ fn part_rejected(inserted: Insert<Value>) {
     if let Insert::Rejected(value, _) = inserted {
         value.part();
     }
-}
-
-/// The same for a value that is out of reach.
-fn part_number(ledger: &Ledger, number: u64) {
-    ledger.lines[number as usize].parted.fetch_add(1, Relaxed);
 }
 
 fn done_name(done: &Computed<Value>) -> &'static str {
