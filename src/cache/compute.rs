@@ -117,7 +117,7 @@ where
                 Ok(true) => return Computed::Inserted,
                 Ok(false) => return Computed::Updated,
                 Err(refused) => match refused.reason() {
-                    Some(reason) => return Computed::Rejected(refused.value, reason),
+                    Some(reason) => return Computed::Rejected(refused.into_value(), reason),
                     None => key = refused.key,
                 },
             }

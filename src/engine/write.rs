@@ -144,6 +144,14 @@ pub struct Refused<K, V> {
 }
 
 impl<K, V> Refused<K, V> {
+    /// Returns the value, and drops the key before: a value that is returned already would not be dropped if
+    /// the key's destructor panicked (rust-lang/rust#47949).
+    pub fn into_value(self) -> V {
+        let Self { key, value, .. } = self;
+        drop(key);
+        value
+    }
+
     /// Returns why the entry may not come in; `None` if its mode does not allow the write.
     pub fn reason(&self) -> Option<Reject> {
         match self.refusal {
@@ -165,8 +173,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             Ok(true) => Ok(Insert::Inserted),
             Ok(false) => Ok(Insert::Updated),
             Err(refused) => match refused.reason() {
-                Some(reason) => Ok(Insert::Rejected(refused.value, reason)),
-                None => Err(refused.value),
+                Some(reason) => Ok(Insert::Rejected(refused.into_value(), reason)),
+                None => Err(refused.into_value()),
             },
         }
     }
