@@ -143,7 +143,19 @@ impl<K, V, S> Engine<K, V, S> {
         self.timing.is_live(entry)
     }
 
-    /// The same for a read, which may put the deadline off.
+    /// The same at the time that [`time_of_deadlines`](Self::time_of_deadlines) has returned.
+    pub(super) fn is_live_at(&self, entry: &Entry<K, V>, now: Option<u64>) -> bool {
+        let over = |(times, now)| self.timing.is_over(times, now);
+        !entry.times().zip(now).is_some_and(over)
+    }
+
+    /// Returns the time, if there are deadlines that it matters to.
+    pub(super) fn time_of_deadlines(&self) -> Option<u64> {
+        // Relaxed: an entry that is the first with a deadline, and comes meanwhile, is not over yet.
+        self.has_deadlines.load(Ordering::Relaxed).then(|| self.timing.now())
+    }
+
+    /// Returns whether an entry's time is not over yet, for a read, which may put the deadline off.
     #[inline]
     pub(super) fn is_live_read(&self, hash: u64, entry: &Entry<K, V>) -> bool {
         entry.times().is_none_or(|times| self.read_in_time(hash, entry, times))

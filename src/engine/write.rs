@@ -515,10 +515,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         matches: impl Fn(&K) -> bool,
         cause: RemovalCause,
     ) -> Option<Held<'_, Entry<K, V>>> {
+        // Before it is taken out: a user's clock that panics would lose it.
+        let now = self.time_of_deadlines();
         self.table.hold(pin(), |table, guard| {
             let entry = table.remove(guard, hash, self, |entry| matches(&entry.key))?;
-            // Asked for the moment at which it was taken out, or a little later.
-            let is_live = self.is_live(entry.get());
+            let is_live = self.is_live_at(entry.get(), now);
             let cause = if is_live { cause } else { RemovalCause::Expired };
             Some(self.part_with(table, guard, entry, cause)).filter(|_| is_live)
         })
@@ -542,26 +543,35 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Removes every entry that is there when the call begins.
     pub fn clear(&self) {
+        // Before they are taken out, as in `remove`.
+        let now = self.time_of_deadlines();
         let guard = pin();
-        self.take_all(&guard, |_| {});
+        self.take_all(&guard, now, |_| {});
         drop(guard);
         self.sweep_if_due();
     }
 
     /// The same; then shows those that went, this thread still pinned.
     pub fn drain(&self, mut show: impl FnMut(&Entry<K, V>)) {
+        // Before they are taken out, as in `remove`.
+        let now = self.time_of_deadlines();
         let guard = pin();
         let mut gone = Vec::new();
-        self.take_all(&guard, |entry| gone.push(entry));
+        self.take_all(&guard, now, |entry| gone.push(entry));
         // Last, for it is the user's and may panic.
         gone.into_iter().for_each(&mut show);
         drop(guard);
         self.sweep_if_due();
     }
 
-    fn take_all<'g>(&'g self, guard: &'g Guard, mut taken: impl FnMut(&'g Entry<K, V>)) {
+    fn take_all<'g>(
+        &'g self,
+        guard: &'g Guard,
+        now: Option<u64>,
+        mut taken: impl FnMut(&'g Entry<K, V>),
+    ) {
         self.table.clear(guard, self, |entry| {
-            let is_live = self.is_live(entry.get());
+            let is_live = self.is_live_at(entry.get(), now);
             let cause = if is_live { RemovalCause::Cleared } else { RemovalCause::Expired };
             let entry = self.part_with(&self.table, guard, entry, cause);
             if is_live {

@@ -354,6 +354,8 @@ fn panics_of_each_kind(maintenance: Maintenance, ks: impl Iterator<Item = i64> +
     for call in CALLS {
         let (mut blown, mut last) = (0, 0);
         for k in ks.clone() {
+            // Shown if it fails.
+            println!("{call:?} at {k}");
             let bench = Bench::new(maintenance);
             bench.fuse.light(call, k);
             let panics = bench.exercise();
