@@ -214,6 +214,48 @@ fn listener_runs_under_no_guard_whatever_called_it() {
 }
 
 #[test]
+fn loader_and_cost_function_run_under_no_guard() {
+    let _alone = alone();
+    let calls = AtomicU64::new(0);
+    // What is removed now is freed only if this thread is not pinned.
+    let is_pinned = || {
+        let probe = builder(1, Maintenance::Manual).build().unwrap();
+        assert!(probe.insert(1, 1).is_in());
+        drop(probe.remove(&1));
+        !(0..100).any(|_| {
+            probe.flush();
+            probe.memory().garbage_entries == 0
+        })
+    };
+    let look = || {
+        assert!(!is_pinned(), "call {}", calls.load(SeqCst));
+        calls.fetch_add(1, SeqCst);
+    };
+    let cache = builder(100, Maintenance::Manual).cost_of(move |_: &u64, _: &u64| {
+        assert!(!is_pinned(), "the cost function");
+        1
+    });
+    let cache = cache.build().unwrap();
+    for key in 0..20 {
+        let _ = cache.insert(key, key);
+        drop(cache.get_or_insert_with(100 + key, || {
+            look();
+            key
+        }));
+    }
+    assert_eq!(calls.load(SeqCst), 20);
+    assert!(is_pinned_beside(&cache, is_pinned), "the probe shows nothing");
+}
+
+/// Asks `f` while this thread holds a value.
+fn is_pinned_beside(cache: &Cache<u64, u64>, f: impl FnOnce() -> bool) -> bool {
+    let held = cache.get(&100);
+    let pinned = f();
+    drop(held);
+    pinned
+}
+
+#[test]
 fn stalled_pin_of_one_cache_does_not_stop_another() {
     let _alone = alone();
     let held = builder(10, Maintenance::Manual).build().unwrap();
