@@ -189,7 +189,8 @@
 //! * Where values are changed in place: each change makes a new entry.
 //! * On one thread, or where raw speed of small values decides: a table that stores them inline is faster.
 //! * Where readers hold on to values for long: clone them out, or keep `Arc`s.
-//! * Across processes, or on disk; or where the machine lacks 64-bit atomics.
+//! * Across processes, or on disk; or where the machine lacks 64-bit atomics. (A process that forks builds its
+//!   caches after that: the child has none of the threads.)
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A model build has the parts, and not what is built of them. The parts offer their model tests and
