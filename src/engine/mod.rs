@@ -13,6 +13,7 @@ mod write;
 use std::{
     cmp::Reverse,
     hash::{BuildHasher, Hash},
+    panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use crossbeam_utils::atomic::AtomicCell;
@@ -288,8 +289,13 @@ impl<K, V, S> Engine<K, V, S> {
             self.waker.wake();
         }
         let was_evicted = cause == RemovalCause::Evicted;
-        self.births.end(address_of(entry), was_evicted, || self.timing.now());
+        self.births.end(address_of(entry), was_evicted, || self.time_of_births());
         entry
+    }
+
+    /// Returns the time, or any where the user's clock panics: it is asked in the middle of things.
+    fn time_of_births(&self) -> u64 {
+        catch_unwind(AssertUnwindSafe(|| self.timing.now())).unwrap_or(0)
     }
 
     /// Returns what was counted so far.

@@ -402,7 +402,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     if let Some(times) = new.times() {
                         self.note_deadline(hash, times);
                     }
-                    self.births.begin(address_of(new), || self.timing.now());
+                    self.births.begin(address_of(new), || self.time_of_births());
                     return Ok((new, true));
                 }
                 Upsert::Replaced { new, old } => {
@@ -432,7 +432,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         self.note_deadline(hash, times);
                     }
                     if was_over {
-                        self.births.begin(address_of(new), || self.timing.now());
+                        self.births.begin(address_of(new), || self.time_of_births());
                     }
                     return Ok((new, was_over));
                 }
