@@ -49,11 +49,11 @@ impl Budget {
             let Some(wanted) = used.checked_add(cost).filter(|wanted| *wanted <= max) else {
                 return false;
             };
-            // Acquire: pairs with the Release in `refund`; what is published on this charge is seen
+            // CHARGE (Acquire): pairs with the Release in `refund`; what is published on this charge is seen
             // only by those who see the entry that paid for it gone. Charges between the two do not
-            // break the pair, for each is a read-modify-write.
+            // break the pair, for each is a read-modify-write. And with that in `last_look`.
             // Relaxed: a failed exchange is only a better guess.
-            match self.used.compare_exchange_weak(used, wanted, Acquire, Relaxed) {
+            match self.used.compare_exchange_weak(used, wanted, CHARGE, Relaxed) {
                 Ok(_) => return true,
                 Err(current) => used = current,
             }
@@ -75,6 +75,16 @@ impl Budget {
     pub fn used(&self) -> u64 {
         // Relaxed: a figure to decide by or to show; it is out of date the next moment anyway.
         self.used.load(Relaxed)
+    }
+
+    /// Returns the same to the thread that has lain down: it counts every charge but those that are to
+    /// see that (see [`waker`](crate::waker)).
+    pub fn last_look(&self) -> u64 {
+        if cfg!(cortado_mutant = "waker_glances_at_budget") {
+            return self.used.load(Relaxed);
+        }
+        // Release: pairs with the Acquire in `try_charge`.
+        self.used.fetch_add(0, Release)
     }
 
     /// Returns the limit.
@@ -101,6 +111,8 @@ impl Budget {
     }
 }
 
+const CHARGE: Ordering =
+    if cfg!(cortado_mutant = "waker_relaxed_charge") { Relaxed } else { Acquire };
 const REFUND: Ordering =
     if cfg!(cortado_mutant = "budget_relaxed_refund") { Relaxed } else { Release };
 

@@ -1,6 +1,7 @@
 //! The thread: sleep, wake, maintain, stop; nothing else.
 
 use std::{
+    cell::Cell,
     hash::{BuildHasher, Hash},
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
@@ -10,7 +11,7 @@ use crate::{
     engine::{Engine, Work},
     sync::{Arc, thread},
     trace,
-    waker::{Sleep, Waker},
+    waker::Waker,
 };
 
 /// The thread's owner: dropping it stops the thread and waits for its end.
@@ -70,22 +71,17 @@ fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
             // Inserts go on, or readers are still looking at what was removed: come again by itself.
             // To be woken costs a writer more than it does to make room for itself.
             nap = if busy { SHORT_NAP } else { (nap * 2).min(LONG_NAP) };
-            waker.lie_down(Sleep::Doze);
-            thread::park_timeout(nap);
+            waker.doze(nap);
             continue;
         }
-        // From here on whoever brings work wakes the thread. What came in between is seen after
-        // one more nap, by when every store of that time has arrived.
-        waker.lie_down(Sleep::Sound);
-        let until_due = engine.until_due();
-        thread::park_timeout(until_due.unwrap_or(LONG_NAP).min(LONG_NAP));
-        if waker.is_idle() && !engine.has_work() {
-            match engine.until_due() {
-                None => thread::park(),
-                Some(rest) => thread::park_timeout(rest),
-            }
-        }
-        nap = SHORT_NAP;
+        // From here on whoever brings work wakes the thread. What came in between, this look finds.
+        let finds_work = Cell::new(false);
+        waker.sleep(|| {
+            finds_work.set(engine.has_work());
+            // Nobody may be able to do it just now, for all that is in the way is pinned: come again by itself.
+            if finds_work.get() { Some(nap) } else { engine.until_due() }
+        });
+        nap = if finds_work.get() { (nap * 2).min(LONG_NAP) } else { SHORT_NAP };
     }
 }
 

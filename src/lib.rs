@@ -257,5 +257,5 @@ pub mod __internals {
             $(pub mod $module { pub use crate::$module::*; })*
         };
     }
-    open!(budget, entry, flight, metrics, reclaim, sketch, stripe, sync, table, util);
+    open!(budget, entry, flight, metrics, reclaim, sketch, stripe, sync, table, util, waker);
 }

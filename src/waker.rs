@@ -1,9 +1,19 @@
-//! `Waker`: how the thread of a cache is woken, or found awake, at the price of one load.
+//! `Waker`: how the thread of a cache sleeps, and is woken, or found awake, at the price of one load.
 //!
 //! # Protocol
 //!
 //! The thread is awake, dozing (it wakes by itself), asleep, or stopping. Only the thread lies down,
 //! anyone may wake it, and stopping is final.
+//!
+//! Work may come while the thread lies down, and neither may miss the other: the thread by sleeping over
+//! it, its bringer by taking the thread for awake. So the thread looks for work once more when it has
+//! lain down, and each place where work may lie is changed by read-modify-writes only: the bringer's
+//! (Acquire) and the thread's look, which writes what is there (Release). Of two read-modify-writes of
+//! one place either is first. If it is the bringer's, the look finds the work. If it is the look, the
+//! bringer has seen it, and so finds in [`wake`](Waker::wake) that the thread has lain down. A plain
+//! look, and a plain look by the bringer, could pass each other by (`docs/decisions/0015`).
+
+use std::time::Duration;
 
 use crate::sync::{
     OnceLock,
@@ -18,27 +28,19 @@ pub struct Waker {
     thread: OnceLock<thread::Thread>,
 }
 
-/// How the thread sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sleep {
-    /// Until a time, or until woken.
-    Doze,
-    /// Until woken.
-    Sound,
-}
-
 impl Waker {
     /// Tells which thread to wake; said once.
     pub fn belongs_to(&self, thread: thread::Thread) {
         let _ = self.thread.set(thread);
     }
 
-    /// Wakes the thread unless it is awake.
+    /// Wakes the thread unless it is awake. To be called after the work is where the thread looks for it.
     ///
     /// What the caller did before is seen by the thread's next round.
     #[inline]
     pub fn wake(&self) {
-        // Relaxed: a look only, so that a busy cache does not write the line; the exchange decides.
+        // Relaxed: a look only, so that a busy cache does not write the line; the exchange decides. If the
+        // thread's last look has missed the caller's work, the caller has seen that look, and so this.
         if self.state.load(Ordering::Relaxed) >= DOZING {
             self.wake_sleeper();
         }
@@ -54,6 +56,9 @@ impl Waker {
     fn wake_sleeper(&self) {
         let mut seen = self.state.load(Ordering::Relaxed); // Relaxed: as in `wake`.
         while seen >= DOZING {
+            if cfg!(cortado_mutant = "waker_wakes_by_store") {
+                self.state.store(AWAKE, Ordering::Release);
+            }
             // AcqRel: Release pairs with the Acquire in `rise`; Acquire keeps the unpark behind
             // it. Relaxed: a failure is only compared.
             match self.state.compare_exchange(seen, AWAKE, Ordering::AcqRel, Ordering::Relaxed) {
@@ -68,33 +73,63 @@ impl Waker {
         }
     }
 
-    /// Notes that the thread is about to sleep, unless it is to stop.
-    pub fn lie_down(&self, sleep: Sleep) {
-        let state = match sleep {
-            Sleep::Doze => DOZING,
-            Sleep::Sound => ASLEEP,
-        };
-        // AcqRel: Release so that a waker that sees the state also finds the thread's last work
-        // done; a stop is never overwritten.
-        let _ = self.state.compare_exchange(AWAKE, state, Ordering::AcqRel, Ordering::Relaxed); // Relaxed: stopping, seen by the loop.
+    /// Has the calling thread, which must be the one, sleep for `nap` or until woken.
+    pub fn doze(&self, nap: Duration) {
+        if self.lie_down(DOZING) {
+            thread::park_timeout(nap);
+        }
+    }
+
+    /// Has the calling thread, which must be the one, sleep until woken.
+    ///
+    /// `look` is asked when others can see that the thread has lain down: for how long it may sleep, or for
+    /// ever. It looks by read-modify-writes that release.
+    pub fn sleep(&self, look: impl Fn() -> Option<Duration>) {
+        let early = cfg!(cortado_mutant = "waker_looks_before").then(&look);
+        if !self.lie_down(ASLEEP) {
+            return;
+        }
+        match early.unwrap_or_else(look) {
+            None => thread::park(),
+            Some(rest) => thread::park_timeout(rest),
+        }
+    }
+
+    /// Notes that the thread is about to sleep; returns whether it may, for it is not to stop.
+    ///
+    /// Whoever stops it from now on unparks it, too. Whoever did before may have done so in vain: what runs
+    /// in a round may park and be woken by that.
+    fn lie_down(&self, state: u8) -> bool {
+        if cfg!(cortado_mutant = "waker_lies_down_by_store") {
+            self.state.store(state, Ordering::Release);
+            return true;
+        }
+        // AcqRel: Acquire so that a look that follows finds the work of whoever woke it last; Release
+        // as nothing else may come after it. A stop is never overwritten.
+        // Relaxed: stopping, seen by `rise`.
+        let may = self.state.compare_exchange(AWAKE, state, Ordering::AcqRel, Ordering::Relaxed);
+        may.is_ok() || cfg!(cortado_mutant = "waker_parks_though_stopped")
     }
 
     /// Notes that the thread is up; returns whether it is to stop.
     pub fn rise(&self) -> bool {
         // Acquire: pairs with the Release of whoever woke the thread.
-        let seen = self.state.load(Ordering::Acquire);
-        if seen == STOPPING {
-            return true;
+        let mut seen = self.state.load(Ordering::Acquire);
+        while seen >= DOZING {
+            // AcqRel, Acquire: as above; a failure means that somebody woke or stops it.
+            match self.state.compare_exchange(seen, AWAKE, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return false,
+                Err(now) => seen = now,
+            }
         }
-        // AcqRel: as above; a failure means that somebody woke or stops it.
-        let _ = self.state.compare_exchange(seen, AWAKE, Ordering::AcqRel, Ordering::Relaxed); // Relaxed: looked at again next time.
-        false
+        seen == STOPPING
     }
 
     /// Tells the thread to stop.
     pub fn stop(&self) {
-        // Release: pairs with the Acquire in `rise`.
-        self.state.store(STOPPING, Ordering::Release);
+        // Release: pairs with the Acquire in `rise`. A swap, for loom does not order a plain store against
+        // the exchanges.
+        self.state.swap(STOPPING, Ordering::Release);
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }

@@ -227,7 +227,7 @@ impl<K, V, S> Engine<K, V, S> {
             .filter_map(|maintainer| borrow(maintainer, |maintainer| maintainer.window.bytes()));
         let race = borrow(&self.racer, |racer| racer.bytes()).unwrap_or(0);
         let deadlines = borrow(&self.timetable, |timetable| timetable.bytes()).unwrap_or(0);
-        MemoryUse {
+        let memory = MemoryUse {
             table: self.table.bytes(&guard),
             entries: self.len() as usize * size_of::<Entry<K, V>>(),
             sketch: self.sketch.bytes(),
@@ -243,7 +243,12 @@ impl<K, V, S> Engine<K, V, S> {
             deadlines,
             garbage: self.table.limbo().cost(),
             garbage_entries: self.table.limbo().count(),
+        };
+        if memory.garbage_entries > 0 {
+            // To count it, this sat down at each desk, and the thread could not find it in the meantime.
+            self.rouse();
         }
+        memory
     }
 
     /// Calls `f` with a maintainer that nobody else has, if there is one: that of this thread, or another.

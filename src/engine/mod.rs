@@ -253,10 +253,15 @@ impl<K, V, S> Engine<K, V, S> {
         cause: RemovalCause,
         leaves: bool,
     ) -> &'g Entry<K, V> {
-        self.bury_at(&mut table.desk(thread_number()), table, guard, entry, cause, leaves)
+        let entry = {
+            let mut desk = table.desk(thread_number());
+            self.bury_at(&mut desk, table, guard, entry, cause, leaves)
+        };
+        self.rouse();
+        entry
     }
 
-    /// The same at a desk where this thread sits.
+    /// The same at a desk where this thread sits; it is to [`rouse`](Self::rouse) when it has got up.
     fn bury_at<'g>(
         &self,
         desk: &mut Desk<'_, Entry<K, V>>,
@@ -285,12 +290,17 @@ impl<K, V, S> Engine<K, V, S> {
             Retired::Sealed => self.note_garbage(),
             Retired::Open => {}
         }
-        if self.waker.is_idle() {
-            self.waker.wake();
-        }
         let was_evicted = cause == RemovalCause::Evicted;
         self.births.end(address_of(entry), was_evicted, || self.time_of_births());
         entry
+    }
+
+    /// Wakes the thread if it sleeps until somebody does; one that dozes comes by itself. To be called
+    /// when there is garbage where the thread finds it.
+    fn rouse(&self) {
+        if self.waker.is_idle() {
+            self.waker.wake();
+        }
     }
 
     /// Returns the time, or any where the user's clock panics: it is asked in the middle of things.
@@ -325,9 +335,11 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Returns whether maintenance has something to do that nobody may wake it for again.
+    /// Returns whether maintenance has something to do, to the thread that has lain down: whoever brings
+    /// what this does not find wakes it (see [`waker`](crate::waker)).
     pub fn has_work(&self) -> bool {
-        self.is_reserve_low() || self.table.limbo().count() > 0
+        let is_low = self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.max();
+        is_low || self.table.limbo().last_look()
     }
 
     /// Frees garbage if that fell to this thread. Call it unpinned, and not while leading a flight:
@@ -360,6 +372,10 @@ impl<K, V, S> Engine<K, V, S> {
             None => self.table.sweep(most),
         };
         self.counters.add(Counter::GarbageFreed, swept.freed as u64);
+        if swept.waiting > 0 {
+            // The thread could not find it in the meantime.
+            self.rouse();
+        }
         // Both ways: what maintenance seals, no writer has noted.
         let over = self.is_garbage_over_limit();
         // Relaxed: a hint, see `note_garbage`. Written only if it differs: writers share the line.

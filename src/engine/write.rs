@@ -236,6 +236,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 let (entry, label) = (Owned::new(entry), RemovalCause::Rejected as u8);
                 let stripe = thread_number();
                 let loaded = table.retire_unpublished(guard, entry, label, cost.get(), stripe);
+                self.rouse();
                 there.unwrap_or(loaded)
             }))
         });
@@ -637,9 +638,14 @@ struct Seat<'a, K, V, S> {
 }
 
 impl<K, V, S> Seat<'_, K, V, S> {
-    /// Gets up from the desk; the next one finds it free.
+    /// Gets up from the desk; the next one finds it free, and the thread what this one leaves there.
     fn leave(&self) {
-        drop(self.desk.take());
+        let Some(desk) = self.desk.take() else { return };
+        let has_garbage = desk.has_garbage();
+        drop(desk);
+        if has_garbage {
+            self.engine.rouse();
+        }
     }
 
     /// Ends the stay of an entry that this writer took out.
@@ -655,6 +661,12 @@ impl<K, V, S> Seat<'_, K, V, S> {
             Some(desk) => engine.bury_at(desk, &engine.table, guard, entry, cause, leaves),
             None => engine.bury(&engine.table, guard, entry, cause, leaves),
         }
+    }
+}
+
+impl<K, V, S> Drop for Seat<'_, K, V, S> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Desk<'a, T: Stored> {
     stripe: usize,
     /// There until the drop.
     tools: Option<Box<Tools<T>>>,
+    /// Whether a batch was sealed here since this thread sat down.
+    has_sealed: bool,
 }
 
 /// What lies on a desk.
@@ -44,16 +46,17 @@ pub(super) struct Tools<T> {
 impl<'a, T: Stored> Desk<'a, T> {
     pub(super) fn new(limbo: &'a Limbo<T>, stripe: usize) -> Self {
         let tools = &limbo.stripe(stripe).tools;
-        // Acquire: pairs with the Release in the drop, so that the content is seen.
+        // AcqRel: Acquire pairs with the Release in the drop, so that the content is seen; Release is for
+        // the thread's last look at a desk that somebody puts in order meanwhile.
         let taken = if cfg!(cortado_mutant = "limbo_shared_batch") {
             tools.load(Ordering::Acquire)
         } else {
-            tools.swap(ptr::null_mut(), Ordering::Acquire)
+            tools.swap(ptr::null_mut(), Ordering::AcqRel)
         };
         // SAFETY: what was there came from `Box::into_raw`, and the swap made it ours.
         let tools = unsafe { own(taken) }.unwrap_or_default();
         tools.watched.write();
-        Self { limbo, stripe, tools: Some(tools) }
+        Self { limbo, stripe, tools: Some(tools), has_sealed: false }
     }
 
     /// Puts a value into a block, in memory of an earlier one if there is any.
@@ -113,7 +116,14 @@ impl<'a, T: Stored> Desk<'a, T> {
     /// Seals the open batch; returns whether there was one.
     pub(super) fn seal(&mut self) -> bool {
         let batch = self.tools().batch.take();
-        batch.map(|batch| self.limbo.seal(batch)).is_some()
+        let has_sealed = batch.map(|batch| self.limbo.seal(batch)).is_some();
+        self.has_sealed |= has_sealed;
+        has_sealed
+    }
+
+    /// Returns whether this thread, when it gets up, leaves garbage that nobody could find meanwhile.
+    pub fn has_garbage(&self) -> bool {
+        self.has_sealed || self.batch().is_some()
     }
 
     /// Returns the open batch.
@@ -130,8 +140,9 @@ impl<T: Stored> Drop for Desk<'_, T> {
     fn drop(&mut self) {
         let Some(tools) = self.tools.take() else { return };
         let raw = Box::into_raw(tools);
-        // Release: pairs with the Acquire in `new`, so that the content is seen.
-        // Relaxed: the other tools are not looked at.
+        // PUT_BACK (AcqRel): Release pairs with the Acquire in `new`, so that the content is seen; Acquire
+        // with the Release of the thread's last look, which found nothing here.
+        // Relaxed: the other tools are not looked at, and what is sealed is looked for elsewhere.
         let there = self.limbo.stripe(self.stripe).tools.compare_exchange(
             ptr::null_mut(),
             raw,
@@ -164,9 +175,15 @@ impl<T: Stored> std::fmt::Debug for Desk<'_, T> {
     }
 }
 
-// Release, see the drop. The mutant puts back with Relaxed: the next may see the tools unfinished.
-const PUT_BACK: Ordering =
-    if cfg!(cortado_mutant = "limbo_relaxed_desk") { Ordering::Relaxed } else { Ordering::Release };
+// AcqRel, see the drop. With one mutant the next may see the tools unfinished; with the other the thread
+// may sleep over them.
+const PUT_BACK: Ordering = if cfg!(cortado_mutant = "limbo_relaxed_desk") {
+    Ordering::Relaxed
+} else if cfg!(cortado_mutant = "waker_blind_desk") {
+    Ordering::Release
+} else {
+    Ordering::AcqRel
+};
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

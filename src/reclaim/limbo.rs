@@ -33,7 +33,7 @@ use super::{
     Grace, Guard,
     block::{Stored, drop_in_block, take_from_block},
     desk::{Desk, Tools},
-    own,
+    last_look, own,
     pile::{Pile, Sheet},
     pin,
 };
@@ -250,11 +250,12 @@ impl<T: Stored> Limbo<T> {
     }
 
     fn take_line(&self) -> Box<Line<T>> {
-        // Acquire: pairs with the Release in `put_back_line`, so that the line's content is seen.
+        // AcqRel: Acquire pairs with the Release in `put_back_line`, so that the line's content is seen;
+        // Release is for a last look that meets another sweep.
         let line = if cfg!(cortado_mutant = "limbo_line_by_load") {
             self.line.load(Ordering::Acquire)
         } else {
-            self.line.swap(ptr::null_mut(), Ordering::Acquire)
+            self.line.swap(ptr::null_mut(), Ordering::AcqRel)
         };
         // SAFETY: what was there came from `Box::into_raw`, and the swap made it ours.
         unsafe { own(line) }.unwrap_or_default()
@@ -263,7 +264,8 @@ impl<T: Stored> Limbo<T> {
     fn put_back_line(&self, mut line: Box<Line<T>>) {
         loop {
             let raw = Box::into_raw(line);
-            // LINE (Release): pairs with the Acquire in `take_line`.
+            // LINE (AcqRel): Release pairs with the Acquire in `take_line`, and Acquire with the Release in
+            // `last_look`.
             // Relaxed: the other line is taken out by a swap of its own.
             let there = self.line.compare_exchange(ptr::null_mut(), raw, LINE, Ordering::Relaxed);
             if there.is_ok() {
@@ -276,6 +278,28 @@ impl<T: Stored> Limbo<T> {
             other.watched.write();
             line.waiting.append(&mut other.waiting);
         }
+    }
+
+    /// Returns whether anything is retired and not freed, to the thread that has lain down: it finds
+    /// everything but what is put there by those who are to see that (see [`waker`](crate::waker)).
+    pub fn last_look(&self) -> bool {
+        if cfg!(cortado_mutant = "waker_glances_at_limbo") {
+            return self.count() > 0;
+        }
+        let mut desks =
+            (0..self.stripes.len()).filter(|&index| last_look(&self.stripes[index].tools));
+        // What leaves a desk goes to the sealed ones, and from there to the line.
+        desks.any(|index| Desk::new(self, index).batch().is_some())
+            || self.sealed.last_look()
+            || (last_look(&self.line) && self.is_line_waiting())
+    }
+
+    fn is_line_waiting(&self) -> bool {
+        let line = self.take_line();
+        line.watched.write();
+        let is_waiting = !line.waiting.is_empty();
+        self.put_back_line(line);
+        is_waiting
     }
 
     /// Returns the cost of all values that are retired and not freed.
@@ -546,9 +570,15 @@ fn not_below_zero(sum: u64) -> u64 {
     if sum > u64::MAX / 2 { 0 } else { sum }
 }
 
-// Release, see `put_back_line`. The mutant puts back with Relaxed: the next sweep may see an old line.
-const LINE: Ordering =
-    if cfg!(cortado_mutant = "limbo_relaxed_line") { Ordering::Relaxed } else { Ordering::Release };
+// AcqRel, see `put_back_line`. With one mutant the next sweep may see an old line; with the other the
+// thread may sleep over it.
+const LINE: Ordering = if cfg!(cortado_mutant = "limbo_relaxed_line") {
+    Ordering::Relaxed
+} else if cfg!(cortado_mutant = "waker_blind_line") {
+    Ordering::Release
+} else {
+    Ordering::AcqRel
+};
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

@@ -31,7 +31,7 @@ pub use backend::{census, reset};
 
 use crate::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicPtr, AtomicUsize, Ordering},
 };
 
 /// A grace period that somebody waits for.
@@ -81,6 +81,14 @@ impl Default for Grace {
 unsafe fn own<T>(raw: *mut T) -> Option<Box<T>> {
     // SAFETY: the caller's promise.
     (!raw.is_null()).then(|| unsafe { Box::from_raw(raw) })
+}
+
+/// Returns whether a place holds something, to the thread that has lain down: whoever fills it later by a
+/// read-modify-write that acquires sees what this thread did before (see [`waker`](crate::waker)).
+fn last_look<T>(place: &AtomicPtr<T>) -> bool {
+    let none = std::ptr::null_mut();
+    // Release: as above, where the place is empty. Relaxed: where it is not, there is nothing to miss.
+    place.compare_exchange(none, none, Ordering::Release, Ordering::Relaxed).is_err()
 }
 
 // Acquire, see `is_over`. The mutant reads with Relaxed and may free under a reader.

@@ -11,7 +11,7 @@ use std::{
     ptr,
 };
 
-use super::own;
+use super::{last_look, own};
 use crate::sync::{
     Watched,
     atomic::{AtomicPtr, Ordering},
@@ -95,6 +95,15 @@ impl<N> Pile<N> {
         Chain { first }
     }
 
+    /// Returns whether there is a sheet, to the thread that has lain down: it sees every push but those that
+    /// are to see that (see [`waker`](crate::waker)).
+    pub fn last_look(&self) -> bool {
+        if cfg!(cortado_mutant = "waker_glances_at_pile") {
+            return !self.top.load(Ordering::Relaxed).is_null();
+        }
+        last_look(&self.top)
+    }
+
     /// Puts the sheets of a chain on top.
     pub fn put_back(&self, mut chain: Chain<N>) {
         let first = std::mem::replace(&mut chain.first, ptr::null_mut());
@@ -122,8 +131,9 @@ impl<N> Pile<N> {
             let sheet = unsafe { &mut *last };
             sheet.watched.write();
             sheet.next = top;
-            // PUSH (Release): pairs with the Acquire in `take`. Each push continues the release sequence
-            // of the pushes below it, so one Acquire sees all sheets.
+            // PUSH (AcqRel): Release pairs with the Acquire in `take`. Each push continues the release
+            // sequence of the pushes below it, so one Acquire sees all sheets. Acquire pairs with the
+            // Release in `last_look`.
             // Relaxed: as for the first load.
             match self.top.compare_exchange_weak(top, first, PUSH, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -181,9 +191,15 @@ impl<N: std::fmt::Debug> std::fmt::Debug for Sheet<N> {
     }
 }
 
-// Release, see `push_all`. The mutant pushes with Relaxed: whoever takes a sheet may see it unfilled.
-const PUSH: Ordering =
-    if cfg!(cortado_mutant = "pile_relaxed_push") { Ordering::Relaxed } else { Ordering::Release };
+// AcqRel, see `push_all`. With one mutant whoever takes a sheet may see it unfilled; with the other a
+// thread may sleep over it.
+const PUSH: Ordering = if cfg!(cortado_mutant = "pile_relaxed_push") {
+    Ordering::Relaxed
+} else if cfg!(cortado_mutant = "waker_blind_push") {
+    Ordering::Release
+} else {
+    Ordering::AcqRel
+};
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

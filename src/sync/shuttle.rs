@@ -3,7 +3,17 @@
 
 pub use shuttle::hint;
 pub use shuttle::sync::{Arc, Mutex, MutexGuard};
-pub use shuttle::thread;
+
+pub mod thread {
+    //! shuttle's threads.
+
+    pub use shuttle::thread::*;
+
+    /// Lets others go on: no model knows time, so it has passed. (shuttle's own may wait for ever.)
+    pub fn park_timeout(_time: std::time::Duration) {
+        yield_now();
+    }
+}
 
 pub mod atomic {
     //! Atomics that shuttle schedules.

@@ -1,0 +1,279 @@
+//! The thread of a cache, asleep and awake (`src/waker.rs`): it never sleeps while there is work, and
+//! always ends. A thread that nobody wakes is a deadlock, which both models report.
+#![allow(unsafe_code)] // values are made here, to retire
+
+mod common;
+
+use std::{
+    sync::{
+        Arc as StdArc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use common::{Bounds, explore_within};
+use cortado::__internals::{
+    budget::Budget,
+    reclaim::{
+        self,
+        block::{Owned, Stored},
+        limbo::{Limbo, Unlinked},
+        pile::{Pile, Sheet},
+        pin,
+    },
+    sync::{Arc, thread},
+    waker::Waker,
+};
+
+fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+    explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
+}
+
+/// The places where work may lie, and a thread that does it.
+struct World {
+    waker: Waker,
+    budget: Budget,
+    pile: Pile<u64>,
+    limbo: Limbo<Value>,
+    /// What the thread has done so far, invisible to the model.
+    done: AtomicU64,
+    dropped: StdArc<AtomicUsize>,
+}
+
+/// What is retired.
+struct Value(StdArc<AtomicUsize>);
+
+// SAFETY: it never has a tail, and says so.
+unsafe impl Stored for Value {
+    type Tail = ();
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// What a round does to the thread beside work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    Plain,
+    /// It parks and is woken, as a listener may that waits for something.
+    Parks,
+}
+
+impl World {
+    fn new() -> Arc<Self> {
+        reclaim::reset();
+        Arc::new(Self {
+            waker: Waker::default(),
+            budget: Budget::new(10),
+            pile: Pile::new(),
+            limbo: Limbo::new(8, 64, 0),
+            done: AtomicU64::new(0),
+            dropped: StdArc::default(),
+        })
+    }
+
+    /// The loop of `evictor.rs`, its engine reduced to the places where work lies. Ends when it is stopped,
+    /// or when so much is done: if it sleeps for ever before, the scenario's join never returns.
+    fn run(&self, work: u64, round: Round) {
+        self.waker.belongs_to(thread::current());
+        let mut rounds = 0;
+        while !self.waker.rise() {
+            if round == Round::Parks {
+                // Twice: of a thread that has just yielded, loom forgets the first.
+                thread::current().unpark();
+                thread::current().unpark();
+                thread::park();
+            }
+            let is_waiting = self.maintain();
+            if self.done.load(SeqCst) >= work {
+                return;
+            }
+            rounds += 1;
+            assert!(rounds < 50, "turns in circles");
+            if is_waiting {
+                self.waker.doze(Duration::ZERO);
+                continue;
+            }
+            self.waker.sleep(|| self.has_work().then_some(Duration::ZERO));
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.budget.last_look() > 0 || self.pile.last_look() || self.limbo.last_look()
+    }
+
+    /// Does what it finds at a glance; returns whether something waits.
+    fn maintain(&self) -> bool {
+        let used = self.budget.used();
+        if used > 0 {
+            self.budget.refund(used);
+            self.done.fetch_add(used, SeqCst);
+        }
+        for sheet in self.pile.take() {
+            self.done.fetch_add(**sheet, SeqCst);
+        }
+        self.limbo.seal_open();
+        let swept = self.limbo.sweep(usize::MAX);
+        self.done.fetch_add(swept.freed as u64, SeqCst);
+        swept.waiting > 0
+    }
+
+    /// As an insert.
+    fn charge(&self, cost: u64) {
+        assert!(self.budget.try_charge(cost));
+        self.waker.wake();
+    }
+
+    /// As a deadline.
+    fn push(&self, value: u64) {
+        self.pile.push(Sheet::new(value));
+        self.waker.wake();
+    }
+
+    /// As an insert that helps to free.
+    fn sweep(&self) {
+        self.limbo.seal_open();
+        let swept = self.limbo.sweep(usize::MAX);
+        self.done.fetch_add(swept.freed as u64, SeqCst);
+        if swept.freed > 0 {
+            // Else the thread would wait for work that is done.
+            self.push(0);
+        } else if swept.waiting > 0 {
+            self.waker.wake();
+        }
+    }
+
+    /// As a remove.
+    fn retire(&self, stripe: usize) {
+        {
+            let guard = pin();
+            let value = Owned::new(Value(StdArc::clone(&self.dropped))).into_raw();
+            // SAFETY: from a block that nobody else knows of.
+            let value = unsafe { Unlinked::new(value) };
+            let _ = self.limbo.retire(&guard, value, 1, stripe);
+        }
+        self.waker.wake();
+    }
+}
+
+fn spawn(world: &Arc<World>, f: impl FnOnce(&World) + Send + 'static) -> thread::JoinHandle<()> {
+    let world = Arc::clone(world);
+    thread::spawn(move || f(&world))
+}
+
+/// When all threads have ended.
+fn finish(world: Arc<World>) {
+    let world = Arc::try_unwrap(world).unwrap_or_else(|_| panic!("a thread is left"));
+    drop(world);
+    let (retired, freed) = reclaim::census();
+    assert_eq!(retired, freed);
+}
+
+/// Has a thread do so much work, which `bring` brings and others.
+fn work(work: u64, others: &[fn(&World)], bring: fn(&World)) {
+    let world = World::new();
+    let runner = spawn(&world, move |w| w.run(work, Round::Plain));
+    let others: Vec<_> = others.iter().map(|&other| spawn(&world, other)).collect();
+    bring(&world);
+    for other in others {
+        other.join().unwrap();
+    }
+    runner.join().unwrap();
+    assert_eq!(world.done.load(SeqCst), work);
+    finish(world);
+}
+
+#[test]
+fn a_charge_meets_a_thread_that_lies_down() {
+    explore(|| work(1, &[], |w| w.charge(1)));
+}
+
+#[test]
+fn a_push_meets_a_thread_that_lies_down() {
+    explore(|| work(1, &[], |w| w.push(1)));
+}
+
+#[test]
+fn a_retirement_meets_a_thread_that_lies_down() {
+    explore(|| work(1, &[], |w| w.retire(1)));
+}
+
+/// Two at one desk: one of them finds the other's tools in its place.
+#[test]
+fn two_retirements_at_one_desk_meet_a_thread_that_lies_down() {
+    explore(|| work(2, &[|w| w.retire(1)], |w| w.retire(1)));
+}
+
+/// Somebody else takes the garbage, cannot free it, and puts it back.
+#[test]
+fn a_sweep_meets_a_thread_that_lies_down() {
+    explore(|| {
+        work(1, &[|w| w.sweep()], |w| w.retire(1));
+    });
+}
+
+#[test]
+fn two_wakers_meet_a_thread_that_lies_down() {
+    explore(|| work(3, &[|w| w.charge(1)], |w| w.push(2)));
+}
+
+#[test]
+fn work_comes_twice() {
+    explore(|| {
+        work(2, &[], |w| {
+            w.charge(1);
+            w.charge(1);
+        });
+    });
+}
+
+#[test]
+fn a_stop_meets_a_thread_that_lies_down() {
+    explore(|| {
+        let world = World::new();
+        let runner = spawn(&world, |w| w.run(u64::MAX, Round::Plain));
+        world.waker.stop();
+        runner.join().unwrap();
+        finish(world);
+    });
+}
+
+#[test]
+fn a_stop_meets_a_wake() {
+    explore(|| {
+        let world = World::new();
+        let runner = spawn(&world, |w| w.run(u64::MAX, Round::Plain));
+        let writer = spawn(&world, |w| w.charge(1));
+        world.waker.stop();
+        writer.join().unwrap();
+        runner.join().unwrap();
+        finish(world);
+    });
+}
+
+/// The round takes the token that was meant for the thread's sleep.
+#[test]
+fn a_stop_meets_a_round_that_parks() {
+    explore(|| {
+        let world = World::new();
+        let runner = spawn(&world, |w| w.run(u64::MAX, Round::Parks));
+        world.waker.stop();
+        runner.join().unwrap();
+        finish(world);
+    });
+}
+
+#[test]
+fn a_charge_meets_a_round_that_parks() {
+    explore(|| {
+        let world = World::new();
+        let runner = spawn(&world, |w| w.run(1, Round::Parks));
+        world.charge(1);
+        runner.join().unwrap();
+        finish(world);
+    });
+}
