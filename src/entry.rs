@@ -140,15 +140,17 @@ unsafe impl<K, V> Stored for Entry<K, V> {
 /// When an entry expires: what lies behind those that may. Times are nanoseconds of the cache's clock.
 #[derive(Debug)]
 pub struct Times {
+    /// Its highest bit: whether maintenance knows of it. In one word with the deadline, so that it is never
+    /// said of another one; and apart from `used`, which hits change by plain stores.
     deadline: AtomicU64,
-    /// The last access; its highest bit: whether maintenance knows of the deadline.
+    /// The last access.
     used: AtomicU64,
 }
 
 impl Times {
     /// Makes the times of an entry that is made at `now`.
     pub fn new(deadline: u64, now: u64) -> Self {
-        Self { deadline: AtomicU64::new(deadline), used: AtomicU64::new(now & !NOTED) }
+        Self { deadline: AtomicU64::new(deadline.min(FAR)), used: AtomicU64::new(now) }
     }
 
     /// Returns when the entry expires if it is not used any more; [`NEVER`] if it does not.
@@ -156,46 +158,62 @@ impl Times {
     /// `idle` is how long it may go unused.
     #[inline]
     pub fn deadline(&self, idle: u64) -> u64 {
-        // Relaxed: the time itself is all that is read.
-        let deadline = self.deadline.load(Ordering::Relaxed);
+        let deadline = self.hard_deadline();
         if idle == NEVER { deadline } else { deadline.min(self.used().saturating_add(idle)) }
     }
 
     /// Returns the deadline that no use moves.
+    #[inline]
     pub fn hard_deadline(&self) -> u64 {
-        self.deadline.load(Ordering::Relaxed) // Relaxed: as in `deadline`.
+        // Relaxed: the time itself is all that is read.
+        deadline_in(self.deadline.load(Ordering::Relaxed))
     }
 
-    /// Changes that deadline; returns what it was.
+    /// Changes that deadline; returns what it was. If it was later, maintenance does not know of it any more.
     pub fn set_deadline(&self, deadline: u64) -> u64 {
-        self.deadline.swap(deadline, Ordering::Relaxed) // Relaxed: as in `deadline`.
+        let deadline = deadline.min(FAR);
+        let mut seen = self.deadline.load(Ordering::Relaxed); // Relaxed: the exchange decides.
+        loop {
+            // One that is put off is met at the old time, and noted anew then.
+            let is_known = deadline >= seen & !NOTED || cfg!(cortado_mutant = "due_keeps_note");
+            let word = deadline | if is_known { seen & NOTED } else { 0 };
+            // Relaxed, twice: as in `hard_deadline`.
+            match self.deadline.compare_exchange_weak(
+                seen,
+                word,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return deadline_in(seen),
+                Err(now) => seen = now,
+            }
+        }
     }
 
     /// Returns when the entry was used last.
     #[inline]
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed) & !NOTED // Relaxed: as in `deadline`.
+        self.used.load(Ordering::Relaxed) // Relaxed: as in `hard_deadline`.
     }
 
     /// Notes a use, if the last one is more than `grain` ago.
     #[inline]
     pub fn touch(&self, now: u64, grain: u64) {
-        let used = self.used.load(Ordering::Relaxed); // Relaxed: as in `deadline`.
-        if now.saturating_sub(used & !NOTED) > grain {
-            // Relaxed: as above. A store: if it undoes `note`, the deadline is noted twice.
-            self.used.store(now & !NOTED | used & NOTED, Ordering::Relaxed);
+        if now.saturating_sub(self.used()) > grain {
+            self.used.store(now, Ordering::Relaxed); // Relaxed: as in `hard_deadline`.
         }
     }
 
-    /// Notes that maintenance knows of the deadline; returns whether it did not yet.
+    /// Notes that maintenance knows of the deadline that it reads next; returns whether it did not yet.
     pub fn note(&self) -> bool {
-        self.used.fetch_or(NOTED, Ordering::Relaxed) & NOTED == 0 // Relaxed: decides who notes it, no more.
+        // Relaxed: decides who notes it. It has read the newest deadline, so the next read goes not back.
+        self.deadline.fetch_or(NOTED, Ordering::Relaxed) & NOTED == 0
     }
+}
 
-    /// Notes that maintenance does not know of the deadline.
-    pub fn forget_note(&self) {
-        self.used.fetch_and(!NOTED, Ordering::Relaxed); // Relaxed: as above.
-    }
+fn deadline_in(word: u64) -> u64 {
+    let deadline = word & !NOTED;
+    if deadline == FAR { NEVER } else { deadline }
 }
 
 /// What an entry says about its use: where it is, whether and how often it was hit, and when last;
@@ -349,6 +367,8 @@ const DIGITS: u32 = 23;
 /// The deadline of what does not expire.
 pub const NEVER: u64 = u64::MAX;
 const NOTED: u64 = 1 << 63;
+/// [`NEVER`] beside that bit: three centuries.
+const FAR: u64 = NEVER & !NOTED;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
@@ -436,6 +456,22 @@ mod tests {
         assert_eq!(entry.marks().idle(LAST.wrapping_add(3)), 3);
         assert_eq!(entry.marks().hits(LAST.wrapping_add(3)), 1);
         assert_eq!(entry.marks().hits(LAST.wrapping_add(3 + LAG)), 0, "another age has begun");
+    }
+
+    #[test]
+    fn a_deadline_is_noted_once_and_anew_if_it_comes_earlier() {
+        let times = Times::new(50, 7);
+        assert!(times.note() && !times.note());
+        assert_eq!((times.set_deadline(60), times.hard_deadline()), (50, 60));
+        times.touch(9, 1);
+        assert!(!times.note(), "it is met at 50");
+        assert_eq!((times.set_deadline(NEVER), times.hard_deadline()), (60, NEVER));
+        assert!(!times.note());
+        assert_eq!((times.set_deadline(40), times.hard_deadline()), (NEVER, 40));
+        assert!(times.note() && !times.note());
+        assert_eq!((times.deadline(NEVER), times.deadline(3), times.used()), (40, 12, 9));
+        assert_eq!(Times::new(NEVER, 0).deadline(NEVER), NEVER);
+        assert_eq!(Times::new(NEVER - 1, 0).deadline(NEVER), NEVER);
     }
 
     #[test]

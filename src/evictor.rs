@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    due::Outlook,
     engine::{Engine, Work},
     sync::{Arc, thread},
     trace,
@@ -75,13 +76,18 @@ fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
             continue;
         }
         // From here on whoever brings work wakes the thread. What came in between, this look finds.
-        let finds_work = Cell::new(false);
+        let outlook = Cell::new(Outlook::Never);
         waker.sleep(|| {
-            finds_work.set(engine.has_work());
-            // Nobody may be able to do it just now, for all that is in the way is pinned: come again by itself.
-            if finds_work.get() { Some(nap) } else { engine.until_due() }
+            outlook.set(engine.outlook());
+            match outlook.get() {
+                // It may be that nobody can do it just now: come again by itself.
+                Outlook::Now => Some(nap),
+                Outlook::At(due) => Some(engine.until(due)),
+                Outlook::Never => None,
+            }
         });
-        nap = if finds_work.get() { (nap * 2).min(LONG_NAP) } else { SHORT_NAP };
+        let is_stuck = outlook.get() == Outlook::Now;
+        nap = if is_stuck { (nap * 2).min(LONG_NAP) } else { SHORT_NAP };
     }
 }
 

@@ -207,6 +207,7 @@ mod clock;
 pub mod compat;
 mod config;
 mod deadlines;
+mod due;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod engine;
 mod entry;
@@ -257,5 +258,5 @@ pub mod __internals {
             $(pub mod $module { pub use crate::$module::*; })*
         };
     }
-    open!(budget, entry, flight, metrics, reclaim, sketch, stripe, sync, table, util, waker);
+    open!(budget, due, entry, flight, metrics, reclaim, sketch, stripe, sync, table, util, waker);
 }

@@ -28,12 +28,13 @@ pub use self::{
 use self::{
     kept::Kept,
     maintain::{Backlog, Maintainer, Racer, SAMPLE_BUCKETS},
-    timing::{Notices, Timetable},
+    timing::Timetable,
 };
 use crate::{
     budget::Budget,
     config::{GARBAGE_FLOOR, Maintenance, Settings, Victim},
-    entry::{Entry, NEVER},
+    due::{Due, Outlook},
+    entry::Entry,
     flight::{Flights, is_loading},
     metrics::{Births, Counter, Counters, Metrics},
     policy::{
@@ -44,7 +45,6 @@ use crate::{
         Guard,
         desk::Desk,
         limbo::{Retired, Swept, Unlinked},
-        pile::Pile,
     },
     sketch::Sketch,
     stripe::{Stripes, thread_number},
@@ -84,16 +84,9 @@ pub struct Engine<K, V, S> {
     setting: AtomicUsize,
     /// Buckets read to find a sample.
     sample_buckets: AtomicUsize,
-    /// Hashes of new entries that may expire, on their way to the timetable: none may be lost, as a ring
-    /// would now and then.
-    timed: Box<[CachePadded<Place<Notices>>]>,
-    /// The same, where they were full.
-    unnoted: Pile<Vec<u64>>,
+    /// Deadlines on their way to the timetable.
+    due: Due,
     timetable: Place<Timetable>,
-    /// When the thread will look for what is due, by itself.
-    next_due: AtomicU64,
-    /// Whether an entry ever had a deadline.
-    has_deadlines: AtomicBool,
     /// New entries, where a ring was full and all maintainers away.
     backlog: Place<Backlog>,
     /// What maintenance works with, several times: whoever takes one out is a maintainer until it is put
@@ -164,11 +157,8 @@ impl<K, V, S> Engine<K, V, S> {
             sample_mask: AtomicU64::new(scale.mask()),
             setting: AtomicUsize::new(0),
             sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),
-            timed: (0..stripes).map(|_| CachePadded::new(AtomicCell::new(None))).collect(),
-            unnoted: Pile::new(),
+            due: Due::new(stripes),
             timetable: AtomicCell::new(Some(Box::new(Timetable::new()))),
-            next_due: AtomicU64::new(NEVER),
-            has_deadlines: AtomicBool::new(false),
             backlog: AtomicCell::new(None),
             maintainers: (0..maintainers)
                 // The same choices by whichever thread: a single one uses one of them.
@@ -335,11 +325,11 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Returns whether maintenance has something to do, to the thread that has lain down: whoever brings
-    /// what this does not find wakes it (see [`waker`](crate::waker)).
-    pub fn has_work(&self) -> bool {
+    /// Returns what there is to do, to the thread that has lain down: whoever brings what this does not find
+    /// wakes it (see [`waker`](crate::waker)).
+    pub fn outlook(&self) -> Outlook {
         let is_low = self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.max();
-        is_low || self.table.limbo().last_look()
+        if is_low || self.table.limbo().last_look() { Outlook::Now } else { self.due.last_look() }
     }
 
     /// Frees garbage if that fell to this thread. Call it unpinned, and not while leading a flight:

@@ -11,15 +11,10 @@ use crate::{
     clock::{Clock, SystemClock, to_nanoseconds},
     config::Settings,
     deadlines::{Deadlines, Note},
+    due::Due,
     entry::{Entry, NEVER, Times},
     metrics::Counter,
-    reclaim::{
-        Guard,
-        pile::{Pile, Sheet},
-        pin,
-    },
-    stripe::thread_number,
-    sync::atomic::Ordering,
+    reclaim::{Guard, pin},
     trace::Stopwatch,
 };
 
@@ -86,29 +81,16 @@ impl Timing {
     }
 }
 
-/// Hashes of entries whose deadlines maintenance does not know of yet.
-pub struct Notices {
-    hashes: Vec<u64>,
-    /// The earliest of their deadlines.
-    earliest: u64,
-}
-
-impl Default for Notices {
-    fn default() -> Self {
-        Self { hashes: Vec::with_capacity(NOTICES), earliest: NEVER }
-    }
-}
-
 /// Hashes on their way into the timetable. Those that a panic of a user's hash function leaves go back.
 struct Posted<'a> {
-    pile: &'a Pile<Vec<u64>>,
+    due: &'a Due,
     hashes: Vec<u64>,
 }
 
 impl Drop for Posted<'_> {
     fn drop(&mut self) {
         if !self.hashes.is_empty() {
-            self.pile.push(Sheet::new(mem::take(&mut self.hashes)));
+            self.due.put_back(mem::take(&mut self.hashes));
         }
     }
 }
@@ -151,8 +133,8 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the time, if there are deadlines that it matters to.
     pub(super) fn time_of_deadlines(&self) -> Option<u64> {
-        // Relaxed: an entry that is the first with a deadline, and comes meanwhile, is not over yet.
-        self.has_deadlines.load(Ordering::Relaxed).then(|| self.timing.now())
+        // An entry that is the first with a deadline, and comes meanwhile, is not over yet.
+        self.due.is_used().then(|| self.timing.now())
     }
 
     /// Returns whether an entry's time is not over yet, for a read, which may put the deadline off.
@@ -194,8 +176,7 @@ impl<K, V, S> Engine<K, V, S> {
         let is_needed = ttl.flatten().is_some()
             || timing.is_everywhere
             || expiry.is_some()
-            // Relaxed: set before the entry was published that may hand its deadline on.
-            || (may_inherit && self.has_deadlines.load(Ordering::Relaxed));
+            || (may_inherit && self.due.is_used());
         if !is_needed {
             return None;
         }
@@ -240,7 +221,6 @@ impl<K, V, S> Engine<K, V, S> {
         let before = times.set_deadline(deadline);
         // One that is put off is met at the old time, and noted anew then.
         if deadline < before {
-            times.forget_note();
             self.note_deadline(hash, times);
         }
     }
@@ -251,61 +231,22 @@ impl<K, V, S> Engine<K, V, S> {
         if at == NEVER {
             return;
         }
-        // Relaxed, twice: written once; whoever misses it finds the hash in its place next time.
-        if !self.has_deadlines.load(Ordering::Relaxed) {
-            self.has_deadlines.store(true, Ordering::Relaxed);
-        }
-        let earliest = self.post(hash, at);
-        // Relaxed: a glance, so that the line is seldom written.
-        if earliest < self.next_due.load(Ordering::Relaxed) {
-            // Release: pairs with the Acquire of the swap in `expire_by`. Either that comes later and finds the
-            // hash in its place, or this stays.
-            self.next_due.fetch_min(earliest, Ordering::Release);
+        if self.due.note(hash, at) {
             self.waker.wake();
         }
     }
 
-    /// Puts a hash where maintenance finds it; returns the earliest deadline of all hashes that it did not
-    /// find there meanwhile.
-    fn post(&self, hash: u64, at: u64) -> u64 {
-        let place = &self.timed[thread_number() & (self.timed.len() - 1)];
-        let mut notices = place.take().unwrap_or_default();
-        notices.hashes.push(hash);
-        notices.earliest = notices.earliest.min(at);
-        let mut earliest = notices.earliest;
-        let put_off = if notices.hashes.len() < NOTICES {
-            // Of another thread, which put its own there meanwhile.
-            place.swap(Some(notices))
-        } else {
-            Some(notices)
-        };
-        if let Some(notices) = put_off {
-            earliest = earliest.min(notices.earliest);
-            self.unnoted.push(Sheet::new(notices.hashes));
-        }
-        earliest
-    }
-
-    /// Returns how long the thread may sleep; `None` if nothing ever falls due.
-    pub fn until_due(&self) -> Option<Duration> {
-        // Relaxed, twice: hints.
-        if !self.has_deadlines.load(Ordering::Relaxed) {
-            return None;
-        }
-        match self.next_due.load(Ordering::Relaxed) {
-            NEVER => None,
-            due => {
-                Some(Duration::from_nanos(due.saturating_sub(self.timing.now())).min(LONGEST_WAIT))
-            }
-        }
+    /// Returns how long the thread may sleep with nothing to do but what falls due then.
+    pub fn until(&self, due: u64) -> Duration {
+        Duration::from_nanos(due.saturating_sub(self.timing.now())).min(LONGEST_WAIT)
     }
 }
 
 impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// Removes up to `most` entries whose time is over; returns how many.
     pub(super) fn expire(&self, most: usize) -> usize {
-        // Relaxed: a hint; what was noted meanwhile is found next time.
-        if !self.has_deadlines.load(Ordering::Relaxed) {
+        // A glance; what was noted meanwhile is found next time.
+        if !self.due.is_used() {
             return 0;
         }
         borrow(&self.timetable, |timetable| self.expire_by(timetable, most)).unwrap_or(0)
@@ -313,16 +254,13 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// The same for a writer that lacks room, if anything is due.
     pub(super) fn expire_if_due(&self) -> usize {
-        // Relaxed, twice: hints.
-        let is_due = self.has_deadlines.load(Ordering::Relaxed)
-            && self.timing.now() >= self.next_due.load(Ordering::Relaxed);
+        let is_due = self.due.is_used() && self.timing.now() >= self.due.next();
         if is_due { self.expire(EXPIRED_FOR_ROOM) } else { 0 }
     }
 
     fn expire_by(&self, timetable: &mut Timetable, most: usize) -> usize {
         let Timetable { deadlines, due, put_off } = timetable;
-        // Acquire: pairs with the Release in `note_deadline`: what lowered it before is in its place.
-        self.next_due.swap(NEVER, Ordering::Acquire);
+        self.due.begin();
         self.collect_notes(deadlines);
         let now = self.timing.now();
         let mut expired = 0;
@@ -347,7 +285,9 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             self.drop_stale_notes(deadlines);
         }
         if let Some(next) = deadlines.next() {
-            self.next_due.fetch_min(next, Ordering::Relaxed); // Relaxed: nothing else is to be seen by it.
+            self.due.end(next);
+            // A writer may be here, and the thread have lain down meanwhile.
+            self.rouse();
         }
         expired
     }
@@ -379,13 +319,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// Brings the deadlines that were posted into the timetable.
     fn collect_notes(&self, deadlines: &mut Deadlines) {
         let guard = pin();
-        let mut posted = Posted { pile: &self.unnoted, hashes: Vec::new() };
-        for sheet in self.unnoted.take() {
-            posted.hashes.extend_from_slice(&sheet);
-        }
-        for notices in self.timed.iter().filter_map(|place| place.take()) {
-            posted.hashes.extend_from_slice(&notices.hashes);
-        }
+        let mut posted = Posted { due: &self.due, hashes: Vec::new() };
+        self.due.collect(|hashes| posted.hashes.extend_from_slice(hashes));
         while let Some(&hash) = posted.hashes.last() {
             // Every entry of this very hash that maintenance does not know of. (The table would also offer
             // those that share bucket and tag, and not find them under it after it grew.)
@@ -433,8 +368,6 @@ impl std::fmt::Debug for Timing {
 /// A use is noted once in this part of the idle time, and at least once a millisecond.
 const GRAINS: u64 = 1000;
 const MOST_GRAIN: u64 = 1_000_000;
-/// Hashes that a thread, or each few threads, post before they are put on the pile.
-const NOTICES: usize = 32;
 /// Entries removed under one pin, and by a writer that lacks room.
 const EXPIRED_AT_ONCE: usize = 64;
 const EXPIRED_FOR_ROOM: usize = 16;

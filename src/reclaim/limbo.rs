@@ -111,7 +111,7 @@ pub enum Retired {
 pub struct Swept {
     /// Values dropped.
     pub freed: usize,
-    /// Batches that are left, as far as this sweep saw.
+    /// Batches that this sweep has left in the line, those of others included that it found there.
     pub waiting: usize,
     /// Whether it began a grace period, which helps the collector on.
     pub began: bool,
@@ -218,8 +218,10 @@ impl<T: Stored> Limbo<T> {
         {
             self.free(batch, &mut swept, farewell);
         }
-        swept.waiting = line.waiting.len();
-        self.put_back_line(line);
+        let waiting = line.waiting.len();
+        // What another sweep has left may have come to it, and is on nobody's mind but this one's.
+        let there = self.put_back_line(line);
+        swept.waiting = if cfg!(cortado_mutant = "waker_forgets_others") { waiting } else { there };
         swept
     }
 
@@ -261,15 +263,17 @@ impl<T: Stored> Limbo<T> {
         unsafe { own(line) }.unwrap_or_default()
     }
 
-    fn put_back_line(&self, mut line: Box<Line<T>>) {
+    /// Returns how many batches wait in what was put back.
+    fn put_back_line(&self, mut line: Box<Line<T>>) -> usize {
         loop {
+            let waiting = line.waiting.len();
             let raw = Box::into_raw(line);
             // LINE (AcqRel): Release pairs with the Acquire in `take_line`, and Acquire with the Release in
             // `last_look`.
             // Relaxed: the other line is taken out by a swap of its own.
             let there = self.line.compare_exchange(ptr::null_mut(), raw, LINE, Ordering::Relaxed);
             if there.is_ok() {
-                return;
+                return waiting;
             }
             // SAFETY: the exchange failed, so `raw` is still ours alone.
             line = unsafe { Box::from_raw(raw) };
@@ -297,9 +301,7 @@ impl<T: Stored> Limbo<T> {
     fn is_line_waiting(&self) -> bool {
         let line = self.take_line();
         line.watched.write();
-        let is_waiting = !line.waiting.is_empty();
-        self.put_back_line(line);
-        is_waiting
+        self.put_back_line(line) > 0
     }
 
     /// Returns the cost of all values that are retired and not freed.

@@ -46,6 +46,11 @@ impl Stripes {
         self.rings.iter().map(|ring| ring.try_seal_and_drain(&mut f)).sum()
     }
 
+    /// Returns whether there may be events, to the thread that has lain down; see [`Ring::last_look`].
+    pub fn last_look(&self) -> bool {
+        self.rings.iter().any(|ring| ring.last_look())
+    }
+
     /// Returns the number of rings.
     pub fn count(&self) -> usize {
         self.rings.len()

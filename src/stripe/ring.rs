@@ -15,7 +15,7 @@
 //! drained twice, none is invented.
 
 use crate::sync::IS_MODEL;
-use crate::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
+use crate::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// A ring of up to [`CAPACITY`] events.
@@ -54,7 +54,7 @@ impl Ring {
         if self.head.load(Relaxed) >= CAPACITY {
             return Push::Contended;
         }
-        // Acquire: pairs with the Release in `take`; seeing the new lap means seeing the slots
+        // Acquire: pairs with the Release in `open`; seeing the new lap means seeing the slots
         // behind it cleared, so that the holder of this lap finds no event of the last one.
         let position = self.head.fetch_add(1, Acquire);
         let Some(slot) = self.slots.get(position) else {
@@ -68,6 +68,63 @@ impl Ring {
         // yet leaves it for the next.
         slot.store(if event == EMPTY { 1 } else { event }, Relaxed);
         if position == CAPACITY - 1 { Push::Full } else { Push::Accepted }
+    }
+
+    /// Puts `event` into the ring so that whoever drains this lap finds it; it is not 0.
+    ///
+    /// `Contended` means that it may not be there, for this thread was too late: the caller has to bring it
+    /// another way, and it may come twice. It may not be there either where the ring is `Full`.
+    pub fn place(&self, event: u64) -> Push {
+        debug_assert_ne!(event, EMPTY, "it would look like nothing");
+        // Relaxed: a glance, as in `push`.
+        if self.head.load(Relaxed) >= CAPACITY {
+            return Push::Contended;
+        }
+        let position = self.head.fetch_add(1, Acquire); // Acquire: as in `push`.
+        let Some(slot) = self.slots.get(position) else { return Push::Contended };
+        // Relaxed, twice: an event stands for itself. An exchange, so that it takes nobody's slot, even if
+        // it comes a lap late, and the holder, who clears only what it has seen, does not lose it.
+        let is_in = slot.compare_exchange(EMPTY, event, Relaxed, Relaxed).is_ok();
+        if position == CAPACITY - 1 {
+            return Push::Full;
+        }
+        if cfg!(cortado_mutant = "due_believes_its_slot") {
+            return if is_in { Push::Accepted } else { Push::Contended };
+        }
+        // AcqRel: Release pairs with the Acquire of whoever holds the ring after this, in `place`, `push` or
+        // `try_seal_and_drain`, who then finds the event: a holder before this shows in `head`. Acquire
+        // pairs with the Release in `last_look`.
+        let head = self.head.fetch_add(0, AcqRel);
+        if is_in && position < head && head < CAPACITY { Push::Accepted } else { Push::Contended }
+    }
+
+    /// Returns whether there may be events, to the thread that has lain down: it sees all but those whose
+    /// pushers are to see that (see [`waker`](crate::waker)). For rings that events are placed in.
+    pub fn last_look(&self) -> bool {
+        if cfg!(cortado_mutant = "due_glances_at_rings") {
+            return self.head.load(Relaxed) > 0;
+        }
+        // AcqRel: Release pairs with the Acquire in `place`; Acquire with the Release of the last holder.
+        self.head.fetch_add(0, AcqRel) > 0
+    }
+
+    /// As [`drain`](Self::drain), but the ring is opened after `f`: whoever finds it open finds what `f` did.
+    pub fn drain_closed(&self, f: impl FnOnce(&[u64])) {
+        // Opens the ring even if `f` panics.
+        struct Open<'a>(&'a Ring);
+        impl Drop for Open<'_> {
+            fn drop(&mut self) {
+                self.0.open();
+            }
+        }
+        if cfg!(cortado_mutant = "due_opens_early") {
+            self.drain(f);
+            return;
+        }
+        let _open = Open(self);
+        let mut events = [EMPTY; CAPACITY];
+        let count = self.clear(&mut events);
+        f(&events[..count]);
     }
 
     /// Empties the ring, gives its events to `f` and returns how many there were.
@@ -94,7 +151,7 @@ impl Ring {
             self.head.store(CAPACITY, Relaxed);
             return self.drain(f);
         }
-        // Acquire: pairs with the Release in `take`, as in `push`. Where somebody else holds the
+        // Acquire: pairs with the Release in `open`, as in `push`. Where somebody else holds the
         // ring, `head` was past the end and still is.
         if self.head.swap(CAPACITY, Acquire) >= CAPACITY {
             return 0;
@@ -104,6 +161,13 @@ impl Ring {
 
     /// Moves the events to the front of `events` and opens the ring. Only the holder is here.
     fn take(&self, events: &mut [u64; CAPACITY]) -> usize {
+        let count = self.clear(events);
+        self.open();
+        count
+    }
+
+    /// Moves the events to the front of `events`. Only the holder is here.
+    fn clear(&self, events: &mut [u64; CAPACITY]) -> usize {
         let mut count = 0;
         for slot in &self.slots {
             // Relaxed: an event stands for itself.
@@ -112,19 +176,23 @@ impl Ring {
                 continue;
             }
             if !cfg!(cortado_mutant = "ring_slots_not_cleared") {
-                // Relaxed: the Release below shows it to the next holder. Lossy: a late store that
-                // comes between the two is lost; an exchange would save it, at ten times the cost.
+                // Relaxed: the Release in `open` shows it to the next holder. Lossy: a late store of
+                // `push` that comes between the two is lost; an exchange would save it, at ten times the cost.
                 slot.store(EMPTY, Relaxed);
             }
             events[count] = event;
             count += 1;
         }
+        count
+    }
+
+    /// Begins the next lap. Only the holder is here.
+    fn open(&self) {
         // RESET (Release): pairs with the Acquire in `push` and `try_seal_and_drain`; seeing the new
         // lap means seeing the slots behind it cleared. Pushes between the two do not break the
         // pair, for each is a read-modify-write. So is this, because loom does not order a plain store
         // against additions that came before it; once a lap it costs nothing to speak of.
         self.head.swap(0, RESET);
-        count
     }
 }
 

@@ -1,0 +1,223 @@
+//! Deadlines on their way to the timetable (`src/due.rs`), the notes of entries (`src/entry.rs`), and the
+//! thread that sleeps until the next one (`src/waker.rs`). A deadline that is lost, or found too late, is one
+//! that nobody would come for.
+
+mod common;
+
+use std::{
+    cell::Cell,
+    sync::{Arc as StdArc, Mutex},
+    time::Duration,
+};
+
+use common::{Bounds, explore_within};
+use cortado::__internals::{
+    due::{Due, NEVER, Outlook},
+    entry::Times,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        thread,
+    },
+    waker::Waker,
+};
+
+fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+    explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
+}
+
+/// Deadlines, and the timetable: the hash is the time, and time stands still.
+struct World {
+    due: Due,
+    waker: Waker,
+    /// Whether nobody keeps the timetable just now: it is taken out, as in the engine.
+    is_free: AtomicBool,
+    /// What the keeper knows, invisible to the model.
+    known: Mutex<Vec<u64>>,
+}
+
+impl World {
+    fn new(stripes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            due: Due::new(stripes),
+            waker: Waker::default(),
+            is_free: AtomicBool::new(true),
+            known: Mutex::default(),
+        })
+    }
+
+    fn note(&self, at: u64) {
+        if self.due.note(at, at) {
+            self.waker.wake();
+        }
+    }
+
+    /// As `Engine::expire`; nothing is due yet.
+    fn keep(&self) {
+        // As the cell that the timetable lies in: swaps.
+        if !self.due.is_used() || !self.is_free.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        self.due.begin();
+        self.due.collect(|hashes| self.known.lock().unwrap().extend_from_slice(hashes));
+        let first = self.known.lock().unwrap().iter().copied().min();
+        if let Some(first) = first {
+            self.due.end(first);
+            if self.waker.is_idle() {
+                self.waker.wake();
+            }
+        }
+        self.is_free.swap(true, Ordering::AcqRel);
+    }
+
+    /// The loop of `evictor.rs`. It ends when the thread knows to come in time for `first`: if it goes to sleep
+    /// for longer, and nobody wakes it, the scenario's join never returns.
+    fn run(&self, first: u64) {
+        self.waker.belongs_to(thread::current());
+        let is_in_time = Cell::new(false);
+        let mut rounds = 0;
+        while !is_in_time.get() && !self.waker.rise() {
+            rounds += 1;
+            assert!(rounds < 50, "turns in circles");
+            self.keep();
+            self.waker.sleep(|| {
+                let outlook = self.due.last_look();
+                is_in_time.set(matches!(outlook, Outlook::At(at) if at <= first));
+                let goes_on = is_in_time.get() || outlook == Outlook::Now;
+                goes_on.then_some(Duration::ZERO)
+            });
+        }
+    }
+
+    /// When all threads have ended: everything that was noted is found.
+    fn finish(world: Arc<Self>, all: &[u64]) {
+        world.keep();
+        let mut known = world.known.lock().unwrap().clone();
+        known.sort_unstable();
+        known.dedup();
+        assert_eq!(known, all);
+    }
+}
+
+fn spawn(world: &Arc<World>, f: impl FnOnce(&World) + Send + 'static) -> thread::JoinHandle<()> {
+    let world = Arc::clone(world);
+    thread::spawn(move || f(&world))
+}
+
+#[test]
+fn a_note_meets_a_thread_that_lies_down() {
+    explore(|| {
+        let world = World::new(1);
+        let runner = spawn(&world, |w| w.run(1));
+        world.note(1);
+        runner.join().unwrap();
+        World::finish(world, &[1]);
+    });
+}
+
+/// The thread knows of a later deadline already.
+#[test]
+fn an_earlier_note_meets_a_thread_that_lies_down() {
+    explore(|| {
+        let world = World::new(1);
+        world.note(5);
+        let runner = spawn(&world, |w| w.run(1));
+        world.note(1);
+        runner.join().unwrap();
+        World::finish(world, &[1, 5]);
+    });
+}
+
+/// The first note of a full ring lies there when the second writer takes hold of the ring.
+#[test]
+fn two_notes_in_one_ring_meet_a_thread_that_lies_down() {
+    explore(|| {
+        let world = World::new(1);
+        let runner = spawn(&world, |w| w.run(1));
+        let writer = spawn(&world, |w| w.note(5));
+        world.note(1);
+        writer.join().unwrap();
+        runner.join().unwrap();
+        World::finish(world, &[1, 5]);
+    });
+}
+
+/// Somebody else keeps the timetable while the thread looks.
+#[test]
+fn a_tick_meets_a_thread_that_lies_down() {
+    explore(|| {
+        let world = World::new(1);
+        world.note(1);
+        let runner = spawn(&world, |w| w.run(1));
+        world.keep();
+        runner.join().unwrap();
+        World::finish(world, &[1]);
+    });
+}
+
+#[test]
+fn a_tick_and_a_note_meet_a_thread_that_lies_down() {
+    explore(|| {
+        let world = World::new(1);
+        world.note(5);
+        let runner = spawn(&world, |w| w.run(1));
+        let ticker = spawn(&world, |w| w.keep());
+        world.note(1);
+        ticker.join().unwrap();
+        runner.join().unwrap();
+        World::finish(world, &[1, 5]);
+    });
+}
+
+/// A writer that comes to its slot a lap late.
+#[test]
+fn notes_meet_laps_of_their_ring() {
+    explore(|| {
+        let world = World::new(1);
+        let late = spawn(&world, |w| _ = w.due.note(1, 1));
+        let keeper = spawn(&world, |w| {
+            w.keep();
+            w.keep();
+        });
+        (2..=4).for_each(|at| _ = world.due.note(at, at));
+        late.join().unwrap();
+        keeper.join().unwrap();
+        World::finish(world, &[1, 2, 3, 4]);
+    });
+}
+
+/// The keeper's part for one entry: what it has noted of it.
+fn keep_entry(world: &World, times: &Times, noted: &Mutex<Vec<u64>>) {
+    world.due.begin();
+    world.due.collect(|_| {
+        if times.note() {
+            noted.lock().unwrap().push(times.deadline(NEVER));
+        }
+    });
+}
+
+/// Whatever the keeper hits upon, it has a note in the end that does not come too late.
+#[test]
+fn a_renewal_meets_a_use_and_the_keeper() {
+    explore(|| {
+        let world = World::new(1);
+        let times = Arc::new(Times::new(50, 0));
+        let noted = StdArc::new(Mutex::new(Vec::new()));
+        let _ = world.due.note(1, 50);
+        let keeper = {
+            let (world, times, noted) = (world.clone(), times.clone(), noted.clone());
+            thread::spawn(move || keep_entry(&world, &times, &noted))
+        };
+        let user = {
+            let times = times.clone();
+            thread::spawn(move || times.touch(9, 1))
+        };
+        assert_eq!(times.set_deadline(20), 50);
+        let _ = world.due.note(1, 20);
+        keeper.join().unwrap();
+        user.join().unwrap();
+        keep_entry(&world, &times, &noted);
+        let noted = noted.lock().unwrap();
+        assert!(noted.contains(&20), "noted {noted:?}");
+    });
+}

@@ -1,0 +1,241 @@
+//! `Due`: deadlines on their way from those who set them to whoever keeps the timetable, and when the next
+//! one is to be expected.
+//!
+//! # Protocol
+//!
+//! Whoever sets a deadline puts the hash of its key into a ring, or on a pile where no ring takes it, and
+//! *then* lowers `next`. The keeper of the timetable, one thread at a time, first raises `next` to never,
+//! then collects the hashes, and in the end lowers `next` to what it knows. So a deadline that the collector
+//! has missed keeps `next` low. No hash is lost; one may come twice.
+//!
+//! The thread asks once more when it has lain down, by read-modify-writes (see [`waker`](crate::waker)):
+//! `next` first, for whoever comes to a ring after this look has seen all of it and tells of its deadline
+//! anew; then the rings; then the pile, where a ring's hashes are before it opens again.
+
+use crate::{
+    reclaim::pile::{Pile, Sheet},
+    stripe::{Push, Stripes, thread_number},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+/// Deadlines on their way.
+#[derive(Debug)]
+pub struct Due {
+    /// Hashes of entries whose deadline is new.
+    rings: Stripes,
+    /// The same, where no ring took them.
+    pile: Pile<Vec<u64>>,
+    /// When the keeper should come, or sooner.
+    next: AtomicU64,
+    /// Whether there ever was a deadline.
+    is_used: AtomicBool,
+}
+
+/// What the thread finds when it has lain down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// Hashes wait.
+    Now,
+    /// A deadline comes at this time.
+    At(u64),
+    /// None does, as far as anybody knows.
+    Never,
+}
+
+impl Due {
+    /// Makes one with so many rings.
+    pub fn new(stripes: usize) -> Self {
+        Self {
+            rings: Stripes::new(stripes),
+            pile: Pile::new(),
+            next: AtomicU64::new(NEVER),
+            is_used: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns whether there ever was a deadline.
+    #[inline]
+    pub fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Relaxed) // Relaxed: set once; whoever is told of a deadline sees it.
+    }
+
+    /// Returns when the keeper is to come, as far as can be told at a glance.
+    pub fn next(&self) -> u64 {
+        self.next.load(Ordering::Relaxed) // Relaxed: a glance.
+    }
+
+    /// Notes that an entry of this hash, which can be found, has a new deadline; returns whether the thread
+    /// has to be woken for it.
+    #[must_use = "the thread may sleep past the deadline"]
+    pub fn note(&self, hash: u64, at: u64) -> bool {
+        // Relaxed, twice: written once, and before `next`.
+        if !self.is_used.load(Ordering::Relaxed) {
+            self.is_used.store(true, Ordering::Relaxed);
+        }
+        self.place(hash);
+        // Relaxed: a glance, so that the line is seldom written. If the hash came too late for the thread's
+        // last look, this thread has seen that, and what `next` was then.
+        if at >= self.next.load(Ordering::Relaxed) {
+            return false;
+        }
+        // LOWER (AcqRel): Release pairs with the Acquire of the swap in `begin`. Either that comes later and
+        // finds the hash, or this stays. Acquire pairs with the Release in `last_look`.
+        self.next.fetch_min(at, LOWER);
+        true
+    }
+
+    fn place(&self, hash: u64) {
+        if hash == 0 {
+            // In a ring it would look like nothing.
+            return self.pile.push(Sheet::new(vec![hash]));
+        }
+        let number = thread_number();
+        let rings = (0..RINGS_TRIED).map(|i| self.rings.stripe(number + i));
+        for ring in rings {
+            let placed = if cfg!(cortado_mutant = "due_lossy_ring") {
+                ring.push(hash)
+            } else {
+                ring.place(hash)
+            };
+            match placed {
+                Push::Accepted => return,
+                Push::Full => {
+                    return ring.drain_closed(|hashes| {
+                        let mut hashes = hashes.to_vec();
+                        // Its own slot may have been taken.
+                        if !hashes.contains(&hash) {
+                            hashes.push(hash);
+                        }
+                        self.pile.push(Sheet::new(hashes));
+                    });
+                }
+                Push::Contended => {}
+            }
+        }
+        self.pile.push(Sheet::new(vec![hash]));
+    }
+
+    /// Begins to collect, for the keeper of the timetable.
+    pub fn begin(&self) {
+        if cfg!(cortado_mutant = "due_begins_late") {
+            return;
+        }
+        // Acquire: pairs with the Release in `note`: what lowered it before is in a ring or on the pile.
+        self.next.swap(NEVER, Ordering::Acquire);
+    }
+
+    /// Calls `f` with all hashes that have come, once or more often each.
+    pub fn collect(&self, mut f: impl FnMut(&[u64])) {
+        for sheet in self.pile.take() {
+            f(&sheet);
+        }
+        self.rings.drain_all(&mut f);
+        if cfg!(cortado_mutant = "due_begins_late") {
+            self.next.swap(NEVER, Ordering::Acquire);
+        }
+    }
+
+    /// Puts hashes back that were collected and not seen to; the thread's last look finds them.
+    pub fn put_back(&self, hashes: Vec<u64>) {
+        self.pile.push(Sheet::new(hashes));
+    }
+
+    /// Ends what `begin` began: `next` is the first deadline in the timetable. Then the thread is to be woken
+    /// if it sleeps until somebody does: it may have looked in between.
+    pub fn end(&self, next: u64) {
+        // AcqRel: Acquire pairs with the Release in `last_look`; Release as nothing else may come after it.
+        self.next.fetch_min(next, Ordering::AcqRel);
+    }
+
+    /// Looks once more, for the thread that has lain down.
+    pub fn last_look(&self) -> Outlook {
+        // AcqRel, here and in the rings: Release pairs with the Acquire of whoever brings a deadline later;
+        // Acquire so that this look goes on from what was brought before.
+        let next = if cfg!(cortado_mutant = "due_glances") {
+            self.next.load(Ordering::Relaxed)
+        } else {
+            self.next.fetch_min(NEVER, Ordering::AcqRel)
+        };
+        // Relaxed: see `is_used`. Whoever is the first lowers `next`, and has not before this look.
+        if self.is_used.load(Ordering::Relaxed) && (self.rings.last_look() || self.pile.last_look())
+        {
+            return Outlook::Now;
+        }
+        if next == NEVER { Outlook::Never } else { Outlook::At(next) }
+    }
+
+    /// Returns the bytes of the rings.
+    pub fn bytes(&self) -> usize {
+        self.rings.bytes()
+    }
+}
+
+/// The time that does not come.
+pub const NEVER: u64 = u64::MAX;
+/// Rings that a writer tries for its deadline while others drain theirs.
+const RINGS_TRIED: usize = 4;
+
+const LOWER: Ordering =
+    if cfg!(cortado_mutant = "due_blind_note") { Ordering::Release } else { Ordering::AcqRel };
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::sync::thread;
+
+    fn collected(due: &Due) -> Vec<u64> {
+        let mut hashes = Vec::new();
+        due.begin();
+        due.collect(|some| hashes.extend_from_slice(some));
+        hashes.sort_unstable();
+        hashes
+    }
+
+    #[test]
+    fn the_thread_is_to_be_woken_for_an_earlier_deadline_only() {
+        let due = Due::new(1);
+        assert_eq!((due.is_used(), due.last_look()), (false, Outlook::Never));
+        assert!(due.note(1, 50));
+        assert!(!due.note(2, 60) && due.note(3, 40));
+        assert_eq!((due.is_used(), due.next(), due.last_look()), (true, 40, Outlook::Now));
+        assert_eq!(collected(&due), [1, 2, 3]);
+        assert_eq!(due.last_look(), Outlook::Never);
+        due.end(60);
+        assert_eq!(due.last_look(), Outlook::At(60));
+    }
+
+    #[test]
+    fn hash_of_zero_comes_as_it_is() {
+        let due = Due::new(1);
+        assert!(due.note(0, 50));
+        assert_eq!(due.last_look(), Outlook::Now);
+        assert_eq!(collected(&due), [0]);
+    }
+
+    #[test]
+    fn no_hash_of_many_threads_is_lost() {
+        const THREADS: u64 = 4;
+        const NOTES: u64 = 20_000;
+        let due = Due::new(2);
+        let mut hashes = thread::scope(|scope| {
+            let due = &due;
+            let writers: Vec<_> = (0..THREADS)
+                .map(|writer| {
+                    scope.spawn(move || {
+                        (1..=NOTES).for_each(|i| _ = due.note(writer * NOTES + i, i));
+                    })
+                })
+                .collect();
+            let mut hashes = Vec::new();
+            while writers.iter().any(|writer| !writer.is_finished()) {
+                hashes.extend(collected(due));
+                thread::yield_now();
+            }
+            hashes
+        });
+        hashes.extend(collected(&due));
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert!(hashes.into_iter().eq(1..=THREADS * NOTES));
+    }
+}
