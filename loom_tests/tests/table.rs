@@ -282,15 +282,7 @@ fn a_sampled_entry_is_evicted_while_it_is_replaced_or_removed() {
     explore(|| {
         let world = Arc::new(World::with(1, 64, &[(A, 1)]));
         let other = spawn(&world, |w| (w.set(A, 2), w.remove_if(A, 2)));
-        let evicted = {
-            let guard = pin();
-            let mut evicted = None;
-            world.table.sample(&guard, 0, 1, |sampled| {
-                evicted = world.table.unlink_sampled(sampled);
-                std::ops::ControlFlow::Break(())
-            });
-            evicted.map(|entry| world.retire(&guard, entry))
-        };
+        let evicted = world.evict();
         let left = match (evicted, other.join().unwrap()) {
             (None, (Set::Replaced(1), Some(2))) => vec![],
             (Some(1), (Set::Inserted, Some(2))) => vec![],

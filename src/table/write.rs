@@ -72,6 +72,8 @@ impl<T: Stored> Table<T> {
                     if !permit(Some(old), claim.get()) {
                         return Upsert::Refused(claim.into_owned());
                     }
+                    let is_mutant = cfg!(cortado_mutant = "compute_replaces_another");
+                    let word = if is_mutant { bucket.slot(lane) } else { word };
                     // Linearizes here. The slot has held `word` since it was validated, because
                     // an entry enters a slot once.
                     if bucket.change_slot(lane, word, new) {
@@ -165,6 +167,8 @@ impl<T: Stored> Table<T> {
                     if !condition(entry) {
                         return None;
                     }
+                    let is_mutant = cfg!(cortado_mutant = "compute_removes_another");
+                    let word = if is_mutant { bucket.slot(lane) } else { word };
                     // Linearizes here.
                     if bucket.change_slot(lane, word, word.dying()) {
                         bucket.help_dying(lane, word.dying());

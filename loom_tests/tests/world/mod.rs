@@ -197,6 +197,65 @@ impl World {
         Some(self.retire(&guard, entry))
     }
 
+    /// As `Cache::compute`, on the table alone: `f` sees the value that is there, and says which one is to be
+    /// there, or the same. Returns the value that it saw last, and what it said then.
+    pub fn compute(
+        &self,
+        key: u64,
+        f: impl Fn(Option<u64>) -> Option<u64>,
+    ) -> (Option<u64>, Option<u64>) {
+        loop {
+            let guard = pin();
+            let seen = self.table.find(&guard, hash(key), |e| e.is(key));
+            let value = seen.map(Entry::value);
+            let wanted = f(value);
+            let is_it = |old: &Entry| seen.is_some_and(|seen| std::ptr::eq(old, seen));
+            match (seen, wanted) {
+                (_, wanted) if wanted == value => return (value, wanted),
+                (Some(_), None) => {
+                    let matches = |e: &Entry| e.is(key);
+                    let removed = self.table.remove_if(&guard, hash(key), self, matches, is_it);
+                    if let Some(entry) = removed {
+                        assert_eq!(Some(self.retire(&guard, entry)), value);
+                        return (value, None);
+                    }
+                }
+                (_, None) => unreachable!("there is nothing to remove"),
+                (_, Some(new)) => {
+                    let entry = self.entry(key, new);
+                    let permit = |old: Option<&Entry>, _: &Entry| match old {
+                        Some(old) => is_it(old),
+                        None => seen.is_none(),
+                    };
+                    let matches = |e: &Entry, _: &Entry| e.is(key);
+                    match self.table.upsert(&guard, hash(key), entry, self, matches, permit) {
+                        Upsert::Inserted(_) => {
+                            assert_eq!(value, None, "inserted for another");
+                            return (None, wanted);
+                        }
+                        Upsert::Replaced { old, .. } => {
+                            assert_eq!(Some(self.retire(&guard, old)), value, "another");
+                            return (value, wanted);
+                        }
+                        Upsert::Refused(_) => {}
+                        Upsert::Full(_) => panic!("there is a slot"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Unlinks a sampled entry, as eviction does; returns its value.
+    pub fn evict(&self) -> Option<u64> {
+        let guard = pin();
+        let mut evicted = None;
+        self.table.sample(&guard, 0, 1, |sampled| {
+            evicted = self.table.unlink_sampled(sampled);
+            std::ops::ControlFlow::Break(())
+        });
+        evicted.map(|entry| self.retire(&guard, entry))
+    }
+
     pub fn clear(&self) -> Vec<u64> {
         let guard = pin();
         let mut removed = Vec::new();
