@@ -367,8 +367,10 @@ const DIGITS: u32 = 23;
 /// The deadline of what does not expire.
 pub const NEVER: u64 = u64::MAX;
 const NOTED: u64 = 1 << 63;
-/// [`NEVER`] beside that bit: three centuries.
+/// [`NEVER`] beside that bit.
 const FAR: u64 = NEVER & !NOTED;
+/// The last time there is, three centuries after the first.
+pub const END: u64 = FAR - 1;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

@@ -12,7 +12,7 @@ use crate::{
     config::Settings,
     deadlines::{Deadlines, Note},
     due::Due,
-    entry::{Entry, NEVER, Times},
+    entry::{END, Entry, NEVER, Times},
     metrics::Counter,
     reclaim::{Guard, pin},
     trace::Stopwatch,
@@ -48,9 +48,9 @@ impl Timing {
         }
     }
 
-    /// Returns the time in nanoseconds; it never comes to [`NEVER`].
+    /// Returns the time in nanoseconds; it stands still at [`END`].
     pub fn now(&self) -> u64 {
-        to_nanoseconds(self.clock.now()).min(NEVER - 1)
+        to_nanoseconds(self.clock.now()).min(END)
     }
 
     /// Returns what is left of an entry's time; `None` if it does not expire.
