@@ -165,7 +165,7 @@ struct Lives(Arc<Fuse>);
 impl Expiry<Key, Value> for Lives {
     fn on_create(&self, key: &Key, _: &Value) -> Option<Duration> {
         self.0.burn(Call::OnCreate);
-        (key.id % 2 == 0).then_some(Duration::from_secs(5))
+        key.id.is_multiple_of(2).then_some(Duration::from_secs(5))
     }
 
     fn on_update(&self, _: &Key, _: &Value, left: Option<Duration>) -> Option<Duration> {
@@ -175,7 +175,7 @@ impl Expiry<Key, Value> for Lives {
 
     fn on_read(&self, key: &Key, _: &Value, left: Option<Duration>) -> Option<Duration> {
         self.0.burn(Call::OnRead);
-        if key.id % 4 == 0 { Some(Duration::from_secs(3)) } else { left }
+        if key.id.is_multiple_of(4) { Some(Duration::from_secs(3)) } else { left }
     }
 }
 
@@ -450,7 +450,7 @@ fn reenter() {
     assert!(cache.len() < 1000 && cache.cost() <= cache.max_cost());
     cache.tick(Work::ALL);
     cache.flush();
-    if CALLED.get() % 8 == 0 {
+    if CALLED.get().is_multiple_of(8) {
         cache.set_max_cost(30);
         cache.clear();
         cache.set_max_cost(60);
@@ -571,11 +571,12 @@ fn last_handle_may_go_in_a_listener() {
 
 #[test]
 fn last_handle_may_go_while_a_thread_ends() {
+    type Owned = Option<(Cache<u64, Tracked>, Arc<Tally>)>;
     thread_local! {
-        static HELD: RefCell<Option<(Cache<u64, Tracked>, Arc<Tally>)>> = const { RefCell::new(None) };
+        static HELD: RefCell<Owned> = const { RefCell::new(None) };
     }
     /// Uses the cache from a thread-local's destructor.
-    struct Late(Option<(Cache<u64, Tracked>, Arc<Tally>)>);
+    struct Late(Owned);
     impl Drop for Late {
         fn drop(&mut self) {
             if let Some((cache, tally)) = self.0.take() {
