@@ -252,9 +252,9 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// The same at a desk where this thread sits; it is to [`rouse`](Self::rouse) when it has got up.
-    fn bury_at<'g>(
+    fn bury_at<'g, 'd: 'g>(
         &self,
-        desk: &mut Desk<'_, Entry<K, V>>,
+        desk: &mut Desk<'d, Entry<K, V>>,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         entry: Unlinked<Entry<K, V>>,

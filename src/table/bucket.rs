@@ -166,6 +166,35 @@ impl<T> Bucket<T> {
         }
     }
 
+    /// Loads the entries of the lanes that `meta` shows and that `has` does not rule out, each if it was
+    /// published at one instant of the call; `None` if the bucket has changed.
+    ///
+    /// As in [`validated`](Self::validated), the slots are compared again: the version of the meta word
+    /// alone would be fooled by 8192 changes, and show what is claimed and not published.
+    pub fn published(&self, meta: Meta, has: impl Fn(Word<T>) -> bool) -> Option<Residents<T>> {
+        let mut words = [Word::EMPTY; LANES];
+        for lane in meta.taken() {
+            let word = self.slot(lane);
+            if has(word) {
+                words[lane] = word;
+            }
+        }
+        // Acquire, in `meta`: keeps the loads below behind it.
+        if self.meta() != meta {
+            return None;
+        }
+        let mut entries = [None; LANES];
+        for (lane, word) in words.iter().enumerate().filter(|(_, word)| word.entry().is_some()) {
+            // Relaxed: see `validated`. Marks may come meanwhile; they do not move the entry.
+            let again = Word(self.slots[lane].load(Ordering::Relaxed));
+            if again.entry() != word.entry() {
+                return None;
+            }
+            entries[lane] = word.entry();
+        }
+        Some(entries)
+    }
+
     /// Makes a bucket of zeroed memory usable; whoever comes first.
     #[cold]
     pub fn init(&self) {
@@ -191,6 +220,9 @@ impl<T> Bucket<T> {
         }
     }
 }
+
+/// The entries of a bucket, by lane.
+pub type Residents<T> = [Option<NonNull<T>>; LANES];
 
 /// What [`Bucket::validated`] found.
 pub enum Validated<T> {
@@ -373,6 +405,7 @@ mod lazy {
 
     #[cfg(target_os = "linux")]
     fn advise_huge_pages(block: NonNull<u8>, bytes: usize) {
+        // SAFETY: the C library's signature; it is linked with the standard library.
         unsafe extern "C" {
             fn madvise(
                 address: *mut std::ffi::c_void,
@@ -448,6 +481,48 @@ mod tests {
                 assert_eq!(large.locate(hash).0, 2 * index + usize::from(upper));
             }
         }
+    }
+
+    #[test]
+    fn claim_is_not_taken_for_published_however_often_the_bucket_changes() {
+        let buckets = Buckets::<u64>::new(1);
+        let bucket = buckets.at(0);
+        bucket.init();
+        let values = [1_u64, 2, 3];
+        let [first, second, claimed] =
+            values.each_ref().map(|v| Word::new(NonNull::from(v), false));
+        let publish = |lane, word| {
+            let meta = bucket.meta();
+            assert!(bucket.change_slot(lane, Word::EMPTY, word));
+            assert!(bucket.change_meta(meta, meta.with(lane, 5)));
+        };
+        let unpublish = |lane| {
+            let meta = bucket.meta();
+            assert!(bucket.change_meta(meta, meta.without(lane)));
+            bucket.take_slot(lane);
+        };
+        publish(0, first);
+        publish(1, second);
+        let meta = bucket.meta();
+        let both = [first.entry(), second.entry()];
+        assert_eq!(bucket.published(meta, |_| true).unwrap()[..2], both);
+        // As if others worked between the loads of the caller.
+        let seen = bucket.published(meta, |word| {
+            if word == first {
+                unpublish(1);
+                assert!(bucket.change_slot(1, Word::EMPTY, claimed));
+            } else {
+                assert!(word == claimed);
+                bucket.withdraw(1);
+                publish(1, second);
+                while bucket.meta() != meta {
+                    unpublish(1);
+                    publish(1, second);
+                }
+            }
+            true
+        });
+        assert!(seen.is_none(), "{seen:?}");
     }
 
     #[test]

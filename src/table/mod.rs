@@ -139,9 +139,9 @@ impl<T: Stored> Table<T> {
     }
 
     /// The same at a desk where the caller sits; garbage of cost `seal_at` is sealed at once.
-    pub fn retire_at<'g>(
+    pub fn retire_at<'g, 'd: 'g>(
         &'g self,
-        desk: &mut Desk<'_, T>,
+        desk: &mut Desk<'d, T>,
         guard: &'g Guard,
         entry: Unlinked<T>,
         cost: u64,
@@ -149,7 +149,8 @@ impl<T: Stored> Table<T> {
     ) -> (&'g T, Retired) {
         let value: *const T = entry.get();
         let retired = desk.retire(guard, entry, cost, seal_at);
-        // SAFETY: the guard was made before the entry was retired, so it lives as long.
+        // SAFETY: the guard was made before the entry was retired, so no sweep frees it under the guard;
+        // the limbo it went to, which frees all when it is dropped, is borrowed by the desk for as long.
         (unsafe { &*value }, retired)
     }
 

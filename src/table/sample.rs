@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::{
-    LANES, Table,
+    Table,
     bucket::{Bucket, Word, entry_ref},
     find::prefetch,
     migrate::parts,
@@ -117,21 +117,13 @@ fn visit_bucket<'g, T>(
 ) -> ControlFlow<()> {
     for _ in 0..TRIES {
         let meta = bucket.meta();
-        let mut entries = [None; LANES];
-        for lane in meta.taken() {
-            let word = bucket.slot(lane);
-            if !word.is_dying() && has(word) {
-                entries[lane] = word.entry();
-            }
-        }
-        if bucket.meta() != meta {
+        let Some(entries) = bucket.published(meta, |word| !word.is_dying() && has(word)) else {
             continue;
-        }
-        for lane in meta.taken() {
-            if let Some(entry) = entries[lane] {
-                // SAFETY: the meta word was the same before and after, so the lane was published
-                // when its slot was read, which was under the guard; of a bucket that has moved on,
-                // `has` names only what had not.
+        };
+        for (lane, entry) in entries.into_iter().enumerate() {
+            if let Some(entry) = entry {
+                // SAFETY: it was published at one instant of the call above, which was under the guard;
+                // of a bucket that has moved on, `has` names only what had not.
                 let entry = unsafe { entry_ref(entry, guard) };
                 visit(Sampled { entry, bucket, lane })?;
             }

@@ -221,15 +221,8 @@ impl<T: Stored> Table<T> {
             return Slot::Freed;
         }
         let bucket = array.at(index);
-        let mut residents = [None; LANES];
-        for lane in meta.taken() {
-            residents[lane] = bucket.slot(lane).entry();
-        }
-        if bucket.meta() != meta {
-            return Slot::Freed;
-        }
-        // SAFETY: the meta word was the same before and after, so each lane was published when
-        // its slot was read, which was under the guard.
+        let Some(residents) = bucket.published(meta, |_| true) else { return Slot::Freed };
+        // SAFETY: each was published at one instant of the call above, which was under the guard.
         let residents = residents.map(|e| e.map(|entry| unsafe { entry_ref(entry, guard) }));
         // A lane that shows no resident may be somebody's claim: it is nobody's to empty.
         let chosen = host.choose_leaver(&residents, newcomer);
