@@ -12,6 +12,7 @@ use crate::{
     engine::{Engine, Work},
     sync::{Arc, thread},
     trace,
+    util::drop_panic,
     waker::Waker,
 };
 
@@ -64,9 +65,10 @@ fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
     while !waker.rise() {
         // A panic of a user's hash function ends a round, never the thread.
         let round = catch_unwind(AssertUnwindSafe(|| engine.maintain(Work::ALL).0));
-        if round.is_err() {
+        let round = round.map_err(|panic| {
             trace::panicked(&engine.settings.name);
-        }
+            drop_panic(panic);
+        });
         let busy = round.as_ref().is_ok_and(|ticked| ticked.evicted + ticked.expired > 0);
         if busy || round.map_or(true, |ticked| ticked.pending) {
             // Inserts go on, or readers are still looking at what was removed: come again by itself.

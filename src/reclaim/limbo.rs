@@ -37,9 +37,12 @@ use super::{
     pile::{Pile, Sheet},
     pin,
 };
-use crate::sync::{
-    Watched,
-    atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
+use crate::{
+    sync::{
+        Watched,
+        atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
+    },
+    util::drop_panic,
 };
 
 /// Holds retired values until no guard can see them, and meters them.
@@ -70,16 +73,17 @@ pub struct Unlinked<T> {
 /// What is called with each value that has a label, in place of its destructor, when it is freed.
 pub type Farewell<'a, T> = &'a dyn Fn(T, u8);
 
-// SAFETY: an `Unlinked` is the right to drop a `T` later, perhaps elsewhere, and meanwhile to look
-// at it beside others: a box that is shared for reading.
-unsafe impl<T: Send + Sync> Send for Unlinked<T> {}
+// SAFETY: an `Unlinked` is the right to drop a `T` and its tail later, perhaps elsewhere, and meanwhile
+// to look at them beside others: a box that is shared for reading.
+unsafe impl<T: Stored<Tail: Send + Sync> + Send + Sync> Send for Unlinked<T> {}
 
 impl<T> Unlinked<T> {
     /// Takes a value over.
     ///
     /// # Safety
     ///
-    /// * `value` comes from [`Owned::into_raw`](super::block::Owned::into_raw).
+    /// * `value` comes from [`Owned::into_raw`](super::block::Owned::into_raw), or is a box without a tail,
+    ///   which is the same.
     /// * Nobody who pins from now on can reach it, and nobody else makes an `Unlinked` of it.
     pub unsafe fn new(value: ptr::NonNull<T>) -> Self {
         Self { value, label: 0 }
@@ -117,6 +121,16 @@ pub struct Swept {
     pub began: bool,
     /// What the first panicking destructor panicked with.
     pub panic: Option<Box<dyn Any + Send>>,
+}
+
+impl Swept {
+    /// Keeps the first of all panics.
+    fn note(&mut self, panic: Box<dyn Any + Send>) {
+        match self.panic {
+            None => self.panic = Some(panic),
+            Some(_) => drop_panic(panic),
+        }
+    }
 }
 
 pub(super) struct Stripe<T> {
@@ -445,7 +459,7 @@ impl<T: Stored> Limbo<T> {
                     }
                 };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(drop_value)) {
-                    swept.panic.get_or_insert(panic);
+                    swept.note(panic);
                 }
                 !has_tail
             });
@@ -593,7 +607,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::reclaim::pin;
+    use crate::reclaim::{block::Owned, pin};
 
     /// Long enough for a machine that does many other things.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -702,6 +716,75 @@ mod tests {
         let panic = catch_unwind(AssertUnwindSafe(|| drop(limbo))).unwrap_err();
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"destructor"));
         assert_eq!(dropped.load(Ordering::SeqCst), 10);
+    }
+
+    /// Panics as it is dropped, and leaves another one behind.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            std::panic::panic_any(Self);
+        }
+    }
+
+    struct Bomber(Arc<AtomicUsize>);
+
+    // SAFETY: it never has a tail, and says so.
+    unsafe impl Stored for Bomber {
+        type Tail = ();
+    }
+
+    impl Drop for Bomber {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            std::panic::panic_any(Bomb);
+        }
+    }
+
+    #[test]
+    fn panic_that_panics_when_it_is_dropped_stops_no_sweep() {
+        let dropped: Arc<AtomicUsize> = Arc::default();
+        let mut limbo = Limbo::new(1, 4, 10);
+        for _ in 0..8 {
+            let value = Owned::new(Bomber(Arc::clone(&dropped))).into_raw();
+            // SAFETY: from a block that nobody else knows of.
+            let _ = limbo.retire(&pin(), unsafe { Unlinked::new(value) }, 1, 0);
+        }
+        let swept = limbo.drain(None);
+        assert_eq!((swept.freed, limbo.count(), limbo.cost()), (8, 0, 0));
+        assert_eq!(dropped.load(Ordering::SeqCst), 8);
+        std::mem::forget(swept.panic);
+    }
+
+    /// Without a tail that may go to another thread, nothing that owns the value may.
+    #[test]
+    fn value_stays_on_its_thread_if_its_tail_must() {
+        struct Tailed<T>(std::marker::PhantomData<fn(T)>);
+
+        // SAFETY: it is never made.
+        unsafe impl<T> Stored for Tailed<T> {
+            type Tail = T;
+        }
+
+        /// Whether `T` is `Send`: the method of the type comes before that of the trait.
+        struct Asked<T>(std::marker::PhantomData<T>);
+        trait IsNot {
+            fn is_send(&self) -> bool {
+                false
+            }
+        }
+        impl<T> IsNot for Asked<T> {}
+        impl<T: Send> Asked<T> {
+            fn is_send(&self) -> bool {
+                true
+            }
+        }
+
+        type Local = Tailed<std::rc::Rc<()>>;
+        assert!(Asked::<Unlinked<Tailed<u64>>>(std::marker::PhantomData).is_send());
+        assert!(!Asked::<Unlinked<Local>>(std::marker::PhantomData).is_send());
+        assert!(!Asked::<Owned<Local>>(std::marker::PhantomData).is_send());
+        assert!(!Asked::<Limbo<Local>>(std::marker::PhantomData).is_send());
     }
 
     #[test]

@@ -250,6 +250,52 @@ fn every_panic_of_a_destructor_is_survived() {
     }
 }
 
+/// Panics as it is dropped, and so does what it panics with.
+struct Chain;
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        resume_unwind(Box::new(Self));
+    }
+}
+
+#[test]
+fn panic_that_panics_when_it_is_dropped_ends_neither_sweep_nor_thread() {
+    struct Bomb(#[allow(dead_code)] Tracked);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            resume_unwind(Box::new(Chain));
+        }
+    }
+    // Not by `unwrap`: who drops such a panic panics.
+    let survive = |f: &mut dyn FnMut()| {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
+            std::mem::forget(panic);
+        }
+    };
+    for maintenance in BOTH {
+        let tally = Arc::new(Tally::default());
+        let cache = builder(100, maintenance).build().unwrap();
+        for id in 0..90 {
+            survive(&mut || drop(cache.insert(id, Bomb(tally.make(id)))));
+        }
+        survive(&mut || cache.clear());
+        if maintenance == Maintenance::Thread {
+            // Nobody calls the cache: its thread frees them, one panic after another.
+            eventually("the thread has freed all", || tally.alive() == 0);
+            assert!(cache.insert(1, Bomb(tally.make(1))).is_in());
+            survive(&mut || cache.clear());
+        }
+        eventually("all is freed", || {
+            survive(&mut || _ = cache.flush());
+            tally.alive() == 0
+        });
+        audit(&cache);
+        assert_eq!(cache.memory().garbage, 0);
+        survive(&mut || drop(cache.clone()));
+    }
+}
+
 #[test]
 fn panic_of_a_destructor_comes_out_of_tick() {
     struct Bomb;
