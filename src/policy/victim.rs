@@ -48,4 +48,12 @@ mod tests {
         assert!(burden(Traits { cost: 20, ..base }) > burden(base));
         assert!(burden(Traits { cost: u64::MAX, idle: u32::MAX, touched: false }).is_finite());
     }
+
+    #[test]
+    fn burden_is_idle_time_from_a_quarter_of_a_round_times_cost_and_an_eighth_if_touched() {
+        let of = |touched, idle, cost| burden(Traits { touched, idle, cost });
+        assert_eq!((of(false, 0, 1), of(false, 16, 1), of(false, 48, 1)), (16.0, 32.0, 64.0));
+        assert_eq!((of(true, 16, 1), of(false, 16, 10)), (4.0, 320.0));
+        assert_eq!(of(false, 16, 0), of(false, 16, 1));
+    }
 }

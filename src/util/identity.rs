@@ -99,4 +99,18 @@ mod tests {
         assert_ne!(IdentityHash.hash_one((1u64, 2u64)), IdentityHash.hash_one((2u64, 1u64)));
         assert_ne!(IdentityHash.hash_one("ab"), IdentityHash.hash_one("ba"));
     }
+
+    #[test]
+    fn integers_of_every_width_count() {
+        assert_eq!(IdentityHash.hash_one(7u8), 7);
+        assert_eq!(IdentityHash.hash_one(7u16), 7);
+        assert_eq!(IdentityHash.hash_one(7usize), 7);
+        assert_eq!(IdentityHash.hash_one(7u128 << 64), 7);
+        assert_eq!(IdentityHash.hash_one(7u128), 7 << 23);
+    }
+
+    #[test]
+    fn bits_of_two_parts_cancel_and_do_not_pile_up() {
+        assert_eq!(IdentityHash.hash_one((1u64, 1u64 << 23)), 0);
+    }
 }
