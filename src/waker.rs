@@ -11,7 +11,7 @@
 //! (Acquire) and the thread's look, which writes what is there (Release). Of two read-modify-writes of
 //! one place either is first. If it is the bringer's, the look finds the work. If it is the look, the
 //! bringer has seen it, and so finds in [`wake`](Waker::wake) that the thread has lain down. A plain
-//! look, and a plain look by the bringer, could pass each other by (`docs/decisions/0015`).
+//! look, and a plain look by the bringer, could pass each other by (`docs/decisions/0016`).
 
 use std::time::Duration;
 

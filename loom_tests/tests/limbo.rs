@@ -222,3 +222,19 @@ fn all_is_dropped_with_what_waits() {
         World::finish(world, 6, 15);
     });
 }
+
+/// A reader of something else, pinned all the while, holds nothing back when all is dropped; its guard may end
+/// after what waited for it is gone.
+#[test]
+fn all_is_dropped_though_somebody_is_pinned() {
+    explore(|| {
+        let world = World::new(2);
+        let stranger = thread::spawn(|| drop(pin()));
+        let guard = pin();
+        (1..=3).for_each(|cost| world.replace(cost));
+        world.sweep();
+        World::finish(world, 4, 6);
+        drop(guard);
+        stranger.join().unwrap();
+    });
+}

@@ -116,6 +116,20 @@ fn both_children_are_written_while_they_are_made() {
     });
 }
 
+/// Two helpers make them, and meet in each; whoever reads finds both entries.
+#[test]
+fn both_children_are_read_while_two_make_them() {
+    explore(|| {
+        let world = growing();
+        let helper = spawn(&world, |w| w.help(1));
+        let reader = spawn_reader(&world, |w| (w.get(A), w.get(UP)));
+        world.help(1);
+        helper.join().unwrap();
+        assert_eq!(reader.join().unwrap(), (Some(1), Some(9)));
+        assert_eq!(World::finish(world), [1, 9]);
+    });
+}
+
 /// The first bucket of a table that nobody has used yet is frozen before or after it is in use.
 #[test]
 fn an_unused_bucket_is_frozen_or_put_in_use() {
@@ -144,6 +158,25 @@ fn a_reader_is_in_the_old_array() {
         let (lower, upper) = reader.join().unwrap();
         assert!([Some(1), Some(2)].contains(&lower) && upper == Some(9));
         assert_eq!(World::finish(world), [2, 9]);
+    });
+}
+
+/// The root is exchanged twice, and what it was is freed, under a reader that began in the first array.
+#[test]
+fn a_reader_is_two_arrays_behind() {
+    explore(|| {
+        let world = Arc::new(World::with(1, 1, &[(A, 1), (UP, 9)]));
+        let reader = spawn_reader(&world, |w| {
+            let guard = pin();
+            (w.get_in(&guard, A), w.get_in(&guard, UP))
+        });
+        for _ in 0..2 {
+            world.grow();
+            world.help(2);
+            world.table.sweep(usize::MAX);
+        }
+        assert_eq!(reader.join().unwrap(), (Some(1), Some(9)));
+        assert_eq!(World::finish(world), [1, 9]);
     });
 }
 

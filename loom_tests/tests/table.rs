@@ -238,7 +238,11 @@ fn clear_meets_an_insert_and_a_replace() {
 }
 
 fn full() -> World {
-    let mut world = World::with(1, 64, &[]);
+    full_in_batches_of(64)
+}
+
+fn full_in_batches_of(batch: usize) -> World {
+    let mut world = World::with(1, batch, &[]);
     for i in 0..LANES as u64 {
         assert_eq!(world.set(A + (i << 8), 10 + i), Set::Inserted);
     }
@@ -274,6 +278,62 @@ fn a_full_bucket_gets_two_newcomers() {
             both => panic!("{both:?}"),
         };
         assert_eq!(World::finish(world), [11, 12, 13, 14, 15, 16, left]);
+    });
+}
+
+/// The victim is freed as soon as that may be, while its reader looks at it.
+#[test]
+fn a_full_bucket_displaces_and_frees_the_entry_that_is_read() {
+    explore(|| {
+        let world = Arc::new(full_in_batches_of(1));
+        let reader = spawn_reader(&world, |w| w.get(A));
+        assert_eq!(world.set(B, 20), Set::Inserted);
+        world.table.sweep(usize::MAX);
+        assert!([None, Some(10)].contains(&reader.join().unwrap()));
+        assert_eq!(World::finish(world), [11, 12, 13, 14, 15, 16, 20]);
+    });
+}
+
+#[test]
+fn a_full_bucket_displaces_what_is_replaced() {
+    explore(|| {
+        let world = Arc::new(full());
+        let newcomer = spawn(&world, |w| w.set(B, 20));
+        let replaced = world.set(A, 2);
+        let left = match (newcomer.join().unwrap(), replaced) {
+            // The second of these found the slot before the newcomer did who had made it free.
+            (Set::Full, Set::Replaced(10) | Set::Inserted) => 2,
+            // It came too late, or what it had become was displaced in place of it.
+            (Set::Inserted, Set::Full | Set::Replaced(10)) => 20,
+            both => panic!("{both:?}"),
+        };
+        let mut left = [left, 11, 12, 13, 14, 15, 16];
+        left.sort_unstable();
+        assert_eq!(World::finish(world), left);
+    });
+}
+
+#[test]
+fn a_full_bucket_displaces_what_is_removed() {
+    explore(|| {
+        let world = Arc::new(full());
+        let newcomer = spawn(&world, |w| w.set(B, 20));
+        let removed = world.remove(A);
+        let mut left = vec![11, 12, 13, 14, 15, 16];
+        let leavers = match (newcomer.join().unwrap(), removed) {
+            (Set::Inserted, None) => 1,
+            (Set::Inserted, Some(10)) => 0,
+            // The entry had left, and not yet its slot.
+            (Set::Full, Some(10)) => {
+                assert_eq!(World::finish(world), left);
+                return;
+            }
+            both => panic!("{both:?}"),
+        };
+        let displaced = world.displaced.load(std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(displaced, leavers, "it leaves once");
+        left.push(20);
+        assert_eq!(World::finish(world), left);
     });
 }
 

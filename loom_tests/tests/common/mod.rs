@@ -8,7 +8,8 @@
 //!
 //! Environment: `LOOM_MAX_PREEMPTIONS` and `LOOM_MAX_DURATION` (seconds a mode) override the bounds,
 //! `CORTADO_LOAD_MODE` (`plain`, `rmw` or `writers`) picks one mode; `SHUTTLE_ITERATIONS` and
-//! `SHUTTLE_SEED` override how many schedules of each kind are run, and from which seed.
+//! `SHUTTLE_SEED` override how many schedules of each kind are run, and from which seed;
+//! `CORTADO_SHUTTLE_REPLAY` names a file with a schedule that failed, which is run alone (see the README).
 
 #![allow(dead_code)] // each test file uses some of it
 
@@ -88,7 +89,7 @@ pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
 pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'static) {
     use std::sync::Arc;
 
-    use shuttle::scheduler::{PctScheduler, RandomScheduler};
+    use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler};
     use shuttle::{Config, Runner};
 
     let name = test_name();
@@ -104,6 +105,16 @@ pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
         config
     };
     let scenario = Arc::new(scenario);
+    if let Ok(file) = std::env::var("CORTADO_SHUTTLE_REPLAY") {
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+        // What shuttle prints between two lines with a quotation mark; either may have been copied.
+        let schedule: String = text.chars().filter(|c| c.is_ascii_hexdigit()).collect();
+        println!("{name}: shuttle, the schedule of {file}");
+        let replay = ReplayScheduler::new_from_encoded(&schedule);
+        Runner::new(replay, config()).run(move || scenario());
+        println!("{name}: the schedule passes");
+        return;
+    }
     println!("{name}: shuttle, {schedules} random and {schedules} PCT schedules from seed {seed}");
     let random = Arc::clone(&scenario);
     Runner::new(RandomScheduler::new_from_seed(seed, schedules), config()).run(move || random());
