@@ -16,30 +16,48 @@
 //! A follower that was woken and is dropped before it looked wakes another one, so that a flight is never
 //! vacant while all its followers sleep. Everything is decided under the lock of a shard, which nobody
 //! holds while a loader runs; wakers are called when it is free again. Reads never come here.
+//!
+//! # Removals
+//!
+//! Whoever removes a key [overtakes](Flights::overtake) its load *first*, for what that has read may be out of
+//! date. An overtaken flight is boarded by nobody else, and its value is not kept: the leader is told so
+//! before it publishes, and looks once more afterwards. A removal that comes too late for this look finds
+//! what was published. It waits for no lock: if that is held, it overtakes all loads of the shard.
 
 use std::{
     cell::RefCell,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
-    sync::PoisonError,
+    sync::{PoisonError, TryLockError},
     task::{Context, Poll, Wake, Waker},
 };
 
-use crate::{
-    sync::{Mutex, MutexGuard, thread_local},
-    util::CachePadded,
-};
-
 #[cfg(not(cortado_loom))]
-use crate::sync::{
-    atomic::{AtomicBool, Ordering},
-    thread,
+use crate::sync::thread;
+use crate::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        thread_local,
+    },
+    util::CachePadded,
 };
 
 /// The loads that are under way.
 pub struct Flights<K> {
-    shards: Box<[CachePadded<Mutex<Shard<K>>>]>,
+    places: Box<[CachePadded<Place<K>>]>,
+    /// Whether there ever was one.
+    is_used: AtomicBool,
+}
+
+/// The loads of a part of all keys.
+struct Place<K> {
+    /// How many there are.
+    count: AtomicU64,
+    /// Grows when all of them are overtaken.
+    overtakings: AtomicU64,
+    shard: Mutex<Shard<K>>,
 }
 
 struct Shard<K> {
@@ -54,6 +72,10 @@ struct Flight<K> {
     /// Gone while the flight lands.
     key: Option<K>,
     is_led: bool,
+    /// Whether the key was removed since the leader began; and how often all loads of the place had been
+    /// overtaken by then.
+    is_overtaken: bool,
+    overtakings: u64,
     /// Followers there are, waiting or not.
     followers: usize,
     waiting: Vec<(u64, Waker)>,
@@ -100,59 +122,162 @@ pub struct Entered {
 }
 
 impl<K> Flights<K> {
-    /// Makes a place without flights.
+    /// Makes one without any.
     pub fn new() -> Self {
-        let shard = || CachePadded::new(Mutex::new(Shard { flights: Vec::new(), next: 0 }));
-        Self { shards: (0..SHARDS).map(|_| shard()).collect() }
+        let place = || {
+            CachePadded::new(Place {
+                count: AtomicU64::new(0),
+                overtakings: AtomicU64::new(0),
+                shard: Mutex::new(Shard { flights: Vec::new(), next: 0 }),
+            })
+        };
+        Self { places: (0..PLACES).map(|_| place()).collect(), is_used: AtomicBool::new(false) }
     }
 
     /// Returns how many flights there are.
     pub fn count(&self) -> usize {
-        (0..SHARDS as u64).map(|hash| self.shard(hash).flights.len()).sum()
+        self.places.iter().map(|place| place.lock().flights.len()).sum()
     }
 
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<K>> {
-        // Nothing is left half done if a user's comparison panics.
-        let shard = &self.shards[hash as usize % self.shards.len()];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sees that no load of this hash that is under way is kept. To be called before the key is removed.
+    #[inline]
+    pub fn overtake(&self, hash: u64) {
+        if self.is_used() {
+            self.place(hash).overtake(|flight| flight.hash == hash);
+        }
+    }
+
+    /// The same for all loads.
+    pub fn overtake_all(&self) {
+        if self.is_used() {
+            self.places.iter().for_each(|place| place.overtake(|_| true));
+        }
+    }
+
+    #[inline]
+    fn is_used(&self) -> bool {
+        // Relaxed: set once. A removal that does not see the very first load has hardly met it.
+        self.is_used.load(Ordering::Relaxed)
+    }
+
+    fn place(&self, hash: u64) -> &Place<K> {
+        &self.places[hash as usize % self.places.len()]
     }
 
     fn name(&self, hash: u64, number: u64) -> (usize, u64, u64) {
-        (std::ptr::from_ref(self).addr(), hash % self.shards.len() as u64, number)
+        (std::ptr::from_ref(self).addr(), hash % self.places.len() as u64, number)
     }
 }
 
 impl<K: Eq> Flights<K> {
     /// Joins the flight of a key, or begins one.
     pub fn board(&self, hash: u64, key: K) -> Boarding<'_, K> {
-        let mut shard = self.shard(hash);
+        // Relaxed, twice: see `is_used`.
+        if !self.is_used.load(Ordering::Relaxed) {
+            self.is_used.store(true, Ordering::Relaxed);
+        }
+        let place = self.place(hash);
+        let mut shard = place.lock();
         shard.next += 1;
         let next = shard.next;
-        // One that lands has no key to compare: it is followed for the moment that this takes.
-        let is_it = |flight: &&mut Flight<K>| {
-            flight.hash == hash && flight.key.as_ref().is_none_or(|other| *other == key)
-        };
-        let Some(flight) = shard.flights.iter_mut().find(is_it) else {
+        let mut joined = None;
+        for (index, flight) in shard.flights.iter().enumerate() {
+            // One that lands has no key to compare: it is followed for the moment that this takes.
+            let is_it = flight.hash == hash && flight.key.as_ref().is_none_or(|k| *k == key);
+            if is_it && is_entered(self.name(hash, flight.number)) {
+                return Boarding::Own(key);
+            }
+            if is_it && !(flight.is_led && place.has_overtaken(flight)) {
+                joined = Some(index);
+            }
+        }
+        let Some(index) = joined else {
             shard.flights.push(Flight {
                 number: next,
                 hash,
                 key: Some(key),
                 is_led: true,
+                is_overtaken: false,
+                overtakings: place.overtakings(),
                 followers: 0,
                 waiting: Vec::new(),
             });
+            // AcqRel: Acquire pairs with the Release in `overtake`: what was written before a removal that
+            // has not seen this flight is read by its load. Release as nothing else may come after it.
+            place.count.fetch_add(1, Ordering::AcqRel);
             return Boarding::Lead(Leader { flights: self, hash, number: next });
         };
+        let flight = &mut shard.flights[index];
         let number = flight.number;
-        if is_entered(self.name(hash, number)) {
-            return Boarding::Own(key);
-        }
         if !flight.is_led {
-            flight.is_led = true;
+            flight.led_anew(place);
             return Boarding::Lead(Leader { flights: self, hash, number });
         }
         flight.followers += 1;
         Boarding::Follow(key, Follower { flights: self, hash, number, ticket: next })
+    }
+}
+
+impl<K> Place<K> {
+    fn lock(&self) -> MutexGuard<'_, Shard<K>> {
+        // Nothing is left half done if a user's comparison panics.
+        self.shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cold]
+    fn overtake(&self, is_it: impl Fn(&Flight<K>) -> bool) {
+        // AcqRel: Release pairs with the Acquire of the flight that begins after this; Acquire pairs with the
+        // Release of one that has ended: what it has published is seen.
+        let count = if cfg!(cortado_mutant = "flight_glances") {
+            self.count.load(Ordering::Acquire)
+        } else {
+            self.count.fetch_add(0, Ordering::AcqRel)
+        };
+        if count == 0 || cfg!(cortado_mutant = "flight_overtakes_none") {
+            return;
+        }
+        match self.shard.try_lock() {
+            Ok(mut shard) => shard.overtake(is_it),
+            Err(TryLockError::Poisoned(shard)) => shard.into_inner().overtake(is_it),
+            Err(TryLockError::WouldBlock) if cfg!(cortado_mutant = "flight_overtakes_unlocked") => {
+            }
+            // AcqRel: as above, for those that begin or end while the lock is held.
+            Err(TryLockError::WouldBlock) => _ = self.overtakings.fetch_add(1, Ordering::AcqRel),
+        }
+    }
+
+    /// Returns how often all flights were overtaken.
+    fn overtakings(&self) -> u64 {
+        // AcqRel: of this and an overtaking, the second sees what came before the first.
+        self.overtakings.fetch_add(0, Ordering::AcqRel)
+    }
+
+    fn has_overtaken(&self, flight: &Flight<K>) -> bool {
+        flight.is_overtaken || flight.overtakings != self.overtakings()
+    }
+
+    fn remove(&self, shard: &mut Shard<K>, number: u64) -> Option<Flight<K>> {
+        let index = shard.flights.iter().position(|flight| flight.number == number)?;
+        let flight = shard.flights.swap_remove(index);
+        if shard.flights.is_empty() {
+            shard.flights.shrink_to(SPARE);
+        }
+        // AcqRel: Release pairs with the Acquire in `overtake`; Acquire as nothing else may come before it.
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        Some(flight)
+    }
+
+    /// Sees that somebody takes a vacant flight over; returns whom to wake, or what is to be dropped when
+    /// the lock is free: the key's destructor is the user's.
+    fn pass_on(&self, shard: &mut Shard<K>, number: u64) -> (Option<Waker>, Option<Flight<K>>) {
+        let Some(flight) = shard.flight(number).filter(|flight| !flight.is_led) else {
+            return (None, None);
+        };
+        if flight.followers == 0 {
+            return (None, self.remove(shard, number));
+        }
+        let next = (!flight.waiting.is_empty()).then(|| flight.waiting.remove(0).1);
+        (next, None)
     }
 }
 
@@ -161,26 +286,19 @@ impl<K> Shard<K> {
         self.flights.iter_mut().find(|flight| flight.number == number)
     }
 
-    fn remove(&mut self, number: u64) -> Option<Flight<K>> {
-        let index = self.flights.iter().position(|flight| flight.number == number)?;
-        let flight = self.flights.swap_remove(index);
-        if self.flights.is_empty() {
-            self.flights.shrink_to(SPARE);
-        }
-        Some(flight)
+    /// A load that has no leader has read nothing.
+    fn overtake(&mut self, is_it: impl Fn(&Flight<K>) -> bool) {
+        let overtaken = self.flights.iter_mut().filter(|flight| flight.is_led && is_it(flight));
+        overtaken.for_each(|flight| flight.is_overtaken = true);
     }
+}
 
-    /// Sees that somebody takes a vacant flight over; returns whom to wake, or what is to be dropped when
-    /// the lock is free: the key's destructor is the user's.
-    fn pass_on(&mut self, number: u64) -> (Option<Waker>, Option<Flight<K>>) {
-        let Some(flight) = self.flight(number).filter(|flight| !flight.is_led) else {
-            return (None, None);
-        };
-        if flight.followers == 0 {
-            return (None, self.remove(number));
-        }
-        let next = (!flight.waiting.is_empty()).then(|| flight.waiting.remove(0).1);
-        (next, None)
+impl<K> Flight<K> {
+    /// Begins the load once more.
+    fn led_anew(&mut self, place: &Place<K>) {
+        self.is_led = true;
+        self.is_overtaken = false;
+        self.overtakings = place.overtakings();
     }
 }
 
@@ -193,37 +311,63 @@ impl<K> Leader<'_, K> {
         Entered { flight }
     }
 
+    fn place(&self) -> &Place<K> {
+        self.flights.place(self.hash)
+    }
+
     /// Calls `f` with the key.
     pub fn with_key<R>(&self, f: impl FnOnce(&K) -> R) -> R {
-        let mut shard = self.flights.shard(self.hash);
+        let mut shard = self.place().lock();
         let key = shard.flight(self.number).and_then(|flight| flight.key.as_ref());
         f(key.expect("a led flight has a key until it lands"))
     }
 
-    /// Ends the flight: `f` puts the value where the followers find it, and then they are woken.
+    /// Ends the flight: `f` puts the value where the followers find it, unless it is told that the load was
+    /// overtaken, and then they are woken. If it was overtaken by then, `take_back` comes before that.
     ///
     /// `f` is part of the load: if what it calls asks for the key, it is told so.
-    pub fn land<R>(self, f: impl FnOnce(K) -> R) -> R {
-        /// Ends the flight even if `f` panics.
+    pub fn land<R>(self, f: impl FnOnce(K, bool) -> R, take_back: impl FnOnce(&R)) -> R {
+        /// Ends the flight even if something panics.
         struct Landing<'a, 'f, K>(&'a Leader<'f, K>);
-        impl<K> Drop for Landing<'_, '_, K> {
-            fn drop(&mut self) {
-                let Leader { flights, hash, number } = *self.0;
-                let landed = flights.shard(hash).remove(number);
+        impl<K> Landing<'_, '_, K> {
+            /// Ends the flight, or returns false if it was overtaken and that matters.
+            fn end(&self, however: bool) -> bool {
+                let place = self.0.place();
+                let mut shard = place.lock();
+                let flight = shard.flight(self.0.number);
+                if !however && flight.is_some_and(|flight| place.has_overtaken(flight)) {
+                    return false;
+                }
+                let landed = place.remove(&mut shard, self.0.number);
+                drop(shard);
                 wake_all(landed.into_iter().flat_map(|flight| flight.waiting));
+                true
             }
         }
+        impl<K> Drop for Landing<'_, '_, K> {
+            fn drop(&mut self) {
+                self.end(true);
+            }
+        }
+        let place = self.place();
         if cfg!(cortado_mutant = "flight_woken_first") {
-            let flight = self.flights.shard(self.hash).remove(self.number);
+            let flight = place.remove(&mut place.lock(), self.number);
             let flight = flight.expect("a led flight is there until it lands");
             flight.waiting.into_iter().for_each(|(_, waker)| waker.wake());
-            return f(flight.key.expect("a led flight has a key until it lands"));
+            return f(flight.key.expect("a led flight has a key until it lands"), false);
         }
-        let taken = self.flights.shard(self.hash).flight(self.number).and_then(|f| f.key.take());
+        let mut shard = place.lock();
+        let flight = shard.flight(self.number).expect("a led flight is there until it lands");
+        let key = flight.key.take().expect("a led flight has a key until it lands");
+        let is_overtaken = place.has_overtaken(flight);
+        drop(shard);
         let landing = Landing(&self);
         let entered = self.enter();
-        let result = f(taken.expect("a led flight has a key until it lands"));
+        let result = f(key, is_overtaken);
         drop(entered);
+        if !landing.end(is_overtaken || cfg!(cortado_mutant = "flight_looks_once")) {
+            take_back(&result);
+        }
         drop(landing);
         result
     }
@@ -231,12 +375,13 @@ impl<K> Leader<'_, K> {
 
 impl<K> Drop for Leader<'_, K> {
     fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.hash);
+        let place = self.place();
+        let mut shard = place.lock();
         // It is gone if it has landed.
         if let Some(flight) = shard.flight(self.number) {
             flight.is_led = false;
         }
-        let (next, gone) = shard.pass_on(self.number);
+        let (next, gone) = place.pass_on(&mut shard, self.number);
         drop(shard);
         if !cfg!(cortado_mutant = "flight_nobody_told") {
             next.into_iter().for_each(Waker::wake);
@@ -277,10 +422,11 @@ impl<'a, K> Follower<'a, K> {
 
     fn look(&mut self, waker: &Waker) -> Poll<Arrival<'a, K>> {
         let Self { flights, hash, number, ticket } = *self;
-        let mut shard = flights.shard(hash);
+        let place = flights.place(hash);
+        let mut shard = place.lock();
         let Some(flight) = shard.flight(number) else { return Poll::Ready(Arrival::Landed) };
         if !flight.is_led {
-            flight.is_led = true;
+            flight.led_anew(place);
             // It may have come before the one that was woken. Its waker, were it left, would be called
             // in place of another's if it lets go in turn.
             let index = flight.waiting.iter().position(|(other, _)| *other == ticket);
@@ -312,7 +458,8 @@ impl<'a, K> Future for Follower<'a, K> {
 
 impl<K> Drop for Follower<'_, K> {
     fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.hash);
+        let place = self.flights.place(self.hash);
+        let mut shard = place.lock();
         let mut mine = None;
         if let Some(flight) = shard.flight(self.number) {
             flight.followers -= 1;
@@ -323,7 +470,7 @@ impl<K> Drop for Follower<'_, K> {
         let (next, gone) = if cfg!(cortado_mutant = "flight_offer_lost") {
             (None, None)
         } else {
-            shard.pass_on(self.number)
+            place.pass_on(&mut shard, self.number)
         };
         drop(shard);
         next.into_iter().for_each(Waker::wake);
@@ -446,7 +593,7 @@ impl<K> std::fmt::Debug for Follower<'_, K> {
 }
 
 /// Loads are few, and hold the lock for a moment.
-const SHARDS: usize = if crate::sync::IS_MODEL { 1 } else { 16 };
+const PLACES: usize = if crate::sync::IS_MODEL { 1 } else { 16 };
 /// Flights whose memory a shard keeps.
 const SPARE: usize = 4;
 
@@ -497,10 +644,11 @@ mod tests {
         for (follower, count) in followers.iter_mut().zip(&counts) {
             assert!(poll(follower, count).is_pending() && poll(follower, count).is_pending());
         }
-        let key = leader.land(|key| {
-            assert!(counts.iter().all(|count| count.0.load(SeqCst) == 0));
+        let publish = |key, is_overtaken: bool| {
+            assert!(!is_overtaken && counts.iter().all(|count| count.0.load(SeqCst) == 0));
             key
-        });
+        };
+        let key = leader.land(publish, |_| unreachable!("nobody overtakes it"));
         assert_eq!(key, "k");
         for (mut follower, count) in followers.into_iter().zip(&counts) {
             assert_eq!(count.0.load(SeqCst), 1);
@@ -528,7 +676,7 @@ mod tests {
         };
         assert!(poll(&mut second, &counts[1]).is_pending());
         drop(third);
-        leader.land(|_| ());
+        leader.land(|_, _| (), |()| ());
         assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 1, 0]);
         drop((first, second));
         assert_eq!(flights.count(), 0);
@@ -590,9 +738,9 @@ mod tests {
         let flights = Flights::new();
         let (one, two) = (lead(&flights, 1, 1), lead(&flights, 1, 2));
         let follower = follow(&flights, 1, 2);
-        assert_eq!(two.land(|key| key), 2);
+        assert_eq!(two.land(|key, _| key, |_| ()), 2);
         assert!(matches!(follower.wait(), Arrival::Landed));
-        assert_eq!(one.land(|key| key), 1);
+        assert_eq!(one.land(|key, _| key, |_| ()), 1);
     }
 
     #[test]
@@ -600,7 +748,7 @@ mod tests {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
         let follower = follow(&flights, 1, "k");
-        let landed = catch_unwind(AssertUnwindSafe(|| leader.land(|_| panic!("cost"))));
+        let landed = catch_unwind(AssertUnwindSafe(|| leader.land(|_, _| panic!("cost"), |()| ())));
         assert!(landed.is_err());
         assert!(matches!(follower.wait(), Arrival::Landed));
         assert_eq!(flights.count(), 0);
@@ -639,18 +787,71 @@ mod tests {
         let (waker, count) = (Waker::from(Arc::new(Bad)), Arc::<Count>::default());
         assert!(Pin::new(&mut bad).poll(&mut Context::from_waker(&waker)).is_pending());
         assert!(poll(&mut good, &count).is_pending());
-        assert!(catch_unwind(AssertUnwindSafe(|| leader.land(|_| ()))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| leader.land(|_, _| (), |()| ()))).is_err());
         assert_eq!((count.0.load(SeqCst), flights.count()), (1, 0));
     }
 
     #[test]
     fn landing_that_asks_for_its_own_key_is_told_so() {
         let flights = Flights::new();
-        lead(&flights, 1, "k").land(|key| {
+        let publish = |key, _| {
             assert!(matches!(flights.board(1, key), Boarding::Own("k")));
             drop(lead(&flights, 2, "other"));
-        });
+        };
+        lead(&flights, 1, "k").land(publish, |()| ());
         drop(lead(&flights, 1, "k"));
+    }
+
+    #[test]
+    fn overtaken_load_is_not_kept_and_boarded_by_nobody_else() {
+        let flights = Flights::new();
+        flights.overtake(1); // nobody is there
+        let (leader, other) = (lead(&flights, 1, "k"), lead(&flights, 2, "other"));
+        let (mut follower, count) = (follow(&flights, 1, "k"), Arc::<Count>::default());
+        assert!(poll(&mut follower, &count).is_pending());
+        flights.overtake(1);
+        let newer = lead(&flights, 1, "k");
+        assert!(leader.land(|_, is_overtaken| is_overtaken, |_| unreachable!("it was told")));
+        assert!(matches!(poll(&mut follower, &count), Poll::Ready(Arrival::Landed)));
+        assert!(!newer.land(|_, is_overtaken| is_overtaken, |_| unreachable!("it came later")));
+        // While it is published.
+        let mut is_back = false;
+        let publish = |_, is_overtaken| {
+            flights.overtake_all();
+            is_overtaken
+        };
+        assert!(!other.land(publish, |_| is_back = true));
+        assert!(is_back && flights.count() == 0);
+    }
+
+    #[test]
+    fn overtaken_load_that_is_taken_over_begins_anew() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let (mut follower, count) = (follow(&flights, 1, "k"), Arc::<Count>::default());
+        assert!(poll(&mut follower, &count).is_pending());
+        flights.overtake(1);
+        let entered = leader.enter();
+        assert!(matches!(flights.board(1, "k"), Boarding::Own("k")));
+        drop(entered);
+        drop(leader);
+        flights.overtake(1); // nobody has read anything
+        let Poll::Ready(Arrival::Lead(leader)) = poll(&mut follower, &count) else {
+            panic!("it is vacant");
+        };
+        drop(follow(&flights, 1, "k"));
+        assert!(!leader.land(|_, is_overtaken| is_overtaken, |_| ()));
+    }
+
+    #[test]
+    fn whoever_finds_the_lock_taken_overtakes_all_and_does_not_wait() {
+        let flights = Flights::new();
+        let (one, two) = (lead(&flights, 1, "k"), lead(&flights, 17, "l"));
+        let lock = flights.place(1).lock();
+        flights.overtake(1);
+        drop(lock);
+        assert!([one, two].into_iter().all(|leader| leader.land(|_, is_over| is_over, |_| ())));
+        assert!(!lead(&flights, 1, "k").land(|_, is_overtaken| is_overtaken, |_| ()));
     }
 
     #[test]
@@ -662,7 +863,7 @@ mod tests {
                 let flights = Flights::new();
                 let leader = lead(&flights, 1, "k");
                 drop(leader.enter());
-                assert_eq!(leader.land(|key| key), "k");
+                assert_eq!(leader.land(|key, _| key, |_| ()), "k");
             }
         }
         std::thread_local!(static LATE: RefCell<Option<Late>> = const { RefCell::new(None) });
@@ -680,7 +881,7 @@ mod tests {
         let leader = lead(&flights, 1, "k");
         let end = Instant::now() + Duration::from_millis(1);
         assert!(matches!(follow(&flights, 1, "k").wait_until(end), Arrival::TimedOut));
-        leader.land(|_| ());
+        leader.land(|_, _| (), |()| ());
         assert_eq!(flights.count(), 0);
     }
 
@@ -719,7 +920,7 @@ mod tests {
                             if (round + thread) % 3 == 0 {
                                 drop(leader);
                             } else {
-                                leader.land(|_| ());
+                                leader.land(|_, _| (), |()| ());
                             }
                             break;
                         }

@@ -17,7 +17,7 @@ use cortado::__internals::{
     flight::{Arrival, Boarding, Flights, Leader},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         thread,
     },
 };
@@ -60,11 +60,12 @@ impl World {
         if fails {
             return done();
         }
-        leader.land(|_| {
+        let publish = |_, _| {
             self.ledger.loads.fetch_add(1, SeqCst);
             self.is_loaded.store(true, Ordering::Release);
             done();
-        });
+        };
+        leader.land(publish, |()| ());
     }
 
     /// Asks for the value until it is there.
@@ -85,7 +86,7 @@ impl World {
             // As the cache does: it may have landed since this one looked.
             let fails = std::mem::take(&mut fails);
             if self.is_loaded() {
-                return leader.land(|_| ());
+                return leader.land(|_, _| (), |()| ());
             }
             self.lead(leader, fails);
             if fails {
@@ -153,5 +154,91 @@ fn whoever_was_to_take_over_gives_up() {
         giving_up.join().unwrap();
         other.join().unwrap();
         world.finish(1);
+    });
+}
+
+/// A source, and what is cached of it.
+struct Source {
+    flights: Flights<u32>,
+    /// The source says this; Relaxed, as it is somebody else's.
+    truth: AtomicU64,
+    /// The cached value, or 0.
+    cached: AtomicU64,
+}
+
+impl Source {
+    fn new() -> Arc<Self> {
+        let (truth, cached) = (AtomicU64::new(1), AtomicU64::new(0));
+        Arc::new(Self { flights: Flights::new(), truth, cached })
+    }
+
+    /// Loads, as the cache does, unless somebody else is at it.
+    fn load(&self) {
+        let Boarding::Lead(leader) = self.flights.board(1, 1) else { return };
+        if self.cached.load(Ordering::Acquire) != 0 {
+            return leader.land(|_, _| (), |()| ());
+        }
+        let value = self.truth.load(Ordering::Relaxed);
+        let publish = |_, is_overtaken: bool| {
+            let cached = (Ordering::AcqRel, Ordering::Acquire);
+            !is_overtaken && self.cached.compare_exchange(0, value, cached.0, cached.1).is_ok()
+        };
+        leader.land(publish, |&is_in| {
+            if is_in {
+                // Of this value there is one, so that it stands for its address.
+                let cached = (Ordering::AcqRel, Ordering::Acquire);
+                let _ = self.cached.compare_exchange(value, 0, cached.0, cached.1);
+            }
+        });
+    }
+
+    /// Changes the source, and removes what is cached.
+    fn change(&self) {
+        self.truth.store(2, Ordering::Relaxed);
+        self.flights.overtake(1);
+        self.cached.swap(0, Ordering::AcqRel);
+    }
+
+    /// Removes without a change, and so in anybody's way.
+    fn disturb(&self) {
+        self.flights.overtake(1);
+    }
+
+    fn spawn(source: &Arc<Self>, f: impl FnOnce(&Self) + Send + 'static) -> thread::JoinHandle<()> {
+        let source = Arc::clone(source);
+        thread::spawn(move || f(&source))
+    }
+
+    fn finish(&self) {
+        let (truth, cached) = (self.truth.load(Ordering::Relaxed), &self.cached);
+        assert!([0, truth].contains(&cached.load(Ordering::Acquire)), "it is out of date");
+        assert_eq!(self.flights.count(), 0, "flights are left");
+    }
+}
+
+#[test]
+fn a_removal_meets_a_load() {
+    explore(|| {
+        let source = Source::new();
+        // So that the flag which says that there are loads is seen.
+        drop(source.flights.board(1, 1));
+        let loader = Source::spawn(&source, Source::load);
+        source.change();
+        loader.join().unwrap();
+        source.finish();
+    });
+}
+
+#[test]
+fn a_removal_and_another_meet_a_load() {
+    explore(|| {
+        let source = Source::new();
+        drop(source.flights.board(1, 1));
+        let loader = Source::spawn(&source, Source::load);
+        let other = Source::spawn(&source, Source::disturb);
+        source.change();
+        loader.join().unwrap();
+        other.join().unwrap();
+        source.finish();
     });
 }

@@ -108,6 +108,10 @@ enum Step<'a, K, V, S> {
 /// its own loader. If the key gets an entry by other means meanwhile, that is newer: it stays, and is what
 /// is returned. The value is returned even where the cache does not let it in.
 ///
+/// If the key is removed or the cache cleared while it is loaded, the value may be out of date: whoever loads
+/// it gets it, and it is not kept; whoever asks after the removal loads anew. (For an instant it may be
+/// there, if the removal comes just when the load ends. [`retain`](Self::retain) knows of no loads.)
+///
 /// A loader may use the cache, and load other keys. One that asks for its own key gets a panic in place of
 /// a deadlock. (Two loaders that ask for each other's keys wait for ever, as two locks would.)
 impl<K, V, S> Cache<K, V, S>
@@ -391,7 +395,7 @@ where
                 match found {
                     None => Step::Load(self.guard(hash, leader)),
                     Some(entry) => {
-                        leader.land(drop);
+                        leader.land(|_, _| (), |()| ());
                         Step::Return(self.value_ref(entry))
                     }
                 }
@@ -435,8 +439,13 @@ where
     pub fn fill_with(mut self, value: V, options: InsertOptions) -> ValueRef<'a, K, V> {
         let (cache, hash) = (self.cache, self.hash);
         let leader = self.leader.take().expect("it is filled once");
-        let fill = |key| cache.engine.fill(hash, key, value, options.terms());
-        let entry = leader.land(fill);
+        let terms = options.terms();
+        let fill = |key, is_over| cache.engine.fill(hash, (key, value), terms, is_over);
+        let (entry, _) = leader.land(fill, |(entry, is_in)| {
+            if *is_in {
+                cache.engine.take_back(hash, entry);
+            }
+        });
         cache.engine.counters.add(Counter::Loads, 1);
         cache.engine.stop(&self.stopwatch, "filled");
         cache.value_ref(entry)

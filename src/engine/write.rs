@@ -216,15 +216,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Brings in what was loaded, unless its key has an entry by now, and returns what is there then: that
-    /// entry, or the loaded one, which need not be in the cache.
+    /// entry, or the loaded one, which need not be in the cache; and whether it has been put there. It is not
+    /// if the load was overtaken.
     ///
     /// Frees nothing, for the flight has not ended yet, and then the caller is pinned.
-    pub fn fill(&self, hash: u64, key: K, value: V, terms: Terms) -> Held<'_, Entry<K, V>> {
+    pub fn fill(
+        &self,
+        hash: u64,
+        (key, value): (K, V),
+        terms: Terms,
+        is_overtaken: bool,
+    ) -> (Held<'_, Entry<K, V>>, bool) {
         let is_over = self.over_garbage.load(Ordering::Relaxed); // Relaxed: a hint, taken at its word.
         let terms = self.priced(&key, &value, terms);
+        let mut is_in = false;
         let held = self.table.hold(pin(), |table, guard| {
-            let mode = (Mode::IfAbsent, is_over);
-            let put = self.put_at(table, guard, hash, (key, value), terms, mode);
+            let put = if is_overtaken {
+                self.counters.add(Counter::LoadsOvertaken, 1);
+                Err(Refused { key, value, refusal: Refusal::Forbidden })
+            } else {
+                let mode = (Mode::IfAbsent, is_over);
+                self.put_at(table, guard, hash, (key, value), terms, mode)
+            };
+            is_in = put.is_ok();
             Some(put.map(|(entry, _)| entry).unwrap_or_else(|refused| {
                 let there = match refused.reason() {
                     None => table.find(guard, hash, |entry| entry.key == refused.key),
@@ -240,7 +254,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 there.unwrap_or(loaded)
             }))
         });
-        held.expect("there is always an entry to return")
+        (held.expect("there is always an entry to return"), is_in)
+    }
+
+    /// Takes out what a load has put in, for the load was overtaken.
+    pub fn take_back(&self, hash: u64, loaded: &Held<'_, Entry<K, V>>) {
+        self.counters.add(Counter::LoadsOvertaken, 1);
+        let is_key = |key: &K| *key == loaded.key;
+        let is_it = |entry: &Entry<K, V>| std::ptr::eq(entry, &**loaded);
+        drop(self.take_which(hash, is_key, is_it, RemovalCause::Removed));
     }
 
     /// Puts an entry into the table; returns it, and whether there was none of its key.
@@ -516,6 +538,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         matches: impl Fn(&K) -> bool,
         cause: RemovalCause,
     ) -> Option<Held<'_, Entry<K, V>>> {
+        self.flights.overtake(hash);
         // Before it is taken out: a user's clock that panics would lose it.
         let now = self.time_of_deadlines();
         self.table.hold(pin(), |table, guard| {
@@ -528,6 +551,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// The same for a live entry for which `condition` holds, and no other.
     pub fn remove_which(
+        &self,
+        hash: u64,
+        matches: impl Fn(&K) -> bool,
+        condition: impl FnMut(&Entry<K, V>) -> bool,
+        cause: RemovalCause,
+    ) -> Option<Held<'_, Entry<K, V>>> {
+        self.flights.overtake(hash);
+        self.take_which(hash, matches, condition, cause)
+    }
+
+    fn take_which(
         &self,
         hash: u64,
         matches: impl Fn(&K) -> bool,
@@ -571,6 +605,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         now: Option<u64>,
         mut taken: impl FnMut(&'g Entry<K, V>),
     ) {
+        self.flights.overtake_all();
         self.table.clear(guard, self, |entry| {
             let is_live = self.is_live_at(entry.get(), now);
             let cause = if is_live { RemovalCause::Cleared } else { RemovalCause::Expired };

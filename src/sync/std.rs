@@ -80,6 +80,11 @@ impl<T> Mutex<T> {
             }
         }
     }
+
+    /// Takes the lock if it is free.
+    pub fn try_lock(&self) -> std::sync::TryLockResult<MutexGuard<'_, T>> {
+        self.0.try_lock()
+    }
 }
 
 thread_local! {
