@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use cortado::{Cache, Claim, Insert, InsertOptions, Maintenance, RemovalCause, Removed, Wait};
+use cortado::{
+    Cache, Claim, Computed, Insert, InsertOptions, Maintenance, Op, RemovalCause, Removed, Wait,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{builder, support::BOTH};
@@ -319,6 +321,100 @@ fn newer_value_stays_and_is_returned() {
         1
     });
     assert_eq!((*value, cache.get_cloned(&1)), (2, Some(2)));
+}
+
+#[test]
+fn load_whose_key_is_removed_meanwhile_is_not_kept() {
+    type Removal = fn(&Cache<u64, u64>);
+    let removals: [(&str, Removal); 6] = [
+        ("remove", |cache| assert!(cache.remove(&1).is_none())),
+        ("remove_if", |cache| assert!(cache.remove_if(&1, |_| true).is_none())),
+        ("clear", Cache::clear),
+        ("drain", |cache| cache.drain(|_, _| unreachable!("there is nothing"))),
+        ("compute", |cache| {
+            assert!(cache.insert(1, 6).is_in());
+            assert_eq!(cache.compute(1, |_| Op::Remove), Computed::Removed);
+        }),
+        ("an insert that is rejected", |cache| {
+            assert!(!cache.insert_with_cost(1, 6, u64::MAX).is_in());
+        }),
+    ];
+    for (name, removal) in removals {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let teller = Arc::clone(&told);
+        let tell = move |removed: Removed<u64, u64>| teller.lock().unwrap().push(removed.value);
+        let builder = builder(1000, Maintenance::Manual).metrics(true).on_remove(tell);
+        let cache: Cache<u64, u64> = builder.build().unwrap();
+        let value = cache.get_or_insert_with(1, || {
+            removal(&cache);
+            7
+        });
+        assert_eq!(*value, 7, "{name}");
+        drop(value);
+        cache.flush();
+        assert!(!cache.contains_key(&1), "{name}");
+        assert_eq!((cache.len(), cache.cost()), (0, 0), "{name}");
+        assert_eq!(told.lock().unwrap().iter().filter(|&&value| value == 7).count(), 1, "{name}");
+        assert_eq!(cache.metrics().loads_overtaken, 1, "{name}");
+        // The next load is kept, and one of another key was all the time.
+        assert_eq!(*cache.get_or_insert_with(1, || 8), 8);
+        let other = cache.get_or_insert_with(2, || {
+            drop(cache.remove(&1));
+            9
+        });
+        assert_eq!((*other, cache.get_cloned(&2), cache.contains_key(&1)), (9, Some(9), false));
+    }
+}
+
+#[test]
+fn whoever_asks_after_a_removal_loads_anew() {
+    let cache = shared();
+    let Claim::Fill(old) = cache.claim(1, Wait::No) else { panic!("nobody loads it") };
+    assert!(cache.remove(&1).is_none());
+    let Claim::Fill(new) = cache.claim(1, Wait::No) else { panic!("it is loaded no more") };
+    assert_eq!(*new.fill(2), 2);
+    // The newer one stays, as ever.
+    assert_eq!(*old.fill(1), 2);
+    assert_eq!(cache.get_cloned(&1), Some(2));
+}
+
+#[test]
+fn whoever_waits_for_a_load_that_is_overtaken_loads_anew() {
+    let cache = shared();
+    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("nobody loads it") };
+    thread::scope(|scope| {
+        let follower = scope.spawn(|| *cache.get_or_insert_with(1, || 2));
+        let task = scope.spawn(|| block_on(cache.get_or_insert_async(1, async { 2 })));
+        assert!(cache.remove(&1).is_none());
+        assert_eq!(*guard.fill(1), 1);
+        assert_eq!((follower.join().unwrap(), task.join().unwrap()), (2, 2));
+    });
+    assert_eq!(cache.get_cloned(&1), Some(2));
+}
+
+#[test]
+fn what_is_kept_of_loads_that_meet_a_removal_is_not_out_of_date() {
+    let (cache, barrier) = (shared(), Barrier::new(3));
+    let truths: Vec<_> = (0..3_000).map(|_| AtomicUsize::new(1)).collect();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for (key, truth) in (0..).zip(&truths) {
+                    barrier.wait();
+                    drop(cache.get_or_insert_with(key, || truth.load(SeqCst) as u64));
+                    barrier.wait();
+                }
+            });
+        }
+        for (key, truth) in (0..).zip(&truths) {
+            barrier.wait();
+            truth.store(2, SeqCst);
+            drop(cache.remove(&key));
+            barrier.wait();
+            assert_ne!(cache.get_cloned(&key), Some(1), "{key}");
+            drop(cache.remove(&key));
+        }
+    });
 }
 
 #[test]
