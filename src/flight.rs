@@ -46,13 +46,13 @@ use crate::{
 
 /// The loads that are under way.
 pub struct Flights<K> {
-    places: Box<[CachePadded<Place<K>>]>,
+    gates: Box<[CachePadded<Gate<K>>]>,
     /// Whether there ever was one.
     is_used: AtomicBool,
 }
 
 /// The loads of a part of all keys.
-struct Place<K> {
+struct Gate<K> {
     /// How many there are.
     count: AtomicU64,
     /// Grows when all of them are overtaken.
@@ -72,7 +72,7 @@ struct Flight<K> {
     /// Gone while the flight lands.
     key: Option<K>,
     is_led: bool,
-    /// Whether the key was removed since the leader began; and how often all loads of the place had been
+    /// Whether the key was removed since the leader began; and how often all loads of the gate had been
     /// overtaken by then.
     is_overtaken: bool,
     overtakings: u64,
@@ -124,33 +124,33 @@ pub struct Entered {
 impl<K> Flights<K> {
     /// Makes one without any.
     pub fn new() -> Self {
-        let place = || {
-            CachePadded::new(Place {
+        let gate = || {
+            CachePadded::new(Gate {
                 count: AtomicU64::new(0),
                 overtakings: AtomicU64::new(0),
                 shard: Mutex::new(Shard { flights: Vec::new(), next: 0 }),
             })
         };
-        Self { places: (0..PLACES).map(|_| place()).collect(), is_used: AtomicBool::new(false) }
+        Self { gates: (0..GATES).map(|_| gate()).collect(), is_used: AtomicBool::new(false) }
     }
 
     /// Returns how many flights there are.
     pub fn count(&self) -> usize {
-        self.places.iter().map(|place| place.lock().flights.len()).sum()
+        self.gates.iter().map(|gate| gate.lock().flights.len()).sum()
     }
 
     /// Sees that no load of this hash that is under way is kept. To be called before the key is removed.
     #[inline]
     pub fn overtake(&self, hash: u64) {
         if self.is_used() {
-            self.place(hash).overtake(|flight| flight.hash == hash);
+            self.gate(hash).overtake(|flight| flight.hash == hash);
         }
     }
 
     /// The same for all loads.
     pub fn overtake_all(&self) {
         if self.is_used() {
-            self.places.iter().for_each(|place| place.overtake(|_| true));
+            self.gates.iter().for_each(|gate| gate.overtake(|_| true));
         }
     }
 
@@ -160,12 +160,12 @@ impl<K> Flights<K> {
         self.is_used.load(Ordering::Relaxed)
     }
 
-    fn place(&self, hash: u64) -> &Place<K> {
-        &self.places[hash as usize % self.places.len()]
+    fn gate(&self, hash: u64) -> &Gate<K> {
+        &self.gates[hash as usize % self.gates.len()]
     }
 
     fn name(&self, hash: u64, number: u64) -> (usize, u64, u64) {
-        (std::ptr::from_ref(self).addr(), hash % self.places.len() as u64, number)
+        (std::ptr::from_ref(self).addr(), hash % self.gates.len() as u64, number)
     }
 }
 
@@ -176,8 +176,8 @@ impl<K: Eq> Flights<K> {
         if !self.is_used.load(Ordering::Relaxed) {
             self.is_used.store(true, Ordering::Relaxed);
         }
-        let place = self.place(hash);
-        let mut shard = place.lock();
+        let gate = self.gate(hash);
+        let mut shard = gate.lock();
         shard.next += 1;
         let next = shard.next;
         let mut joined = None;
@@ -187,7 +187,7 @@ impl<K: Eq> Flights<K> {
             if is_it && is_entered(self.name(hash, flight.number)) {
                 return Boarding::Own(key);
             }
-            if is_it && !(flight.is_led && place.has_overtaken(flight)) {
+            if is_it && !(flight.is_led && gate.has_overtaken(flight)) {
                 joined = Some(index);
             }
         }
@@ -198,19 +198,19 @@ impl<K: Eq> Flights<K> {
                 key: Some(key),
                 is_led: true,
                 is_overtaken: false,
-                overtakings: place.overtakings(),
+                overtakings: gate.overtakings(),
                 followers: 0,
                 waiting: Vec::new(),
             });
             // AcqRel: Acquire pairs with the Release in `overtake`: what was written before a removal that
             // has not seen this flight is read by its load. Release as nothing else may come after it.
-            place.count.fetch_add(1, Ordering::AcqRel);
+            gate.count.fetch_add(1, Ordering::AcqRel);
             return Boarding::Lead(Leader { flights: self, hash, number: next });
         };
         let flight = &mut shard.flights[index];
         let number = flight.number;
         if !flight.is_led {
-            flight.led_anew(place);
+            flight.led_anew(gate);
             return Boarding::Lead(Leader { flights: self, hash, number });
         }
         flight.followers += 1;
@@ -218,7 +218,7 @@ impl<K: Eq> Flights<K> {
     }
 }
 
-impl<K> Place<K> {
+impl<K> Gate<K> {
     fn lock(&self) -> MutexGuard<'_, Shard<K>> {
         // Nothing is left half done if a user's comparison panics.
         self.shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -295,10 +295,10 @@ impl<K> Shard<K> {
 
 impl<K> Flight<K> {
     /// Begins the load once more.
-    fn led_anew(&mut self, place: &Place<K>) {
+    fn led_anew(&mut self, gate: &Gate<K>) {
         self.is_led = true;
         self.is_overtaken = false;
-        self.overtakings = place.overtakings();
+        self.overtakings = gate.overtakings();
     }
 }
 
@@ -311,13 +311,13 @@ impl<K> Leader<'_, K> {
         Entered { flight }
     }
 
-    fn place(&self) -> &Place<K> {
-        self.flights.place(self.hash)
+    fn gate(&self) -> &Gate<K> {
+        self.flights.gate(self.hash)
     }
 
     /// Calls `f` with the key.
     pub fn with_key<R>(&self, f: impl FnOnce(&K) -> R) -> R {
-        let mut shard = self.place().lock();
+        let mut shard = self.gate().lock();
         let key = shard.flight(self.number).and_then(|flight| flight.key.as_ref());
         f(key.expect("a led flight has a key until it lands"))
     }
@@ -332,13 +332,13 @@ impl<K> Leader<'_, K> {
         impl<K> Landing<'_, '_, K> {
             /// Ends the flight, or returns false if it was overtaken and that matters.
             fn end(&self, however: bool) -> bool {
-                let place = self.0.place();
-                let mut shard = place.lock();
+                let gate = self.0.gate();
+                let mut shard = gate.lock();
                 let flight = shard.flight(self.0.number);
-                if !however && flight.is_some_and(|flight| place.has_overtaken(flight)) {
+                if !however && flight.is_some_and(|flight| gate.has_overtaken(flight)) {
                     return false;
                 }
-                let landed = place.remove(&mut shard, self.0.number);
+                let landed = gate.remove(&mut shard, self.0.number);
                 drop(shard);
                 wake_all(landed.into_iter().flat_map(|flight| flight.waiting));
                 true
@@ -349,17 +349,17 @@ impl<K> Leader<'_, K> {
                 self.end(true);
             }
         }
-        let place = self.place();
+        let gate = self.gate();
         if cfg!(cortado_mutant = "flight_woken_first") {
-            let flight = place.remove(&mut place.lock(), self.number);
+            let flight = gate.remove(&mut gate.lock(), self.number);
             let flight = flight.expect("a led flight is there until it lands");
             flight.waiting.into_iter().for_each(|(_, waker)| waker.wake());
             return f(flight.key.expect("a led flight has a key until it lands"), false);
         }
-        let mut shard = place.lock();
+        let mut shard = gate.lock();
         let flight = shard.flight(self.number).expect("a led flight is there until it lands");
         let key = flight.key.take().expect("a led flight has a key until it lands");
-        let is_overtaken = place.has_overtaken(flight);
+        let is_overtaken = gate.has_overtaken(flight);
         drop(shard);
         let landing = Landing(&self);
         let entered = self.enter();
@@ -375,13 +375,13 @@ impl<K> Leader<'_, K> {
 
 impl<K> Drop for Leader<'_, K> {
     fn drop(&mut self) {
-        let place = self.place();
-        let mut shard = place.lock();
+        let gate = self.gate();
+        let mut shard = gate.lock();
         // It is gone if it has landed.
         if let Some(flight) = shard.flight(self.number) {
             flight.is_led = false;
         }
-        let (next, gone) = place.pass_on(&mut shard, self.number);
+        let (next, gone) = gate.pass_on(&mut shard, self.number);
         drop(shard);
         if !cfg!(cortado_mutant = "flight_nobody_told") {
             next.into_iter().for_each(Waker::wake);
@@ -422,11 +422,11 @@ impl<'a, K> Follower<'a, K> {
 
     fn look(&mut self, waker: &Waker) -> Poll<Arrival<'a, K>> {
         let Self { flights, hash, number, ticket } = *self;
-        let place = flights.place(hash);
-        let mut shard = place.lock();
+        let gate = flights.gate(hash);
+        let mut shard = gate.lock();
         let Some(flight) = shard.flight(number) else { return Poll::Ready(Arrival::Landed) };
         if !flight.is_led {
-            flight.led_anew(place);
+            flight.led_anew(gate);
             // It may have come before the one that was woken. Its waker, were it left, would be called
             // in place of another's if it lets go in turn.
             let index = flight.waiting.iter().position(|(other, _)| *other == ticket);
@@ -458,8 +458,8 @@ impl<'a, K> Future for Follower<'a, K> {
 
 impl<K> Drop for Follower<'_, K> {
     fn drop(&mut self) {
-        let place = self.flights.place(self.hash);
-        let mut shard = place.lock();
+        let gate = self.flights.gate(self.hash);
+        let mut shard = gate.lock();
         let mut mine = None;
         if let Some(flight) = shard.flight(self.number) {
             flight.followers -= 1;
@@ -470,7 +470,7 @@ impl<K> Drop for Follower<'_, K> {
         let (next, gone) = if cfg!(cortado_mutant = "flight_offer_lost") {
             (None, None)
         } else {
-            place.pass_on(&mut shard, self.number)
+            gate.pass_on(&mut shard, self.number)
         };
         drop(shard);
         next.into_iter().for_each(Waker::wake);
@@ -593,7 +593,7 @@ impl<K> std::fmt::Debug for Follower<'_, K> {
 }
 
 /// Loads are few, and hold the lock for a moment.
-const PLACES: usize = if crate::sync::IS_MODEL { 1 } else { 16 };
+const GATES: usize = if crate::sync::IS_MODEL { 1 } else { 16 };
 /// Flights whose memory a shard keeps.
 const SPARE: usize = 4;
 
@@ -847,7 +847,7 @@ mod tests {
     fn whoever_finds_the_lock_taken_overtakes_all_and_does_not_wait() {
         let flights = Flights::new();
         let (one, two) = (lead(&flights, 1, "k"), lead(&flights, 17, "l"));
-        let lock = flights.place(1).lock();
+        let lock = flights.gate(1).lock();
         flights.overtake(1);
         drop(lock);
         assert!([one, two].into_iter().all(|leader| leader.land(|_, is_over| is_over, |_| ())));
