@@ -22,7 +22,10 @@
 //! only the first to fill the slot is heard. If shrinking finds more than seven entries for a
 //! bucket, those in the lowest lanes of the even parent stay.
 
-use std::ptr;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    ptr,
+};
 
 use super::{
     Host, LANES, Table,
@@ -32,6 +35,7 @@ use super::{
 use crate::{
     reclaim::{Guard, block::Stored, limbo::Unlinked},
     sync::atomic::Ordering,
+    util::drop_panic,
 };
 
 impl<T: Stored> Table<T> {
@@ -168,11 +172,21 @@ impl<T: Stored> Table<T> {
         if next_is_full(array.moved.fetch_add(1, Ordering::AcqRel) + 1, next) {
             self.promote(guard, array, next);
         }
-        // Last, because the host may panic: a child that is not counted would never be.
+        // Last, because the host may panic: a child that is not counted would never be. Nor would an
+        // entry that comes after the panic be anybody's.
+        let mut panic = None;
         for entry in spilled.iter().filter_map(|word| word.entry()) {
             // SAFETY: entries come from `Owned::into_raw`. No bucket in use shows the entry any
             // more, and only the thread whose exchange put the child in use comes here.
-            host.displaced(guard, unsafe { Unlinked::new(entry) });
+            let entry = unsafe { Unlinked::new(entry) };
+            match catch_unwind(AssertUnwindSafe(|| host.displaced(guard, entry))) {
+                Err(another) if panic.is_some() => drop_panic(another),
+                Err(first) => panic = Some(first),
+                Ok(()) => {}
+            }
+        }
+        if let Some(panic) = panic {
+            resume_unwind(panic);
         }
     }
 
@@ -546,15 +560,16 @@ mod tests {
         let ledger = Ledger::default();
         let table = Table::with_buckets(4, 1, 4);
         let host = Panics(Keeper::new(&table, &mixed));
-        for key in 0..24 {
-            host.0.set(&ledger, key, key);
-        }
+        let before = (0..24).filter(|&key| host.0.set(&ledger, key, key)).count();
         let guard = pin();
         assert!(table.shrink(&guard));
         for _ in 0..4 {
             let _ = catch_unwind(AssertUnwindSafe(|| table.help_migration(&guard, &host, 1)));
         }
         assert_eq!(table.slots(&guard), 2 * LANES, "the migration came to its end");
-        host.0.check();
+        assert_eq!(host.0.check() + host.0.displaced.get(), before);
+        drop(guard);
+        drop(table);
+        assert_eq!(ledger.alive(), 0);
     }
 }
