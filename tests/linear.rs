@@ -54,10 +54,11 @@ enum Done {
     },
     /// What was removed after it was seen.
     Uncomputed(Option<u64>),
-    /// The value that a load returned, and the one that it would have brought.
+    /// The value that a load returned, and the one that it would have brought; whether a removal met it.
     Loaded {
         returned: u64,
         own: u64,
+        is_met: bool,
     },
     Cleared,
 }
@@ -66,16 +67,17 @@ enum Done {
 struct Slot<const LOSSY: bool>;
 
 impl<const LOSSY: bool> Specification for Slot<LOSSY> {
-    type State = Option<u64>;
+    /// The value, and whether it need not have been kept.
+    type State = (Option<u64>, bool);
     type Operation = Done;
 
     fn init() -> Self::State {
-        None
+        (None, false)
     }
 
-    fn apply(done: &Done, state: &Self::State) -> (bool, Self::State) {
-        let (is_free, state) = (LOSSY || state.is_none(), *state);
-        match *done {
+    fn apply(done: &Done, &(state, is_doubtful): &Self::State) -> (bool, Self::State) {
+        let is_free = LOSSY || is_doubtful || state.is_none();
+        let (may_be, next) = match *done {
             Done::Got(None) => (is_free, None),
             Done::Got(value) => (value == state, state),
             Done::Inserted(value) => (is_free, Some(value)),
@@ -87,18 +89,23 @@ impl<const LOSSY: bool> Specification for Slot<LOSSY> {
             Done::Removed(value) => (value == state, None),
             // Perhaps it has vanished.
             Done::FoundOther(value) => match state {
-                Some(there) if there == value => (LOSSY, None),
+                Some(there) if there == value => (LOSSY || is_doubtful, None),
                 _ => (true, state),
             },
             Done::Computed { seen: None, put } => (is_free, Some(put)),
             Done::Computed { seen, put } => (seen == state, Some(put)),
             Done::Uncomputed(None) => (is_free, None),
             Done::Uncomputed(seen) => (seen == state, None),
-            Done::Loaded { returned, own } if returned == own => (is_free, Some(own)),
+            Done::Loaded { returned, own, .. } if returned == own => (is_free, Some(own)),
             // Another's load that was not let in; its followers may have it all the same.
             Done::Loaded { returned, .. } => (Some(returned) == state, state),
             Done::Cleared => (true, None),
-        }
+        };
+        let is_in_vain = match *done {
+            Done::Loaded { returned, own, is_met } if returned == own => is_met,
+            _ => is_doubtful && next == state,
+        };
+        (may_be, (next, is_in_vain))
     }
 }
 
@@ -275,7 +282,8 @@ fn call(
         }
         37..40 => {
             let own = new();
-            Done::Loaded { returned: *cache.get_or_insert_with(key, || own), own }
+            let returned = *cache.get_or_insert_with(key, || own);
+            Done::Loaded { returned, own, is_met: false }
         }
         _ => {
             cache.clear();
@@ -284,8 +292,24 @@ fn call(
     }
 }
 
+/// Notes which loads were met by a removal: what they bring is not kept then. Whoever removes a key may meet
+/// loads of others, too.
+fn note_removals(records: &mut [Record]) {
+    let removes = |done: &Done| {
+        matches!(done, Done::Removed(_) | Done::FoundOther(_) | Done::Uncomputed(_) | Done::Cleared)
+    };
+    let removals = records.iter().filter(|record| removes(&record.done));
+    let removals: Vec<_> = removals.map(|record| record.began..record.ended).collect();
+    for Record { began, ended, done, .. } in records {
+        if let Done::Loaded { is_met, .. } = done {
+            *is_met = removals.iter().any(|other| other.start < *ended && *began < other.end);
+        }
+    }
+}
+
 /// Fails if the calls of some key cannot have happened one after the other.
-fn check<const LOSSY: bool>(records: Vec<Record>, round: Round) -> usize {
+fn check<const LOSSY: bool>(mut records: Vec<Record>, round: Round) -> usize {
+    note_removals(&mut records);
     let mut of_key: BTreeMap<u64, Vec<Record>> = BTreeMap::new();
     for record in records {
         of_key.entry(record.key).or_default().push(record);
