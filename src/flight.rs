@@ -27,7 +27,6 @@
 use std::{
     cell::RefCell,
     future::Future,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     sync::{PoisonError, TryLockError},
     task::{Context, Poll, Wake, Waker},
@@ -41,7 +40,7 @@ use crate::{
         atomic::{AtomicBool, AtomicU64, Ordering},
         thread_local,
     },
-    util::CachePadded,
+    util::{CachePadded, for_all},
 };
 
 /// The loads that are under way.
@@ -543,15 +542,7 @@ impl Wake for Signal {
 
 /// Wakes all, even if some waker panics: the others would sleep for ever.
 fn wake_all(waiting: impl Iterator<Item = (u64, Waker)>) {
-    let mut panic = None;
-    for (_, waker) in waiting {
-        let woken = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-        panic = panic.or(woken.err());
-    }
-    // A second panic would end the process.
-    if let Some(panic) = panic.filter(|_| !std::thread::panicking()) {
-        resume_unwind(panic);
-    }
+    for_all(waiting, |(_, waker)| waker.wake());
 }
 
 /// Returns whether this thread runs the load of some flight.
@@ -600,6 +591,7 @@ const SPARE: usize = 4;
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
         sync::{Arc, atomic::AtomicUsize, atomic::Ordering::SeqCst},
         time::{Duration, Instant},
     };

@@ -22,10 +22,7 @@
 //! only the first to fill the slot is heard. If shrinking finds more than seven entries for a
 //! bucket, those in the lowest lanes of the even parent stay.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    ptr,
-};
+use std::ptr;
 
 use super::{
     Host, LANES, Table,
@@ -35,7 +32,7 @@ use super::{
 use crate::{
     reclaim::{Guard, block::Stored, limbo::Unlinked},
     sync::atomic::Ordering,
-    util::drop_panic,
+    util::for_all,
 };
 
 impl<T: Stored> Table<T> {
@@ -174,20 +171,11 @@ impl<T: Stored> Table<T> {
         }
         // Last, because the host may panic: a child that is not counted would never be. Nor would an
         // entry that comes after the panic be anybody's.
-        let mut panic = None;
-        for entry in spilled.iter().filter_map(|word| word.entry()) {
+        for_all(spilled.iter().filter_map(|word| word.entry()), |entry| {
             // SAFETY: entries come from `Owned::into_raw`. No bucket in use shows the entry any
             // more, and only the thread whose exchange put the child in use comes here.
-            let entry = unsafe { Unlinked::new(entry) };
-            match catch_unwind(AssertUnwindSafe(|| host.displaced(guard, entry))) {
-                Err(another) if panic.is_some() => drop_panic(another),
-                Err(first) => panic = Some(first),
-                Ok(()) => {}
-            }
-        }
-        if let Some(panic) = panic {
-            resume_unwind(panic);
-        }
+            host.displaced(guard, unsafe { Unlinked::new(entry) });
+        });
     }
 
     /// Makes `next` the root; called once, by whoever put its last bucket in use.

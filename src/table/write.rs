@@ -8,10 +8,13 @@ use super::{
     find::alive,
     meta::Meta,
 };
-use crate::reclaim::{
-    Guard,
-    block::{Owned, Stored},
-    limbo::Unlinked,
+use crate::{
+    reclaim::{
+        Guard,
+        block::{Owned, Stored},
+        limbo::Unlinked,
+    },
+    util::for_all,
 };
 
 /// What [`Table::upsert`] did.
@@ -259,12 +262,12 @@ fn clear_bucket<T>(bucket: &Bucket<T>, removed: &mut impl FnMut(Unlinked<T>)) ->
         }
         // Linearizes here, for all entries of the bucket.
         if bucket.change_meta(meta, meta.without_any()) {
-            // All slots are freed before the caller's code runs, which may panic.
+            // All slots are freed before the caller's code runs, which may panic over one of them.
             let mut entries = [const { None }; LANES];
             for lane in meta.taken() {
                 entries[lane] = taken(bucket.take_slot(lane));
             }
-            entries.into_iter().flatten().for_each(removed);
+            for_all(entries.into_iter().flatten(), removed);
             return true;
         }
     }
@@ -656,7 +659,7 @@ mod tests {
             });
         }));
         assert!(panicked.is_err());
-        assert_eq!(keeper.check(), 0);
+        assert_eq!((kept.len(), keeper.check()), (LANES, 0));
         for key in 0..LANES as u64 {
             assert!(keeper.set(&ledger, key, key));
         }
