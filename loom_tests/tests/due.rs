@@ -169,6 +169,50 @@ fn a_tick_and_a_note_meet_a_thread_that_lies_down() {
     });
 }
 
+/// The timetable's next deadline is sooner than the writer's, so that the writer wakes nobody; the first note of
+/// the ring, which is sooner still, is in the writer's hands while the thread looks.
+#[test]
+fn a_writer_that_drains_meets_a_thread_that_lies_down() {
+    explore(|| {
+        let world = World::new(1);
+        world.note(3);
+        world.keep();
+        world.note(1);
+        let runner = spawn(&world, |w| w.run(1));
+        world.note(5);
+        runner.join().unwrap();
+        World::finish(world, &[1, 3, 5]);
+    });
+}
+
+/// What was to come sooner is gone, and the writer may or may not know that.
+#[test]
+fn a_note_that_wakes_nobody_meets_a_thread_that_lies_down() {
+    explore(|| {
+        let world = World::new(1);
+        world.note(1);
+        world.due.collect(|hashes| assert_eq!(hashes, [1]));
+        let runner = spawn(&world, |w| w.run(2));
+        world.note(2);
+        runner.join().unwrap();
+        World::finish(world, &[2]);
+    });
+}
+
+/// What the keeper has missed keeps the next time low: writers that lack room go by that.
+#[test]
+fn a_note_meets_a_tick() {
+    explore(|| {
+        let world = World::new(1);
+        world.note(5);
+        let ticker = spawn(&world, |w| w.keep());
+        world.note(1);
+        ticker.join().unwrap();
+        assert!(world.due.next() <= 1, "it is forgotten");
+        World::finish(world, &[1, 5]);
+    });
+}
+
 /// A writer that comes to its slot a lap late.
 #[test]
 fn notes_meet_laps_of_their_ring() {
