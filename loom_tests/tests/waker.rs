@@ -216,6 +216,36 @@ fn a_sweep_meets_a_thread_that_lies_down() {
     });
 }
 
+/// What is retired waits for this thread's guard while it is swept; then the thread has to free it.
+fn sweep_what_waits(others: &[fn(&World)]) {
+    let world = World::new();
+    let guard = pin();
+    world.retire(1);
+    world.sweep();
+    let runner = spawn(&world, |w| w.run(1, Round::Plain));
+    let others: Vec<_> = others.iter().map(|&other| spawn(&world, other)).collect();
+    world.sweep();
+    for other in others {
+        other.join().unwrap();
+    }
+    drop(guard);
+    runner.join().unwrap();
+    assert_eq!(world.done.load(SeqCst), 1);
+    finish(world);
+}
+
+/// The line is in the sweep's hands while the thread looks.
+#[test]
+fn a_sweep_of_what_waits_meets_a_thread_that_lies_down() {
+    explore(|| sweep_what_waits(&[]));
+}
+
+/// One of the sweeps finds in its place what the other has left there.
+#[test]
+fn two_sweeps_of_what_waits_meet_a_thread_that_lies_down() {
+    explore(|| sweep_what_waits(&[World::sweep]));
+}
+
 #[test]
 fn two_wakers_meet_a_thread_that_lies_down() {
     explore(|| work(3, &[|w| w.charge(1)], |w| w.push(2)));
