@@ -131,9 +131,12 @@ fn every_value_is_returned_resident_or_told_exactly_once() {
         let mut times: HashMap<u64, u32> = HashMap::new();
         for removed in told.lock().unwrap().iter() {
             *times.entry(removed.value).or_default() += 1;
+            // The thread may have made a little more room after we looked.
+            let may_be =
+                maintenance == Maintenance::Thread && removed.cause == RemovalCause::Evicted;
+            assert!(may_be || !resident.contains(&removed.value), "{removed:?}");
         }
         assert!(times.values().all(|&times| times == 1));
-        assert!(resident.iter().all(|value| !times.contains_key(value)));
         let refused: std::collections::HashSet<_> =
             refused.into_inner().unwrap().into_iter().collect();
         for value in 0..next.load(Ordering::Relaxed) {

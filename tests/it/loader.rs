@@ -18,7 +18,10 @@ use cortado::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{builder, support::BOTH};
+use crate::{
+    builder,
+    support::{BOTH, settle},
+};
 
 type Shared = Arc<Cache<u64, u64>>;
 
@@ -351,7 +354,7 @@ fn load_whose_key_is_removed_meanwhile_is_not_kept() {
         });
         assert_eq!(*value, 7, "{name}");
         drop(value);
-        cache.flush();
+        settle(&cache);
         assert!(!cache.contains_key(&1), "{name}");
         assert_eq!((cache.len(), cache.cost()), (0, 0), "{name}");
         assert_eq!(told.lock().unwrap().iter().filter(|&&value| value == 7).count(), 1, "{name}");
