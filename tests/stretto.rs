@@ -25,20 +25,9 @@ use stretto::{
     KeyBuilder, TransparentKeyBuilder, UpdateValidator,
 };
 
-use crate::support::{Random, eventually, seed};
+use crate::support::{Random, eventually, seed, tasks::block_on};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Runs a future that never waits for long.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => thread::yield_now(),
-        }
-    }
-}
 
 /// Programs in the shape of Stretto's own: what they import is all that was changed.
 mod programs {

@@ -1,14 +1,12 @@
 //! Loaders: one load for a key, whoever asks, and nobody waits for ever.
 
 use std::{
-    future::{Future, pending, poll_fn},
+    future::pending,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
     sync::{
         Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    task::{Context, Poll, Wake, Waker},
     thread,
     time::Duration,
 };
@@ -20,7 +18,10 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     builder,
-    support::{BOTH, settle},
+    support::{
+        BOTH, settle,
+        tasks::{block_on, give_way},
+    },
 };
 
 type Shared = Arc<Cache<u64, u64>>;
@@ -34,37 +35,6 @@ fn runtimes() -> [Runtime; 2] {
     let many = Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
     let single = Builder::new_current_thread().enable_time().build().unwrap();
     [many, single]
-}
-
-/// An executor of a few lines, for what needs no runtime at all.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
-
-/// Lets others run once.
-async fn give_way() {
-    let mut gave = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut gave, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test binary uses a part
 
 pub mod ledger;
+pub mod tasks;
 
 use std::{
     hash::{BuildHasher, Hash, Hasher},

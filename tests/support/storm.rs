@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Waker},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -28,6 +28,7 @@ use crate::support::{
     self, Random, audit, eventually,
     ledger::{Entry, Ledger},
     settle,
+    tasks::{block_on, give_way},
 };
 
 /// What one storm is like.
@@ -734,37 +735,6 @@ fn no_thread_is_left(name: &str) {
 
 #[cfg(not(target_os = "linux"))]
 fn no_thread_is_left(_: &str) {}
-
-/// An executor of a few lines.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
-
-/// Lets others run once.
-async fn give_way() {
-    let mut gave = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut gave, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
 
 /// Lines of the ledger that an operation may open, that of listeners included.
 const LINES_AN_OPERATION: u64 = 6;
