@@ -166,12 +166,10 @@ impl<T> Bucket<T> {
         }
     }
 
-    /// Loads the entries of the lanes that `meta` shows and that `has` does not rule out, each if it was
-    /// published at one instant of the call; `None` if the bucket has changed.
-    ///
-    /// As in [`validated`](Self::validated), the slots are compared again: the version of the meta word
-    /// alone would be fooled by 8192 changes, and show what is claimed and not published.
-    pub fn published(&self, meta: Meta, has: impl Fn(Word<T>) -> bool) -> Option<Residents<T>> {
+    /// Loads the words of the lanes that `meta` shows and that `has` does not rule out, the others empty;
+    /// `None` if the bucket has changed. Look into no entry that is not [confirmed](Self::confirmed).
+    #[inline]
+    pub fn words(&self, meta: Meta, has: impl Fn(Word<T>) -> bool) -> Option<[Word<T>; LANES]> {
         let mut words = [Word::EMPTY; LANES];
         for lane in meta.taken() {
             let word = self.slot(lane);
@@ -179,20 +177,20 @@ impl<T> Bucket<T> {
                 words[lane] = word;
             }
         }
-        // Acquire, in `meta`: keeps the loads below behind it.
-        if self.meta() != meta {
-            return None;
-        }
-        let mut entries = [None; LANES];
-        for (lane, word) in words.iter().enumerate().filter(|(_, word)| word.entry().is_some()) {
-            // Relaxed: see `validated`. Marks may come meanwhile; they do not move the entry.
-            let again = Word(self.slots[lane].load(Ordering::Relaxed));
-            if again.entry() != word.entry() {
-                return None;
-            }
-            entries[lane] = word.entry();
-        }
-        Some(entries)
+        // Acquire, in `meta`: keeps the loads of `confirmed` behind it.
+        (self.meta() == meta).then_some(words)
+    }
+
+    /// Returns the entry of a word that [`words`](Self::words) has loaded, if it still is in its slot: then it
+    /// was published when the meta word was looked at again.
+    ///
+    /// As in [`validated`](Self::validated): the version of the meta word alone would be fooled by 8192
+    /// changes, and show what is claimed and not published.
+    #[inline]
+    pub fn confirmed(&self, lane: usize, word: Word<T>) -> Option<NonNull<T>> {
+        // Relaxed: see `validated`. Marks may come meanwhile; they do not move the entry.
+        let again = Word(self.slots[lane].load(Ordering::Relaxed));
+        word.entry().filter(|_| again == word || again.entry() == word.entry())
     }
 
     /// Makes a bucket of zeroed memory usable; whoever comes first.
@@ -220,9 +218,6 @@ impl<T> Bucket<T> {
         }
     }
 }
-
-/// The entries of a bucket, by lane.
-pub type Residents<T> = [Option<NonNull<T>>; LANES];
 
 /// What [`Bucket::validated`] found.
 pub enum Validated<T> {
@@ -504,10 +499,10 @@ mod tests {
         publish(0, first);
         publish(1, second);
         let meta = bucket.meta();
-        let both = [first.entry(), second.entry()];
-        assert_eq!(bucket.published(meta, |_| true).unwrap()[..2], both);
+        let words = bucket.words(meta, |_| true).unwrap();
+        assert!((0..2).all(|lane| bucket.confirmed(lane, words[lane]) == words[lane].entry()));
         // As if others worked between the loads of the caller.
-        let seen = bucket.published(meta, |word| {
+        let seen = bucket.words(meta, |word| {
             if word == first {
                 unpublish(1);
                 assert!(bucket.change_slot(1, Word::EMPTY, claimed));
@@ -522,7 +517,9 @@ mod tests {
             }
             true
         });
-        assert!(seen.is_none(), "{seen:?}");
+        let words = seen.expect("the meta word is as it was");
+        assert!(words[1] == claimed && bucket.confirmed(1, words[1]).is_none());
+        assert_eq!(bucket.confirmed(0, words[0]), first.entry());
     }
 
     #[test]

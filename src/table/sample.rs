@@ -6,7 +6,7 @@ use super::{
     Table,
     bucket::{Bucket, Word, entry_ref},
     find::prefetch,
-    migrate::parts,
+    migrate::{Part, parts},
     write::{Unlink, unlink},
 };
 use crate::reclaim::{Guard, block::Stored, limbo::Unlinked};
@@ -66,20 +66,8 @@ impl<T: Stored> Table<T> {
                 }
             }
             for i in group {
-                let index = wrap(start + i);
-                let bucket = array.at(index);
-                let meta = bucket.meta();
-                if !meta.is_frozen() && meta.is_live() {
-                    // It rules alone, as a whole.
-                    if visit_bucket(bucket, |_| true, guard, &mut visit).is_break() {
-                        return;
-                    }
-                    continue;
-                }
-                for part in parts(array, index, guard).into_iter().flatten() {
-                    if visit_bucket(part.bucket, |word| part.has(word), guard, &mut visit)
-                        .is_break()
-                    {
+                for part in parts(array, wrap(start + i), guard).into_iter().flatten() {
+                    if visit_part(part, guard, &mut visit).is_break() {
                         return;
                     }
                 }
@@ -107,23 +95,22 @@ impl<T: Stored> Table<T> {
     }
 }
 
-/// Visits the live entries of a bucket that `has` does not rule out.
+/// Visits the live entries of a part.
 #[inline]
-fn visit_bucket<'g, T>(
-    bucket: &'g Bucket<T>,
-    has: impl Fn(Word<T>) -> bool,
+fn visit_part<'g, T>(
+    part: Part<'g, T>,
     guard: &'g Guard,
     visit: &mut impl FnMut(Sampled<'g, T>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
+    let bucket = part.bucket;
     for _ in 0..TRIES {
         let meta = bucket.meta();
-        let Some(entries) = bucket.published(meta, |word| !word.is_dying() && has(word)) else {
-            continue;
-        };
-        for (lane, entry) in entries.into_iter().enumerate() {
-            if let Some(entry) = entry {
-                // SAFETY: it was published at one instant of the call above, which was under the guard;
-                // of a bucket that has moved on, `has` names only what had not.
+        let is_live = |word: Word<T>| !word.is_dying() && part.has(word);
+        let Some(words) = bucket.words(meta, is_live) else { continue };
+        for lane in meta.taken() {
+            if let Some(entry) = bucket.confirmed(lane, words[lane]) {
+                // SAFETY: it was published at one instant of the calls above, which were under the guard;
+                // of a bucket that has moved on, the part has only what had not.
                 let entry = unsafe { entry_ref(entry, guard) };
                 visit(Sampled { entry, bucket, lane })?;
             }

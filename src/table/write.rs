@@ -224,9 +224,15 @@ impl<T: Stored> Table<T> {
             return Slot::Freed;
         }
         let bucket = array.at(index);
-        let Some(residents) = bucket.published(meta, |_| true) else { return Slot::Freed };
-        // SAFETY: each was published at one instant of the call above, which was under the guard.
-        let residents = residents.map(|e| e.map(|entry| unsafe { entry_ref(entry, guard) }));
+        let Some(words) = bucket.words(meta, |_| true) else { return Slot::Freed };
+        let residents: [Option<&T>; LANES] = std::array::from_fn(|lane| {
+            let entry = bucket.confirmed(lane, words[lane])?;
+            // SAFETY: it was published at one instant of the calls above, which were under the guard.
+            Some(unsafe { entry_ref(entry, guard) })
+        });
+        if words.iter().zip(&residents).any(|(word, e)| word.entry().is_some() && e.is_none()) {
+            return Slot::Freed; // it has changed
+        }
         // A lane that shows no resident may be somebody's claim: it is nobody's to empty.
         let chosen = host.choose_leaver(&residents, newcomer);
         let Some(lane) = chosen.filter(|&lane| residents.get(lane).is_some_and(Option::is_some))
