@@ -75,12 +75,30 @@ mod tests {
     }
 
     #[test]
-    fn memory_goes_with_the_entries() {
+    fn memory_goes_with_the_entries_and_is_not_moved_at_every_turn() {
         let mut window = Window::default();
+        assert_eq!(window.bytes(), 0);
         for hash in 0..10_000 {
             let _ = window.push(hash, 1);
         }
-        while window.pop().is_some() {}
+        let capacity = window.queue.capacity();
+        assert!(capacity >= 10_000);
+        let mut moves = 0;
+        for left in (0..10_000).rev() {
+            let before = window.queue.capacity();
+            assert!(window.pop().is_some());
+            let now = window.queue.capacity();
+            assert_eq!(window.bytes(), 16 * now);
+            // Eight times what is needed may stay, and a few of these times more.
+            assert!(now <= SPARE * (left + SPARE), "{now} for {left}");
+            if now < before {
+                moves += 1;
+                // It moves when it has to, to room for as many again.
+                assert!(before > SPARE * (left + SPARE), "{before} for {left}");
+                assert!((left..=2 * left + 4).contains(&now), "{now} for {left}");
+            }
+        }
+        assert!((3..9).contains(&moves), "{moves} moves");
         assert!(window.bytes() < 10_000);
     }
 }
