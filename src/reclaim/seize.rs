@@ -1,29 +1,72 @@
 //! Grace periods by seize.
 
-use std::sync::OnceLock; // shim: not part of a model build
+use std::{cell::Cell, sync::OnceLock, thread_local}; // shim: not part of a model build
 
-use ::seize::{Collector, Guard as _, LocalGuard};
+use ::seize::{Collector, LocalGuard, OwnedGuard};
 
 use super::Grace;
 
 /// The witness of a pin; see the module above.
-pub struct Guard(LocalGuard<'static>);
+pub enum Guard {
+    /// Of a thread.
+    Local(LocalGuard<'static>),
+    /// Of a thread that ends: the collector has forgotten it, and knows each guard by itself.
+    Late(OwnedGuard<'static>),
+}
 
 /// Pins the current thread.
 ///
 /// Costs a store and a fence on a line of the thread's own.
 #[inline]
 pub fn pin() -> Guard {
-    Guard(collector().enter())
+    match STAGE.get() {
+        Stage::Known => Guard::Local(collector().enter()),
+        Stage::New => first_pin(),
+        Stage::Ending => Guard::Late(collector().enter_owned()),
+    }
+}
+
+#[cold]
+fn first_pin() -> Guard {
+    let guard = collector().enter();
+    // After the collector's own variable, and so destroyed before that, when `enter` may still be called.
+    LEAVING.with(|_| STAGE.set(Stage::Known));
+    Guard::Local(guard)
+}
+
+/// Where a thread is in its life.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// It has not pinned yet.
+    New,
+    /// The collector has a number for it.
+    Known,
+    /// Its variables are being destroyed.
+    Ending,
+}
+
+/// Is destroyed when the thread ends.
+struct Leaving;
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        STAGE.set(Stage::Ending);
+    }
+}
+
+thread_local! {
+    /// Has no destructor, and can always be asked.
+    static STAGE: Cell<Stage> = const { Cell::new(Stage::New) };
+    static LEAVING: Leaving = const { Leaving };
 }
 
 impl Guard {
     /// Ends `grace` once every guard that exists now is gone.
     pub fn after_grace(&self, grace: &Grace) {
-        let waiting = Box::into_raw(Box::new(grace.clone()));
-        // SAFETY: `waiting` comes from a box that nobody else has, is retired once, and no other
-        // thread ever reads through it.
-        unsafe { self.0.defer_retire(waiting, end_of_grace) };
+        match self {
+            Self::Local(guard) => end_after(guard, grace),
+            Self::Late(guard) => end_after(guard, grace),
+        }
     }
 
     /// Hands what this thread has deferred to the collector.
@@ -35,8 +78,18 @@ impl Guard {
         for _ in 0..FILLERS {
             self.after_grace(&filler);
         }
-        self.0.flush();
+        match self {
+            Self::Local(guard) => ::seize::Guard::flush(guard),
+            Self::Late(guard) => ::seize::Guard::flush(guard),
+        }
     }
+}
+
+fn end_after(guard: &impl ::seize::Guard, grace: &Grace) {
+    let waiting = Box::into_raw(Box::new(grace.clone()));
+    // SAFETY: `waiting` comes from a box that nobody else has, is retired once, and no other
+    // thread ever reads through it.
+    unsafe { guard.defer_retire(waiting, end_of_grace) };
 }
 
 impl std::fmt::Debug for Guard {
@@ -49,7 +102,7 @@ impl std::fmt::Debug for Guard {
 ///
 /// # Safety
 ///
-/// * `waiting` comes from `Box::into_raw` in `after_grace` and is not used again.
+/// * `waiting` comes from `Box::into_raw` in `end_after` and is not used again.
 unsafe fn end_of_grace(waiting: *mut Grace, _: &Collector) {
     // SAFETY: as above; the collector calls this once for each retired pointer.
     let grace = unsafe { Box::from_raw(waiting) };
