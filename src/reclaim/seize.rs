@@ -5,13 +5,14 @@ use std::{cell::Cell, sync::OnceLock, thread_local}; // shim: not part of a mode
 use ::seize::{Collector, LocalGuard, OwnedGuard};
 
 use super::Grace;
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The witness of a pin; see the module above.
 pub enum Guard {
     /// Of a thread.
     Local(LocalGuard<'static>),
     /// Of a thread that ends: the collector has forgotten it, and knows each guard by itself.
-    Late(OwnedGuard<'static>),
+    Late(OwnedGuard<'static>, Counted),
 }
 
 /// Pins the current thread.
@@ -22,7 +23,7 @@ pub fn pin() -> Guard {
     match STAGE.get() {
         Stage::Known => Guard::Local(collector().enter()),
         Stage::New => first_pin(),
-        Stage::Ending => Guard::Late(collector().enter_owned()),
+        Stage::Ending => Guard::Late(collector().enter_owned(), Counted::new()),
     }
 }
 
@@ -30,7 +31,8 @@ pub fn pin() -> Guard {
 fn first_pin() -> Guard {
     let guard = collector().enter();
     // After the collector's own variable, and so destroyed before that, when `enter` may still be called.
-    LEAVING.with(|_| STAGE.set(Stage::Known));
+    LEAVING.with(|leaving| leaving.set(Some(Leaving(Counted::new()))));
+    STAGE.set(Stage::Known);
     Guard::Local(guard)
 }
 
@@ -45,8 +47,26 @@ enum Stage {
     Ending,
 }
 
+/// One of those who may be pinned.
+pub struct Counted(());
+
+impl Counted {
+    fn new() -> Self {
+        COUNT.fetch_add(1, Relaxed); // Relaxed: see `advance`.
+        Self(())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(1, Relaxed); // Relaxed: see `advance`.
+    }
+}
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
 /// Is destroyed when the thread ends.
-struct Leaving;
+struct Leaving(Counted);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
@@ -57,7 +77,7 @@ impl Drop for Leaving {
 thread_local! {
     /// Has no destructor, and can always be asked.
     static STAGE: Cell<Stage> = const { Cell::new(Stage::New) };
-    static LEAVING: Leaving = const { Leaving };
+    static LEAVING: Cell<Option<Leaving>> = const { Cell::new(None) };
 }
 
 impl Guard {
@@ -65,22 +85,22 @@ impl Guard {
     pub fn after_grace(&self, grace: &Grace) {
         match self {
             Self::Local(guard) => end_after(guard, grace),
-            Self::Late(guard) => end_after(guard, grace),
+            Self::Late(guard, _) => end_after(guard, grace),
         }
     }
 
     /// Hands what this thread has deferred to the collector.
     pub fn advance(&self) {
-        // The collector takes a batch only if it has more values than there are pinned threads, and
-        // a thread that ends leaves a smaller one behind until its number is given out again. So the
-        // batch is filled up; with more threads pinned than that, the next call adds to it.
+        // The collector takes a batch only if it has a value for each thread that is pinned, and a
+        // thread that ends leaves a smaller one behind until its number is given out again. So the
+        // batch is filled up. Relaxed: threads that come just now are what some more are for.
         let filler = Grace::new();
-        for _ in 0..FILLERS {
+        for _ in 0..COUNT.load(Relaxed) + FILLERS {
             self.after_grace(&filler);
         }
         match self {
             Self::Local(guard) => ::seize::Guard::flush(guard),
-            Self::Late(guard) => ::seize::Guard::flush(guard),
+            Self::Late(guard, _) => ::seize::Guard::flush(guard),
         }
     }
 }
@@ -114,5 +134,5 @@ fn collector() -> &'static Collector {
     COLLECTOR.get_or_init(Collector::new)
 }
 
-/// Values added to a batch so that the collector takes it.
+/// Values added to a batch, beside one for each thread, so that the collector takes it.
 const FILLERS: usize = 16;
