@@ -435,7 +435,8 @@ impl Drop for Reentrant {
 /// Does everything there is, from within a callback; but to no key that is asked about: `compute` would ask
 /// again for ever.
 fn reenter() {
-    let Some(cache) = HANDLE.take() else { return };
+    // It may be gone, if the test has failed.
+    let Ok(Some(cache)) = HANDLE.try_with(RefCell::take) else { return };
     let key = 100 + CALLED.get() % 40;
     CALLED.set(CALLED.get() + 1);
     drop(cache.get(&key));
@@ -519,8 +520,13 @@ fn every_callback_may_call_every_method() {
                 cache.flush();
             }
         }
-        cache.flush();
-        assert!((CALLED.get() > 0) == (which != 8), "{which}");
+        if which != 8 {
+            // Other tests may be pinned, and hold back what a listener is to be told of.
+            eventually("the callback calls the cache", || {
+                cache.flush();
+                CALLED.get() > 0
+            });
+        }
         HANDLE.set(None);
         settle(&cache);
         audit(&cache);
