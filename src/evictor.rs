@@ -3,7 +3,6 @@
 use std::{
     cell::Cell,
     hash::{BuildHasher, Hash},
-    panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
@@ -12,7 +11,7 @@ use crate::{
     engine::{Engine, Work},
     sync::{Arc, thread},
     trace,
-    util::drop_panic,
+    util::caught,
     waker::Waker,
 };
 
@@ -64,13 +63,12 @@ fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
     let mut nap = SHORT_NAP;
     while !waker.rise() {
         // A panic of a user's hash function ends a round, never the thread.
-        let round = catch_unwind(AssertUnwindSafe(|| engine.maintain(Work::ALL).0));
-        let round = round.map_err(|panic| {
+        let round = caught(|| engine.maintain(Work::ALL).0);
+        if round.is_none() {
             trace::panicked(&engine.settings.name);
-            drop_panic(panic);
-        });
-        let busy = round.as_ref().is_ok_and(|ticked| ticked.evicted + ticked.expired > 0);
-        if busy || round.map_or(true, |ticked| ticked.pending) {
+        }
+        let busy = round.as_ref().is_some_and(|ticked| ticked.evicted + ticked.expired > 0);
+        if busy || round.is_none_or(|ticked| ticked.pending) {
             // Inserts go on, or readers are still looking at what was removed: come again by itself.
             // To be woken costs a writer more than it does to make room for itself.
             nap = if busy { SHORT_NAP } else { (nap * 2).min(LONG_NAP) };

@@ -13,7 +13,6 @@ mod write;
 use std::{
     cmp::Reverse,
     hash::{BuildHasher, Hash},
-    panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use crossbeam_utils::atomic::AtomicCell;
@@ -53,7 +52,7 @@ use crate::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     table::{Host, LANES, Table},
-    util::CachePadded,
+    util::{CachePadded, caught},
     waker::Waker,
 };
 
@@ -295,7 +294,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the time, or any where the user's clock panics: it is asked in the middle of things.
     fn time_of_births(&self) -> u64 {
-        catch_unwind(AssertUnwindSafe(|| self.timing.now())).unwrap_or(0)
+        caught(|| self.timing.now()).unwrap_or(0)
     }
 
     /// Returns what was counted so far.

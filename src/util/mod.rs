@@ -6,7 +6,7 @@ mod rng;
 
 pub use self::{
     identity::{IdentityHash, IdentityHasher},
-    panic::{drop_panic, for_all},
+    panic::{caught, drop_panic, for_all},
     rng::Rng,
 };
 pub use crossbeam_utils::CachePadded;

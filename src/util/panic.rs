@@ -23,6 +23,11 @@ pub fn for_all<T>(items: impl IntoIterator<Item = T>, mut f: impl FnMut(T)) {
     }
 }
 
+/// Calls `f`; if it panics, that ends here, and there is no result.
+pub fn caught<R>(f: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(drop_panic).ok()
+}
+
 /// Drops what a panic carried, which may panic as it is dropped.
 ///
 /// That must end neither a sweep, which would lose the values it has not come to, nor the thread of a

@@ -7,7 +7,6 @@ use std::{
     fmt,
     hash::{BuildHasher, Hash},
     marker::PhantomData,
-    panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
@@ -24,6 +23,7 @@ use crate::{
     clock::{Clock, to_nanoseconds},
     engine::{Insert, Reject, RemovalCause},
     sync::Arc,
+    util::caught,
 };
 
 /// Stretto's `Cache`, with what [differs](super#what-differs).
@@ -393,7 +393,7 @@ impl<KH, C, CB> Shared<KH, C, CB> {
 /// Runs a callback. If it panics, that ends there: Stretto's callbacks run on a thread of its own, and callers
 /// do not expect to meet it.
 fn guarded(callback: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(callback)).is_err() {
+    if caught(callback).is_none() {
         crate::trace::panicked("a callback of compat::stretto");
     }
 }
