@@ -8,11 +8,10 @@ mod support;
 mod storm;
 
 use storm::{Spread, Storm};
-use support::{BOTH, seed};
+use support::{BOTH, scale, seed};
 
 fn main() {
     let seed = seed();
-    let scale = std::env::var("CORTADO_TEST_SCALE").ok().and_then(|scale| scale.parse().ok());
     for maintenance in BOTH {
         let storm = |name| Storm {
             name,
@@ -20,7 +19,7 @@ fn main() {
             maintenance,
             spread: Spread::Even,
             abreast: 8,
-            threads: 64 * scale.unwrap_or(1),
+            threads: 64 * scale(),
             operations: 300,
             keys: 2000,
             budget: 1000,

@@ -13,12 +13,11 @@ use std::{thread, time::Duration};
 
 use cortado::{InsertOptions, Maintenance, ManualClock, Priority, Work};
 use storm::{Spread, Storm};
-use support::{BOTH, seed};
+use support::{BOTH, scale, seed};
 
 /// Threads that come and go in a storm.
 fn threads() -> u64 {
-    let scale = std::env::var("CORTADO_TEST_SCALE").ok().and_then(|scale| scale.parse().ok());
-    384 * scale.unwrap_or(1)
+    384 * scale()
 }
 
 fn storm(name: &'static str, maintenance: Maintenance) -> Storm {
