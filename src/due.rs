@@ -170,7 +170,7 @@ impl Due {
     }
 }
 
-/// The time that does not come.
+/// The time that does not come: the deadline of what does not expire.
 pub const NEVER: u64 = u64::MAX;
 /// Rings that a writer tries for its deadline while others drain theirs.
 const RINGS_TRIED: usize = 4;

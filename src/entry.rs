@@ -2,6 +2,7 @@
 
 use crate::{
     config::{PULSES_PER_AGE, Priority},
+    due::NEVER,
     reclaim::block::{Stored, tail},
     sync::atomic::{AtomicU32, AtomicU64, Ordering, WithMut},
 };
@@ -364,8 +365,6 @@ const LAG: u32 = PULSES_PER_AGE / 32;
 const LARGE: u32 = 1 << 29;
 const DIGITS: u32 = 23;
 
-/// The deadline of what does not expire.
-pub const NEVER: u64 = u64::MAX;
 const NOTED: u64 = 1 << 63;
 /// [`NEVER`] beside that bit.
 const FAR: u64 = NEVER & !NOTED;

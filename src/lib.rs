@@ -97,9 +97,9 @@
 //! Of all threads and tasks that ask for a key with a loader, one loads and the others wait for it. If the
 //! loader panics, fails or is dropped, one of those who wait takes over with its own. An error is returned to
 //! the caller whose loader it was, and inserts nothing. The loaded value is returned even where the cache
-//! does not let it in. If its key is removed or the cache cleared while it is loaded, it may be out of date: it is
-//! returned and not kept, and whoever asks after the removal loads anew. [`claim`](Cache::claim) is the primitive underneath: it does not wait longer than you
-//! say, and lets you fill the entry wherever you like.
+//! does not let it in. If its key is removed or the cache cleared while it is loaded, it may be out of date:
+//! it is returned and not kept, and whoever asks after the removal loads anew. [`claim`](Cache::claim) is the
+//! primitive underneath: it does not wait longer than you say, and lets you fill the entry wherever you like.
 //!
 //! ```
 //! let cache = cortado::Cache::new(10);

@@ -440,7 +440,7 @@ where
         let (cache, hash) = (self.cache, self.hash);
         let leader = self.leader.take().expect("it is filled once");
         let terms = options.terms();
-        let fill = |key, is_over| cache.engine.fill(hash, (key, value), terms, is_over);
+        let fill = |key, is_overtaken| cache.engine.fill(hash, (key, value), terms, is_overtaken);
         let (entry, _) = leader.land(fill, |(entry, is_in)| {
             if *is_in {
                 cache.engine.take_back(hash, entry);
