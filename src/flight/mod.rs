@@ -24,20 +24,20 @@
 //! before it publishes, and looks once more afterwards. A removal that comes too late for this look finds
 //! what was published. It waits for no lock: if that is held, it overtakes all loads of the shard.
 
+mod gate;
+mod signal;
+
 use std::{
     cell::RefCell,
     future::Future,
     pin::Pin,
-    sync::{PoisonError, TryLockError},
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Waker},
 };
 
-#[cfg(not(cortado_loom))]
-use crate::sync::thread;
+use self::{gate::Gate, signal::Signal};
 use crate::{
     sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
         thread_local,
     },
     util::{CachePadded, for_all},
@@ -48,36 +48,6 @@ pub struct Flights<K> {
     gates: Box<[CachePadded<Gate<K>>]>,
     /// Whether there ever was one.
     is_used: AtomicBool,
-}
-
-/// The loads of a part of all keys.
-struct Gate<K> {
-    /// How many there are.
-    count: AtomicU64,
-    /// Grows when all of them are overtaken.
-    overtakings: AtomicU64,
-    shard: Mutex<Shard<K>>,
-}
-
-struct Shard<K> {
-    flights: Vec<Flight<K>>,
-    /// The next flight's number, and the next follower's.
-    next: u64,
-}
-
-struct Flight<K> {
-    number: u64,
-    hash: u64,
-    /// Gone while the flight lands.
-    key: Option<K>,
-    is_led: bool,
-    /// Whether the key was removed since the leader began; and how often all loads of the gate had been
-    /// overtaken by then.
-    is_overtaken: bool,
-    overtakings: u64,
-    /// Followers there are, waiting or not.
-    followers: usize,
-    waiting: Vec<(u64, Waker)>,
 }
 
 /// What became of somebody who asked for a key.
@@ -123,14 +93,8 @@ pub struct Entered {
 impl<K> Flights<K> {
     /// Makes one without any.
     pub fn new() -> Self {
-        let gate = || {
-            CachePadded::new(Gate {
-                count: AtomicU64::new(0),
-                overtakings: AtomicU64::new(0),
-                shard: Mutex::new(Shard { flights: Vec::new(), next: 0 }),
-            })
-        };
-        Self { gates: (0..GATES).map(|_| gate()).collect(), is_used: AtomicBool::new(false) }
+        let gates = (0..GATES).map(|_| CachePadded::new(Gate::new())).collect();
+        Self { gates, is_used: AtomicBool::new(false) }
     }
 
     /// Returns how many flights there are.
@@ -177,8 +141,6 @@ impl<K: Eq> Flights<K> {
         }
         let gate = self.gate(hash);
         let mut shard = gate.lock();
-        shard.next += 1;
-        let next = shard.next;
         let mut joined = None;
         for (index, flight) in shard.flights.iter().enumerate() {
             // One that lands has no key to compare: it is followed for the moment that this takes.
@@ -191,20 +153,8 @@ impl<K: Eq> Flights<K> {
             }
         }
         let Some(index) = joined else {
-            shard.flights.push(Flight {
-                number: next,
-                hash,
-                key: Some(key),
-                is_led: true,
-                is_overtaken: false,
-                overtakings: gate.overtakings(),
-                followers: 0,
-                waiting: Vec::new(),
-            });
-            // AcqRel: Acquire pairs with the Release in `overtake`: what was written before a removal that
-            // has not seen this flight is read by its load. Release as nothing else may come after it.
-            gate.count.fetch_add(1, Ordering::AcqRel);
-            return Boarding::Lead(Leader { flights: self, hash, number: next });
+            let number = gate.add(&mut shard, hash, key);
+            return Boarding::Lead(Leader { flights: self, hash, number });
         };
         let flight = &mut shard.flights[index];
         let number = flight.number;
@@ -213,91 +163,8 @@ impl<K: Eq> Flights<K> {
             return Boarding::Lead(Leader { flights: self, hash, number });
         }
         flight.followers += 1;
-        Boarding::Follow(key, Follower { flights: self, hash, number, ticket: next })
-    }
-}
-
-impl<K> Gate<K> {
-    fn lock(&self) -> MutexGuard<'_, Shard<K>> {
-        // Nothing is left half done if a user's comparison panics.
-        self.shard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[cold]
-    fn overtake(&self, is_it: impl Fn(&Flight<K>) -> bool) {
-        // AcqRel: Release pairs with the Acquire of the flight that begins after this; Acquire pairs with the
-        // Release of one that has ended: what it has published is seen.
-        let count = if cfg!(cortado_mutant = "flight_glances") {
-            self.count.load(Ordering::Acquire)
-        } else {
-            self.count.fetch_add(0, Ordering::AcqRel)
-        };
-        if count == 0 || cfg!(cortado_mutant = "flight_overtakes_none") {
-            return;
-        }
-        match self.shard.try_lock() {
-            Ok(mut shard) => shard.overtake(is_it),
-            Err(TryLockError::Poisoned(shard)) => shard.into_inner().overtake(is_it),
-            Err(TryLockError::WouldBlock) if cfg!(cortado_mutant = "flight_overtakes_unlocked") => {
-            }
-            // AcqRel: as above, for those that begin or end while the lock is held.
-            Err(TryLockError::WouldBlock) => _ = self.overtakings.fetch_add(1, Ordering::AcqRel),
-        }
-    }
-
-    /// Returns how often all flights were overtaken.
-    fn overtakings(&self) -> u64 {
-        // AcqRel: of this and an overtaking, the second sees what came before the first.
-        self.overtakings.fetch_add(0, Ordering::AcqRel)
-    }
-
-    fn has_overtaken(&self, flight: &Flight<K>) -> bool {
-        flight.is_overtaken || flight.overtakings != self.overtakings()
-    }
-
-    fn remove(&self, shard: &mut Shard<K>, number: u64) -> Option<Flight<K>> {
-        let index = shard.flights.iter().position(|flight| flight.number == number)?;
-        let flight = shard.flights.swap_remove(index);
-        if shard.flights.is_empty() {
-            shard.flights.shrink_to(SPARE);
-        }
-        // AcqRel: Release pairs with the Acquire in `overtake`; Acquire as nothing else may come before it.
-        self.count.fetch_sub(1, Ordering::AcqRel);
-        Some(flight)
-    }
-
-    /// Sees that somebody takes a vacant flight over; returns whom to wake, or what is to be dropped when
-    /// the lock is free: the key's destructor is the user's.
-    fn pass_on(&self, shard: &mut Shard<K>, number: u64) -> (Option<Waker>, Option<Flight<K>>) {
-        let Some(flight) = shard.flight(number).filter(|flight| !flight.is_led) else {
-            return (None, None);
-        };
-        if flight.followers == 0 {
-            return (None, self.remove(shard, number));
-        }
-        let next = (!flight.waiting.is_empty()).then(|| flight.waiting.remove(0).1);
-        (next, None)
-    }
-}
-
-impl<K> Shard<K> {
-    fn flight(&mut self, number: u64) -> Option<&mut Flight<K>> {
-        self.flights.iter_mut().find(|flight| flight.number == number)
-    }
-
-    /// A load that has no leader has read nothing.
-    fn overtake(&mut self, is_it: impl Fn(&Flight<K>) -> bool) {
-        let overtaken = self.flights.iter_mut().filter(|flight| flight.is_led && is_it(flight));
-        overtaken.for_each(|flight| flight.is_overtaken = true);
-    }
-}
-
-impl<K> Flight<K> {
-    /// Begins the load once more.
-    fn led_anew(&mut self, gate: &Gate<K>) {
-        self.is_led = true;
-        self.is_overtaken = false;
-        self.overtakings = gate.overtakings();
+        let ticket = shard.number();
+        Boarding::Follow(key, Follower { flights: self, hash, number, ticket })
     }
 }
 
@@ -415,7 +282,7 @@ impl<'a, K> Follower<'a, K> {
             if left.is_zero() {
                 return Arrival::TimedOut;
             }
-            thread::park_timeout(left);
+            signal.wait_timeout(left);
         }
     }
 
@@ -428,8 +295,7 @@ impl<'a, K> Follower<'a, K> {
             flight.led_anew(gate);
             // It may have come before the one that was woken. Its waker, were it left, would be called
             // in place of another's if it lets go in turn.
-            let index = flight.waiting.iter().position(|(other, _)| *other == ticket);
-            let mine = index.map(|index| flight.waiting.remove(index));
+            let mine = flight.stop_waiting(ticket);
             drop(shard);
             drop(mine);
             return Poll::Ready(Arrival::Lead(Leader { flights, hash, number }));
@@ -462,9 +328,7 @@ impl<K> Drop for Follower<'_, K> {
         let mut mine = None;
         if let Some(flight) = shard.flight(self.number) {
             flight.followers -= 1;
-            let waiting = &mut flight.waiting;
-            let index = waiting.iter().position(|(ticket, _)| *ticket == self.ticket);
-            mine = index.map(|index| waiting.remove(index));
+            mine = flight.stop_waiting(self.ticket);
         }
         let (next, gone) = if cfg!(cortado_mutant = "flight_offer_lost") {
             (None, None)
@@ -485,58 +349,6 @@ impl Drop for Entered {
                 entered.remove(index);
             }
         });
-    }
-}
-
-/// Wakes a thread that waits as a task does.
-#[cfg(not(cortado_loom))]
-struct Signal {
-    is_set: AtomicBool,
-    thread: thread::Thread,
-}
-
-#[cfg(not(cortado_loom))]
-impl Signal {
-    fn new() -> std::sync::Arc<Self> {
-        std::sync::Arc::new(Self { is_set: AtomicBool::new(false), thread: thread::current() })
-    }
-
-    fn wait(&self) {
-        // Acquire: pairs with the Release in `wake`. A park may end for no reason.
-        while !self.is_set.swap(false, Ordering::Acquire) {
-            thread::park();
-        }
-    }
-}
-
-#[cfg(not(cortado_loom))]
-impl Wake for Signal {
-    fn wake(self: std::sync::Arc<Self>) {
-        // Release: pairs with the Acquire in `wait`.
-        self.is_set.store(true, Ordering::Release);
-        self.thread.unpark();
-    }
-}
-
-/// The same under loom, which forgets an unpark now and then, and this never.
-#[cfg(cortado_loom)]
-struct Signal(crate::sync::Notify);
-
-#[cfg(cortado_loom)]
-impl Signal {
-    fn new() -> std::sync::Arc<Self> {
-        std::sync::Arc::new(Self(crate::sync::Notify::new()))
-    }
-
-    fn wait(&self) {
-        self.0.wait();
-    }
-}
-
-#[cfg(cortado_loom)]
-impl Wake for Signal {
-    fn wake(self: std::sync::Arc<Self>) {
-        self.0.notify();
     }
 }
 
@@ -585,14 +397,13 @@ impl<K> std::fmt::Debug for Follower<'_, K> {
 
 /// Loads are few, and hold the lock for a moment.
 const GATES: usize = if crate::sync::IS_MODEL { 1 } else { 16 };
-/// Flights whose memory a shard keeps.
-const SPARE: usize = 4;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use std::{
         panic::{AssertUnwindSafe, catch_unwind},
         sync::{Arc, atomic::AtomicUsize, atomic::Ordering::SeqCst},
+        task::Wake,
         time::{Duration, Instant},
     };
 

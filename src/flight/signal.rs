@@ -1,0 +1,76 @@
+//! `Signal`: a thread waits for a flight as a task does, by a waker.
+
+use std::task::Wake;
+
+#[cfg(cortado_loom)]
+use crate::sync::Notify;
+#[cfg(not(cortado_loom))]
+use crate::sync::{
+    atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+/// Wakes a thread that waits as a task does.
+#[cfg(not(cortado_loom))]
+pub struct Signal {
+    is_set: AtomicBool,
+    thread: thread::Thread,
+}
+
+#[cfg(not(cortado_loom))]
+impl Signal {
+    /// Makes one that wakes this thread.
+    pub fn new() -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Self { is_set: AtomicBool::new(false), thread: thread::current() })
+    }
+
+    /// Returns when it is woken.
+    pub fn wait(&self) {
+        // Acquire: pairs with the Release in `wake`. A park may end for no reason.
+        while !self.is_set.swap(false, Ordering::Acquire) {
+            thread::park();
+        }
+    }
+
+    /// Returns when it is woken, or when the time is over, or for no reason.
+    #[cfg(not(cortado_shuttle))]
+    pub fn wait_timeout(&self, time: std::time::Duration) {
+        // Acquire: as in `wait`.
+        if !self.is_set.swap(false, Ordering::Acquire) {
+            thread::park_timeout(time);
+        }
+    }
+}
+
+#[cfg(not(cortado_loom))]
+impl Wake for Signal {
+    fn wake(self: std::sync::Arc<Self>) {
+        // Release: pairs with the Acquire in `wait`.
+        self.is_set.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+/// The same under loom, which forgets an unpark now and then, and this never.
+#[cfg(cortado_loom)]
+pub struct Signal(Notify);
+
+#[cfg(cortado_loom)]
+impl Signal {
+    /// Makes one that wakes this thread.
+    pub fn new() -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Self(Notify::new()))
+    }
+
+    /// Returns when it is woken.
+    pub fn wait(&self) {
+        self.0.wait();
+    }
+}
+
+#[cfg(cortado_loom)]
+impl Wake for Signal {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.notify();
+    }
+}
