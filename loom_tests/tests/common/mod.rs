@@ -9,7 +9,9 @@
 //! Environment: `LOOM_MAX_PREEMPTIONS` and `LOOM_MAX_DURATION` (seconds a mode) override the bounds,
 //! `CORTADO_LOAD_MODE` (`plain`, `rmw` or `writers`) picks one mode; `SHUTTLE_ITERATIONS` and
 //! `SHUTTLE_SEED` override how many schedules of each kind are run, and from which seed;
-//! `CORTADO_SHUTTLE_REPLAY` names a file with a schedule that failed, which is run alone (see the README).
+//! `CORTADO_SHUTTLE_REPLAY` names a file with a schedule that failed, which is run alone (see the README);
+//! `CORTADO_COUNTS` names a file to which each run adds a line: the scenario, its mode, how much of it was
+//! tried, and whether that was `all` that the bounds allow, a `sample`, or what could be done before the `cap`.
 
 #![allow(dead_code)] // each test file uses some of it
 
@@ -80,8 +82,10 @@ pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
         });
         let elapsed = start.elapsed();
         let executions = executions.load(Ordering::Relaxed);
-        let end = if elapsed >= cap { "STOPPED at the cap" } else { "all" };
+        let is_stopped = elapsed >= cap;
+        let end = if is_stopped { "STOPPED at the cap" } else { "all" };
         println!("{name}: loom {label}: {executions} executions, {end}, {elapsed:.2?}");
+        count(&name, label, executions, if is_stopped { "cap" } else { "all" });
     }
 }
 
@@ -120,6 +124,8 @@ pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
     Runner::new(RandomScheduler::new_from_seed(seed, schedules), config()).run(move || random());
     let pct = PctScheduler::new_from_seed(seed, PCT_DEPTH, schedules);
     Runner::new(pct, config()).run(move || scenario());
+    count(&name, "random", schedules, "sample");
+    count(&name, "pct", schedules, "sample");
 }
 
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
@@ -130,6 +136,19 @@ pub fn explore_within(_bounds: Bounds, _scenario: impl Fn() + Send + Sync + 'sta
 #[cfg(any(cortado_loom, cortado_shuttle))]
 fn test_name() -> String {
     std::thread::current().name().unwrap_or("main").to_owned()
+}
+
+/// Adds a line to the file of counts, if one is wanted.
+#[cfg(any(cortado_loom, cortado_shuttle))]
+fn count(name: &str, mode: &str, tried: usize, end: &str) {
+    use std::io::Write;
+
+    let Ok(path) = std::env::var("CORTADO_COUNTS") else { return };
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+    let mut file = file.unwrap_or_else(|e| panic!("CORTADO_COUNTS is {path}: {e}"));
+    // In one piece, for other scenarios write at the same time.
+    let line = format!("{name} {mode} {tried} {end}\n");
+    file.write_all(line.as_bytes()).unwrap_or_else(|e| panic!("CORTADO_COUNTS is {path}: {e}"));
 }
 
 /// How many times PCT changes priorities within a schedule.
