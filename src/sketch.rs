@@ -268,7 +268,7 @@ impl Sketch {
             let Pass { next, .. } = Pass::unpack(pass);
             Some(Pass { level, next: next * 2 }.pack())
         };
-        // AcqRel: pairs with the Acquire in `advance`; whoever sees the number sees the level.
+        // AcqRel: pairs with the Acquire in `age`; whoever sees the number sees the level.
         // Relaxed: the position is a number, and the exchange checks it.
         let _ = self.aging.pass.fetch_update(Ordering::AcqRel, Relaxed, move_on);
     }
