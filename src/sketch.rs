@@ -12,8 +12,9 @@
 //! Counting is *lossy*: a lost race is not run again, and costs one count.
 //!
 //! *Aging* halves every counter when the clock enters another age, in a pass that is cut in slices of
-//! [`SLICE_BLOCKS`] blocks; each [`Sketch::age`] does one slice at most. A slice is claimed by moving the pass's position with a compare and exchange, so no block is halved twice in
-//! a pass. The position names the level it belongs to.
+//! [`SLICE_BLOCKS`] blocks; each [`Sketch::age`] does one slice at most. A slice is claimed by moving
+//! the pass's position with a compare and exchange, so no block is halved twice in a pass. The
+//! position names the level it belongs to.
 //!
 //! *Growth* copies the blocks into a level twice as long: a block's position is the hash's place
 //! among all hashes, rounded down, so block `b` becomes `2b` and `2b + 1`, and both children start
@@ -439,6 +440,8 @@ const PUBLISH: Ordering =
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::sync::thread;
     use crate::util::Rng;
@@ -474,6 +477,45 @@ mod tests {
         assert_eq!(Sketch::new(1000).bytes(), 16 * 1000);
         assert_eq!(Sketch::new(1000).entries(), 1000);
         assert_eq!(Sketch::new(0).bytes(), 64);
+    }
+
+    #[test]
+    fn hashes_share_all_counters_of_a_block_and_rarely_the_same_four() {
+        let mut taken = [0; WORDS * COUNTERS_PER_WORD];
+        let mut places = HashSet::new();
+        for hash in 0..1 << 12 {
+            let pairs = Place::of(hash).pairs;
+            for Pair { word, shifts } in pairs {
+                assert!(shifts[0] < 32 && shifts[1] >= 32, "one in each half: {shifts:?}");
+                _ = shifts.map(|shift| taken[COUNTERS_PER_WORD * word + shift as usize / 4] += 1);
+            }
+            places.insert(pairs.map(|pair| (pair.word, pair.shifts)));
+        }
+        // 4 × 4096 choices of 128 counters, and 4096 of 65,536 places.
+        assert!(taken.iter().all(|count| (64..192).contains(count)), "{taken:?}");
+        assert!(places.len() > 3_800, "{}", places.len());
+    }
+
+    #[test]
+    fn the_least_of_a_pair_may_be_either() {
+        let pair = Pair { word: 0, shifts: [4, 36] };
+        assert_eq!(pair.least(0x0000_000f_ffff_ff2f | 3 << 36), 2);
+        assert_eq!(pair.least(0x0000_000f_ffff_ff3f | 2 << 36), 2);
+    }
+
+    #[test]
+    fn counters_are_shown_where_they_are() {
+        let sketch = Sketch::new(1000);
+        sketch.add(7, 5);
+        let place = Place::of(7);
+        let first =
+            (sketch.line(7) as usize - sketch.blocks().as_ptr() as usize) / size_of::<Block>();
+        let mut expected = vec![0; sketch.counters().len()];
+        for Pair { word, shifts } in place.pairs {
+            let word = (first * WORDS + word) * COUNTERS_PER_WORD;
+            _ = shifts.map(|shift| expected[word + shift as usize / 4] = 5);
+        }
+        assert_eq!(sketch.counters(), expected);
     }
 
     #[test]
