@@ -40,6 +40,7 @@ pub struct Shadow {
     window: VecDeque<u64>,
     window_cost: u64,
     cost: u64,
+    weight: u64,
 }
 
 /// What it knows of an entry. The hits in its marks are the frequency at its last access, which
@@ -63,6 +64,7 @@ impl Shadow {
             window: VecDeque::with_capacity(room),
             window_cost: 0,
             cost: 0,
+            weight: 0,
         }
     }
 
@@ -82,6 +84,7 @@ impl Shadow {
         self.window.push_back(hash);
         self.window_cost += cost;
         self.cost += cost;
+        self.weight += weight;
         let share = setting.share_of(max);
         while self.window_cost > share.saturating_add(self.cost.saturating_sub(max)) {
             // The cache is filling, or its budget was raised.
@@ -167,12 +170,7 @@ impl Shadow {
     }
 
     fn mean_weight(&self) -> u64 {
-        let slots = self.slots.len().max(1) as u64;
-        // All weights are 1, or they are the costs.
-        match self.slots.first() {
-            Some(slot) if slot.weight != slot.cost => 1,
-            _ => self.cost / slots,
-        }
+        self.weight / self.slots.len().max(1) as u64
     }
 
     fn remove(&mut self, place: usize) {
@@ -182,6 +180,7 @@ impl Shadow {
             self.places.insert(moved.hash, place as u32);
         }
         self.cost -= slot.cost;
+        self.weight -= slot.weight;
         if slot.marks.is_in_window() {
             self.window_cost -= slot.cost;
         }
@@ -211,3 +210,155 @@ const SAMPLE: usize = 5;
 const MOST_LOOKS: usize = 64;
 /// Turns given in the window in a row.
 const MOST_TURNS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{admission::Rule, race::SETTINGS};
+
+    const HALF: Setting = Setting { share: 0.5, rule: Rule::Duel };
+
+    fn access(hash: u64, frequency: u8, now: u32) -> Access {
+        Access { hash, cost: 1, weight: 1, frequency, now }
+    }
+
+    fn in_main(shadow: &Shadow) -> Vec<u64> {
+        let slots = shadow.slots.iter().filter(|slot| !slot.marks.is_in_window());
+        let mut hashes: Vec<u64> = slots.map(|slot| slot.hash).collect();
+        hashes.sort_unstable();
+        hashes
+    }
+
+    /// Asserts that the sums are those of the slots, and that each slot is found.
+    fn check(shadow: &Shadow, max: u64) {
+        let sum = |f: fn(&Slot) -> u64| shadow.slots.iter().map(f).sum::<u64>();
+        assert_eq!((shadow.cost, shadow.weight), (sum(|slot| slot.cost), sum(|slot| slot.weight)));
+        let in_window = |slot: &&Slot| slot.marks.is_in_window();
+        let window: Vec<_> = shadow.slots.iter().filter(in_window).collect();
+        assert_eq!(shadow.window_cost, window.iter().map(|slot| slot.cost).sum::<u64>());
+        assert!(window.iter().all(|slot| shadow.window.contains(&slot.hash)));
+        assert!(shadow.cost <= max, "{} of {max}", shadow.cost);
+        assert_eq!(shadow.places.len(), shadow.slots.len());
+        for (place, slot) in shadow.slots.iter().enumerate() {
+            assert_eq!(shadow.places[&slot.hash], place as u32);
+        }
+    }
+
+    #[test]
+    fn sums_and_places_are_right_after_every_access_and_the_budget_is_kept() {
+        for seed in 0..8 {
+            println!("seed {seed}");
+            let mut rng = Rng::new(seed);
+            let setting = SETTINGS[seed as usize % SETTINGS.len()];
+            let mut shadow = Shadow::with_room(50);
+            for now in 0..2_000 {
+                // The budget goes down and up again.
+                let max = if now % 500 < 300 { 100 } else { 40 };
+                let hash = rng.below(60) * rng.below(3);
+                let cost = 1 + hash % 30;
+                let was_there = shadow.places.contains_key(&hash);
+                let new = Access { hash, cost, weight: 1 + hash % 3, frequency: 3, now };
+                assert_eq!(shadow.access(new, max, setting, &mut Rng::new(seed)), was_there);
+                // A hit changes nothing; whatever is new comes within the budget.
+                check(&shadow, if was_there { 100 } else { max });
+            }
+            assert!(shadow.slots.len() > 2);
+        }
+    }
+
+    #[test]
+    fn what_costs_all_of_the_budget_is_taken_in_and_what_costs_more_is_not() {
+        let (mut shadow, mut rng) = (Shadow::with_room(4), Rng::new(1));
+        assert!(!shadow.access(access(1, 1, 0), 10, HALF, &mut rng));
+        assert!(!shadow.access(Access { cost: 11, ..access(2, 1, 0) }, 10, HALF, &mut rng));
+        assert!(shadow.access(access(1, 2, 0), 10, HALF, &mut rng));
+        assert!(!shadow.access(access(2, 2, 0), 10, HALF, &mut rng));
+        let mut shadow = Shadow::with_room(4);
+        for is_hit in [false, true] {
+            let all = Access { cost: 10, ..access(3, 1, 0) };
+            assert_eq!(shadow.access(all, 10, HALF, &mut rng), is_hit);
+        }
+    }
+
+    #[test]
+    fn main_takes_the_oldest_of_a_full_window_but_for_those_that_were_used() {
+        let (mut shadow, mut rng) = (Shadow::with_room(10), Rng::new(1));
+        (1..=5).for_each(|hash| _ = shadow.access(access(hash, 1, 0), 10, HALF, &mut rng));
+        assert_eq!(in_main(&shadow), []);
+        let _ = shadow.access(access(6, 1, 0), 10, HALF, &mut rng);
+        assert_eq!(in_main(&shadow), [1]);
+        assert!(shadow.access(access(2, 2, 0), 10, HALF, &mut rng));
+        let _ = shadow.access(access(7, 1, 0), 10, HALF, &mut rng);
+        assert_eq!(in_main(&shadow), [1, 3]);
+    }
+
+    #[test]
+    fn so_many_in_a_row_have_another_turn_and_no_more() {
+        let (mut shadow, mut rng) = (Shadow::with_room(40), Rng::new(1));
+        for _ in 0..2 {
+            (1..=20).for_each(|hash| _ = shadow.access(access(hash, 1, 0), 40, HALF, &mut rng));
+        }
+        let _ = shadow.access(access(21, 1, 0), 40, HALF, &mut rng);
+        assert_eq!(in_main(&shadow), [MOST_TURNS as u64 + 1]);
+    }
+
+    #[test]
+    fn what_leaves_the_window_has_to_beat_the_worst_of_main() {
+        for (frequency, expected) in [(1, 1), (5, 2)] {
+            let mut goes = 0;
+            for seed in 0..100 {
+                let (mut shadow, mut rng) = (Shadow::with_room(4), Rng::new(seed));
+                // 1 is long idle in main when 2 leaves the window, and was seen three times.
+                let _ = shadow.access(access(1, 3, 0), 2, HALF, &mut rng);
+                let _ = shadow.access(access(2, frequency, 100), 2, HALF, &mut rng);
+                assert_eq!(in_main(&shadow), [1]);
+                let _ = shadow.access(access(3, 1, 100), 2, HALF, &mut rng);
+                check(&shadow, 2);
+                goes += usize::from(in_main(&shadow) == [expected]);
+            }
+            // A few samples miss it.
+            assert!((90..=100).contains(&goes), "{goes} at {frequency}");
+        }
+    }
+
+    #[test]
+    fn victim_is_the_worst_of_a_sample_of_main() {
+        let (mut shadow, mut rng) = (Shadow::with_room(10), Rng::new(1));
+        assert_eq!(shadow.victim(0, &mut rng), None);
+        for hash in 1..=10 {
+            let _ = shadow.access(access(hash, 1, hash as u32), 10, HALF, &mut rng);
+        }
+        assert_eq!(in_main(&shadow), [1, 2, 3, 4, 5]);
+        let mut chosen = [0; 11];
+        for _ in 0..1000 {
+            let place = shadow.victim(1000, &mut rng).unwrap();
+            chosen[shadow.slots[place].hash as usize] += 1;
+        }
+        // Five looks among five: the oldest is missed by (4/5)^5 of them, a third, and so on; never one
+        // of the window.
+        assert!((600..750).contains(&chosen[1]), "{chosen:?}");
+        assert!(chosen[1] > 2 * chosen[2] && chosen[2] > chosen[3] && chosen[3] > 0, "{chosen:?}");
+        assert_eq!(chosen[6..], [0; 5]);
+    }
+
+    #[test]
+    fn weights_have_a_mean_of_their_own() {
+        let (mut shadow, mut rng) = (Shadow::with_room(4), Rng::new(1));
+        assert_eq!(shadow.mean_weight(), 0);
+        for (hash, weight) in [(1, 1), (2, 4), (3, 7)] {
+            let _ =
+                shadow.access(Access { cost: 2, weight, ..access(hash, 1, 0) }, 10, HALF, &mut rng);
+        }
+        assert_eq!(shadow.mean_weight(), 4);
+    }
+
+    #[test]
+    fn memory_is_that_of_slots_places_and_window() {
+        let shadow = Shadow::with_room(100);
+        let (slots, places) = (shadow.slots.capacity(), shadow.places.capacity());
+        assert!(slots > 100 && places > 100 && shadow.window.capacity() > 100);
+        let window = 8 * shadow.window.capacity();
+        assert_eq!(shadow.bytes(), size_of::<Slot>() * slots + 16 * places + window);
+        assert_eq!(Shadow::default().bytes(), 0);
+    }
+}
