@@ -129,7 +129,7 @@ mod tests {
         assert!(budget.try_charge(6));
         assert!(!budget.try_charge(1));
         assert!(budget.try_charge(0));
-        assert_eq!((budget.used(), budget.remaining()), (10, 0));
+        assert_eq!((budget.used(), budget.remaining(), budget.last_look()), (10, 0, 10));
         budget.refund(6);
         assert_eq!((budget.used(), budget.remaining(), budget.max()), (4, 6, 10));
     }

@@ -505,6 +505,23 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_that_of_spans_and_chunks() {
+        let mut wheel = wheel_of([HOUR; 3 * CHUNK_NOTES + 8]);
+        let span = wheel.levels.iter().find_map(Level::first).unwrap();
+        assert_eq!((span.full.len(), span.last.len()), (3, 8));
+        let notes = (3 * CHUNK_NOTES + span.last.capacity()) * size_of::<Note>();
+        let lists = span.full.capacity() * size_of::<Vec<Note>>();
+        let spans = |wheel: &Deadlines| {
+            let places: usize = wheel.levels.iter().map(|level| level.spans.capacity()).sum();
+            places * size_of::<Span>()
+        };
+        assert_eq!(wheel.bytes(), notes + lists + spans(&wheel));
+        assert_eq!(due(&mut wheel, HOUR, 1), [HOUR]);
+        assert_eq!((open_notes(&wheel), spans(&wheel)), (3 * CHUNK_NOTES + 7, 0));
+        assert_eq!(wheel.bytes(), notes + lists);
+    }
+
+    #[test]
     fn of_a_million_notes_none_is_lost() {
         const COUNT: u64 = 1_000_000;
         let seed = 3;

@@ -442,6 +442,60 @@ mod tests {
     }
 
     #[test]
+    fn cost_is_none_of_the_marks_beside_it() {
+        for cost in [0, 3, (1 << 29) - 1, 1 << 40] {
+            let mut entry = Entry::new(1, 2, Charge::new(cost).unwrap(), 0);
+            assert!(!entry.has_tail());
+            for has_tail in [true, true, false, false, true] {
+                entry.set_tail(has_tail);
+                assert_eq!((entry.cost(), entry.has_tail()), (cost, has_tail));
+                assert!(entry.is_in_window());
+            }
+            assert!(entry.leave_window() && !entry.leave_window());
+            assert_eq!((entry.cost(), entry.has_tail()), (cost, true));
+        }
+    }
+
+    #[test]
+    fn update_takes_over_the_window_of_its_last_try_and_keeps_its_cost() {
+        let (in_window, in_main) = (entry(), entry());
+        in_main.leave_window();
+        let new = Entry::new(1, 2, Charge::new(7).unwrap(), 10);
+        for (old, is_in_window) in [(&in_main, false), (&in_window, true), (&in_window, true)] {
+            new.succeed(old, 11);
+            assert_eq!((new.is_in_window(), new.cost()), (is_in_window, 7));
+        }
+    }
+
+    #[test]
+    fn each_mark_is_taken_off_alone() {
+        for priority in [Priority::Low, Priority::Normal, Priority::High, Priority::Pinned] {
+            let marks = Marks::new(3, 9).with_priority(priority).seen(5, 10);
+            let all = |marks: Marks| {
+                (marks.is_touched(), marks.is_in_window(), marks.idle(10), marks.hits(10))
+            };
+            assert_eq!(all(marks), (true, true, 0, 5));
+            assert_eq!(all(marks.untouched()), (false, true, 0, 5));
+            assert_eq!(all(marks.untouched().untouched()), (false, true, 0, 5));
+            assert_eq!(all(marks.in_main()), (false, false, 0, 5));
+            assert_eq!(all(marks.untouched().in_main().in_main()), (false, false, 0, 5));
+            for marks in [marks, marks.untouched(), marks.in_main()] {
+                assert_eq!(marks.priority(), priority);
+                assert_eq!(marks.is_pinned(), priority == Priority::Pinned);
+            }
+        }
+    }
+
+    #[test]
+    fn use_is_noted_where_the_last_is_more_than_a_grain_ago() {
+        let times = Times::new(NEVER, 7);
+        for (now, used) in [(9, 7), (10, 7), (11, 11), (14, 11), (5, 11)] {
+            times.touch(now, 3);
+            assert_eq!(times.used(), used);
+        }
+    }
+
+    #[test]
     fn leaving_the_window_forgets_the_touch_and_keeps_the_time() {
         let entry = entry();
         entry.touch(12);

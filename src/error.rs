@@ -95,7 +95,7 @@ impl Error for TtlError {}
 
 #[cfg(test)]
 mod tests {
-    use super::BuildError;
+    use super::{BuildError, TtlError};
 
     #[test]
     fn each_message_names_the_setting_and_what_to_do() {
@@ -109,6 +109,12 @@ mod tests {
             let message = error.to_string();
             assert!(message.contains(what) && message.contains(remedy), "{message}");
         }
+    }
+
+    #[test]
+    fn missing_deadline_is_explained() {
+        assert!(TtlError::Absent.to_string().contains("no entry"));
+        assert!(TtlError::Untimed.to_string().contains("`timed(true)`"));
     }
 
     #[test]

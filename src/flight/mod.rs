@@ -505,6 +505,38 @@ mod tests {
     }
 
     #[test]
+    fn a_load_is_entered_in_its_own_flight_only() {
+        let (flights, others) = (Flights::new(), Flights::new());
+        let leader = lead(&flights, 1, 1);
+        assert!(!is_loading());
+        let entered = leader.enter();
+        assert!(is_loading());
+        assert!(matches!(flights.board(1, 1), Boarding::Own(1)));
+        // Another cache's, one behind another gate, and one behind the same.
+        let far = lead(&others, 1, 1);
+        let (apart, beside) = (lead(&flights, 2, 2), lead(&flights, 1 + GATES as u64, 17));
+        drop(follow(&others, 1, 1));
+        drop((follow(&flights, 2, 2), follow(&flights, 1 + GATES as u64, 17)));
+        drop(entered);
+        assert!(!is_loading());
+        drop(follow(&flights, 1, 1));
+        drop((leader, far, apart, beside));
+    }
+
+    #[test]
+    fn the_last_waker_of_a_follower_is_woken() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let mut follower = follow(&flights, 1, "k");
+        let counts = [(); 2].map(|()| Arc::<Count>::default());
+        for count in &counts {
+            assert!(poll(&mut follower, count).is_pending());
+        }
+        leader.land(|_, _| (), |()| ());
+        assert_eq!(counts.map(|count| count.0.load(SeqCst)), [0, 1]);
+    }
+
+    #[test]
     fn vacant_flight_is_the_next_boarders() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");

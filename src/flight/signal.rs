@@ -74,3 +74,41 @@ impl Wake for Signal {
         self.0.notify();
     }
 }
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::{sync::Arc, task::Waker, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn a_wake_that_comes_first_ends_one_wait() {
+        let signal = Signal::new();
+        for wait in [Signal::wait, |signal: &Signal| signal.wait_timeout(Duration::MAX)] {
+            Waker::from(Arc::clone(&signal)).wake_by_ref();
+            assert!(signal.is_set.load(Ordering::Relaxed));
+            wait(&signal);
+            assert!(!signal.is_set.load(Ordering::Relaxed));
+        }
+        signal.wait_timeout(Duration::ZERO);
+    }
+
+    #[test]
+    fn a_park_that_ends_for_no_reason_does_not_end_the_wait() {
+        let signal = Signal::new();
+        let (is_asked, is_woken) = (AtomicBool::new(false), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_asked.load(Ordering::Acquire) {
+                    thread::yield_now();
+                }
+                is_woken.store(true, Ordering::Relaxed);
+                Waker::from(Arc::clone(&signal)).wake();
+            });
+            thread::current().unpark();
+            is_asked.store(true, Ordering::Release);
+            signal.wait();
+            assert!(is_woken.load(Ordering::Relaxed));
+        });
+    }
+}

@@ -281,8 +281,15 @@ mod tests {
     fn counters_that_are_off_stay_at_nothing() {
         let counters = Counters::new(4, false);
         counters.add(Counter::Hits, 1);
-        assert!(!counters.is_enabled());
+        assert!(!counters.is_enabled() && Counters::new(4, true).is_enabled());
+        assert_eq!(counters.bytes(), 0);
         assert_eq!(snapshot(&counters), Metrics::default());
+    }
+
+    #[test]
+    fn memory_is_that_of_the_owners_sets_and_the_shared_ones() {
+        let set = size_of::<CachePadded<Stripe>>();
+        assert_eq!(Counters::new(3, true).bytes(), (OWNERS + 4) * set);
     }
 
     #[test]

@@ -206,6 +206,8 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
+    use std::ptr;
+
     use super::*;
 
     const MS: u64 = NANOSECONDS_A_UNIT;
@@ -253,6 +255,32 @@ mod tests {
     }
 
     #[test]
+    fn life_whose_new_cell_is_anothers_is_lost_and_that_goes_on() {
+        let births = Births::new(true);
+        let cell = |address| ptr::from_ref(births.cell(address).unwrap().0);
+        let other = (16..).step_by(8).find(|&other| cell(other) == cell(8)).unwrap();
+        let apart = (16..).step_by(8).find(|&apart| cell(apart) != cell(8)).unwrap();
+        births.begin(8, || 0);
+        births.begin(apart, || 0);
+        births.pass_on(apart, other);
+        births.end(other, true, || MS);
+        births.end(apart, true, || MS);
+        assert_eq!(births.snapshot().count(), 0);
+        births.end(8, true, || MS);
+        assert_eq!(births.snapshot().count(), 1);
+    }
+
+    #[test]
+    fn life_takes_over_a_cell_that_was_left_behind_at_its_new_address() {
+        let births = Births::new(true);
+        births.begin(16, || 0);
+        births.begin(8, || 9 * MS);
+        births.pass_on(8, 16);
+        births.end(16, true, || 10 * MS);
+        assert_eq!(births.snapshot().quantile(1.0), Some(Duration::from_millis(2)));
+    }
+
+    #[test]
     fn cell_that_was_left_behind_is_its_addresss_own_again() {
         let births = Births::new(true);
         births.begin(8, || 0);
@@ -277,7 +305,8 @@ mod tests {
         let births = Births::new(false);
         births.begin(8, || unreachable!());
         births.end(8, true, || unreachable!());
-        assert_eq!(births.snapshot().count(), 0);
+        assert_eq!((births.snapshot().count(), births.bytes()), (0, 0));
+        assert_eq!(Births::new(true).bytes(), 8 * CELLS);
     }
 
     #[test]

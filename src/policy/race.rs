@@ -203,6 +203,68 @@ mod tests {
         assert_eq!(scale.adapted(1 << 22).bits, 14);
         assert_eq!(scale.adapted(1 << 18).bits, 10);
         assert_eq!(Scale::default().adapted(0).bits, 0);
+        let shadows = [128, 129, 767, 768].map(|shadow| scale.adapted(shadow << 12).bits);
+        assert_eq!(shadows, [11, 12, 12, 13]);
+        let rooms = [511, 512, 1 << 20, 3 << 19].map(|entries| Scale::of(entries).room);
+        assert_eq!(rooms, [511, 256, 256, 384]);
+    }
+
+    #[test]
+    fn shadows_have_their_part_of_the_budget_and_memory_for_their_part_of_the_entries() {
+        let mut race = Race::new(1);
+        assert_eq!(race.bytes(), 0);
+        let scale = Scale::of(1 << 10);
+        assert_eq!(scale.bits, 2);
+        for hash in [1, 2, 3] {
+            let access = Access { hash, cost: 3, weight: 1, frequency: 2, now: 1 };
+            assert_eq!(race.play(access, scale, 27, 1), None);
+        }
+        // Two of the three have room in a quarter of it, rounded down. What is too large is not taken in.
+        for shadow in &mut race.shadows {
+            let mut is_in = |hash| {
+                let access = Access { hash, cost: 7, weight: 1, frequency: 2, now: 1 };
+                shadow.access(access, 6, SETTINGS[0], &mut Rng::new(1))
+            };
+            assert_eq!([1, 2, 3].into_iter().filter(|&hash| is_in(hash)).count(), 2);
+        }
+        assert_eq!(race.bytes(), SETTINGS.len() * Shadow::with_room(256).bytes());
+    }
+
+    #[test]
+    fn who_is_ahead_by_a_hundredth_and_by_the_noise_rules() {
+        let look = |won: [f64; 2], accesses: f64| {
+            let mut race = Race::new(1);
+            race.won[..2].copy_from_slice(&won);
+            race.accesses = accesses;
+            race.since = LOOK;
+            let look = race.look();
+            let decayed = won.map(|won| DECAY * won);
+            assert_eq!((&race.won[..2], race.accesses), (&decayed[..], DECAY * accesses));
+            assert_eq!((race.since, race.current), (0, usize::from(look == Look::Changed)));
+            look
+        };
+        assert_eq!(look([100.0, 101.0], 0.0), Look::Same);
+        assert_eq!(look([100.0, 102.0], 0.0), Look::Changed);
+        assert_eq!(look([100.0, 110.0], 400.0), Look::Same);
+        assert_eq!(look([100.0, 111.0], 400.0), Look::Changed);
+        assert_eq!(look([100.0, 99.0], 0.0), Look::Same);
+    }
+
+    #[test]
+    fn it_looks_after_so_many_accesses() {
+        let mut race = Race::new(1);
+        let access = Access { hash: 1, cost: 1, weight: 1, frequency: 1, now: 1 };
+        for round in 1..=2 {
+            for _ in 1..LOOK {
+                assert_eq!(race.play(access, Scale::default(), 10, 3), None);
+            }
+            let before = race.accesses;
+            assert_eq!(race.play(access, Scale::default(), 10, 3), Some(Look::Same));
+            assert_eq!(race.accesses, DECAY * (before + 3.0));
+            // All but the very first access hit.
+            let first = if round == 1 { 3.0 } else { 3.0 * DECAY };
+            assert!(race.won.iter().all(|won| (race.accesses - won - DECAY * first).abs() < 1e-6));
+        }
     }
 
     #[test]

@@ -673,6 +673,42 @@ mod tests {
     }
 
     #[test]
+    fn a_last_look_finds_a_value_wherever_it_waits() {
+        let dropped = Arc::default();
+        let limbo = Limbo::new(2, 3, 10);
+        assert!(!limbo.last_look());
+        let guard = pin();
+        let _ = limbo.retire(&guard, unlinked(&dropped, false), 1, 1);
+        assert!(limbo.last_look(), "at a desk");
+        limbo.seal_open();
+        assert!(limbo.last_look(), "among the sealed");
+        assert_eq!(limbo.sweep(usize::MAX).freed, 0);
+        assert!(limbo.last_look() && limbo.last_look(), "in line");
+        drop(guard);
+        drain(&limbo);
+        assert!(!limbo.last_look());
+    }
+
+    #[test]
+    fn memory_is_that_of_the_desks_and_the_stock() {
+        let dropped = Arc::default();
+        let of = |stripes, batch_size| Limbo::<Value>::new(stripes, batch_size, 10).bytes();
+        // A desk holds a batch of items, and itself.
+        let items = |count| count * size_of::<Item<Value>>();
+        assert_eq!(of(1, 30) - of(1, 10), items(20));
+        assert_eq!(of(4, 10), 4 * of(1, 10));
+        assert!(of(1, 10) > items(10) + size_of::<Stripe<Value>>());
+        let limbo = Limbo::new(1, 10, 20);
+        let before = limbo.bytes();
+        (0..10).for_each(|_| _ = limbo.retire(&pin(), unlinked(&dropped, false), 1, 0));
+        drain(&limbo);
+        // A batch is in stock now: memory for values, and its own.
+        let stock = limbo.bytes() - before;
+        let sheet = stock - items(10) - 10 * size_of::<Value>();
+        assert!((size_of::<Batch<Value>>()..2 * size_of::<Batch<Value>>()).contains(&sheet));
+    }
+
+    #[test]
     fn nothing_is_freed_under_a_guard() {
         let dropped: Arc<AtomicUsize> = Arc::default();
         let limbo = Limbo::new(1, 2, 10);

@@ -219,6 +219,16 @@ mod tests {
     }
 
     #[test]
+    fn a_last_look_finds_a_sheet() {
+        let pile = Pile::new();
+        assert!(!pile.last_look());
+        pile.push(Sheet::new(1));
+        assert!(pile.last_look() && pile.last_look());
+        assert_eq!(content(&pile), [1]);
+        assert!(!pile.last_look());
+    }
+
+    #[test]
     fn rest_of_a_chain_goes_back_on_top() {
         let pile = Pile::new();
         (1..4).for_each(|i| pile.push(Sheet::new(i)));

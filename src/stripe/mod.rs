@@ -99,6 +99,18 @@ mod tests {
     }
 
     #[test]
+    fn a_last_look_finds_an_event_in_any_ring() {
+        let stripes = Stripes::new(4);
+        assert!(!stripes.last_look());
+        for number in 0..4 {
+            assert_eq!(stripes.stripe(number).place(7), Push::Accepted);
+            assert!(stripes.last_look());
+            assert_eq!(stripes.drain_all(|_| ()), 1);
+            assert!(!stripes.last_look());
+        }
+    }
+
+    #[test]
     fn each_ring_starts_a_cache_line_of_its_own() {
         let stripes = Stripes::new(2);
         assert_eq!(std::ptr::from_ref(stripes.stripe(1)).addr() % 64, 0);

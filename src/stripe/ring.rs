@@ -263,6 +263,59 @@ mod tests {
     }
 
     #[test]
+    fn placed_events_are_there_until_the_ring_is_full_and_then_turned_away() {
+        let ring = Ring::new();
+        assert!(!ring.last_look());
+        for event in 1..CAPACITY as u64 {
+            assert_eq!(ring.place(event), Push::Accepted);
+            assert!(ring.last_look());
+        }
+        assert_eq!(ring.place(CAPACITY as u64), Push::Full);
+        assert_eq!(ring.place(1000), Push::Contended);
+        assert!(ring.last_look());
+        let mut events = Vec::new();
+        assert_eq!(ring.drain(|batch| events.extend_from_slice(batch)), CAPACITY);
+        assert_eq!(events, (1..=CAPACITY as u64).collect::<Vec<_>>());
+        assert!(!ring.last_look());
+    }
+
+    #[test]
+    fn a_placed_event_takes_no_slot_of_a_late_one() {
+        let ring = Ring::new();
+        // As a push of the last lap does that comes late.
+        ring.slots[0].store(9, Relaxed);
+        assert_eq!(ring.place(5), Push::Contended);
+        assert_eq!(ring.place(6), Push::Accepted);
+        assert_eq!(ring.try_seal_and_drain(|events| assert_eq!(events, [9, 6])), 2);
+    }
+
+    #[test]
+    fn a_held_ring_without_events_is_opened_and_gives_none() {
+        let ring = Ring::new();
+        ring.head.store(CAPACITY, Relaxed);
+        assert_eq!(ring.drain(|_| unreachable!()), 0);
+        assert_eq!(ring.push(1), Push::Accepted);
+    }
+
+    #[test]
+    fn a_closed_drain_turns_pushes_away_and_opens_the_ring_even_if_it_panics() {
+        let ring = Ring::new();
+        for panics in [false, true, false] {
+            (1..=CAPACITY as u64).for_each(|event| _ = ring.place(event));
+            let drained = AtomicUsize::new(0);
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                ring.drain_closed(|events| {
+                    drained.store(events.len(), Relaxed);
+                    assert_eq!((ring.push(7), ring.place(7)), (Push::Contended, Push::Contended));
+                    assert!(!panics);
+                });
+            }));
+            assert_eq!((result.is_err(), drained.into_inner()), (panics, CAPACITY));
+            assert!(!ring.last_look());
+        }
+    }
+
+    #[test]
     fn a_drain_may_push_into_its_own_ring() {
         let ring = Ring::new();
         let _ = ring.push(1);

@@ -37,3 +37,66 @@ pub fn drop_panic(panic: Box<dyn Any + Send>) {
         std::mem::forget(again);
     }
 }
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::{cell::Cell, panic::panic_any};
+
+    use super::*;
+
+    /// Panics when it is dropped, and carries another that does.
+    struct Bomb(u32);
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                panic_any(Self(self.0 - 1));
+            }
+        }
+    }
+
+    #[test]
+    fn all_items_have_their_turn_and_the_first_panic_goes_on() {
+        let mut seen = Vec::new();
+        let mut visit = |item: u32| {
+            seen.push(item);
+            if item % 2 == 1 {
+                panic_any(item);
+            }
+        };
+        let panic = catch_unwind(AssertUnwindSafe(|| for_all(0..6, &mut visit))).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&1u32));
+        for_all([6, 8], &mut visit);
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6, 8]);
+    }
+
+    #[test]
+    fn thread_that_panics_already_meets_no_second_panic() {
+        struct Sweep<'a>(&'a Cell<u32>);
+        impl Drop for Sweep<'_> {
+            fn drop(&mut self) {
+                for_all([1, 2], |item| {
+                    self.0.set(self.0.get() + item);
+                    panic_any("of an item");
+                });
+            }
+        }
+        let sum = Cell::new(0);
+        let first = catch_unwind(AssertUnwindSafe(|| {
+            let _sweep = Sweep(&sum);
+            panic_any("of the thread");
+        }));
+        assert_eq!(first.unwrap_err().downcast_ref(), Some(&"of the thread"));
+        assert_eq!(sum.get(), 3);
+    }
+
+    #[test]
+    fn what_a_panic_carries_may_panic_in_turn() {
+        assert_eq!(caught(|| 1), Some(1));
+        assert_eq!(caught(|| panic_any(Bomb(2))), None::<u32>);
+        drop_panic(Box::new(Bomb(2)));
+        let panic = catch_unwind(|| for_all(0..3, |_| panic_any(Bomb(2)))).unwrap_err();
+        assert!(panic.is::<Bomb>());
+        drop_panic(panic);
+    }
+}
