@@ -524,6 +524,15 @@ mod tests {
     }
 
     #[test]
+    fn removal_overtakes_no_load_of_another_key_behind_the_same_gate() {
+        let flights = Flights::new();
+        let leaders = [1, 1 + GATES as u64].map(|hash| lead(&flights, hash, hash));
+        flights.overtake(1);
+        let overtaken = leaders.map(|leader| leader.land(|_, is_overtaken| is_overtaken, |_| ()));
+        assert_eq!(overtaken, [true, false]);
+    }
+
+    #[test]
     fn the_last_waker_of_a_follower_is_woken() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");

@@ -342,6 +342,24 @@ mod tests {
     }
 
     #[test]
+    fn newcomer_goes_where_no_victim_is_found_and_the_window_is_not_too_large() {
+        let (mut shadow, mut rng) = (Shadow::with_room(10), Rng::new(1));
+        let mut insert = |hash, cost| {
+            let access = Access { hash, cost, weight: 1, frequency: 1, now: 0 };
+            assert!(!shadow.access(access, 100, HALF, &mut rng));
+        };
+        // One in main, which is hard to find among ten thousand; and a window that has its share.
+        insert(0, 51);
+        (1..10_000).for_each(|hash| insert(hash, 0));
+        insert(10_000, 49);
+        insert(10_001, 1);
+        assert_eq!(in_main(&shadow), [0]);
+        assert_eq!((shadow.slots.len(), shadow.cost), (10_001, 100));
+        assert!(!shadow.places.contains_key(&10_001));
+        assert_eq!(shadow.window_cost, 49);
+    }
+
+    #[test]
     fn weights_have_a_mean_of_their_own() {
         let (mut shadow, mut rng) = (Shadow::with_room(4), Rng::new(1));
         assert_eq!(shadow.mean_weight(), 0);

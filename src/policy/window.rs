@@ -95,7 +95,7 @@ mod tests {
                 moves += 1;
                 // It moves when it has to, to room for as many again.
                 assert!(before > SPARE * (left + SPARE), "{before} for {left}");
-                assert!((left..=2 * left + 4).contains(&now), "{now} for {left}");
+                assert!((2 * left..=2 * left + 4).contains(&now), "{now} for {left}");
             }
         }
         assert!((3..9).contains(&moves), "{moves} moves");
