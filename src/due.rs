@@ -181,7 +181,7 @@ const LOWER: Ordering =
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use super::*;
-    use crate::sync::thread;
+    use crate::{stripe::CAPACITY, sync::thread};
 
     fn collected(due: &Due) -> Vec<u64> {
         let mut hashes = Vec::new();
@@ -210,6 +210,34 @@ mod tests {
         assert!(due.note(0, 50));
         assert_eq!(due.last_look(), Outlook::Now);
         assert_eq!(collected(&due), [0]);
+    }
+
+    #[test]
+    fn each_hash_comes_once_where_nobody_else_is() {
+        let due = Due::new(2);
+        const NOTES: u64 = 3 * CAPACITY as u64 + 5;
+        (1..=NOTES).for_each(|hash| _ = due.note(hash, hash));
+        assert!(collected(&due).into_iter().eq(1..=NOTES));
+        assert_eq!(collected(&due), []);
+        due.put_back(vec![5, 6]);
+        assert_eq!(due.last_look(), Outlook::Now);
+        assert_eq!(collected(&due), [5, 6]);
+    }
+
+    #[test]
+    fn hash_goes_into_the_next_ring_while_its_own_is_drained() {
+        let due = Due::new(8);
+        let ring = |i| due.rings.stripe(thread_number() + i);
+        for held in 0..RINGS_TRIED {
+            // Filled, and not drained yet.
+            (1..=CAPACITY as u64).for_each(|hash| _ = ring(held).place(hash));
+            assert!(due.note(1000, 50 - held as u64));
+            let is_in_ring = held + 1 < RINGS_TRIED;
+            assert_eq!(ring(held + 1).last_look(), is_in_ring);
+            assert_eq!(ring(held + 1).try_seal_and_drain(|_| ()), usize::from(is_in_ring));
+            assert_eq!(due.pile.last_look(), !is_in_ring);
+        }
+        assert_eq!(due.bytes(), Stripes::new(8).bytes());
     }
 
     #[test]

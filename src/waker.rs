@@ -142,3 +142,68 @@ const STOPPING: u8 = 1;
 const DOZING: u8 = 2;
 /// Asleep until woken.
 const ASLEEP: u8 = 3;
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// One that wakes this thread.
+    fn of_this_thread() -> Waker {
+        let waker = Waker::default();
+        waker.belongs_to(thread::current());
+        waker
+    }
+
+    fn state(waker: &Waker) -> u8 {
+        waker.state.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn work_that_comes_when_the_thread_has_lain_down_wakes_it() {
+        let waker = of_this_thread();
+        let looks = Cell::new(0);
+        for _ in 0..2 {
+            assert!(!waker.is_idle());
+            waker.sleep(|| {
+                assert!(waker.is_idle());
+                waker.wake();
+                assert!(!waker.is_idle());
+                looks.set(looks.get() + 1);
+                None
+            });
+            assert!(!waker.rise());
+        }
+        assert_eq!(looks.get(), 2);
+    }
+
+    #[test]
+    fn thread_rises_by_itself_and_is_idle_only_where_it_sleeps_without_end() {
+        let waker = of_this_thread();
+        waker.doze(Duration::ZERO);
+        assert_eq!((state(&waker), waker.is_idle()), (DOZING, false));
+        assert!(!waker.rise());
+        assert_eq!(state(&waker), AWAKE);
+        waker.sleep(|| Some(Duration::ZERO));
+        assert_eq!((state(&waker), waker.is_idle()), (ASLEEP, true));
+        waker.wake();
+        assert_eq!(state(&waker), AWAKE);
+        waker.wake();
+        assert!(!waker.rise());
+    }
+
+    #[test]
+    fn stop_is_final() {
+        let waker = of_this_thread();
+        waker.sleep(|| {
+            waker.stop();
+            None
+        });
+        assert!(waker.rise());
+        waker.wake();
+        waker.doze(Duration::MAX);
+        waker.sleep(|| unreachable!("it is not to lie down"));
+        assert!(waker.rise() && state(&waker) == STOPPING);
+    }
+}

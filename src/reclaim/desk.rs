@@ -228,6 +228,22 @@ mod tests {
     }
 
     #[test]
+    fn garbage_of_this_sitting_is_known_be_it_sealed_or_not() {
+        let limbo = Limbo::new(1, 3, 0);
+        let mut desk = limbo.desk(0);
+        assert!(!desk.has_garbage() && !desk.seal() && !desk.has_garbage());
+        let _ = retire(&mut desk, Owned::new(0), 1, u64::MAX);
+        assert!(desk.has_garbage());
+        assert!(desk.seal() && desk.has_garbage());
+        assert!(!desk.seal() && desk.has_garbage());
+        drop(desk);
+        let mut desk = limbo.desk(0);
+        assert!(!desk.has_garbage());
+        assert_eq!(retire(&mut desk, Owned::new(0), 9, 9), Retired::Sealed);
+        assert!(desk.has_garbage());
+    }
+
+    #[test]
     fn whoever_finds_the_desk_taken_loses_nothing() {
         let limbo = Limbo::new(1, 3, 0);
         let (mut one, mut two) = (limbo.desk(0), limbo.desk(0));

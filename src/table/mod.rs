@@ -307,6 +307,21 @@ mod tests {
         assert!(buckets_for(usize::MAX) > usize::MAX / 16);
     }
 
+    #[test]
+    fn memory_is_that_of_the_array_and_of_the_next_one_while_there_is_one() {
+        let (table, ledger) = (Table::with_buckets(4, 1, 1), Ledger::default());
+        let array = 4 * size_of::<bucket::Bucket<testing::Entry>>();
+        assert!(array >= 4 * (LANES + 1) * size_of::<u64>());
+        assert_eq!(table.bytes(&pin()), array);
+        let keeper = Keeper::new(&table, &mixed);
+        keeper.set(&ledger, 1, 1);
+        assert!(table.grow_root(&pin()));
+        assert_eq!(table.bytes(&pin()), 3 * array);
+        keeper.settle();
+        assert_eq!(table.bytes(&pin()), 2 * array);
+        drain(&table);
+    }
+
     /// Everything at once: few keys, so that all meet; values of a key only grow, so that a reader
     /// can tell a value that came back.
     fn stress(seed: u64, hasher: &(dyn Fn(u64) -> u64 + Sync), buckets: usize) {
