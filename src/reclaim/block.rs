@@ -279,7 +279,7 @@ mod tests {
     struct Value {
         number: u32,
         has_tail: bool,
-        counted: Arc<()>,
+        _counted: Arc<()>,
         panics: bool,
     }
 
@@ -303,7 +303,7 @@ mod tests {
     }
 
     fn value(counted: &Arc<()>, panics: bool) -> Value {
-        Value { number: 7, has_tail: false, counted: Arc::clone(counted), panics }
+        Value { number: 7, has_tail: false, _counted: Arc::clone(counted), panics }
     }
 
     fn both(counted: &Arc<()>, panics: bool) -> [Owned<Value>; 2] {
