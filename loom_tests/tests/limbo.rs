@@ -114,8 +114,10 @@ impl World {
         assert!(limbo.cost() <= cost);
         drop(limbo);
         assert_eq!(dropped.load(SeqCst), made, "dropped");
-        let (retired, freed) = reclaim::census();
-        assert_eq!((retired, freed), (made - 1, made - 1));
+        // crossbeam-epoch keeps no such list.
+        if cfg!(not(crossbeam_loom)) {
+            assert_eq!(reclaim::census(), (made - 1, made - 1));
+        }
     }
 }
 
@@ -137,6 +139,26 @@ fn a_reader_meets_a_retirement_and_a_sweep() {
         reader.join().unwrap();
         World::finish(world, 2, 1);
     });
+}
+
+/// The collector is helped on until it frees: a real one has to be asked a few times.
+#[test]
+fn a_reader_meets_sweeps_until_its_value_is_freed() {
+    let freed = StdArc::new(AtomicUsize::new(0));
+    let seen = StdArc::clone(&freed);
+    explore(move || {
+        let world = World::new(1);
+        let reader = spawn(&world, |w| as_reader(|| w.read()));
+        world.replace(1);
+        let swept = (0..4).any(|_| {
+            pin().advance();
+            world.sweep() > 0
+        });
+        seen.fetch_add(usize::from(swept), SeqCst);
+        reader.join().unwrap();
+        World::finish(world, 2, 1);
+    });
+    assert_ne!(freed.load(SeqCst), 0, "nothing was ever freed beside the reader");
 }
 
 /// The reader's guard is older than the retirement, and another thread sweeps.

@@ -1,10 +1,12 @@
 //! Grace periods by crossbeam-epoch.
 
-use std::sync::OnceLock; // shim: not part of a model build
+use crossbeam_epoch::LocalHandle;
 
-use crossbeam_epoch::{Collector, LocalHandle};
-
+use self::process::{LOCAL, collector};
 use super::Grace;
+
+#[cfg(cortado_loom)]
+pub use self::process::{census, counter, note_freed, reset};
 
 /// The witness of a pin; see the module above.
 #[derive(Debug)]
@@ -34,11 +36,23 @@ impl Guard {
     }
 }
 
-fn collector() -> &'static Collector {
-    static COLLECTOR: OnceLock<Collector> = OnceLock::new();
-    COLLECTOR.get_or_init(Collector::new)
+/// What there is one of in a process, and in a thread.
+#[cfg(not(cortado_loom))]
+mod process {
+    use std::sync::OnceLock; // shim: loom has a file of its own
+
+    use crossbeam_epoch::{Collector, LocalHandle};
+
+    pub(super) fn collector() -> &'static Collector {
+        static COLLECTOR: OnceLock<Collector> = OnceLock::new();
+        COLLECTOR.get_or_init(Collector::new)
+    }
+
+    thread_local! {
+        pub(super) static LOCAL: LocalHandle = collector().register();
+    }
 }
 
-thread_local! {
-    static LOCAL: LocalHandle = collector().register();
-}
+#[cfg(cortado_loom)]
+#[path = "crossbeam_loom.rs"]
+mod process;

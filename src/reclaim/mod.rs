@@ -10,10 +10,13 @@
 //! All caches of a process share one private collector. It is never the global default of the
 //! collector crate, so a guard that another library forgot cannot hold back our memory.
 
-#[cfg(not(any(cortado_loom, cortado_shuttle, feature = "seize")))]
+#[cfg(any(
+    all(cortado_loom, crossbeam_loom),
+    not(any(cortado_loom, cortado_shuttle, feature = "seize"))
+))]
 #[path = "crossbeam.rs"]
 mod backend;
-#[cfg(any(cortado_loom, cortado_shuttle))]
+#[cfg(all(any(cortado_loom, cortado_shuttle), not(all(cortado_loom, crossbeam_loom))))]
 #[path = "model.rs"]
 mod backend;
 #[cfg(all(feature = "seize", not(any(cortado_loom, cortado_shuttle))))]

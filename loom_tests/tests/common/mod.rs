@@ -63,7 +63,10 @@ pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
         }
         set_load_mode(mode);
         let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = builder.preemption_bound.or(bounds.preemptions);
+        // crossbeam-epoch takes many more steps than the model's collector does.
+        let most = if cfg!(crossbeam_loom) { 2 } else { usize::MAX };
+        let preemptions = bounds.preemptions.map(|preemptions| preemptions.min(most));
+        builder.preemption_bound = builder.preemption_bound.or(preemptions);
         builder.max_duration = builder.max_duration.or(Some(Duration::from_secs(bounds.seconds)));
         builder.max_branches = 20_000;
         // How often loom looks at the clock.
