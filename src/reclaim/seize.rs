@@ -5,6 +5,8 @@ use std::{cell::Cell, sync::OnceLock, thread_local}; // shim: not part of a mode
 use ::seize::{Collector, LocalGuard, OwnedGuard};
 
 use super::Grace;
+#[cfg(cortado_tsan)]
+use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The witness of a pin; see the module above.
@@ -112,6 +114,19 @@ fn end_after(guard: &impl ::seize::Guard, grace: &Grace) {
     unsafe { guard.defer_retire(waiting, end_of_grace) };
 }
 
+/// Tells the race detector what seize orders by fences, which that does not see: a grace period ends after the guards
+/// that it waited for.
+#[cfg(cortado_tsan)]
+static ENDED: AtomicUsize = AtomicUsize::new(0);
+
+#[cfg(cortado_tsan)]
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in `end_of_grace`.
+        ENDED.fetch_add(1, Release);
+    }
+}
+
 impl std::fmt::Debug for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Guard").finish_non_exhaustive()
@@ -126,6 +141,9 @@ impl std::fmt::Debug for Guard {
 unsafe fn end_of_grace(waiting: *mut Grace, _: &Collector) {
     // SAFETY: as above; the collector calls this once for each retired pointer.
     let grace = unsafe { Box::from_raw(waiting) };
+    #[cfg(cortado_tsan)]
+    // Acquire: pairs with the Release in the drop of a guard.
+    ENDED.load(Acquire);
     grace.end();
 }
 
