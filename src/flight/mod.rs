@@ -119,7 +119,8 @@ impl<K> Flights<K> {
 
     #[inline]
     fn is_used(&self) -> bool {
-        // Relaxed: set once. A removal that does not see the very first load has hardly met it.
+        // Relaxed: set once. A removal that misses the very first load of a cache, which a machine of weak order
+        // allows, is taken to have come before it.
         self.is_used.load(Ordering::Relaxed)
     }
 
@@ -270,7 +271,7 @@ impl<'a, K> Follower<'a, K> {
     }
 
     /// The same until `end` at the latest.
-    #[cfg(not(any(cortado_loom, cortado_shuttle)))]
+    #[cfg(not(cortado_loom))]
     pub fn wait_until(mut self, end: std::time::Instant) -> Arrival<'a, K> {
         let signal = Signal::new();
         let waker = Waker::from(std::sync::Arc::clone(&signal));

@@ -33,7 +33,6 @@ impl Signal {
     }
 
     /// Returns when it is woken, or when the time is over, or for no reason.
-    #[cfg(not(cortado_shuttle))]
     pub fn wait_timeout(&self, time: std::time::Duration) {
         // Acquire: as in `wait`.
         if !self.is_set.swap(false, Ordering::Acquire) {

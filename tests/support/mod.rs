@@ -6,6 +6,7 @@ pub mod ledger;
 pub mod tasks;
 
 use std::{
+    collections::HashSet,
     hash::{BuildHasher, Hash, Hasher},
     sync::{
         Arc,
@@ -15,6 +16,12 @@ use std::{
 };
 
 use cortado::{Cache, CacheBuilder, Equivalent, Maintenance, MemoryUse};
+
+/// Threads: shuttle's, where these tests are run under it (`loom_tests/tests/cache.rs`).
+#[cfg(cortado_shuttle)]
+pub use cortado::__internals::sync::thread;
+#[cfg(not(cortado_shuttle))]
+pub use std::thread;
 
 pub const BOTH: [Maintenance; 2] = [Maintenance::Thread, Maintenance::Manual];
 
@@ -123,9 +130,12 @@ where
             break;
         }
         assert!(Instant::now() < end, "cost and count by iteration {seen:?}, by figures {said:?}");
-        std::thread::yield_now();
+        thread::yield_now();
     }
     assert!(cache.cost() <= cache.max_cost());
+    let pinned = cache.pin();
+    let mut seen = HashSet::new();
+    assert!(pinned.keys().all(|key| seen.insert(key)), "a key is there twice");
 }
 
 /// Waits for something that another thread does in its own time.
@@ -133,7 +143,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "waited in vain until {what}");
-        std::thread::yield_now();
+        thread::yield_now();
     }
 }
 

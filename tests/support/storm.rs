@@ -14,7 +14,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -29,6 +28,7 @@ use crate::support::{
     ledger::{Entry, Ledger},
     settle,
     tasks::{block_on, give_way},
+    thread::{self, JoinHandle},
 };
 
 /// What one storm is like.

@@ -5,8 +5,9 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
-    thread,
 };
+
+use super::thread;
 
 /// An executor of a few lines, for what needs no runtime at all.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
