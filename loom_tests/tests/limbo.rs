@@ -215,6 +215,27 @@ fn two_threads_sweep() {
     });
 }
 
+/// Whoever finds limbo at rest finds what was in it dropped, though another thread did that.
+#[test]
+fn a_sweep_meets_somebody_who_wants_rest() {
+    explore(|| {
+        let world = World::new(1);
+        let old = world.slot.load(Ordering::Relaxed) as usize;
+        world.replace(1);
+        let sweeper = spawn(&world, |w| w.sweep());
+        if world.limbo.is_at_rest() {
+            assert_eq!(world.dropped.load(SeqCst), 1);
+            // SAFETY: memory is not given back in a model, and loom's cell is no destructor's business.
+            let old = unsafe { &*(old as *const Value) };
+            #[cfg(cortado_loom)]
+            assert_eq!(old.watched.get(), 0);
+            let _ = old;
+        }
+        sweeper.join().unwrap();
+        World::finish(world, 2, 1);
+    });
+}
+
 /// A batch that was swept is filled again, while somebody else retires.
 #[test]
 fn a_batch_is_used_again() {

@@ -722,11 +722,12 @@ where
     }
 
     /// Does all deferred work that was there when it was called: accesses are counted, garbage
-    /// that no reader holds is freed.
+    /// that no reader holds is freed, and `on_remove` has been told of it.
     ///
     /// Seldom needed: inserts and removals are visible when they return. While another thread is
-    /// pinned, what it may see stays; the call does not wait for it beyond a bounded number of
-    /// tries.
+    /// pinned, what it may see stays, and another thread may be in the middle of a destructor or of `on_remove`;
+    /// the call does not wait for either beyond a bounded number of tries. Called by one of those itself, it does not wait
+    /// for others.
     ///
     /// # Panics
     ///
@@ -783,7 +784,7 @@ where
 
     /// Does what can be done now; returns whether that was all.
     fn flush_once(&self) -> bool {
-        !self.tick(Work::ALL).pending && self.engine.table.limbo().count() == 0
+        !self.tick(Work::ALL).pending && self.engine.table.limbo().is_at_rest()
     }
 }
 

@@ -21,6 +21,7 @@
 
 use std::{
     any::Any,
+    cell::Cell,
     collections::VecDeque,
     mem::MaybeUninit,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -41,6 +42,7 @@ use crate::{
     sync::{
         Watched,
         atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
+        thread_local,
     },
     util::drop_panic,
 };
@@ -51,6 +53,8 @@ pub struct Limbo<T: Stored> {
     /// Sealed batches.
     sealed: CachePadded<Pile<Batch<T>>>,
     line: CachePadded<AtomicPtr<Line<T>>>,
+    /// Batches whose values are being dropped.
+    freeing: AtomicUsize,
     batch_size: usize,
     /// Batches of memory.
     stock: CachePadded<Pile<Batch<T>>>,
@@ -188,6 +192,7 @@ impl<T: Stored> Limbo<T> {
             line: CachePadded::new(AtomicPtr::new(ptr::null_mut())),
             batch_size: batch_size.max(1),
             stock: CachePadded::default(),
+            freeing: AtomicUsize::new(0),
             stocked: AtomicUsize::new(0),
             most_stocked: stock.div_ceil(batch_size.max(1)),
         }
@@ -346,6 +351,25 @@ impl<T: Stored> Limbo<T> {
         not_below_zero(sum.fold(0, u64::wrapping_add))
     }
 
+    /// Returns whether nothing waits, and all that was freed has been dropped or told of.
+    ///
+    /// In a destructor or a farewell it does not ask about those of other threads: two that wait for each other
+    /// would wait for long.
+    pub fn is_at_rest(&self) -> bool {
+        // In this order: a value is on its way from the count until `freeing` falls.
+        // Acquire: pairs with the Release in `free`, so that whoever finds a value gone from the count finds
+        // `freeing` raised.
+        let sealed = self.stripes.iter().map(|s| s.count.load(Ordering::Acquire));
+        let open = self.open_desks().any(|desk| desk.batch().is_some_and(|b| !b.is_empty()));
+        if open || sealed.fold(0, u64::wrapping_add) != 0 {
+            return false;
+        }
+        // REST (Acquire): pairs with the Release where `freeing` falls: what was dropped has happened.
+        cfg!(cortado_mutant = "limbo_rests_early")
+            || IS_FREEING.try_with(Cell::get).unwrap_or(false)
+            || self.freeing.load(REST) == 0
+    }
+
     /// Returns the bytes of the limbo itself, values not counted.
     pub fn bytes(&self) -> usize {
         let batch = size_of::<Sheet<Batch<T>>>() + self.batch_size * size_of::<Item<T>>();
@@ -440,11 +464,15 @@ impl<T: Stored> Limbo<T> {
         let count = batch.items.len();
         swept.freed += count;
         if std::mem::needs_drop::<T>() || batch.has_tails || farewell.is_some() {
+            let is_freeing = IS_FREEING.try_with(|freeing| freeing.replace(true)).unwrap_or(false);
+            // Relaxed: shown by the Release below.
+            self.freeing.fetch_add(1, Ordering::Relaxed);
             batch.items.retain(|&Item { value, cost, label }| {
-                // Relaxed: statistics, see `seal`. Before the drop, so that a destructor that looks at
-                // the figures does not find itself in them.
+                // Before the drop, so that a destructor that looks at the figures does not find itself in them.
+                // Relaxed: statistics, see `seal`.
                 stripe.cost.fetch_sub(cost, Ordering::Relaxed);
-                stripe.count.fetch_sub(1, Ordering::Relaxed);
+                // Release: pairs with the Acquire in `is_at_rest`.
+                stripe.count.fetch_sub(1, Ordering::Release);
                 // SAFETY: as for `drop_value`. Asked before, for that may panic.
                 let has_tail = unsafe { value.as_ref() }.has_tail();
                 let drop_value = || {
@@ -463,8 +491,11 @@ impl<T: Stored> Limbo<T> {
                 }
                 !has_tail
             });
+            // Release: pairs with the Acquire in `is_at_rest`.
+            self.freeing.fetch_sub(1, Ordering::Release);
+            let _ = IS_FREEING.try_with(|freeing| freeing.set(is_freeing));
         } else {
-            // Relaxed: as above.
+            // Relaxed: as in `seal`.
             stripe.cost.fetch_sub(batch.cost, Ordering::Relaxed);
             stripe.count.fetch_sub(count as u64, Ordering::Relaxed);
         }
@@ -585,6 +616,15 @@ impl<T: Stored> std::fmt::Debug for Limbo<T> {
 fn not_below_zero(sum: u64) -> u64 {
     if sum > u64::MAX / 2 { 0 } else { sum }
 }
+
+thread_local! {
+    /// Whether this thread is in the middle of dropping values.
+    static IS_FREEING: Cell<bool> = const { Cell::new(false) };
+}
+
+// Acquire, see `is_at_rest`. The mutant does not see what was done to a value before it came to rest.
+const REST: Ordering =
+    if cfg!(cortado_mutant = "limbo_relaxed_rest") { Ordering::Relaxed } else { Ordering::Acquire };
 
 // AcqRel, see `put_back_line`. With one mutant the next sweep may see an old line; with the other the
 // thread may sleep over it.
