@@ -948,13 +948,17 @@ const RESIZE_UNITS: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
+    use crate::{config::Settings, due::Outlook};
 
-    fn manual(max_cost: u64) -> Engine<u64, u64, crate::DefaultHashBuilder> {
+    fn manual(max_cost: u64) -> Engine<u64, u64, crate::IdentityHash> {
+        sized(max_cost, max_cost as usize)
+    }
+
+    fn sized(max_cost: u64, expected_entries: usize) -> Engine<u64, u64, crate::IdentityHash> {
         let settings = Settings {
             name: String::new(),
             max_cost,
-            expected_entries: max_cost as usize,
+            expected_entries,
             max_garbage: None,
             maintenance: Maintenance::Manual,
             victim: crate::Victim::default(),
@@ -965,19 +969,20 @@ mod tests {
         };
         Engine::new(
             settings,
-            crate::DefaultHashBuilder::new(),
+            crate::IdentityHash,
             crate::engine::Hooks::default(),
             crate::engine::Timing::new(None, None, None, false),
         )
     }
 
+    fn put(engine: &Engine<u64, u64, crate::IdentityHash>, key: u64) {
+        let _ = engine.insert(key, key, crate::engine::Terms::DEFAULT, super::super::Mode::Upsert);
+    }
+
     #[test]
     fn window_holds_its_share_and_no_more() {
         let engine = manual(1000);
-        for key in 0..5000 {
-            let _ =
-                engine.insert(key, key, crate::engine::Terms::DEFAULT, super::super::Mode::Upsert);
-        }
+        (0..5000).for_each(|key| put(&engine, key));
         let guard = pin();
         let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();
         let queued = engine.window_cost.load(Ordering::Relaxed) as usize;
@@ -985,5 +990,32 @@ mod tests {
         let newest = engine.newcomers.drain_all(|_| ());
         // And one place is for the next.
         assert_eq!((queued, marked), (49, 49 + newest));
+    }
+
+    /// The one thread here lies down, and then plays the others.
+    #[test]
+    fn sleeping_thread_is_woken_where_the_table_begins_to_move_and_finds_the_old_array() {
+        let engine = sized(1 << 20, 0);
+        engine.waker.belongs_to(crate::sync::thread::current());
+        let bytes = || engine.table.bytes(&pin());
+        let before = bytes();
+        engine.waker.sleep(|| {
+            for key in 0.. {
+                assert!(engine.waker.is_idle(), "woken for nothing");
+                put(&engine, key);
+                if bytes() > before {
+                    break;
+                }
+            }
+            assert!(!engine.waker.is_idle());
+            None
+        });
+        assert!(!engine.waker.rise());
+        while engine.table.help_migration(&pin(), &engine, 1) {}
+        assert_eq!((bytes(), engine.table.limbo().count()), (2 * before, 0));
+        assert_eq!(engine.outlook(), Outlook::Now);
+        while engine.outlook() == Outlook::Now {
+            engine.maintain(Work::ALL);
+        }
     }
 }

@@ -114,7 +114,7 @@ pub struct Engine<K, V, S> {
 pub type Heat = (u8, Reverse<u32>);
 
 /// Where something lies that one thread at a time takes out.
-type Place<T> = AtomicCell<Option<Box<T>>>;
+type Place<T> = AtomicCell<Option<Box<T>>>; // each take and each store is a swap, AcqRel
 
 /// What each thread, or each few threads, counts for itself.
 #[derive(Debug, Default)]
@@ -307,7 +307,7 @@ impl<K, V, S> Engine<K, V, S> {
         let (limit, floor) = self.garbage_limit();
         let limbo = self.table.limbo();
         let (cost, count) = (limbo.sealed_cost(), limbo.sealed_count());
-        // Relaxed, here and below: hints; whoever acts on them looks again.
+        // Relaxed, here and below: hints, which may be late, and a count of turns.
         self.over_garbage.store(cost > limit && count > floor, Ordering::Relaxed);
         let turn = self.local().seals.fetch_add(1, Ordering::Relaxed).is_multiple_of(SEALS_A_SWEEP);
         // Without destructors it is little work, and memory that is still warm comes back.
@@ -328,7 +328,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// wakes it (see [`waker`](crate::waker)).
     pub fn outlook(&self) -> Outlook {
         let is_low = self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.max();
-        if is_low || self.table.limbo().last_look() { Outlook::Now } else { self.due.last_look() }
+        if is_low || self.table.last_look() { Outlook::Now } else { self.due.last_look() }
     }
 
     /// Frees garbage if that fell to this thread. Call it unpinned, and not while leading a flight:
@@ -458,6 +458,10 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
     fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
         let cause = RemovalCause::Evicted;
         self.recall_displaced(self.bury(&self.table, guard, entry, cause, true));
+    }
+
+    fn moving(&self) {
+        self.rouse();
     }
 }
 

@@ -168,6 +168,7 @@ impl<T: Stored> Table<T> {
         // that whoever makes the next array the root publishes all of them.
         if next_is_full(array.moved.fetch_add(1, Ordering::AcqRel) + 1, next) {
             self.promote(guard, array, next);
+            host.moving();
         }
         // Last, because the host may panic: a child that is not counted would never be. Nor would an
         // entry that comes after the panic be anybody's.

@@ -93,6 +93,10 @@ pub trait Host<T> {
 
     /// Takes over an entry that had to leave for lack of slots.
     fn displaced(&self, guard: &Guard, entry: Unlinked<T>);
+
+    /// Hears that the table begins to move to another array, or has moved and retired the old one: there is
+    /// something to do even if nobody calls again.
+    fn moving(&self) {}
 }
 
 impl<T: Stored> Table<T> {
@@ -162,10 +166,10 @@ impl<T: Stored> Table<T> {
         label: u8,
         cost: u64,
         stripe: usize,
-    ) -> &'g T {
+    ) -> (&'g T, Retired) {
         // SAFETY: nobody else knows of the entry.
         let entry = unsafe { Unlinked::new(entry.into_raw()) }.labelled(label);
-        self.retire(guard, entry, cost, stripe).0
+        self.retire(guard, entry, cost, stripe)
     }
 
     /// Sits down at a desk, to make entries and to retire them.
@@ -209,6 +213,12 @@ impl<T: Stored> Table<T> {
         }
         swept.waiting += arrays.waiting + husks.waiting;
         swept
+    }
+
+    /// Returns whether anything is retired and not freed, to the thread that has lain down; see
+    /// [`Limbo::last_look`]. Husks are not worth a wake-up: who leaves one does not tell.
+    pub fn last_look(&self) -> bool {
+        self.limbo.last_look() || self.arrays.last_look() || self.husks.last_look()
     }
 
     #[inline]

@@ -219,6 +219,7 @@ impl<T: Stored> Table<T> {
         newcomer: &T,
     ) -> Slot {
         if host.is_crowded(array.count() * LANES) && self.grow(guard, array) {
+            host.moving();
             // The caller finds the bucket frozen.
             self.migrated(guard, array, index, host);
             return Slot::Freed;
@@ -246,6 +247,7 @@ impl<T: Stored> Table<T> {
                     return Slot::Kept;
                 }
             }
+            host.moving();
             self.migrated(guard, array, index, host);
             return Slot::Freed;
         };
