@@ -113,6 +113,23 @@ fn too_much_garbage_rejects_inserts_until_it_is_freed() {
 }
 
 #[test]
+fn values_of_loads_that_are_not_let_in_do_not_pile_up() {
+    let _alone = alone();
+    for maintenance in BOTH {
+        let tally = Arc::new(Tally::default());
+        let cache = builder(10, maintenance).cost_of(|_, _| 11).build().unwrap();
+        let mut most = 0;
+        for key in 0..20_000 {
+            assert_eq!(cache.get_or_insert_with(key, || tally.make(key)).id, key);
+            most = most.max(tally.alive());
+        }
+        assert!(cache.is_empty());
+        println!("{maintenance:?}: at most {most}");
+        assert!(most <= 5_000, "{most} values were alive at once");
+    }
+}
+
+#[test]
 fn garbage_is_bounded_though_maintenance_comes_after_every_insert() {
     // Maintenance seals batches before they are full, and the limit was looked at only when a
     // writer filled one: a slow writer beside a stalled reader passed any limit.

@@ -16,7 +16,13 @@ use crate::{
     entry::{Charge, Entry, Times},
     flight::is_loading,
     metrics::Counter,
-    reclaim::{Guard, block::Owned, desk::Desk, limbo::Unlinked, pin},
+    reclaim::{
+        Guard,
+        block::Owned,
+        desk::Desk,
+        limbo::{Retired, Unlinked},
+        pin,
+    },
     stripe::{Push, thread_number},
     sync::atomic::Ordering,
     table::{Held, Host, LANES, Table, Upsert},
@@ -249,7 +255,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 let entry = Entry::new(refused.key, refused.value, cost, self.pulse.now());
                 let (entry, label) = (Owned::new(entry), RemovalCause::Rejected as u8);
                 let stripe = thread_number();
-                let loaded = table.retire_unpublished(guard, entry, label, cost.get(), stripe);
+                let (loaded, retired) =
+                    table.retire_unpublished(guard, entry, label, cost.get(), stripe);
+                if retired == Retired::Sealed {
+                    self.note_garbage();
+                }
                 self.rouse();
                 there.unwrap_or(loaded)
             }))
@@ -728,6 +738,10 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Seat<'_, K, V, S> {
 
     fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
         self.engine.recall_displaced(self.bury(guard, entry, RemovalCause::Evicted, true));
+    }
+
+    fn moving(&self) {
+        self.engine.rouse();
     }
 }
 
