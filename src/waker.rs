@@ -59,8 +59,8 @@ impl Waker {
             if cfg!(cortado_mutant = "waker_wakes_by_store") {
                 self.state.store(AWAKE, Ordering::Release);
             }
-            // AcqRel: Release pairs with the Acquire in `rise`; Acquire keeps the unpark behind
-            // it. Relaxed: a failure is only compared.
+            // AcqRel: Release pairs with the Acquire in `rise`; Acquire with the Release in `lie_down`, so
+            // that the thread's handle is seen. Relaxed: a failure is only compared.
             match self.state.compare_exchange(seen, AWAKE, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => {
                     if let Some(thread) = self.thread.get() {
@@ -104,8 +104,9 @@ impl Waker {
             self.state.store(state, Ordering::Release);
             return true;
         }
-        // AcqRel: Acquire so that a look that follows finds the work of whoever woke it last; Release
-        // as nothing else may come after it. A stop is never overwritten.
+        // AcqRel: Acquire so that a look that follows finds the work of whoever woke it last; Release pairs
+        // with the Acquire of whoever wakes or stops the thread, who sees its handle. A stop is never
+        // overwritten.
         // Relaxed: stopping, seen by `rise`.
         let may = self.state.compare_exchange(AWAKE, state, Ordering::AcqRel, Ordering::Relaxed);
         may.is_ok() || cfg!(cortado_mutant = "waker_parks_though_stopped")
@@ -116,7 +117,8 @@ impl Waker {
         // Acquire: pairs with the Release of whoever woke the thread.
         let mut seen = self.state.load(Ordering::Acquire);
         while seen >= DOZING {
-            // AcqRel, Acquire: as above; a failure means that somebody woke or stops it.
+            // AcqRel, Acquire: as above; a failure means that somebody woke or stops it. Release: so that
+            // whoever reads this for what `lie_down` wrote sees no less.
             match self.state.compare_exchange(seen, AWAKE, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return false,
                 Err(now) => seen = now,
@@ -127,9 +129,10 @@ impl Waker {
 
     /// Tells the thread to stop.
     pub fn stop(&self) {
-        // Release: pairs with the Acquire in `rise`. A swap, for loom does not order a plain store against
-        // the exchanges.
-        self.state.swap(STOPPING, Ordering::Release);
+        // AcqRel: Release pairs with the Acquire in `rise`; Acquire with the Release in `lie_down`, so that the
+        // handle of a thread that has lain down is seen. A swap, for loom does not order a plain store against the
+        // exchanges.
+        self.state.swap(STOPPING, Ordering::AcqRel);
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }

@@ -111,8 +111,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Sets what an entry costs, from its key and value. By default 1.
     ///
-    /// It runs on the thread that inserts, before anything else happens. An insert that names its
-    /// cost does not ask.
+    /// It runs on the thread that inserts, before anything else happens; for `compute` and `update` after their
+    /// closure, and pinned as that is. An insert that names its cost does not ask.
     ///
     /// # Examples
     ///
@@ -194,7 +194,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// Sets how long an entry lives after it was inserted, unless the insert says otherwise.
     ///
     /// An entry whose time is over is never returned, and leaves the budget soon after. Any duration is
-    /// legal: an entry of time 0 is a miss at once, and one that passes the end of the numbers (584 years)
+    /// legal: an entry of time 0 is a miss at once, and one that passes the end of the numbers (292 years)
     /// stays. Takes 16 bytes of memory an entry.
     ///
     /// # Examples

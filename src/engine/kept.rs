@@ -15,7 +15,7 @@ pub struct Kept {
 impl Kept {
     /// Counts a pinned entry.
     pub fn add(&self, cost: u64) {
-        // Relaxed, in all four: numbers to decide by; nothing is published with them.
+        // Relaxed, everywhere: numbers to decide by; nothing is published with them.
         self.entries.fetch_add(1, Ordering::Relaxed);
         self.cost.fetch_add(cost, Ordering::Relaxed);
     }

@@ -73,9 +73,9 @@ impl Births {
     fn move_on(&self, from: usize, to: usize) {
         let Some(born) = self.take(from) else { return };
         let Some((cell, name)) = self.cell(to) else { return };
-        let seen = cell.load(Relaxed); // Relaxed: as in `begin`.
+        let seen = cell.load(Relaxed); // Relaxed: as in `note_birth`.
         if seen == 0 || seen & !TIME == name {
-            cell.store(name | born, Relaxed); // Relaxed: as in `begin`.
+            cell.store(name | born, Relaxed); // Relaxed: as in `note_birth`.
         }
     }
 
@@ -84,13 +84,13 @@ impl Births {
         let Some(born) = self.take(address) else { return };
         if was_evicted {
             let life = (now() / NANOSECONDS_A_UNIT).saturating_sub(born);
-            self.lives[bucket(life)].fetch_add(1, Relaxed); // Relaxed: as in `begin`.
+            self.lives[bucket(life)].fetch_add(1, Relaxed); // Relaxed: as in `note_birth`.
         }
     }
 
     /// Returns how long those lived that were evicted.
     pub fn snapshot(&self) -> LifeExpectancy {
-        let counts = std::array::from_fn(|i| self.lives[i].load(Relaxed)); // Relaxed: as in `begin`.
+        let counts = std::array::from_fn(|i| self.lives[i].load(Relaxed)); // Relaxed: as in `note_birth`.
         LifeExpectancy { counts }
     }
 
@@ -103,11 +103,11 @@ impl Births {
     #[inline]
     fn take(&self, address: usize) -> Option<u64> {
         let (cell, name) = self.cell(address)?;
-        let seen = cell.load(Relaxed); // Relaxed: as in `begin`.
+        let seen = cell.load(Relaxed); // Relaxed: as in `note_birth`.
         if seen & !TIME != name {
             return None;
         }
-        cell.store(0, Relaxed); // Relaxed: as in `begin`.
+        cell.store(0, Relaxed); // Relaxed: as in `note_birth`.
         Some(seen & TIME)
     }
 
