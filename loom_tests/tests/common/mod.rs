@@ -8,7 +8,8 @@
 //!
 //! Environment: `LOOM_MAX_PREEMPTIONS` and `LOOM_MAX_DURATION` (seconds a mode) override the bounds,
 //! `CORTADO_LOAD_MODE` (`plain`, `rmw` or `writers`) picks one mode; `SHUTTLE_ITERATIONS` and
-//! `SHUTTLE_SEED` override how many schedules of each kind are run, and from which seed;
+//! `SHUTTLE_SEED` override how many schedules of each kind are run (of a scenario that has fewer than others,
+//! fewer in proportion), and from which seed;
 //! `CORTADO_SHUTTLE_REPLAY` names a file with a schedule that failed, which is run alone (see the README);
 //! `CORTADO_COUNTS` names a file to which each run adds a line: the scenario, its mode, how much of it was
 //! tried, and whether that was `all` that the bounds allow, a `sample`, or what could be done before the `cap`.
@@ -104,7 +105,9 @@ pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is {text}: give a number")),
         Err(_) => default,
     };
-    let schedules = number("SHUTTLE_ITERATIONS", bounds.schedules as u64) as usize;
+    let usual = Bounds::default().schedules as u64;
+    let schedules = number("SHUTTLE_ITERATIONS", usual) * bounds.schedules as u64 / usual;
+    let schedules = schedules.max(1) as usize;
     let seed = number("SHUTTLE_SEED", 42);
     let config = || {
         let mut config = Config::new();
