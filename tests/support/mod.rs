@@ -17,11 +17,13 @@ use std::{
 
 use cortado::{Cache, CacheBuilder, Equivalent, Maintenance, MemoryUse};
 
-/// Threads: shuttle's, where these tests are run under it (`loom_tests/tests/cache.rs`).
+// Threads: shuttle's, where these tests are run under it (`loom_tests/tests/cache.rs`).
 #[cfg(cortado_shuttle)]
 pub use cortado::__internals::sync::thread;
+#[cfg(cortado_shuttle)]
+pub use shuttle::sync::Barrier;
 #[cfg(not(cortado_shuttle))]
-pub use std::thread;
+pub use std::{sync::Barrier, thread};
 
 pub const BOTH: [Maintenance; 2] = [Maintenance::Thread, Maintenance::Manual];
 

@@ -1,0 +1,341 @@
+//! Histories: what threads saw of a key, and whether it could have happened one call after the other.
+//!
+//! Threads call a cache at random, on few keys; each call is stamped when it begins and when it has returned. The
+//! calls of each key are then handed to a checker (Wing and Gong's search, with Lowe's memory of states), which
+//! looks for an order that explains all answers. Keys are independent, so each is checked by itself. Where the
+//! cache has too little room, an entry may vanish between two calls, and may not come back.
+//!
+//! Keys give way to other threads while they are hashed and compared, which is in the middle of a call.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+use cortado::{Cache, Computed, Insert, Maintenance, Op};
+use todc_utils::{
+    linearizability::{
+        WGLChecker,
+        history::{Action, History},
+    },
+    specifications::Specification,
+};
+
+use crate::support::{Barrier, Random, thread};
+
+/// A call and its answer. Values are numbers, and none is used twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Done {
+    Got(Option<u64>),
+    Inserted(u64),
+    Updated(u64),
+    /// An insert that was refused: what was there is out of date, and gone.
+    Rejected,
+    /// A value that was to come only if there was none.
+    FoundTaken,
+    /// One that was to come only in another's place.
+    FoundFree,
+    Removed(Option<u64>),
+    /// A removal of this very value, that did not find it.
+    FoundOther(u64),
+    /// What was put there after this was seen.
+    Computed {
+        seen: Option<u64>,
+        put: u64,
+    },
+    /// What was removed after it was seen.
+    Uncomputed(Option<u64>),
+    /// The value that a load returned, and the one that it would have brought; whether a removal met it.
+    Loaded {
+        returned: u64,
+        own: u64,
+        is_met: bool,
+    },
+    Cleared,
+}
+
+/// The value of one key. `LOSSY` says whether it may vanish.
+struct Slot<const LOSSY: bool>;
+
+impl<const LOSSY: bool> Specification for Slot<LOSSY> {
+    /// The value, and whether it need not have been kept.
+    type State = (Option<u64>, bool);
+    type Operation = Done;
+
+    fn init() -> Self::State {
+        (None, false)
+    }
+
+    fn apply(done: &Done, &(state, is_doubtful): &Self::State) -> (bool, Self::State) {
+        let is_free = LOSSY || is_doubtful || state.is_none();
+        let (may_be, next) = match *done {
+            Done::Got(None) => (is_free, None),
+            Done::Got(value) => (value == state, state),
+            Done::Inserted(value) => (is_free, Some(value)),
+            Done::Updated(value) => (state.is_some(), Some(value)),
+            Done::Rejected => (LOSSY, None),
+            Done::FoundTaken => (state.is_some(), state),
+            Done::FoundFree => (is_free, None),
+            Done::Removed(None) => (is_free, None),
+            Done::Removed(value) => (value == state, None),
+            // Perhaps it has vanished.
+            Done::FoundOther(value) => match state {
+                Some(there) if there == value => (LOSSY || is_doubtful, None),
+                _ => (true, state),
+            },
+            Done::Computed { seen: None, put } => (is_free, Some(put)),
+            Done::Computed { seen, put } => (seen == state, Some(put)),
+            Done::Uncomputed(None) => (is_free, None),
+            Done::Uncomputed(seen) => (seen == state, None),
+            Done::Loaded { returned, own, .. } if returned == own => (is_free, Some(own)),
+            // Another's load that was not let in; its followers may have it all the same.
+            Done::Loaded { returned, .. } => (Some(returned) == state, state),
+            Done::Cleared => (true, None),
+        };
+        let is_in_vain = match *done {
+            Done::Loaded { returned, own, is_met } if returned == own => is_met,
+            _ => is_doubtful && next == state,
+        };
+        (may_be, (next, is_in_vain))
+    }
+}
+
+/// A key that gives way now and then.
+#[derive(Clone, Copy, Debug, Eq)]
+struct Key(u64);
+
+thread_local! {
+    static CHANCE: Cell<u64> = const { Cell::new(0) };
+}
+
+fn perhaps_give_way() {
+    let chance = CHANCE.get().wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+    CHANCE.set(chance);
+    if chance >> 62 == 0 {
+        thread::yield_now();
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        perhaps_give_way();
+        self.0.hash(state);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        perhaps_give_way();
+        self.0 == other.0
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Record {
+    thread: usize,
+    key: u64,
+    began: u64,
+    ended: u64,
+    done: Done,
+}
+
+/// What a round is played with.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    pub threads: u64,
+    pub keys: u64,
+    pub calls: u64,
+    pub max_cost: u64,
+    pub maintenance: Maintenance,
+    /// Keys that nobody asks about, put in beside: the table grows, and `clear` shrinks it again.
+    pub fillers: u64,
+}
+
+/// Keys are hashed alike in every run.
+type Hashers = BuildHasherDefault<DefaultHasher>;
+
+/// Where fillers begin.
+const FILLER: u64 = 1 << 32;
+
+/// Has threads call a cache, and returns what they saw.
+fn play(round: Round, random: &mut Random) -> Vec<Record> {
+    let cache = Cache::<Key, u64>::builder()
+        .max_cost(round.max_cost)
+        .expected_entries(1)
+        .hasher(Hashers::default())
+        .maintenance(round.maintenance)
+        .seed(random.next())
+        .build()
+        .unwrap();
+    let (time, next) = (AtomicU64::new(0), AtomicU64::new(1));
+    let start = Barrier::new(round.threads as usize + usize::from(round.fillers > 0));
+    thread::scope(|scope| {
+        let (cache, time, next, start) = (&cache, &time, &next, &start);
+        if round.fillers > 0 {
+            scope.spawn(move || {
+                start.wait();
+                for filler in 0..round.fillers {
+                    _ = cache.insert(Key(FILLER + filler), 0);
+                }
+            });
+        }
+        let threads: Vec<_> = (0..round.threads as usize)
+            .map(|thread| {
+                let mut random = Random::new(random.next());
+                scope.spawn(move || {
+                    CHANCE.set(random.next());
+                    start.wait();
+                    let mut records = Vec::new();
+                    for _ in 0..round.calls {
+                        let key = random.below(round.keys);
+                        let began = time.fetch_add(1, SeqCst);
+                        let done = call(cache, key, &mut random, next, round);
+                        let ended = time.fetch_add(1, SeqCst);
+                        if done == Done::Cleared {
+                            // It was every key's.
+                            records.extend((0..round.keys).map(|key| Record {
+                                thread,
+                                key,
+                                began,
+                                ended,
+                                done: Done::Cleared,
+                            }));
+                        } else {
+                            records.push(Record { thread, key, began, ended, done });
+                        }
+                    }
+                    records
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn call(
+    cache: &Cache<Key, u64, Hashers>,
+    key: u64,
+    random: &mut Random,
+    next: &AtomicU64,
+    round: Round,
+) -> Done {
+    let new = || next.fetch_add(1, SeqCst);
+    let key = Key(key);
+    let written = |value, insert: Insert<u64>| match insert {
+        Insert::Inserted => Done::Inserted(value),
+        Insert::Updated => Done::Updated(value),
+        Insert::Rejected(..) => Done::Rejected,
+    };
+    match random.below(if round.fillers > 0 { 41 } else { 40 }) {
+        0..10 => Done::Got(cache.get_cloned(&key)),
+        10..16 => {
+            let value = new();
+            written(value, cache.insert(key, value))
+        }
+        16..20 => {
+            let value = new();
+            match cache.insert_if_absent(key, value) {
+                Ok(insert) => written(value, insert),
+                Err(_) => Done::FoundTaken,
+            }
+        }
+        20..24 => {
+            let value = new();
+            match cache.replace(key, value) {
+                Ok(()) => Done::Updated(value),
+                Err(_) => Done::FoundFree,
+            }
+        }
+        24..28 => Done::Removed(cache.remove(&key).map(|value| *value)),
+        28..30 => {
+            let Some(seen) = cache.peek(&key).map(|value| *value) else {
+                return Done::Got(None);
+            };
+            match cache.remove_if(&key, |value| *value == seen) {
+                Some(_) => Done::Removed(Some(seen)),
+                None => Done::FoundOther(seen),
+            }
+        }
+        30..35 => {
+            let put = new();
+            let mut last = None;
+            let computed = cache.compute(key, |seen| {
+                last = seen.copied();
+                Op::Put(put)
+            });
+            match computed {
+                Computed::Rejected(..) => Done::Rejected,
+                _ => Done::Computed { seen: last, put },
+            }
+        }
+        35..37 => {
+            let mut last = None;
+            _ = cache.compute(key, |seen| {
+                last = seen.copied();
+                Op::Remove
+            });
+            Done::Uncomputed(last)
+        }
+        37..40 => {
+            let own = new();
+            let returned = *cache.get_or_insert_with(key, || own);
+            Done::Loaded { returned, own, is_met: false }
+        }
+        _ => {
+            cache.clear();
+            Done::Cleared
+        }
+    }
+}
+
+/// Notes which loads were met by a removal: what they bring is not kept then. Whoever removes a key may meet
+/// loads of others, too.
+fn note_removals(records: &mut [Record]) {
+    let removes = |done: &Done| {
+        matches!(done, Done::Removed(_) | Done::FoundOther(_) | Done::Uncomputed(_) | Done::Cleared)
+    };
+    let removals = records.iter().filter(|record| removes(&record.done));
+    let removals: Vec<_> = removals.map(|record| record.began..record.ended).collect();
+    for Record { began, ended, done, .. } in records {
+        if let Done::Loaded { is_met, .. } = done {
+            *is_met = removals.iter().any(|other| other.start < *ended && *began < other.end);
+        }
+    }
+}
+
+/// Fails if the calls of some key cannot have happened one after the other.
+fn check<const LOSSY: bool>(mut records: Vec<Record>, round: Round) -> usize {
+    note_removals(&mut records);
+    let mut of_key: BTreeMap<u64, Vec<Record>> = BTreeMap::new();
+    for record in records {
+        of_key.entry(record.key).or_default().push(record);
+    }
+    for (key, records) in &of_key {
+        let mut actions: Vec<(u64, (usize, Action<Done>))> = records
+            .iter()
+            .flat_map(|record| {
+                let done = || record.done.clone();
+                [
+                    (record.began, (record.thread, Action::Call(done()))),
+                    (record.ended, (record.thread, Action::Response(done()))),
+                ]
+            })
+            .collect();
+        actions.sort_by_key(|(at, _)| *at);
+        let actions = actions.into_iter().map(|(_, action)| action).collect();
+        if !WGLChecker::<Slot<LOSSY>>::is_linearizable(History::from_actions(actions)) {
+            for Record { thread, began, ended, done, .. } in records {
+                println!("thread {thread}: {began:>4} to {ended:>4}: {done:?}");
+            }
+            panic!("no order explains what was seen of key {key} in {round:?}");
+        }
+    }
+    of_key.len()
+}
+
+/// Plays a round and checks it; returns how many histories that were.
+pub fn play_and_check<const LOSSY: bool>(round: Round, random: &mut Random) -> usize {
+    check::<LOSSY>(play(round, random), round)
+}
