@@ -23,7 +23,12 @@ use todc_utils::{
     specifications::Specification,
 };
 
-use crate::support::{Barrier, Random, thread};
+#[cfg(cortado_shuttle)]
+use shuttle::sync::Barrier;
+#[cfg(not(cortado_shuttle))]
+use std::sync::Barrier;
+
+use crate::support::{Random, thread};
 
 /// A call and its answer. Values are numbers, and none is used twice.
 #[derive(Clone, Debug, PartialEq, Eq)]

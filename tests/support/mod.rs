@@ -20,10 +20,8 @@ use cortado::{Cache, CacheBuilder, Equivalent, Maintenance, MemoryUse};
 // Threads: shuttle's, where these tests are run under it (`loom_tests/tests/cache.rs`).
 #[cfg(cortado_shuttle)]
 pub use cortado::__internals::sync::thread;
-#[cfg(cortado_shuttle)]
-pub use shuttle::sync::Barrier;
 #[cfg(not(cortado_shuttle))]
-pub use std::{sync::Barrier, thread};
+pub use std::thread;
 
 pub const BOTH: [Maintenance; 2] = [Maintenance::Thread, Maintenance::Manual];
 
