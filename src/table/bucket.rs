@@ -436,8 +436,13 @@ mod modelled {
     use std::ptr;
 
     use super::{AtomicPtr, AtomicU64, Bucket};
+    use crate::sync::Watched;
 
-    pub struct Array<T>(Box<[Bucket<T>]>);
+    pub struct Array<T> {
+        buckets: Box<[Bucket<T>]>,
+        /// Is read wherever a bucket is looked for, and written at the end: one must come before the other.
+        watched: Watched,
+    }
 
     impl<T> Array<T> {
         pub fn new(count: usize) -> Self {
@@ -445,11 +450,18 @@ mod modelled {
                 meta: AtomicU64::new(0),
                 slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             };
-            Self((0..count).map(bucket).collect())
+            Self { buckets: (0..count).map(bucket).collect(), watched: Watched::new() }
         }
 
         pub fn as_slice(&self) -> &[Bucket<T>] {
-            &self.0
+            self.watched.read();
+            &self.buckets
+        }
+    }
+
+    impl<T> Drop for Array<T> {
+        fn drop(&mut self) {
+            self.watched.write();
         }
     }
 }

@@ -30,7 +30,11 @@ use super::{
     meta::Meta,
 };
 use crate::{
-    reclaim::{Guard, block::Stored, limbo::Unlinked},
+    reclaim::{
+        Guard,
+        block::{Stored, drop_in_block},
+        limbo::Unlinked,
+    },
     sync::atomic::Ordering,
     util::for_all,
 };
@@ -191,6 +195,11 @@ impl<T: Stored> Table<T> {
         );
         debug_assert!(promoted.is_ok(), "an array was migrated that is not the root");
         if let Some(array) = ptr::NonNull::new(old).filter(|_| promoted.is_ok()) {
+            if cfg!(cortado_mutant = "migrate_array_at_once") {
+                // SAFETY: none: readers may be in it.
+                unsafe { drop_in_block(array) };
+                return;
+            }
             // SAFETY: arrays come from `Box::into_raw`; the old root is reached by no one who
             // pins from now on, and the exchange succeeds once.
             self.arrays.retire(guard, unsafe { Unlinked::new(array) }, 0, 0);
