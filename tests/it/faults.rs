@@ -446,6 +446,25 @@ fn reenter() {
     drop(cache.remove(&(key + 2)));
     drop(cache.compute(key + 3, |_| Op::Put(Reentrant(key))));
     drop(cache.get_or_insert_with(key + 50, || Reentrant(key)));
+    drop(cache.try_get_or_insert_with(key + 51, || Err::<Reentrant, _>(())));
+    if let Claim::Fill(guard) = cache.claim(key + 52, Wait::No) {
+        drop(guard.fill(Reentrant(key)));
+    }
+    drop(cache.insert_if_absent(key + 4, Reentrant(key)));
+    drop(cache.insert_with(key + 5, Reentrant(key), InsertOptions::new().priority(Priority::High)));
+    drop(cache.replace(key, Reentrant(key)));
+    cache.update(&(key + 1), |_| Reentrant(key));
+    drop(cache.remove_if(&(key + 3), |_| key % 2 == 0));
+    _ = (cache.set_ttl(&key, Some(SECOND)), cache.entry_info(&key), cache.frequency(&key));
+    _ = (cache.contains_key(&key), cache.peek(&key).is_some());
+    cache.get_many(&[key, key + 1], |_, _| {});
+    cache.import([Record::new(key + 6, Reentrant(key))]);
+    {
+        let pinned = cache.pin();
+        _ = (pinned.get(&key).is_some(), pinned.iter().count(), pinned.export().count());
+        _ = (pinned.hottest(2).len(), pinned.coldest(2).len());
+    }
+    _ = (cache.metrics(), cache.memory(), cache.remaining_cost(), format!("{cache:?}"));
     cache.retain(|key, _| key % 7 != 0);
     drop(cache.clone());
     assert!(cache.len() < 1000 && cache.cost() <= cache.max_cost());
@@ -453,6 +472,9 @@ fn reenter() {
     cache.flush();
     if CALLED.get().is_multiple_of(8) {
         cache.set_max_cost(30);
+        if CALLED.get().is_multiple_of(16) {
+            cache.drain(|_, _| {});
+        }
         cache.clear();
         cache.set_max_cost(60);
     }
