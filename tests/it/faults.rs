@@ -454,7 +454,7 @@ fn reenter() {
     drop(cache.insert_with(key + 5, Reentrant(key), InsertOptions::new().priority(Priority::High)));
     drop(cache.replace(key, Reentrant(key)));
     cache.update(&(key + 1), |_| Reentrant(key));
-    drop(cache.remove_if(&(key + 3), |_| key % 2 == 0));
+    drop(cache.remove_if(&(key + 3), |_| key.is_multiple_of(2)));
     _ = (cache.set_ttl(&key, Some(SECOND)), cache.entry_info(&key), cache.frequency(&key));
     _ = (cache.contains_key(&key), cache.peek(&key).is_some());
     cache.get_many(&[key, key + 1], |_, _| {});
