@@ -1,4 +1,4 @@
-//! The whole cache, under shuttle: the storms of `tests/stress.rs`, small, and thousands of times each.
+//! The whole cache, under shuttle: the storms of `tests/stress.rs`, small, and a thousand times each.
 //!
 //! loom has no part in this: there is more of it than loom can explore.
 #![cfg(cortado_shuttle)]

@@ -113,8 +113,9 @@ pub struct Engine<K, V, S> {
 /// How often an entry was asked for of late, and how many pulses ago: the more, the greater.
 pub type Heat = (u8, Reverse<u32>);
 
-/// Where something lies that one thread at a time takes out.
-type Place<T> = AtomicCell<Option<Box<T>>>; // each take and each store is a swap, AcqRel
+/// Where something lies that one thread at a time takes out: each take and each store is a swap, AcqRel, so that
+/// whoever takes it sees it as it was left.
+type Place<T> = AtomicCell<Option<Box<T>>>;
 
 /// What each thread, or each few threads, counts for itself.
 #[derive(Debug, Default)]

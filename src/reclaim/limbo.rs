@@ -14,6 +14,10 @@
 //! So a writer that retires a value asks nothing of the collector, which for every call would
 //! allocate two kilobytes. The price is that a value waits for two sweeps.
 //!
+//! A value leaves the figures before it is dropped or told of. So whoever frees a batch is counted as well, from before
+//! its first value leaves them until its last is gone: where nothing is in the figures and nobody is counted, limbo is
+//! *at rest*, and all that was freed has been dropped.
+//!
 //! Values are dropped by whoever sweeps, which is never a reader. The batch, which holds nothing but
 //! their memory then, goes to the *stock*, a second list: a desk takes it from there and makes new
 //! values in it. (A full cache frees an entry for every one that it makes, often on another thread,

@@ -188,8 +188,8 @@ impl Ring {
 
     /// Begins the next lap. Only the holder is here.
     fn open(&self) {
-        // RESET (Release): pairs with the Acquire in `push`, `place`, `last_look` and `try_seal_and_drain`; seeing the new
-        // lap means seeing the slots behind it cleared. Pushes between the two do not break the
+        // RESET (Release): pairs with the Acquire in `push`, `place`, `last_look` and `try_seal_and_drain`;
+        // seeing the new lap means seeing the slots behind it cleared. Pushes between the two do not break the
         // pair, for each is a read-modify-write. So is this, because loom does not order a plain store
         // against additions that came before it; once a lap it costs nothing to speak of.
         self.head.swap(0, RESET);
