@@ -137,9 +137,9 @@ pub const DEFAULT_ENTRIES_BY_COST: u64 = 1 << 12;
 /// The most entries a cache can be made for.
 pub const MAX_ENTRIES: usize = 1 << 40;
 
-/// Entries that may be garbage whatever they cost, if the user sets no limit: one batch of limbo
-/// in every stripe is not worth refusing inserts.
-pub const GARBAGE_FLOOR: u64 = 1024;
+/// Bytes that may be garbage whatever they cost, if the user sets no limit: a thread that is pinned
+/// and waits for its core holds back what all others retire, for tens of milliseconds.
+pub const GARBAGE_FLOOR_BYTES: u64 = 32 << 20;
 
 /// Pulses after which what was seen counts half: 16 rounds, in each of which there are as many events
 /// as entries. A power of two.

@@ -1,6 +1,7 @@
 //! `Entry`: key, value, cost and marks, as stored.
 
 use crate::{
+    budget::{CHARGE_DIGITS, ROUNDED_FROM},
     config::{PULSES_PER_AGE, Priority},
     due::NEVER,
     reclaim::block::{Stored, tail},
@@ -62,6 +63,13 @@ impl<K, V> Entry<K, V> {
             self.store(seen.hit(now));
         }
         is_news
+    }
+
+    /// Sets what the entry is charged, before it is published.
+    pub fn set_charge(&self, charge: Charge) {
+        // Relaxed, twice: unpublished.
+        let marks = self.charge.load(Ordering::Relaxed) & (WINDOW | TIMED);
+        self.charge.store(marks | charge.0, Ordering::Relaxed);
     }
 
     /// Returns whether the entry is in the window.
@@ -362,8 +370,8 @@ const AGE_BITS: u32 = PULSES_PER_AGE.ilog2();
 const LAG: u32 = PULSES_PER_AGE / 32;
 
 /// Marks a charge as rounded: 6 bits of shift and 23 of digits.
-const LARGE: u32 = 1 << 29;
-const DIGITS: u32 = 23;
+const LARGE: u32 = ROUNDED_FROM as u32;
+const DIGITS: u32 = CHARGE_DIGITS;
 
 const NOTED: u64 = 1 << 63;
 /// [`NEVER`] beside that bit.
@@ -454,6 +462,17 @@ mod tests {
             assert!(entry.leave_window() && !entry.leave_window());
             assert_eq!((entry.cost(), entry.has_tail()), (cost, true));
         }
+    }
+
+    #[test]
+    fn charge_is_set_and_its_marks_stay() {
+        let mut entry = entry();
+        entry.set_tail(true);
+        entry.set_charge(Charge::new(1 << 40).unwrap());
+        assert_eq!((entry.cost(), entry.has_tail(), entry.is_in_window()), (1 << 40, true, true));
+        entry.leave_window();
+        entry.set_charge(Charge::new(7).unwrap());
+        assert_eq!((entry.cost(), entry.has_tail(), entry.is_in_window()), (7, true, false));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use cortado::{Cache, Insert, Maintenance, Op, Reject, Removed, Work};
+use cortado::{Cache, Computed, Insert, Maintenance, Op, Reject, Removed, Work};
 use support::{BOTH, Tally, audit, builder, eventually, settle};
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -152,27 +152,137 @@ fn garbage_is_bounded_though_maintenance_comes_after_every_insert() {
 }
 
 #[test]
-fn update_that_is_rejected_for_garbage_removes_the_stale_value() {
+fn values_are_replaced_beside_too_much_garbage_until_it_is_twice_the_limit() {
     let _alone = alone();
     let tally = Arc::new(Tally::default());
-    let cache = builder(10_000, Maintenance::Manual).max_garbage(0).build().unwrap();
-    assert!(cache.insert(0, tally.make(0)).is_in());
+    let cache = builder(10_000, Maintenance::Manual).max_garbage(100).build().unwrap();
+    for key in 0..50 {
+        assert!(cache.insert(key, tally.make(key)).is_in());
+    }
     beside_a_stalled_reader(&cache, || {
-        let mut turn = 0;
-        let value = loop {
+        // A new key stays out as soon as garbage is above the limit, and takes nothing with it.
+        let is_refused = |key: u64| match cache.insert(key, tally.make(key)) {
+            Insert::Rejected(_, reason) => reason == Reject::Garbage,
+            _ => false,
+        };
+        let replaced = (1..).take_while(|turn| {
+            assert_eq!(cache.insert(1 + turn % 49, tally.make(*turn)), Insert::Updated);
+            !is_refused(100 + turn)
+        });
+        let replaced = replaced.count() as u64;
+        assert!((64..100 + 4 * 64).contains(&replaced), "{replaced} replaced");
+        let len = cache.len();
+        // What is there is replaced, for a cache must not serve what was overwritten.
+        let mut turn = 1000;
+        let refused = loop {
             turn += 1;
-            assert!(turn < 1000, "garbage has no limit");
+            assert!(turn < 3000, "garbage has no limit");
             match cache.insert(7, tally.make(turn)) {
-                Insert::Rejected(value, reason) => {
-                    assert_eq!(reason, Reject::Garbage);
-                    break value;
-                }
+                Insert::Rejected(value, reason) => break (value.id, reason),
                 _ => assert_eq!(cache.get(&7).unwrap().id, turn),
             }
         };
-        assert_eq!(value.id, turn);
+        assert_eq!(refused, (turn, Reject::Garbage));
+        assert!(cache.memory().garbage > 200);
+        // That one is out of date, and the only one that has gone.
         assert!(!cache.contains_key(&7));
+        assert_eq!(cache.len(), len - 1);
+        assert!(cache.metrics().rejected_garbage >= 2);
         audit(&cache);
+    });
+    settle(&cache);
+}
+
+#[test]
+fn update_that_is_refused_for_garbage_keeps_what_is_there() {
+    let _alone = alone();
+    let tally = Arc::new(Tally::default());
+    let cache = builder(10_000, Maintenance::Manual).max_garbage(0).build().unwrap();
+    for key in 0..10 {
+        assert!(cache.insert(key, tally.make(key)).is_in());
+    }
+    beside_a_stalled_reader(&cache, || {
+        for turn in 0..1000 {
+            let key = turn % 9 + 1;
+            let seen = cache.get(&key).unwrap().id;
+            let done = cache.compute(key, |_| Op::Put(tally.make(seen + 100)));
+            let now = cache.get(&key).unwrap().id;
+            match done {
+                Computed::Updated => assert_eq!(now, seen + 100),
+                Computed::Rejected(value, Reject::Garbage) => {
+                    assert_eq!((value.id, now), (seen + 100, seen));
+                    assert!(!cache.update(&key, |_| tally.make(0)));
+                    assert_eq!(cache.get(&key).unwrap().id, seen);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(cache.len(), 10);
+        assert!(cache.metrics().rejected_garbage > 1000);
+        audit(&cache);
+    });
+    settle(&cache);
+}
+
+#[test]
+fn reader_of_another_cache_refuses_no_write_and_takes_nothing_away() {
+    let _alone = alone();
+    for maintenance in BOTH {
+        let tally = Arc::new(Tally::default());
+        let other = builder(10, maintenance).build().unwrap();
+        assert!(other.insert(0, tally.make(0)).is_in());
+        let cache: Cache<u64, u64> = builder(10_000, maintenance).build().unwrap();
+        for key in 0..9_000 {
+            assert!(cache.insert(key, 0).is_in());
+        }
+        let before = cache.len();
+        beside_a_stalled_reader(&other, || {
+            for _ in 0..3 {
+                for key in 0..9_000 {
+                    cache.update(&key, |n| n + 1);
+                    assert!(cache.replace(key, 1).is_ok() || !cache.contains_key(&key));
+                }
+            }
+        });
+        assert_eq!(cache.metrics().rejected_garbage, 0);
+        assert!(cache.len() >= before * 9 / 10, "{before} before, {} after", cache.len());
+        settle(&cache);
+    }
+}
+
+#[test]
+fn garbage_below_the_floor_of_memory_refuses_nothing_where_every_entry_costs_1() {
+    let _alone = alone();
+    let tally = Arc::new(Tally::default());
+    let cache = builder(100, Maintenance::Manual).build().unwrap();
+    assert!(cache.insert(0, tally.make(0)).is_in());
+    beside_a_stalled_reader(&cache, || {
+        for turn in 0..20_000 {
+            let insert = cache.insert(1 + turn % 90, tally.make(turn));
+            assert!(!matches!(insert, Insert::Rejected(_, Reject::Garbage)), "{turn}");
+        }
+        assert!(cache.memory().garbage_entries > 19_000);
+    });
+    settle(&cache);
+}
+
+#[test]
+fn default_limit_of_garbage_counts_bytes_where_costs_are_bytes() {
+    const SIZE: u64 = 1 << 20;
+    let _alone = alone();
+    let cache = support::builder(8 * SIZE, Maintenance::Manual)
+        .cost_of(|_: &u64, _: &support::Tracked| SIZE)
+        .build()
+        .unwrap();
+    let tally = Arc::new(Tally::default());
+    assert!(cache.insert(0, tally.make(0)).is_in());
+    beside_a_stalled_reader(&cache, || {
+        // 32 MiB is more than the budget: so much may wait, and new keys stay out from there on.
+        let let_in = |key| cache.insert(key, tally.make(key)).is_in();
+        let accepted = (1..1000).take_while(|&key| let_in(key)).count() as u64;
+        assert!((32..=32 + 16).contains(&accepted), "{accepted} accepted");
+        let garbage = cache.memory().garbage;
+        assert!((32 * SIZE..48 * SIZE).contains(&garbage), "{garbage}");
     });
     settle(&cache);
 }

@@ -114,6 +114,11 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// It runs on the thread that inserts, before anything else happens; for `compute` and `update` after their
     /// closure, and pinned as that is. An insert that names its cost does not ask.
     ///
+    /// A cost of 0 is legal and leaves the budget as it is, so the budget does not limit how many
+    /// such entries there are: with `|_, v| v.len() as u64`, any number of empty values comes in,
+    /// each of which takes memory. Where that may happen, add what an entry takes by itself with
+    /// [`charge_overhead`](Self::charge_overhead), or let the cost be 1 at least.
+    ///
     /// # Examples
     ///
     /// ```
@@ -321,10 +326,18 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Limits the cost of what is unlinked and not yet freed; above it inserts are rejected.
+    /// Limits the cost of what is unlinked and not yet freed.
     ///
-    /// Garbage grows only while a reader holds on to a value or pin. By default the limit is the
-    /// budget itself, and a thousand entries are never too many.
+    /// Garbage grows only while a reader holds on to a value or pin, or a pinned thread waits for
+    /// its core. Above the limit an insert of a new key is rejected as
+    /// [`Reject::Garbage`](crate::Reject::Garbage) and takes nothing away. A value that is there is
+    /// still replaced, up to twice the limit. Beyond that `insert` and `replace` are rejected, too,
+    /// and remove what they were to overwrite, for it is out of date; `update` and `compute` are
+    /// rejected and leave the old value in its place. What was refused is counted
+    /// ([`Metrics::rejected_garbage`](crate::Metrics)).
+    ///
+    /// By default the limit is the budget, or 32 MiB of memory if that is more: of entries as the
+    /// table stores them, or of what they cost where costs differ.
     ///
     /// # Examples
     ///

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hash};
 
 use equivalent::Equivalent;
 
-use super::Cache;
+use super::{Cache, InsertOptions};
 use crate::{
     engine::{Mode, Reject, RemovalCause, Terms, address_of},
     entry::Entry,
@@ -27,8 +27,11 @@ use crate::{
 pub enum Op<V> {
     /// Leave everything as it is.
     Keep,
-    /// Put this value there.
+    /// Put this value there. It costs what the builder's [`cost_of`](crate::CacheBuilder::cost_of)
+    /// says, else what the entry costs that it replaces, else 1.
     Put(V),
+    /// Put this value there with these options: what they don't name is as for `Put`.
+    PutWith(V, InsertOptions),
     /// Remove the entry.
     Remove,
 }
@@ -56,7 +59,8 @@ pub enum Computed<V> {
     Updated,
     /// The key has no entry any more.
     Removed,
-    /// The value could not come in, for this reason; if the key had an entry, that is removed.
+    /// The value could not come in, for this reason. If the key had an entry, that is removed, but
+    /// stays where the reason is [`Reject::Garbage`].
     Rejected(V, Reject),
 }
 
@@ -69,9 +73,10 @@ where
     ///
     /// If somebody changes the entry meanwhile, `f` is asked again with what is there then: no update is
     /// lost, and nothing but the last answer is carried out. The entry that takes another's place keeps its
-    /// priority and deadline, and is charged its own cost.
+    /// cost, priority and deadline, unless [`Op::PutWith`] names others; where there is a
+    /// [`cost_of`](crate::CacheBuilder::cost_of), that is asked for the cost.
     ///
-    /// `f` runs while this thread is pinned: make it short. It may use the cache.
+    /// `f` and `cost_of` run while this thread is pinned: make them short. They may use the cache.
     ///
     /// # Examples
     ///
@@ -93,13 +98,14 @@ where
         loop {
             // Before this thread is pinned: destructors and listeners run.
             engine.sweep_if_due();
-            let is_over = engine.is_over_garbage();
+            let pressure = engine.garbage_pressure();
             let guard = pin();
             let seen = engine.table.find(&guard, hash, |entry| entry.key == key);
             let seen = seen.filter(|entry| engine.is_live(entry));
-            let value = match f(seen.map(|entry| &entry.value)) {
+            let (value, terms) = match f(seen.map(|entry| &entry.value)) {
                 Op::Keep => return Computed::Kept,
-                Op::Put(value) => value,
+                Op::Put(value) => (value, Terms::DEFAULT),
+                Op::PutWith(value, options) => (value, options.terms()),
                 Op::Remove => {
                     let Some(seen) = seen else { return Computed::Kept };
                     let is_it = |entry: &Entry<K, V>| std::ptr::eq(entry, seen);
@@ -112,8 +118,8 @@ where
             };
             // The guard keeps the address from naming another entry.
             let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(address_of(entry)));
-            let mode = (mode, is_over);
-            match engine.put_pinned(&guard, hash, (key, value), Terms::DEFAULT, mode) {
+            let mode = (mode, pressure);
+            match engine.put_pinned(&guard, hash, (key, value), terms, mode) {
                 Ok(true) => return Computed::Inserted,
                 Ok(false) => return Computed::Updated,
                 Err(refused) => match refused.reason() {
@@ -127,19 +133,58 @@ where
     /// Replaces the value of a key by what `f` makes of it, in one step; returns whether the key had an
     /// entry, and has the new one.
     ///
-    /// As [`compute`](Self::compute): `f` may run again, and no update is lost. Priority and deadline stay.
-    /// If the new value costs more than there is room for, the entry is removed.
+    /// As [`compute`](Self::compute): `f` may run again, and no update is lost. Cost, priority and
+    /// deadline stay; where there is a [`cost_of`](crate::CacheBuilder::cost_of), that says what the
+    /// new value costs. If it costs more than there is room for, the entry is removed. Where too
+    /// much garbage waits behind a reader ([`Reject::Garbage`]), the old value stays.
     ///
     /// # Examples
     ///
     /// ```
     /// let cache = cortado::Cache::new(10);
     /// assert!(!cache.update("k", |n| n + 1));
-    /// cache.insert("k", 1);
+    /// cache.insert_with_cost("k", 1, 3);
     /// assert!(cache.update("k", |n| n + 1));
-    /// assert_eq!(cache.get_cloned("k"), Some(2));
+    /// assert_eq!((cache.get_cloned("k"), cache.cost()), (Some(2), 3));
     /// ```
     pub fn update<Q>(&self, key: &Q, mut f: impl FnMut(&V) -> V) -> bool
+    where
+        K: Clone,
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.update_by(key, |value| Op::Put(f(value)))
+    }
+
+    /// The same as [`update`](Self::update) with options for the new value: a cost, a time to live,
+    /// a priority. What they don't name stays.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::InsertOptions;
+    ///
+    /// let cache = cortado::Cache::new(100);
+    /// cache.insert_with_cost("page", vec![0; 40], 40);
+    /// let halve = |page: &Vec<u8>| {
+    ///     let half = page[..page.len() / 2].to_vec();
+    ///     let cost = half.len() as u64;
+    ///     (half, InsertOptions::new().cost(cost))
+    /// };
+    /// assert!(cache.update_with("page", halve));
+    /// assert_eq!(cache.cost(), 20);
+    /// ```
+    pub fn update_with<Q>(&self, key: &Q, mut f: impl FnMut(&V) -> (V, InsertOptions)) -> bool
+    where
+        K: Clone,
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.update_by(key, |value| {
+            let (value, options) = f(value);
+            Op::PutWith(value, options)
+        })
+    }
+
+    fn update_by<Q>(&self, key: &Q, mut f: impl FnMut(&V) -> Op<V>) -> bool
     where
         K: Clone,
         Q: Hash + Equivalent<K> + ?Sized,
@@ -151,7 +196,7 @@ where
             entry.map(|entry| entry.key.clone())
         };
         let Some(owned) = owned else { return false };
-        let done = self.compute(owned, |value| value.map_or(Op::Keep, |value| Op::Put(f(value))));
+        let done = self.compute(owned, |value| value.map_or(Op::Keep, &mut f));
         matches!(done, Computed::Updated)
     }
 }

@@ -385,7 +385,7 @@ where
         }
         // What others have removed is freed before this thread leads, or is pinned by the value.
         engine.sweep_if_due();
-        let _ = engine.is_over_garbage();
+        let _ = engine.garbage_pressure();
         match engine.flights.board(hash, key) {
             Boarding::Follow(key, follower) => Step::Follow(key, follower),
             Boarding::Own(key) => Step::Fail(key),

@@ -33,8 +33,7 @@ pub use self::{
 };
 use crate::{
     engine::{
-        Engine, Insert, MemoryUse, Mode, Reject, RemovalCause, Terms, Ticked, Trace, Work,
-        address_of,
+        Engine, Insert, MemoryUse, Mode, Reject, RemovalCause, Ticked, Trace, Work, address_of,
     },
     entry::Entry,
     evictor::Evictor,
@@ -306,8 +305,8 @@ where
     /// Inserts an entry, or replaces the one of its key.
     ///
     /// Its cost is 1, or what the builder's [`cost_of`](CacheBuilder::cost_of) says. If the budget
-    /// has no room for it, makes some by evicting a bounded number of entries. Priority and deadline begin
-    /// anew.
+    /// has no room for it, makes some by evicting a bounded number of entries. Of the entry that it
+    /// replaces nothing is taken over, neither cost nor priority nor deadline.
     ///
     /// # Examples
     ///
@@ -396,10 +395,37 @@ where
     /// assert_eq!(cache.insert_if_absent("k", 2), Err(2));
     /// ```
     pub fn insert_if_absent(&self, key: K, value: V) -> Result<Insert<V>, V> {
-        self.engine.insert(key, value, Terms::DEFAULT, Mode::IfAbsent)
+        self.insert_if_absent_with(key, value, InsertOptions::new())
     }
 
-    /// Replaces the entry of a key, if it has one; charges the new cost, and keeps priority and deadline.
+    /// Inserts an entry with options unless its key has one.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert_if_absent`](Self::insert_if_absent).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, InsertOptions};
+    ///
+    /// let cache = Cache::new(10);
+    /// assert!(cache.insert_if_absent_with("k", 1, InsertOptions::new().cost(4)).is_ok());
+    /// assert_eq!(cache.insert_if_absent_with("k", 2, InsertOptions::new().cost(5)), Err(2));
+    /// assert_eq!(cache.cost(), 4);
+    /// ```
+    pub fn insert_if_absent_with(
+        &self,
+        key: K,
+        value: V,
+        options: InsertOptions,
+    ) -> Result<Insert<V>, V> {
+        self.engine.insert(key, value, options.terms(), Mode::IfAbsent)
+    }
+
+    /// Replaces the value of a key, if it has an entry; cost, priority and deadline stay.
+    ///
+    /// Where there is a [`cost_of`](CacheBuilder::cost_of), that says what the new value costs.
     ///
     /// # Errors
     ///
@@ -415,7 +441,29 @@ where
     /// assert_eq!(cache.replace("k", 2), Ok(()));
     /// ```
     pub fn replace(&self, key: K, value: V) -> Result<(), V> {
-        match self.engine.insert(key, value, Terms::DEFAULT, Mode::IfPresent) {
+        self.replace_with(key, value, InsertOptions::new())
+    }
+
+    /// Replaces the value of a key with options, if it has an entry; what they don't name stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`replace`](Self::replace).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, InsertOptions};
+    ///
+    /// let cache = Cache::new(10);
+    /// cache.insert_with_cost("k", 1, 2);
+    /// assert_eq!(cache.replace("k", 2), Ok(()));
+    /// assert_eq!(cache.cost(), 2);
+    /// assert_eq!(cache.replace_with("k", 3, InsertOptions::new().cost(5)), Ok(()));
+    /// assert_eq!(cache.cost(), 5);
+    /// ```
+    pub fn replace_with(&self, key: K, value: V, options: InsertOptions) -> Result<(), V> {
+        match self.engine.insert(key, value, options.terms(), Mode::IfPresent) {
             Ok(Insert::Rejected(value, _)) | Err(value) => Err(value),
             Ok(_) => Ok(()),
         }

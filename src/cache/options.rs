@@ -18,7 +18,7 @@ use crate::{config::Priority, engine::Terms};
 #[must_use = "options do nothing until something is inserted with them"]
 pub struct InsertOptions {
     cost: Option<u64>,
-    priority: Priority,
+    priority: Option<Priority>,
     ttl: Option<Duration>,
 }
 
@@ -29,14 +29,20 @@ impl InsertOptions {
     }
 
     /// Sets the cost, in place of the builder's [`cost_of`](crate::CacheBuilder::cost_of).
+    ///
+    /// An entry that is replaced by [`replace`](crate::Cache::replace),
+    /// [`update`](crate::Cache::update) or [`compute`](crate::Cache::compute) without naming a cost
+    /// goes on costing the same, unless there is a `cost_of`, which is asked.
     pub fn cost(mut self, cost: u64) -> Self {
         self.cost = Some(cost);
         self
     }
 
-    /// Sets the priority. By default [`Priority::Normal`].
+    /// Sets the priority. By default [`Priority::Normal`]; where an entry is replaced by
+    /// [`replace`](crate::Cache::replace), [`update`](crate::Cache::update) or
+    /// [`compute`](crate::Cache::compute), that of the entry it replaces.
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
+        self.priority = Some(priority);
         self
     }
 

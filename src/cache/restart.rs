@@ -149,7 +149,7 @@ where
         for Record { key, value, cost, ttl, priority, frequency } in records {
             let hash = self.engine.hash(&key);
             self.engine.sketch.add(hash, frequency.min(15));
-            let terms = Terms { cost: Some(cost), priority, ttl: Some(ttl) };
+            let terms = Terms { cost: Some(cost), priority: Some(priority), ttl: Some(ttl) };
             match self.engine.insert(key, value, terms, Mode::IfAbsent) {
                 Ok(Insert::Rejected(..)) => imported.rejected += 1,
                 Ok(_) => imported.inserted += 1,

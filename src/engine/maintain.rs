@@ -430,11 +430,12 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Lowers or raises the budget; a lower one is kept when the call returns.
     pub fn set_max_cost(&self, max: u64) {
-        let before = self.budget.max();
+        let before = self.budget.limit();
         self.budget.set_max(max);
-        if max < before {
+        let limit = self.budget.limit();
+        if limit < before {
             let guard = pin();
-            while self.budget.used() > max {
+            while self.budget.used() > limit {
                 let evicted = self.with_maintainer(|m| self.settle(&guard, m, 0, MOST_EVICTIONS));
                 if evicted.is_some_and(|n| n > 0) {
                     continue;
@@ -461,7 +462,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     fn settle(&self, guard: &Guard, maintainer: &mut Maintainer, room: u64, most: usize) -> usize {
         self.collect_newcomers(guard, maintainer);
         borrow(&self.racer, |racer| self.race(guard, racer));
-        let max = self.budget.max();
+        let max = self.budget.limit();
         let share = self.setting().share_of(self.unpinned_max());
         // What main may cost. What the room is for comes to the window first.
         let target = max.saturating_sub(share.max(room));
@@ -599,7 +600,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// Returns how many entries a writer that finds no room evicts: more than it needs if a few free
     /// places are nothing to the cache, for to begin costs as much as to evict two.
     fn evict_ahead(&self) -> u64 {
-        if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MOST_AHEAD) }
+        if self.costs_vary() { 0 } else { (self.budget.limit() / AHEAD_PART).min(MOST_AHEAD) }
     }
 
     /// Brings the new entries of all rings into the window.

@@ -3,6 +3,7 @@
 //! `read.rs` is what a get does, `write.rs` what the writers do, `maintain.rs` the deferred work
 //! and how room is made.
 
+mod garbage;
 mod hooks;
 mod kept;
 mod maintain;
@@ -17,6 +18,7 @@ use std::{
 
 use crossbeam_utils::atomic::AtomicCell;
 
+pub use self::garbage::Pressure;
 pub use self::{
     hooks::{Expiry, Hooks, RemovalCause, Removed},
     maintain::{MemoryUse, Ticked, Work},
@@ -31,7 +33,7 @@ use self::{
 };
 use crate::{
     budget::Budget,
-    config::{GARBAGE_FLOOR, Maintenance, Settings, Victim},
+    config::{Settings, Victim},
     due::{Due, Outlook},
     entry::Entry,
     flight::{Flights, is_loading},
@@ -49,7 +51,7 @@ use crate::{
     stripe::{Stripes, thread_number},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     table::{Host, LANES, Table},
     util::{CachePadded, caught},
@@ -102,10 +104,8 @@ pub struct Engine<K, V, S> {
     locals: Box<[CachePadded<Local>]>,
     /// Whether an entry ever cost anything but 1.
     costs_vary: AtomicBool,
-    /// Whether garbage has passed its limit.
-    over_garbage: AtomicBool,
-    /// Whether it did, and no try to have it freed helped.
-    is_stuck: AtomicBool,
+    /// How far garbage is over its limit: a [`Pressure`] by its number.
+    pressure: AtomicU8,
     /// Whether batches of garbage wait for their grace period.
     sweep_due: AtomicBool,
 }
@@ -170,8 +170,7 @@ impl<K, V, S> Engine<K, V, S> {
             surplus: AtomicU64::new(0),
             racer: AtomicCell::new(Some(Box::new(Racer::new(settings.seed, scale)))),
             locals: (0..stripes).map(|_| CachePadded::default()).collect(),
-            over_garbage: AtomicBool::new(false),
-            is_stuck: AtomicBool::new(false),
+            pressure: AtomicU8::new(Pressure::None as u8),
             sweep_due: AtomicBool::new(false),
             settings,
         }
@@ -188,7 +187,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns how many entries fill the budget, as far as can be told.
     fn capacity(&self) -> u64 {
-        if self.costs_vary() { self.len().max(1) } else { self.budget.max().max(1) }
+        if self.costs_vary() { self.len().max(1) } else { self.budget.limit().max(1) }
     }
 
     fn costs_vary(&self) -> bool {
@@ -210,7 +209,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns what is left of the budget beside pinned entries.
     fn unpinned_max(&self) -> u64 {
-        self.budget.max().saturating_sub(self.kept.cost())
+        self.budget.limit().saturating_sub(self.kept.cost())
     }
 
     /// Returns the cost that the policy sees.
@@ -273,8 +272,7 @@ impl<K, V, S> Engine<K, V, S> {
             self.budget.refund(cost);
             self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
         }
-        // All desks together hold back half of the limit at most.
-        let seal_at = self.garbage_limit().0 / (2 * self.locals.len() as u64);
+        let seal_at = self.seal_at();
         let (entry, retired) = table.retire_at(desk, guard, entry, cost, seal_at);
         match retired {
             Retired::Sealed => self.note_garbage(),
@@ -303,90 +301,12 @@ impl<K, V, S> Engine<K, V, S> {
         self.counters.snapshot(self.births.snapshot())
     }
 
-    /// Notes that garbage was sealed: is there too much, and who frees it?
-    fn note_garbage(&self) {
-        let (limit, floor) = self.garbage_limit();
-        let limbo = self.table.limbo();
-        let (cost, count) = (limbo.sealed_cost(), limbo.sealed_count());
-        // Relaxed, here and below: hints, which may be late, and a count of turns.
-        self.over_garbage.store(cost > limit && count > floor, Ordering::Relaxed);
-        let turn = self.local().seals.fetch_add(1, Ordering::Relaxed).is_multiple_of(SEALS_A_SWEEP);
-        // Without destructors it is little work, and memory that is still warm comes back.
-        let is_light = !std::mem::needs_drop::<Entry<K, V>>() && self.hooks.on_remove.is_none();
-        let help = (turn && (is_light || self.settings.maintenance == Maintenance::Manual))
-            || (cost > limit / 2 && count > floor / 2);
-        if help {
-            if !self.sweep_due.load(Ordering::Relaxed) {
-                self.sweep_due.store(true, Ordering::Relaxed);
-            }
-        } else if cost > limit / 4 {
-            // Less can wait until the thread comes by itself.
-            self.waker.wake();
-        }
-    }
-
     /// Returns what there is to do, to the thread that has lain down: whoever brings what this does not find
     /// wakes it (see [`waker`](crate::waker)).
     pub fn outlook(&self) -> Outlook {
-        let is_low = self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.max();
+        let is_low =
+            self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.limit();
         if is_low || self.table.last_look() { Outlook::Now } else { self.due.last_look() }
-    }
-
-    /// Frees garbage if that fell to this thread. Call it unpinned, and not while leading a flight:
-    /// destructors and listeners run, which may wait for that. (In a loader it does nothing.)
-    #[inline]
-    pub fn sweep_if_due(&self) {
-        if self.is_sweep_due() && !is_loading() {
-            self.sweep_now();
-        }
-    }
-
-    #[inline]
-    fn is_sweep_due(&self) -> bool {
-        self.sweep_due.load(Ordering::Relaxed) // Relaxed: a hint.
-    }
-
-    #[cold]
-    fn sweep_now(&self) -> Swept {
-        self.sweep_due.store(false, Ordering::Relaxed); // Relaxed: a hint.
-        self.sweep(HELP_FREES)
-    }
-
-    /// Frees what nobody can see any more, until `most` entries are freed; returns what was freed and
-    /// how many batches wait.
-    ///
-    /// A destructor that panics is counted; the first payload comes back in the result.
-    pub fn sweep(&self, most: usize) -> Swept {
-        let swept = match &self.hooks.on_remove {
-            Some(on_remove) => self.table.sweep_with(most, Some(&farewell(on_remove))),
-            None => self.table.sweep(most),
-        };
-        self.counters.add(Counter::GarbageFreed, swept.freed as u64);
-        if swept.waiting > 0 {
-            // The thread could not find it in the meantime.
-            self.rouse();
-        }
-        // Both ways: what maintenance seals, no writer has noted.
-        let over = self.is_garbage_over_limit();
-        // Relaxed: a hint, see `note_garbage`. Written only if it differs: writers share the line.
-        if self.over_garbage.load(Ordering::Relaxed) != over {
-            self.over_garbage.store(over, Ordering::Relaxed); // Relaxed: as above.
-        }
-        swept
-    }
-
-    fn is_garbage_over_limit(&self) -> bool {
-        let (limit, floor) = self.garbage_limit();
-        let limbo = self.table.limbo();
-        limbo.sealed_cost() > limit && limbo.sealed_count() > floor
-    }
-
-    /// Returns how much cost may be garbage, and how many entries whatever they cost.
-    fn garbage_limit(&self) -> (u64, u64) {
-        match self.settings.max_garbage {
-            Some(limit) => (limit, 0),
-            None => (self.budget.max(), GARBAGE_FLOOR),
-        }
     }
 }
 
@@ -470,19 +390,10 @@ impl<K, V, S> Drop for Engine<K, V, S> {
     fn drop(&mut self) {
         // What has left and was not told of yet.
         if let Some(on_remove) = &self.hooks.on_remove
-            && let Some(panic) = self.table.drain(Some(&farewell(on_remove))).panic
+            && let Some(panic) = self.table.drain(Some(&garbage::farewell(on_remove))).panic
             && !std::thread::panicking()
         {
             std::panic::resume_unwind(panic);
-        }
-    }
-}
-
-/// Tells the user of an entry that has left, when nobody can see it any more.
-fn farewell<K, V>(on_remove: &hooks::OnRemove<K, V>) -> impl Fn(Entry<K, V>, u8) {
-    move |entry, label| {
-        if let Some(cause) = RemovalCause::of(label) {
-            on_remove(Removed::new(entry, cause));
         }
     }
 }
@@ -510,12 +421,6 @@ fn stripes() -> usize {
 
 /// An odd number without pattern: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-/// Batches that a writer fills before it sweeps: to begin a grace period costs as much as to free
-/// hundreds of entries.
-const SEALS_A_SWEEP: u64 = 4;
-/// Entries that it frees then: twice as many as it has retired since, so that what has piled up under
-/// a reader goes.
-const HELP_FREES: usize = 512;
 /// So many threads that lack a core may hold a maintainer before others have to do without.
 const MOST_MAINTAINERS: u64 = 4;
 /// Fewer would leave a maintainer hardly a window.

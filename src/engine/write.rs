@@ -9,12 +9,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Engine, Kept, RemovalCause, address_of};
+use super::{Engine, Kept, Pressure, RemovalCause, address_of};
 use crate::{
     budget::Budget,
     config::Priority,
     entry::{Charge, Entry, Times},
-    flight::is_loading,
     metrics::Counter,
     reclaim::{
         Guard,
@@ -88,7 +87,8 @@ pub enum Reject {
     /// Room could not be made in a bounded number of steps: the entries in its way are asked for
     /// more often, or all at once by many writers.
     Cold,
-    /// Too much is unlinked and not yet freed, because some reader holds on to a value.
+    /// Too much is unlinked and not yet freed, because some reader holds on to a value: see
+    /// [`max_garbage`](crate::CacheBuilder::max_garbage).
     Garbage,
     /// What is there stays: the room it would take is that of [pinned](crate::Priority::Pinned)
     /// entries, or [`replace_if`](crate::CacheBuilder::replace_if) said no.
@@ -111,14 +111,14 @@ pub enum Mode {
     Upsert,
     /// Insert only.
     IfAbsent,
-    /// Replace only; priority and deadline stay.
+    /// Replace only; cost, priority and deadline stay unless they are named.
     IfPresent,
-    /// Replace the entry of this address only; priority and deadline stay.
+    /// Replace the entry of this address only; the same stays.
     Instead(usize),
 }
 
 impl Mode {
-    /// Returns whether what is replaced hands its priority and its deadline on.
+    /// Returns whether what is replaced hands its cost, priority and deadline on.
     fn keeps(self) -> bool {
         matches!(self, Self::IfPresent | Self::Instead(_))
     }
@@ -128,19 +128,33 @@ impl Mode {
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// The cost; by default what the builder says.
+    ///
+    /// Where what is replaced hands its terms on ([`Mode::keeps`]), what is not named here is as it
+    /// was: the cost only if there is no cost function.
     pub cost: Option<u64>,
-    pub priority: Priority,
+    pub priority: Option<Priority>,
     /// How long it lives, or for ever; by default what the builder says.
     pub ttl: Option<Option<Duration>>,
 }
 
 impl Terms {
     /// Everything as the builder says.
-    pub const DEFAULT: Self = Self { cost: None, priority: Priority::Normal, ttl: None };
+    pub const DEFAULT: Self = Self { cost: None, priority: None, ttl: None };
 }
 
 /// The entry that is there now, and whether there was none of its key; or what was refused.
 type Put<'g, K, V> = Result<(&'g Entry<K, V>, bool), Refused<K, V>>;
+
+/// An entry that is ready to be published, and what its writer needs for that.
+struct Prepared<'a, K, V> {
+    entry: Owned<Entry<K, V>>,
+    desk: Desk<'a, Entry<K, V>>,
+    /// What its writer named; the rest is that of the entry it replaces, if its mode keeps it.
+    terms: Terms,
+    mode: Mode,
+    /// How much garbage there was when the writer looked.
+    pressure: Pressure,
+}
 
 /// What a write leaves in the caller's hands.
 pub struct Refused<K, V> {
@@ -198,26 +212,27 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         terms: Terms,
         mode: Mode,
     ) -> Result<bool, Refused<K, V>> {
-        let terms = self.priced(&key, &value, terms);
-        let is_over = self.is_over_garbage();
-        let guard = pin();
-        let put = self.put_pinned(&guard, hash, (key, value), terms, (mode, is_over));
-        drop(guard);
+        let pressure = self.garbage_pressure();
+        let put = self.prepare((key, value), terms, mode, pressure).and_then(|prepared| {
+            // Pinned for the probe and the exchange only: a grace period waits for it.
+            self.upsert(&self.table, &pin(), hash, prepared).map(|(_, is_new)| is_new)
+        });
+        let put = put.map_err(|refused| self.refuse(hash, refused, (mode, pressure)));
         self.sweep_if_due();
         put
     }
 
-    /// The same under the caller's guard. Frees nothing, as [`fill`](Self::fill).
+    /// The same under the caller's guard, where the caller has looked for garbage unpinned. Frees
+    /// nothing, as [`fill`](Self::fill).
     pub fn put_pinned(
         &self,
         guard: &Guard,
         hash: u64,
-        (key, value): (K, V),
+        entry: (K, V),
         terms: Terms,
-        mode: (Mode, bool),
+        (mode, pressure): (Mode, Pressure),
     ) -> Result<bool, Refused<K, V>> {
-        let terms = self.priced(&key, &value, terms);
-        let put = self.put_at(&self.table, guard, hash, (key, value), terms, mode);
+        let put = self.put_at(&self.table, guard, hash, entry, terms, (mode, pressure));
         put.map(|(_, is_new)| is_new)
     }
 
@@ -233,7 +248,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         terms: Terms,
         is_overtaken: bool,
     ) -> (Held<'_, Entry<K, V>>, bool) {
-        let is_over = self.over_garbage.load(Ordering::Relaxed); // Relaxed: a hint, taken at its word.
+        let pressure = self.noted_pressure();
         let terms = self.priced(&key, &value, terms);
         let mut is_in = false;
         let held = self.table.hold(pin(), |table, guard| {
@@ -241,7 +256,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 self.counters.add(Counter::LoadsOvertaken, 1);
                 Err(Refused { key, value, refusal: Refusal::Forbidden })
             } else {
-                let mode = (Mode::IfAbsent, is_over);
+                let mode = (Mode::IfAbsent, pressure);
                 self.put_at(table, guard, hash, (key, value), terms, mode)
             };
             is_in = put.is_ok();
@@ -277,32 +292,58 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Puts an entry into the table; returns it, and whether there was none of its key.
     ///
-    /// It is refused if there is too much garbage, which the caller has looked for unpinned. `table` is this
-    /// engine's; given apart so that the result may live as long as both.
+    /// `table` is this engine's; given apart so that the result may live as long as both.
     fn put_at<'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         hash: u64,
+        entry: (K, V),
+        terms: Terms,
+        (mode, pressure): (Mode, Pressure),
+    ) -> Put<'g, K, V> {
+        self.prepare(entry, terms, mode, pressure)
+            .and_then(|prepared| self.upsert(table, guard, hash, prepared))
+            .map_err(|refused| self.refuse(hash, refused, (mode, pressure)))
+    }
+
+    /// Makes the entry that is to be published: asks what it costs and how long it lives, and
+    /// allocates it.
+    fn prepare(
+        &self,
         (key, value): (K, V),
         terms: Terms,
-        (mode, is_over_garbage): (Mode, bool),
-    ) -> Put<'g, K, V> {
-        let cost = terms.cost.unwrap_or(1);
+        mode: Mode,
+        pressure: Pressure,
+    ) -> Result<Prepared<'_, K, V>, Refused<K, V>> {
+        let terms = self.priced(&key, &value, terms);
         let times = self.times_for(&key, &value, terms.ttl, mode.keeps());
-        let cost = cost.saturating_add(self.overhead(times.is_some()));
-        let refused =
-            |key, value, reason| Refused { key, value, refusal: Refusal::Rejected(reason) };
-        let result = match Charge::new(cost).filter(|charge| charge.get() <= self.budget.max()) {
-            None => Err(refused(key, value, Reject::TooCostly)),
-            Some(_) if is_over_garbage => Err(refused(key, value, Reject::Garbage)),
-            Some(charge) => {
-                let entry = Entry::new(key, value, charge, self.pulse.now());
-                entry.set_priority(terms.priority);
-                self.upsert(table, guard, hash, (entry, times), terms.ttl.is_some(), mode)
-            }
+        let cost = terms.cost.unwrap_or(1).saturating_add(self.overhead(times.is_some()));
+        let Some(charge) = self.charge(cost) else {
+            let refusal = Refusal::Rejected(Reject::TooCostly);
+            return Err(Refused { key, value, refusal });
         };
-        result.map_err(|refused| self.refuse(hash, refused, mode))
+        let entry = Entry::new(key, value, charge, self.pulse.now());
+        entry.set_priority(terms.priority.unwrap_or_default());
+        let mut desk = self.table.desk(thread_number());
+        let entry = match times {
+            Some(times) => Owned::with_tail(entry, times),
+            None => desk.make(entry),
+        };
+        Ok(Prepared { entry, desk, terms, mode, pressure })
+    }
+
+    /// Returns the charge of a cost, if the budget could hold that.
+    fn charge(&self, cost: u64) -> Option<Charge> {
+        // Rounding never refuses what fits: see `Budget`.
+        let fits = cost <= self.budget.max();
+        fits.then(|| Charge::new(cost.min(self.budget.limit()))).flatten()
+    }
+
+    /// Returns the charge of an entry that takes the place of `old` and costs the same.
+    fn inherited_charge(&self, new: &Entry<K, V>, old: &Entry<K, V>) -> Option<Charge> {
+        let [before, after] = [old, new].map(|entry| self.overhead(entry.times().is_some()));
+        self.charge((old.cost() - before.min(old.cost())).saturating_add(after))
     }
 
     /// Asks the cost function, if the terms do not name a cost. Unpinned where that can be: it is the
@@ -319,10 +360,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Settles what follows from a refusal.
-    fn refuse(&self, hash: u64, mut refused: Refused<K, V>, mode: Mode) -> Refused<K, V> {
+    fn refuse(
+        &self,
+        hash: u64,
+        mut refused: Refused<K, V>,
+        (mode, pressure): (Mode, Pressure),
+    ) -> Refused<K, V> {
         let key = &refused.key;
+        let is_garbage = refused.refusal == Refusal::Rejected(Reject::Garbage);
         match (refused.refusal, mode) {
             (Refusal::Forbidden, _) => {}
+            // The key had no entry, or its entry would have been replaced.
+            (_, Mode::Upsert | Mode::IfPresent) if is_garbage && pressure < Pressure::Hard => {}
+            // What it was made from is still there, and the caller knows that it is.
+            (_, Mode::Instead(_)) if is_garbage => {}
             (_, Mode::IfAbsent) => {
                 // Nothing was to be replaced, so nothing is out of date.
                 let guard = pin();
@@ -359,25 +410,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         refused
     }
 
+    /// Publishes an entry. It is refused if there is too much garbage for what it would do.
     fn upsert<'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         hash: u64,
-        (entry, times): (Entry<K, V>, Option<Times>),
-        has_own_ttl: bool,
-        mode: Mode,
+        prepared: Prepared<'_, K, V>,
     ) -> Put<'g, K, V> {
-        let cost = entry.cost();
+        let Prepared { mut entry, desk, terms, mode, pressure } = prepared;
+        let mut cost = entry.cost();
         if cost != 1 && !self.costs_vary() {
             self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.
         }
         let now = self.pulse.now();
-        let mut desk = self.table.desk(thread_number());
-        let mut entry = match times {
-            Some(times) => Owned::with_tail(entry, times),
-            None => desk.make(entry),
-        };
         let seat = Seat { engine: self, desk: RefCell::new(Some(desk)) };
         let mut charged = Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None };
         for _ in 0..ROOM_TRIES {
@@ -403,11 +449,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         refusal = Refusal::Forbidden;
                         return false;
                     }
+                    let too_much = if live.is_some() { Pressure::Hard } else { Pressure::Soft };
+                    if pressure >= too_much {
+                        refusal = Refusal::Rejected(Reject::Garbage);
+                        return false;
+                    }
                     if let Some(old) = live {
                         if mode.keeps() {
-                            new.set_priority(old.marks().priority());
+                            let priority = old.marks().priority();
+                            new.set_priority(terms.priority.unwrap_or(priority));
+                            if terms.cost.is_none() {
+                                let Some(charge) = self.inherited_charge(new, old) else {
+                                    refusal = Refusal::Rejected(Reject::TooCostly);
+                                    return false;
+                                };
+                                new.set_charge(charge);
+                                cost = charge.get();
+                            }
                         }
-                        if !has_own_ttl {
+                        if terms.ttl.is_none() {
                             self.inherit_deadline(new, old, mode.keeps());
                         }
                     }
@@ -640,35 +700,6 @@ impl<K, V, S> Engine<K, V, S> {
         self.counters.add(if is_over { Counter::Expirations } else { Counter::Removes }, 1);
         self.bury(table, guard, entry, cause, true)
     }
-
-    /// Returns whether there is too much garbage, though this call frees what it can. To be called as
-    /// [`sweep_if_due`](Self::sweep_if_due).
-    #[inline]
-    pub fn is_over_garbage(&self) -> bool {
-        // Relaxed: a hint, acted on only after another look.
-        self.over_garbage.load(Ordering::Relaxed) && (is_loading() || self.is_garbage_stuck())
-    }
-
-    /// Frees what can be freed; returns whether there is too much all the same.
-    ///
-    /// Whoever is pinned may just lack a core, so this yields between its tries. Once all tries
-    /// have failed, a reader is stalled, and the writers after this one try once each.
-    #[cold]
-    fn is_garbage_stuck(&self) -> bool {
-        // Relaxed, here and below: hints.
-        let tries = if self.is_stuck.load(Ordering::Relaxed) { 1 } else { GARBAGE_TRIES };
-        for _ in 0..tries {
-            self.table.seal_retired();
-            self.sweep(usize::MAX);
-            if !self.over_garbage.load(Ordering::Relaxed) {
-                self.is_stuck.store(false, Ordering::Relaxed);
-                return false;
-            }
-            crate::sync::thread::yield_now();
-        }
-        self.is_stuck.store(true, Ordering::Relaxed);
-        true
-    }
 }
 
 fn refused<K, V>(entry: Owned<Entry<K, V>>, refusal: Refusal) -> Refused<K, V> {
@@ -808,5 +839,3 @@ impl Drop for Charged<'_> {
 const ROOM_TRIES: usize = 32;
 /// Rings that a writer tries for its new entry while others drain theirs.
 const RINGS_TRIED: usize = 4;
-/// Times that a writer tries to have garbage freed before it gives up.
-const GARBAGE_TRIES: usize = 64;

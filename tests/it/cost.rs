@@ -1,6 +1,6 @@
 //! Costs: what is charged, what is refused, what it adds up to.
 
-use cortado::{Cache, Insert, Maintenance, Reject, Victim};
+use cortado::{Cache, Computed, Insert, InsertOptions, Maintenance, Op, Priority, Reject, Victim};
 
 use crate::{
     builder,
@@ -55,12 +55,15 @@ fn more_than_the_budget_is_rejected_and_the_stale_value_goes() {
 
 #[test]
 fn cost_of_the_whole_budget_fits() {
-    for max_cost in [1, 2, 3, 10, 1 << 31, 1 << 40] {
+    let odd = [(1 << 29) + 1, 4_000_000_001, (1 << 40) + 12_345, u64::MAX];
+    for max_cost in [1, 2, 3, 10, 1 << 31, 1 << 40].into_iter().chain(odd) {
         for maintenance in BOTH {
             let cache = builder(max_cost, maintenance).expected_entries(10).build().unwrap();
             for key in 0..10u64 {
-                assert!(cache.insert_with_cost(key, key, max_cost).is_in());
-                assert_eq!((cache.cost(), cache.len()), (max_cost, 1));
+                let insert = cache.insert_with_cost(key, key, max_cost);
+                assert!(insert.is_in(), "{max_cost}: {insert:?}");
+                assert_eq!((cache.remaining_cost(), cache.len()), (0, 1));
+                assert!(max_cost - cache.cost() <= max_cost >> 22, "{max_cost}");
                 assert!(cache.contains_key(&key));
             }
             audit(&cache);
@@ -93,13 +96,10 @@ fn costs_around_512_mib_are_charged_a_little_more_at_most() {
 
 #[test]
 fn rounding_may_not_pass_the_budget() {
-    // The cost would just fit; as it is charged it does not.
+    // The cost just fits; rounded up as charges of its size are, it would not.
     let cost = (1 << 31) + 1;
     let cache = builder(cost, Maintenance::Manual).expected_entries(10).build().unwrap();
-    match cache.insert_with_cost(1, (), cost) {
-        Insert::Rejected((), Reject::TooCostly) => assert_eq!(cache.cost(), 0),
-        insert => assert!(insert.is_in() && cache.cost() <= cost),
-    }
+    assert!(cache.insert_with_cost(1, (), cost).is_in() && cache.cost() <= cost);
     assert!(cache.insert_with_cost(1, (), 1 << 31).is_in());
 }
 
@@ -112,7 +112,8 @@ fn sums_near_the_end_of_the_numbers_do_not_wrap() {
             assert!(cache.contains_key(&key));
             assert!(cache.len() <= 3, "four of these are more than the budget");
         }
-        assert!(!cache.insert_with_cost(99, (), u64::MAX).is_in());
+        assert!(cache.insert_with_cost(99, (), u64::MAX).is_in());
+        assert_eq!((cache.len(), cache.remaining_cost()), (1, 0), "it fills the budget alone");
         audit(&cache);
         cache.clear();
         assert_eq!(cache.cost(), 0);
@@ -187,4 +188,131 @@ fn either_choice_of_victims_keeps_the_budget() {
         audit(&cache);
         assert!(cache.cost() > 800, "{} of 1000 in use", cache.cost());
     }
+}
+
+/// The writes that keep what the entry had, each from `old` to `old + 1`.
+const KEEPING_WRITES: [(&str, fn(&Cache<u64, u64>, u64)); 4] = [
+    ("update", |cache, key| assert!(cache.update(&key, |n| n + 1))),
+    ("compute", |cache, key| {
+        let done = cache.compute(key, |n| n.map_or(Op::Keep, |n| Op::Put(n + 1)));
+        assert_eq!(done, Computed::Updated);
+    }),
+    ("replace", |cache, key| {
+        let new = cache.get_cloned(&key).unwrap() + 1;
+        assert_eq!(cache.replace(key, new), Ok(()));
+    }),
+    ("compute with other options", |cache, key| {
+        let options = InsertOptions::new().priority(Priority::High);
+        let done = cache.compute(key, |n| n.map_or(Op::Keep, |n| Op::PutWith(n + 1, options)));
+        assert_eq!(done, Computed::Updated);
+    }),
+];
+
+#[test]
+fn entry_whose_value_is_replaced_goes_on_costing_what_its_insert_named() {
+    for maintenance in BOTH {
+        for overhead in [false, true] {
+            for (name, write) in KEEPING_WRITES {
+                let cache: Cache<u64, u64> = builder(1 << 40, maintenance)
+                    .expected_entries(10)
+                    .charge_overhead(overhead)
+                    .build()
+                    .unwrap();
+                for (key, cost) in [0, 1, 1024, (1 << 29) + 1].into_iter().enumerate() {
+                    let key = key as u64;
+                    assert!(cache.insert_with_cost(key, 0, cost).is_in());
+                    let before = cache.cost();
+                    for round in 1..4 {
+                        write(&cache, key);
+                        assert_eq!(cache.get_cloned(&key), Some(round), "{name}");
+                        assert_eq!(cache.cost(), before, "{name} of an entry of cost {cost}");
+                    }
+                }
+                audit(&cache);
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_held_stay_within_a_budget_of_bytes_whatever_replaces_a_value() {
+    const SIZE: u64 = 1024;
+    for (name, write) in KEEPING_WRITES {
+        let cache: Cache<u64, u64> = builder(1 << 20, Maintenance::Manual).build().unwrap();
+        for key in 0..5000 {
+            if cache.insert_with_cost(key, 0, SIZE).is_in() {
+                write(&cache, key);
+            }
+        }
+        let held = cache.len() as u64 * SIZE;
+        assert!(held <= 1 << 20 && held == cache.cost(), "{name}: {held} bytes held");
+    }
+}
+
+#[test]
+fn every_write_can_name_a_cost() {
+    let cache: Cache<u64, u64> = builder(100, Maintenance::Manual).build().unwrap();
+    let cost = |n| InsertOptions::new().cost(n);
+    assert!(cache.insert_if_absent_with(1, 1, cost(10)).is_ok_and(|insert| insert.is_in()));
+    assert_eq!(cache.cost(), 10);
+    assert_eq!(cache.insert_if_absent_with(1, 2, cost(20)), Err(2));
+    assert_eq!(cache.cost(), 10);
+    assert_eq!(cache.replace_with(1, 2, cost(30)), Ok(()));
+    assert_eq!(cache.cost(), 30);
+    assert!(cache.update_with(&1, |n| (n + 1, cost(40))));
+    assert_eq!(cache.cost(), 40);
+    let put = |_: Option<&u64>| Op::PutWith(4, cost(50));
+    assert_eq!(cache.compute(1, put), Computed::Updated);
+    assert_eq!((cache.compute(2, put), cache.cost()), (Computed::Inserted, 100));
+    // More than the budget is refused, and what is out of date goes.
+    let put = |_: Option<&u64>| Op::PutWith(5, cost(101));
+    assert_eq!(cache.compute(1, put), Computed::Rejected(5, Reject::TooCostly));
+    assert_eq!(cache.replace_with(2, 6, cost(101)), Err(6));
+    assert_eq!((cache.cost(), cache.len()), (0, 0));
+    audit(&cache);
+}
+
+#[test]
+fn cost_function_is_asked_for_a_value_that_replaces_another() {
+    let cache =
+        builder(1000, Maintenance::Manual).cost_of(|_: &u64, value: &u64| *value).build().unwrap();
+    assert!(cache.insert_with_cost(1, 7, 100).is_in());
+    for (expected, (name, write)) in (8..).zip(KEEPING_WRITES) {
+        write(&cache, 1);
+        assert_eq!(cache.cost(), expected, "{name}");
+    }
+}
+
+#[test]
+fn insert_that_names_no_cost_begins_anew() {
+    let cache: Cache<u64, u64> = builder(100, Maintenance::Manual).build().unwrap();
+    assert!(cache.insert_with_cost(1, 1, 10).is_in());
+    assert_eq!((cache.insert(1, 2), cache.cost()), (Insert::Updated, 1));
+}
+
+#[test]
+fn inherited_cost_that_a_lowered_budget_cannot_hold_is_refused() {
+    let cache: Cache<u64, u64> = builder(100, Maintenance::Manual).build().unwrap();
+    let pinned = InsertOptions::new().cost(60).priority(Priority::Pinned);
+    assert!(cache.insert_with(1, 1, pinned).is_in());
+    let lowered = cache.compute(1, |n| {
+        // The entry that is looked at goes, and so there is nothing to be replaced any more.
+        cache.set_max_cost(50);
+        n.map_or(Op::Keep, |n| Op::Put(n + 1))
+    });
+    assert_eq!((lowered, cache.cost()), (Computed::Kept, 0));
+    audit(&cache);
+}
+
+#[test]
+fn values_without_cost_are_limited_where_their_overhead_is_charged() {
+    let cache = builder(1 << 16, Maintenance::Manual)
+        .cost_of(|_: &u64, value: &Vec<u8>| value.len() as u64)
+        .charge_overhead(true)
+        .build()
+        .unwrap();
+    for key in 0..20_000 {
+        let _ = cache.insert(key, Vec::new());
+    }
+    assert!(cache.len() < (1 << 16) / 32, "{} empty values", cache.len());
 }

@@ -1,0 +1,209 @@
+//! Garbage: entries that were unlinked and are not freed yet, how much of it may stand, and who
+//! frees it.
+//!
+//! Retired entries wait in [`limbo`](crate::reclaim::limbo) for their grace period. The thread of
+//! the cache frees them; writers help where it falls behind. A writer frees only while it is not
+//! pinned, does a bounded part, and never waits for a grace period.
+//!
+//! # Limits
+//!
+//! A reader that is held, or a pinned thread that lost its core, holds back all that is retired
+//! later. [`Pressure`] says what that means for writes: above the limit no *new* key comes in;
+//! above twice the limit no entry is replaced either. By default the limit is the budget, or 32 MiB
+//! of memory if that is more, so that a thread which merely waits for its core refuses nothing.
+
+use super::{Engine, RemovalCause, hooks, hooks::Removed};
+use crate::{
+    config::{GARBAGE_FLOOR_BYTES, Maintenance},
+    entry::Entry,
+    flight::is_loading,
+    metrics::Counter,
+    reclaim::limbo::Swept,
+    sync::atomic::Ordering,
+};
+
+/// Batches that a writer fills before it sweeps: to begin a grace period costs as much as to free
+/// hundreds of entries.
+const SEALS_PER_SWEEP: u64 = 4;
+/// Entries that a writer frees in one sweep: twice as many as it has retired since its last one, so
+/// that what has piled up behind a reader is worked off.
+const MAX_FREED_BY_WRITER: usize = 512;
+/// Sweeps that a writer tries before a write is refused: as many steps as the collector needs from
+/// the beginning of a grace period to its end where no thread is pinned.
+const SWEEPS_BEFORE_REFUSAL: usize = 3;
+/// The part of the budget that garbage may take before writers help the thread, where costs are
+/// those of memory.
+const HELP_PART: u64 = 64;
+/// Entries that are garbage before writers help the thread, where it is half of what may be.
+const HELP_ENTRIES: u64 = 512;
+/// Garbage of less cost is not worth a sweep of its own, where costs are those of memory.
+const MIN_HELP_COST: u64 = 64 << 10;
+/// What an entry takes at least, with what the allocator adds.
+const MIN_ENTRY_BYTES: usize = 32;
+
+/// How far garbage is over its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Pressure {
+    /// It is not.
+    None,
+    /// No new key comes in.
+    Soft,
+    /// No entry is replaced either.
+    Hard,
+}
+
+impl<K, V, S> Engine<K, V, S> {
+    /// Returns how much garbage there is, in terms of what may be, after trying to free it. Call it
+    /// unpinned.
+    #[inline]
+    pub fn garbage_pressure(&self) -> Pressure {
+        match self.noted_pressure() {
+            Pressure::None => Pressure::None,
+            // Destructors and listeners may wait for the load.
+            pressure if is_loading() => pressure,
+            _ => self.relieve(),
+        }
+    }
+
+    /// Returns the pressure that was found when garbage was last sealed or freed.
+    #[inline]
+    pub fn noted_pressure(&self) -> Pressure {
+        // Relaxed: a hint, acted on only after another look.
+        match self.pressure.load(Ordering::Relaxed) {
+            0 => Pressure::None,
+            1 => Pressure::Soft,
+            _ => Pressure::Hard,
+        }
+    }
+
+    /// Frees what can be freed now; returns the pressure that is left. It never waits.
+    #[cold]
+    fn relieve(&self) -> Pressure {
+        self.table.seal_retired();
+        for _ in 0..SWEEPS_BEFORE_REFUSAL {
+            self.sweep(MAX_FREED_BY_WRITER);
+            if self.noted_pressure() == Pressure::None {
+                break;
+            }
+        }
+        self.noted_pressure()
+    }
+
+    /// Returns the pressure of so much garbage.
+    fn pressure_of(&self, cost: u64, count: u64) -> Pressure {
+        let (limit, floor) = match self.settings.max_garbage {
+            Some(limit) => (limit, 0),
+            None => (self.budget.limit(), GARBAGE_FLOOR_BYTES),
+        };
+        let bytes = self.garbage_bytes(cost, count);
+        let is_over = |n: u64| cost > limit.saturating_mul(n) && (floor == 0 || bytes > floor * n);
+        if is_over(2) {
+            Pressure::Hard
+        } else if is_over(1) {
+            Pressure::Soft
+        } else {
+            Pressure::None
+        }
+    }
+
+    /// Returns the memory of so much garbage, as far as the cache can know it: its entries, and
+    /// what they cost where that is not the same for all, and so may well be bytes.
+    fn garbage_bytes(&self, cost: u64, count: u64) -> u64 {
+        let entry = size_of::<Entry<K, V>>().max(MIN_ENTRY_BYTES) as u64;
+        count.saturating_mul(entry).max(if self.costs_vary() { cost } else { 0 })
+    }
+
+    /// Returns the cost at which a batch of garbage is sealed before it is full: all open batches
+    /// together hold a small part of what may be.
+    pub(super) fn seal_at(&self) -> u64 {
+        let stripes = 2 * self.locals.len() as u64;
+        let by_limit = self.settings.max_garbage.unwrap_or(self.budget.limit()) / stripes;
+        let by_cost = (self.budget.limit() / (HELP_PART * stripes)).max(MIN_HELP_COST);
+        if self.costs_vary() { by_limit.min(by_cost) } else { by_limit }
+    }
+
+    fn note_pressure(&self, cost: u64, count: u64) {
+        let pressure = self.pressure_of(cost, count) as u8;
+        // Relaxed: a hint. Written only if it differs: writers share the line.
+        if self.pressure.load(Ordering::Relaxed) != pressure {
+            self.pressure.store(pressure, Ordering::Relaxed); // Relaxed: as above.
+        }
+    }
+
+    /// Notes that garbage was sealed: is there too much, and who frees it?
+    pub(super) fn note_garbage(&self) {
+        let limbo = self.table.limbo();
+        let (cost, count) = (limbo.sealed_cost(), limbo.sealed_count());
+        self.note_pressure(cost, count);
+        let limit = self.settings.max_garbage.unwrap_or(self.budget.limit());
+        // Relaxed: a count of turns.
+        let seals = self.local().seals.fetch_add(1, Ordering::Relaxed);
+        let is_turn = seals.is_multiple_of(SEALS_PER_SWEEP);
+        // Without destructors it is little work, and memory that is still warm comes back.
+        let is_light = !std::mem::needs_drop::<Entry<K, V>>() && self.hooks.on_remove.is_none();
+        let floor = if self.settings.max_garbage.is_some() { 0 } else { HELP_ENTRIES };
+        let is_much = cost > limit / 2 && count > floor;
+        let is_heavy =
+            self.costs_vary() && cost > (self.budget.limit() / HELP_PART).max(MIN_HELP_COST);
+        let is_manual = self.settings.maintenance == Maintenance::Manual;
+        if (is_turn && (is_light || is_manual)) || is_much || is_heavy {
+            // Relaxed, twice: a hint, written only if it differs.
+            if !self.sweep_due.load(Ordering::Relaxed) {
+                self.sweep_due.store(true, Ordering::Relaxed);
+            }
+        } else if cost > limit / 4 {
+            // Less can wait until the thread comes by itself.
+            self.waker.wake();
+        }
+    }
+
+    /// Frees garbage if that fell to this thread. Call it unpinned, and not while leading a flight:
+    /// destructors and listeners run, which may wait for that. (In a loader it does nothing.)
+    #[inline]
+    pub fn sweep_if_due(&self) {
+        if self.is_sweep_due() && !is_loading() {
+            self.sweep_now();
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_sweep_due(&self) -> bool {
+        self.sweep_due.load(Ordering::Relaxed) // Relaxed: a hint.
+    }
+
+    #[cold]
+    pub(super) fn sweep_now(&self) -> Swept {
+        self.sweep_due.store(false, Ordering::Relaxed); // Relaxed: a hint.
+        self.sweep(MAX_FREED_BY_WRITER)
+    }
+
+    /// Frees what no guard can see any more, until `most` entries are freed; returns what was freed
+    /// and how many batches wait.
+    ///
+    /// A destructor that panics is counted; the first payload comes back in the result.
+    pub fn sweep(&self, most: usize) -> Swept {
+        let swept = match &self.hooks.on_remove {
+            Some(on_remove) => self.table.sweep_with(most, Some(&farewell(on_remove))),
+            None => self.table.sweep(most),
+        };
+        self.counters.add(Counter::GarbageFreed, swept.freed as u64);
+        if swept.waiting > 0 {
+            // The thread could not find it in the meantime.
+            self.rouse();
+        }
+        // Both ways: what maintenance seals, no writer has noted.
+        let limbo = self.table.limbo();
+        self.note_pressure(limbo.sealed_cost(), limbo.sealed_count());
+        swept
+    }
+}
+
+/// Tells the user of an entry that has left, when no other thread can see it any more.
+pub(super) fn farewell<K, V>(on_remove: &hooks::OnRemove<K, V>) -> impl Fn(Entry<K, V>, u8) {
+    move |entry, label| {
+        if let Some(cause) = RemovalCause::of(label) {
+            on_remove(Removed::new(entry, cause));
+        }
+    }
+}
