@@ -28,7 +28,7 @@ pub use self::{
     load::{Claim, FillGuard, Wait},
     options::InsertOptions,
     pinned::Pinned,
-    restart::{Imported, Record},
+    restart::{Export, Imported, Record},
     value_ref::ValueRef,
 };
 use crate::{

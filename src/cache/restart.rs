@@ -8,10 +8,12 @@ use std::{
 use super::{Cache, Pinned};
 use crate::{
     config::Priority,
-    engine::{Insert, Mode, Terms},
+    engine::{Engine, Insert, Mode, Terms},
+    entry::Entry,
+    reclaim::pin,
 };
 
-/// An entry on its way out of a cache or into one; see [`Pinned::export`] and [`Cache::import`].
+/// An entry on its way out of a cache or into one; see [`Cache::export`] and [`Cache::import`].
 ///
 /// # Examples
 ///
@@ -94,31 +96,81 @@ where
 {
     /// Goes through the entries, with all that another cache needs to go on where this one is.
     ///
-    /// Weakly consistent, as [`iter`](Self::iter). What is to be freed waits while this pin lives: to write
-    /// to something slow, clone the records first, or pin anew now and then.
+    /// Weakly consistent, as [`iter`](Self::iter). What is removed while this pin lives is not
+    /// freed: to write to something slow, take [`Cache::export`], which pins a part at a time.
     ///
     /// # Examples
     ///
     /// ```
-    /// let old = cortado::Cache::new(10);
-    /// old.insert_with_cost("k", 1, 3);
-    /// let records: Vec<_> = old.pin().export().map(|record| record.cloned()).collect();
-    ///
-    /// let new = cortado::Cache::new(10);
-    /// assert_eq!(new.import(records).inserted, 1);
-    /// assert_eq!((new.get_cloned("k"), new.cost()), (Some(1), 3));
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert_with_cost("k", 1, 3);
+    /// let pinned = cache.pin();
+    /// let costs: Vec<_> = pinned.export().map(|record| (*record.key, record.cost)).collect();
+    /// assert_eq!(costs, [("k", 3)]);
     /// ```
     pub fn export(&self) -> impl Iterator<Item = Record<&K, &V>> {
         let engine = &self.cache.engine;
         let live = engine.table.iter(&self.guard).filter(|entry| engine.is_live(entry));
-        live.map(move |entry| Record {
-            key: &entry.key,
-            value: &entry.value,
-            cost: entry.cost().saturating_sub(engine.overhead(entry.times().is_some())),
-            ttl: entry.times().and_then(|times| engine.timing.left(times)),
-            priority: entry.marks().priority(),
-            frequency: engine.frequency(engine.hash(&entry.key), Some(entry)),
-        })
+        live.map(move |entry| record(engine, engine.hash(&entry.key), entry))
+    }
+}
+
+/// Clones of the entries of a cache, in no particular order; made by [`Cache::export`].
+pub struct Export<'a, K, V, S> {
+    cache: &'a Cache<K, V, S>,
+    /// Records of the current part, copied while the thread was pinned.
+    copied: std::vec::IntoIter<Record<K, V>>,
+    /// The hash at which the next part begins.
+    next: Option<u64>,
+}
+
+impl<K, V, S> Iterator for Export<'_, K, V, S>
+where
+    K: Hash + Eq + Clone,
+    V: Clone,
+    S: BuildHasher,
+{
+    type Item = Record<K, V>;
+
+    fn next(&mut self) -> Option<Record<K, V>> {
+        loop {
+            if let Some(record) = self.copied.next() {
+                return Some(record);
+            }
+            let from = self.next?;
+            let engine = &self.cache.engine;
+            let guard = pin();
+            let (part, next) = engine.table.iter_part(&guard, from, BUCKETS_PER_PIN);
+            let live = part.filter(|entry| engine.is_live(entry));
+            let hashed = live.map(|entry| (engine.hash(&entry.key), entry));
+            // A bucket that was split or merged since may show what the last part has shown.
+            let new = hashed.filter(|(hash, _)| *hash >= from);
+            let copied: Vec<_> =
+                new.map(|(hash, entry)| record(engine, hash, entry).cloned()).collect();
+            self.copied = copied.into_iter();
+            self.next = next;
+        }
+    }
+}
+
+impl<K, V, S> std::fmt::Debug for Export<'_, K, V, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Export").field("cache", self.cache).finish_non_exhaustive()
+    }
+}
+
+fn record<'g, K: Hash + Eq, V, S: BuildHasher>(
+    engine: &Engine<K, V, S>,
+    hash: u64,
+    entry: &'g Entry<K, V>,
+) -> Record<&'g K, &'g V> {
+    Record {
+        key: &entry.key,
+        value: &entry.value,
+        cost: entry.cost().saturating_sub(engine.overhead(entry.times().is_some())),
+        ttl: entry.times().and_then(|times| engine.timing.left(times)),
+        priority: entry.marks().priority(),
+        frequency: engine.frequency(hash, Some(entry)),
     }
 }
 
@@ -127,6 +179,31 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
+    /// Returns clones of all entries, one after the other, with all that another cache needs to go
+    /// on where this one is.
+    ///
+    /// The thread is pinned while it clones the entries of 64 buckets, and not between: what the
+    /// caller does with the records may be slow. Weakly consistent: an entry that stays throughout
+    /// is returned exactly once, one that comes, goes or is replaced may be returned or not.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let old = cortado::Cache::new(10);
+    /// old.insert_with_cost("k", 1, 3);
+    ///
+    /// let new = cortado::Cache::new(10);
+    /// assert_eq!(new.import(old.export()).inserted, 1);
+    /// assert_eq!((new.get_cloned("k"), new.cost()), (Some(1), 3));
+    /// ```
+    pub fn export(&self) -> Export<'_, K, V, S>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        Export { cache: self, copied: Vec::new().into_iter(), next: Some(0) }
+    }
+
     /// Inserts records, with their costs, deadlines and priorities, and remembers how often they were asked
     /// for. A key that has an entry keeps it.
     ///
@@ -159,3 +236,6 @@ where
         imported
     }
 }
+
+/// Buckets whose entries an export copies under one pin.
+const BUCKETS_PER_PIN: usize = 64;

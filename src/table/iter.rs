@@ -17,6 +17,8 @@ pub struct Iter<'g, T> {
     guard: &'g Guard,
     array: &'g Buckets<T>,
     index: usize,
+    /// The bucket at which it ends.
+    end: usize,
     /// What is left of the current bucket.
     parts: [Option<Part<'g, T>>; 2],
     lane: usize,
@@ -25,7 +27,31 @@ pub struct Iter<'g, T> {
 impl<T: Stored> Table<T> {
     /// Iterates over the entries.
     pub fn iter<'g>(&'g self, guard: &'g Guard) -> Iter<'g, T> {
-        Iter { guard, array: self.root(guard), index: 0, parts: [None, None], lane: LANES }
+        let array = self.root(guard);
+        Iter { guard, array, index: 0, end: array.count(), parts: [None, None], lane: LANES }
+    }
+
+    /// Iterates over the entries of at most `buckets` buckets, from the bucket of hash `from` on;
+    /// returns the hash at which the next part begins, if there is one.
+    ///
+    /// Buckets partition the hashes in order, so a walk may let its guard go between two parts: an
+    /// entry that stays has a hash in exactly one of them, though the table is resized in between.
+    /// The first bucket may show entries of hashes below `from`.
+    pub fn iter_part<'g>(
+        &'g self,
+        guard: &'g Guard,
+        from: u64,
+        buckets: usize,
+    ) -> (Iter<'g, T>, Option<u64>) {
+        let array = self.root(guard);
+        let count = array.count();
+        let index = array.locate(from).0;
+        let end = index.saturating_add(buckets).min(count);
+        // The least hash of bucket `end`: a bucket has the hashes whose product with the count has
+        // its index in the upper word.
+        let next = ((end as u128) << 64).div_ceil(count as u128);
+        let iter = Iter { guard, array, index, end, parts: [None, None], lane: LANES };
+        (iter, (end < count).then_some(next as u64))
     }
 }
 
@@ -37,7 +63,7 @@ impl<'g, T> Iterator for Iter<'g, T> {
             while self.lane == LANES {
                 self.parts[0] = self.parts[1].take();
                 if self.parts[0].is_none() {
-                    if self.index == self.array.count() {
+                    if self.index == self.end {
                         return None;
                     }
                     self.parts = parts(self.array, self.index, self.guard);
@@ -106,6 +132,44 @@ mod tests {
                 assert!(left.iter().all(|key| keys.contains(key)));
                 left.dedup();
                 assert_eq!(left.len() + keeper.displaced.get(), keys.len());
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_a_walk_show_every_entry_once_though_the_table_is_resized_between_them() {
+        for resize in [|_: &Table<_>, _: &Guard| false, Table::grow_root, Table::shrink] {
+            for buckets in [1, 3, 7, 100] {
+                let ledger = Ledger::default();
+                let table = Table::with_buckets(8, 1, 4);
+                let keeper = Keeper::new(&table, &mixed);
+                for key in 0..14 {
+                    keeper.set(&ledger, key, key);
+                }
+                let (mut seen, mut from, mut resizes) = (Vec::new(), Some(0), 0);
+                while let Some(first) = from {
+                    let guard = pin();
+                    let (part, next) = table.iter_part(&guard, first, buckets);
+                    let in_part = |key: &u64| {
+                        mixed(*key) >= first && next.is_none_or(|next| mixed(*key) < next)
+                    };
+                    seen.extend(part.map(|entry| entry.key).filter(in_part));
+                    from = next;
+                    if resizes < 3 && resize(&table, &guard) {
+                        resizes += 1;
+                        table.help_migration(&guard, &keeper, 1);
+                    } else {
+                        keeper.settle();
+                    }
+                }
+                seen.sort_unstable();
+                let mut left = keeper.keys();
+                left.sort_unstable();
+                left.dedup();
+                assert!(left.iter().all(|key| seen.contains(key)), "{seen:?} of {left:?}");
+                let count = seen.len();
+                seen.dedup();
+                assert_eq!(count, seen.len(), "none is seen twice");
             }
         }
     }

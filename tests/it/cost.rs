@@ -190,8 +190,11 @@ fn either_choice_of_victims_keeps_the_budget() {
     }
 }
 
+/// A write of the value of a key, and its name.
+type Write = (&'static str, fn(&Cache<u64, u64>, u64));
+
 /// The writes that keep what the entry had, each from `old` to `old + 1`.
-const KEEPING_WRITES: [(&str, fn(&Cache<u64, u64>, u64)); 4] = [
+const KEEPING_WRITES: [Write; 4] = [
     ("update", |cache, key| assert!(cache.update(&key, |n| n + 1))),
     ("compute", |cache, key| {
         let done = cache.compute(key, |n| n.map_or(Op::Keep, |n| Op::Put(n + 1)));

@@ -34,7 +34,7 @@ fn hit_ratio_after_a_restart_is_that_of_before() {
     let mut random = Random::new(seed());
     let old = make();
     hits_of(&old, &mut random, 200_000);
-    let records: Vec<_> = old.pin().export().map(Record::cloned).collect();
+    let records: Vec<_> = old.export().collect();
     let before = hits_of(&old, &mut random.clone(), 20_000);
     let new = make();
     let imported = new.import(records);
@@ -85,4 +85,29 @@ fn overhead_is_not_charged_twice() {
     let new = make();
     new.import(old.pin().export().map(Record::cloned));
     assert_eq!(new.cost(), old.cost());
+}
+
+#[test]
+fn export_holds_no_pin_while_the_caller_has_a_record_and_shows_each_entry_once() {
+    let cache = builder(20_000, Maintenance::Manual).expected_entries(0).build().unwrap();
+    for key in 0..5_000u64 {
+        assert!(cache.insert(key, key).is_in());
+    }
+    let mut seen = Vec::new();
+    for (turn, record) in (0u64..).zip(cache.export()) {
+        assert_eq!(record.key, record.value);
+        seen.push(record.key);
+        // The table grows in the midst of it, and what is removed is freed.
+        if turn < 5_000 {
+            let _ = cache.insert(10_000 + turn, 10_000 + turn);
+            drop(cache.remove(&(10_000 + turn / 2)));
+        }
+    }
+    let count = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), count, "none is seen twice");
+    let missed = |key: &u64| cache.contains_key(key) && seen.binary_search(key).is_err();
+    assert_eq!((0..5_000).filter(missed).count(), 0);
+    assert!(seen.iter().filter(|key| **key < 5_000).count() > 4_800);
 }
