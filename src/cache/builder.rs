@@ -174,6 +174,11 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// A panic of it is treated as that of a destructor: the others are told all the same.
     ///
+    /// It lives as long as the cache: one that owns a handle to it keeps it from ever being dropped.
+    /// It is not made for writing back what was evicted: an entry is told of after it has left, and a
+    /// load in between reads the old state of the store. Write before the insert, or keep what is
+    /// not yet written where the loader looks first.
+    ///
     /// # Examples
     ///
     /// ```
