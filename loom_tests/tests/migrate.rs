@@ -130,6 +130,57 @@ fn both_children_are_read_while_two_make_them() {
     });
 }
 
+/// A helper is stopped for ever where it has put a child in use: it may have been the last one, and
+/// the others end the migration without it.
+#[test]
+fn a_stopped_helper_holds_up_no_migration() {
+    explore(|| {
+        let world = growing();
+        let stopped = spawn(&world, |w| w.help_and_stop(1));
+        world.help(1);
+        world.help(1);
+        assert_eq!(world.slots(), 2 * LANES, "the migration has not ended");
+        // The old array is out of use, so the table can be resized again.
+        world.grow();
+        world.help(2);
+        world.help(2);
+        assert_eq!(world.slots(), 4 * LANES);
+        assert_eq!(world.clear(), [1, 9]);
+        world.let_go(&stopped);
+        stopped.join().unwrap();
+        assert!(World::finish(world).is_empty());
+    });
+}
+
+#[test]
+fn a_stopped_helper_holds_up_no_shrink() {
+    explore(|| {
+        let world = shrinking();
+        let stopped = spawn(&world, |w| w.help_and_stop(2));
+        world.help(2);
+        world.help(2);
+        assert_eq!(world.slots(), 2 * LANES, "the migration has not ended");
+        world.let_go(&stopped);
+        stopped.join().unwrap();
+        assert_eq!(world.displaced.load(SeqCst), 1);
+        assert_eq!(World::finish(world), [1, 9, 20, 21, 22, 23, 24, 25]);
+    });
+}
+
+/// Both have seen the last child in use; one of them retires the old array.
+#[test]
+fn two_helpers_end_a_migration() {
+    explore(|| {
+        let world = growing();
+        let helper = spawn(&world, |w| w.help(1));
+        world.help(1);
+        helper.join().unwrap();
+        assert_eq!(world.slots(), 2 * LANES);
+        world.table.sweep(usize::MAX);
+        assert_eq!(World::finish(world), [1, 9]);
+    });
+}
+
 /// The first bucket of a table that nobody has used yet is frozen before or after it is in use.
 #[test]
 fn an_unused_bucket_is_frozen_or_put_in_use() {

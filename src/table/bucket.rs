@@ -252,8 +252,8 @@ pub struct Buckets<T> {
     pub next: AtomicPtr<Buckets<T>>,
     /// The next unit to be migrated by helpers; wraps around until all are done.
     pub cursor: AtomicUsize,
-    /// Buckets of `next` that are in use.
-    pub moved: AtomicUsize,
+    /// All buckets of `next` below this one were found in use.
+    pub in_use: AtomicUsize,
 }
 
 // SAFETY: an array never has a tail, and says so.
@@ -269,7 +269,7 @@ impl<T> Buckets<T> {
             array: Array::new(count.max(1)),
             next: AtomicPtr::new(ptr::null_mut()),
             cursor: AtomicUsize::new(0),
-            moved: AtomicUsize::new(0),
+            in_use: AtomicUsize::new(0),
         }
     }
 

@@ -16,6 +16,13 @@
 //! When all children are in use the next array becomes the root, and the old one is retired.
 //! Writers that meet a frozen bucket migrate its unit and go on in the child; readers only follow.
 //!
+//! No step waits for another thread. Whether all children are in use is read from the children
+//! themselves, not counted by the helpers that put them in use: a helper that is stopped after its
+//! exchange cannot keep the others from ending the migration. `Buckets::in_use` notes how far the
+//! children were found in use, so that each call looks at a few and none looks at all of them
+//! again. Any helper that has seen the last child in use exchanges the root; the one exchange that
+//! succeeds decides which thread retires the old array.
+//!
 //! Which child an entry belongs to stands in its slot's word (`Word::is_upper`), written when
 //! the entry entered the array. The one thing that is asked of the caller's hash function is the
 //! same bit for the next array; helpers that get different answers from it still agree, because
@@ -93,11 +100,14 @@ impl<T: Stored> Table<T> {
         let array = self.root(guard);
         let Some(next) = array.next(guard) else { return false };
         let all = array.count().min(next.count());
+        let mut has_put = false;
         for _ in 0..units.min(all) {
             // Relaxed: spreads helpers over the units; a unit that is done already costs a look.
             let unit = array.cursor.fetch_add(1, Ordering::Relaxed) % all;
-            self.migrate(guard, array, next, unit, host);
+            has_put |= self.migrate(guard, array, next, unit, host);
         }
+        let most = units.saturating_mul(CHECKS_PER_UNIT);
+        self.promote_if_done(guard, array, next, most, has_put, host);
         true
     }
 
@@ -112,10 +122,12 @@ impl<T: Stored> Table<T> {
     ) -> &'g Buckets<T> {
         let next = array.next(guard).expect("a bucket migrates to a next array");
         let unit = if next.count() > array.count() { index } else { index / 2 };
-        self.migrate(guard, array, next, unit, host);
+        let has_put = self.migrate(guard, array, next, unit, host);
+        self.promote_if_done(guard, array, next, CHECKS_PER_UNIT, has_put, host);
         next
     }
 
+    /// Migrates a unit; returns whether this call put a child in use.
     fn migrate(
         &self,
         guard: &Guard,
@@ -123,11 +135,12 @@ impl<T: Stored> Table<T> {
         next: &Buckets<T>,
         unit: usize,
         host: &impl Host<T>,
-    ) {
+    ) -> bool {
+        let mut has_put = false;
         if next.count() > array.count() {
             let children = [2 * unit, 2 * unit + 1];
             if children.iter().all(|&child| next.at(child).meta().is_live()) {
-                return;
+                return false;
             }
             let parent = array.at(unit);
             freeze(parent);
@@ -135,7 +148,7 @@ impl<T: Stored> Table<T> {
                 // A child in use rules alone: what the parent still shows may be freed.
                 if !next.at(child).meta().is_live() {
                     let content = half_of(guard, parent, child % 2 != 0, next, host);
-                    self.put_in_use(guard, array, next, child, content, &[], host);
+                    has_put |= self.put_in_use(guard, next, child, content, &[], host);
                 }
             }
         } else if !next.at(unit).meta().is_live() {
@@ -144,21 +157,21 @@ impl<T: Stored> Table<T> {
                 freeze(parent);
             }
             let (content, spilled) = merged(parents);
-            self.put_in_use(guard, array, next, unit, content, &spilled, host);
+            has_put = self.put_in_use(guard, next, unit, content, &spilled, host);
         }
+        has_put
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one step")]
+    /// Fills a child and puts it in use; returns whether this call did.
     fn put_in_use(
         &self,
         guard: &Guard,
-        array: &Buckets<T>,
         next: &Buckets<T>,
         child: usize,
         content: Content<T>,
         spilled: &[Word<T>],
         host: &impl Host<T>,
-    ) {
+    ) -> bool {
         let bucket = next.at(child);
         for lane in 0..LANES {
             bucket.change_slot(lane, unfilled(bucket, lane), content.words[lane]);
@@ -166,44 +179,72 @@ impl<T: Stored> Table<T> {
         let first = bucket.change_meta(Meta(0), content.meta);
         let pretends = cfg!(cortado_mutant = "migrate_spilled_twice") && !spilled.is_empty();
         if !first && !pretends {
-            return;
+            return false;
         }
-        // AcqRel: Release hands this child on, Acquire takes over those of the helpers before, so
-        // that whoever makes the next array the root publishes all of them.
-        if next_is_full(array.moved.fetch_add(1, Ordering::AcqRel) + 1, next) {
-            self.promote(guard, array, next);
-            host.moving();
-        }
-        // Last, because the host may panic: a child that is not counted would never be. Nor would an
-        // entry that comes after the panic be anybody's.
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        host.put_in_use();
         for_all(spilled.iter().filter_map(|word| word.entry()), |entry| {
             // SAFETY: entries come from `Owned::into_raw`. No bucket in use shows the entry any
             // more, and only the thread whose exchange put the child in use comes here.
             host.displaced(guard, unsafe { Unlinked::new(entry) });
         });
+        true
     }
 
-    /// Makes `next` the root; called once, by whoever put its last bucket in use.
-    fn promote(&self, guard: &Guard, array: &Buckets<T>, next: &Buckets<T>) {
+    /// Looks at up to `most` children that were not yet found in use, and makes `next` the root if
+    /// all of them are.
+    fn promote_if_done(
+        &self,
+        guard: &Guard,
+        array: &Buckets<T>,
+        next: &Buckets<T>,
+        most: usize,
+        has_put: bool,
+        host: &impl Host<T>,
+    ) {
+        // The mutant leaves it to the helpers that have put a child in use, which may be stopped.
+        if cfg!(cortado_mutant = "migrate_last_promotes") && !has_put {
+            return;
+        }
+        // Acquire: pairs with the Release below; the children before this one, which other helpers
+        // have found in use, are seen in use here.
+        let from = array.in_use.load(Ordering::Acquire);
+        let end = from.saturating_add(most).min(next.count());
+        let to = (from..end).find(|&child| !next.at(child).meta().is_live()).unwrap_or(end);
+        let mut seen = to;
+        if to > from {
+            // AcqRel: Release hands the children on that were found in use, Acquire takes over
+            // those that others have found meanwhile.
+            seen = to.max(array.in_use.fetch_max(to, Ordering::AcqRel));
+        }
+        // Not only by the helper that has moved the number: it may be stopped before the exchange.
+        if seen == next.count() && self.promote(guard, array, next) {
+            host.moving();
+        }
+    }
+
+    /// Makes `next`, all of whose buckets are in use, the root; returns whether this call did.
+    fn promote(&self, guard: &Guard, array: &Buckets<T>, next: &Buckets<T>) -> bool {
         let old = ptr::from_ref(array).cast_mut();
         // Release: pairs with the Acquire in `root`, so that every bucket is seen in use.
         let promoted = self.root.compare_exchange(
             old,
             ptr::from_ref(next).cast_mut(),
             Ordering::Release,
-            Ordering::Relaxed, // Relaxed: does not fail; checked below.
+            Ordering::Relaxed, // Relaxed: another helper has done it, and nothing is read of it.
         );
-        debug_assert!(promoted.is_ok(), "an array was migrated that is not the root");
-        if let Some(array) = ptr::NonNull::new(old).filter(|_| promoted.is_ok()) {
+        let retires = promoted.is_ok() || cfg!(cortado_mutant = "migrate_retires_twice");
+        if let Some(array) = ptr::NonNull::new(old).filter(|_| retires) {
             if cfg!(cortado_mutant = "migrate_array_at_once") {
                 // SAFETY: none: readers may be in it.
                 unsafe { drop_in_block(array) };
-                return;
+                return true;
             }
             // SAFETY: arrays come from `Box::into_raw`; the old root is reached by no one who
             // pins from now on, and the exchange succeeds once.
             self.arrays.retire(guard, unsafe { Unlinked::new(array) }, 0, 0);
         }
+        promoted.is_ok()
     }
 }
 
@@ -348,16 +389,16 @@ fn merged<T>(parents: [&Bucket<T>; 2]) -> (Content<T>, Vec<Word<T>>) {
     (content, spilled)
 }
 
+/// Children that a helper looks at for each unit, to find whether all are in use. A unit has two at
+/// most; the rest catches up with what other helpers have put in use out of turn.
+const CHECKS_PER_UNIT: usize = 8;
+
 // Release, see `resize`. The mutant links with Relaxed: the array may be seen unmade.
 const NEXT_LINK: Ordering = if cfg!(cortado_mutant = "migrate_relaxed_next") {
     Ordering::Relaxed
 } else {
     Ordering::Release
 };
-
-fn next_is_full<T>(moved: usize, next: &Buckets<T>) -> bool {
-    moved == next.count()
-}
 
 /// What a slot holds that no helper has filled. The mutant forgets to tell it from an empty one.
 fn unfilled<T>(bucket: &Bucket<T>, lane: usize) -> Word<T> {
@@ -411,6 +452,30 @@ mod tests {
         assert!(full >= LANES);
         keeper.settle();
         keeper.check();
+    }
+
+    /// As if each unit were migrated by a thread that is stopped before it looks whether that was all.
+    #[test]
+    fn migration_ends_though_the_helpers_are_stopped_before_its_end() {
+        for shrinking in [false, true] {
+            let ledger = Ledger::default();
+            let table = Table::with_buckets(128, 1, 4);
+            let keeper = Keeper::new(&table, &mixed);
+            for key in 0..40 {
+                keeper.set(&ledger, key, key);
+            }
+            let guard = pin();
+            assert!(if shrinking { table.shrink(&guard) } else { table.grow_root(&guard) });
+            let array = table.root(&guard);
+            let next = array.next(&guard).unwrap();
+            for unit in 0..array.count().min(next.count()) {
+                table.migrate(&guard, array, next, unit, &keeper);
+            }
+            let calls = (0..100).take_while(|_| table.help_migration(&guard, &keeper, 4)).count();
+            assert!((2..=8).contains(&calls), "each call looks at some: {calls} calls");
+            assert_eq!(table.slots(&guard), next.count() * LANES);
+            assert_eq!(keeper.clear() + keeper.displaced.get(), 40);
+        }
     }
 
     #[test]

@@ -97,6 +97,11 @@ pub trait Host<T> {
     /// Hears that the table begins to move to another array, or has moved and retired the old one: there is
     /// something to do even if nobody calls again.
     fn moving(&self) {}
+
+    /// Is called by the thread that has put a bucket of the next array in use, for tests that stop it
+    /// there.
+    #[cfg(any(cortado_loom, cortado_shuttle))]
+    fn put_in_use(&self) {}
 }
 
 impl<T: Stored> Table<T> {

@@ -122,6 +122,9 @@ pub struct World {
     pub displaced: AtomicUsize,
     /// Entries whose hash is asked from now on panic.
     pub panics: AtomicBool,
+    /// The thread that stops, if it puts a bucket of the next array in use, until it is let go.
+    stops: AtomicUsize,
+    lets_go: AtomicBool,
 }
 
 impl World {
@@ -135,6 +138,8 @@ impl World {
             leaver: None,
             displaced: AtomicUsize::new(0),
             panics: AtomicBool::new(false),
+            stops: AtomicUsize::new(usize::MAX),
+            lets_go: AtomicBool::new(false),
         }
     }
 
@@ -280,6 +285,24 @@ impl World {
         self.table.help_migration(&pin(), self, units);
     }
 
+    /// The same, but this thread stops where it has put a bucket in use, until it is
+    /// [let go](Self::let_go).
+    pub fn help_and_stop(&self, units: usize) {
+        self.stops.store(thread_number(), SeqCst);
+        self.help(units);
+    }
+
+    /// Lets the thread go on that has stopped.
+    pub fn let_go(&self, stopped: &thread::JoinHandle<()>) {
+        self.lets_go.store(true, SeqCst);
+        stopped.thread().unpark();
+    }
+
+    /// Returns the slots of the current array.
+    pub fn slots(&self) -> usize {
+        self.table.slots(&pin())
+    }
+
     pub fn values(&self) -> Vec<u64> {
         let guard = pin();
         let mut values: Vec<u64> = self.table.iter(&guard).map(Entry::value).collect();
@@ -333,6 +356,12 @@ impl Host<Entry> for World {
     fn displaced(&self, guard: &Guard, entry: Unlinked<Entry>) {
         self.displaced.fetch_add(1, SeqCst);
         self.retire(guard, entry);
+    }
+
+    fn put_in_use(&self) {
+        while self.stops.load(SeqCst) == thread_number() && !self.lets_go.load(SeqCst) {
+            thread::park();
+        }
     }
 }
 
