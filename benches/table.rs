@@ -45,7 +45,7 @@ fn set(table: &Table<u64>, guard: &Guard, hash: u64) {
 fn table(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("table");
     for entries in [1_000, 1_000_000] {
-        let table = Table::new(entries, 1);
+        let table = Table::new(entries, 1).unwrap();
         let mut rng = Rng::new(1);
         let hashes: Vec<u64> = (0..entries).map(|_| rng.next_u64()).collect();
         hashes.iter().for_each(|&hash| set(&table, &pin(), hash));

@@ -30,6 +30,11 @@ pub enum BuildError {
     TtlAndExpiry,
     /// The eviction thread could not be started, for the reason the system gave.
     SpawnFailed(String),
+    /// The memory that the table or the sketch begins with could not be allocated.
+    OutOfMemory {
+        /// How many bytes were asked for at once; `usize::MAX` if that is no number of bytes.
+        bytes: usize,
+    },
 }
 
 impl fmt::Display for BuildError {
@@ -51,11 +56,29 @@ impl fmt::Display for BuildError {
                 "the eviction thread could not be started ({reason}): allow the process another \
                  thread, or build the cache without one and call `tick` yourself"
             ),
+            Self::OutOfMemory { bytes } => write!(
+                f,
+                "{bytes} bytes for the first table or sketch could not be allocated: expect fewer \
+                 entries, both grow as entries come"
+            ),
         }
     }
 }
 
 impl Error for BuildError {}
+
+/// An allocation that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// The bytes asked for, `usize::MAX` if that is no number of bytes.
+    pub bytes: usize,
+}
+
+impl From<OutOfMemory> for BuildError {
+    fn from(OutOfMemory { bytes }: OutOfMemory) -> Self {
+        Self::OutOfMemory { bytes }
+    }
+}
 
 /// Why an entry was given no deadline.
 ///
@@ -104,6 +127,7 @@ mod tests {
             (BuildError::TooManyEntries { given: 9, limit: 5 }, "9 entries", "expect fewer"),
             (BuildError::TtlAndExpiry, "`ttl`", "`on_create`"),
             (BuildError::SpawnFailed("no more threads".into()), "no more threads", "`tick`"),
+            (BuildError::OutOfMemory { bytes: 77 }, "77 bytes", "expect fewer"),
         ];
         for (error, what, remedy) in messages {
             let message = error.to_string();

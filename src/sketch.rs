@@ -27,6 +27,7 @@ use std::fmt;
 use crossbeam_utils::CachePadded;
 
 use crate::config::PULSES_PER_AGE;
+use crate::error::OutOfMemory;
 use crate::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{IS_MODEL, OnceLock};
@@ -38,6 +39,8 @@ pub struct Sketch {
     level: AtomicUsize,
     /// Set while somebody grows the sketch.
     is_growing: AtomicBool,
+    /// Calls of [`Sketch::grow`] that are still to do nothing, since one found no memory.
+    refusals: AtomicUsize,
     /// What every drain writes, away from what every event reads.
     aging: CachePadded<Aging>,
 }
@@ -73,19 +76,35 @@ struct Place {
 
 impl Sketch {
     /// Makes a sketch for about `entries` entries, every counter 0.
-    pub fn new(entries: usize) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if it cannot be allocated.
+    pub fn try_new(entries: usize) -> Result<Self, OutOfMemory> {
         let count = entries.div_ceil(ENTRIES_PER_BLOCK).max(1);
+        let mut blocks = allocate(count)?;
+        blocks.extend((0..count).map(|_| Block::default()));
         let levels = [const { OnceLock::new() }; LEVELS];
-        let _ = levels[0].set((0..count).map(|_| Block::default()).collect());
-        Self {
+        let _ = levels[0].set(blocks.into_boxed_slice());
+        Ok(Self {
             levels,
             level: AtomicUsize::new(0),
             is_growing: AtomicBool::new(false),
+            refusals: AtomicUsize::new(0),
             aging: CachePadded::new(Aging {
                 begun: AtomicU32::new(0),
                 pass: AtomicU64::new(Pass { level: 0, next: count as u64 }.pack()),
             }),
-        }
+        })
+    }
+
+    /// The same, for tests and benchmarks.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it cannot be allocated.
+    pub fn new(entries: usize) -> Self {
+        Self::try_new(entries).expect("a test has the memory")
     }
 
     /// Counts one event of `hash` and says whether a counter changed.
@@ -159,12 +178,20 @@ impl Sketch {
     }
 
     /// Grows to at least `entries` entries, by doubling. Does nothing while somebody else is at it.
+    ///
+    /// Where there is no memory for the next level the sketch stays as it is, its counters shared by
+    /// more entries than they are made for. [`REFUSALS`] calls later it asks the allocator again.
     pub fn grow(&self, entries: usize) {
         // Acquire: pairs with the Release below; the last growth is seen whole.
         if self.entries() >= entries || self.is_growing.swap(true, Acquire) {
             return;
         }
-        while self.entries() < entries && self.double() {}
+        let refusals = self.refusals.load(Relaxed); // Relaxed: written under `is_growing`.
+        if refusals > 0 {
+            self.refusals.store(refusals - 1, Relaxed); // Relaxed: as above.
+        } else {
+            while self.entries() < entries && self.double() {}
+        }
         // Release: pairs with the Acquire above.
         self.is_growing.store(false, Release);
     }
@@ -241,7 +268,7 @@ impl Sketch {
         }
     }
 
-    /// Makes the next level. Only the thread that set `is_growing` is here.
+    /// Makes the next level, if it can be allocated. Only the thread that set `is_growing` is here.
     fn double(&self) -> bool {
         // Relaxed: this thread alone writes it; the Acquire on `is_growing` shows the last value.
         let level = self.level.load(Relaxed);
@@ -249,7 +276,10 @@ impl Sketch {
             return false;
         }
         let old = self.at(level);
-        let mut new = Vec::with_capacity(old.len() * 2);
+        let Ok(mut new) = allocate(old.len().saturating_mul(2)) else {
+            self.refusals.store(REFUSALS, Relaxed); // Relaxed: written under `is_growing`.
+            return false;
+        };
         for block in old {
             let words = block.read();
             new.extend([Block::from(words), Block::from(words)]);
@@ -359,6 +389,15 @@ impl From<[u64; WORDS]> for Block {
     }
 }
 
+/// Allocates for `count` blocks.
+fn allocate(count: usize) -> Result<Vec<Block>, OutOfMemory> {
+    let mut blocks = Vec::new();
+    match blocks.try_reserve_exact(count) {
+        Ok(()) => Ok(blocks),
+        Err(_) => Err(OutOfMemory { bytes: count.saturating_mul(size_of::<Block>()) }),
+    }
+}
+
 /// Two of a hash's four counters, one in each half of a word.
 #[derive(Clone, Copy)]
 struct Pair {
@@ -419,6 +458,10 @@ const MAX_COUNT: u64 = 15;
 
 /// What is left of a word's counters once the word is shifted by one: not the neighbour's last bit.
 const HALVED: u64 = 0x7777_7777_7777_7777;
+
+/// Calls of [`Sketch::grow`] that do nothing after one has found no memory: each round of maintenance
+/// is one.
+const REFUSALS: usize = 64;
 
 /// More doublings than any memory has room for.
 const LEVELS: usize = 40;

@@ -444,8 +444,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if the budget is 0, if more entries are expected than a table can have, if both
-    /// [`ttl`](Self::ttl) and [`expiry`](Self::expiry) are set, or if the system gives no thread.
+    /// [`BuildError`] if the budget is 0, if more entries are expected than a table can have or than
+    /// there is memory for, if both [`ttl`](Self::ttl) and [`expiry`](Self::expiry) are set, or if the
+    /// system gives no thread.
     ///
     /// # Examples
     ///
@@ -524,7 +525,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
             slow_load,
         };
         let timing = Timing::new(clock, config.ttl, config.tti, config.timed);
-        let engine = Arc::new(Engine::new(settings, hasher, hooks, timing));
+        let engine = Arc::new(Engine::new(settings, hasher, hooks, timing)?);
         Ok(Cache { evictor: None, engine })
     }
 }

@@ -974,6 +974,7 @@ mod tests {
             crate::engine::Hooks::default(),
             crate::engine::Timing::new(None, None, None, false),
         )
+        .unwrap()
     }
 
     fn put(engine: &Engine<u64, u64, crate::IdentityHash>, key: u64) {

@@ -36,6 +36,7 @@ use crate::{
     config::{Settings, Victim},
     due::{Due, Outlook},
     entry::Entry,
+    error::OutOfMemory,
     flight::{Flights, is_loading},
     metrics::{Births, Counter, Counters, Metrics},
     policy::{
@@ -132,17 +133,26 @@ struct Local {
 
 impl<K, V, S> Engine<K, V, S> {
     /// Makes the parts of an empty cache.
-    pub fn new(settings: Settings, hasher: S, hooks: Hooks<K, V>, timing: Timing) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if the table or the sketch cannot be allocated.
+    pub fn new(
+        settings: Settings,
+        hasher: S,
+        hooks: Hooks<K, V>,
+        timing: Timing,
+    ) -> Result<Self, OutOfMemory> {
         let stripes = stripes();
         let entries = settings.expected_entries;
         let scale = Scale::of(entries as u64);
         let maintainers = (entries as u64 / ENTRIES_PER_MAINTAINER).clamp(1, MOST_MAINTAINERS);
-        Self {
-            table: Table::new(entries, stripes),
+        Ok(Self {
+            table: Table::new(entries, stripes)?,
             hasher,
             budget: Budget::new(settings.max_cost),
             kept: Kept::default(),
-            sketch: Sketch::new(entries),
+            sketch: Sketch::try_new(entries)?,
             counters: Counters::new(stripes, settings.metrics),
             births: Births::new(settings.metrics),
             waker: Arc::default(),
@@ -173,7 +183,7 @@ impl<K, V, S> Engine<K, V, S> {
             pressure: AtomicU8::new(Pressure::None as u8),
             sweep_due: AtomicBool::new(false),
             settings,
-        }
+        })
     }
 
     /// Returns the number of entries; exact when nobody writes.

@@ -4,6 +4,7 @@ use std::ptr::{self, NonNull};
 
 use super::meta::{LANES, Meta};
 use crate::{
+    error::OutOfMemory,
     reclaim::{Guard, block::Stored},
     sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
 };
@@ -254,6 +255,8 @@ pub struct Buckets<T> {
     pub cursor: AtomicUsize,
     /// All buckets of `next` below this one were found in use.
     pub in_use: AtomicUsize,
+    /// Requests to grow that are still to be refused without a try, since one found no memory.
+    pub refusals: AtomicUsize,
 }
 
 // SAFETY: an array never has a tail, and says so.
@@ -263,14 +266,19 @@ unsafe impl<T> Stored for Buckets<T> {
 
 impl<T> Buckets<T> {
     /// Allocates `count` unused buckets; the system gives the memory as they are touched.
-    pub fn new(count: usize) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if the allocator refuses, or if so many buckets are no number of bytes.
+    pub fn new(count: usize) -> Result<Self, OutOfMemory> {
         const { assert!(align_of::<T>() >= 8, "entries lend three low bits of their address") };
-        Self {
-            array: Array::new(count.max(1)),
+        Ok(Self {
+            array: Array::new(count.max(1))?,
             next: AtomicPtr::new(ptr::null_mut()),
             cursor: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
-        }
+            refusals: AtomicUsize::new(0),
+        })
     }
 
     /// Returns the number of buckets.
@@ -344,11 +352,11 @@ use modelled::Array;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod lazy {
     use std::{
-        alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+        alloc::{Layout, alloc_zeroed, dealloc},
         ptr::NonNull,
     };
 
-    use super::Bucket;
+    use super::{Bucket, OutOfMemory};
 
     pub struct Array<T> {
         buckets: NonNull<Bucket<T>>,
@@ -364,7 +372,7 @@ mod lazy {
     unsafe impl<T: Send + Sync> Sync for Array<T> {}
 
     impl<T> Array<T> {
-        pub fn new(count: usize) -> Self {
+        pub fn new(count: usize) -> Result<Self, OutOfMemory> {
             // Asking for more than the system allocator's natural alignment would make it clear
             // the memory by hand; so the alignment is made here.
             let line = align_of::<Bucket<T>>();
@@ -372,15 +380,16 @@ mod lazy {
                 .checked_mul(size_of::<Bucket<T>>())
                 .and_then(|bytes| bytes.checked_add(line))
                 .and_then(|bytes| Layout::from_size_align(bytes, NATURAL_ALIGN).ok())
-                .expect("the builder limits the number of entries");
+                .ok_or(OutOfMemory { bytes: usize::MAX })?;
             // SAFETY: the layout is not empty: at least one line was added.
             let block = unsafe { alloc_zeroed(layout) };
-            let Some(block) = NonNull::new(block) else { handle_alloc_error(layout) };
+            // A refusal does not end the process: a table that cannot grow goes on as it is.
+            let block = NonNull::new(block).ok_or(OutOfMemory { bytes: layout.size() })?;
             let shift = block.as_ptr().align_offset(line);
             // SAFETY: the shift is below the line that was added.
             let buckets = unsafe { block.add(shift) }.cast();
             advise_huge_pages(block, layout.size());
-            Self { buckets, count, block, layout }
+            Ok(Self { buckets, count, block, layout })
         }
 
         #[inline]
@@ -435,7 +444,7 @@ mod lazy {
 mod modelled {
     use std::ptr;
 
-    use super::{AtomicPtr, AtomicU64, Bucket};
+    use super::{AtomicPtr, AtomicU64, Bucket, OutOfMemory};
     use crate::sync::Watched;
 
     pub struct Array<T> {
@@ -445,12 +454,12 @@ mod modelled {
     }
 
     impl<T> Array<T> {
-        pub fn new(count: usize) -> Self {
+        pub fn new(count: usize) -> Result<Self, OutOfMemory> {
             let bucket = |_| Bucket {
                 meta: AtomicU64::new(0),
                 slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             };
-            Self { buckets: (0..count).map(bucket).collect(), watched: Watched::new() }
+            Ok(Self { buckets: (0..count).map(bucket).collect(), watched: Watched::new() })
         }
 
         pub fn as_slice(&self) -> &[Bucket<T>] {
@@ -477,10 +486,18 @@ mod tests {
     }
 
     #[test]
+    fn more_buckets_than_an_address_space_are_an_error() {
+        for count in [usize::MAX, usize::MAX / 64, isize::MAX as usize / 64] {
+            let error = Buckets::<u64>::new(count).err();
+            assert_eq!(error, Some(OutOfMemory { bytes: usize::MAX }), "{count}");
+        }
+    }
+
+    #[test]
     fn doubling_sends_a_hash_to_one_of_two_children() {
         for count in [1, 2, 3, 7, 1000] {
-            let small = Buckets::<u64>::new(count);
-            let large = Buckets::<u64>::new(2 * count);
+            let small = Buckets::<u64>::new(count).unwrap();
+            let large = Buckets::<u64>::new(2 * count).unwrap();
             let mut hash = 0x9e37_79b9_7f4a_7c15_u64;
             for _ in 0..1000 {
                 hash = hash.wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_add(1);
@@ -492,7 +509,7 @@ mod tests {
 
     #[test]
     fn claim_is_not_taken_for_published_however_often_the_bucket_changes() {
-        let buckets = Buckets::<u64>::new(1);
+        let buckets = Buckets::<u64>::new(1).unwrap();
         let bucket = buckets.at(0);
         bucket.init();
         let values = [1_u64, 2, 3];

@@ -49,8 +49,19 @@ use crate::{
 impl<T: Stored> Table<T> {
     /// Begins to double the root array, if that is what `array` is.
     ///
-    /// Returns whether a next array is there.
+    /// Returns whether a next array is there. It is not if there is no memory for it; the next
+    /// [`REFUSALS`] requests are then refused without asking the allocator again, since a full
+    /// bucket may ask at each insert.
     pub fn grow(&self, guard: &Guard, array: &Buckets<T>) -> bool {
+        if array.next(guard).is_some() {
+            return true;
+        }
+        // Relaxed, twice: a hint. If two take the same one, it is used up a little later.
+        let refusals = array.refusals.load(Ordering::Relaxed);
+        if refusals > 0 {
+            array.refusals.store(refusals - 1, Ordering::Relaxed);
+            return false;
+        }
         array.count().checked_mul(2).is_some_and(|count| self.resize(guard, array, count))
     }
 
@@ -80,7 +91,11 @@ impl<T: Stored> Table<T> {
         if !ptr::eq(self.root.load(Ordering::Acquire), array) {
             return array.next(guard).is_some();
         }
-        let next = Box::into_raw(Box::new(Buckets::new(count)));
+        let Ok(next) = Buckets::new(count) else {
+            array.refusals.store(REFUSALS, Ordering::Relaxed); // Relaxed: a hint.
+            return false;
+        };
+        let next = Box::into_raw(Box::new(next));
         // Release: pairs with the Acquire in `Buckets::next`, so that the array is seen made.
         let linked = array.next.compare_exchange(
             ptr::null_mut(),
@@ -388,6 +403,10 @@ fn merged<T>(parents: [&Bucket<T>; 2]) -> (Content<T>, Vec<Word<T>>) {
     }
     (content, spilled)
 }
+
+/// Requests to grow that are refused after one has found no memory. A request is a full bucket in a
+/// crowded table, so a table that cannot grow asks the allocator once in as many evictions.
+const REFUSALS: usize = 256;
 
 /// Children that a helper looks at for each unit, to find whether all are in use. A unit has two at
 /// most; the rest catches up with what other helpers have put in use out of turn.

@@ -49,6 +49,7 @@ pub use write::Upsert;
 
 use self::bucket::Buckets;
 use crate::{
+    error::OutOfMemory,
     reclaim::{
         Guard,
         block::{Husk, Owned, Stored},
@@ -108,19 +109,37 @@ impl<T: Stored> Table<T> {
     /// Makes an empty table for about `entries` entries.
     ///
     /// The memory of its array is not touched before it is used.
-    pub fn new(entries: usize, limbo_stripes: usize) -> Self {
-        Self::with_buckets(buckets_for(entries), limbo_stripes, LIMBO_BATCH)
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if the array cannot be allocated.
+    pub fn new(entries: usize, limbo_stripes: usize) -> Result<Self, OutOfMemory> {
+        Self::try_with_buckets(buckets_for(entries), limbo_stripes, LIMBO_BATCH)
     }
 
     /// Makes an empty table of `buckets` buckets, for tests of the protocol.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the array cannot be allocated.
     pub fn with_buckets(buckets: usize, limbo_stripes: usize, limbo_batch: usize) -> Self {
-        let stock = (MOST_STOCK_BYTES / size_of::<T>().max(1)).min(MOST_STOCK).min(buckets * LANES);
-        Self {
-            root: AtomicPtr::new(Box::into_raw(Box::new(Buckets::new(buckets)))),
+        Self::try_with_buckets(buckets, limbo_stripes, limbo_batch).expect("a test has the memory")
+    }
+
+    fn try_with_buckets(
+        buckets: usize,
+        limbo_stripes: usize,
+        limbo_batch: usize,
+    ) -> Result<Self, OutOfMemory> {
+        let root = Box::new(Buckets::new(buckets)?);
+        let slots = buckets.saturating_mul(LANES);
+        let stock = (MOST_STOCK_BYTES / size_of::<T>().max(1)).min(MOST_STOCK).min(slots);
+        Ok(Self {
+            root: AtomicPtr::new(Box::into_raw(root)),
             limbo: Limbo::new(limbo_stripes, limbo_batch, stock),
             arrays: Limbo::new(1, 1, 0),
             husks: Limbo::new(1, 1, 0),
-        }
+        })
     }
 
     /// Returns the number of slots of the current array.

@@ -241,11 +241,14 @@ impl<T: Stored> Table<T> {
             if !host.is_cramped(array.count() * LANES) {
                 return Slot::Kept;
             }
-            // An array that is still being filled cannot grow.
+            // An array that is still being filled cannot grow. If nothing is being filled either,
+            // there is no memory, or another helper has just ended what was: one more try.
+            let mut is_moving = true;
             while !self.grow(guard, array) {
-                if !self.help_migration(guard, host, usize::MAX) {
+                if !is_moving {
                     return Slot::Kept;
                 }
+                is_moving = self.help_migration(guard, host, usize::MAX);
             }
             host.moving();
             self.migrated(guard, array, index, host);

@@ -44,7 +44,7 @@ pub enum CacheError {
     RemoveError(String),
     /// Never returned.
     CleanupError(String),
-    /// The system gave no thread, for this reason.
+    /// The system gave no thread, or no memory, for this reason.
     ChannelError(String),
 }
 
