@@ -134,8 +134,13 @@ pub const DEFAULT_ENTRIES: u64 = 1 << 14;
 /// The same where costs come from a function, so that the budget says nothing about numbers.
 pub const DEFAULT_ENTRIES_BY_COST: u64 = 1 << 12;
 
-/// The most entries a cache can be made for.
-pub const MAX_ENTRIES: usize = 1 << 40;
+/// The most entries a cache can be made for: those whose table and sketch, 39 bytes an entry, an address
+/// space has room for, and no more than 2^40. (67 million where addresses have 32 bits.)
+pub const MAX_ENTRIES: usize = {
+    let by_addresses = 1_u64 << (usize::BITS - 6);
+    let most = if by_addresses < 1 << 40 { by_addresses } else { 1 << 40 };
+    most as usize
+};
 
 /// Bytes that may be garbage whatever they cost, if the user sets no limit: a thread that is pinned
 /// and waits for its core holds back what all others retire, for tens of milliseconds.

@@ -28,7 +28,9 @@ pub enum BuildError {
     },
     /// Both a time to live for all entries and an [`Expiry`](crate::Expiry) were given.
     TtlAndExpiry,
-    /// The eviction thread could not be started, for the reason the system gave.
+    /// The eviction thread could not be started, for the reason the system gave. Always so on a target
+    /// without threads, such as `wasm32-wasip1`:
+    /// [`build_manual`](crate::CacheBuilder::build_manual) starts none.
     SpawnFailed(String),
     /// The memory that the table or the sketch begins with could not be allocated.
     OutOfMemory {

@@ -200,6 +200,9 @@
 #![cfg_attr(any(cortado_loom, cortado_shuttle), allow(dead_code, unused_imports))]
 #![cfg_attr(not(feature = "__internals"), allow(dead_code, unused_imports))]
 
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("cortado needs a target with 64-bit atomics: buckets and counters are 64-bit words");
+
 mod budget;
 #[cfg(not(cortado_loom))]
 mod cache;
