@@ -1,9 +1,12 @@
 //! The time that deadlines go by: monotonic, and moved by hand where a test wants that.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{PoisonError, Weak}, // shim: a callback is kept by what it wakes
+    time::{Duration, Instant},
+};
 
 use crate::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -11,6 +14,11 @@ use crate::sync::{
 ///
 /// Asked only where something may expire: on a hit of an entry that has a deadline, and where one is
 /// set or looked for.
+///
+/// The thread of a cache sleeps until the next deadline by [`SystemClock`], and is woken by
+/// [`ManualClock::advance`]. Any other clock may jump without notice, so the thread looks at it again: a second
+/// after the cache was last in use, then after twice as long each time, and at least every 64 seconds. An entry
+/// whose time is over is a miss all the same, whether it was removed or not.
 pub trait Clock: Send + Sync + 'static {
     /// Returns the time since a moment of the clock's own choice; never less than before.
     fn now(&self) -> Duration;
@@ -66,8 +74,19 @@ impl Clock for SystemClock {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock {
-    nanoseconds: Arc<AtomicU64>,
+    hand: Arc<Hand>,
 }
+
+/// What the clones of a clock share.
+#[derive(Default)]
+struct Hand {
+    nanoseconds: AtomicU64,
+    /// What is called when the clock is moved.
+    callbacks: Mutex<Vec<Weak<Callback>>>,
+}
+
+/// What a clock calls when it is moved by hand.
+pub type Callback = dyn Fn() + Send + Sync;
 
 impl ManualClock {
     /// Makes a clock that shows 0.
@@ -78,24 +97,53 @@ impl ManualClock {
     /// Moves the clock on. It stops at 584 years.
     pub fn advance(&self, by: Duration) {
         let by = to_nanoseconds(by);
-        let mut now = self.nanoseconds.load(Ordering::Relaxed); // Relaxed: only the number counts.
-        while let Err(seen) = self.nanoseconds.compare_exchange(
+        let nanoseconds = &self.hand.nanoseconds;
+        let mut now = nanoseconds.load(Ordering::Relaxed); // Relaxed: only the number counts.
+        while let Err(seen) = nanoseconds.compare_exchange(
             now,
             now.saturating_add(by),
-            // Release: pairs with the Acquire in `now`, so that whoever sees the time sees what was done
-            // before it was moved. Relaxed: compared only.
-            Ordering::Release,
+            // AcqRel: Release pairs with the Acquire in `now`, so that whoever sees the time sees what was
+            // done before it was moved. Acquire pairs with the Release in `last_look`, so that a callback
+            // finds a thread that has not seen this time asleep. Relaxed: compared only.
+            Ordering::AcqRel,
             Ordering::Relaxed,
         ) {
             now = seen;
         }
+        let callbacks = self.callbacks().clone();
+        callbacks.iter().filter_map(Weak::upgrade).for_each(|callback| callback());
+    }
+
+    /// Has `callback` called whenever the clock is moved, for as long as it is kept elsewhere.
+    pub(crate) fn on_advance(&self, callback: Weak<Callback>) {
+        let mut callbacks = self.callbacks();
+        if callbacks.len() == callbacks.capacity() {
+            callbacks.retain(|callback| callback.strong_count() > 0);
+        }
+        callbacks.push(callback);
+    }
+
+    /// Returns the time to a thread that is about to sleep: whoever moves the clock later sees that.
+    pub(crate) fn last_look(&self) -> Duration {
+        // AcqRel: Release pairs with the Acquire in `advance`; Acquire as in `now`.
+        Duration::from_nanos(self.hand.nanoseconds.fetch_add(0, Ordering::AcqRel))
+    }
+
+    fn callbacks(&self) -> crate::sync::MutexGuard<'_, Vec<Weak<Callback>>> {
+        self.hand.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Duration {
         // Acquire: pairs with the Release in `advance`.
-        Duration::from_nanos(self.nanoseconds.load(Ordering::Acquire))
+        Duration::from_nanos(self.hand.nanoseconds.load(Ordering::Acquire))
+    }
+}
+
+impl std::fmt::Debug for Hand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hand").field("nanoseconds", &self.nanoseconds).finish_non_exhaustive()
     }
 }
 
@@ -117,6 +165,24 @@ mod tests {
         other.advance(Duration::MAX);
         other.advance(Duration::MAX);
         assert_eq!(clock.now(), Duration::from_nanos(u64::MAX));
+    }
+
+    #[test]
+    fn callback_is_called_at_each_move_for_as_long_as_it_is_kept() {
+        let (clock, calls) = (ManualClock::new(), Arc::new(AtomicU64::new(0)));
+        let count = Arc::clone(&calls);
+        let callback: std::sync::Arc<Callback> =
+            std::sync::Arc::new(move || _ = count.fetch_add(1, Ordering::Relaxed));
+        clock.on_advance(std::sync::Arc::downgrade(&callback));
+        clock.clone().advance(Duration::from_millis(1));
+        clock.advance(Duration::ZERO);
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+        drop(callback);
+        clock.advance(Duration::from_millis(1));
+        assert_eq!((calls.load(Ordering::Relaxed), clock.last_look().as_millis()), (2, 2));
+        // Those that are not kept any more do not pile up.
+        (0..1000).for_each(|_| clock.on_advance(Weak::<fn()>::new()));
+        assert!(clock.callbacks().capacity() < 100);
     }
 
     #[test]

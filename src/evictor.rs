@@ -1,6 +1,7 @@
 //! The thread: sleep, wake, maintain, stop; nothing else.
 
 use std::{
+    any::Any,
     cell::Cell,
     hash::{BuildHasher, Hash},
     time::Duration,
@@ -8,22 +9,45 @@ use std::{
 
 use crate::{
     due::Outlook,
-    engine::{Engine, Work},
+    engine::{Engine, Ticked, Work},
+    handover::Handover,
+    metrics::Counter,
+    reclaim::departure::{Sleeper, wake_next},
     sync::{Arc, thread},
     trace,
-    util::caught,
+    util::{caught, is_cache_thread, mark_cache_thread},
     waker::Waker,
 };
 
-/// The thread's owner: dropping it stops the thread and waits for its end.
+/// The first wait of a thread that is to come again by itself; later ones are twice as long each.
+const SHORT_NAP: Duration = Duration::from_micros(500);
+/// Doublings up to the longest wait beside work that nobody can do: 65 seconds.
+const MOST_DOUBLINGS: u32 = 17;
+/// Doublings up to the longest wait of which no writer wakes the thread: 16 milliseconds. To be woken costs a
+/// writer more than to wait costs the thread.
+const DOZE_DOUBLINGS: u32 = 5;
+/// Departures in vain that each double the time until the next one may wake the thread: up to a second.
+const MOST_IN_VAIN: u32 = 5;
+/// The first wait beside a clock that may jump without notice, and its doublings.
+const CLOCK_NAP: Duration = Duration::from_secs(1);
+const CLOCK_DOUBLINGS: u32 = 6;
+/// For how long an owner waits for user code that the thread is in: what is short ends in this time, so that a
+/// cache is usually gone when its last handle is.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// What the thread leaves: its handle of the engine, the last one.
+type Remains = Box<dyn Any + Send>;
+
+/// The thread's owner: dropping it stops the thread, and never waits for user code.
 #[derive(Debug)]
 pub struct Evictor {
     waker: Arc<Waker>,
-    thread: Option<thread::JoinHandle<()>>,
+    handover: Arc<Handover<Remains>>,
 }
 
 impl Evictor {
-    /// Starts the thread of a cache.
+    /// Starts the thread of a cache. All handles of the engine but the thread's are to be dropped before
+    /// this.
     ///
     /// # Errors
     ///
@@ -35,61 +59,374 @@ impl Evictor {
         S: BuildHasher + Send + Sync + 'static,
     {
         let waker = Arc::clone(&engine.waker);
-        let name = match engine.settings.name.as_str() {
-            "" => String::from("cortado"),
-            name => format!("cortado {name}"),
-        };
-        let thread = thread::Builder::new().name(name).spawn(move || run(&engine))?;
-        Ok(Self { waker, thread: Some(thread) })
+        let handover = Arc::new(Handover::new());
+        let name = thread_name(&engine.settings.name);
+        let shared = Arc::clone(&handover);
+        // Detached: variables of the thread that belong to user code are destroyed when it ends, and the
+        // owner may not wait for that.
+        thread::Builder::new().name(name).spawn(move || {
+            run(engine, &shared);
+            // Where the owner has left, this drops the remains.
+            let _ = caught(|| drop(shared));
+        })?;
+        Ok(Self { waker, handover })
+    }
+
+    /// Stops the thread and waits until it has ended, whatever it does; then drops what it has left.
+    ///
+    /// Returns whether it did: the thread of a cache waits for no other, nor for itself.
+    pub fn close(self) -> bool {
+        self.waker.stop();
+        if is_cache_thread() {
+            return false;
+        }
+        drop(self.handover.wait(None));
+        true
     }
 }
 
 impl Drop for Evictor {
     fn drop(&mut self) {
         self.waker.stop();
-        if let Some(thread) = self.thread.take()
-            // A destructor that the thread itself runs may drop the last handle.
-            && thread.thread().id() != thread::current().id()
-        {
-            // It ends without a panic: that of a user's code is caught.
-            let _ = thread.join();
+        // Two threads of caches whose garbage holds the other's last handle would wait for each other.
+        if !is_cache_thread() {
+            drop(self.handover.wait(Some(PATIENCE)));
         }
     }
 }
 
-fn run<K: Hash + Eq, V, S: BuildHasher>(engine: &Engine<K, V, S>) {
-    let waker = &engine.waker;
-    waker.belongs_to(thread::current());
-    let mut nap = SHORT_NAP;
-    while !waker.rise() {
-        // A panic of a user's hash function ends a round, never the thread.
-        let round = caught(|| engine.maintain(Work::ALL).0);
-        if round.is_none() {
-            trace::panicked(&engine.settings.name);
-        }
-        let busy = round.as_ref().is_some_and(|ticked| ticked.evicted + ticked.expired > 0);
-        if busy || round.is_none_or(|ticked| ticked.pending) {
-            // Inserts go on, or readers are still looking at what was removed: come again by itself.
-            // To be woken costs a writer more than it does to make room for itself.
-            nap = if busy { SHORT_NAP } else { (nap * 2).min(LONG_NAP) };
-            waker.doze(nap);
-            continue;
-        }
-        // From here on whoever brings work wakes the thread. What came in between, this look finds.
-        let outlook = Cell::new(Outlook::Never);
-        waker.sleep(|| {
-            outlook.set(engine.outlook());
-            match outlook.get() {
-                // It may be that nobody can do it just now: come again by itself.
-                Outlook::Now => Some(nap),
-                Outlook::At(due) => Some(engine.until(due)),
-                Outlook::Never => None,
+/// Returns the name of a cache's thread. The system takes no zero bytes.
+fn thread_name(cache: &str) -> String {
+    match cache.replace('\0', "").as_str() {
+        "" => String::from("cortado"),
+        name => format!("cortado {name}"),
+    }
+}
+
+fn run<K, V, S>(mut engine: Arc<Engine<K, V, S>>, handover: &Handover<Remains>)
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    mark_cache_thread();
+    engine.waker.belongs_to(thread::current());
+    Shift::new(&engine, handover).run();
+    // Every handle has gone before the thread was stopped. What a listener is to hear of is told here: it
+    // may wait for the thread that drops the cache.
+    if let Some(engine) = Arc::get_mut(&mut engine)
+        && engine.has_untold()
+    {
+        handover.in_user_code(|| caught(|| engine.tell_all()));
+    }
+    handover.finish(Box::new(engine));
+}
+
+/// The thread at work, until it is stopped.
+struct Shift<'a, K, V, S> {
+    engine: &'a Engine<K, V, S>,
+    handover: &'a Handover<Remains>,
+    pace: Cell<Pace>,
+    sleeper: Sleeper,
+    /// Whether a departure is to wake the thread, or has.
+    awaits_readers: Cell<bool>,
+}
+
+impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
+    fn new(engine: &'a Engine<K, V, S>, handover: &'a Handover<Remains>) -> Self {
+        let (pace, awaits_readers) = Default::default();
+        Self { engine, handover, pace, sleeper: Sleeper::new(), awaits_readers }
+    }
+
+    fn run(&self) {
+        let waker = &self.engine.waker;
+        while !waker.rise() {
+            if self.has_departed() {
+                self.awaits_readers.set(false);
+                self.change(Pace::departed);
+                wake_next();
             }
+            let round = self.work();
+            if let Some(nap) = self.change(|pace| pace.doze(round)) {
+                waker.doze(nap);
+                continue;
+            }
+            // From here on whoever brings work wakes the thread. What came in between, this look finds.
+            waker.sleep(|| self.look(round));
+            if !waker.is_idle() {
+                self.change(Pace::woken);
+            }
+        }
+    }
+
+    /// Looks for work when others can see that the thread sleeps; returns for how long it may.
+    fn look(&self, round: Round) -> Option<Duration> {
+        let (has_work, due) = self.engine.outlook();
+        let due = self.until(due);
+        let is_stuck = has_work || round == Round::Blocked || due == Some(Duration::ZERO);
+        if is_stuck && self.pace.get().is_long() {
+            if self.pace.get().awaits_readers() && !self.awaits_readers.replace(true) {
+                self.sleeper.wait();
+            }
+            // Work that has just come looks like what is stuck: one more try, now that others wake the thread
+            // for what comes later.
+            if matches!(self.work(), Round::Busy | Round::Progress) || self.has_departed() {
+                return Some(Duration::ZERO);
+            }
+        }
+        let jumps = self.engine.timing.jumps();
+        self.change(|pace| pace.sleep(is_stuck, due, jumps))
+    }
+
+    /// Returns whether a departure that the thread waits for has come.
+    fn has_departed(&self) -> bool {
+        self.awaits_readers.get() && !self.sleeper.is_waiting()
+    }
+
+    /// Does a round of maintenance.
+    fn work(&self) -> Round {
+        self.engine.counters.add(Counter::Rounds, 1);
+        let round = self.handover.in_user_code(|| {
+            // A panic of a user's hash function ends a round, never the thread.
+            caught(|| {
+                let slice = self.engine.maintain(Work::ALL);
+                Round::of(slice.ticked, slice.has_moved)
+            })
+            .unwrap_or_else(|| {
+                let _ = caught(|| trace::panicked(&self.engine.settings.name));
+                Round::Blocked
+            })
         });
-        let is_stuck = outlook.get() == Outlook::Now;
-        nap = if is_stuck { (nap * 2).min(LONG_NAP) } else { SHORT_NAP };
+        if matches!(round, Round::Busy | Round::Progress) && self.awaits_readers.replace(false) {
+            self.sleeper.stop();
+        }
+        round
+    }
+
+    /// Returns how long it is until something falls due.
+    fn until(&self, due: Outlook) -> Option<Duration> {
+        match due {
+            Outlook::Never => None,
+            Outlook::Now => Some(Duration::ZERO),
+            Outlook::At(due) => {
+                // The user's clock.
+                let until = || caught(|| self.engine.timing.until(due));
+                Some(self.handover.in_user_code(until).unwrap_or(CLOCK_NAP))
+            }
+        }
+    }
+
+    fn change<R>(&self, f: impl FnOnce(&mut Pace) -> R) -> R {
+        let mut pace = self.pace.get();
+        let result = f(&mut pace);
+        self.pace.set(pace);
+        result
     }
 }
 
-const SHORT_NAP: Duration = Duration::from_micros(500);
-const LONG_NAP: Duration = Duration::from_millis(10);
+/// What a round has led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// Entries were evicted or expired, so others are likely to do so soon.
+    Busy,
+    /// Something was done, and something is left.
+    Progress,
+    /// Something is left, and nothing could be done.
+    Blocked,
+    /// Nothing is left.
+    Done,
+}
+
+impl Round {
+    fn of(ticked: Ticked, has_moved: bool) -> Self {
+        match ticked {
+            _ if ticked.evicted + ticked.expired > 0 => Self::Busy,
+            _ if !ticked.pending => Self::Done,
+            _ if ticked.freed > 0 || has_moved => Self::Progress,
+            _ => Self::Blocked,
+        }
+    }
+}
+
+/// Decides how long the thread waits.
+///
+/// As long as rounds achieve nothing, each wait is twice as long as the one before: a cache that nobody uses
+/// takes no time, whatever is pending in it. What makes progress likely begins anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pace {
+    /// Waits in a row beside something that could not be done.
+    stuck: u32,
+    /// Departures in a row that did not help.
+    in_vain: u32,
+    /// Looks in a row at a clock that may jump.
+    looks: u32,
+}
+
+impl Pace {
+    /// Returns for how long the thread dozes after a round; `None` if it is to look whether it can sleep.
+    fn doze(&mut self, round: Round) -> Option<Duration> {
+        match round {
+            Round::Busy | Round::Progress => {
+                *self = Self::default();
+                Some(SHORT_NAP)
+            }
+            Round::Blocked if !self.is_long() => Some(self.nap()),
+            Round::Blocked | Round::Done => None,
+        }
+    }
+
+    /// Returns for how long the thread sleeps, until `due` at the latest, or until it is woken.
+    fn sleep(&mut self, is_stuck: bool, due: Option<Duration>, jumps: bool) -> Option<Duration> {
+        if is_stuck {
+            let nap = self.nap();
+            return Some(due.filter(|due| !due.is_zero()).map_or(nap, |due| due.min(nap)));
+        }
+        self.stuck = 0;
+        if !jumps {
+            return due;
+        }
+        let look = CLOCK_NAP * (1 << self.looks);
+        self.looks = (self.looks + 1).min(CLOCK_DOUBLINGS);
+        due.map(|due| due.min(look))
+    }
+
+    /// Returns whether the next wait beside something stuck is so long that others have to end it.
+    fn is_long(self) -> bool {
+        self.stuck > DOZE_DOUBLINGS
+    }
+
+    /// Returns whether a departure is to end it.
+    fn awaits_readers(self) -> bool {
+        self.stuck > DOZE_DOUBLINGS + self.in_vain
+    }
+
+    /// Notes that another thread has brought work.
+    fn woken(&mut self) {
+        (self.stuck, self.looks) = (0, 0);
+    }
+
+    /// Notes that a reader has gone, perhaps the one that was in the way.
+    fn departed(&mut self) {
+        self.woken();
+        self.in_vain = (self.in_vain + 1).min(MOST_IN_VAIN);
+    }
+
+    fn nap(&mut self) -> Duration {
+        let nap = SHORT_NAP * (1 << self.stuck);
+        self.stuck = (self.stuck + 1).min(MOST_DOUBLINGS);
+        nap
+    }
+}
+
+#[cfg(all(test, not(cortado_shuttle)))]
+mod tests {
+    use super::*;
+
+    /// The waits of a thread whose rounds all lead to the same, until one is as long as the one before.
+    fn waits(round: Round, is_stuck: bool) -> Vec<Duration> {
+        let mut pace = Pace::default();
+        let mut waits = Vec::new();
+        loop {
+            let wait = pace.doze(round).or_else(|| pace.sleep(is_stuck, None, false));
+            let Some(wait) = wait.filter(|wait| waits.last() != Some(wait)) else { return waits };
+            waits.push(wait);
+        }
+    }
+
+    #[test]
+    fn waits_grow_to_a_minute_beside_what_nobody_can_do() {
+        for (round, is_stuck) in [(Round::Blocked, true), (Round::Done, true)] {
+            let waits = waits(round, is_stuck);
+            assert_eq!(waits[..3], [1, 2, 4].map(|half| half * SHORT_NAP));
+            assert!(waits.is_sorted() && waits.len() == 18, "{waits:?}");
+            assert!(waits[17] > Duration::from_secs(60), "{waits:?}");
+        }
+    }
+
+    #[test]
+    fn waits_stay_short_while_rounds_achieve_something() {
+        assert_eq!(waits(Round::Busy, true), [SHORT_NAP]);
+        assert_eq!(waits(Round::Progress, true), [SHORT_NAP]);
+        let mut pace = Pace::default();
+        for _ in 0..30 {
+            let _ = pace.doze(Round::Blocked).or_else(|| pace.sleep(true, None, false));
+        }
+        assert_eq!(pace.doze(Round::Progress), Some(SHORT_NAP));
+        assert_eq!(pace, Pace::default());
+    }
+
+    #[test]
+    fn thread_with_nothing_to_do_sleeps_until_it_is_woken_or_something_is_due() {
+        let hour = Duration::from_secs(3600);
+        let mut pace = Pace::default();
+        assert_eq!(pace.doze(Round::Done), None);
+        assert_eq!(pace.sleep(false, None, false), None);
+        assert_eq!(pace.sleep(false, Some(100 * hour), false), Some(100 * hour));
+    }
+
+    #[test]
+    fn clock_that_may_jump_is_looked_at_less_and_less_often() {
+        let hour = Duration::from_secs(3600);
+        let mut pace = Pace::default();
+        let mut looks = || pace.sleep(false, Some(hour), true).unwrap().as_secs();
+        assert_eq!(std::array::from_fn(|_| looks()), [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        pace.woken();
+        assert_eq!(pace.sleep(false, Some(hour), true), Some(CLOCK_NAP));
+        assert_eq!(pace.sleep(false, Some(SHORT_NAP), true), Some(SHORT_NAP));
+        assert_eq!(pace.sleep(false, None, true), None);
+    }
+
+    #[test]
+    fn wait_beside_what_is_stuck_ends_when_something_is_due() {
+        let mut pace = Pace { stuck: MOST_DOUBLINGS, ..Pace::default() };
+        assert_eq!(pace.sleep(true, Some(CLOCK_NAP), false), Some(CLOCK_NAP));
+        // What is due already is stuck itself.
+        assert!(pace.sleep(true, Some(Duration::ZERO), false) > Some(CLOCK_NAP));
+    }
+
+    #[test]
+    fn departures_that_do_not_help_wake_the_thread_less_and_less_often() {
+        let mut pace = Pace::default();
+        let mut times = Vec::new();
+        for _ in 0..8 {
+            let mut time = Duration::ZERO;
+            while !pace.awaits_readers() {
+                let wait = pace.doze(Round::Blocked).or_else(|| pace.sleep(true, None, false));
+                time += wait.unwrap();
+            }
+            times.push(time.as_millis());
+            pace.departed();
+        }
+        assert_eq!(times, [31, 63, 127, 255, 511, 1023, 1023, 1023]);
+        let _ = pace.doze(Round::Progress);
+        assert_eq!(pace.in_vain, 0);
+    }
+
+    #[test]
+    fn writer_that_wakes_the_thread_does_not_do_so_again_at_once() {
+        let mut pace = Pace { stuck: MOST_DOUBLINGS, ..Pace::default() };
+        pace.woken();
+        let dozes = std::iter::from_fn(|| pace.doze(Round::Blocked));
+        assert_eq!(dozes.map(|nap| nap.as_micros()).sum::<u128>(), 31_500);
+    }
+
+    #[test]
+    fn round_is_told_by_what_it_did() {
+        let ticked = Ticked::default();
+        let pending = Ticked { pending: true, ..ticked };
+        assert_eq!(Round::of(ticked, false), Round::Done);
+        assert_eq!(Round::of(pending, false), Round::Blocked);
+        assert_eq!(Round::of(pending, true), Round::Progress);
+        assert_eq!(Round::of(Ticked { freed: 1, ..pending }, false), Round::Progress);
+        assert_eq!(Round::of(Ticked { freed: 1, ..ticked }, false), Round::Done);
+        assert_eq!(Round::of(Ticked { evicted: 1, ..ticked }, false), Round::Busy);
+        assert_eq!(Round::of(Ticked { expired: 1, ..pending }, false), Round::Busy);
+    }
+
+    #[test]
+    fn name_of_the_thread_has_no_zero_bytes() {
+        assert_eq!(thread_name(""), "cortado");
+        assert_eq!(thread_name("\0"), "cortado");
+        assert_eq!(thread_name("a\0b"), "cortado ab");
+    }
+}

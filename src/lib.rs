@@ -220,6 +220,7 @@ mod error;
 #[cfg(not(cortado_loom))]
 mod evictor;
 mod flight;
+mod handover;
 #[cfg(not(cortado_loom))]
 pub mod integrations;
 mod metrics;
@@ -263,5 +264,8 @@ pub mod __internals {
             $(pub mod $module { pub use crate::$module::*; })*
         };
     }
-    open!(budget, due, entry, flight, metrics, reclaim, sketch, stripe, sync, table, util, waker);
+    open!(
+        budget, due, entry, flight, handover, metrics, reclaim, sketch, stripe, sync, table, util,
+        waker
+    );
 }

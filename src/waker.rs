@@ -84,12 +84,19 @@ impl Waker {
     ///
     /// `look` is asked when others can see that the thread has lain down: for how long it may sleep, or for
     /// ever. It looks by read-modify-writes that release.
-    pub fn sleep(&self, look: impl Fn() -> Option<Duration>) {
-        let early = cfg!(cortado_mutant = "waker_looks_before").then(&look);
+    pub fn sleep(&self, mut look: impl FnMut() -> Option<Duration>) {
+        let early = cfg!(cortado_mutant = "waker_looks_before").then(&mut look);
         if !self.lie_down(ASLEEP) {
             return;
         }
-        match early.unwrap_or_else(look) {
+        let rest = early.unwrap_or_else(look);
+        // Relaxed: `rise` acquires. The look may run user code that parks, and takes the token of a wake.
+        if self.state.load(Ordering::Relaxed) != ASLEEP
+            && !cfg!(cortado_mutant = "waker_trusts_its_token")
+        {
+            return;
+        }
+        match rest {
             None => thread::park(),
             Some(rest) => thread::park_timeout(rest),
         }

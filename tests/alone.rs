@@ -415,7 +415,7 @@ fn cache_can_be_dropped_while_another_cache_is_pinned() {
         for key in 0..500 {
             drop(cache.insert(tally.make(key), tally.make(key)));
         }
-        drop(cache);
+        assert!(cache.close());
         assert_eq!(tally.alive(), 0, "everything, garbage included");
     }
     drop(pin);

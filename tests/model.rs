@@ -568,7 +568,7 @@ impl World {
 
     fn finish(self) {
         let Self { cache, keys, values, told, .. } = self;
-        drop(cache);
+        assert!(cache.close());
         assert_eq!((keys.alive(), values.alive()), (0, 0), "alive after the cache");
         assert!(told.lock().unwrap().is_empty(), "what is there when the cache goes has not left");
     }

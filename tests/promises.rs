@@ -113,7 +113,7 @@ fn budget_is_kept_at_every_instant() {
         let (len, garbage) = (cache.len() as u64, cache.memory().garbage_entries);
         assert_eq!((tally.alive(), garbage), (len, 0));
         assert_eq!(metrics.inserts - cache.metrics().evictions, len);
-        drop(cache);
+        assert!(cache.close());
         assert_eq!(tally.alive(), 0);
     }
 }
@@ -362,7 +362,7 @@ fn everything_at_once_keeps_values_and_accounts() {
         assert_eq!(tally.alive(), cache.len() as u64);
         let metrics = cache.metrics();
         assert_eq!(metrics.inserts - metrics.evictions - metrics.removes, cache.len() as u64);
-        drop(cache);
+        assert!(cache.close());
         assert_eq!(tally.alive(), 0);
     }
 }

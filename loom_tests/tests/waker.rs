@@ -61,6 +61,19 @@ enum Round {
     Plain,
     /// It parks and is woken, as a listener may that waits for something.
     Parks,
+    /// So does the look of a thread that is about to sleep, for it may be a round of its own.
+    LookParks,
+}
+
+impl Round {
+    fn park(self, when: Self) {
+        if self == when {
+            // Twice: of a thread that has just yielded, loom forgets the first.
+            thread::current().unpark();
+            thread::current().unpark();
+            thread::park();
+        }
+    }
 }
 
 impl World {
@@ -82,12 +95,7 @@ impl World {
         self.waker.belongs_to(thread::current());
         let mut rounds = 0;
         while !self.waker.rise() {
-            if round == Round::Parks {
-                // Twice: of a thread that has just yielded, loom forgets the first.
-                thread::current().unpark();
-                thread::current().unpark();
-                thread::park();
-            }
+            round.park(Round::Parks);
             let is_waiting = self.maintain();
             if self.done.load(SeqCst) >= work {
                 return;
@@ -98,7 +106,11 @@ impl World {
                 self.waker.doze(Duration::ZERO);
                 continue;
             }
-            self.waker.sleep(|| self.has_work().then_some(Duration::ZERO));
+            self.waker.sleep(|| {
+                let has_work = self.has_work();
+                round.park(Round::LookParks);
+                has_work.then_some(Duration::ZERO)
+            });
         }
     }
 
@@ -303,6 +315,28 @@ fn a_charge_meets_a_round_that_parks() {
         let world = World::new();
         let runner = spawn(&world, |w| w.run(1, Round::Parks));
         world.charge(1);
+        runner.join().unwrap();
+        finish(world);
+    });
+}
+
+#[test]
+fn a_charge_meets_a_look_that_parks() {
+    explore(|| {
+        let world = World::new();
+        let runner = spawn(&world, move |w| w.run(1, Round::LookParks));
+        world.charge(1);
+        runner.join().unwrap();
+        finish(world);
+    });
+}
+
+#[test]
+fn a_stop_meets_a_look_that_parks() {
+    explore(|| {
+        let world = World::new();
+        let runner = spawn(&world, |w| w.run(u64::MAX, Round::LookParks));
+        world.waker.stop();
         runner.join().unwrap();
         finish(world);
     });

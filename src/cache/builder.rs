@@ -12,10 +12,11 @@ use crate::{
         Config, DEFAULT_ENTRIES, DEFAULT_ENTRIES_BY_COST, MAX_ENTRIES, Maintenance, SLOW_LOAD,
         Settings, Victim,
     },
-    engine::{Engine, Expiry, Hooks, Removed, Timing},
+    engine::{Engine, Expiry, Hooks, Notice, Removed, Timing},
     error::BuildError,
     evictor::Evictor,
     sync::Arc,
+    waker::Waker,
 };
 
 /// Builds a [`Cache`]. Only [`max_cost`](Self::max_cost) has to be set.
@@ -36,7 +37,7 @@ use crate::{
 #[must_use = "a builder does nothing until it builds"]
 pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
     config: Config,
-    clock: Option<Box<dyn Clock>>,
+    clock: Option<(Box<dyn Clock>, Notice)>,
     slow_load: Duration,
     hooks: Hooks<K, V>,
     hasher: S,
@@ -283,7 +284,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// Sets the clock that deadlines go by. By default the system's monotonic one; see
     /// [`ManualClock`](crate::ManualClock) for one that tests move by hand.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Some(Box::new(clock));
+        let notice = Notice::of(&clock);
+        self.clock = Some((Box::new(clock), notice));
         self
     }
 
@@ -464,7 +466,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         S: BuildHasher + Send + Sync + 'static,
     {
         let threaded = self.config.maintenance == Maintenance::Thread;
-        let mut cache = self.assemble()?;
+        let waker: Arc<Waker> = Arc::default();
+        let mut cache = self.assemble(&waker)?;
         if threaded {
             let evictor = Evictor::start(Arc::clone(&cache.engine))
                 .map_err(|error| BuildError::SpawnFailed(error.to_string()))?;
@@ -494,10 +497,10 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         V: Send + Sync,
         S: BuildHasher,
     {
-        self.maintenance(Maintenance::Manual).assemble()
+        self.maintenance(Maintenance::Manual).assemble(&Arc::default())
     }
 
-    fn assemble(self) -> Result<Cache<K, V, S>, BuildError> {
+    fn assemble(self, waker: &Arc<Waker>) -> Result<Cache<K, V, S>, BuildError> {
         let Self { config, clock, slow_load, hooks, hasher } = self;
         if config.max_cost == 0 {
             return Err(BuildError::MaxCostZero);
@@ -524,8 +527,13 @@ impl<K, V, S> CacheBuilder<K, V, S> {
             charge_overhead: config.charge_overhead,
             slow_load,
         };
-        let timing = Timing::new(clock, config.ttl, config.tti, config.timed);
-        let engine = Arc::new(Engine::new(settings, hasher, hooks, timing)?);
+        let mut timing = Timing::new(clock, config.ttl, config.tti, config.timed);
+        if settings.maintenance == Maintenance::Thread {
+            let waker = Arc::clone(waker);
+            timing.call_when_moved(move || waker.wake());
+        }
+        let waker = Arc::clone(waker);
+        let engine = Arc::new(Engine::new(settings, hasher, hooks, timing, waker)?);
         Ok(Cache { evictor: None, engine })
     }
 }

@@ -81,9 +81,9 @@ pub type DefaultHashBuilder = ahash::RandomState;
 /// # Ok::<(), cortado::BuildError>(())
 /// ```
 pub struct Cache<K, V, S = DefaultHashBuilder> {
-    // Before the engine: the thread ends first.
-    evictor: Option<Arc<Evictor>>,
     engine: Arc<Engine<K, V, S>>,
+    // After the engine: the last handle of all is the thread's when it is stopped.
+    evictor: Option<Arc<Evictor>>,
 }
 
 impl<K, V> Cache<K, V>
@@ -762,11 +762,11 @@ where
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn tick(&self, work: Work) -> Ticked {
-        let (ticked, panic) = self.engine.maintain(work);
-        if let Some(panic) = panic {
+        let slice = self.engine.maintain(work);
+        if let Some(panic) = slice.panic {
             resume_unwind(panic);
         }
-        ticked
+        slice.ticked
     }
 
     /// Does all deferred work that was there when it was called: accesses are counted, garbage
@@ -836,9 +836,51 @@ where
     }
 }
 
+impl<K, V, S> Cache<K, V, S> {
+    /// Drops this handle; if it is the last, waits until the cache is gone: every value is dropped, and
+    /// [`on_remove`](CacheBuilder::on_remove) has been told of all that had left. Returns whether it is.
+    ///
+    /// Just dropping the last handle does not wait for user code; see [`Cache`]. This does, so do not call it where
+    /// a listener or a destructor waits for the calling thread. Within one that runs on the thread of a cache,
+    /// this or another, it does not wait and returns `false`.
+    ///
+    /// # Panics
+    ///
+    /// Panics with the panic of a value's destructor, after all others ran.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use cortado::Cache;
+    ///
+    /// let written = Arc::new(Mutex::new(Vec::new()));
+    /// let log = Arc::clone(&written);
+    /// let cache = Cache::builder()
+    ///     .max_cost(10)
+    ///     .on_remove(move |removed| log.lock().unwrap().push(removed.key))
+    ///     .build()?;
+    /// cache.insert("k", 1);
+    /// cache.clear();
+    /// assert!(cache.close());
+    /// assert_eq!(*written.lock().unwrap(), ["k"]);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
+    pub fn close(self) -> bool {
+        let Self { engine, evictor } = self;
+        match evictor {
+            None => Arc::into_inner(engine).is_some(),
+            Some(evictor) => {
+                drop(engine);
+                Arc::into_inner(evictor).is_some_and(Evictor::close)
+            }
+        }
+    }
+}
+
 impl<K, V, S> Clone for Cache<K, V, S> {
     fn clone(&self) -> Self {
-        Self { evictor: self.evictor.clone(), engine: Arc::clone(&self.engine) }
+        Self { engine: Arc::clone(&self.engine), evictor: self.evictor.clone() }
     }
 }
 

@@ -150,6 +150,16 @@ pub struct Ticked {
     pub pending: bool,
 }
 
+/// A slice of deferred work, as the engine knows it.
+#[derive(Debug, Default)]
+pub struct Slice {
+    pub ticked: Ticked,
+    /// Whether a part of the table has moved, by this thread or another.
+    pub has_moved: bool,
+    /// The first panic of a destructor or a listener.
+    pub panic: Option<Box<dyn std::any::Any + Send>>,
+}
+
 /// The memory of a cache, in bytes unless said otherwise.
 ///
 /// # Examples
@@ -369,14 +379,15 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// Does a slice of the deferred work; returns what it did. Call it unpinned.
     ///
     /// A destructor's panic comes back beside it.
-    pub fn maintain(&self, work: Work) -> (Ticked, Option<Box<dyn std::any::Any + Send>>) {
+    pub fn maintain(&self, work: Work) -> Slice {
         let span = trace::Span::begin(&self.settings.name);
-        let (ticked, panic) = span.within(|| self.maintain_within(work));
+        let slice = span.within(|| self.maintain_within(work));
+        let ticked = slice.ticked;
         span.end(ticked.evicted, ticked.expired, ticked.freed);
-        (ticked, panic)
+        slice
     }
 
-    fn maintain_within(&self, work: Work) -> (Ticked, Option<Box<dyn std::any::Any + Send>>) {
+    fn maintain_within(&self, work: Work) -> Slice {
         let events = self.events.drain_all(|hashes| self.learn(hashes));
         let mut ticked = Ticked { events, ..Ticked::default() };
         let mut panic = None;
@@ -416,7 +427,9 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             }
         }
         let guard = pin();
+        let moved = self.table.moved(&guard);
         ticked.pending = self.table.help_migration(&guard, self, RESIZE_UNITS);
+        let has_moved = self.table.moved(&guard) != moved;
         borrow(&self.racer, |racer| self.adapt(&guard, racer));
         self.sketch.grow(self.len() as usize);
         self.table.seal_retired();
@@ -425,7 +438,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         ticked.freed += swept.freed;
         let is_cut = ticked.expired > 0 && ticked.expired == work.evictions;
         ticked.pending |= swept.waiting > 0 || is_away || is_cut;
-        (ticked, panic.or(swept.panic))
+        Slice { ticked, has_moved, panic: panic.or(swept.panic) }
     }
 
     /// Lowers or raises the budget; a lower one is kept when the call returns.
@@ -973,6 +986,7 @@ mod tests {
             crate::IdentityHash,
             crate::engine::Hooks::default(),
             crate::engine::Timing::new(None, None, None, false),
+            crate::sync::Arc::default(),
         )
         .unwrap()
     }
@@ -1015,8 +1029,8 @@ mod tests {
         assert!(!engine.waker.rise());
         while engine.table.help_migration(&pin(), &engine, 1) {}
         assert_eq!((bytes(), engine.table.limbo().count()), (2 * before, 0));
-        assert_eq!(engine.outlook(), Outlook::Now);
-        while engine.outlook() == Outlook::Now {
+        assert_eq!(engine.outlook(), (true, Outlook::Never));
+        while engine.outlook().0 {
             engine.maintain(Work::ALL);
         }
     }

@@ -21,9 +21,9 @@ use crossbeam_utils::atomic::AtomicCell;
 pub use self::garbage::Pressure;
 pub use self::{
     hooks::{Expiry, Hooks, RemovalCause, Removed},
-    maintain::{MemoryUse, Ticked, Work},
+    maintain::{MemoryUse, Slice, Ticked, Work},
     read::Trace,
-    timing::{Timing, address_of},
+    timing::{Notice, Timing, address_of},
     write::{Insert, Mode, Reject, Terms},
 };
 use self::{
@@ -134,6 +134,8 @@ struct Local {
 impl<K, V, S> Engine<K, V, S> {
     /// Makes the parts of an empty cache.
     ///
+    /// `waker` is that of the thread, if it gets one.
+    ///
     /// # Errors
     ///
     /// [`OutOfMemory`] if the table or the sketch cannot be allocated.
@@ -142,6 +144,7 @@ impl<K, V, S> Engine<K, V, S> {
         hasher: S,
         hooks: Hooks<K, V>,
         timing: Timing,
+        waker: Arc<Waker>,
     ) -> Result<Self, OutOfMemory> {
         let stripes = stripes();
         let entries = settings.expected_entries;
@@ -155,7 +158,7 @@ impl<K, V, S> Engine<K, V, S> {
             sketch: Sketch::try_new(entries)?,
             counters: Counters::new(stripes, settings.metrics),
             births: Births::new(settings.metrics),
-            waker: Arc::default(),
+            waker,
             costs_vary: AtomicBool::new(hooks.cost_of.is_some() || settings.charge_overhead),
             hooks,
             timing,
@@ -313,10 +316,13 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns what there is to do, to the thread that has lain down: whoever brings what this does not find
     /// wakes it (see [`waker`](crate::waker)).
-    pub fn outlook(&self) -> Outlook {
+    ///
+    /// Says whether there is work, and what comes due, hashes that wait included.
+    pub fn outlook(&self) -> (bool, Outlook) {
         let is_low =
             self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.limit();
-        if is_low || self.table.last_look() { Outlook::Now } else { self.due.last_look() }
+        let has_garbage = self.table.last_look();
+        (is_low || has_garbage, self.due.last_look())
     }
 }
 
@@ -396,15 +402,31 @@ impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
     }
 }
 
-impl<K, V, S> Drop for Engine<K, V, S> {
-    fn drop(&mut self) {
-        // What has left and was not told of yet.
+impl<K, V, S> Engine<K, V, S> {
+    /// Returns whether a listener has still to hear of something.
+    pub fn has_untold(&self) -> bool {
+        self.hooks.on_remove.is_some() && self.table.limbo().count() > 0
+    }
+
+    /// Tells the listener of all that has left and that it was not told of yet.
+    ///
+    /// # Panics
+    ///
+    /// With the first panic of a listener or a destructor, after all others ran.
+    pub fn tell_all(&mut self) {
         if let Some(on_remove) = &self.hooks.on_remove
             && let Some(panic) = self.table.drain(Some(&garbage::farewell(on_remove))).panic
             && !std::thread::panicking()
         {
             std::panic::resume_unwind(panic);
         }
+    }
+}
+
+impl<K, V, S> Drop for Engine<K, V, S> {
+    fn drop(&mut self) {
+        // Where there is a thread, it has done this before.
+        self.tell_all();
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Engine, RemovalCause, maintain::borrow};
 use crate::{
-    clock::{Clock, SystemClock, to_nanoseconds},
+    clock::{Callback, Clock, ManualClock, SystemClock, to_nanoseconds},
     config::Settings,
     deadlines::{Deadlines, Note},
     due::{Due, NEVER},
@@ -21,6 +21,8 @@ use crate::{
 /// What the builder said of time.
 pub struct Timing {
     clock: Box<dyn Clock>,
+    /// How the thread learns that time has passed.
+    notice: Notice,
     ttl: Option<Duration>,
     /// How long an entry may go unused, in nanoseconds.
     idle: u64,
@@ -30,17 +32,40 @@ pub struct Timing {
     is_everywhere: bool,
 }
 
+/// How the thread of a cache learns that the time has come.
+pub enum Notice {
+    /// The clock goes by itself, as the system's does: the thread can sleep until then.
+    Runs,
+    /// The clock calls when it is moved; the callback is kept here.
+    Called(ManualClock, Option<std::sync::Arc<Callback>>), // shim: as in `clock.rs`
+    /// The thread has to look again.
+    Looks,
+}
+
+impl Notice {
+    /// Returns that of a clock.
+    pub fn of(clock: &dyn std::any::Any) -> Self {
+        match clock.downcast_ref::<ManualClock>() {
+            Some(clock) => Self::Called(clock.clone(), None),
+            None if clock.is::<SystemClock>() => Self::Runs,
+            None => Self::Looks,
+        }
+    }
+}
+
 impl Timing {
     /// Takes over the settings; `is_asked_for` gives every entry times, whether it needs them or not.
     pub fn new(
-        clock: Option<Box<dyn Clock>>,
+        clock: Option<(Box<dyn Clock>, Notice)>,
         ttl: Option<Duration>,
         tti: Option<Duration>,
         is_asked_for: bool,
     ) -> Self {
         let idle = tti.map_or(NEVER, to_nanoseconds);
+        let (clock, notice) = clock.unwrap_or_else(|| (Box::new(SystemClock::new()), Notice::Runs));
         Self {
-            clock: clock.unwrap_or_else(|| Box::new(SystemClock::new())),
+            clock,
+            notice,
             ttl,
             idle,
             grain: (idle / GRAINS).min(MOST_GRAIN),
@@ -51,6 +76,29 @@ impl Timing {
     /// Returns the time in nanoseconds; it stands still at [`END`].
     pub fn now(&self) -> u64 {
         to_nanoseconds(self.clock.now()).min(END)
+    }
+
+    /// Has `wake` called when a clock is moved that calls.
+    pub fn call_when_moved(&mut self, wake: impl Fn() + Send + Sync + 'static) {
+        if let Notice::Called(clock, kept) = &mut self.notice {
+            let callback: std::sync::Arc<Callback> = std::sync::Arc::new(wake); // shim: as above
+            clock.on_advance(std::sync::Arc::downgrade(&callback)); // shim: as above
+            *kept = Some(callback);
+        }
+    }
+
+    /// Returns whether the clock may jump without notice.
+    pub fn jumps(&self) -> bool {
+        matches!(self.notice, Notice::Looks)
+    }
+
+    /// Returns how long it is until a time, to the thread that is about to sleep.
+    pub fn until(&self, due: u64) -> Duration {
+        let now = match &self.notice {
+            Notice::Called(clock, _) => to_nanoseconds(clock.last_look()).min(END),
+            Notice::Runs | Notice::Looks => self.now(),
+        };
+        Duration::from_nanos(due.saturating_sub(now))
     }
 
     /// Returns what is left of an entry's time; `None` if it does not expire.
@@ -235,11 +283,6 @@ impl<K, V, S> Engine<K, V, S> {
             self.waker.wake();
         }
     }
-
-    /// Returns how long the thread may sleep with nothing to do but what falls due then.
-    pub fn until(&self, due: u64) -> Duration {
-        Duration::from_nanos(due.saturating_sub(self.timing.now())).min(LONGEST_WAIT)
-    }
 }
 
 impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
@@ -373,5 +416,3 @@ const EXPIRED_AT_ONCE: usize = 64;
 const EXPIRED_FOR_ROOM: usize = 16;
 /// Notes without an entry that are no matter.
 const SPARE_NOTES: usize = 1024;
-/// The thread looks at the clock so often while there are deadlines: one that is moved by hand tells nobody.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);

@@ -214,6 +214,8 @@ counts! {
     cost_added, CostAdded, "cost added";
     /// Sum of the costs of entries evicted.
     cost_evicted, CostEvicted, "cost evicted";
+    /// Rounds of maintenance by the cache's own thread.
+    rounds, Rounds, "rounds";
 }
 
 impl Metrics {

@@ -3,14 +3,15 @@
 use crossbeam_epoch::LocalHandle;
 
 use self::process::{LOCAL, collector};
-use super::Grace;
+use super::{Grace, departure::Departure};
 
 #[cfg(cortado_loom)]
 pub use self::process::{census, counter, note_freed, reset};
 
 /// The witness of a pin; see the module above.
 #[derive(Debug)]
-pub struct Guard(crossbeam_epoch::Guard);
+// In this order: a thread that is woken finds the pin gone.
+pub struct Guard(crossbeam_epoch::Guard, Departure);
 
 /// Pins the current thread.
 ///
@@ -20,7 +21,8 @@ pub struct Guard(crossbeam_epoch::Guard);
 pub fn pin() -> Guard {
     // A thread whose thread-locals are being destroyed has no handle any more: it registers for
     // this one pin.
-    Guard(LOCAL.try_with(LocalHandle::pin).unwrap_or_else(|_| collector().register().pin()))
+    let guard = LOCAL.try_with(LocalHandle::pin);
+    Guard(guard.unwrap_or_else(|_| collector().register().pin()), Departure)
 }
 
 impl Guard {

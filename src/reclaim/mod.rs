@@ -24,6 +24,11 @@ mod backend;
 mod backend;
 
 pub mod block;
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+pub mod departure;
+#[cfg(any(cortado_loom, cortado_shuttle))]
+#[path = "departure_model.rs"]
+pub mod departure;
 pub mod desk;
 pub mod limbo;
 pub mod pile;

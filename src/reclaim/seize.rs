@@ -4,17 +4,20 @@ use std::{cell::Cell, sync::OnceLock, thread_local}; // shim: not part of a mode
 
 use ::seize::{Collector, LocalGuard, OwnedGuard};
 
-use super::Grace;
+use super::{Grace, departure::Departure};
 #[cfg(cortado_tsan)]
 use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The witness of a pin; see the module above.
-pub enum Guard {
+// In this order: a thread that is woken finds the pin gone.
+pub struct Guard(Kind, Departure);
+
+enum Kind {
     /// Of a thread.
     Local(LocalGuard<'static>),
     /// Of a thread that ends: the collector has forgotten it, and knows each guard by itself.
-    Late(OwnedGuard<'static>, Counted),
+    Late(OwnedGuard<'static>, #[allow(dead_code)] Counted),
 }
 
 /// Pins the current thread.
@@ -23,9 +26,9 @@ pub enum Guard {
 #[inline]
 pub fn pin() -> Guard {
     match STAGE.get() {
-        Stage::Known => Guard::Local(collector().enter()),
+        Stage::Known => Guard(Kind::Local(collector().enter()), Departure),
         Stage::New => first_pin(),
-        Stage::Ending => Guard::Late(collector().enter_owned(), Counted::new()),
+        Stage::Ending => Guard(Kind::Late(collector().enter_owned(), Counted::new()), Departure),
     }
 }
 
@@ -35,7 +38,7 @@ fn first_pin() -> Guard {
     // After the collector's own variable, and so destroyed before that, when `enter` may still be called.
     LEAVING.with(|leaving| leaving.set(Some(Leaving(Counted::new()))));
     STAGE.set(Stage::Known);
-    Guard::Local(guard)
+    Guard(Kind::Local(guard), Departure)
 }
 
 /// Where a thread is in its life.
@@ -85,9 +88,9 @@ thread_local! {
 impl Guard {
     /// Ends `grace` once every guard that exists now is gone.
     pub fn after_grace(&self, grace: &Grace) {
-        match self {
-            Self::Local(guard) => end_after(guard, grace),
-            Self::Late(guard, _) => end_after(guard, grace),
+        match &self.0 {
+            Kind::Local(guard) => end_after(guard, grace),
+            Kind::Late(guard, _) => end_after(guard, grace),
         }
     }
 
@@ -100,9 +103,9 @@ impl Guard {
         for _ in 0..COUNT.load(Relaxed) + FILLERS {
             self.after_grace(&filler);
         }
-        match self {
-            Self::Local(guard) => ::seize::Guard::flush(guard),
-            Self::Late(guard, _) => ::seize::Guard::flush(guard),
+        match &self.0 {
+            Kind::Local(guard) => ::seize::Guard::flush(guard),
+            Kind::Late(guard, _) => ::seize::Guard::flush(guard),
         }
     }
 }

@@ -126,6 +126,13 @@ impl<T: Stored> Table<T> {
         true
     }
 
+    /// Returns how many buckets of the next array were found in use, if a migration is under way.
+    pub fn moved(&self, guard: &Guard) -> Option<usize> {
+        let array = self.root(guard);
+        // Relaxed: a figure.
+        array.next(guard).map(|_| array.in_use.load(Ordering::Relaxed))
+    }
+
     /// Migrates the unit of a bucket, and returns the array that rules its hashes now.
     #[cold]
     pub fn migrated<'g>(

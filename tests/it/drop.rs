@@ -62,7 +62,7 @@ fn each_way_out_drops_key_and_value_once() {
         cache.set_max_cost(3);
         check("those that no longer fit are dropped");
         drop(insert(1, 1));
-        drop(cache);
+        assert!(cache.close());
         assert_eq!((keys.alive(), values.alive()), (0, 0));
         assert_eq!(keys.made(), keys.dropped());
     }
@@ -89,10 +89,201 @@ fn dropping_the_cache_drops_everything_garbage_included() {
                 drop(cache.insert(tally.make(key), tally.make(key)));
                 drop((key % 3 == 0).then(|| cache.remove(&Id(key / 2))));
             }
-            drop(cache);
+            assert!(cache.close());
             assert_eq!(tally.made(), tally.dropped());
         }
     }
+}
+
+/// Holds up the thread that tells a listener, until the sender of its release is dropped.
+fn held_up() -> (impl Fn() + Send + Sync, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (inside, is_inside) = mpsc::channel();
+    let (release, is_released) = mpsc::channel::<()>();
+    let is_released = Mutex::new(is_released);
+    let wait = move || {
+        let _ = inside.send(());
+        let _ = is_released.lock().unwrap().recv();
+    };
+    (wait, is_inside, release)
+}
+
+#[test]
+fn dropping_does_not_wait_for_a_listener() {
+    let tally = Arc::new(Tally::default());
+    let (wait, is_inside, release) = held_up();
+    let told = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&told);
+    let cache = builder(100, Maintenance::Thread)
+        .on_remove(move |_| {
+            wait();
+            count.fetch_add(1, SeqCst);
+        })
+        .build()
+        .unwrap();
+    for key in 0..50 {
+        assert!(cache.insert(key, tally.make(key)).is_in());
+    }
+    (0..20).for_each(|key| drop(cache.remove(&key)));
+    is_inside.recv().unwrap();
+    drop(cache);
+    assert_eq!(told.load(SeqCst), 0);
+    assert!(tally.alive() >= 30, "the thread may still look at them");
+    drop(release);
+    eventually("the rest is told and dropped", || tally.alive() == 0);
+    assert_eq!(told.load(SeqCst), 20, "each that left before, and no other");
+}
+
+#[test]
+fn listener_that_was_not_called_before_is_not_called_by_who_drops_the_cache() {
+    let (wait, is_inside, release) = held_up();
+    let caller = Arc::new(Mutex::new(None));
+    let noted = Arc::clone(&caller);
+    let cache = builder(100, Maintenance::Thread)
+        .name("told")
+        .on_remove(move |_: cortado::Removed<u64, u64>| {
+            *noted.lock().unwrap() = thread::current().name().map(str::to_string);
+            wait();
+        })
+        .build()
+        .unwrap();
+    assert!(cache.insert(1, 1).is_in());
+    drop(cache.remove(&1));
+    drop(cache);
+    is_inside.recv().unwrap();
+    assert_eq!(caller.lock().unwrap().as_deref(), Some("cortado told"));
+    drop(release);
+}
+
+#[test]
+fn dropping_does_not_wait_for_a_destructor_a_hash_or_a_clock() {
+    struct Slow<F: Fn() + Send + Sync>(F);
+    impl<F: Fn() + Send + Sync> Drop for Slow<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    let (wait, is_inside, release) = held_up();
+    let cache = builder(10, Maintenance::Thread).build().unwrap();
+    assert!(cache.insert(1, Slow(wait)).is_in());
+    drop(cache.remove(&1));
+    is_inside.recv().unwrap();
+    drop(cache);
+    drop(release);
+
+    struct Clock<F>(F);
+    impl<F: Fn() + Send + Sync + 'static> cortado::Clock for Clock<F> {
+        fn now(&self) -> std::time::Duration {
+            if thread::current().name() == Some("cortado clock") {
+                (self.0)();
+            }
+            std::time::Duration::ZERO
+        }
+    }
+    let (wait, is_inside, release) = held_up();
+    let cache = builder(10, Maintenance::Thread).name("clock").clock(Clock(wait)).build().unwrap();
+    assert!(cache.insert_with_ttl(1, 1, std::time::Duration::from_secs(9)).is_in());
+    is_inside.recv().unwrap();
+    drop(cache);
+    drop(release);
+
+    #[derive(Clone)]
+    struct Hash<F>(F);
+    impl<F: Fn()> std::hash::BuildHasher for Hash<F> {
+        type Hasher = std::hash::DefaultHasher;
+        fn build_hasher(&self) -> Self::Hasher {
+            if thread::current().name() == Some("cortado hash") {
+                (self.0)();
+            }
+            std::hash::DefaultHasher::new()
+        }
+    }
+    let (wait, is_inside, release) = held_up();
+    let cache = builder(1000, Maintenance::Thread).name("hash").hasher(Hash(wait)).build().unwrap();
+    for key in 0..2000 {
+        let _ = cache.insert(key, key);
+    }
+    is_inside.recv().unwrap();
+    drop(cache);
+    drop(release);
+}
+
+#[test]
+fn caches_whose_garbage_holds_each_others_last_handle_both_go() {
+    struct Holder {
+        other: Mutex<Option<Cache<u64, Arc<Holder>>>>,
+        meeting: Arc<std::sync::Barrier>,
+        gone: Arc<AtomicU64>,
+    }
+    impl Drop for Holder {
+        fn drop(&mut self) {
+            let other = self.other.lock().unwrap().take();
+            if other.is_some() {
+                // On both threads at once, each the other's owner.
+                self.meeting.wait();
+            }
+            drop(other);
+            self.gone.fetch_add(1, SeqCst);
+        }
+    }
+    for _ in 0..20 {
+        let (meeting, gone) = (Arc::new(std::sync::Barrier::new(2)), Arc::default());
+        let make = || builder(10, Maintenance::Thread).build().unwrap();
+        let (one, other): (Cache<u64, Arc<Holder>>, Cache<u64, Arc<Holder>>) = (make(), make());
+        let hold = |held: Option<&Cache<u64, Arc<Holder>>>| {
+            let (meeting, gone) = (Arc::clone(&meeting), Arc::clone(&gone));
+            Arc::new(Holder { other: Mutex::new(held.cloned()), meeting, gone })
+        };
+        for (cache, held) in [(&one, &other), (&other, &one)] {
+            assert!(cache.insert(1, hold(Some(held))).is_in());
+            assert!(cache.insert(2, hold(None)).is_in());
+        }
+        drop(one.remove(&1));
+        drop(other.remove(&1));
+        drop((one, other));
+        eventually("both are gone, and what was in them", || gone.load(SeqCst) == 4);
+    }
+}
+
+#[test]
+fn closing_waits_for_a_listener_and_says_whether_the_cache_is_gone() {
+    for maintenance in BOTH {
+        let tally = Arc::new(Tally::default());
+        let told = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&told);
+        let cache = builder(100, maintenance)
+            .on_remove(move |_| {
+                thread::yield_now();
+                count.fetch_add(1, SeqCst);
+            })
+            .build()
+            .unwrap();
+        for key in 0..50 {
+            assert!(cache.insert(key, tally.make(key)).is_in());
+        }
+        assert!(!cache.clone().close());
+        cache.clear();
+        assert!(cache.close());
+        assert_eq!((told.load(SeqCst), tally.alive()), (50, 0));
+    }
+}
+
+#[test]
+fn closing_on_the_thread_of_a_cache_does_not_wait() {
+    let (answers, answer) = mpsc::channel();
+    let slot: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
+    let taken = Arc::clone(&slot);
+    let cache = builder(10, Maintenance::Thread)
+        .on_remove(move |_| {
+            let handle = taken.lock().unwrap().take();
+            let _ = answers.send(handle.map(Cache::close));
+        })
+        .build()
+        .unwrap();
+    assert!(cache.insert(1, 1).is_in());
+    *slot.lock().unwrap() = Some(cache.clone());
+    drop(cache.remove(&1));
+    drop(cache);
+    assert_eq!(answer.recv(), Ok(Some(false)));
 }
 
 #[test]
@@ -111,7 +302,7 @@ fn cache_lives_as_long_as_one_handle() {
             assert!(tally.alive() >= there);
             drop(clone);
         }
-        assert_eq!(tally.alive(), 0);
+        eventually("the cache is gone with the last", || tally.alive() == 0);
     }
 }
 
@@ -166,7 +357,8 @@ fn last_handle_may_go_on_the_eviction_thread_of_another_cache() {
         // Nobody calls the cache any more: its thread has to see to it.
         let name = names.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
         assert_eq!(name.as_deref(), Some("cortado outer"));
-        assert_eq!(tally.alive(), 0);
+        // A cache's thread does not wait for that of the inner one.
+        eventually("the inner cache is gone, too", || tally.alive() == 0);
     }
 }
 
@@ -267,7 +459,7 @@ fn many_threads_that_come_and_go_leave_nothing() {
         settle(&cache);
         audit(&cache);
         eventually("only entries live", || tally.alive() == 2 * cache.len() as u64);
-        drop(cache);
+        assert!(cache.close());
         assert_eq!(tally.alive(), 0);
     }
 }

@@ -74,7 +74,7 @@ fn exercise(hasher: By, maintenance: Maintenance, entries: u64, keys: u64) -> us
         }
     }
     assert_eq!((cache.len(), cache.cost()), (0, 0));
-    drop(cache);
+    assert!(cache.close());
     assert_eq!(tally.alive(), 0);
     kept
 }
@@ -147,7 +147,7 @@ fn one_hash_for_all_keys_with_many_threads_keeps_the_accounts() {
         settle(&cache);
         audit(&cache);
         eventually("only the entries live", || tally.alive() == 2 * cache.len() as u64);
-        drop(cache);
+        assert!(cache.close());
         assert_eq!(tally.alive(), 0);
     }
 }
@@ -193,7 +193,7 @@ fn hasher_that_answers_differently_each_call_does_no_harm() {
         cache.clear();
         settle(&cache);
         assert_eq!((cache.len(), cache.cost(), tally.alive()), (0, 0, 0));
-        drop(cache);
+        assert!(cache.close());
         assert_eq!(tally.made(), tally.dropped());
     }
 }

@@ -84,7 +84,7 @@ fn what_is_in_the_cache_when_it_is_dropped_has_not_left() {
         let cache = builder.build().unwrap();
         assert!(cache.insert(1, 1).is_in() && cache.insert(2, 2).is_in());
         drop(cache.remove(&1));
-        drop(cache);
+        assert!(cache.close());
         assert_eq!(causes(&told), [(1, 1, RemovalCause::Removed)]);
     }
 }
@@ -129,7 +129,7 @@ fn every_value_is_returned_resident_or_told_exactly_once() {
             }
         });
         let resident: Vec<u64> = cache.pin().values().copied().collect();
-        drop(cache);
+        assert!(cache.close());
         let mut times: HashMap<u64, u32> = HashMap::new();
         for removed in told.lock().unwrap().iter() {
             *times.entry(removed.value).or_default() += 1;

@@ -279,7 +279,7 @@ fn value_is_returned_though_it_is_not_let_in_and_is_told_of_once() {
         drop(loaded);
         assert_eq!((cache.len(), cache.cost()), (0, 0));
         assert_eq!(block_on(cache.get_or_insert_async(2, async { 12 })), 12);
-        drop(cache);
+        assert!(cache.close());
         let mut told: Vec<_> = told.lock().unwrap().iter().map(|r| (r.value, r.cause)).collect();
         told.sort_unstable_by_key(|told| told.0);
         assert_eq!(told, [(11, RemovalCause::Rejected), (12, RemovalCause::Rejected)]);

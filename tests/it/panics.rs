@@ -245,7 +245,7 @@ fn every_panic_of_a_destructor_is_survived() {
             let _ = catch_unwind(AssertUnwindSafe(|| cache.flush()));
             tally.alive() == cache.len() as u64
         });
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(cache)));
+        let _ = catch_unwind(AssertUnwindSafe(|| cache.close()));
         assert_eq!(tally.alive(), 0);
     }
 }

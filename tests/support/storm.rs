@@ -166,7 +166,7 @@ impl Storm {
         assert_eq!(cost, cache.cost(), "the cost is that of all entries");
         assert!(cache.cost() <= cache.max_cost());
         values.check_parted("value");
-        drop(cache);
+        assert!(cache.close());
         keys.check_dropped("key");
         values.check_dropped("value");
         no_thread_is_left(storm.name);

@@ -1,0 +1,233 @@
+//! Departures: a thread that waits until some guard is dropped is woken when one is.
+//!
+//! # Protocol
+//!
+//! A thread whose garbage waits for a guard of unknown length enters itself in a list and sets a flag.
+//! Whoever drops a guard looks at the flag, by one plain load of a line that is written only then; where it
+//! is set, it takes one sleeper off the list and unparks it. That one wakes the next before it goes to work,
+//! so a reader pays for one wake-up, however many caches wait.
+//!
+//! This is a hint, without a fence: a guard that is dropped while the flag is being set may be missed, and the
+//! sleeper's timed wait ends all the same. Guards of a cache's own thread wake no one: the threads would wake
+//! each other without end.
+//!
+//! A sleeper is in the list at most once but for races: `is_listed` says that it is there, `is_waiting` that it
+//! wants to be woken. Both are exchanged, in this order, by whoever takes it off; the sleeper sets them in the
+//! other order.
+
+use crossbeam_utils::CachePadded;
+
+use super::pile::{Pile, Sheet};
+use crate::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+        thread,
+    },
+    util::is_cache_thread,
+};
+
+/// The threads of this process that wait.
+static SLEEPERS: Sleepers = Sleepers::new();
+
+/// Threads that wait for a departure.
+struct Sleepers {
+    /// Whether one may be in the list.
+    are_there: CachePadded<AtomicBool>,
+    list: OnceLock<Pile<Arc<Entry>>>,
+}
+
+/// Part of each guard, dropped after the collector's own.
+#[derive(Debug)]
+pub struct Departure;
+
+impl Drop for Departure {
+    #[inline]
+    fn drop(&mut self) {
+        // Relaxed: a hint.
+        if SLEEPERS.are_there.load(Ordering::Relaxed) {
+            SLEEPERS.depart();
+        }
+    }
+}
+
+/// Wakes one thread that waits for a departure, if there is one.
+pub fn wake_next() {
+    SLEEPERS.wake_next();
+}
+
+impl Sleepers {
+    const fn new() -> Self {
+        Self { are_there: CachePadded::new(AtomicBool::new(false)), list: OnceLock::new() }
+    }
+
+    #[cold]
+    fn depart(&self) {
+        if !is_cache_thread() {
+            self.wake_next();
+        }
+    }
+
+    fn wake_next(&self) {
+        let Some(list) = self.list.get() else { return };
+        // Relaxed, here and below: a hint. Before the list is taken: an entry that comes later sets it again.
+        self.are_there.store(false, Ordering::Relaxed);
+        let mut listed = list.take();
+        if listed.any(|entry| entry.wake()) {
+            list.put_back(listed);
+            // Relaxed: as above. At worst the list is empty.
+            self.are_there.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A thread that may wait for a departure.
+pub struct Sleeper {
+    entry: Arc<Entry>,
+    sleepers: &'static Sleepers,
+}
+
+struct Entry {
+    thread: thread::Thread,
+    is_listed: AtomicBool,
+    is_waiting: AtomicBool,
+}
+
+impl Sleeper {
+    /// Makes one for this thread.
+    pub fn new() -> Self {
+        Self::of(&SLEEPERS)
+    }
+
+    fn of(sleepers: &'static Sleepers) -> Self {
+        let no = || AtomicBool::new(false);
+        let entry = Entry { thread: thread::current(), is_listed: no(), is_waiting: no() };
+        Self { entry: Arc::new(entry), sleepers }
+    }
+
+    /// Asks for this thread to be unparked at the next departure.
+    pub fn wait(&self) {
+        let (entry, sleepers) = (&self.entry, self.sleepers);
+        // Relaxed: the exchange below shows it.
+        entry.is_waiting.store(true, Ordering::Relaxed);
+        // AcqRel: Release pairs with the Acquire in `wake`: who takes it off later sees that it waits.
+        // Acquire: whoever took it off before has seen to the last wait.
+        if !entry.is_listed.swap(true, Ordering::AcqRel) {
+            sleepers.list.get_or_init(Pile::new).push(Sheet::new(Arc::clone(entry)));
+        }
+        sleepers.are_there.store(true, Ordering::Relaxed); // Relaxed: a hint.
+    }
+
+    /// Ends the wait; returns whether a departure had done so.
+    pub fn stop(&self) -> bool {
+        // Relaxed: only the flag counts.
+        !self.entry.is_waiting.swap(false, Ordering::Relaxed)
+    }
+
+    /// Returns whether no departure has come since this thread began to wait.
+    pub fn is_waiting(&self) -> bool {
+        self.entry.is_waiting.load(Ordering::Relaxed) // Relaxed: a hint.
+    }
+}
+
+impl Default for Sleeper {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Entry {
+    /// Wakes the thread if it waits; returns whether it did. For who has taken it off the list.
+    fn wake(&self) -> bool {
+        // AcqRel: Acquire pairs with the Release in `wait`, and the other way round.
+        self.is_listed.swap(false, Ordering::AcqRel);
+        // Relaxed: of those that take a copy off, one is told.
+        let waits = self.is_waiting.swap(false, Ordering::Relaxed);
+        if waits {
+            self.thread.unpark();
+        }
+        waits
+    }
+}
+
+impl std::fmt::Debug for Sleeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sleeper").field("is_waiting", &self.is_waiting()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{reclaim::pin, util::mark_cache_thread};
+
+    /// A list of this test's own: guards of other tests wake none of it.
+    fn sleepers() -> &'static Sleepers {
+        Box::leak(Box::new(Sleepers::new()))
+    }
+
+    #[test]
+    fn sleeper_is_woken_by_a_guard_that_goes() {
+        let sleeper = Sleeper::new();
+        let guard = pin();
+        sleeper.wait();
+        drop(guard);
+        // By this guard, or by that of another test. It comes, or this waits for ever.
+        while sleeper.is_waiting() {
+            thread::park();
+        }
+        assert!(sleeper.stop());
+    }
+
+    #[test]
+    fn a_departure_wakes_one_sleeper_and_each_of_them_the_next() {
+        let list = sleepers();
+        let sleepers: Vec<_> = (0..5).map(|_| Sleeper::of(list)).collect();
+        sleepers.iter().for_each(Sleeper::wait);
+        let count = || sleepers.iter().filter(|sleeper| sleeper.is_waiting()).count();
+        list.depart();
+        assert_eq!(count(), 4);
+        for left in (0..4).rev() {
+            list.wake_next();
+            assert_eq!(count(), left);
+        }
+        list.wake_next();
+        assert!(!list.are_there.load(Ordering::Relaxed));
+        assert!(sleepers.iter().all(Sleeper::stop));
+    }
+
+    #[test]
+    fn sleeper_that_has_stopped_hides_no_other() {
+        let list = sleepers();
+        let (one, other) = (Sleeper::of(list), Sleeper::of(list));
+        other.wait();
+        one.wait();
+        one.wait();
+        assert!(!one.stop());
+        list.depart();
+        assert!(!other.is_waiting());
+        other.wait();
+        drop(other);
+        list.depart();
+        assert!(!list.are_there.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn guard_of_a_caches_own_thread_wakes_no_one() {
+        let list = sleepers();
+        let sleeper = Sleeper::of(list);
+        sleeper.wait();
+        let depart = || {
+            mark_cache_thread();
+            list.depart();
+        };
+        thread::spawn(depart).join().unwrap();
+        assert!(sleeper.is_waiting());
+    }
+}
