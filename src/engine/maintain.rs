@@ -27,7 +27,7 @@ use crate::{
     sync::atomic::Ordering,
     table::{LANES, Sampled, buckets_for},
     trace,
-    util::Rng,
+    util::{Rng, for_all},
 };
 
 /// What maintenance works with.
@@ -36,13 +36,15 @@ pub struct Maintainer {
     window: Window,
     /// Newcomers taken from a window.
     taken: u32,
+    /// The ring of newcomers to go on with.
+    next_ring: usize,
     rng: Rng,
 }
 
 impl Maintainer {
     /// Makes an empty window; random choices begin with `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { window: Window::default(), taken: 0, rng: Rng::new(seed) }
+        Self { window: Window::default(), taken: 0, next_ring: 0, rng: Rng::new(seed) }
     }
 }
 
@@ -84,11 +86,32 @@ impl Racer {
     }
 }
 
-/// Hashes of new entries that found no maintainer, newest batch first.
-#[derive(Debug)]
+/// Hashes of new entries that found no maintainer, the oldest first.
+///
+/// Bounded: where it is full, the writers that add to it judge the oldest.
+#[derive(Debug, Default)]
 pub struct Backlog {
-    hashes: Vec<u64>,
-    older: Option<Box<Backlog>>,
+    hashes: VecDeque<u64>,
+}
+
+impl Backlog {
+    /// Adds hashes; returns whether it did. It does not where others have still to judge what is too many.
+    fn add(&mut self, hashes: &[u64]) -> bool {
+        let has_room = self.hashes.len() < 2 * MOST_PUT_OFF;
+        if has_room {
+            self.hashes.extend(hashes);
+        }
+        has_room
+    }
+
+    /// Takes the oldest, if there are too many.
+    fn take_surplus(&mut self) -> Option<u64> {
+        if self.hashes.len() > MOST_PUT_OFF { self.hashes.pop_front() } else { None }
+    }
+
+    fn bytes(&self) -> usize {
+        self.hashes.capacity() * size_of::<u64>()
+    }
 }
 
 /// How much of the deferred work a call may do.
@@ -236,6 +259,7 @@ impl<K, V, S> Engine<K, V, S> {
             .iter()
             .filter_map(|maintainer| borrow(maintainer, |maintainer| maintainer.window.bytes()));
         let race = borrow(&self.racer, |racer| racer.bytes()).unwrap_or(0);
+        let backlog = borrow(&self.backlog, |backlog| backlog.bytes()).unwrap_or(0);
         let deadlines = borrow(&self.timetable, |timetable| timetable.bytes()).unwrap_or(0);
         let memory = MemoryUse {
             table: self.table.bytes(&guard),
@@ -249,6 +273,7 @@ impl<K, V, S> Engine<K, V, S> {
                 + self.births.bytes()
                 + self.samples.bytes()
                 + windows.sum::<usize>()
+                + backlog
                 + race,
             deadlines,
             garbage: self.table.limbo().cost(),
@@ -281,24 +306,6 @@ impl<K, V, S> Engine<K, V, S> {
                 racer.samples.extend(hashes);
             }
         });
-    }
-
-    /// Queues hashes for the next maintainer.
-    fn put_off(&self, hashes: &[u64]) {
-        let mut mine = Box::new(Backlog { hashes: hashes.to_vec(), older: None });
-        loop {
-            // What is there goes behind ours; what somebody puts there meanwhile comes back from
-            // the swap and goes in again the same way.
-            let mut last = &mut mine.older;
-            while let Some(backlog) = last {
-                last = &mut backlog.older;
-            }
-            *last = self.backlog.take();
-            match self.backlog.swap(Some(mine)) {
-                None => return,
-                Some(displaced) => mine = displaced,
-            }
-        }
     }
 
     /// Halves the table until it suits `entries`, moving everything.
@@ -354,6 +361,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         }
         let made = self.with_maintainer(|maintainer| {
             let room = short.saturating_add(self.evict_ahead());
+            self.collect_newcomers(guard, maintainer, TAKEN_IN_FOR_ROOM);
             self.settle(guard, maintainer, room, MOST_EVICTIONS);
         });
         match made {
@@ -372,8 +380,52 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             }
         });
         if taken.is_none() {
-            self.put_off(hashes);
+            self.put_off(guard, hashes);
         }
+    }
+
+    /// Queues hashes for the next maintainer, and judges those that are too many then.
+    fn put_off(&self, guard: &Guard, hashes: &[u64]) {
+        let is_in = borrow(&self.backlog, |backlog| backlog.add(hashes)).unwrap_or(false);
+        if !is_in {
+            // Another thread is adding its own, or has still to judge.
+            return for_all(hashes, |&hash| self.judge_alone(guard, hash));
+        }
+        for _ in hashes {
+            // One by one: should a user's hash function panic, the others stay where they are known.
+            let oldest = borrow(&self.backlog, Backlog::take_surplus).flatten();
+            let Some(hash) = oldest else { break };
+            self.judge_alone(guard, hash);
+        }
+    }
+
+    /// Judges an entry of the window that is in no queue: it goes to main if it would win a duel, though
+    /// nobody has to go, and is evicted otherwise.
+    pub(super) fn judge_alone(&self, guard: &Guard, hash: u64) {
+        for _ in 0..JUDGED_TRIES {
+            let Some(entry) = self.find_in_window(guard, hash) else { return };
+            let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
+            let victim = self.victim(guard, rng.next_u64(), Among::Main);
+            let luck = rng.next_u64();
+            let wins = entry.cost() == 0
+                || entry.marks().is_pinned()
+                || victim.is_none_or(|v| self.admits(self.contender(hash, entry), v.entry, luck));
+            let is_settled =
+                if wins { self.enter_main(entry) } else { self.evict(guard, hash, entry) };
+            if is_settled {
+                return;
+            }
+            // It was replaced this moment, by one that is in the window.
+        }
+        if let Some(entry) = self.find_in_window(guard, hash) {
+            self.enter_main(entry);
+        }
+    }
+
+    /// Returns the entry of the window that has this very hash. (The table would also offer those that share
+    /// bucket and tag, which then would take the turn of another.)
+    fn find_in_window<'g>(&'g self, guard: &'g Guard, hash: u64) -> Option<&'g Entry<K, V>> {
+        self.table.find(guard, hash, |entry| entry.is_in_window() && self.hash(&entry.key) == hash)
     }
 
     /// Does a slice of the deferred work; returns what it did. Call it unpinned.
@@ -419,7 +471,10 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 // A writer that finds the maintainer away has to do without the window.
                 break;
             }
-            let evicted = self.with_maintainer(|m| self.settle(&guard, m, reserve, slice));
+            let evicted = self.with_maintainer(|m| {
+                self.collect_newcomers(&guard, m, TAKEN_IN);
+                self.settle(&guard, m, reserve, slice)
+            });
             is_away = evicted.is_none();
             ticked.evicted += evicted.unwrap_or(0);
             if evicted.is_none_or(|evicted| evicted < slice) {
@@ -449,7 +504,10 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         if limit < before {
             let guard = pin();
             while self.budget.used() > limit {
-                let evicted = self.with_maintainer(|m| self.settle(&guard, m, 0, MOST_EVICTIONS));
+                let evicted = self.with_maintainer(|m| {
+                    self.collect_newcomers(&guard, m, TAKEN_IN);
+                    self.settle(&guard, m, 0, MOST_EVICTIONS)
+                });
                 if evicted.is_some_and(|n| n > 0) {
                     continue;
                 }
@@ -473,7 +531,6 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Evicts until `room` is free, or `most` entries have gone; returns how many.
     fn settle(&self, guard: &Guard, maintainer: &mut Maintainer, room: u64, most: usize) -> usize {
-        self.collect_newcomers(guard, maintainer);
         borrow(&self.racer, |racer| self.race(guard, racer));
         let max = self.budget.limit();
         let share = self.setting().share_of(self.unpinned_max());
@@ -616,14 +673,20 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         if self.costs_vary() { 0 } else { (self.budget.limit() / AHEAD_PART).min(MOST_AHEAD) }
     }
 
-    /// Brings the new entries of all rings into the window.
-    fn collect_newcomers(&self, guard: &Guard, maintainer: &mut Maintainer) {
-        let mut next = self.backlog.take();
-        while let Some(backlog) = next {
-            self.admit_to_window(guard, maintainer, &backlog.hashes);
-            next = backlog.older;
-        }
-        self.newcomers.drain_all(|hashes| self.admit_to_window(guard, maintainer, hashes));
+    /// Brings new entries into the window, `most` or fewer: those of the backlog, then those of the rings,
+    /// one ring after the other.
+    fn collect_newcomers(&self, guard: &Guard, maintainer: &mut Maintainer, most: usize) {
+        let taken = borrow(&self.backlog, |backlog| {
+            let mut hashes = [0; TAKEN_IN];
+            let count = most.min(TAKEN_IN).min(backlog.hashes.len());
+            hashes.iter_mut().zip(backlog.hashes.drain(..count)).for_each(|(to, hash)| *to = hash);
+            self.admit_to_window(guard, maintainer, &hashes[..count]);
+            count
+        });
+        let left = most - taken.unwrap_or(0);
+        maintainer.next_ring = self.newcomers.drain_some(maintainer.next_ring, left, |hashes| {
+            self.admit_to_window(guard, maintainer, hashes);
+        });
     }
 
     fn admit_to_window(&self, guard: &Guard, maintainer: &mut Maintainer, hashes: &[u64]) {
@@ -673,9 +736,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     ) -> Option<Leaver<'g, K, V>> {
         let mut turns = 0;
         while let Some(newcomer) = self.next_newcomer(maintainer) {
-            let Some(entry) = self.table.find(guard, newcomer.hash, Entry::is_in_window) else {
-                continue;
-            };
+            let Some(entry) = self.find_in_window(guard, newcomer.hash) else { continue };
             let leaver = Leaver { newcomer, entry };
             if entry.cost() == 0 || entry.marks().is_pinned() {
                 // To evict it would make no room, or break a promise: nobody has to make way for it, either.
@@ -706,7 +767,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Evicts a leaver; returns whether it was there.
     fn expel(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
-        let gone = self.evict(guard, leaver.entry);
+        let gone = self.evict(guard, leaver.newcomer.hash, leaver.entry);
         if !gone {
             self.queue_again(maintainer, leaver.newcomer); // As above.
         }
@@ -718,7 +779,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let victim = self.victim(guard, maintainer.rng.next_u64(), Among::Main);
         let luck = maintainer.rng.next_u64();
         match victim {
-            Some(victim) if self.admits(self.contender(leaver.entry), victim.entry, luck) => {
+            Some(victim) if self.wins(leaver, victim.entry, luck) => {
                 // In this order, so that main is never above its share for it.
                 let gone = self.evict_sampled(guard, victim);
                 self.promote(maintainer, leaver);
@@ -733,12 +794,15 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     fn judge(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
         let victim = self.victim(guard, maintainer.rng.next_u64(), Among::Main);
         let luck = maintainer.rng.next_u64();
-        let wins = |entry| self.admits(self.contender(leaver.entry), entry, luck);
-        if victim.is_none_or(|victim| wins(victim.entry)) {
+        if victim.is_none_or(|victim| self.wins(leaver, victim.entry, luck)) {
             self.promote(maintainer, leaver);
             return false;
         }
         self.expel(guard, maintainer, leaver)
+    }
+
+    fn wins(&self, leaver: Leaver<'_, K, V>, victim: &Entry<K, V>, luck: u64) -> bool {
+        self.admits(self.contender(leaver.newcomer.hash, leaver.entry), victim, luck)
     }
 
     fn admits(&self, candidate: Contender, victim: &Entry<K, V>, luck: u64) -> bool {
@@ -748,12 +812,13 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         } else {
             NORMAL_WEIGHT
         };
-        rule.admits(candidate, self.contender(victim), mean, luck)
+        let victim = self.contender(self.hash(&victim.key), victim);
+        rule.admits(candidate, victim, mean, luck)
     }
 
-    fn contender(&self, entry: &Entry<K, V>) -> Contender {
+    fn contender(&self, hash: u64, entry: &Entry<K, V>) -> Contender {
         let cost = self.weight_of(entry, entry.marks());
-        Contender { frequency: self.frequency_of(entry), cost }
+        Contender { frequency: self.frequency(hash, Some(entry)), cost }
     }
 
     /// Returns the least worthy of a random sample.
@@ -821,8 +886,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             .is_some_and(|victim| self.evict_sampled(guard, victim))
     }
 
-    fn evict(&self, guard: &Guard, entry: &Entry<K, V>) -> bool {
-        let hash = self.hash(&entry.key);
+    /// Evicts an entry that was found by this hash; returns whether it was still there.
+    fn evict(&self, guard: &Guard, hash: u64, entry: &Entry<K, V>) -> bool {
         let gone = self.table.remove(guard, hash, self, |other| std::ptr::eq(other, entry));
         gone.map(|entry| self.end(guard, entry)).is_some()
     }
@@ -870,8 +935,9 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                     _ => break,
                 }
             };
+            let contender = |entry: &Entry<K, V>| self.contender(self.hash(&entry.key), entry);
             match victim {
-                Some(victim) if self.admits(self.contender(oldest.entry), victim.entry, luck) => {
+                Some(victim) if self.admits(contender(oldest.entry), victim.entry, luck) => {
                     self.enter_main(oldest.entry);
                     self.evict_sampled(guard, victim);
                 }
@@ -949,6 +1015,15 @@ const PLAYED: usize = 32;
 const MOST_SAMPLES: usize = 256;
 /// One newcomer in so many is taken from another maintainer's window.
 const TAKEN_IN_TURN: u32 = 8;
+/// New entries that a slice of maintenance takes into the window.
+const TAKEN_IN: usize = 64;
+/// The same for a writer that makes room: with those of its own ring, which it may hand over in the same
+/// call, as many.
+const TAKEN_IN_FOR_ROOM: usize = CAPACITY;
+/// New entries that wait for a maintainer, at most.
+const MOST_PUT_OFF: usize = 1024;
+/// Times that an entry is judged that others replace at the same time.
+const JUDGED_TRIES: usize = 4;
 /// Turns given in the window in a row.
 const MOST_TURNS: usize = 8;
 /// Buckets read to find a sample, and how many times as many in a table that is nearly empty.
@@ -962,7 +1037,7 @@ const RESIZE_UNITS: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Settings, due::Outlook};
+    use crate::{config::Settings, due::Outlook, stripe::Push};
 
     fn manual(max_cost: u64) -> Engine<u64, u64, crate::IdentityHash> {
         sized(max_cost, max_cost as usize)
@@ -993,6 +1068,88 @@ mod tests {
 
     fn put(engine: &Engine<u64, u64, crate::IdentityHash>, key: u64) {
         let _ = engine.insert(key, key, crate::engine::Terms::DEFAULT, super::super::Mode::Upsert);
+    }
+
+    /// Returns how many entries the window's queues know of, and how many are marked as in the window.
+    fn queued_and_marked(engine: &Engine<u64, u64, crate::IdentityHash>) -> (usize, usize) {
+        let guard = pin();
+        let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();
+        let windows = engine.window_cost.load(Ordering::Relaxed) as usize;
+        let backlog = borrow(&engine.backlog, |backlog| backlog.hashes.len()).unwrap();
+        let rings = engine.newcomers.drain_all(|hashes| {
+            hashes.iter().for_each(|&hash| {
+                assert_eq!(engine.newcomers.current().place(hash), Push::Accepted)
+            });
+        });
+        (windows + backlog + rings, marked)
+    }
+
+    /// Calls `f` while all maintainers are away.
+    fn without_maintainers<S>(engine: &Engine<u64, u64, S>, f: impl FnOnce()) {
+        let places = engine.maintainers.iter();
+        let taken: Vec<_> = places.map(|place| place.take().expect("it is there")).collect();
+        f();
+        for (place, maintainer) in engine.maintainers.iter().zip(taken) {
+            place.store(Some(maintainer));
+        }
+    }
+
+    #[test]
+    fn backlog_is_bounded_and_every_entry_of_the_window_is_known() {
+        for expected in [300, 100_000] {
+            let engine = sized(100_000, expected);
+            (0..10_000).for_each(|key| put(&engine, key));
+            without_maintainers(&engine, || (10_000..50_000).for_each(|key| put(&engine, key)));
+            let backlog = borrow(&engine.backlog, |backlog| backlog.hashes.len()).unwrap();
+            assert_eq!(backlog, MOST_PUT_OFF);
+            let (queued, marked) = queued_and_marked(&engine);
+            // What has left the table by a full bucket is still queued.
+            assert!(marked <= queued && marked + 1000 > queued, "{marked} of {queued}");
+            assert!(engine.memory().buffers > backlog * size_of::<u64>());
+        }
+    }
+
+    #[test]
+    fn one_call_takes_few_new_entries_in() {
+        let engine = sized(100_000, 100_000);
+        without_maintainers(&engine, || (0..20_000).for_each(|key| put(&engine, key)));
+        let known = || engine.window_cost.load(Ordering::Relaxed);
+        let guard = pin();
+        let take = |most| engine.with_maintainer(|m| engine.collect_newcomers(&guard, m, most));
+        for _ in 0..MOST_PUT_OFF / TAKEN_IN {
+            let before = known();
+            take(TAKEN_IN);
+            assert_eq!(known() - before, TAKEN_IN as u64);
+        }
+        assert_eq!(borrow(&engine.backlog, |backlog| backlog.hashes.len()), Some(0));
+        for key in 20_000..25_000 {
+            let before = known();
+            put(&engine, key);
+            assert!(known() - before <= TAKEN_IN as u64);
+        }
+    }
+
+    #[test]
+    fn entry_that_is_put_off_too_long_is_judged() {
+        let engine = sized(1000, 1000);
+        // In main, and often asked for: none that comes once wins against it.
+        (0..20_000).for_each(|key| put(&engine, key % 900));
+        for _ in 0..20 {
+            for key in 0..900u64 {
+                let hash = engine.hash(&key);
+                let _ = engine.get(hash, crate::engine::Trace::Leave, |k| *k == key);
+            }
+        }
+        let evictions = || engine.metrics().evictions;
+        let before = evictions();
+        let guard = pin();
+        for key in 10_000..10_050 {
+            engine.budget.set_max(2000);
+            put(&engine, key);
+            engine.judge_alone(&guard, engine.hash(&key));
+        }
+        let judged = evictions() - before;
+        assert!(judged > 25, "{judged} of 50 were evicted");
     }
 
     #[test]

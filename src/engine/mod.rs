@@ -172,7 +172,7 @@ impl<K, V, S> Engine<K, V, S> {
             sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),
             due: Due::new(stripes),
             timetable: AtomicCell::new(Some(Box::new(Timetable::new()))),
-            backlog: AtomicCell::new(None),
+            backlog: AtomicCell::new(Some(Box::default())),
             maintainers: (0..maintainers)
                 // The same choices by whichever thread: a single one uses one of them.
                 .map(|_| Maintainer::new(settings.seed))

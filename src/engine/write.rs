@@ -574,28 +574,37 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         } else {
             self.note_event(hash);
         }
-        if to_window
-            && !self.queue_newcomer(guard, hash)
-            && let Some(entry) = self.table.find(guard, hash, Entry::is_in_window)
-        {
-            // The window does not know of it, so it is not in the window.
-            self.enter_main(entry);
+        if to_window && !self.queue_newcomer(guard, hash) {
+            // No queue knows of it, so it does not wait for its turn.
+            self.judge_alone(guard, hash);
         }
         if self.waker.is_idle() && self.is_reserve_low() {
             self.waker.wake();
         }
     }
 
-    /// Sends a new entry on its way to the window, unless all rings are held.
+    /// Sends a new entry on its way to the window, unless all rings are held. It may come twice, and is
+    /// never lost: what is in the window and in no queue would stay for ever.
     fn queue_newcomer(&self, guard: &Guard, hash: u64) -> bool {
+        if hash == 0 {
+            // In a ring it would look like nothing.
+            return false;
+        }
         let number = thread_number();
         for ring in (0..RINGS_TRIED).map(|i| self.newcomers.stripe(number + i)) {
-            match ring.push(hash) {
-                Push::Accepted => {}
-                Push::Full => _ = ring.drain(|hashes| self.hand_over(guard, hashes)),
-                Push::Contended => continue,
+            match ring.place(hash) {
+                Push::Accepted => return true,
+                Push::Full => {
+                    let mut is_in = false;
+                    ring.drain(|hashes| {
+                        is_in = hashes.contains(&hash);
+                        self.hand_over(guard, hashes);
+                    });
+                    // Its own slot may have been taken.
+                    return is_in;
+                }
+                Push::Contended => {}
             }
-            return true;
         }
         false
     }

@@ -46,6 +46,19 @@ impl Stripes {
         self.rings.iter().map(|ring| ring.try_seal_and_drain(&mut f)).sum()
     }
 
+    /// The same from the ring of number `first` on, one after the other, while `most` events are not passed
+    /// even if the next ring is full. Returns the number of the ring to go on with.
+    pub fn drain_some(&self, first: usize, most: usize, mut f: impl FnMut(&[u64])) -> usize {
+        let mut left = most;
+        for number in first..first + self.rings.len() {
+            if left < CAPACITY {
+                return number & self.mask;
+            }
+            left -= self.stripe(number).try_seal_and_drain(&mut f);
+        }
+        first
+    }
+
     /// Returns whether there may be events, to the thread that has lain down; see [`Ring::last_look`].
     pub fn last_look(&self) -> bool {
         self.rings.iter().any(|ring| ring.last_look())
@@ -96,6 +109,21 @@ mod tests {
         events.sort_unstable();
         assert_eq!(events, [10, 20, 30]);
         assert_eq!(stripes.drain_all(|_| ()), 0);
+    }
+
+    #[test]
+    fn draining_some_stops_before_it_is_too_many_and_goes_on_with_the_next() {
+        let stripes = Stripes::new(4);
+        for event in [1, 2, 3, 5, 6] {
+            assert_eq!(stripes.stripe(event).push(event as u64), Push::Accepted);
+        }
+        let mut batches = Vec::new();
+        let mut drain = |first, most| stripes.drain_some(first, most, |b| batches.push(b.to_vec()));
+        assert_eq!(drain(2, CAPACITY), 3);
+        assert_eq!(drain(3, CAPACITY - 1), 3);
+        assert_eq!(drain(3, 2 * CAPACITY), 2);
+        assert_eq!(drain(2, CAPACITY), 2);
+        assert_eq!(batches, [vec![2, 6], vec![3], vec![1, 5]]);
     }
 
     #[test]
