@@ -1,16 +1,18 @@
 //! Grace periods by crossbeam-epoch.
+//!
+//! A pin holds back the garbage of every domain, and no reader is known by name.
 
 use crossbeam_epoch::LocalHandle;
 
-use self::process::{LOCAL, collector};
-use super::{Grace, departure::Departure};
-
 #[cfg(cortado_loom)]
-pub use self::process::{census, counter, note_freed, reset};
+pub use self::process::reset;
+use self::process::{LOCAL, collector};
+use super::{Domain, counted::Grace, departure::Departure};
+use crate::sync::{Arc, atomic::AtomicUsize};
 
 /// The witness of a pin; see the module above.
-#[derive(Debug)]
 // In this order: a thread that is woken finds the pin gone.
+#[derive(Debug)]
 pub struct Guard(crossbeam_epoch::Guard, Departure);
 
 /// Pins the current thread.
@@ -18,7 +20,7 @@ pub struct Guard(crossbeam_epoch::Guard, Departure);
 /// Costs a store and a fence on a line of the thread's own; every 128th pin also helps the
 /// collector on. Nested pins are cheaper still.
 #[inline]
-pub fn pin() -> Guard {
+pub fn pin_for(_: Domain) -> Guard {
     // A thread whose thread-locals are being destroyed has no handle any more: it registers for
     // this one pin.
     let guard = LOCAL.try_with(LocalHandle::pin);
@@ -26,15 +28,31 @@ pub fn pin() -> Guard {
 }
 
 impl Guard {
-    /// Ends `grace` once every guard that exists now is gone.
-    pub fn after_grace(&self, grace: &Grace) {
-        let grace = grace.clone();
-        self.0.defer(move || grace.end());
+    /// Ends the pin and begins a new one, unless the thread has other guards.
+    pub fn repin(&mut self, _: Domain) {
+        self.0.repin();
+    }
+
+    /// Returns whether the memory of a domain stays readable under this guard.
+    pub fn covers(&self, _: Domain) -> bool {
+        true
     }
 
     /// Hands what this thread has deferred to the collector and lets it go one step on.
     pub fn advance(&self) {
         self.0.flush();
+    }
+}
+
+impl Grace {
+    /// Begins a period for what was unlinked before: until every guard that exists now is gone.
+    pub fn begin(domain: Domain) -> Self {
+        let grace = Self { outstanding: Arc::new(AtomicUsize::new(1)) };
+        let guard = pin_for(domain);
+        let waiting = grace.clone();
+        guard.0.defer(move || waiting.end());
+        guard.advance();
+        grace
     }
 }
 

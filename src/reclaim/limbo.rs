@@ -11,8 +11,9 @@
 //! meanwhile. At every moment a batch belongs to exactly one of: a desk, a thread, the list, the
 //! line. Nobody ever waits for anybody.
 //!
-//! So a writer that retires a value asks nothing of the collector, which for every call would
-//! allocate two kilobytes. The price is that a value waits for two sweeps.
+//! So a writer that retires a value asks nothing of the collector, and one heavy barrier serves all
+//! batches that a sweep finds sealed. Where no guard is in the way the period is over at once, and the
+//! same sweep frees them.
 //!
 //! A value leaves the figures before it is dropped or told of. So whoever frees a batch is counted as well, from before
 //! its first value leaves them until its last is gone: where nothing is in the figures and nobody is counted, limbo is
@@ -35,12 +36,11 @@ use std::{
 use crossbeam_utils::CachePadded;
 
 use super::{
-    Grace, Guard,
+    Domain, Grace, Guard,
     block::{Stored, drop_in_block, take_from_block},
     desk::{Desk, Tools},
     last_look, own,
-    pile::{Pile, Sheet},
-    pin,
+    pile::{Chain, Pile, Sheet},
 };
 use crate::{
     sync::{
@@ -53,6 +53,8 @@ use crate::{
 
 /// Holds retired values until no guard can see them, and meters them.
 pub struct Limbo<T: Stored> {
+    /// Whose guards may see the values.
+    domain: Domain,
     stripes: Box<[CachePadded<Stripe<T>>]>,
     /// Sealed batches.
     sealed: CachePadded<Pile<Batch<T>>>,
@@ -125,8 +127,6 @@ pub struct Swept {
     pub freed: usize,
     /// Batches that this sweep has left in the line, those of others included that it found there.
     pub waiting: usize,
-    /// Whether it began a grace period, which helps the collector on.
-    pub began: bool,
     /// What the first panicking destructor panicked with.
     pub panic: Option<Box<dyn Any + Send>>,
 }
@@ -169,8 +169,20 @@ struct Item<T> {
 
 /// Batches in the order in which their grace periods end, or nearly.
 struct Line<T> {
-    waiting: VecDeque<(Grace, Box<Sheet<Batch<T>>>)>,
+    /// Each period stands with its first batch: a batch without one waits for the period before it.
+    waiting: VecDeque<(Option<Grace>, Box<Sheet<Batch<T>>>)>,
     watched: Watched,
+}
+
+/// Sealed batches that a sweep has taken, and that [`Limbo::sweep_sealed`] has to get.
+#[must_use = "batches that are not swept are leaked"]
+pub struct Sealed<T>(Chain<Batch<T>>);
+
+impl<T> Sealed<T> {
+    /// Returns whether there is no batch.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 // SAFETY: the raw pointers of a limbo own their values; a sweep may drop a `T` on any thread
@@ -181,8 +193,13 @@ unsafe impl<T: Stored<Tail: Send + Sync> + Send + Sync> Sync for Limbo<T> {}
 
 impl<T: Stored> Limbo<T> {
     /// Makes a limbo of `stripes` stripes whose batches seal at `batch_size` values, and which keeps
-    /// the memory of up to `stock` values.
+    /// the memory of up to `stock` values; every guard may see them.
     pub fn new(stripes: usize, batch_size: usize, stock: usize) -> Self {
+        Self::within(Domain::ANY, stripes, batch_size, stock)
+    }
+
+    /// The same for values that only guards of a domain may see.
+    pub fn within(domain: Domain, stripes: usize, batch_size: usize, stock: usize) -> Self {
         let stripe = || {
             CachePadded::new(Stripe {
                 tools: AtomicPtr::new(ptr::null_mut()),
@@ -191,6 +208,7 @@ impl<T: Stored> Limbo<T> {
             })
         };
         Self {
+            domain,
             stripes: (0..stripes.max(1)).map(|_| stripe()).collect(),
             sealed: CachePadded::default(),
             line: CachePadded::new(AtomicPtr::new(ptr::null_mut())),
@@ -230,13 +248,34 @@ impl<T: Stored> Limbo<T> {
 
     /// The same, with a farewell to the values that have a label.
     pub fn sweep_with(&self, most: usize, farewell: Option<Farewell<'_, T>>) -> Swept {
+        let sealed = self.take_sealed();
+        let grace = (!sealed.is_empty()).then(|| Grace::begin(self.domain));
+        self.sweep_sealed(sealed, grace, most, farewell)
+    }
+
+    /// Takes every sealed batch, for a grace period that begins after this.
+    pub fn take_sealed(&self) -> Sealed<T> {
+        Sealed(self.sealed.take())
+    }
+
+    /// Sweeps, with batches that were taken before and the grace period that began for them after
+    /// that; without a period there must be none.
+    pub fn sweep_sealed(
+        &self,
+        sealed: Sealed<T>,
+        grace: Option<Grace>,
+        most: usize,
+        farewell: Option<Farewell<'_, T>>,
+    ) -> Swept {
+        debug_assert!(grace.is_some() || sealed.is_empty(), "batches without a grace period");
         let mut swept = Swept::default();
         let mut line = self.take_line();
         line.watched.write();
-        swept.began = self.queue_sealed(&mut line);
+        line.queue(sealed, grace);
         while swept.freed < most
-            && let Some((grace, _)) = line.waiting.front()
-            && grace.is_over()
+            && let Some((grace, _)) = line.waiting.front_mut()
+            && (cfg!(cortado_mutant = "limbo_no_grace")
+                || grace.as_mut().is_none_or(Grace::is_over))
             && let Some((_, batch)) = line.waiting.pop_front()
         {
             self.free(batch, &mut swept, farewell);
@@ -246,32 +285,6 @@ impl<T: Stored> Limbo<T> {
         let there = self.put_back_line(line);
         swept.waiting = if cfg!(cortado_mutant = "waker_forgets_others") { waiting } else { there };
         swept
-    }
-
-    /// Moves the sealed batches to the line and begins one grace period for all, if there are any.
-    fn queue_sealed(&self, line: &mut Line<T>) -> bool {
-        let mut sealed = self.sealed.take().peekable();
-        if sealed.peek().is_none() {
-            return false;
-        }
-        let guard = pin();
-        // All values of the batches were unlinked before they were pushed, which the taker has seen:
-        // the period that starts now covers them.
-        let grace = Grace::new();
-        if cfg!(cortado_mutant = "limbo_no_grace") {
-            grace.end();
-        } else {
-            guard.after_grace(&grace);
-        }
-        for batch in sealed {
-            #[cfg(any(cortado_loom, cortado_shuttle))]
-            for item in &batch.items {
-                guard.note_sealed(item.value.as_ptr() as usize);
-            }
-            line.waiting.push_back((grace.clone(), batch));
-        }
-        guard.advance();
-        true
     }
 
     fn take_line(&self) -> Box<Line<T>> {
@@ -508,7 +521,7 @@ impl<T: Stored> Limbo<T> {
         // Memory never comes back in a model, so that no address comes twice.
         #[cfg(any(cortado_loom, cortado_shuttle))]
         for item in batch.items.drain(..) {
-            super::backend::note_freed(item.value.as_ptr() as usize);
+            super::note_freed(item.value.as_ptr() as usize);
         }
         // SAFETY: the values were dropped above.
         unsafe { self.keep(batch) };
@@ -555,6 +568,22 @@ impl<T> Batch<T> {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+}
+
+impl<T> Line<T> {
+    /// Adds batches that wait for a period.
+    ///
+    /// All their values were unlinked before they were pushed, which the taker has seen: a period
+    /// that began after that covers them.
+    fn queue(&mut self, sealed: Sealed<T>, mut grace: Option<Grace>) {
+        for batch in sealed.0 {
+            #[cfg(any(cortado_loom, cortado_shuttle))]
+            for item in &batch.items {
+                super::note_sealed(item.value.as_ptr() as usize);
+            }
+            self.waiting.push_back((grace.take(), batch));
+        }
     }
 }
 

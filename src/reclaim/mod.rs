@@ -2,26 +2,50 @@
 //!
 //! # Protocol
 //!
-//! A [`Guard`] is the witness of a *pin*. Whatever was reachable when the guard was made stays
-//! readable until the guard is dropped. The collector (crossbeam-epoch, or seize by feature) is
-//! asked one question only, [`Guard::after_grace`]: "have all guards of this moment gone?" What is
-//! to be freed then waits in [`limbo`], so that a reader never runs a destructor.
+//! A [`Guard`] is the witness of a *pin*, which is for one [`Domain`] or for any. What was reachable
+//! in the domain when the guard was made stays readable until the guard is dropped. Of a collector
+//! one thing is asked: when a [`Grace`] period is over, that is, when all guards that there were at
+//! its beginning are gone. What is to be freed waits for that in [`limbo`], so that a reader
+//! never runs a destructor.
 //!
-//! All caches of a process share one private collector. It is never the global default of the
-//! collector crate, so a guard that another library forgot cannot hold back our memory.
+//! The collector is this crate's own ([`sequence`]); by feature it is crossbeam-epoch. All caches
+//! of a process share it. It is never the global default of another crate, so a guard that
+//! another library forgot cannot hold back our memory.
+
+/// The right ordering of an operation, and the one that a mutant puts in its place.
+macro_rules! ordering {
+    ($right:ident, mutant($name:literal) => $wrong:ident) => {
+        if cfg!(cortado_mutant = $name) {
+            $crate::sync::atomic::Ordering::$wrong
+        } else {
+            $crate::sync::atomic::Ordering::$right
+        }
+    };
+}
 
 #[cfg(any(
     all(cortado_loom, crossbeam_loom),
-    not(any(cortado_loom, cortado_shuttle, feature = "seize"))
+    all(feature = "crossbeam-epoch", not(any(cortado_loom, cortado_shuttle)))
 ))]
 #[path = "crossbeam.rs"]
 mod backend;
-#[cfg(all(any(cortado_loom, cortado_shuttle), not(all(cortado_loom, crossbeam_loom))))]
+#[cfg(all(
+    any(cortado_loom, cortado_shuttle),
+    not(any(cortado_guard, all(cortado_loom, crossbeam_loom)))
+))]
 #[path = "model.rs"]
 mod backend;
-#[cfg(all(feature = "seize", not(any(cortado_loom, cortado_shuttle))))]
-#[path = "seize.rs"]
-mod backend;
+#[cfg(any(
+    all(any(cortado_loom, cortado_shuttle), cortado_guard),
+    not(any(cortado_loom, cortado_shuttle, feature = "crossbeam-epoch"))
+))]
+use self::sequence as backend;
+
+// The models have it beside their own collector, for the tests of it alone.
+#[cfg(any(cortado_loom, cortado_shuttle, not(feature = "crossbeam-epoch")))]
+pub mod barrier;
+#[cfg(any(cortado_loom, cortado_shuttle, not(feature = "crossbeam-epoch")))]
+pub mod sequence;
 
 pub mod block;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
@@ -29,56 +53,51 @@ pub mod departure;
 #[cfg(any(cortado_loom, cortado_shuttle))]
 #[path = "departure_model.rs"]
 pub mod departure;
+#[cfg(any(cortado_loom, cortado_shuttle, feature = "crossbeam-epoch"))]
+mod counted;
 pub mod desk;
+mod domain;
+#[cfg(all(
+    any(cortado_loom, cortado_shuttle),
+    any(cortado_guard, all(cortado_loom, crossbeam_loom))
+))]
+mod hooks;
 pub mod limbo;
 pub mod pile;
 
-pub use backend::{Guard, pin};
 #[cfg(any(cortado_loom, cortado_shuttle))]
-pub use backend::{census, reset};
+pub use backend::reset;
+pub use backend::{Guard, pin_for};
+pub use domain::Domain;
 
-use crate::sync::{
-    Arc,
-    atomic::{AtomicPtr, AtomicUsize, Ordering},
-};
+#[cfg(all(
+    any(cortado_loom, cortado_shuttle),
+    not(any(cortado_guard, all(cortado_loom, crossbeam_loom)))
+))]
+pub use backend::{census, note_freed, note_sealed};
+#[cfg(all(
+    any(cortado_loom, cortado_shuttle),
+    any(cortado_guard, all(cortado_loom, crossbeam_loom))
+))]
+pub use hooks::{census, note_freed, note_sealed};
 
-/// A grace period that somebody waits for.
-///
-/// Cloning it clones a handle to the same period.
-#[derive(Clone, Debug)]
-pub struct Grace {
-    /// Guards, or groups of guards, that have still to go. Zero: the period is over.
-    outstanding: Arc<AtomicUsize>,
-}
+#[cfg(any(
+    all(any(cortado_loom, cortado_shuttle), cortado_guard),
+    not(any(cortado_loom, cortado_shuttle, feature = "crossbeam-epoch"))
+))]
+pub use backend::Grace;
+#[cfg(any(
+    all(any(cortado_loom, cortado_shuttle), not(cortado_guard)),
+    all(feature = "crossbeam-epoch", not(any(cortado_loom, cortado_shuttle)))
+))]
+pub use counted::Grace;
 
-impl Grace {
-    /// Makes a period that has not ended and that nobody ends yet.
-    pub fn new() -> Self {
-        #[cfg(any(cortado_loom, cortado_shuttle))]
-        return Self { outstanding: backend::counter() };
-        #[cfg(not(any(cortado_loom, cortado_shuttle)))]
-        Self { outstanding: Arc::new(AtomicUsize::new(1)) }
-    }
+use crate::sync::atomic::{AtomicPtr, Ordering};
 
-    /// Returns whether the period is over: everything that its guards did has happened.
-    pub fn is_over(&self) -> bool {
-        // Acquire: pairs with the Release in `end`; seeing zero means seeing the last reads of
-        // every guard of the period as done, so that freeing cannot race them.
-        self.outstanding.load(GRACE_READ) == 0
-    }
-
-    /// Ends one of the waits of the period.
-    fn end(&self) {
-        // AcqRel: Release pairs with the Acquire in `is_over`; Acquire chains the reads of those
-        // that ended their wait before this one.
-        self.outstanding.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Default for Grace {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Pins the current thread for the memory of every domain.
+#[inline]
+pub fn pin() -> Guard {
+    pin_for(Domain::ANY)
 }
 
 /// Turns a pointer from `Box::into_raw`, or null, into the box it was.
@@ -99,18 +118,11 @@ fn last_look<T>(place: &AtomicPtr<T>) -> bool {
     place.compare_exchange(none, none, Ordering::Release, Ordering::Relaxed).is_err()
 }
 
-// Acquire, see `is_over`. The mutant reads with Relaxed and may free under a reader.
-const GRACE_READ: Ordering = if cfg!(cortado_mutant = "limbo_relaxed_grace") {
-    Ordering::Relaxed
-} else {
-    Ordering::Acquire
-};
-
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use super::*;
 
-    fn wait(grace: &Grace) {
+    fn wait(grace: &mut Grace) {
         for _ in 0..10_000 {
             if grace.is_over() {
                 return;
@@ -123,21 +135,19 @@ mod tests {
 
     #[test]
     fn grace_ends_when_no_guard_is_left() {
-        let grace = Grace::new();
-        pin().after_grace(&grace);
-        wait(&grace);
+        let mut grace = Grace::begin(Domain::ANY);
+        wait(&mut grace);
     }
 
     #[test]
     fn guard_of_the_same_moment_holds_the_grace_back() {
-        let grace = Grace::new();
         let guard = pin();
-        guard.after_grace(&grace);
+        let mut grace = Grace::begin(Domain::ANY);
         for _ in 0..100 {
             pin().advance();
             assert!(!grace.is_over());
         }
         drop(guard);
-        wait(&grace);
+        wait(&mut grace);
     }
 }

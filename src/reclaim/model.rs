@@ -22,7 +22,7 @@ use std::{
     rc::Rc,
 };
 
-use super::Grace;
+use super::{Domain, counted::Grace};
 use crate::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering, fence},
@@ -34,20 +34,21 @@ use crate::sync::{
 pub struct Guard {
     stamp: u64,
     thread: usize,
+    domain: Domain,
 }
 
 /// Pins the current thread.
-pub fn pin() -> Guard {
+pub fn pin_for(domain: Domain) -> Guard {
     let thread = thread_number() % MOST_THREADS;
     let stamp = with_state(|state| {
         let stamp = state.tick();
-        state.pinned.insert(stamp);
+        state.pinned.insert(stamp, (thread, domain));
         state.threads.insert(thread);
         stamp
     });
     // SeqCst: the fence that every epoch scheme has between announcing a pin and the first read.
     fence(Ordering::SeqCst);
-    Guard { stamp, thread }
+    Guard { stamp, thread, domain }
 }
 
 /// Forgets everything: the start of an execution, before its other threads.
@@ -70,14 +71,16 @@ pub fn census() -> (usize, usize) {
 
 /// Returns a counter that every thread of the execution may use without having met its maker: the
 /// collector hands periods around, and whoever gets one has seen it made.
-pub fn counter() -> Arc<AtomicUsize> {
+fn counter() -> Arc<AtomicUsize> {
     let ready = with_state(|state| state.counters.pop());
     ready.unwrap_or_else(|| Arc::new(AtomicUsize::new(1)))
 }
 
-impl Guard {
-    /// Ends `grace` once every guard that exists now is gone.
-    pub fn after_grace(&self, grace: &Grace) {
+impl Grace {
+    /// Begins a period for what was unlinked before: until every guard that exists now and meets the
+    /// domain is gone.
+    pub fn begin(domain: Domain) -> Self {
+        let grace = Self { outstanding: counter() };
         // SeqCst: the fence that every epoch scheme has between unlinking and reading the epoch.
         fence(Ordering::SeqCst);
         let handle = std::sync::Arc::new(grace.clone());
@@ -85,11 +88,13 @@ impl Guard {
         // guard must end its own wait, or its reads would not come before the end of the period.
         grace.outstanding.store(MOST_GUARDS, Ordering::Relaxed);
         let (waits, locals) = with_state(|state| {
-            for &stamp in &state.pinned {
+            let pinned = state.pinned.iter().filter(|(_, (_, whose))| whose.meets(domain));
+            let stamps: Vec<u64> = pinned.map(|(&stamp, _)| stamp).collect();
+            for &stamp in &stamps {
                 state.waiting.entry(stamp).or_default().push(std::sync::Arc::clone(&handle));
             }
             let local = |&thread: &usize| state.locals.get(thread).cloned();
-            (state.pinned.len(), state.threads.iter().filter_map(local).collect::<Vec<_>>())
+            (stamps.len(), state.threads.iter().filter_map(local).collect::<Vec<_>>())
         });
         for local in locals {
             // Acquire: pairs with the Release in the drop of a guard. A read-modify-write, as a
@@ -98,6 +103,24 @@ impl Guard {
         }
         // AcqRel: as in `Grace::end`.
         grace.outstanding.fetch_sub(MOST_GUARDS - waits, Ordering::AcqRel);
+        grace
+    }
+}
+
+impl Guard {
+    /// Ends the pin and begins a new one of `domain`, unless the thread has other guards.
+    pub fn repin(&mut self, domain: Domain) {
+        let thread = self.thread;
+        let guards =
+            with_state(|state| state.pinned.values().filter(|(other, _)| *other == thread).count());
+        if guards == 1 {
+            drop(std::mem::replace(self, pin_for(domain)));
+        }
+    }
+
+    /// Returns whether the memory of `domain` stays readable under this guard.
+    pub fn covers(&self, domain: Domain) -> bool {
+        self.domain.meets(domain)
     }
 
     /// Does nothing: grace periods of the model end by themselves.
@@ -112,14 +135,6 @@ impl Guard {
         with_state(|state| {
             let first = state.retired.insert(address, None).is_none();
             assert!(first || std::thread::panicking(), "retired twice");
-        });
-    }
-
-    /// Notes that a grace period for `address`, which was retired, has begun.
-    pub fn note_sealed(&self, address: usize) {
-        with_state(|state| {
-            let now = state.tick();
-            state.retired.insert(address, Some(now));
         });
     }
 
@@ -144,7 +159,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(local) = with_state(|state| state.locals.get(self.thread).cloned()) {
-            // Release: pairs with the Acquire in `after_grace`. Before the guard leaves the state,
+            // Release: pairs with the Acquire in `Grace::begin`. Before the guard leaves the state,
             // so that whoever does not find it there finds this.
             local.fetch_add(1, Ordering::Release);
         }
@@ -156,6 +171,14 @@ impl Drop for Guard {
             grace.end();
         }
     }
+}
+
+/// Notes that a grace period for `address`, which was retired, has begun.
+pub fn note_sealed(address: usize) {
+    with_state(|state| {
+        let now = state.tick();
+        state.retired.insert(address, Some(now));
+    });
 }
 
 /// Notes that `address` is freed.
@@ -173,7 +196,8 @@ pub fn note_freed(address: usize) {
 #[derive(Default)]
 struct State {
     clock: u64,
-    pinned: BTreeSet<u64>,
+    /// By the moment of the pin: the thread, and what it pins.
+    pinned: BTreeMap<u64, (usize, Domain)>,
     /// Those who were ever pinned.
     threads: BTreeSet<usize>,
     locals: Vec<Rc<AtomicUsize>>,

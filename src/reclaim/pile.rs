@@ -155,6 +155,13 @@ impl<N> Drop for Pile<N> {
     }
 }
 
+impl<N> Chain<N> {
+    /// Returns whether no sheet is left.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_null()
+    }
+}
+
 impl<N> Iterator for Chain<N> {
     type Item = Box<Sheet<N>>;
 

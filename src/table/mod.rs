@@ -51,7 +51,7 @@ use self::bucket::Buckets;
 use crate::{
     error::OutOfMemory,
     reclaim::{
-        Guard,
+        Domain, Grace, Guard,
         block::{Husk, Owned, Stored},
         desk::Desk,
         limbo::{Farewell, Limbo, Retired, Swept, Unlinked},
@@ -228,13 +228,18 @@ impl<T: Stored> Table<T> {
 
     /// As [`sweep`](Self::sweep), with a farewell to the entries that have a label.
     pub fn sweep_with(&self, most: usize, farewell: Option<Farewell<'_, T>>) -> Swept {
-        let mut swept = self.limbo.sweep_with(most, farewell);
-        let arrays = self.arrays.sweep(most);
-        let husks = self.husks.sweep(most);
-        if !(swept.began || arrays.began || husks.began) {
-            // Nobody else may ever help the collector on.
+        let entries = self.limbo.take_sealed();
+        let (arrays, husks) = (self.arrays.take_sealed(), self.husks.take_sealed());
+        // One period for all: its barrier interrupts every thread of the process.
+        let is_idle = entries.is_empty() && arrays.is_empty() && husks.is_empty();
+        let grace = (!is_idle).then(|| Grace::begin(Domain::ANY));
+        if is_idle {
+            // A collector that needs help may have no other.
             pin().advance();
         }
+        let arrays = self.arrays.sweep_sealed(arrays, grace.clone(), most, None);
+        let husks = self.husks.sweep_sealed(husks, grace.clone(), most, None);
+        let mut swept = self.limbo.sweep_sealed(entries, grace, most, farewell);
         swept.waiting += arrays.waiting + husks.waiting;
         swept
     }

@@ -1,0 +1,782 @@
+//! Grace periods by a sequence number a thread: the collector of this crate.
+//!
+//! # Protocol
+//!
+//! Each thread has a *slot*, a cache line that no other thread writes to. Its `seq` is even while
+//! the thread is idle and odd while it is pinned, and only ever grows; `whose` names the
+//! [`Domain`] that the pin is for, or any.
+//!
+//! ```text
+//! pin, outermost   whose = domain (Release); seq += 1 (Release); light barrier
+//! pin, nested      of another domain: whose = any (Release); light barrier
+//! unpin, outermost seq += 1 (Release)
+//! grace period     heavy barrier; note each slot whose seq is odd (Acquire) and whose `whose`,
+//!                  read after it (Acquire), meets the domain
+//!                  over when each noted slot shows another seq (Acquire)
+//! ```
+//!
+//! So a pin writes two words of a line of its own, reads no shared one and executes no fence, a
+//! thread that pins again and again delays no period, and a period in which no thread is
+//! pinned is over at once. The period's thread does not leave out its own slot.
+//!
+//! # A slot's life
+//!
+//! A thread takes a slot at its first pin and gives it back when it ends. The number of its guards
+//! lies in the slot, so that a guard which outlives the thread's end (a reference in another
+//! thread-local variable) gives the slot back in its stead, and a leaked guard keeps it for
+//! ever. A pin in a thread-local variable's destructor, after the thread has given its slot back,
+//! takes one for itself. Slots stand in chunks on a list that only grows, and are used again;
+//! `seq` goes on where it was, or a period could take a new pin for the end of an old one.
+//!
+//! # Orderings
+//!
+//! * What a period has to see of a pin: either the sweeper's look finds `seq` odd, or the pin's
+//!   reads come after the sweeper's barrier and see all that was unlinked before it
+//!   ([`barrier`](super::barrier)). The same holds for `whose` of a nested pin, and for the chunk
+//!   of a new slot.
+//! * Release of the unpin ↔ Acquire of the look: the reads of the pin, and of all pins before it,
+//!   come before what is freed.
+//! * Release of `seq` at a pin ↔ Acquire of the look: an odd number shows the `whose` of its pin, or
+//!   a later one. Release of `whose` ↔ its Acquire: a later one shows that the pin is over. Hence
+//!   `seq` is read first.
+
+use std::{cell::Cell, fmt, marker::PhantomData, ptr};
+
+use crossbeam_utils::CachePadded;
+
+pub use self::process::registry;
+#[cfg(any(cortado_loom, cortado_shuttle))]
+pub use self::process::{end_thread, reset, reset_with};
+use super::{
+    Domain,
+    barrier::{Barrier, light},
+    departure::Departure,
+};
+use crate::sync::{
+    IS_MODEL,
+    atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
+    thread_local, thread_number,
+};
+
+/// Slots of a chunk. In the models one, so that the list grows there.
+const SLOTS_PER_CHUNK: usize = if IS_MODEL { 1 } else { 16 };
+
+/// Bits of [`Slot::held`]: the thread has ended; pins pass a fence; how many guards there are.
+const HAS_LEFT: usize = 1 << (usize::BITS - 1);
+const FENCES: usize = 1 << (usize::BITS - 2);
+const GUARDS: usize = FENCES - 1;
+
+/// [`Slot::owner`] of a slot that no thread has, and of one that was taken by a thread whose
+/// variables were being destroyed.
+const FREE: u64 = 0;
+const ENDING: u64 = u64::MAX;
+
+/// The witness of a pin; see the module above.
+pub struct Guard {
+    slot: &'static Slot,
+    /// Dropped after the pin has ended: a thread that it wakes finds the slot idle.
+    _departure: Departure,
+    /// Neither `Send` nor `Sync`: the slot's words are written by one thread.
+    _is_local: PhantomData<*mut ()>,
+}
+
+/// Pins the current thread for the memory of a domain.
+///
+/// Costs two stores to a line of the thread's own, and a fence where the system has no
+/// asymmetric barrier.
+#[inline]
+pub fn pin_for(domain: Domain) -> Guard {
+    match SLOT.try_with(Cell::get) {
+        Ok(Some(slot)) => slot.pin(domain),
+        _ => first_pin(domain),
+    }
+}
+
+/// Pins a thread that has no slot, or not any more.
+#[cold]
+#[inline(never)]
+fn first_pin(domain: Domain) -> Guard {
+    // The first access registers the destructor; none is possible once it has run.
+    if process::has_ended() || LEAVING.try_with(|_| ()).is_err() {
+        let slot = registry().take_slot(ENDING);
+        slot.leave_to_guards();
+        return slot.pin(domain);
+    }
+    let slot = registry().take_slot(thread_number() as u64);
+    slot.note_name();
+    let _ = LEAVING.try_with(|leaving| leaving.0.set(Some(slot)));
+    let _ = SLOT.try_with(|own| own.set(Some(slot)));
+    slot.pin(domain)
+}
+
+thread_local! {
+    /// This thread's slot. Has no destructor, so that it can always be asked.
+    static SLOT: Cell<Option<&'static Slot>> = const { Cell::new(None) };
+}
+thread_local! {
+    /// The same slot, to be given back when the thread ends.
+    static LEAVING: Leaving = const { Leaving(Cell::new(None)) };
+}
+
+struct Leaving(Cell<Option<&'static Slot>>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        // A model that failed is gone before its threads' variables are.
+        if IS_MODEL && std::thread::panicking() {
+            return;
+        }
+        // A pin of a later destructor takes a slot of its own.
+        let _ = SLOT.try_with(|own| own.set(None));
+        if let Some(slot) = self.0.take() {
+            slot.leave();
+        }
+    }
+}
+
+impl Guard {
+    /// Ends the pin and begins a new one of `domain`, unless the thread has other guards.
+    pub fn repin(&mut self, domain: Domain) {
+        let held = self.slot.held.load(Ordering::Relaxed); // Relaxed: written by this thread.
+        if held & GUARDS == 1 || cfg!(cortado_mutant = "guard_repins_beside") {
+            self.slot.begin(domain, 2, held);
+        }
+    }
+
+    /// Returns whether the memory of `domain` stays readable under this guard.
+    pub fn covers(&self, domain: Domain) -> bool {
+        // Relaxed: written by this thread.
+        Domain::from_bits(self.slot.whose.load(Ordering::Relaxed)).meets(domain)
+    }
+
+    /// Does nothing: a grace period needs no help.
+    pub fn advance(&self) {}
+}
+
+impl Drop for Guard {
+    #[inline]
+    fn drop(&mut self) {
+        self.slot.unpin();
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+/// What a thread shows of its pins.
+pub struct Slot {
+    /// Even: idle. Odd: pinned.
+    seq: AtomicU64,
+    /// The domain of the pin, as bits.
+    whose: AtomicU64,
+    /// The number of guards, and two flags. Of the owner alone.
+    held: AtomicUsize,
+    /// The number of the thread that has the slot, or `FREE`, or `ENDING`.
+    owner: AtomicU64,
+    /// The first bytes of that thread's name.
+    name: [AtomicU64; 2],
+}
+
+impl Slot {
+    fn new(flags: usize, owner: u64) -> Self {
+        Self {
+            seq: AtomicU64::new(0),
+            whose: AtomicU64::new(Domain::ANY.to_bits()),
+            held: AtomicUsize::new(flags),
+            owner: AtomicU64::new(owner),
+            name: [AtomicU64::new(0), AtomicU64::new(0)],
+        }
+    }
+
+    #[inline]
+    fn pin(&'static self, domain: Domain) -> Guard {
+        // Relaxed, here and wherever `held` is used: it is the owner's alone, and a new owner sees
+        // it by `owner`.
+        let held = self.held.load(Ordering::Relaxed);
+        if held == 0 {
+            self.held.store(1, Ordering::Relaxed);
+            self.begin(domain, 1, held);
+        } else {
+            self.pin_slowly(domain, held);
+        }
+        Guard { slot: self, _departure: Departure, _is_local: PhantomData }
+    }
+
+    /// A nested pin, or one of a slot with a flag.
+    #[inline(never)]
+    fn pin_slowly(&self, domain: Domain, held: usize) {
+        assert!(held & GUARDS < GUARDS, "too many guards were leaked");
+        self.held.store(held + 1, Ordering::Relaxed); // Relaxed: as in `pin`.
+        if held & GUARDS == 0 {
+            self.begin(domain, 1, held);
+            return;
+        }
+        let whose = self.whose.load(Ordering::Relaxed); // Relaxed: written by this thread.
+        let joined = Domain::from_bits(whose).joined(domain).to_bits();
+        if joined != whose && !cfg!(cortado_mutant = "guard_keeps_whose") {
+            // Release: as in `begin`.
+            announce(&self.whose, joined, Ordering::Release);
+            if !cfg!(cortado_mutant = "guard_no_nested_fence") {
+                pass_light(held);
+            }
+        }
+    }
+
+    /// Begins a pin, `step` after the sequence number that there is.
+    #[inline]
+    fn begin(&self, domain: Domain, step: u64, held: usize) {
+        // Release: pairs with the Acquire in `Registry::note`; this domain beside the number of an
+        // earlier pin means that the reads of that pin have happened.
+        let order = ordering!(Release, mutant("guard_relaxed_whose") => Relaxed);
+        announce(&self.whose, domain.to_bits(), order);
+        let seq = self.seq.load(Ordering::Relaxed); // Relaxed: written by this thread.
+        // Release: pairs with the Acquire in `Registry::note`, which sees this domain with it, and (of
+        // a repin) with that in `Pins::are_over`, as in `unpin`.
+        let order = ordering!(Release, mutant("guard_relaxed_pin") => Relaxed);
+        announce(&self.seq, seq.wrapping_add(step), order);
+        pass_light(held);
+    }
+
+    #[inline]
+    fn unpin(&self) {
+        let held = self.held.load(Ordering::Relaxed) - 1; // Relaxed: as in `pin`.
+        self.held.store(held, Ordering::Relaxed); // Relaxed: as in `pin`.
+        if held == 0 {
+            self.end();
+        } else {
+            self.unpin_slowly(held);
+        }
+    }
+
+    #[inline(never)]
+    fn unpin_slowly(&self, held: usize) {
+        if held & GUARDS == 0 {
+            self.end();
+            if held & HAS_LEFT != 0 {
+                self.give_back(held);
+            }
+        }
+    }
+
+    #[inline]
+    fn end(&self) {
+        let seq = self.seq.load(Ordering::Relaxed); // Relaxed: written by this thread.
+        // Release: pairs with the Acquires in `Registry::note` and `Pins::are_over`: all that was
+        // read under the pin was read before.
+        let order = ordering!(Release, mutant("guard_relaxed_unpin") => Relaxed);
+        announce(&self.seq, seq.wrapping_add(1), order);
+    }
+
+    /// The thread ends: gives the slot back now, or has its last guard do so.
+    fn leave(&self) {
+        let held = self.held.load(Ordering::Relaxed); // Relaxed: as in `pin`.
+        if held & GUARDS == 0 || cfg!(cortado_mutant = "guard_gives_back_early") {
+            self.give_back(held);
+        } else {
+            self.leave_to_guards();
+        }
+    }
+
+    /// Has the last guard give the slot back.
+    fn leave_to_guards(&self) {
+        let held = self.held.load(Ordering::Relaxed); // Relaxed: as in `pin`.
+        self.held.store(held | HAS_LEFT, Ordering::Relaxed); // Relaxed: as in `pin`.
+    }
+
+    fn give_back(&self, held: usize) {
+        self.held.store(held & FENCES, Ordering::Relaxed); // Relaxed: as in `pin`.
+        if cfg!(cortado_mutant = "guard_resets_seq") {
+            self.seq.store(0, Ordering::Release);
+        }
+        // Release: pairs with the Acquire in `Registry::take_slot`: the next owner goes on with the
+        // words as they are, and its pins come after this one's.
+        let order = ordering!(Release, mutant("guard_relaxed_give_back") => Relaxed);
+        self.owner.store(FREE, order);
+    }
+
+    /// Notes the thread's name, for those who ask who is pinned.
+    fn note_name(&self) {
+        let name = process::thread_name();
+        let whole = u128::from_le_bytes(name);
+        for (word, bits) in self.name.iter().zip([whole as u64, (whole >> 64) as u64]) {
+            word.store(bits, Ordering::Relaxed); // Relaxed: for people; two names may be mixed.
+        }
+    }
+
+    fn reader(&self) -> Reader {
+        // Relaxed: as in `note_name`.
+        let [low, high] = [0, 1].map(|i| u128::from(self.name[i].load(Ordering::Relaxed)));
+        let name = (low | high << 64).to_le_bytes();
+        let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+        Reader {
+            // Relaxed: as in `note_name`.
+            thread: Some(self.owner.load(Ordering::Relaxed)).filter(|&o| o != FREE && o != ENDING),
+            name: String::from_utf8_lossy(&name[..length]).into_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reader().fmt(f)
+    }
+}
+
+/// Stores a word that sweepers look at.
+#[inline]
+fn announce(word: &AtomicU64, value: u64, order: Ordering) {
+    if cfg!(cortado_tsan) {
+        // AcqRel: tells the race detector what the fence behind it does, which it does not see: the
+        // look either comes after this and finds it, or came before, and this comes after all that
+        // the sweeper saw. See `look`.
+        word.swap(value, Ordering::AcqRel);
+    } else {
+        word.store(value, order);
+    }
+}
+
+/// Loads a word that a thread announces.
+#[inline]
+fn look(word: &AtomicU64, order: Ordering) -> u64 {
+    if cfg!(cortado_tsan) {
+        word.fetch_add(0, Ordering::AcqRel) // AcqRel: see `announce`.
+    } else {
+        word.load(order)
+    }
+}
+
+/// Passes the light side of the barrier.
+#[inline]
+fn pass_light(held: usize) {
+    if held & FENCES == 0 {
+        light();
+    } else {
+        Barrier::fence_light();
+    }
+}
+
+/// All slots of a process.
+#[derive(Debug)]
+pub struct Registry {
+    barrier: Barrier,
+    chunks: AtomicPtr<Chunk>,
+}
+
+struct Chunk {
+    slots: [CachePadded<Slot>; SLOTS_PER_CHUNK],
+    next: Option<&'static Chunk>,
+}
+
+impl Registry {
+    /// Makes a registry without slots.
+    pub fn new(barrier: Barrier) -> Self {
+        Self { barrier, chunks: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    fn first_chunk(&self) -> Option<&'static Chunk> {
+        // Acquire: pairs with the Release in `add_chunk`, so that the slots are seen made.
+        let chunk = self.chunks.load(Ordering::Acquire);
+        // SAFETY: null, or from `Box::into_raw` in `add_chunk`; chunks are never freed.
+        unsafe { chunk.as_ref() }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &'static Slot> + use<> {
+        std::iter::successors(self.first_chunk(), |chunk| chunk.next)
+            .flat_map(|chunk| &chunk.slots)
+            .map(|slot| &**slot)
+    }
+
+    fn take_slot(&self, owner: u64) -> &'static Slot {
+        let free = self.slots().find(|slot| {
+            // Relaxed: a glance. Acquire: pairs with the Release in `give_back`.
+            slot.owner.load(Ordering::Relaxed) == FREE
+                && slot
+                    .owner
+                    .compare_exchange(FREE, owner, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+        });
+        free.unwrap_or_else(|| self.add_chunk(owner))
+    }
+
+    /// Adds a chunk, and takes its first slot.
+    #[cold]
+    fn add_chunk(&self, owner: u64) -> &'static Slot {
+        let flags = if self.barrier == Barrier::Fences { FENCES } else { 0 };
+        let slot = |i| CachePadded::new(Slot::new(flags, if i == 0 { owner } else { FREE }));
+        let mut chunk = Box::new(Chunk { slots: std::array::from_fn(slot), next: None });
+        loop {
+            chunk.next = self.first_chunk();
+            let next = chunk.next.map_or(ptr::null_mut(), |next| ptr::from_ref(next).cast_mut());
+            let raw = Box::into_raw(chunk);
+            // Release: pairs with the Acquire in `first_chunk`. Relaxed: read again above.
+            let order = ordering!(Release, mutant("guard_relaxed_chunk") => Relaxed);
+            if self.chunks.compare_exchange(next, raw, order, Ordering::Relaxed).is_ok() {
+                process::note_chunk(raw);
+                // SAFETY: from a box, and shared from now on; it is never freed.
+                return unsafe { &(*raw).slots[0] };
+            }
+            // SAFETY: the exchange failed, so `raw` is still ours alone.
+            chunk = unsafe { Box::from_raw(raw) };
+        }
+    }
+
+    /// Notes the pins that meet a domain. What they say of a grace period needs a heavy barrier
+    /// before.
+    fn note(&self, domain: Domain) -> Pins {
+        let mut pins = Vec::new();
+        for slot in self.slots() {
+            if cfg!(cortado_mutant = "guard_skips_itself")
+                && SLOT.try_with(Cell::get).ok().flatten().is_some_and(|s| ptr::eq(s, slot))
+            {
+                continue;
+            }
+            if cfg!(cortado_mutant = "guard_whose_before_seq") {
+                let whose = slot.whose.load(Ordering::Acquire);
+                let seq = slot.seq.load(Ordering::Acquire);
+                if seq % 2 == 1 && Domain::from_bits(whose).meets(domain) {
+                    pins.push((slot, seq));
+                }
+                continue;
+            }
+            // Acquire: pairs with the Release in `end`, where the number is even: all pins so far are
+            // over. And with that in `begin`, where it is odd, so that its domain is seen.
+            let order = ordering!(Acquire, mutant("guard_relaxed_look") => Relaxed);
+            let seq = look(&slot.seq, order);
+            if seq % 2 == 0 {
+                continue;
+            }
+            // Acquire: pairs with the Release in `begin`: where it is of a later pin, this one is over.
+            let order = ordering!(Acquire, mutant("guard_relaxed_look_at_whose") => Relaxed);
+            if Domain::from_bits(look(&slot.whose, order)).meets(domain) {
+                pins.push((slot, seq));
+            }
+        }
+        Pins { pins }
+    }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.slots).finish()
+    }
+}
+
+/// The pins of one moment, as far as they have not ended since.
+#[derive(Clone, Debug, Default)]
+pub struct Pins {
+    pins: Vec<(&'static Slot, u64)>,
+}
+
+impl Pins {
+    /// Notes the pins that there are for a domain.
+    ///
+    /// Without a barrier: a pin that has only just begun may be missed.
+    pub fn of(domain: Domain) -> Self {
+        registry().note(domain)
+    }
+
+    /// Returns the threads that have been pinned since these pins were noted.
+    ///
+    /// A thread that has pinned again is not among them.
+    pub fn stalled(&mut self) -> Vec<Reader> {
+        self.are_over();
+        self.pins.iter().map(|(slot, _)| slot.reader()).collect()
+    }
+
+    /// Forgets those that have ended; returns whether none is left.
+    fn are_over(&mut self) -> bool {
+        // Acquire: pairs with the Release in `end` and in `begin` of a repin: what was read under the
+        // pin was read before.
+        let order = ordering!(Acquire, mutant("guard_relaxed_grace") => Relaxed);
+        self.pins.retain(|(slot, seq)| look(&slot.seq, order) == *seq);
+        self.pins.is_empty()
+    }
+}
+
+/// A thread that is pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// Its number ([`thread_number`]), unless it is ending.
+    pub thread: Option<u64>,
+    /// The first sixteen bytes of its name.
+    pub name: String,
+}
+
+/// A grace period: until all pins of a domain that there were at its beginning have ended.
+#[derive(Clone, Debug)]
+pub struct Grace {
+    domain: Domain,
+    /// `None` as long as the heavy barrier has failed: the period has not begun.
+    pins: Option<Pins>,
+}
+
+impl Grace {
+    /// Begins a period for what was unlinked before, as far as the caller has seen that.
+    ///
+    /// Interrupts every running thread of the process where the barrier is the system's: one period
+    /// should serve many values.
+    pub fn begin(domain: Domain) -> Self {
+        Self::begin_in(registry(), domain)
+    }
+
+    fn begin_in(registry: &Registry, domain: Domain) -> Self {
+        let mut grace = Self { domain, pins: None };
+        grace.begin_again(registry);
+        grace
+    }
+
+    /// Returns whether the period is over: everything that its guards did has happened.
+    pub fn is_over(&mut self) -> bool {
+        self.is_over_in(registry())
+    }
+
+    fn is_over_in(&mut self, registry: &Registry) -> bool {
+        if self.pins.is_none() {
+            self.begin_again(registry);
+        }
+        self.pins.as_mut().is_some_and(Pins::are_over)
+    }
+
+    fn begin_again(&mut self, registry: &Registry) {
+        if registry.barrier.heavy() {
+            self.pins = Some(registry.note(self.domain));
+        }
+    }
+}
+
+/// What there is one of in a process.
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+mod process {
+    use std::sync::OnceLock; // shim: the models have a file of their own
+
+    use super::{Barrier, Chunk, Registry};
+
+    /// Returns the registry of this process.
+    pub fn registry() -> &'static Registry {
+        static REGISTRY: OnceLock<Registry> = OnceLock::new();
+        REGISTRY.get_or_init(|| Registry::new(Barrier::choose()))
+    }
+
+    pub(super) fn note_chunk(_: *mut Chunk) {}
+
+    /// Returns the first bytes of the thread's name, and zeros.
+    pub(super) fn thread_name() -> [u8; 16] {
+        let mut first = [0; 16];
+        let thread = crate::sync::thread::current();
+        let name = thread.name().unwrap_or_default().bytes();
+        first.iter_mut().zip(name).for_each(|(to, from)| *to = from);
+        first
+    }
+
+    /// Returns whether the thread's variables are gone. Here a look at one of them says so.
+    pub(super) fn has_ended() -> bool {
+        false
+    }
+}
+
+#[cfg(any(cortado_loom, cortado_shuttle))]
+#[path = "sequence_model.rs"]
+mod process;
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::{
+        cell::RefCell,
+        sync::mpsc,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    /// A registry that only this test knows.
+    fn alone(barrier: Barrier) -> &'static Registry {
+        Box::leak(Box::new(Registry::new(barrier)))
+    }
+
+    /// Other tests pin for every domain, and may lack a core for long.
+    fn wait(mut grace: Grace) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !grace.is_over() {
+            assert!(Instant::now() < end, "the period never ended");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn period_without_a_pin_is_over_at_once() {
+        let domain = Domain::new();
+        drop(pin_for(domain));
+        for barrier in [Barrier::choose(), Barrier::Fences] {
+            let registry = alone(barrier);
+            drop(registry.take_slot(1).pin(domain));
+            assert!(Grace::begin_in(registry, domain).is_over_in(registry));
+        }
+    }
+
+    #[test]
+    fn period_lasts_as_long_as_the_pins_of_its_beginning() {
+        for barrier in [Barrier::choose(), Barrier::Fences] {
+            let (registry, domain) = (alone(barrier), Domain::new());
+            let slots = [(); 20].map(|()| registry.take_slot(1));
+            let early = slots[0].pin(domain);
+            let mut grace = Grace::begin_in(registry, domain);
+            let late = slots[19].pin(domain);
+            assert!(!grace.is_over_in(registry));
+            drop(early);
+            let again = slots[0].pin(domain);
+            assert!(grace.is_over_in(registry));
+            drop((late, again));
+        }
+    }
+
+    #[test]
+    fn barrier_that_fails_ends_no_period() {
+        let (registry, domain) = (alone(Barrier::Failing), Domain::new());
+        let mut grace = Grace::begin_in(registry, domain);
+        assert!(!grace.is_over_in(registry) && !grace.is_over_in(registry));
+        // It begins once a barrier holds.
+        let working = Registry { barrier: Barrier::Fences, chunks: AtomicPtr::default() };
+        let guard = working.take_slot(1).pin(domain);
+        assert!(!grace.is_over_in(&working));
+        drop(guard);
+        assert!(grace.is_over_in(&working));
+    }
+
+    #[test]
+    fn pin_holds_back_no_other_domain() {
+        let (registry, mine, other) = (alone(Barrier::choose()), Domain::new(), Domain::new());
+        let slot = registry.take_slot(1);
+        let _outer = slot.pin(mine);
+        let is_over = |domain| Grace::begin_in(registry, domain).is_over_in(registry);
+        assert!(!is_over(mine) && is_over(other) && !is_over(Domain::ANY));
+        // From here on the slot stands for both, until the outer pin ends.
+        drop(slot.pin(other));
+        assert!(!is_over(mine) && !is_over(other) && !is_over(Domain::new()));
+    }
+
+    #[test]
+    fn renewed_pin_holds_nothing_back_unless_another_guard_lives() {
+        let (registry, domain) = (alone(Barrier::choose()), Domain::new());
+        let slot = registry.take_slot(1);
+        let mut guard = slot.pin(domain);
+        drop(slot.pin(Domain::new()));
+        let mut grace = Grace::begin_in(registry, domain);
+        let other = slot.pin(domain);
+        guard.repin(domain);
+        assert!(!grace.is_over_in(registry));
+        drop(other);
+        guard.repin(domain);
+        assert!(grace.is_over_in(registry));
+        assert!(!Grace::begin_in(registry, domain).is_over_in(registry));
+        assert!(Grace::begin_in(registry, Domain::new()).is_over_in(registry));
+    }
+
+    #[test]
+    fn slot_is_used_again_with_its_sequence() {
+        let registry = alone(Barrier::Fences);
+        let first = registry.take_slot(1);
+        drop(first.pin(Domain::ANY));
+        let guard = first.pin(Domain::ANY);
+        assert!(!ptr::eq(registry.take_slot(2), first));
+        first.leave();
+        assert!(!ptr::eq(registry.take_slot(3), first), "a guard lives");
+        drop(guard);
+        let again = registry.take_slot(4);
+        assert!(ptr::eq(again, first));
+        assert_eq!(again.seq.load(Ordering::SeqCst), 4);
+        assert_eq!(again.held.load(Ordering::SeqCst), FENCES);
+    }
+
+    #[test]
+    fn leaked_guard_keeps_its_slot() {
+        let registry = alone(Barrier::choose());
+        let slot = registry.take_slot(1);
+        std::mem::forget(slot.pin(Domain::ANY));
+        slot.leave();
+        assert!((0..100).all(|i| !ptr::eq(registry.take_slot(i + 2), slot)));
+        assert!(!Grace::begin_in(registry, Domain::new()).is_over_in(registry));
+    }
+
+    #[test]
+    fn stalled_readers_are_known_by_number_and_name() {
+        let domain = Domain::new();
+        let (to_reader, orders) = mpsc::channel::<()>();
+        let (to_us, reports) = mpsc::channel();
+        let reader = move || {
+            let mut guard = pin_for(domain);
+            to_us.send(thread_number() as u64).unwrap();
+            orders.recv().unwrap();
+            guard.repin(domain);
+            to_us.send(0).unwrap();
+            orders.recv().unwrap();
+        };
+        let name = String::from("a reader of a name that is long");
+        let handle = thread::Builder::new().name(name).spawn(reader).unwrap();
+        let number = reports.recv().unwrap();
+        let seen = Reader { thread: Some(number), name: "a reader of a na".into() };
+        // Other tests pin for every domain.
+        let is_among = |pins: &mut Pins| pins.stalled().contains(&seen);
+        let mut pins = Pins::of(domain);
+        assert!(is_among(&mut pins) && is_among(&mut pins));
+        assert!(!is_among(&mut Pins::of(Domain::new())));
+        to_reader.send(()).unwrap();
+        reports.recv().unwrap();
+        assert!(!is_among(&mut pins), "it has pinned again");
+        assert!(is_among(&mut Pins::of(domain)));
+        to_reader.send(()).unwrap();
+        handle.join().unwrap();
+        assert!(!is_among(&mut Pins::of(domain)));
+    }
+
+    thread_local! {
+        /// Touched before or after the thread's first pin: destroyed after or before its slot is left.
+        static KEPT: Kept = const { Kept(RefCell::new(None)) };
+    }
+
+    /// Pins as it is destroyed, under a guard from before if there is one.
+    struct Kept(RefCell<Option<(Domain, Option<Guard>, mpsc::Sender<()>)>>);
+
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            let Some((domain, guard, done)) = self.0.take() else { return };
+            let mut grace = Grace::begin(domain);
+            assert!(guard.is_none() || !grace.is_over());
+            let (one, two) = (pin_for(domain), pin_for(Domain::ANY));
+            drop(guard);
+            let mut late = Grace::begin(domain);
+            drop(one);
+            assert!(!late.is_over());
+            drop(two);
+            wait(grace);
+            wait(late);
+            done.send(()).unwrap();
+        }
+    }
+
+    #[test]
+    fn guards_of_a_thread_that_ends_are_kept_in_either_order() {
+        for is_pinned_first in [false, true] {
+            for keeps_guard in [false, true] {
+                let (done, reports) = mpsc::channel();
+                let domain = Domain::new();
+                let ending = thread::spawn(move || {
+                    if is_pinned_first {
+                        drop(pin_for(domain));
+                    }
+                    KEPT.with(|kept| {
+                        let guard = keeps_guard.then(|| pin_for(domain));
+                        kept.0.replace(Some((domain, guard, done)));
+                    });
+                });
+                ending.join().unwrap();
+                // A failed assertion in a destructor ends the process, and does not send.
+                reports.recv().unwrap();
+                wait(Grace::begin(domain));
+            }
+        }
+    }
+}
