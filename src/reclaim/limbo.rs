@@ -167,10 +167,13 @@ struct Item<T> {
     label: u8,
 }
 
+/// A batch, and its period if it is the first that waits for that: one without waits for the period
+/// before it.
+type Waiting<T> = (Option<Grace>, Box<Sheet<Batch<T>>>);
+
 /// Batches in the order in which their grace periods end, or nearly.
 struct Line<T> {
-    /// Each period stands with its first batch: a batch without one waits for the period before it.
-    waiting: VecDeque<(Option<Grace>, Box<Sheet<Batch<T>>>)>,
+    waiting: VecDeque<Waiting<T>>,
     watched: Watched,
 }
 

@@ -325,6 +325,10 @@ impl fmt::Debug for Slot {
     }
 }
 
+fn is_pinned(seq: u64) -> bool {
+    seq & 1 == 1
+}
+
 /// Stores a word that sweepers look at.
 #[inline]
 fn announce(word: &AtomicU64, value: u64, order: Ordering) {
@@ -436,7 +440,7 @@ impl Registry {
             if cfg!(cortado_mutant = "guard_whose_before_seq") {
                 let whose = slot.whose.load(Ordering::Acquire);
                 let seq = slot.seq.load(Ordering::Acquire);
-                if seq % 2 == 1 && Domain::from_bits(whose).meets(domain) {
+                if is_pinned(seq) && Domain::from_bits(whose).meets(domain) {
                     pins.push((slot, seq));
                 }
                 continue;
@@ -445,7 +449,7 @@ impl Registry {
             // over. And with that in `begin`, where it is odd, so that its domain is seen.
             let order = ordering!(Acquire, mutant("guard_relaxed_look") => Relaxed);
             let seq = look(&slot.seq, order);
-            if seq % 2 == 0 {
+            if !is_pinned(seq) {
                 continue;
             }
             // Acquire: pairs with the Release in `begin`: where it is of a later pin, this one is over.
@@ -738,11 +742,17 @@ mod tests {
     }
 
     /// Pins as it is destroyed, under a guard from before if there is one.
-    struct Kept(RefCell<Option<(Domain, Option<Guard>, mpsc::Sender<()>)>>);
+    struct Kept(RefCell<Option<Ending>>);
+
+    struct Ending {
+        domain: Domain,
+        guard: Option<Guard>,
+        done: mpsc::Sender<()>,
+    }
 
     impl Drop for Kept {
         fn drop(&mut self) {
-            let Some((domain, guard, done)) = self.0.take() else { return };
+            let Some(Ending { domain, guard, done }) = self.0.take() else { return };
             let mut grace = Grace::begin(domain);
             assert!(guard.is_none() || !grace.is_over());
             let (one, two) = (pin_for(domain), pin_for(Domain::ANY));
@@ -769,7 +779,7 @@ mod tests {
                     }
                     KEPT.with(|kept| {
                         let guard = keeps_guard.then(|| pin_for(domain));
-                        kept.0.replace(Some((domain, guard, done)));
+                        kept.0.replace(Some(Ending { domain, guard, done }));
                     });
                 });
                 ending.join().unwrap();
