@@ -208,20 +208,29 @@ impl Slot {
     /// A nested pin, or one of a slot with a flag.
     #[inline(never)]
     fn pin_slowly(&self, domain: Domain, held: usize) {
-        assert!(held & GUARDS < GUARDS, "too many guards were leaked");
+        // On 64 bits no process lives long enough to leak so many.
+        assert!(usize::BITS >= 64 || held & GUARDS < GUARDS, "too many guards were leaked");
         self.held.store(held + 1, Ordering::Relaxed); // Relaxed: as in `pin`.
         if held & GUARDS == 0 {
-            self.begin(domain, 1, held);
-            return;
+            return self.begin(domain, 1, held);
         }
         let whose = self.whose.load(Ordering::Relaxed); // Relaxed: written by this thread.
         let joined = Domain::from_bits(whose).joined(domain).to_bits();
-        if joined != whose && !cfg!(cortado_mutant = "guard_keeps_whose") {
-            // Release: as in `begin`.
-            announce(&self.whose, joined, Ordering::Release);
-            if !cfg!(cortado_mutant = "guard_no_nested_fence") {
-                pass_light(held);
-            }
+        if joined != whose {
+            self.join(joined, held);
+        }
+    }
+
+    /// Makes the pin that there is one of another domain, too.
+    #[cold]
+    fn join(&self, joined: u64, held: usize) {
+        if cfg!(cortado_mutant = "guard_keeps_whose") {
+            return;
+        }
+        // Release: as in `begin`.
+        announce(&self.whose, joined, Ordering::Release);
+        if !cfg!(cortado_mutant = "guard_no_nested_fence") {
+            pass_light(held);
         }
     }
 
@@ -246,18 +255,17 @@ impl Slot {
         self.held.store(held, Ordering::Relaxed); // Relaxed: as in `pin`.
         if held == 0 {
             self.end();
-        } else {
-            self.unpin_slowly(held);
+        } else if held & GUARDS == 0 {
+            self.end_slowly(held);
         }
     }
 
+    /// Ends a pin of a slot with a flag.
     #[inline(never)]
-    fn unpin_slowly(&self, held: usize) {
-        if held & GUARDS == 0 {
-            self.end();
-            if held & HAS_LEFT != 0 {
-                self.give_back(held);
-            }
+    fn end_slowly(&self, held: usize) {
+        self.end();
+        if held & HAS_LEFT != 0 {
+            self.give_back(held);
         }
     }
 
