@@ -1,16 +1,21 @@
 //! Many reads under one pin, and iteration.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc,
+    },
     thread,
 };
 
-use cortado::Maintenance;
+use cortado::{Cache, Maintenance, ValueRef, Work};
 
 use crate::{
     builder,
-    support::{BOTH, Random, audit, seed, settle},
+    support::{BOTH, Random, Tally, Tracked, audit, eventually, seed, settle},
 };
 
 #[test]
@@ -155,4 +160,60 @@ fn hottest_and_coldest_come_in_order() {
     assert!(rank(&coldest, 0) < rank(&coldest, 99));
     assert!(pinned.coldest(0).is_empty());
     assert_eq!(pinned.hottest(usize::MAX).len(), cache.len());
+}
+
+#[test]
+fn value_held_by_a_thread_local_variable_lives_until_its_destructor_drops_it() {
+    /// A reference, and how its thread and the test take turns.
+    struct Kept {
+        value: ValueRef<'static, u64, Tracked>,
+        ending: mpsc::Sender<()>,
+        go_on: mpsc::Receiver<()>,
+        ended: mpsc::Sender<(u64, u64)>,
+    }
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            self.ending.send(()).unwrap();
+            self.go_on.recv().unwrap();
+            self.ended.send((*self.value.key(), self.value.id)).unwrap();
+        }
+    }
+    thread_local! {
+        static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
+    }
+    // Destructors run in the order in which the variables were first used, or the other way round.
+    for is_pinned_first in [false, true] {
+        let tally = Arc::new(Tally::default());
+        let cache = builder(100, Maintenance::Manual).build().unwrap();
+        let cache: &'static Cache<u64, Tracked> = Box::leak(Box::new(cache));
+        assert!(cache.insert(1, tally.make(7)).is_in());
+        let (ending, is_ending) = mpsc::channel();
+        let (proceed, go_on) = mpsc::channel();
+        let (ended, has_ended) = mpsc::channel();
+        let reader = thread::spawn(move || {
+            if is_pinned_first {
+                assert!(cache.get(&1).is_some());
+            }
+            KEPT.with_borrow_mut(|kept| {
+                let value = cache.get(&1).unwrap();
+                *kept = Some(Kept { value, ending, go_on, ended });
+            });
+        });
+        is_ending.recv().unwrap();
+        // The thread is ending. What it holds must not be freed, though another thread comes and
+        // goes that may get what it has left behind.
+        drop(cache.remove(&1));
+        for _ in 0..3 {
+            thread::spawn(|| assert!(cache.get(&1).is_none())).join().unwrap();
+            (0..8).for_each(|_| _ = cache.tick(Work::ALL));
+            assert_eq!(tally.alive(), 1);
+        }
+        proceed.send(()).unwrap();
+        assert_eq!(has_ended.recv().unwrap(), (1, 7));
+        reader.join().unwrap();
+        eventually("the value is dropped", || {
+            cache.flush();
+            tally.alive() == 0
+        });
+    }
 }
