@@ -55,13 +55,15 @@ use crate::{
         block::{Husk, Owned, Stored},
         desk::Desk,
         limbo::{Farewell, Limbo, Retired, Swept, Unlinked},
-        pin,
+        pin_for,
     },
     sync::atomic::{AtomicPtr, Ordering},
 };
 
 /// A lock-free set of `T`.
 pub struct Table<T: Stored> {
+    /// Whose memory its guards keep.
+    domain: Domain,
     /// The array in which every search begins.
     root: AtomicPtr<Buckets<T>>,
     limbo: Limbo<T>,
@@ -134,12 +136,28 @@ impl<T: Stored> Table<T> {
         let root = Box::new(Buckets::new(buckets)?);
         let slots = buckets.saturating_mul(LANES);
         let stock = (MOST_STOCK_BYTES / size_of::<T>().max(1)).min(MOST_STOCK).min(slots);
+        let domain = Domain::new();
         Ok(Self {
+            domain,
             root: AtomicPtr::new(Box::into_raw(root)),
-            limbo: Limbo::new(limbo_stripes, limbo_batch, stock),
-            arrays: Limbo::new(1, 1, 0),
-            husks: Limbo::new(1, 1, 0),
+            limbo: Limbo::within(domain, limbo_stripes, limbo_batch, stock),
+            arrays: Limbo::within(domain, 1, 1, 0),
+            husks: Limbo::within(domain, 1, 1, 0),
         })
+    }
+
+    /// Pins the current thread for this table: what is in it now stays readable under the guard.
+    ///
+    /// The guard holds back the garbage of no other table, and is good for no other.
+    #[inline]
+    pub fn pin(&self) -> Guard {
+        pin_for(self.domain)
+    }
+
+    /// Ends the pin of a guard and begins a new one, unless the thread has other guards.
+    #[inline]
+    pub fn repin(&self, guard: &mut Guard) {
+        guard.repin(self.domain);
     }
 
     /// Returns the number of slots of the current array.
@@ -232,10 +250,10 @@ impl<T: Stored> Table<T> {
         let (arrays, husks) = (self.arrays.take_sealed(), self.husks.take_sealed());
         // One period for all: its barrier interrupts every thread of the process.
         let is_idle = entries.is_empty() && arrays.is_empty() && husks.is_empty();
-        let grace = (!is_idle).then(|| Grace::begin(Domain::ANY));
+        let grace = (!is_idle).then(|| Grace::begin(self.domain));
         if is_idle {
             // A collector that needs help may have no other.
-            pin().advance();
+            self.pin().advance();
         }
         let arrays = self.arrays.sweep_sealed(arrays, grace.clone(), most, None);
         let husks = self.husks.sweep_sealed(husks, grace.clone(), most, None);
@@ -251,7 +269,8 @@ impl<T: Stored> Table<T> {
     }
 
     #[inline]
-    fn root<'g>(&'g self, _: &'g Guard) -> &'g Buckets<T> {
+    fn root<'g>(&'g self, guard: &'g Guard) -> &'g Buckets<T> {
+        debug_assert!(guard.covers(self.domain), "a guard of another table");
         // Acquire: pairs with the Release of the exchange in `promote`, so that the array is seen
         // made and all its buckets in use.
         let root = self.root.load(Ordering::Acquire);
@@ -263,7 +282,7 @@ impl<T: Stored> Table<T> {
 
 impl<T: Stored> Drop for Table<T> {
     fn drop(&mut self) {
-        let guard = crate::reclaim::pin();
+        let guard = self.pin();
         let mut next = NonNull::new(self.root.load(Ordering::Relaxed)); // Relaxed: `&mut self`.
         while let Some(array) = next {
             // SAFETY: each array of the chain came from `Box::into_raw`; those before the root
@@ -294,7 +313,7 @@ impl<T: Stored> Drop for Table<T> {
 
 impl<T: Stored> std::fmt::Debug for Table<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let guard = crate::reclaim::pin();
+        let guard = self.pin();
         f.debug_struct("Table").field("slots", &self.slots(&guard)).finish_non_exhaustive()
     }
 }
@@ -344,6 +363,15 @@ mod tests {
             assert!(buckets_for(entries) * LANES >= entries * 5 / 2);
         }
         assert!(buckets_for(usize::MAX) > usize::MAX / 16);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[cfg(not(feature = "crossbeam-epoch"))]
+    #[should_panic(expected = "a guard of another table")]
+    fn guard_of_another_table_is_refused_in_a_debug_build() {
+        let [one, other] = [(); 2].map(|()| Table::<testing::Entry>::with_buckets(2, 1, 1));
+        one.slots(&other.pin());
     }
 
     #[test]
