@@ -15,6 +15,9 @@
 //!                  over when each noted slot shows another seq (Acquire)
 //! ```
 //!
+//! A nested pin of another domain turns the outer one into a pin of any domain, for as long as that lasts:
+//! guards may be dropped in any order.
+//!
 //! So a pin writes two words of a line of its own, reads no shared one and executes no fence, a
 //! thread that pins again and again delays no period, and a period in which no thread is
 //! pinned is over at once. The period's thread does not leave out its own slot.
