@@ -8,7 +8,6 @@ use super::{Cache, InsertOptions};
 use crate::{
     engine::{Mode, Reject, RemovalCause, Terms, address_of},
     entry::Entry,
-    reclaim::pin,
 };
 
 /// What [`Cache::compute`] is to do.
@@ -99,7 +98,7 @@ where
             // Before this thread is pinned: destructors and listeners run.
             engine.sweep_if_due();
             let pressure = engine.garbage_pressure();
-            let guard = pin();
+            let guard = self.engine.table.pin();
             let seen = engine.table.find(&guard, hash, |entry| entry.key == key);
             let seen = seen.filter(|entry| engine.is_live(entry));
             let (value, terms) = match f(seen.map(|entry| &entry.value)) {
@@ -190,7 +189,7 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let owned = {
-            let guard = pin();
+            let guard = self.engine.table.pin();
             let hash = self.engine.hash(key);
             let entry = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
             entry.map(|entry| entry.key.clone())

@@ -8,7 +8,7 @@ use std::{
 use equivalent::Equivalent;
 
 use super::Cache;
-use crate::{config::Priority, entry::Entry, error::TtlError, reclaim::pin};
+use crate::{config::Priority, entry::Entry, error::TtlError};
 
 /// What the cache knows of an entry; see [`Cache::entry_info`].
 ///
@@ -61,7 +61,7 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let (engine, guard) = (&self.engine, pin());
+        let (engine, guard) = (&self.engine, self.engine.table.pin());
         let hash = engine.hash(key);
         let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key))?;
         engine.is_live(entry).then(|| EntryInfo {
@@ -101,7 +101,7 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let (engine, guard) = (&self.engine, pin());
+        let (engine, guard) = (&self.engine, self.engine.table.pin());
         let hash = engine.hash(key);
         let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
         let entry = entry.filter(|entry| engine.is_live(entry)).ok_or(TtlError::Absent)?;

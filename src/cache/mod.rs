@@ -38,7 +38,6 @@ use crate::{
     entry::Entry,
     evictor::Evictor,
     metrics::Metrics,
-    reclaim::pin,
     sync::Arc,
     table::Held,
 };
@@ -278,7 +277,7 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let (hash, guard) = (self.engine.hash(key), pin());
+        let (hash, guard) = (self.engine.hash(key), self.engine.table.pin());
         let entry = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
         self.engine.frequency(hash, entry)
     }
@@ -536,7 +535,7 @@ where
     pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
         let engine = &self.engine;
         engine.sweep_if_due();
-        let guard = pin();
+        let guard = self.engine.table.pin();
         for entry in engine.table.iter(&guard) {
             if engine.is_live(entry) && !keep(&entry.key, &entry.value) {
                 let address = address_of(entry);

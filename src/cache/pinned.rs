@@ -8,10 +8,7 @@ use std::{
 use equivalent::Equivalent;
 
 use super::{Cache, Iter};
-use crate::{
-    engine::Heat,
-    reclaim::{Guard, pin},
-};
+use crate::{engine::Heat, reclaim::Guard};
 
 /// A pin of this thread, under which a cache is read; made by [`Cache::pin`].
 ///
@@ -33,7 +30,7 @@ where
     S: BuildHasher,
 {
     pub(super) fn new(cache: &'a Cache<K, V, S>) -> Self {
-        Self { cache, guard: pin() }
+        Self { cache, guard: cache.engine.table.pin() }
     }
 
     /// Returns the value of a key; an access like [`Cache::get`].

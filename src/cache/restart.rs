@@ -10,7 +10,6 @@ use crate::{
     config::Priority,
     engine::{Engine, Insert, Mode, Terms},
     entry::Entry,
-    reclaim::pin,
 };
 
 /// An entry on its way out of a cache or into one; see [`Cache::export`] and [`Cache::import`].
@@ -139,7 +138,7 @@ where
             }
             let from = self.next?;
             let engine = &self.cache.engine;
-            let guard = pin();
+            let guard = engine.table.pin();
             let (part, next) = engine.table.iter_part(&guard, from, BUCKETS_PER_PIN);
             let live = part.filter(|entry| engine.is_live(entry));
             let hashed = live.map(|entry| (engine.hash(&entry.key), entry));

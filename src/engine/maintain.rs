@@ -22,7 +22,7 @@ use crate::{
         victim::{SAMPLE, SAMPLE_BY_COST, Traits, burden},
         window::{Newcomer, Window},
     },
-    reclaim::{Guard, limbo::Unlinked, pin},
+    reclaim::{Guard, limbo::Unlinked},
     stripe::{CAPACITY, thread_number},
     sync::atomic::Ordering,
     table::{LANES, Sampled, buckets_for},
@@ -252,7 +252,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the memory in use.
     pub fn memory(&self) -> MemoryUse {
-        let guard = pin();
+        let guard = self.table.pin();
         // What is away is not counted.
         let windows = self
             .maintainers
@@ -464,7 +464,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 ticked.freed += swept.freed;
                 panic = panic.or(swept.panic);
             }
-            let guard = pin();
+            let guard = self.table.pin();
             let slice = (work.evictions - ticked.evicted).min(SLICE_EVICTIONS);
             let reserve = self.reserve();
             if !self.budget.is_over_reserve(reserve) {
@@ -481,7 +481,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 break;
             }
         }
-        let guard = pin();
+        let guard = self.table.pin();
         let moved = self.table.moved(&guard);
         ticked.pending = self.table.help_migration(&guard, self, RESIZE_UNITS);
         let has_moved = self.table.moved(&guard) != moved;
@@ -502,7 +502,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         self.budget.set_max(max);
         let limit = self.budget.limit();
         if limit < before {
-            let guard = pin();
+            let guard = self.table.pin();
             while self.budget.used() > limit {
                 let evicted = self.with_maintainer(|m| {
                     self.collect_newcomers(&guard, m, TAKEN_IN);
@@ -525,7 +525,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let wanted = if self.costs_vary() { self.len() } else { max };
             self.shrink_table(&guard, usize::try_from(wanted).unwrap_or(usize::MAX));
         }
-        borrow(&self.racer, |racer| self.adapt(&pin(), racer));
+        borrow(&self.racer, |racer| self.adapt(&self.table.pin(), racer));
         self.sweep_if_due();
     }
 
@@ -1072,7 +1072,7 @@ mod tests {
 
     /// Returns how many entries the window's queues know of, and how many are marked as in the window.
     fn queued_and_marked(engine: &Engine<u64, u64, crate::IdentityHash>) -> (usize, usize) {
-        let guard = pin();
+        let guard = engine.table.pin();
         let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();
         let windows = engine.window_cost.load(Ordering::Relaxed) as usize;
         let backlog = borrow(&engine.backlog, |backlog| backlog.hashes.len()).unwrap();
@@ -1114,7 +1114,7 @@ mod tests {
         let engine = sized(100_000, 100_000);
         without_maintainers(&engine, || (0..20_000).for_each(|key| put(&engine, key)));
         let known = || engine.window_cost.load(Ordering::Relaxed);
-        let guard = pin();
+        let guard = engine.table.pin();
         let take = |most| engine.with_maintainer(|m| engine.collect_newcomers(&guard, m, most));
         for _ in 0..MOST_PUT_OFF / TAKEN_IN {
             let before = known();
@@ -1142,7 +1142,7 @@ mod tests {
         }
         let evictions = || engine.metrics().evictions;
         let before = evictions();
-        let guard = pin();
+        let guard = engine.table.pin();
         for key in 10_000..10_050 {
             engine.budget.set_max(2000);
             put(&engine, key);
@@ -1156,7 +1156,7 @@ mod tests {
     fn window_holds_its_share_and_no_more() {
         let engine = manual(1000);
         (0..5000).for_each(|key| put(&engine, key));
-        let guard = pin();
+        let guard = engine.table.pin();
         let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();
         let queued = engine.window_cost.load(Ordering::Relaxed) as usize;
         // The newest are still in their ring.
@@ -1170,7 +1170,7 @@ mod tests {
     fn sleeping_thread_is_woken_where_the_table_begins_to_move_and_finds_the_old_array() {
         let engine = sized(1 << 20, 0);
         engine.waker.belongs_to(crate::sync::thread::current());
-        let bytes = || engine.table.bytes(&pin());
+        let bytes = || engine.table.bytes(&engine.table.pin());
         let before = bytes();
         engine.waker.sleep(|| {
             for key in 0.. {
@@ -1184,7 +1184,7 @@ mod tests {
             None
         });
         assert!(!engine.waker.rise());
-        while engine.table.help_migration(&pin(), &engine, 1) {}
+        while engine.table.help_migration(&engine.table.pin(), &engine, 1) {}
         assert_eq!((bytes(), engine.table.limbo().count()), (2 * before, 0));
         assert_eq!(engine.outlook(), (true, Outlook::Never));
         while engine.outlook().0 {

@@ -6,7 +6,7 @@ use super::Engine;
 use crate::{
     entry::Entry,
     metrics::Counter,
-    reclaim::{Guard, pin},
+    reclaim::Guard,
     stripe::{CAPACITY, Push, Ring},
     sync::atomic::Ordering,
     table::{Held, prefetch},
@@ -34,7 +34,7 @@ impl<K, V, S> Engine<K, V, S> {
             Trace::Leave => self.is_live_read(hash, entry),
             Trace::None => self.is_live(entry),
         };
-        let held = self.table.hold(pin(), |table, guard| {
+        let held = self.table.hold(self.table.pin(), |table, guard| {
             table.find(guard, hash, |entry| matches(&entry.key)).filter(is_live)
         });
         if trace == Trace::Leave {

@@ -14,7 +14,7 @@ use crate::{
     due::{Due, NEVER},
     entry::{END, Entry, Times},
     metrics::Counter,
-    reclaim::{Guard, pin},
+    reclaim::Guard,
     trace::Stopwatch,
 };
 
@@ -310,7 +310,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         while expired < most {
             let slice = (most - expired).min(EXPIRED_AT_ONCE);
             // No grace period ends under a guard: a new one for each slice.
-            let guard = pin();
+            let guard = self.table.pin();
             deadlines.advance(now, slice, |note| due.push(note));
             // A call that hands out nothing may have gone about it.
             if due.is_empty() && deadlines.next().is_none_or(|next| next > now) {
@@ -361,7 +361,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Brings the deadlines that were posted into the timetable.
     fn collect_notes(&self, deadlines: &mut Deadlines) {
-        let guard = pin();
+        let guard = self.table.pin();
         let mut posted = Posted { due: &self.due, hashes: Vec::new() };
         self.due.collect(|hashes| posted.hashes.extend_from_slice(hashes));
         while let Some(&hash) = posted.hashes.last() {
@@ -381,7 +381,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     fn drop_stale_notes(&self, deadlines: &mut Deadlines) {
-        let guard = pin();
+        let guard = self.table.pin();
         let mut known = std::collections::HashSet::new();
         deadlines.retain(|note| {
             let times = self.noted(&guard, *note).and_then(Entry::times);

@@ -20,7 +20,6 @@ use crate::{
         block::Owned,
         desk::Desk,
         limbo::{Retired, Unlinked},
-        pin,
     },
     stripe::{Push, thread_number},
     sync::atomic::Ordering,
@@ -215,7 +214,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let pressure = self.garbage_pressure();
         let put = self.prepare((key, value), terms, mode, pressure).and_then(|prepared| {
             // Pinned for the probe and the exchange only: a grace period waits for it.
-            self.upsert(&self.table, &pin(), hash, prepared).map(|(_, is_new)| is_new)
+            self.upsert(&self.table, &self.table.pin(), hash, prepared).map(|(_, is_new)| is_new)
         });
         let put = put.map_err(|refused| self.refuse(hash, refused, (mode, pressure)));
         self.sweep_if_due();
@@ -251,7 +250,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let pressure = self.noted_pressure();
         let terms = self.priced(&key, &value, terms);
         let mut is_in = false;
-        let held = self.table.hold(pin(), |table, guard| {
+        let held = self.table.hold(self.table.pin(), |table, guard| {
             let put = if is_overtaken {
                 self.counters.add(Counter::LoadsOvertaken, 1);
                 Err(Refused { key, value, refusal: Refusal::Forbidden })
@@ -376,7 +375,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             (_, Mode::Instead(_)) if is_garbage => {}
             (_, Mode::IfAbsent) => {
                 // Nothing was to be replaced, so nothing is out of date.
-                let guard = pin();
+                let guard = self.table.pin();
                 let resident = self.table.find(&guard, hash, |entry| entry.key == *key);
                 if resident.is_some_and(|entry| self.is_live(entry)) {
                     refused.refusal = Refusal::Forbidden;
@@ -620,7 +619,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         self.flights.overtake(hash);
         // Before it is taken out: a user's clock that panics would lose it.
         let now = self.time_of_deadlines();
-        self.table.hold(pin(), |table, guard| {
+        self.table.hold(self.table.pin(), |table, guard| {
             let entry = table.remove(guard, hash, self, |entry| matches(&entry.key))?;
             let is_live = self.is_live_at(entry.get(), now);
             let cause = if is_live { cause } else { RemovalCause::Expired };
@@ -647,7 +646,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         mut condition: impl FnMut(&Entry<K, V>) -> bool,
         cause: RemovalCause,
     ) -> Option<Held<'_, Entry<K, V>>> {
-        self.table.hold(pin(), |table, guard| {
+        self.table.hold(self.table.pin(), |table, guard| {
             let matches = |entry: &Entry<K, V>| matches(&entry.key);
             let condition = |entry: &Entry<K, V>| self.is_live(entry) && condition(entry);
             let entry = table.remove_if(guard, hash, self, matches, condition)?;
@@ -659,7 +658,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     pub fn clear(&self) {
         // Before they are taken out, as in `remove`.
         let now = self.time_of_deadlines();
-        let guard = pin();
+        let guard = self.table.pin();
         self.take_all(&guard, now, |_| {});
         drop(guard);
         self.sweep_if_due();
@@ -669,7 +668,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     pub fn drain(&self, mut show: impl FnMut(&Entry<K, V>)) {
         // Before they are taken out, as in `remove`.
         let now = self.time_of_deadlines();
-        let guard = pin();
+        let guard = self.table.pin();
         let mut gone = Vec::new();
         self.take_all(&guard, now, |entry| gone.push(entry));
         // Last, for it is the user's and may panic.

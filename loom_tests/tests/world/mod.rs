@@ -158,7 +158,7 @@ impl World {
     }
 
     pub fn set(&self, key: u64, value: u64) -> Set {
-        self.set_in(&pin(), key, value)
+        self.set_in(&self.table.pin(), key, value)
     }
 
     pub fn set_in(&self, guard: &Guard, key: u64, value: u64) -> Set {
@@ -178,7 +178,7 @@ impl World {
     }
 
     pub fn get(&self, key: u64) -> Option<u64> {
-        self.get_in(&pin(), key)
+        self.get_in(&self.table.pin(), key)
     }
 
     pub fn get_in(&self, guard: &Guard, key: u64) -> Option<u64> {
@@ -186,7 +186,7 @@ impl World {
     }
 
     pub fn remove(&self, key: u64) -> Option<u64> {
-        self.remove_in(&pin(), key)
+        self.remove_in(&self.table.pin(), key)
     }
 
     pub fn remove_in(&self, guard: &Guard, key: u64) -> Option<u64> {
@@ -195,7 +195,7 @@ impl World {
     }
 
     pub fn remove_if(&self, key: u64, value: u64) -> Option<u64> {
-        let guard = pin();
+        let guard = self.table.pin();
         let matches = |e: &Entry| e.is(key);
         let entry =
             self.table.remove_if(&guard, hash(key), self, matches, |e| e.value() == value)?;
@@ -210,7 +210,7 @@ impl World {
         f: impl Fn(Option<u64>) -> Option<u64>,
     ) -> (Option<u64>, Option<u64>) {
         loop {
-            let guard = pin();
+            let guard = self.table.pin();
             let seen = self.table.find(&guard, hash(key), |e| e.is(key));
             let value = seen.map(Entry::value);
             let wanted = f(value);
@@ -252,7 +252,7 @@ impl World {
 
     /// Unlinks a sampled entry, as eviction does; returns its value.
     pub fn evict(&self) -> Option<u64> {
-        let guard = pin();
+        let guard = self.table.pin();
         let mut evicted = None;
         self.table.sample(&guard, 0, 1, |sampled| {
             evicted = self.table.unlink_sampled(sampled);
@@ -262,7 +262,7 @@ impl World {
     }
 
     pub fn clear(&self) -> Vec<u64> {
-        let guard = pin();
+        let guard = self.table.pin();
         let mut removed = Vec::new();
         self.table.clear(&guard, self, |entry| removed.push(self.retire(&guard, entry)));
         removed
@@ -273,16 +273,16 @@ impl World {
     }
 
     pub fn grow(&self) {
-        assert!(self.table.grow_root(&pin()));
+        assert!(self.table.grow_root(&self.table.pin()));
     }
 
     pub fn shrink(&self) {
-        assert!(self.table.shrink(&pin()));
+        assert!(self.table.shrink(&self.table.pin()));
     }
 
     /// Migrates up to so many units.
     pub fn help(&self, units: usize) {
-        self.table.help_migration(&pin(), self, units);
+        self.table.help_migration(&self.table.pin(), self, units);
     }
 
     /// The same, but this thread stops where it has put a bucket in use, until it is
@@ -304,7 +304,7 @@ impl World {
     }
 
     pub fn values(&self) -> Vec<u64> {
-        let guard = pin();
+        let guard = self.table.pin();
         let mut values: Vec<u64> = self.table.iter(&guard).map(Entry::value).collect();
         values.sort_unstable();
         values
@@ -315,7 +315,7 @@ impl World {
     /// were left, sorted.
     pub fn finish(world: Arc<Self>) -> Vec<u64> {
         let world = Arc::try_unwrap(world).unwrap_or_else(|_| panic!("a thread is left"));
-        let guard = pin();
+        let guard = self.table.pin();
         world.table.audit(&guard, &world, !world.panics.load(SeqCst));
         let mut keys: Vec<u64> = world.table.iter(&guard).map(|e| e.key).collect();
         drop(guard);
