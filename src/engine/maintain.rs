@@ -888,7 +888,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Evicts an entry that was found by this hash; returns whether it was still there.
     fn evict(&self, guard: &Guard, hash: u64, entry: &Entry<K, V>) -> bool {
-        let gone = self.table.remove(guard, hash, self, |other| std::ptr::eq(other, entry));
+        let is_it = |other: &Entry<K, V>| std::ptr::eq(other, entry);
+        let gone = self.table.remove_if(guard, hash, self, is_it, |_| true);
         gone.map(|entry| self.end(guard, entry)).is_some()
     }
 

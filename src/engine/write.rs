@@ -6,6 +6,7 @@
 use std::{
     cell::RefCell,
     hash::{BuildHasher, Hash},
+    panic::resume_unwind,
     time::Duration,
 };
 
@@ -481,7 +482,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 },
             );
             match outcome {
-                Upsert::Inserted(new) => {
+                Upsert::Inserted { new, panic } => {
                     seat.leave();
                     charged.spend(cost);
                     if !in_window {
@@ -495,6 +496,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         self.note_deadline(hash, times);
                     }
                     self.births.begin(address_of(new), || self.time_of_births());
+                    if let Some(panic) = panic {
+                        resume_unwind(panic);
+                    }
                     return Ok((new, true));
                 }
                 Upsert::Replaced { new, old } => {

@@ -185,8 +185,8 @@ impl<T> Bucket<T> {
     /// Returns the entry of a word that [`words`](Self::words) has loaded, if it still is in its slot: then it
     /// was published when the meta word was looked at again.
     ///
-    /// As in [`validated`](Self::validated): the version of the meta word alone would be fooled by 8192
-    /// changes, and show what is claimed and not published.
+    /// As in [`validated`](Self::validated): the version of the meta word alone would be fooled when it
+    /// wraps, and show what is claimed and not published.
     #[inline]
     pub fn confirmed(&self, lane: usize, word: Word<T>) -> Option<NonNull<T>> {
         // Relaxed: see `validated`. Marks may come meanwhile; they do not move the entry.
@@ -203,18 +203,40 @@ impl<T> Bucket<T> {
         self.change_meta(Meta(0), Meta::LIVE);
     }
 
+    /// Takes a published lane out of a bucket that still is as `meta`, and empties its slot; returns
+    /// what was in it.
+    ///
+    /// That need not be what the caller has seen there: a replacement may have slipped in, or the
+    /// version has wrapped and the lane has another owner.
+    #[inline]
+    pub fn unpublish(&self, meta: Meta, lane: usize) -> Option<Word<T>> {
+        // A swap and not a store: a replacement that validated before may have slipped in, and then
+        // it is the newer entry that leaves.
+        self.change_meta(meta, meta.without(lane)).then(|| self.take_slot(lane))
+    }
+
     /// Frees the lane of an entry that was removed in place.
-    pub fn help_dying(&self, lane: usize, word: Word<T>) {
+    ///
+    /// Returns what it has taken out by mistake: the word of another entry, if the version wrapped
+    /// while this thread was stopped.
+    #[must_use]
+    pub fn free_dying(&self, lane: usize, word: Word<T>) -> Option<Word<T>> {
         debug_assert!(word.is_dying());
         loop {
             let meta = self.meta();
             // A frozen bucket keeps the word: the migration leaves it behind.
             if meta.is_frozen() || meta.tag(lane) == 0 || self.slot(lane) != word {
-                return;
+                return None;
             }
-            if self.change_meta(meta, meta.without(lane)) {
-                self.change_slot(lane, word, Word::EMPTY);
-                return;
+            if cfg!(cortado_mutant = "version_dying_leaks") {
+                if self.change_meta(meta, meta.without(lane)) {
+                    self.change_slot(lane, word, Word::EMPTY);
+                    return None;
+                }
+                continue;
+            }
+            if let Some(taken) = self.unpublish(meta, lane) {
+                return Some(taken).filter(|&taken| taken != word);
             }
         }
     }

@@ -4,10 +4,17 @@
 //! bits  0..49   seven lanes of 7 bits: the tag of the entry in the slot of that number; 0 = free
 //! bit   49      FROZEN: the bucket is being migrated; never cleared
 //! bit   50      INIT: the bucket is in use; zeroed memory is a bucket that is not
-//! bits 51..64   version: one more with every change of a lane, so that a bucket that looks the
-//!               same is the same (it would take 8192 changes between a scan and its
-//!               compare-and-swap to fool it)
+//! bits 51..64   version: one more with every published lane
 //! ```
+//!
+//! The version makes a compare-and-swap fail if the bucket changed since its scan, though the tags
+//! are the same again: what left a lane and came back was published again. It wraps. After a
+//! multiple of 2^[`VERSION_BITS`] publishes and as many removals a bucket with the same tags looks
+//! as it did, and a thread that was stopped all the while makes a change that it should not make.
+//! So every change that the version guards is followed by a look at what it did, in `write`:
+//!
+//! * what an unlink has taken out is compared with what was to be taken out;
+//! * after a publish, the entries of the same tag that the scan ruled out must still be there.
 
 /// Slots, and lanes, of a bucket.
 pub const LANES: usize = 7;
@@ -71,12 +78,17 @@ impl Meta {
     /// Returns the word after freeing a lane.
     #[inline]
     pub fn without(self, lane: usize) -> Self {
-        Self(self.0 & !(TAG << (lane * TAG_BITS))).next()
+        Self(self.0 & !(TAG << (lane * TAG_BITS)))
     }
 
     /// Returns the word after freeing every lane.
     pub fn without_any(self) -> Self {
-        Self(self.0 & !TAGS).next()
+        Self(self.0 & !TAGS)
+    }
+
+    /// Returns whether nothing was published between the two words, unless the version has wrapped.
+    pub fn has_version_of(self, other: Self) -> bool {
+        self.0 / VERSION_ONE == other.0 / VERSION_ONE
     }
 
     /// Returns the word that freezes the bucket.
@@ -84,6 +96,9 @@ impl Meta {
         Self(self.0 | FROZEN)
     }
 
+    /// Returns the word with the next version.
+    ///
+    /// Only a publish needs one: without it a lane that was freed stays free, and the word differs.
     #[inline]
     fn next(self) -> Self {
         if cfg!(cortado_mutant = "table_no_version") {
@@ -127,7 +142,10 @@ const TAG_BITS: usize = 7;
 const TAG: u64 = (1 << TAG_BITS) - 1;
 const FROZEN: u64 = 1 << 49;
 const INIT: u64 = 1 << 50;
-const VERSION_ONE: u64 = 1 << 51;
+/// Bits of the version. Two, where tests are to see it wrap.
+pub const VERSION_BITS: u32 = if cfg!(cortado_small_version) { 2 } else { 13 };
+/// The version stands at the top, so that it wraps without touching its neighbours.
+const VERSION_ONE: u64 = 1 << (u64::BITS - VERSION_BITS);
 /// The lowest bit of each lane.
 const EACH: u64 = (1 << 0) | (1 << 7) | (1 << 14) | (1 << 21) | (1 << 28) | (1 << 35) | (1 << 42);
 /// All lanes.
@@ -163,13 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn changes_move_the_version_and_nothing_else() {
+    fn publishes_move_the_version_and_nothing_else() {
         let mut meta = Meta::LIVE;
-        for _ in 0..20_000 {
+        for turn in 1..=20_000_u64 {
             let next = meta.with(6, 127);
-            assert_ne!(next.0 >> 51, meta.0 >> 51);
+            assert_ne!(next.0 / VERSION_ONE, meta.0 / VERSION_ONE);
             let back = next.without(6);
             assert!(back.is_live() && !back.is_frozen() && back.taken().next().is_none());
+            assert_eq!(back == Meta::LIVE, turn.is_multiple_of(1 << VERSION_BITS), "{turn}");
             meta = back;
         }
         assert!(meta.frozen().is_frozen());

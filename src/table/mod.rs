@@ -19,7 +19,7 @@
 //! | published → published (replace) | anyone | compare-and-swap of the slot, after validating |
 //! | published → free (unlink) | anyone | compare-and-swap of the meta word, then a swap of the slot |
 //! | published → dying (remove exactly this) | anyone | compare-and-swap of the slot |
-//! | dying → free | anyone | compare-and-swap of the meta word |
+//! | dying → free | anyone | compare-and-swap of the meta word, then a swap of the slot |
 //!
 //! A reader loads the meta word, then the slot of a matching tag, then both again: the same word
 //! in the slot and the tag still in its lane mean that the entry was published in between. It
@@ -45,7 +45,7 @@ pub use find::{Held, prefetch};
 pub use iter::Iter;
 pub use meta::LANES;
 pub use sample::Sampled;
-pub use write::Upsert;
+pub use write::{Panic, Upsert};
 
 use self::bucket::Buckets;
 use crate::{
@@ -94,7 +94,8 @@ pub trait Host<T> {
     /// Chooses who leaves a full bucket; `None` refuses the newcomer.
     fn choose_leaver(&self, residents: &[Option<&T>; LANES], newcomer: &T) -> Option<usize>;
 
-    /// Takes over an entry that had to leave for lack of slots.
+    /// Takes over an entry that had to leave for lack of slots, or was taken out by mistake (see
+    /// `meta`).
     fn displaced(&self, guard: &Guard, entry: Unlinked<T>);
 
     /// Hears that the table begins to move to another array, or has moved and retired the old one: there is

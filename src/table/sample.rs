@@ -76,6 +76,9 @@ impl<T: Stored> Table<T> {
     }
 
     /// Takes a sampled entry out, or what has replaced it since, if it still is in its slot.
+    ///
+    /// Where the version has wrapped in between (see `meta`), an entry that has come into the slot
+    /// since: the caller has to look at which it got.
     pub fn unlink_sampled(&self, sampled: Sampled<'_, T>) -> Option<Unlinked<T>> {
         loop {
             let meta = sampled.bucket.meta();

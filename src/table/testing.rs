@@ -98,7 +98,7 @@ impl<'t> Keeper<'t> {
         let hash = (self.hasher)(key);
         let entry = self.table.desk(0).make(ledger.entry(key, value).into_inner());
         match self.table.upsert(&guard, hash, entry, self, |e, _| e.key == key, |_, _| true) {
-            Upsert::Inserted(_) => true,
+            Upsert::Inserted { .. } => true,
             Upsert::Replaced { old, .. } => {
                 assert_eq!(old.get().key, key);
                 self.table.retire(&guard, old, 1, 0);

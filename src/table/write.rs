@@ -1,6 +1,11 @@
 //! Writing: claim and publish, replace, unlink.
 
-use std::{marker::PhantomData, ptr::NonNull};
+use std::{
+    any::Any,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    ptr::NonNull,
+};
 
 use super::{
     Host, LANES, Table,
@@ -14,14 +19,20 @@ use crate::{
         block::{Owned, Stored},
         limbo::Unlinked,
     },
-    util::for_all,
+    util::{caught, drop_panic, for_all},
 };
 
 /// What [`Table::upsert`] did.
 #[derive(Debug)]
 pub enum Upsert<'g, T: Stored> {
     /// The entry is in the table, and no entry of its key was.
-    Inserted(&'g T),
+    Inserted {
+        /// The entry.
+        new: &'g T,
+        /// A panic of the caller's code when the entry was in the table already: to be resumed when
+        /// the caller has accounted for the entry.
+        panic: Option<Panic>,
+    },
     /// The entry has taken the place of `old`.
     Replaced {
         /// The entry that is in the table now.
@@ -35,11 +46,15 @@ pub enum Upsert<'g, T: Stored> {
     Full(Owned<T>),
 }
 
+/// What a panic carries.
+pub type Panic = Box<dyn Any + Send>;
+
 impl<T: Stored> Table<T> {
     /// Inserts an entry, or replaces the one that matches it (resident first, newcomer second).
     ///
     /// `permit` is asked before either, with the entry to be replaced, if any, and the new one;
-    /// it may be asked again when others change the bucket. The entry is visible to everybody
+    /// it may be asked again when others change the bucket. The host may be given an entry of the same
+    /// key that another insert has put beside this one (see `meta`). The entry is visible to everybody
     /// when the call returns [`Upsert::Inserted`] or [`Upsert::Replaced`], and to nobody, ever,
     /// when it comes back.
     pub fn upsert<'g>(
@@ -69,28 +84,29 @@ impl<T: Stored> Table<T> {
                 continue;
             }
             let new = Word::new(claim.entry, upper);
-            match scan(guard, bucket, meta, tag, &|old| matches(old, claim.get())) {
-                Scan::Changed => continue,
-                Scan::Found { lane, word, entry: old } => {
-                    if !permit(Some(old), claim.get()) {
-                        return Upsert::Refused(claim.into_owned());
+            let strangers =
+                match scan(guard, bucket, meta, tag, host, &|old| matches(old, claim.get())) {
+                    Scan::Changed => continue,
+                    Scan::Found { lane, word, entry: old } => {
+                        if !permit(Some(old), claim.get()) {
+                            return Upsert::Refused(claim.into_owned());
+                        }
+                        let is_mutant = cfg!(cortado_mutant = "compute_replaces_another");
+                        let word = if is_mutant { bucket.slot(lane) } else { word };
+                        // Linearizes here. The slot has held `word` since it was validated, because
+                        // an entry enters a slot once.
+                        if bucket.change_slot(lane, word, new) {
+                            claim.withdraw();
+                            let new = claim.published();
+                            let old = word.entry().expect("the scan found an entry");
+                            // SAFETY: entries come from `Owned::into_raw`; the exchange took this one
+                            // out of its only slot, so no one finds it, and only we know that.
+                            return Upsert::Replaced { new, old: unsafe { Unlinked::new(old) } };
+                        }
+                        continue;
                     }
-                    let is_mutant = cfg!(cortado_mutant = "compute_replaces_another");
-                    let word = if is_mutant { bucket.slot(lane) } else { word };
-                    // Linearizes here. The slot has held `word` since it was validated, because
-                    // an entry enters a slot once.
-                    if bucket.change_slot(lane, word, new) {
-                        claim.withdraw();
-                        let new = claim.published();
-                        let old = word.entry().expect("the scan found an entry");
-                        // SAFETY: entries come from `Owned::into_raw`; the exchange took this one
-                        // out of its only slot, so no one finds it, and only we know that.
-                        return Upsert::Replaced { new, old: unsafe { Unlinked::new(old) } };
-                    }
-                    continue;
-                }
-                Scan::Absent => {}
-            }
+                    Scan::Absent(strangers) => strangers,
+                };
             if claim.place.is_none() {
                 if !permit(None, claim.get()) {
                     return Upsert::Refused(claim.into_owned());
@@ -105,13 +121,127 @@ impl<T: Stored> Table<T> {
             let (_, lane) = claim.place.expect("claimed above");
             // Linearizes here. The word is the one that was scanned, so nothing was published in
             // the bucket since, and no entry of this key is in it.
-            if bucket.change_meta(meta, meta.with(lane, tag)) {
-                return Upsert::Inserted(claim.published());
+            let published = meta.with(lane, tag);
+            if bucket.change_meta(meta, published) {
+                let new = claim.published();
+                // Unless the version has wrapped since. But then a stranger has left its slot: its
+                // address cannot come again while this thread is pinned.
+                let is_same = |lane| bucket.slot(lane).entry() == strangers[lane].entry();
+                let is_alone = meta.lanes(tag).all(is_same);
+                if is_alone || cfg!(cortado_mutant = "version_no_second_look") {
+                    return Upsert::Inserted { new, panic: None };
+                }
+                let matches = |other: &T| matches(other, new);
+                let place = Published { entry: new, bucket, lane, meta: published };
+                let panic = self.remove_duplicates(guard, hash, &place, host, matches);
+                return Upsert::Inserted { new, panic };
+            }
+        }
+    }
+
+    /// Takes out what has the key of a new entry, which was published on the strength of a scan that
+    /// had become out of date; returns the first panic of the caller's code.
+    ///
+    /// The new entry stays, and those go that were there when it was published. Two inserts that do
+    /// this at once may take out each other's entry: both count as evicted then, which any entry may be
+    /// at any time, and none that is out of date is left.
+    #[cold]
+    fn remove_duplicates(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        new: &Published<'_, T>,
+        host: &impl Host<T>,
+        matches: impl Fn(&T) -> bool,
+    ) -> Option<Panic> {
+        let mut first = None;
+        let mut note = |panic| match &first {
+            None => first = Some(panic),
+            Some(_) => drop_panic(panic),
+        };
+        loop {
+            let next = catch_unwind(AssertUnwindSafe(|| {
+                self.take_duplicate(guard, hash, new, host, &matches, &mut note)
+            }));
+            match next {
+                Ok(None) => return first,
+                Ok(Some(entry)) => {
+                    let displaced = || host.displaced(guard, entry);
+                    let _ = catch_unwind(AssertUnwindSafe(displaced)).map_err(&mut note);
+                }
+                // The caller's hash function, which a bucket on the move needs.
+                Err(panic) => {
+                    note(panic);
+                    return first;
+                }
+            }
+        }
+    }
+
+    /// Takes out one entry that has the key of `new` and was there when that was published.
+    fn take_duplicate(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        new: &Published<'_, T>,
+        host: &impl Host<T>,
+        matches: &impl Fn(&T) -> bool,
+        note: &mut impl FnMut(Panic),
+    ) -> Option<Unlinked<T>> {
+        let tag = Meta::tag_of(hash);
+        let mut array = self.root(guard);
+        'again: loop {
+            let (index, _) = array.locate(hash);
+            let bucket = array.at(index);
+            let meta = bucket.meta();
+            if meta.is_frozen() {
+                array = self.migrated(guard, array, index, host);
+                continue;
+            }
+            let is_first_bucket = std::ptr::eq(bucket, new.bucket);
+            let mut lane_of_new = None;
+            let mut other = None;
+            for lane in meta.lanes(tag) {
+                let Validated::Holds(word) = bucket.validated(lane, tag) else { continue 'again };
+                if word.is_dying() {
+                    help_dying(guard, bucket, lane, word, host);
+                    continue 'again;
+                }
+                let Some(entry) = alive(word, guard) else { continue };
+                if std::ptr::eq(entry, new.entry) {
+                    lane_of_new = Some(lane);
+                } else if other.is_none() && !(is_first_bucket && lane == new.lane) {
+                    // A comparison that panics counts as a match: to evict a stranger costs a miss,
+                    // and to leave a duplicate would show a value that is out of date.
+                    let is_key = catch_unwind(AssertUnwindSafe(|| matches(entry)));
+                    let is_key = is_key.map_err(&mut *note).unwrap_or(true);
+                    other = is_key.then_some((lane, word));
+                }
+            }
+            let (lane, word) = other?;
+            // Was it there beside `new`? If that still is, yes. If that has left, only if nothing was
+            // published since: otherwise it may be a newer one, which is in the cache by right.
+            let is_beside = match lane_of_new.map(|lane| bucket.validated(lane, tag)) {
+                Some(Validated::Holds(word)) if !word.is_dying() => {
+                    word.entry() == Some(NonNull::from(new.entry))
+                }
+                _ => false,
+            };
+            if !is_beside && !(is_first_bucket && bucket.meta().has_version_of(new.meta)) {
+                return None;
+            }
+            if bucket.change_slot(lane, word, word.dying()) {
+                let entry = word.entry().expect("a live word has an entry");
+                // SAFETY: as in `remove_if`.
+                let entry = unsafe { Unlinked::new(entry) };
+                return Some(freed(guard, bucket, lane, word, entry, host));
             }
         }
     }
 
     /// Removes the entry that matches, or one that takes its place at that very moment.
+    ///
+    /// What it has taken out by mistake (see `meta`) goes to the host.
     pub fn remove(
         &self,
         guard: &Guard,
@@ -129,14 +259,27 @@ impl<T: Stored> Table<T> {
                 array = self.migrated(guard, array, index, host);
                 continue;
             }
-            match scan(guard, bucket, meta, tag, &matches) {
+            match scan(guard, bucket, meta, tag, host, &matches) {
                 Scan::Changed => {}
-                Scan::Absent => return None,
-                Scan::Found { lane, .. } => match unlink(bucket, meta, lane) {
-                    Unlink::Done(entry) => return Some(entry),
-                    // Somebody removed exactly this entry before us; ours takes effect after.
-                    Unlink::Dying => return None,
-                    Unlink::Changed => {}
+                Scan::Absent(_) => return None,
+                Scan::Found { lane, word, .. } => match unlink(bucket, meta, lane) {
+                    Unlink::Done(entry) => {
+                        let is_it = word.entry() == Some(NonNull::from(entry.get()));
+                        if is_it || cfg!(cortado_mutant = "version_remove_believes") {
+                            return Some(entry);
+                        }
+                        // A replacement has the same key; what else it may be, the key tells.
+                        match catch_unwind(AssertUnwindSafe(|| matches(entry.get()))) {
+                            Ok(true) => return Some(entry),
+                            Ok(false) => host.displaced(guard, entry),
+                            Err(panic) => {
+                                caught(|| host.displaced(guard, entry));
+                                resume_unwind(panic);
+                            }
+                        }
+                    }
+                    // Another thread removed exactly this entry, or the lane has another owner.
+                    Unlink::Dying | Unlink::Changed => {}
                 },
             }
         }
@@ -163,9 +306,9 @@ impl<T: Stored> Table<T> {
                 array = self.migrated(guard, array, index, host);
                 continue;
             }
-            match scan(guard, bucket, meta, tag, &matches) {
+            match scan(guard, bucket, meta, tag, host, &matches) {
                 Scan::Changed => {}
-                Scan::Absent => return None,
+                Scan::Absent(_) => return None,
                 Scan::Found { lane, word, entry } => {
                     if !condition(entry) {
                         return None;
@@ -174,11 +317,11 @@ impl<T: Stored> Table<T> {
                     let word = if is_mutant { bucket.slot(lane) } else { word };
                     // Linearizes here.
                     if bucket.change_slot(lane, word, word.dying()) {
-                        bucket.help_dying(lane, word.dying());
                         let entry = word.entry().expect("the scan found an entry");
                         // SAFETY: entries come from `Owned::into_raw`; whoever marks an entry as
                         // dying owns it, and every other path leaves a marked one alone.
-                        return Some(unsafe { Unlinked::new(entry) });
+                        let entry = unsafe { Unlinked::new(entry) };
+                        return Some(freed(guard, bucket, lane, word, entry, host));
                     }
                 }
             }
@@ -254,6 +397,7 @@ impl<T: Stored> Table<T> {
             self.migrated(guard, array, index, host);
             return Slot::Freed;
         };
+        // Whichever entry it is: one that has come into the lane since is as good a victim.
         if let Unlink::Done(entry) = unlink(bucket, meta, lane) {
             host.displaced(guard, entry);
         }
@@ -287,22 +431,49 @@ fn clear_bucket<T>(bucket: &Bucket<T>, removed: &mut impl FnMut(Unlinked<T>)) ->
 /// Takes the entry of a lane out of a bucket whose meta word the caller has seen.
 pub fn unlink<T>(bucket: &Bucket<T>, meta: Meta, lane: usize) -> Unlink<T> {
     // Linearizes here.
-    if !bucket.change_meta(meta, meta.without(lane)) {
-        return Unlink::Changed;
+    match bucket.unpublish(meta, lane).map(taken) {
+        Some(Some(entry)) => Unlink::Done(entry),
+        Some(None) => Unlink::Dying,
+        None => Unlink::Changed,
     }
-    // A swap and not a store: a replacement that validated before may have slipped in, and then
-    // it is the newer entry that leaves.
-    match taken(bucket.take_slot(lane)) {
-        Some(entry) => Unlink::Done(entry),
-        None => Unlink::Dying,
+}
+
+/// Frees the lane of an entry that was removed in place. The host gets what that takes out by mistake.
+fn help_dying<T>(
+    guard: &Guard,
+    bucket: &Bucket<T>,
+    lane: usize,
+    word: Word<T>,
+    host: &impl Host<T>,
+) {
+    if let Some(stray) = bucket.free_dying(lane, word).and_then(taken) {
+        host.displaced(guard, stray);
     }
+}
+
+/// The same for the thread that has removed `entry` from `word` in place; returns the entry.
+fn freed<T>(
+    guard: &Guard,
+    bucket: &Bucket<T>,
+    lane: usize,
+    word: Word<T>,
+    entry: Unlinked<T>,
+    host: &impl Host<T>,
+) -> Unlinked<T> {
+    let help = || help_dying(guard, bucket, lane, word.dying(), host);
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(help)) {
+        // It would be lost with the panic: it goes the way of the other.
+        caught(|| host.displaced(guard, entry));
+        resume_unwind(panic);
+    }
+    entry
 }
 
 /// What [`unlink`] did.
 pub enum Unlink<T> {
     /// The entry is out, and the caller's.
     Done(Unlinked<T>),
-    /// The entry was already removed in place, by somebody who owns it.
+    /// The entry was already removed in place, by another thread, which owns it.
     Dying,
     /// The bucket has changed: look again.
     Changed,
@@ -313,7 +484,7 @@ fn taken<T>(word: Word<T>) -> Option<Unlinked<T>> {
         return None;
     }
     // SAFETY: entries come from `Owned::into_raw`. The caller's change of the meta word was the one
-    // that unpublished the lane, and the swap took the word out, so nobody finds the entry and
+    // that unpublished the lane, whatever was in it by then, and the swap took the word out, so nobody finds the entry and
     // nobody else has it; one that is dying belongs to whoever marked it.
     word.entry().map(|entry| unsafe { Unlinked::new(entry) })
 }
@@ -324,8 +495,13 @@ enum Slot {
 }
 
 enum Scan<'g, T> {
-    Found { lane: usize, word: Word<T>, entry: &'g T },
-    Absent,
+    Found {
+        lane: usize,
+        word: Word<T>,
+        entry: &'g T,
+    },
+    /// None matches: these, in the lanes of the tag, do not.
+    Absent([Word<T>; LANES]),
     Changed,
 }
 
@@ -335,8 +511,10 @@ fn scan<'g, T>(
     bucket: &Bucket<T>,
     meta: Meta,
     tag: u64,
+    host: &impl Host<T>,
     matches: &impl Fn(&T) -> bool,
 ) -> Scan<'g, T> {
+    let mut strangers = [Word::EMPTY; LANES];
     for lane in meta.lanes(tag) {
         let validated = if cfg!(cortado_mutant = "table_write_unvalidated") {
             Validated::Holds(bucket.slot(lane))
@@ -347,16 +525,25 @@ fn scan<'g, T>(
             return Scan::Changed;
         };
         if word.is_dying() {
-            bucket.help_dying(lane, word);
+            help_dying(guard, bucket, lane, word, host);
             return Scan::Changed;
         }
+        strangers[lane] = word;
         if let Some(entry) = alive(word, guard)
             && matches(entry)
         {
             return Scan::Found { lane, word, entry };
         }
     }
-    Scan::Absent
+    Scan::Absent(strangers)
+}
+
+/// An entry that was published, where, and the meta word that published it.
+struct Published<'g, T> {
+    entry: &'g T,
+    bucket: &'g Bucket<T>,
+    lane: usize,
+    meta: Meta,
 }
 
 /// An entry on its way into the table, and the slot it has claimed.

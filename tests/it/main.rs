@@ -21,6 +21,7 @@ mod restart;
 #[path = "../support/mod.rs"]
 mod support;
 mod ttl;
+mod wraps;
 
 use cortado::{CacheBuilder, Maintenance};
 

@@ -164,8 +164,8 @@ impl World {
     pub fn set_in(&self, guard: &Guard, key: u64, value: u64) -> Set {
         let entry = self.entry(key, value);
         match self.table.upsert(guard, hash(key), entry, self, |e, _| e.is(key), |_, _| true) {
-            Upsert::Inserted(entry) => {
-                assert_eq!(entry.value(), value);
+            Upsert::Inserted { new, panic } => {
+                assert!(new.value() == value && panic.is_none());
                 Set::Inserted
             }
             Upsert::Replaced { old, .. } => Set::Replaced(self.retire(guard, old)),
@@ -234,7 +234,7 @@ impl World {
                     };
                     let matches = |e: &Entry, _: &Entry| e.is(key);
                     match self.table.upsert(&guard, hash(key), entry, self, matches, permit) {
-                        Upsert::Inserted(_) => {
+                        Upsert::Inserted { .. } => {
                             assert_eq!(value, None, "inserted for another");
                             return (None, wanted);
                         }
@@ -314,6 +314,11 @@ impl World {
     /// figures of limbo are right, and that each entry is dropped once; returns the values that
     /// were left, sorted.
     pub fn finish(world: Arc<Self>) -> Vec<u64> {
+        Self::finish_with(world, |_| {})
+    }
+
+    /// The same; `look` sees the world before it ends.
+    pub fn finish_with(world: Arc<Self>, look: impl FnOnce(&Self)) -> Vec<u64> {
         let world = Arc::try_unwrap(world).unwrap_or_else(|_| panic!("a thread is left"));
         let guard = self.table.pin();
         world.table.audit(&guard, &world, !world.panics.load(SeqCst));
@@ -327,6 +332,7 @@ impl World {
         for &key in &keys {
             assert!(world.get(key).is_some(), "{key} is there and not found");
         }
+        look(&world);
         let Self { table, ledger, .. } = world;
         let (made, dropped) = (ledger.made.load(SeqCst), ledger.dropped.load(SeqCst));
         assert_eq!(table.limbo().count() as usize + entries + dropped, made, "entries in limbo");

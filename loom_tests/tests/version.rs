@@ -1,0 +1,168 @@
+//! The version of a bucket wraps while a thread is stopped (`src/table/meta.rs`).
+//!
+//! Says something only where the version has two bits (`CORTADO_SMALL_VERSION=1`, see `build.rs`): four publishes are
+//! a lap then. With thirteen the same holds, and no schedule is long enough to break it.
+
+mod common;
+mod world;
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use common::{Bounds, explore_within};
+use cortado::__internals::sync::Arc;
+use world::{A, A2, A3, B, Set, World, spawn, spawn_reader};
+
+fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+    explore_within(Bounds { preemptions: Some(2), seconds: 6, schedules: 3_000 }, scenario);
+}
+
+/// Publishes so many times, and leaves the tags of the bucket as they are.
+fn churn(world: &World, times: usize) {
+    for _ in 0..times {
+        assert_eq!(world.set(B, 9), Set::Inserted);
+        assert_eq!(world.remove(B), Some(9));
+    }
+}
+
+fn displaced(world: &World) -> usize {
+    world.displaced.load(SeqCst)
+}
+
+/// The lane of `A` becomes that of `A2`, whose entry the remove of `A` must not return.
+#[test]
+fn a_remove_meets_a_lap() {
+    explore(|| {
+        let world = Arc::new(World::with(1, 64, &[(A, 1)]));
+        let other = spawn(&world, |w| w.remove(A));
+        let mine = world.remove(A);
+        assert_eq!(world.set(A2, 2), Set::Inserted);
+        churn(&world, 3);
+        match (mine, other.join().unwrap()) {
+            (Some(1), None) | (None, Some(1)) => {}
+            both => panic!("{both:?}"),
+        }
+        let displaced = displaced(&world);
+        assert!(displaced <= 1);
+        assert_eq!(World::finish(world), if displaced == 0 { vec![2] } else { vec![] });
+    });
+}
+
+/// `A` comes where `A2` was, with which another insert of `A` has compared it.
+#[test]
+fn an_insert_meets_a_lap() {
+    explore(|| {
+        let world = Arc::new(World::with(1, 64, &[(A2, 7)]));
+        let other = spawn(&world, |w| w.set(A, 2));
+        assert_eq!(world.remove(A2), Some(7));
+        let mine = world.set(A, 1);
+        churn(&world, 3);
+        let left = match (mine, other.join().unwrap(), displaced(&world)) {
+            (Set::Inserted, Set::Replaced(1), 0) => 2,
+            (Set::Replaced(2), Set::Inserted, 0) => 1,
+            // The late one has found the other, which was evicted.
+            (Set::Inserted, Set::Inserted, 1) => 2,
+            all => panic!("{all:?}"),
+        };
+        assert_eq!(world.get(A), Some(left));
+        assert_eq!(World::finish(world), [left]);
+    });
+}
+
+/// The same where the late insert comes into the lower lane, with somebody who reads.
+#[test]
+fn an_insert_into_the_lower_lane_meets_a_lap() {
+    explore(|| {
+        let world = World::with(1, 64, &[(B, 9), (A2, 7)]);
+        assert_eq!(world.remove(B), Some(9));
+        let world = Arc::new(world);
+        let other = spawn(&world, |w| w.set(A, 2));
+        let reader = spawn_reader(&world, |w| w.get(A));
+        // Into the first lane, so that `A` comes into the second.
+        assert_eq!(world.set(B, 9), Set::Inserted);
+        assert_eq!(world.remove(A2), Some(7));
+        let mine = world.set(A, 1);
+        assert_eq!(world.remove(B), Some(9));
+        churn(&world, 2);
+        assert!([None, Some(1), Some(2)].contains(&reader.join().unwrap()));
+        let left = match (mine, other.join().unwrap(), displaced(&world)) {
+            (Set::Inserted, Set::Replaced(1), 0) => 2,
+            (Set::Replaced(2), Set::Inserted, 0) => 1,
+            (Set::Inserted, Set::Inserted, 1) => 2,
+            all => panic!("{all:?}"),
+        };
+        assert_eq!(world.get(A), Some(left));
+        assert_eq!(World::finish(world), [left]);
+    });
+}
+
+/// The late insert looks for what it has put itself beside, and that is replaced and removed.
+#[test]
+fn a_second_look_meets_a_replace_and_a_remove() {
+    explore(|| {
+        let world = Arc::new(World::with(1, 64, &[(A2, 7)]));
+        let late = spawn(&world, |w| w.set(A, 2));
+        assert_eq!(world.remove(A2), Some(7));
+        world.set(A, 1);
+        churn(&world, 3);
+        world.set(A, 3);
+        world.remove(A);
+        late.join().unwrap();
+        let left = World::finish(world);
+        assert!(left.is_empty() || left == [2], "came back: {left:?}");
+    });
+}
+
+/// What is removed may be the late entry, which is in the lower lane: the older one must go as well.
+#[test]
+fn a_second_look_meets_a_remove_of_the_newer_entry() {
+    explore(|| {
+        let world = World::with(1, 64, &[(B, 9), (A2, 7)]);
+        assert_eq!(world.remove(B), Some(9));
+        let world = Arc::new(world);
+        let late = spawn(&world, |w| w.set(A, 2));
+        assert_eq!(world.set(B, 9), Set::Inserted);
+        assert_eq!(world.remove(A2), Some(7));
+        world.set(A, 1);
+        assert_eq!(world.remove(B), Some(9));
+        churn(&world, 2);
+        world.remove(A);
+        late.join().unwrap();
+        let left = World::finish(world);
+        assert!(left.is_empty() || left == [2], "came back: {left:?}");
+    });
+}
+
+/// The lane of an entry that was removed in place gets another owner, and is freed under it.
+#[test]
+fn a_lane_that_is_freed_meets_a_lap() {
+    explore(|| {
+        let world = Arc::new(World::with(1, 64, &[(A, 1)]));
+        let remover = spawn(&world, |w| w.remove_if(A, 1));
+        let set = world.set(A2, 2);
+        assert_eq!(world.set(A3, 3), Set::Inserted);
+        churn(&world, 3);
+        assert_eq!((set, remover.join().unwrap()), (Set::Inserted, Some(1)));
+        let left = World::finish_with(world, |world| {
+            let left = world.values();
+            assert_eq!(left.len() + displaced(world), 2, "{left:?}");
+        });
+        assert!(left.iter().all(|value| [2, 3].contains(value)));
+    });
+}
+
+/// All at once, in one lane after the other.
+#[test]
+fn writers_of_one_tag_meet_laps() {
+    explore(|| {
+        let world = Arc::new(World::with(1, 64, &[(A2, 7)]));
+        let one = spawn(&world, |w| (w.set(A, 1), w.remove_if(A, 1), w.set(A, 2)));
+        let two = spawn(&world, |w| (w.remove(A2), w.set(A2, 3), w.remove(A2)));
+        for value in [4, 5] {
+            world.set(A, value);
+            world.remove(A);
+        }
+        one.join().unwrap();
+        two.join().unwrap();
+        World::finish(world);
+    });
+}
