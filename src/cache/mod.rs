@@ -242,6 +242,7 @@ where
     /// Reads many keys at once, and calls `f` with the index of each and its value, in order.
     ///
     /// The fastest way to read several keys: the memory of up to 16 of them is fetched at a time.
+    /// Allocates nothing.
     ///
     /// # Examples
     ///
@@ -253,9 +254,22 @@ where
     /// cache.get_many(&[1, 2, 3], |_, value| sum += value.unwrap_or(&0));
     /// assert_eq!(sum, 40);
     /// ```
-    pub fn get_many<Q>(&self, keys: &[Q], f: impl FnMut(usize, Option<&V>))
-    where
-        Q: Hash + Equivalent<K>,
+    ///
+    /// Keys in a borrowed form:
+    ///
+    /// ```
+    /// let cache = cortado::Cache::<String, u32>::new(10);
+    /// cache.insert("a".into(), 1);
+    /// let mut found = Vec::new();
+    /// cache.get_many("a b".split(' '), |_, value| found.push(value.copied()));
+    /// assert_eq!(found, [Some(1), None]);
+    /// ```
+    pub fn get_many<'k, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'k Q>,
+        f: impl FnMut(usize, Option<&V>),
+    ) where
+        Q: Hash + Equivalent<K> + ?Sized + 'k,
     {
         self.pin().get_many(keys, f);
     }

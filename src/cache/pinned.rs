@@ -67,22 +67,34 @@ where
     /// pinned.get_many(&[1, 2], |index, value| found[index] = value);
     /// assert_eq!(found, [Some(&"one"), None]);
     /// ```
-    pub fn get_many<'g, Q>(&'g self, keys: &[Q], mut f: impl FnMut(usize, Option<&'g V>))
-    where
-        Q: Hash + Equivalent<K>,
+    pub fn get_many<'g, 'k, Q>(
+        &'g self,
+        keys: impl IntoIterator<Item = &'k Q>,
+        mut f: impl FnMut(usize, Option<&'g V>),
+    ) where
+        Q: Hash + Equivalent<K> + ?Sized + 'k,
     {
         let engine = &self.cache.engine;
+        let mut keys = keys.into_iter();
         let mut hashes = [0; HASHED];
-        for (chunk, keys) in keys.chunks(HASHED).enumerate() {
-            for (hash, key) in hashes.iter_mut().zip(keys) {
-                *hash = engine.hash(key);
+        let mut before = 0;
+        while let Some(first) = keys.next() {
+            // What is beyond the end is not looked at; a reference has no empty value.
+            let mut batch = [first; HASHED];
+            hashes[0] = engine.hash(first);
+            let mut count = 1;
+            for (place, key) in batch[1..].iter_mut().zip(&mut keys) {
+                *place = key;
+                hashes[count] = engine.hash(key);
+                count += 1;
             }
             engine.get_many(
                 &self.guard,
-                &hashes[..keys.len()],
-                |index, k| keys[index].equivalent(k),
-                |index, value| f(chunk * HASHED + index, value),
+                &hashes[..count],
+                |index, k| batch[index].equivalent(k),
+                |index, value| f(before + index, value),
             );
+            before += count;
         }
     }
 

@@ -144,6 +144,25 @@ fn get_many_meets_misses_duplicates_and_more_keys_than_a_chunk() {
 }
 
 #[test]
+fn get_many_takes_borrowed_keys_from_any_iterator() {
+    let cache = Cache::<String, usize>::new(1000);
+    for key in 0..40usize {
+        assert!(cache.insert(key.to_string(), key).is_in());
+    }
+    let text: Vec<String> = (0..50).rev().map(|key| key.to_string()).collect();
+    let wanted: Vec<&str> = text.iter().map(String::as_str).collect();
+    let mut seen = Vec::new();
+    cache.get_many(wanted.iter().copied(), |index, value| seen.push((index, value.copied())));
+    let expected: Vec<_> =
+        (0..50).rev().map(|key| (key < 40).then_some(key)).enumerate().collect();
+    assert_eq!(seen, expected);
+    let pinned = cache.pin();
+    let mut found = [None; 2];
+    pinned.get_many(["7", "absent"], |index, value| found[index] = value);
+    assert_eq!(found, [Some(&7), None]);
+}
+
+#[test]
 fn get_many_tells_reads_in_the_metrics() {
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
     let _ = cache.insert(1, 1);
