@@ -240,8 +240,8 @@ mod waker;
 #[cfg(not(cortado_loom))]
 pub use crate::{
     cache::{
-        Cache, CacheBuilder, Claim, Computed, DefaultHashBuilder, EntryInfo, Export, FillGuard,
-        Imported, InsertOptions, Iter, Op, Pinned, Record, ValueRef, Wait,
+        Cache, CacheBuilder, Claim, Cloned, Computed, DefaultHashBuilder, EntryInfo, Export,
+        FillGuard, Imported, InsertOptions, Iter, Op, Pinned, Record, ValueRef, Wait,
     },
     engine::{Expiry, Insert, MemoryUse, Reject, RemovalCause, Removed, Ticked, Work},
 };

@@ -98,7 +98,9 @@ where
             // Before this thread is pinned: destructors and listeners run.
             engine.sweep_if_due();
             let pressure = engine.garbage_pressure();
-            let guard = self.engine.table.pin();
+            let guard = engine.table.pin();
+            // What `f` decides is a write, unless it keeps what is there.
+            let write = engine.flights.begin_write(hash);
             let seen = engine.table.find(&guard, hash, |entry| entry.key == key);
             let seen = seen.filter(|entry| engine.is_live(entry));
             let (value, terms) = match f(seen.map(|entry| &entry.value)) {
@@ -106,26 +108,37 @@ where
                 Op::Put(value) => (value, Terms::DEFAULT),
                 Op::PutWith(value, options) => (value, options.terms()),
                 Op::Remove => {
-                    let Some(seen) = seen else { return Computed::Kept };
-                    let is_it = |entry: &Entry<K, V>| std::ptr::eq(entry, seen);
-                    let cause = RemovalCause::Removed;
-                    if engine.remove_which(hash, |k| *k == key, is_it, cause).is_some() {
-                        return Computed::Removed;
-                    }
-                    continue;
+                    let removed = seen.map(|seen| {
+                        let is_it = |entry: &Entry<K, V>| std::ptr::eq(entry, seen);
+                        let (table, cause) = (&engine.table, RemovalCause::Removed);
+                        engine.take_which(table, &guard, hash, |k| *k == key, is_it, cause)
+                    });
+                    let computed = match removed {
+                        None => Computed::Kept,
+                        Some(Some(_)) => Computed::Removed,
+                        // It has changed since.
+                        Some(None) => continue,
+                    };
+                    engine.commit(&guard, hash, write);
+                    return computed;
                 }
             };
             // The guard keeps the address from naming another entry.
             let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(address_of(entry)));
             let mode = (mode, pressure);
-            match engine.put_pinned(&guard, hash, (key, value), terms, mode) {
-                Ok(true) => return Computed::Inserted,
-                Ok(false) => return Computed::Updated,
+            let computed = match engine.put_pinned(&guard, hash, (key, value), terms, mode) {
+                Ok(true) => Computed::Inserted,
+                Ok(false) => Computed::Updated,
                 Err(refused) => match refused.reason() {
-                    Some(reason) => return Computed::Rejected(refused.into_value(), reason),
-                    None => key = refused.key,
+                    Some(reason) => Computed::Rejected(refused.into_value(), reason),
+                    None => {
+                        key = refused.key;
+                        continue;
+                    }
                 },
-            }
+            };
+            engine.commit(&guard, hash, write);
+            return computed;
         }
     }
 

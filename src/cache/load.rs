@@ -1,17 +1,14 @@
-//! Loading: one flight for a key, for threads and tasks alike.
+//! Loading: one flight for a key, for threads and tasks alike. What tasks call is in `load_async.rs`.
 
 use std::{
-    future::{Future, poll_fn},
     hash::{BuildHasher, Hash},
-    pin::{Pin, pin},
-    task::Poll,
     time::{Duration, Instant},
 };
 
 use super::{Cache, InsertOptions, ValueRef};
 use crate::{
-    engine::{Engine, Trace},
-    flight::{Arrival, Boarding, Entered, Follower, Leader},
+    engine::{Engine, Loaded, Trace},
+    flight::{Arrival, Caller, Entered, Follower, Joined, Leader, Outcome},
     metrics::Counter,
     trace::Stopwatch,
 };
@@ -44,6 +41,9 @@ pub enum Wait {
 
 /// What [`Cache::claim`] found.
 ///
+/// `H` is what a hit is: a [`ValueRef`], or from [`Cache::claim_async`] a [`Cloned`] value, which may be held
+/// across an `.await`.
+///
 /// # Examples
 ///
 /// ```
@@ -58,20 +58,23 @@ pub enum Wait {
 /// assert_eq!(*value, 7);
 /// ```
 #[derive(Debug)]
-pub enum Claim<'a, K, V, S> {
-    /// The key has an entry.
-    Hit(ValueRef<'a, K, V>),
-    /// It has none, and nobody loads it: the caller does.
+pub enum Claim<'a, K, V, S, H = ValueRef<'a, K, V>> {
+    /// The key has an entry, or was loaded by another caller while this one waited.
+    Hit(H),
+    /// It has none, and is not loaded: the caller loads it.
     Fill(FillGuard<'a, K, V, S>),
-    /// Somebody else loads it and was not ready in time, or the caller's own load asks for it. The key comes
-    /// back.
+    /// Another caller loads it and was not ready in time, or this very thread does. The key comes back.
     Busy(K),
 }
 
 /// The right and the duty to load a key; made by [`Cache::claim`].
 ///
-/// Everybody else who claims the key, or asks for it with a loader, waits for it. Dropping it without a
+/// Every other caller that claims the key, or asks for it with a loader, waits for it. Dropping it without a
 /// value hands the right on: one of those who wait loads.
+///
+/// A thread that holds a guard from [`claim`](Cache::claim) would wait for itself if it asked for the key: it
+/// gets [`Claim::Busy`], or a panic from a loader, as a loader does that asks for its own key. See
+/// [`detach`](Self::detach).
 ///
 /// # Examples
 ///
@@ -89,31 +92,47 @@ pub struct FillGuard<'a, K, V, S> {
     cache: &'a Cache<K, V, S>,
     hash: u64,
     /// There until it is filled.
-    leader: Option<Leader<'a, K>>,
+    leader: Option<Leader<'a, K, Loaded<K, V>>>,
     stopwatch: Stopwatch,
 }
 
-/// What somebody who asks for a key has to do next.
-enum Step<'a, K, V, S> {
+/// What a caller that asks for a key has to do next.
+pub(super) enum Step<'a, K, V, S> {
     Return(ValueRef<'a, K, V>),
     Load(FillGuard<'a, K, V, S>),
-    Follow(K, Follower<'a, K>),
+    Follow(K, Waiter<'a, K, V, S>),
     Fail(K),
+}
+
+/// A caller that waits for a load.
+pub(super) struct Waiter<'a, K, V, S> {
+    cache: &'a Cache<K, V, S>,
+    hash: u64,
+    pub(super) follower: Follower<'a, K, Loaded<K, V>>,
 }
 
 /// # Loading
 ///
-/// Of all who ask for a key that is not there, one loads and the others wait for it: threads and tasks
-/// alike, in one flight. If the loader panics, fails, or is dropped, one of those who wait takes over with
-/// its own loader. If the key gets an entry by other means meanwhile, that is newer: it stays, and is what
-/// is returned. The value is returned even where the cache does not let it in.
+/// Of all callers that ask for a key that is not there, one loads and the others wait for it: threads and tasks
+/// alike, in one flight. All of them get what it loads, even where the cache does not let it in. If the
+/// loader panics, fails, or is dropped, one of those who wait takes over with its own loader. If the key gets an
+/// entry by other means while it is loaded, that is newer: it stays, and is what is returned.
 ///
-/// If the key is removed or the cache cleared while it is loaded, the value may be out of date: whoever loads
-/// it gets it, and it is not kept; whoever asks after the removal loads anew. (For an instant it may be
-/// there, if the removal comes just when the load ends. [`retain`](Self::retain) knows of no loads.)
+/// **A write that completes while its key is loaded invalidates the load, and nothing else does.** What an
+/// invalid load brings may be out of date: those who asked before the write get it, and it is not kept, even if
+/// the newer entry has left the cache by then; those who ask after the write load again. (For an instant the
+/// value may be there, if the write comes just when the load ends.) Writes are what inserts, replaces or removes an entry of
+/// the key, and [`remove`](Self::remove) and [`clear`](Self::clear) also where there is none. A call that changes
+/// nothing is no write ([`remove_if`](Self::remove_if) that removes nothing), nor is expiration or eviction.
 ///
 /// A loader may use the cache, and load other keys. One that asks for its own key gets a panic in place of
 /// a deadlock. (Two loaders that ask for each other's keys wait for ever, as two locks would.)
+///
+/// A loader of this list that is not async blocks its thread while another caller loads. In a task that is bad where the
+/// load it waits for is a task of the same thread, as all are in a runtime of a single thread: that one is
+/// never polled again, and both wait for ever. Call the async loader in a task; or
+/// [`claim`](Self::claim) with [`Wait::No`] or [`Wait::For`], which returns [`Claim::Busy`]; or call the blocking
+/// loader on a thread that may block (tokio's `spawn_blocking`).
 impl<K, V, S> Cache<K, V, S>
 where
     K: Hash + Eq,
@@ -165,26 +184,12 @@ where
         key: K,
         load: impl FnOnce() -> Result<V, E>,
     ) -> Result<ValueRef<'_, K, V>, E> {
-        match self.claim(key, Wait::Forever) {
-            Claim::Hit(value) => Ok(value),
-            Claim::Fill(guard) => {
-                let entered = guard.enter();
-                let value = load()?;
-                drop(entered);
-                Ok(guard.fill(value))
-            }
-            Claim::Busy(_) => own_key(),
-        }
+        self.try_get_or_insert_with_key(key, |_| load())
     }
 
-    /// Returns a clone of the value of a key, or what `load` makes of it, which is inserted.
+    /// Returns the value of a key, or what `load` makes of the key, which is inserted.
     ///
-    /// No runtime is asked for. `load` is polled by this future only; if somebody else loads already, it is
-    /// dropped without being polled.
-    ///
-    /// # Cancel safety
-    ///
-    /// May be dropped at any time. If it was loading, one of those who wait for it takes over.
+    /// As [`get_or_insert_with`](Self::get_or_insert_with); `load` need not have a copy of the key.
     ///
     /// # Panics
     ///
@@ -193,19 +198,13 @@ where
     /// # Examples
     ///
     /// ```
-    /// # #[tokio::main]
-    /// # async fn main() {
     /// let cache = cortado::Cache::new(10);
-    /// assert_eq!(cache.get_or_insert_async("k", async { 1 }).await, 1);
-    /// assert_eq!(cache.get_or_insert_async("k", async { unreachable!() }).await, 1);
-    /// # }
+    /// let length = cache.get_or_insert_with_key("four".to_string(), |key| key.len());
+    /// assert_eq!(*length, 4);
     /// ```
-    pub async fn get_or_insert_async(&self, key: K, load: impl Future<Output = V>) -> V
-    where
-        V: Clone,
-    {
-        let never_fails = async { Ok::<V, std::convert::Infallible>(load.await) };
-        match self.try_get_or_insert_async(key, never_fails).await {
+    pub fn get_or_insert_with_key(&self, key: K, load: impl FnOnce(&K) -> V) -> ValueRef<'_, K, V> {
+        let never_fails = |key: &K| Ok::<V, std::convert::Infallible>(load(key));
+        match self.try_get_or_insert_with_key(key, never_fails) {
             Ok(value) => value,
             Err(never) => match never {},
         }
@@ -217,10 +216,6 @@ where
     ///
     /// As [`try_get_or_insert_with`](Self::try_get_or_insert_with).
     ///
-    /// # Cancel safety
-    ///
-    /// As [`get_or_insert_async`](Self::get_or_insert_async).
-    ///
     /// # Panics
     ///
     /// As [`get_or_insert_with`](Self::get_or_insert_with).
@@ -228,52 +223,31 @@ where
     /// # Examples
     ///
     /// ```
-    /// # #[tokio::main]
-    /// # async fn main() {
     /// let cache = cortado::Cache::new(10);
-    /// let failed = cache.try_get_or_insert_async("k", async { Err("offline") }).await;
-    /// assert_eq!(failed, Err("offline"));
-    /// let loaded = cache.try_get_or_insert_async("k", async { Ok::<_, &str>(1) }).await;
-    /// assert_eq!(loaded, Ok(1));
-    /// # }
+    /// let parse = |text: &&str| text.parse::<u32>();
+    /// assert_eq!(cache.try_get_or_insert_with_key("4", parse).map(|value| *value), Ok(4));
+    /// assert!(cache.try_get_or_insert_with_key("four", parse).is_err());
     /// ```
-    pub async fn try_get_or_insert_async<E>(
+    pub fn try_get_or_insert_with_key<E>(
         &self,
         key: K,
-        load: impl Future<Output = Result<V, E>>,
-    ) -> Result<V, E>
-    where
-        V: Clone,
-    {
-        let hash = self.engine.hash(&key);
-        let mut key = key;
-        let mut trace = Trace::Leave;
-        let guard = loop {
-            let (mine, follower) = match self.step(hash, key, trace) {
-                Step::Return(value) => return Ok(value.clone()),
-                Step::Load(guard) => break guard,
-                Step::Follow(key, follower) => (key, follower),
-                Step::Fail(_) => own_key(),
-            };
-            match follower.await {
-                Arrival::Lead(leader) => break self.guard(hash, leader),
-                Arrival::Landed | Arrival::TimedOut => key = mine,
+        load: impl FnOnce(&K) -> Result<V, E>,
+    ) -> Result<ValueRef<'_, K, V>, E> {
+        match self.claim(key, Wait::Forever) {
+            Claim::Hit(value) => Ok(value),
+            Claim::Fill(guard) => {
+                let entered = guard.enter();
+                let value = load(guard.key())?;
+                drop(entered);
+                Ok(guard.fill(value))
             }
-            trace = Trace::None;
-        };
-        let value = {
-            let mut load = pin!(load);
-            poll_fn(|context| {
-                let _entered = guard.enter();
-                load.as_mut().poll(context)
-            })
-            .await?
-        };
-        let value = guard.fill(value).clone();
-        Ok(value)
+            Claim::Busy(_) => own_key(),
+        }
     }
 
     /// Returns the value of a key, or the right to load it, or neither: the primitive under the loaders.
+    ///
+    /// A thread that holds the right to load the key already gets [`Claim::Busy`], whatever `wait` is.
     ///
     /// # Examples
     ///
@@ -286,7 +260,7 @@ where
     ///         assert!(matches!(cache.claim("k", Wait::No), Claim::Busy("k")));
     ///         assert_eq!(*guard.fill(1), 1);
     ///     }
-    ///     _ => unreachable!("nobody else is here"),
+    ///     _ => unreachable!("no other caller is here"),
     /// }
     /// assert!(matches!(cache.claim("k", Wait::No), Claim::Hit(_)));
     /// ```
@@ -300,19 +274,22 @@ where
         let mut key = key;
         let mut trace = Trace::Leave;
         loop {
-            let (mine, follower) = match self.step(hash, key, trace) {
+            let (mine, mut waiter) = match self.step(hash, key, trace, Caller::Thread) {
                 Step::Return(value) => return Claim::Hit(value),
                 Step::Load(guard) => return Claim::Fill(guard),
                 Step::Fail(key) => return Claim::Busy(key),
-                Step::Follow(key, follower) => (key, follower),
+                Step::Follow(key, waiter) => (key, waiter),
             };
             let arrival = match (wait, end) {
                 (Wait::No, _) => Arrival::TimedOut,
-                (_, Some(end)) => follower.wait_until(end),
-                (_, None) => follower.wait(),
+                (_, Some(end)) => waiter.follower.wait_until(end),
+                (_, None) => waiter.follower.wait(),
             };
             match arrival {
-                Arrival::Landed => key = mine,
+                Arrival::Completed => match waiter.share(&mine) {
+                    Some(value) => return Claim::Hit(value),
+                    None => key = mine,
+                },
                 Arrival::Lead(leader) => return Claim::Fill(self.guard(hash, leader)),
                 Arrival::TimedOut => return Claim::Busy(mine),
             }
@@ -320,65 +297,14 @@ where
         }
     }
 
-    /// The same for a task, which waits until `timeout` is ready: a timer of the runtime's, or
-    /// [`std::future::pending()`] for as long as it takes.
-    ///
-    /// # Cancel safety
-    ///
-    /// May be dropped at any time. What it returns is a right that is handed on when it is dropped.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{future::ready, pin::pin, task::{Context, Poll, Waker}};
-    /// # fn block_on<T>(future: impl Future<Output = T>) -> T {
-    /// #     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-    /// #         Poll::Ready(output) => output,
-    /// #         Poll::Pending => unreachable!(),
-    /// #     }
-    /// # }
-    /// use cortado::{Cache, Claim};
-    ///
-    /// let cache = Cache::<&str, u32>::new(10);
-    /// # block_on(async {
-    /// let first = cache.claim_async("k", ready(())).await;
-    /// assert!(matches!(cache.claim_async("k", ready(())).await, Claim::Busy("k")));
-    /// let Claim::Fill(guard) = first else { unreachable!() };
-    /// guard.fill(1);
-    /// assert!(matches!(cache.claim_async("k", ready(())).await, Claim::Hit(_)));
-    /// # });
-    /// ```
-    pub async fn claim_async(
+    /// Looks, and joins a flight if there is nothing.
+    pub(super) fn step(
         &self,
+        hash: u64,
         key: K,
-        timeout: impl Future<Output = ()>,
-    ) -> Claim<'_, K, V, S> {
-        let mut timeout = pin!(timeout);
-        let hash = self.engine.hash(&key);
-        let mut key = key;
-        let mut trace = Trace::Leave;
-        loop {
-            let (mine, mut follower) = match self.step(hash, key, trace) {
-                Step::Return(value) => return Claim::Hit(value),
-                Step::Load(guard) => return Claim::Fill(guard),
-                Step::Fail(key) => return Claim::Busy(key),
-                Step::Follow(key, follower) => (key, follower),
-            };
-            let arrival = poll_fn(|context| match Pin::new(&mut follower).poll(context) {
-                Poll::Ready(arrival) => Poll::Ready(arrival),
-                Poll::Pending => timeout.as_mut().poll(context).map(|()| Arrival::TimedOut),
-            });
-            match arrival.await {
-                Arrival::Landed => key = mine,
-                Arrival::Lead(leader) => return Claim::Fill(self.guard(hash, leader)),
-                Arrival::TimedOut => return Claim::Busy(mine),
-            }
-            trace = Trace::None;
-        }
-    }
-
-    /// Looks, and boards a flight if there is nothing.
-    fn step(&self, hash: u64, key: K, trace: Trace) -> Step<'_, K, V, S> {
+        trace: Trace,
+        caller: Caller,
+    ) -> Step<'_, K, V, S> {
         let engine: &Engine<K, V, S> = &self.engine;
         if let Some(entry) = engine.get(hash, trace, |k| *k == key) {
             return Step::Return(self.value_ref(entry));
@@ -386,16 +312,17 @@ where
         // What others have removed is freed before this thread leads, or is pinned by the value.
         engine.sweep_if_due();
         let _ = engine.garbage_pressure();
-        match engine.flights.board(hash, key) {
-            Boarding::Follow(key, follower) => Step::Follow(key, follower),
-            Boarding::Own(key) => Step::Fail(key),
-            Boarding::Lead(leader) => {
-                // The flight before may have landed since this one looked.
-                let found = leader.with_key(|key| engine.get(hash, Trace::None, |k| k == key));
-                match found {
+        match engine.flights.join(hash, key, caller) {
+            Joined::Follow(key, follower) => {
+                Step::Follow(key, Waiter { cache: self, hash, follower })
+            }
+            Joined::Own(key) => Step::Fail(key),
+            Joined::Lead(leader) => {
+                // The flight before may have ended since this one looked.
+                match engine.get(hash, Trace::None, |k| k == leader.key()) {
                     None => Step::Load(self.guard(hash, leader)),
                     Some(entry) => {
-                        leader.land(|_, _| (), |()| ());
+                        leader.complete(|_, _| ((), Outcome::Nothing), |()| None);
                         Step::Return(self.value_ref(entry))
                     }
                 }
@@ -403,9 +330,50 @@ where
         }
     }
 
-    fn guard<'a>(&'a self, hash: u64, leader: Leader<'a, K>) -> FillGuard<'a, K, V, S> {
+    pub(super) fn guard<'a>(
+        &'a self,
+        hash: u64,
+        leader: Leader<'a, K, Loaded<K, V>>,
+    ) -> FillGuard<'a, K, V, S> {
         let stopwatch = self.engine.start_stopwatch();
         FillGuard { cache: self, hash, leader: Some(leader), stopwatch }
+    }
+}
+
+impl<'a, K, V, S> Waiter<'a, K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// Returns what the load has brought, once the flight is over; `None` if there is nothing to be had.
+    pub(super) fn share(&mut self, key: &K) -> Option<ValueRef<'a, K, V>> {
+        let (cache, engine) = (self.cache, &self.cache.engine);
+        let published = self.follower.published();
+        let there = engine.get_loaded(self.hash, |k| k == key, published);
+        if let Some(entry) = there {
+            self.leave();
+            return Some(cache.value_ref(entry));
+        }
+        let (entry, last) = self.follower.share(&engine.table);
+        if let Some(last) = last {
+            engine.retire_loaded(last);
+        }
+        // A flight that is about to end is joined without a look at its key.
+        entry.filter(|entry| entry.key == *key).map(|entry| cache.value_ref(entry))
+    }
+}
+
+impl<K, V, S> Waiter<'_, K, V, S> {
+    fn leave(&mut self) {
+        if let Some(last) = self.follower.leave() {
+            self.cache.engine.retire_loaded(last);
+        }
+    }
+}
+
+impl<K, V, S> Drop for Waiter<'_, K, V, S> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -416,9 +384,14 @@ where
 {
     /// Inserts the value, and wakes those who wait for it.
     ///
-    /// If the key got an entry by other means meanwhile, that stays and is returned; `value` is then told
-    /// to [`on_remove`](crate::CacheBuilder::on_remove) as rejected, as it is where the cache does not let
-    /// it in.
+    /// If the key got an entry by other means in the meantime, that stays and is returned; `value` is then
+    /// told to [`on_remove`](crate::CacheBuilder::on_remove) as rejected, as it is where the cache does not
+    /// let it in, or where a write has invalidated the load.
+    ///
+    /// # Panics
+    ///
+    /// Panics with the panic of the builder's functions, or if it is called by a comparison of keys with
+    /// this very key.
     pub fn fill(self, value: V) -> ValueRef<'a, K, V> {
         self.fill_with(value, InsertOptions::new())
     }
@@ -440,12 +413,11 @@ where
         let (cache, hash) = (self.cache, self.hash);
         let leader = self.leader.take().expect("it is filled once");
         let terms = options.terms();
-        let fill = |key, is_overtaken| cache.engine.fill(hash, (key, value), terms, is_overtaken);
-        let (entry, _) = leader.land(fill, |(entry, is_in)| {
-            if *is_in {
-                cache.engine.take_back(hash, entry);
-            }
-        });
+        let fill = |key, is_invalid| cache.engine.fill(hash, (key, value), terms, is_invalid);
+        let (entry, kept) = leader.complete(fill, |entry| cache.engine.take_back(hash, entry));
+        if let Some(kept) = kept {
+            cache.engine.retire_loaded(kept);
+        }
         cache.engine.counters.add(Counter::Loads, 1);
         cache.engine.stop(&self.stopwatch, "filled");
         cache.value_ref(entry)
@@ -453,8 +425,51 @@ where
 }
 
 impl<K, V, S> FillGuard<'_, K, V, S> {
+    /// Returns the key that is to be loaded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Claim, Wait};
+    ///
+    /// let cache = Cache::new(10);
+    /// if let Claim::Fill(guard) = cache.claim("four", Wait::No) {
+    ///     let length = guard.key().len();
+    ///     assert_eq!(*guard.fill(length), 4);
+    /// }
+    /// ```
+    pub fn key(&self) -> &K {
+        self.leader.as_ref().map(Leader::key).expect("it is filled once")
+    }
+
+    /// Lets this thread wait for the load: another one fills the guard.
+    ///
+    /// A guard from [`Cache::claim`] remembers its thread, so that a call that would wait for itself is answered
+    /// at once. Call this before the guard is sent to another thread while this one asks for the key. Guards from
+    /// [`Cache::claim_async`] remember none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Claim, Wait};
+    ///
+    /// let cache = Cache::new(10);
+    /// let Claim::Fill(guard) = cache.claim("k", Wait::No) else { unreachable!() };
+    /// let guard = guard.detach();
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| drop(guard.fill(1)));
+    ///     assert_eq!(*cache.get_or_insert_with("k", || unreachable!("it is loaded")), 1);
+    /// });
+    /// ```
+    pub fn detach(self) -> Self {
+        if let Some(leader) = &self.leader {
+            leader.detach();
+        }
+        self
+    }
+
     /// Says that this thread runs the load.
-    fn enter(&self) -> Option<Entered> {
+    pub(super) fn enter(&self) -> Option<Entered> {
         self.leader.as_ref().map(Leader::enter)
     }
 }
@@ -474,6 +489,6 @@ impl<K, V, S> std::fmt::Debug for FillGuard<'_, K, V, S> {
     }
 }
 
-fn own_key() -> ! {
-    panic!("the loader of a key has asked for its own key")
+pub(super) fn own_key() -> ! {
+    panic!("the loader of a key, or the thread that is to fill it, has asked for that key")
 }

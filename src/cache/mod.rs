@@ -5,6 +5,7 @@ mod compute;
 mod info;
 mod iter;
 mod load;
+mod load_async;
 mod options;
 mod pinned;
 mod restart;
@@ -26,6 +27,7 @@ pub use self::{
     info::EntryInfo,
     iter::Iter,
     load::{Claim, FillGuard, Wait},
+    load_async::Cloned,
     options::InsertOptions,
     pinned::Pinned,
     restart::{Export, Imported, Record},

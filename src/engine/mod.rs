@@ -24,7 +24,7 @@ pub use self::{
     maintain::{MemoryUse, Slice, Ticked, Work},
     read::Trace,
     timing::{Notice, Timing, address_of},
-    write::{Insert, Mode, Reject, Terms},
+    write::{Insert, Loaded, Mode, Reject, Terms},
 };
 use self::{
     kept::Kept,
@@ -47,6 +47,7 @@ use crate::{
         Guard,
         desk::Desk,
         limbo::{Retired, Swept, Unlinked},
+        pin,
     },
     sketch::Sketch,
     stripe::{Stripes, thread_number},
@@ -72,7 +73,7 @@ pub struct Engine<K, V, S> {
     pub waker: Arc<Waker>,
     pub hooks: Hooks<K, V>,
     pub timing: Timing,
-    pub flights: Flights<K>,
+    pub flights: Flights<K, Loaded<K, V>>,
     pulse: Pulse,
     /// Hashes of accesses, on their way to the sketch.
     events: Stripes,
@@ -275,16 +276,7 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> &'g Entry<K, V> {
         let entry = entry.labelled(cause as u8);
         let cost = entry.get().cost();
-        if entry.get().marks().is_pinned() {
-            self.kept.sub(cost);
-        }
-        if !entry.get().leave_window() {
-            self.main_cost.fetch_sub(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
-        }
-        if leaves {
-            self.budget.refund(cost);
-            self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
-        }
+        self.write_off(entry.get(), leaves);
         let seal_at = self.seal_at();
         let (entry, retired) = table.retire_at(desk, guard, entry, cost, seal_at);
         match retired {
@@ -294,6 +286,29 @@ impl<K, V, S> Engine<K, V, S> {
         let was_evicted = cause == RemovalCause::Evicted;
         self.births.end(address_of(entry), was_evicted, || self.time_of_births());
         entry
+    }
+
+    /// Refunds an entry that this thread took out, and takes it out of the figures.
+    fn write_off(&self, entry: &Entry<K, V>, leaves: bool) {
+        let cost = entry.cost();
+        if entry.marks().is_pinned() {
+            self.kept.sub(cost);
+        }
+        if !entry.leave_window() {
+            self.main_cost.fetch_sub(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
+        }
+        if leaves {
+            self.budget.refund(cost);
+            self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
+        }
+    }
+
+    /// Retires an entry that a load has brought and that the table has not.
+    pub fn retire_loaded(&self, loaded: Loaded<K, V>) {
+        if self.table.retire_loose(&pin(), loaded, thread_number()) == Retired::Sealed {
+            self.note_garbage();
+        }
+        self.rouse();
     }
 
     /// Wakes the thread if it sleeps until somebody does; one that dozes comes by itself. To be called
@@ -414,6 +429,10 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// With the first panic of a listener or a destructor, after all others ran.
     pub fn tell_all(&mut self) {
+        // What followers that were forgotten have not taken.
+        for loaded in self.flights.take_all_kept() {
+            let _ = self.table.retire_loose(&self.table.pin(), loaded, 0);
+        }
         if let Some(on_remove) = &self.hooks.on_remove
             && let Some(panic) = self.table.drain(Some(&garbage::farewell(on_remove))).panic
             && !std::thread::panicking()

@@ -237,6 +237,11 @@ impl<K, V, S> Engine<K, V, S> {
         Some(Times::new(deadline_after(now, lives), now))
     }
 
+    /// Returns whether the time of an entry was over when it began.
+    pub(super) fn is_born_dead(&self, times: Option<&Times>) -> bool {
+        times.is_some_and(|times| self.timing.is_over(times, times.used()))
+    }
+
     /// Gives an unpublished entry the deadline that becomes the successor of `old`.
     pub(super) fn inherit_deadline(&self, new: &Entry<K, V>, old: &Entry<K, V>, keeps: bool) {
         let Some(times) = new.times() else { return };

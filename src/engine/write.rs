@@ -15,6 +15,7 @@ use crate::{
     budget::Budget,
     config::Priority,
     entry::{Charge, Entry, Times},
+    flight::{Outcome, Write},
     metrics::Counter,
     reclaim::{
         Guard,
@@ -24,7 +25,7 @@ use crate::{
     },
     stripe::{Push, thread_number},
     sync::atomic::Ordering,
-    table::{Held, Host, LANES, Table, Upsert},
+    table::{Held, Host, LANES, Loose, Table, Upsert},
 };
 
 /// What an insert did. It is decided, and visible to everybody, when the call returns.
@@ -100,6 +101,8 @@ pub enum Reject {
 enum Refusal {
     /// Its mode does not allow it.
     Forbidden,
+    /// It was loaded, and its time is over.
+    Expired,
     /// The entry may not come in.
     Rejected(Reject),
 }
@@ -111,6 +114,8 @@ pub enum Mode {
     Upsert,
     /// Insert only.
     IfAbsent,
+    /// The same for what was loaded, which does not come in if its time is over already.
+    Loaded,
     /// Replace only; cost, priority and deadline stay unless they are named.
     IfPresent,
     /// Replace the entry of this address only; the same stays.
@@ -156,6 +161,9 @@ struct Prepared<'a, K, V> {
     pressure: Pressure,
 }
 
+/// What a load has brought and the table has not.
+pub type Loaded<K, V> = Loose<Entry<K, V>>;
+
 /// What a write leaves in the caller's hands.
 pub struct Refused<K, V> {
     pub key: K,
@@ -175,7 +183,7 @@ impl<K, V> Refused<K, V> {
     /// Returns why the entry may not come in; `None` if its mode does not allow the write.
     pub fn reason(&self) -> Option<Reject> {
         match self.refusal {
-            Refusal::Forbidden => None,
+            Refusal::Forbidden | Refusal::Expired => None,
             Refusal::Rejected(reason) => Some(reason),
         }
     }
@@ -215,15 +223,33 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let pressure = self.garbage_pressure();
         let put = self.prepare((key, value), terms, mode, pressure).and_then(|prepared| {
             // Pinned for the probe and the exchange only: a grace period waits for it.
-            self.upsert(&self.table, &self.table.pin(), hash, prepared).map(|(_, is_new)| is_new)
+            let guard = self.table.pin();
+            let write = self.flights.begin_write(hash);
+            let put = self.upsert(&self.table, &guard, hash, prepared).map(|(_, is_new)| is_new);
+            // An insert that is refused is newer than what a load brings, too.
+            if put.is_ok() || mode == Mode::Upsert {
+                self.commit(&guard, hash, write);
+            }
+            put
         });
         let put = put.map_err(|refused| self.refuse(hash, refused, (mode, pressure)));
         self.sweep_if_due();
         put
     }
 
-    /// The same under the caller's guard, where the caller has looked for garbage unpinned. Frees
-    /// nothing, as [`fill`](Self::fill).
+    /// Invalidates the loads that a write has met, which this thread has begun when it was pinned.
+    pub fn commit(&self, guard: &Guard, hash: u64, write: Write<'_, K, Loaded<K, V>>) {
+        let Some(address) = write.commit() else { return };
+        // A load has ended in the meantime, and left it to this write to take out what it has published.
+        let is_it = |entry: &Entry<K, V>| address_of(entry) == address;
+        if let Some(entry) = self.table.remove_if(guard, hash, self, is_it, |_| true) {
+            self.counters.add(Counter::LoadsOvertaken, 1);
+            self.part_with(&self.table, guard, entry, RemovalCause::Removed);
+        }
+    }
+
+    /// The same under the caller's guard, and in a write that the caller has begun. Frees nothing, as
+    /// [`fill`](Self::fill).
     pub fn put_pinned(
         &self,
         guard: &Guard,
@@ -236,9 +262,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         put.map(|(_, is_new)| is_new)
     }
 
-    /// Brings in what was loaded, unless its key has an entry by now, and returns what is there then: that
-    /// entry, or the loaded one, which need not be in the cache; and whether it has been put there. It is not
-    /// if the load was overtaken.
+    /// Brings in what was loaded, unless its key has an entry by now or the load is invalid. Returns what
+    /// is there then: that entry, or the loaded one, which need not be in the cache; and what has become of
+    /// the loaded one.
+    ///
+    /// One whose time is over already is not brought in: those who wait for it would not find it.
     ///
     /// Frees nothing, for the flight has not ended yet, and then the caller is pinned.
     pub fn fill(
@@ -246,48 +274,76 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         hash: u64,
         (key, value): (K, V),
         terms: Terms,
-        is_overtaken: bool,
-    ) -> (Held<'_, Entry<K, V>>, bool) {
+        is_invalid: bool,
+    ) -> (Held<'_, Entry<K, V>>, Outcome<Loaded<K, V>>) {
         let pressure = self.noted_pressure();
         let terms = self.priced(&key, &value, terms);
-        let mut is_in = false;
+        let mut outcome = Outcome::Nothing;
+        let prepared = if is_invalid {
+            self.counters.add(Counter::LoadsOvertaken, 1);
+            Err(Refused { key, value, refusal: Refusal::Forbidden })
+        } else {
+            self.prepare((key, value), terms, Mode::Loaded, pressure)
+        };
         let held = self.table.hold(self.table.pin(), |table, guard| {
-            let put = if is_overtaken {
-                self.counters.add(Counter::LoadsOvertaken, 1);
-                Err(Refused { key, value, refusal: Refusal::Forbidden })
+            let put = prepared.and_then(|prepared| self.upsert(table, guard, hash, prepared));
+            let put = if is_invalid {
+                put
             } else {
-                let mode = (Mode::IfAbsent, pressure);
-                self.put_at(table, guard, hash, (key, value), terms, mode)
+                put.map_err(|refused| self.refuse(hash, refused, (Mode::Loaded, pressure)))
             };
-            is_in = put.is_ok();
-            Some(put.map(|(entry, _)| entry).unwrap_or_else(|refused| {
-                let there = match refused.reason() {
-                    None => table.find(guard, hash, |entry| entry.key == refused.key),
-                    Some(_) => None,
-                };
-                let there = there.filter(|entry| self.is_live(entry));
-                let cost = Charge::new(terms.cost.unwrap_or(1)).unwrap_or(Charge::NOTHING);
-                let entry = Entry::new(refused.key, refused.value, cost, self.pulse.now());
-                let (entry, label) = (Owned::new(entry), RemovalCause::Rejected as u8);
-                let stripe = thread_number();
-                let (loaded, retired) =
-                    table.retire_unpublished(guard, entry, label, cost.get(), stripe);
-                if retired == Retired::Sealed {
-                    self.note_garbage();
+            let refused = match put {
+                Ok((entry, _)) => {
+                    outcome = Outcome::Published(address_of(entry));
+                    return Some(entry);
                 }
-                self.rouse();
-                there.unwrap_or(loaded)
-            }))
+                Err(refused) => refused,
+            };
+            let there = match refused.reason() {
+                None => table.find(guard, hash, |entry| entry.key == refused.key),
+                Some(_) => None,
+            };
+            let there = there.filter(|entry| self.is_live(entry));
+            let cause = match refused.refusal {
+                Refusal::Expired => RemovalCause::Expired,
+                Refusal::Forbidden | Refusal::Rejected(_) => RemovalCause::Rejected,
+            };
+            let cost = Charge::new(terms.cost.unwrap_or(1)).unwrap_or(Charge::NOTHING);
+            let entry = Entry::new(refused.key, refused.value, cost, self.pulse.now());
+            let loaded = table.loosen_unpublished(Owned::new(entry), cause as u8, cost.get());
+            let entry = there.unwrap_or_else(|| table.see(guard, &loaded));
+            outcome = Outcome::Kept(loaded);
+            Some(entry)
         });
-        (held.expect("there is always an entry to return"), is_in)
+        (held.expect("there is always an entry to return"), outcome)
     }
 
-    /// Takes out what a load has put in, for the load was overtaken.
-    pub fn take_back(&self, hash: u64, loaded: &Held<'_, Entry<K, V>>) {
+    /// Takes out what a load has put in, for its key was written while it ran; returns it, to be retired.
+    pub fn take_back(&self, hash: u64, loaded: &Held<'_, Entry<K, V>>) -> Option<Loaded<K, V>> {
         self.counters.add(Counter::LoadsOvertaken, 1);
-        let is_key = |key: &K| *key == loaded.key;
         let is_it = |entry: &Entry<K, V>| std::ptr::eq(entry, &**loaded);
-        drop(self.take_which(hash, is_key, is_it, RemovalCause::Removed));
+        let guard = self.table.pin();
+        let entry = self.table.remove_if(&guard, hash, self, is_it, |_| true)?;
+        self.counters.add(Counter::Removes, 1);
+        self.write_off(entry.get(), true);
+        self.births.end(address_of(entry.get()), false, || self.time_of_births());
+        let cost = entry.get().cost();
+        Some(self.table.loosen(entry.labelled(RemovalCause::Removed as u8), cost))
+    }
+
+    /// Looks for what a load has left in the table, for one that has waited for it: an entry of the key
+    /// that is live, or the very one that was published, though its time may be over by now.
+    pub fn get_loaded(
+        &self,
+        hash: u64,
+        matches: impl Fn(&K) -> bool,
+        published: Option<usize>,
+    ) -> Option<Held<'_, Entry<K, V>>> {
+        self.table.hold(self.table.pin(), |table, guard| {
+            let entry = table.find(guard, hash, |entry| matches(&entry.key))?;
+            let is_it = published == Some(address_of(entry));
+            (is_it || self.is_live(entry)).then_some(entry)
+        })
     }
 
     /// Puts an entry into the table; returns it, and whether there was none of its key.
@@ -322,6 +378,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let Some(charge) = self.charge(cost) else {
             let refusal = Refusal::Rejected(Reject::TooCostly);
             return Err(Refused { key, value, refusal });
+        };
+        if mode == Mode::Loaded && self.is_born_dead(times.as_ref()) {
+            return Err(Refused { key, value, refusal: Refusal::Expired });
         };
         let entry = Entry::new(key, value, charge, self.pulse.now());
         entry.set_priority(terms.priority.unwrap_or_default());
@@ -370,11 +429,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let is_garbage = refused.refusal == Refusal::Rejected(Reject::Garbage);
         match (refused.refusal, mode) {
             (Refusal::Forbidden, _) => {}
+            (Refusal::Expired, _) => return refused,
             // The key had no entry, or its entry would have been replaced.
             (_, Mode::Upsert | Mode::IfPresent) if is_garbage && pressure < Pressure::Hard => {}
             // What it was made from is still there, and the caller knows that it is.
             (_, Mode::Instead(_)) if is_garbage => {}
-            (_, Mode::IfAbsent) => {
+            (_, Mode::IfAbsent | Mode::Loaded) => {
                 // Nothing was to be replaced, so nothing is out of date.
                 let guard = self.table.pin();
                 let resident = self.table.find(&guard, hash, |entry| entry.key == *key);
@@ -387,7 +447,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 drop(self.remove(hash, |k| k == key, RemovalCause::Replaced));
             }
             (_, Mode::IfPresent) => {
-                if self.remove(hash, |k| k == key, RemovalCause::Replaced).is_none() {
+                let removed =
+                    self.remove_which(hash, |k| k == key, |_| true, RemovalCause::Replaced);
+                if removed.is_none() {
                     refused.refusal = Refusal::Forbidden;
                 }
             }
@@ -400,7 +462,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
         self.counters.add(
             match refused.refusal {
-                Refusal::Forbidden | Refusal::Rejected(Reject::Kept) => Counter::RejectedKept,
+                Refusal::Forbidden | Refusal::Expired | Refusal::Rejected(Reject::Kept) => {
+                    Counter::RejectedKept
+                }
                 Refusal::Rejected(Reject::TooCostly) => Counter::RejectedCostly,
                 Refusal::Rejected(Reject::Cold) => Counter::RejectedCold,
                 Refusal::Rejected(Reject::Garbage) => Counter::RejectedGarbage,
@@ -556,8 +620,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Returns whether an entry may be put where `live` is, or nothing.
     fn may_put(&self, mode: Mode, live: Option<&Entry<K, V>>, new: &Entry<K, V>) -> bool {
         let allows = match (mode, live) {
-            (Mode::Upsert, _) | (Mode::IfAbsent, None) | (Mode::IfPresent, Some(_)) => true,
-            (Mode::IfAbsent, Some(_)) | (Mode::IfPresent | Mode::Instead(_), None) => false,
+            (Mode::Upsert, _)
+            | (Mode::IfAbsent | Mode::Loaded, None)
+            | (Mode::IfPresent, Some(_)) => true,
+            (Mode::IfAbsent | Mode::Loaded, Some(_))
+            | (Mode::IfPresent | Mode::Instead(_), None) => false,
             (Mode::Instead(address), Some(old)) => address_of(old) == address,
         };
         let (Some(old), Some(replace_if)) = (live, &self.hooks.replace_if) else { return allows };
@@ -614,24 +681,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Removes an entry; the caller may look at it for as long as it likes. Frees nothing, for the caller stays
     /// pinned.
+    ///
+    /// A write though there is none: a load that runs must not bring one.
     pub fn remove(
         &self,
         hash: u64,
         matches: impl Fn(&K) -> bool,
         cause: RemovalCause,
     ) -> Option<Held<'_, Entry<K, V>>> {
-        self.flights.overtake(hash);
         // Before it is taken out: a user's clock that panics would lose it.
         let now = self.time_of_deadlines();
         self.table.hold(self.table.pin(), |table, guard| {
-            let entry = table.remove(guard, hash, self, |entry| matches(&entry.key))?;
-            let is_live = self.is_live_at(entry.get(), now);
-            let cause = if is_live { cause } else { RemovalCause::Expired };
-            Some(self.part_with(table, guard, entry, cause)).filter(|_| is_live)
+            let write = self.flights.begin_write(hash);
+            let removed = table.remove(guard, hash, self, |entry| matches(&entry.key));
+            let removed = removed.map(|entry| {
+                let is_live = self.is_live_at(entry.get(), now);
+                let cause = if is_live { cause } else { RemovalCause::Expired };
+                (self.part_with(table, guard, entry, cause), is_live)
+            });
+            self.commit(guard, hash, write);
+            removed.and_then(|(entry, is_live)| is_live.then_some(entry))
         })
     }
 
-    /// The same for a live entry for which `condition` holds, and no other.
+    /// The same for a live entry for which `condition` holds, and no other. No write if there is none.
     pub fn remove_which(
         &self,
         hash: u64,
@@ -639,23 +712,28 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         condition: impl FnMut(&Entry<K, V>) -> bool,
         cause: RemovalCause,
     ) -> Option<Held<'_, Entry<K, V>>> {
-        self.flights.overtake(hash);
-        self.take_which(hash, matches, condition, cause)
+        self.table.hold(self.table.pin(), |table, guard| {
+            let write = self.flights.begin_write(hash);
+            let removed = self.take_which(table, guard, hash, matches, condition, cause)?;
+            self.commit(guard, hash, write);
+            Some(removed)
+        })
     }
 
-    fn take_which(
+    /// The same in a write that the caller has begun.
+    pub fn take_which<'g>(
         &self,
+        table: &'g Table<Entry<K, V>>,
+        guard: &'g Guard,
         hash: u64,
         matches: impl Fn(&K) -> bool,
         mut condition: impl FnMut(&Entry<K, V>) -> bool,
         cause: RemovalCause,
-    ) -> Option<Held<'_, Entry<K, V>>> {
-        self.table.hold(self.table.pin(), |table, guard| {
-            let matches = |entry: &Entry<K, V>| matches(&entry.key);
-            let condition = |entry: &Entry<K, V>| self.is_live(entry) && condition(entry);
-            let entry = table.remove_if(guard, hash, self, matches, condition)?;
-            Some(self.part_with(table, guard, entry, cause))
-        })
+    ) -> Option<&'g Entry<K, V>> {
+        let matches = |entry: &Entry<K, V>| matches(&entry.key);
+        let condition = |entry: &Entry<K, V>| self.is_live(entry) && condition(entry);
+        let entry = table.remove_if(guard, hash, self, matches, condition)?;
+        Some(self.part_with(table, guard, entry, cause))
     }
 
     /// Removes every entry that is there when the call begins.
@@ -687,7 +765,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         now: Option<u64>,
         mut taken: impl FnMut(&'g Entry<K, V>),
     ) {
-        self.flights.overtake_all();
+        self.flights.invalidate_all();
         self.table.clear(guard, self, |entry| {
             let is_live = self.is_live_at(entry.get(), now);
             let cause = if is_live { RemovalCause::Cleared } else { RemovalCause::Expired };
@@ -696,6 +774,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 taken(entry);
             }
         });
+        // Loads that began in the meantime are not over, and the cache is cleared.
+        self.flights.invalidate_all();
         self.shrink_table(guard, self.settings.expected_entries);
     }
 }

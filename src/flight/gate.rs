@@ -1,174 +1,512 @@
-//! `Gate`: the flights of a part of all keys, under one lock, and how a removal overtakes them without
+//! `Gate`: the flights of a part of all keys, under one lock, and how a write reaches them without
 //! waiting for it.
 
 use std::{
-    sync::{PoisonError, TryLockError},
+    collections::{HashMap, hash_map::Entry},
+    hash::BuildHasherDefault,
+    sync::{Arc as Shared, PoisonError, TryLockError},
     task::Waker,
 };
 
-use crate::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicU64, Ordering},
+use super::{
+    slab::{NONE, Slab, Waiters},
+    write::Intent,
+};
+use crate::{
+    reclaim::pile::{Pile, Sheet},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering, fence},
+    },
 };
 
-/// The loads of a part of all keys.
-pub struct Gate<K> {
-    /// How many there are.
-    count: AtomicU64,
-    /// Grows when all of them are overtaken.
-    overtakings: AtomicU64,
-    shard: Mutex<Shard<K>>,
+/// The flights of a part of all keys.
+pub struct Gate<K, T> {
+    /// Loads that run: how many flights have a leader.
+    running: AtomicU64,
+    /// The number of the last load that began.
+    begun: AtomicU64,
+    /// What writes have to say that found the lock taken; its next holder reads it first.
+    notes: Pile<Note>,
+    shard: Mutex<Shard<K, T>>,
+}
+
+/// What a write says to the loads that began up to a number.
+struct Note {
+    /// The hash of the key; `None` for all keys.
+    hash: Option<u64>,
+    upto: u64,
+    /// The write that is about to happen; `None` if it has.
+    intent: Option<Arc<Intent>>,
 }
 
 /// What the lock of a gate protects.
-pub struct Shard<K> {
-    pub flights: Vec<Flight<K>>,
-    /// The last number that was given, to a flight or to a follower.
+///
+/// No code of the user's runs while it is held: no comparison and no destructor of a key, no waker.
+pub struct Shard<K, T> {
+    pub flights: Slab<Flight<K, T>>,
+    /// The first flight of each hash; the others of that hash are linked to it.
+    index: HashMap<u64, usize, BuildHasherDefault<ahash::AHasher>>,
+    /// The last flight that was made.
     last: u64,
 }
 
-/// One load, and who waits for it.
-pub struct Flight<K> {
-    pub number: u64,
-    pub hash: u64,
-    /// Gone while the flight lands.
-    pub key: Option<K>,
-    pub is_led: bool,
-    /// Whether the key was removed since the leader began; and how often all loads of the gate had been
-    /// overtaken by then.
-    is_overtaken: bool,
-    overtakings: u64,
-    /// Followers there are, waiting or not.
-    pub followers: usize,
-    pub waiting: Vec<(u64, Waker)>,
+/// One load after the other of one key, and who waits for it.
+pub struct Flight<K, T> {
+    /// Tells it from others that had its slot.
+    pub id: u64,
+    hash: u64,
+    /// Gone when the leader completes.
+    pub key: Option<Shared<K>>,
+    pub state: State,
+    /// The number of the load.
+    number: u64,
+    /// Whether the key was written since the load began.
+    is_invalid: bool,
+    /// Writes that have found it running.
+    intents: Vec<Arc<Intent>>,
+    /// Threads that compare their key with this one's.
+    comparing: usize,
+    /// Whether the leader wants the key, so that no other comparison begins; and how to wake it when
+    /// the last one has ended.
+    is_completing: bool,
+    waits_for_key: Option<Waker>,
+    /// The thread that leads, if it would wait for itself.
+    pub owner: usize,
+    pub waiters: Waiters,
+    /// Whether it is found by its hash, and its neighbours there.
+    is_indexed: bool,
+    previous: usize,
+    next: usize,
+    outcome: Outcome<T>,
+    /// Followers that have not seen to the outcome.
+    left: usize,
 }
 
-impl<K> Gate<K> {
+/// What a flight does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has a leader.
+    Led,
+    /// It has followers, one of which is to lead.
+    Vacant,
+    /// It is over, and its followers see to the outcome.
+    Completed,
+}
+
+/// What a load has led to.
+#[derive(Debug)]
+pub enum Outcome<T> {
+    /// Nothing, or what is found without the flight.
+    Nothing,
+    /// An entry that was published, by its address.
+    Published(usize),
+    /// An entry that was not: the leader, or the last of the followers, retires it.
+    Kept(T),
+}
+
+impl<T> Outcome<T> {
+    fn take_kept(&mut self) -> Option<T> {
+        match std::mem::replace(self, Self::Nothing) {
+            Self::Kept(kept) => Some(kept),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    pub fn published(&self) -> Option<usize> {
+        match self {
+            Self::Published(address) => Some(*address),
+            _ => None,
+        }
+    }
+}
+
+impl<K, T> Gate<K, T> {
     /// Makes one without any flight.
     pub fn new() -> Self {
+        let shard = Shard { flights: Slab::new(), index: HashMap::default(), last: 0 };
         Self {
-            count: AtomicU64::new(0),
-            overtakings: AtomicU64::new(0),
-            shard: Mutex::new(Shard { flights: Vec::new(), last: 0 }),
+            running: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            notes: Pile::new(),
+            shard: Mutex::new(shard),
         }
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Shard<K>> {
-        // Nothing is left half done if a user's comparison panics.
-        self.shard.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Acquires the lock, and does what writes that found it taken wanted done.
+    pub fn lock(&self) -> MutexGuard<'_, Shard<K, T>> {
+        // Nothing is left half done under the lock, so a panic there leaves it in order.
+        let mut shard = self.shard.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read_notes(&mut shard);
+        shard
     }
 
-    /// Sees that these flights do not keep what they load.
-    #[cold]
-    pub fn overtake(&self, is_it: impl Fn(&Flight<K>) -> bool) {
-        // AcqRel: Release pairs with the Acquire of the flight that begins after this; Acquire pairs with the
-        // Release of one that has ended: what it has published is seen.
-        let count = if cfg!(cortado_mutant = "flight_glances") {
-            self.count.load(Ordering::Acquire)
-        } else {
-            self.count.fetch_add(0, Ordering::AcqRel)
+    fn try_lock(&self) -> Option<MutexGuard<'_, Shard<K, T>>> {
+        let mut shard = match self.shard.try_lock() {
+            Ok(shard) => shard,
+            Err(TryLockError::Poisoned(shard)) => shard.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
         };
-        if count == 0 || cfg!(cortado_mutant = "flight_overtakes_none") {
+        self.read_notes(&mut shard);
+        Some(shard)
+    }
+
+    fn read_notes(&self, shard: &mut Shard<K, T>) {
+        for note in self.notes.take() {
+            let upto =
+                if cfg!(cortado_mutant = "flight_spoils_later") { u64::MAX } else { note.upto };
+            match (note.hash, &note.intent) {
+                (Some(hash), Some(intent)) => {
+                    shard.attach(hash, upto, intent);
+                }
+                (Some(hash), None) => shard.invalidate(hash, upto),
+                (None, _) => shard.invalidate_all(upto),
+            }
+        }
+    }
+
+    /// Leaves a note to the holder of the lock, who reads it before it releases the lock or leaves it
+    /// to the next one.
+    fn leave_note(&self, hash: Option<u64>, intent: Option<Arc<Intent>>) {
+        if cfg!(cortado_mutant = "flight_leaves_no_note") {
             return;
         }
-        match self.shard.try_lock() {
-            Ok(mut shard) => shard.overtake(is_it),
-            Err(TryLockError::Poisoned(shard)) => shard.into_inner().overtake(is_it),
-            Err(TryLockError::WouldBlock) if cfg!(cortado_mutant = "flight_overtakes_unlocked") => {
-            }
-            // AcqRel: as above, for those that begin or end while the lock is held.
-            Err(TryLockError::WouldBlock) => _ = self.overtakings.fetch_add(1, Ordering::AcqRel),
+        // Relaxed: no older than `running`, which the caller has read.
+        let upto = self.begun.load(Ordering::Relaxed);
+        self.notes.push(Sheet::new(Note { hash, upto, intent }));
+    }
+
+    /// Returns whether a load runs that began before what this thread did last.
+    fn is_running(&self) -> bool {
+        // SeqCst: pairs with the fence in `lead`. Either this thread sees the load, or the load sees
+        // what this thread has written before.
+        if !cfg!(cortado_mutant = "flight_glances") {
+            fence(Ordering::SeqCst);
+        }
+        // Acquire: pairs with the Release in `complete`: what a load has published that is over is found.
+        self.running.load(Ordering::Acquire) != 0
+    }
+
+    /// Says that a key is about to be written, if loads of it may run.
+    #[cold]
+    pub fn announce(&self, hash: u64) -> Option<Arc<Intent>> {
+        if !self.is_running() || cfg!(cortado_mutant = "flight_announces_nothing") {
+            return None;
+        }
+        if let Some(mut shard) = self.try_lock() {
+            let intent = Intent::new();
+            return shard.attach(hash, u64::MAX, &intent).then_some(intent);
+        }
+        let intent = Intent::new();
+        self.leave_note(Some(hash), Some(Arc::clone(&intent)));
+        // SeqCst: pairs with the fence in `was_written`. Either the load finds the note, or this thread
+        // finds what the load has published.
+        fence(Ordering::SeqCst);
+        Some(intent)
+    }
+
+    /// Invalidates the loads that run, of one key or of all.
+    #[cold]
+    pub fn invalidate(&self, hash: Option<u64>) {
+        if !self.is_running() || cfg!(cortado_mutant = "flight_invalidates_none") {
+            return;
+        }
+        match (self.try_lock(), hash) {
+            (Some(mut shard), Some(hash)) => shard.invalidate(hash, u64::MAX),
+            (Some(mut shard), None) => shard.invalidate_all(u64::MAX),
+            (None, hash) => self.leave_note(hash, None),
         }
     }
 
-    /// Returns how often all flights were overtaken.
-    fn overtakings(&self) -> u64 {
-        // AcqRel: of this and an overtaking, the second sees what came before the first.
-        self.overtakings.fetch_add(0, Ordering::AcqRel)
+    /// Begins a load.
+    pub fn lead(&self, shard: &mut Shard<K, T>, slot: usize, owner: usize) {
+        // Relaxed, twice: see the fence.
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        self.running.fetch_add(1, Ordering::Relaxed);
+        // SeqCst: pairs with the fence in `is_running`: what was written before a write that does not
+        // see this load is read by the load.
+        fence(Ordering::SeqCst);
+        shard.put_in_index(slot);
+        let flight = shard.flights.get_mut(slot);
+        flight.state = State::Led;
+        flight.number = number;
+        flight.is_invalid = false;
+        flight.intents.clear();
+        flight.owner = owner;
     }
 
-    /// Returns whether the flight was overtaken since its leader began.
-    pub fn has_overtaken(&self, flight: &Flight<K>) -> bool {
-        flight.is_overtaken || flight.overtakings != self.overtakings()
+    /// Returns whether the key was written while the load ran that has published this, which is over
+    /// otherwise.
+    pub fn was_written(&self, shard: &mut Shard<K, T>, slot: usize, address: usize) -> bool {
+        let flight = shard.flights.get_mut(slot);
+        let is_left = |intent: &Arc<Intent>| intent.publish(address);
+        flight.is_invalid || !flight.intents.iter().all(is_left)
     }
 
-    /// Begins a flight; returns its number.
-    pub fn add(&self, shard: &mut Shard<K>, hash: u64, key: K) -> u64 {
-        let number = shard.number();
-        shard.flights.push(Flight {
-            number,
+    /// Ends a load; returns what it kept, if no follower wants it, and what is to be dropped and woken
+    /// when the lock is free.
+    pub fn complete(
+        &self,
+        shard: &mut Shard<K, T>,
+        slot: usize,
+        outcome: Outcome<T>,
+    ) -> (Option<T>, Waiters, Option<Flight<K, T>>) {
+        shard.take_from_index(slot);
+        let flight = shard.flights.get_mut(slot);
+        let waiters = std::mem::take(&mut flight.waiters);
+        flight.state = State::Completed;
+        flight.left = waiters.len();
+        flight.outcome = outcome;
+        let kept = if flight.left == 0 { flight.outcome.take_kept() } else { None };
+        // Release: pairs with the Acquire in `is_running`.
+        self.running.fetch_sub(1, Ordering::Release);
+        (kept, waiters, shard.release(slot))
+    }
+
+    /// Ends a load that has brought nothing.
+    pub fn let_go(&self, shard: &mut Shard<K, T>, slot: usize) {
+        // What it has read is no matter any more, so that others may join the flight again.
+        shard.put_in_index(slot);
+        let flight = shard.flights.get_mut(slot);
+        flight.state = State::Vacant;
+        flight.is_completing = false;
+        flight.waits_for_key = None;
+        self.running.fetch_sub(1, Ordering::Release); // Release: as in `complete`.
+    }
+}
+
+#[cfg(test)]
+impl<K, T> Flight<K, T> {
+    pub fn is_completing(&self) -> bool {
+        self.is_completing
+    }
+}
+
+impl<K, T> Shard<K, T> {
+    /// Adds a flight that has no leader yet; returns its slot and its id.
+    pub fn add(&mut self, hash: u64, key: Shared<K>) -> (usize, u64) {
+        self.last += 1;
+        let slot = self.flights.insert(Flight {
+            id: self.last,
             hash,
             key: Some(key),
-            is_led: true,
-            is_overtaken: false,
-            overtakings: self.overtakings(),
-            followers: 0,
-            waiting: Vec::new(),
+            state: State::Vacant,
+            number: 0,
+            is_invalid: false,
+            intents: Vec::new(),
+            comparing: 0,
+            is_completing: false,
+            waits_for_key: None,
+            owner: 0,
+            waiters: Waiters::new(),
+            is_indexed: false,
+            previous: NONE,
+            next: NONE,
+            outcome: Outcome::Nothing,
+            left: 0,
         });
-        // AcqRel: Acquire pairs with the Release in `overtake`: what was written before a removal that has
-        // not seen this flight is read by its load. Release as nothing else may come after it.
-        self.count.fetch_add(1, Ordering::AcqRel);
-        number
+        (slot, self.last)
     }
 
-    /// Ends a flight.
-    pub fn remove(&self, shard: &mut Shard<K>, number: u64) -> Option<Flight<K>> {
-        let index = shard.flights.iter().position(|flight| flight.number == number)?;
-        let flight = shard.flights.swap_remove(index);
-        if shard.flights.is_empty() {
-            shard.flights.shrink_to(SPARE);
+    /// Returns the first flight of a hash that may be joined, but for some.
+    pub fn find(&mut self, hash: u64, but_for: impl Fn(u64) -> bool) -> Option<usize> {
+        let mut slot = self.index.get(&hash).copied().unwrap_or(NONE);
+        while slot != NONE {
+            let flight = self.flights.get_mut(slot);
+            if !but_for(flight.id) {
+                return Some(slot);
+            }
+            slot = flight.next;
         }
-        // AcqRel: Release pairs with the Acquire in `overtake`; Acquire as nothing else may come before it.
-        self.count.fetch_sub(1, Ordering::AcqRel);
-        Some(flight)
+        None
     }
 
-    /// Sees that somebody takes a vacant flight over; returns whom to wake, or what is to be dropped when
-    /// the lock is free: the key's destructor is the user's.
-    pub fn pass_on(&self, shard: &mut Shard<K>, number: u64) -> (Option<Waker>, Option<Flight<K>>) {
-        let Some(flight) = shard.flight(number).filter(|flight| !flight.is_led) else {
-            return (None, None);
+    /// Returns the flight of a slot, if it is still that one.
+    pub fn known(&mut self, slot: usize, id: u64) -> Option<&mut Flight<K, T>> {
+        let flight = self.flights.get_mut(slot);
+        (flight.id == id).then_some(flight)
+    }
+
+    /// Returns whether a flight may still be joined.
+    pub fn is_joinable(&mut self, slot: usize) -> bool {
+        self.flights.get_mut(slot).is_indexed
+    }
+
+    /// Takes the key out that others would compare; returns it with whether the load is invalid, or
+    /// `None` while a comparison is under way. `waker` is called when the last one is over.
+    pub fn take_key(&mut self, slot: usize, waker: &Waker) -> Option<(Option<Shared<K>>, bool)> {
+        let flight = self.flights.get_mut(slot);
+        flight.is_completing = true;
+        if flight.comparing > 0 {
+            // A waker of this module's, see `Signal`.
+            flight.waits_for_key = Some(waker.clone());
+            return None;
+        }
+        let is_committed = flight.intents.iter().any(|intent| intent.is_committed());
+        Some((flight.key.take(), flight.is_invalid || is_committed))
+    }
+
+    /// Returns the key of a flight to compare with, unless the leader completes it.
+    pub fn begin_comparison(&mut self, slot: usize) -> Option<Shared<K>> {
+        let flight = self.flights.get_mut(slot);
+        let key = flight.key.as_ref().filter(|_| !flight.is_completing)?;
+        flight.comparing += 1;
+        Some(Shared::clone(key))
+    }
+
+    /// Ends a comparison; returns what is to be woken, and dropped, when the lock is free.
+    pub fn end_comparison(&mut self, slot: usize) -> Option<Waker> {
+        let flight = self.flights.get_mut(slot);
+        flight.comparing -= 1;
+        if flight.comparing == 0 { flight.waits_for_key.take() } else { None }
+    }
+
+    /// Takes a follower out of a flight that is over; returns what `see` makes of what it has kept, and
+    /// that itself with the last follower.
+    pub fn take_share<R>(
+        &mut self,
+        slot: usize,
+        see: impl FnOnce(&T) -> R,
+    ) -> (Option<R>, Option<T>, Option<Flight<K, T>>) {
+        let flight = self.flights.get_mut(slot);
+        let seen = match &flight.outcome {
+            Outcome::Kept(kept) => Some(see(kept)),
+            _ => None,
         };
-        if flight.followers == 0 {
-            return (None, self.remove(shard, number));
+        flight.left -= 1;
+        let is_last = if cfg!(cortado_mutant = "flight_last_too_early") {
+            flight.left <= 1
+        } else {
+            flight.left == 0 && !cfg!(cortado_mutant = "flight_last_forgets")
+        };
+        let kept = if is_last { flight.outcome.take_kept() } else { None };
+        (seen, kept, self.release(slot))
+    }
+
+    /// Returns what the flight has published.
+    pub fn published(&mut self, slot: usize) -> Option<usize> {
+        self.flights.get_mut(slot).outcome.published()
+    }
+
+    /// Sees that a vacant flight is taken over; returns whom to wake, or what is to be dropped when the
+    /// lock is free.
+    pub fn pass_on(&mut self, slot: usize) -> (Option<Waker>, Option<Flight<K, T>>) {
+        let flight = self.flights.get_mut(slot);
+        if flight.state != State::Vacant {
+            return (None, None);
         }
-        let next = (!flight.waiting.is_empty()).then(|| flight.waiting.remove(0).1);
-        (next, None)
+        match flight.waiters.len() {
+            0 => (None, self.release(slot)),
+            _ => (flight.waiters.next(), None),
+        }
+    }
+
+    /// Removes a flight that is over and that nothing refers to any more.
+    pub fn release(&mut self, slot: usize) -> Option<Flight<K, T>> {
+        let flight = self.flights.get_mut(slot);
+        let is_over = match flight.state {
+            State::Led => false,
+            State::Vacant => flight.waiters.len() == 0,
+            State::Completed => flight.left == 0,
+        };
+        if !is_over || flight.comparing > 0 {
+            return None;
+        }
+        self.take_from_index(slot);
+        Some(self.flights.remove(slot))
+    }
+
+    /// Returns all that flights keep, for whoever drops them.
+    pub fn take_all_kept(&mut self) -> Vec<T> {
+        self.flights.values_mut().filter_map(|flight| flight.outcome.take_kept()).collect()
+    }
+
+    /// Tells the loads of a hash that began up to a number of a write; returns whether there are any.
+    fn attach(&mut self, hash: u64, upto: u64, intent: &Arc<Intent>) -> bool {
+        let mut is_any = false;
+        let mut slot = self.index.get(&hash).copied().unwrap_or(NONE);
+        while slot != NONE {
+            let flight = self.flights.get_mut(slot);
+            slot = flight.next;
+            if flight.state != State::Led || flight.number > upto {
+                continue;
+            }
+            is_any = true;
+            if flight.intents.len() == flight.intents.capacity() {
+                // Writes that have ended go before memory grows.
+                flight.is_invalid |= flight.intents.iter().any(|intent| intent.is_committed());
+                flight.intents.retain(|intent| intent.is_pending());
+            }
+            flight.intents.push(Arc::clone(intent));
+        }
+        is_any
+    }
+
+    fn invalidate(&mut self, hash: u64, upto: u64) {
+        let mut slot = self.index.get(&hash).copied().unwrap_or(NONE);
+        while slot != NONE {
+            let next = self.flights.get_mut(slot).next;
+            self.invalidate_slot(slot, upto);
+            slot = next;
+        }
+    }
+
+    fn invalidate_all(&mut self, upto: u64) {
+        let slots: Vec<usize> = self.flights.slots().collect();
+        slots.into_iter().for_each(|slot| self.invalidate_slot(slot, upto));
+    }
+
+    /// A flight that has no leader has read nothing.
+    fn invalidate_slot(&mut self, slot: usize, upto: u64) {
+        let flight = self.flights.get_mut(slot);
+        if flight.state == State::Led && flight.number <= upto {
+            flight.is_invalid = true;
+            flight.intents.clear();
+            // Those who ask from now on begin a load of their own.
+            self.take_from_index(slot);
+        }
+    }
+
+    fn put_in_index(&mut self, slot: usize) {
+        let flight = self.flights.get_mut(slot);
+        if std::mem::replace(&mut flight.is_indexed, true) {
+            return;
+        }
+        let next = match self.index.entry(flight.hash) {
+            Entry::Occupied(mut first) => first.insert(slot),
+            Entry::Vacant(none) => {
+                none.insert(slot);
+                NONE
+            }
+        };
+        (flight.previous, flight.next) = (NONE, next);
+        if next != NONE {
+            self.flights.get_mut(next).previous = slot;
+        }
+    }
+
+    fn take_from_index(&mut self, slot: usize) {
+        let flight = self.flights.get_mut(slot);
+        if !std::mem::replace(&mut flight.is_indexed, false) {
+            return;
+        }
+        let (hash, previous, next) = (flight.hash, flight.previous, flight.next);
+        match (previous, next) {
+            (NONE, NONE) => _ = self.index.remove(&hash),
+            (NONE, next) => _ = self.index.insert(hash, next),
+            (previous, next) => self.flights.get_mut(previous).next = next,
+        }
+        if next != NONE {
+            self.flights.get_mut(next).previous = previous;
+        }
+        if self.index.is_empty() && self.index.capacity() > SPARE {
+            self.index.shrink_to(SPARE);
+        }
     }
 }
 
-impl<K> Shard<K> {
-    /// Returns a number that nobody has.
-    pub fn number(&mut self) -> u64 {
-        self.last += 1;
-        self.last
-    }
-
-    pub fn flight(&mut self, number: u64) -> Option<&mut Flight<K>> {
-        self.flights.iter_mut().find(|flight| flight.number == number)
-    }
-
-    /// A load that has no leader has read nothing.
-    fn overtake(&mut self, is_it: impl Fn(&Flight<K>) -> bool) {
-        let overtaken = self.flights.iter_mut().filter(|flight| flight.is_led && is_it(flight));
-        overtaken.for_each(|flight| flight.is_overtaken = true);
-    }
-}
-
-impl<K> Flight<K> {
-    /// Takes the follower out of those that are woken.
-    pub fn stop_waiting(&mut self, ticket: u64) -> Option<(u64, Waker)> {
-        let index = self.waiting.iter().position(|(other, _)| *other == ticket)?;
-        Some(self.waiting.remove(index))
-    }
-
-    /// Begins the load once more.
-    pub fn led_anew(&mut self, gate: &Gate<K>) {
-        self.is_led = true;
-        self.is_overtaken = false;
-        self.overtakings = gate.overtakings();
-    }
-}
-
-/// Flights whose memory a shard keeps.
-const SPARE: usize = 4;
+/// Flights whose place in the index is kept when there is none.
+const SPARE: usize = 28;

@@ -2,95 +2,177 @@
 //!
 //! # Protocol
 //!
-//! Who asks first for a key that nobody loads *leads* a flight; who comes later *follows*. A flight is
-//! `Led` until its leader lands or lets go:
+//! The first caller that asks for a key which is not loaded *leads* a flight; those that ask later *follow*.
+//! A flight is `Led` until its leader completes it or lets go:
 //!
 //! | move | who | what follows |
 //! |---|---|---|
-//! | → `Led` | the first to board | |
-//! | `Led` → landed | the leader, when the value is where others find it | all followers are woken |
+//! | → `Led` | the first to join | |
+//! | `Led` → `Completed` | the leader, when the value is where others find it | all followers are woken |
 //! | `Led` → `Vacant` | a leader that is dropped | one follower is woken |
-//! | `Vacant` → `Led` | the first follower that looks, or the next to board | |
+//! | `Vacant` → `Led` | the first follower that looks, or the next to join | |
 //! | `Vacant` → gone | the last follower that is dropped | |
+//! | `Completed` → gone | the last follower that has seen to the outcome, or is dropped | |
 //!
 //! A follower that was woken and is dropped before it looked wakes another one, so that a flight is never
-//! vacant while all its followers sleep. Everything is decided under the lock of a shard, which nobody
-//! holds while a loader runs; wakers are called when it is free again. Reads never come here.
+//! vacant while all its followers sleep. Everything is decided under the lock of a [`Gate`], in a time that
+//! does not depend on how many flights and followers there are. Reads never come here.
 //!
-//! # Removals
+//! No user's code runs under that lock. Wakers are cloned, called and dropped outside of it, and so are keys
+//! compared and dropped: who joins counts itself as comparing, compares, and looks once more whether the
+//! flight may still be joined. A leader that completes takes the key, and for that waits until no comparison
+//! is under way. A comparison that joins a flight in turn leaves out the flight that it compares with.
 //!
-//! Whoever removes a key [overtakes](Flights::overtake) its load *first*, for what that has read may be out of
-//! date. An overtaken flight is boarded by nobody else, and its value is not kept: the leader is told so
-//! before it publishes, and looks once more afterwards. A removal that comes too late for this look finds
-//! what was published. It waits for no lock: if that is held, it overtakes all loads of the shard.
+//! # Invalidation
+//!
+//! **A write that completes while a load of its key runs invalidates that load, and nothing else does.** A
+//! load runs from when its leader joins until it completes. Writes are an insert or a replacement; a removal
+//! of what is there, and `remove` and `clear` whether anything is there or not; `compute` that puts or
+//! removes; and an insert that is rejected after it has removed the older entry, or would have. A conditional write that leaves the
+//! cache as it is (`remove_if` that removes nothing, `insert_if_absent` of a key that is there) is none, nor
+//! is what the cache does by itself: expiration, eviction, and the entry that a load brings. Keys are told apart by their
+//! hash here: a write also invalidates the load of a key that has the same 64 bits.
+//!
+//! An invalid load is joined by no other caller; its leader and those who follow already get what it brings,
+//! for they asked before it was over; it is not published, or is taken back before the flight ends.
+//!
+//! A writer pins itself, [announces](Flights::begin_write) the write, changes the table, and
+//! [commits](Write::commit) if it has changed anything. Of a load that began before the announcement there are
+//! three cases:
+//!
+//! * It has ended by then, and the writer finds in the table what it has published.
+//! * It ends after the commit, and is invalid.
+//! * It ends between the two. Then it leaves the address of what it has published in the writer's
+//!   [`Intent`](write::Intent), and the writer takes that entry back if it commits, and no other entry:
+//!   both are pinned, so the address is not used again.
+//!
+//! A load that began after the announcement has read what was written before it. If it still runs, the
+//! commit invalidates it, too.
+//!
+//! Nobody waits: a writer that finds the gate's lock taken leaves a [note](gate) on a stack, which each holder of the
+//! lock reads before it decides anything. A note names the last load that had begun, so that it invalidates
+//! none that began later.
+//!
+//! # Outcome
+//!
+//! What a load brings and the table has not (it was rejected, or the load is invalid) is kept by the flight
+//! until each of those who followed it has seen it; the last one retires it. A follower pins itself before it takes
+//! its share, and the entry is retired after the last share was taken, so no grace period that ends before a
+//! follower's pin frees it.
+//!
+//! # Orderings
+//!
+//! Fences, all SeqCst, make each of two threads see what the other did before its own fence, or the other way
+//! round:
+//!
+//! * `Gate::lead` and `Gate::is_running`: a load and a write. The load counts itself as running, and then
+//!   reads; the writer writes, and then looks for loads that run.
+//! * `Gate::announce` and `Leader::complete`: a note and what is published. The writer leaves its note, and
+//!   then looks into the table; the load publishes, and then reads the notes.
+//!
+//! Without loads a write pays two loads of [`is_used`](Flights::is_used) for all that. Once there was a load
+//! it pays the two fences, and it writes nothing that others share unless loads run in its gate.
 
 mod gate;
+mod share;
 mod signal;
+mod slab;
+mod write;
 
 use std::{
     cell::RefCell,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use self::{gate::Gate, signal::Signal};
+pub use self::{gate::Outcome, write::Write};
+use self::{
+    gate::{Flight, Gate, State},
+    signal::Signal,
+};
 use crate::{
     sync::{
-        atomic::{AtomicBool, Ordering},
-        thread_local,
+        atomic::{AtomicBool, Ordering, fence},
+        thread_local, thread_number,
     },
     util::{CachePadded, for_all},
 };
 
-/// The loads that are under way.
-pub struct Flights<K> {
-    gates: Box<[CachePadded<Gate<K>>]>,
+/// The loads that are under way, of keys `K`; what they keep for their followers is a `T`.
+pub struct Flights<K, T> {
+    gates: Box<[CachePadded<Gate<K, T>>]>,
     /// Whether there ever was one.
     is_used: AtomicBool,
 }
 
-/// What became of somebody who asked for a key.
-pub enum Boarding<'a, K> {
+/// Who asks for a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A thread, which would wait for itself if it asked for a key whose load it leads.
+    Thread,
+    /// A task, which holds up no thread while it waits.
+    Task,
+}
+
+/// What became of a caller that asked for a key.
+pub enum Joined<'a, K, T> {
     /// It is the leader, and loads.
-    Lead(Leader<'a, K>),
-    /// Somebody else does.
-    Follow(K, Follower<'a, K>),
+    Lead(Leader<'a, K, T>),
+    /// Another one does.
+    Follow(K, Follower<'a, K, T>),
     /// The load of this key asks for it itself.
     Own(K),
 }
 
 /// What a follower has waited for.
-pub enum Arrival<'a, K> {
-    /// The flight has landed: look for the value.
-    Landed,
+pub enum Arrival<'a, K, T> {
+    /// The flight is over: look for the value, and see to the outcome.
+    Completed,
     /// The leader has let go: the follower loads.
-    Lead(Leader<'a, K>),
+    Lead(Leader<'a, K, T>),
     /// Time is over.
     TimedOut,
 }
 
 /// The right and the duty to load a key.
-pub struct Leader<'a, K> {
-    flights: &'a Flights<K>,
+pub struct Leader<'a, K, T> {
+    flights: &'a Flights<K, T>,
     hash: u64,
-    number: u64,
+    slot: usize,
+    id: u64,
+    /// There until it completes.
+    key: Option<Arc<K>>,
 }
 
-/// Somebody who waits for a flight.
-pub struct Follower<'a, K> {
-    flights: &'a Flights<K>,
+/// A caller that waits for a flight, and sees to its outcome.
+pub struct Follower<'a, K, T> {
+    flights: &'a Flights<K, T>,
     hash: u64,
-    number: u64,
-    ticket: u64,
+    slot: usize,
+    id: u64,
+    /// Its slot among the followers; `None` when it is none any more.
+    place: Option<usize>,
+    is_waiting: bool,
+    caller: Caller,
 }
 
 /// Says that this thread runs the load of a flight; not for longer than it lives.
 pub struct Entered {
-    flight: (usize, u64, u64),
+    flight: Name,
 }
 
-impl<K> Flights<K> {
+/// Tells flights apart; holds for as long as the flight is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Name {
+    flights: usize,
+    hash: u64,
+    slot: usize,
+    id: u64,
+}
+
+impl<K, T> Flights<K, T> {
     /// Makes one without any.
     pub fn new() -> Self {
         let gates = (0..GATES).map(|_| CachePadded::new(Gate::new())).collect();
@@ -102,166 +184,327 @@ impl<K> Flights<K> {
         self.gates.iter().map(|gate| gate.lock().flights.len()).sum()
     }
 
-    /// Sees that no load of this hash that is under way is kept. To be called before the key is removed.
+    /// Announces a write of a key, to be called pinned and before the table is looked at; see the
+    /// [module](self). The loads of the key that run become invalid when the write is committed.
     #[inline]
-    pub fn overtake(&self, hash: u64) {
+    pub fn begin_write(&self, hash: u64) -> Write<'_, K, T> {
+        Write::new(self, hash)
+    }
+
+    /// Invalidates all loads that run: for a write of all keys, before the table is looked at and after.
+    pub fn invalidate_all(&self) {
         if self.is_used() {
-            self.gate(hash).overtake(|flight| flight.hash == hash);
+            self.gates.iter().for_each(|gate| gate.invalidate(None));
         }
     }
 
-    /// The same for all loads.
-    pub fn overtake_all(&self) {
-        if self.is_used() {
-            self.gates.iter().for_each(|gate| gate.overtake(|_| true));
-        }
+    /// Returns all that flights keep for followers that were forgotten.
+    pub fn take_all_kept(&mut self) -> Vec<T> {
+        self.gates.iter().flat_map(|gate| gate.lock().take_all_kept()).collect()
     }
 
     #[inline]
     fn is_used(&self) -> bool {
-        // Relaxed: set once. A removal that misses the very first load of a cache, which a machine of weak order
+        // Relaxed: set once. A write that misses the very first load of a cache, which a machine of weak order
         // allows, is taken to have come before it.
         self.is_used.load(Ordering::Relaxed)
     }
 
-    fn gate(&self, hash: u64) -> &Gate<K> {
+    fn gate(&self, hash: u64) -> &Gate<K, T> {
         &self.gates[hash as usize % self.gates.len()]
     }
 
-    fn name(&self, hash: u64, number: u64) -> (usize, u64, u64) {
-        (std::ptr::from_ref(self).addr(), hash % self.gates.len() as u64, number)
+    fn name(&self, hash: u64, slot: usize, id: u64) -> Name {
+        Name { flights: std::ptr::from_ref(self).addr(), hash, slot, id }
     }
 }
 
-impl<K: Eq> Flights<K> {
+impl<K: Eq, T> Flights<K, T> {
     /// Joins the flight of a key, or begins one.
-    pub fn board(&self, hash: u64, key: K) -> Boarding<'_, K> {
+    pub fn join(&self, hash: u64, key: K, caller: Caller) -> Joined<'_, K, T> {
         // Relaxed, twice: see `is_used`.
         if !self.is_used.load(Ordering::Relaxed) {
             self.is_used.store(true, Ordering::Relaxed);
         }
+        if self.is_own(hash, &key) {
+            return Joined::Own(key);
+        }
         let gate = self.gate(hash);
-        let mut shard = gate.lock();
-        let mut joined = None;
-        for (index, flight) in shard.flights.iter().enumerate() {
-            // One that lands has no key to compare: it is followed for the moment that this takes.
-            let is_it = flight.hash == hash && flight.key.as_ref().is_none_or(|k| *k == key);
-            if is_it && is_entered(self.name(hash, flight.number)) {
-                return Boarding::Own(key);
+        let owner = caller.owner();
+        // A comparison that asks for a key would wait for itself.
+        let mut others = self.compared_here(hash);
+        loop {
+            let mut shard = gate.lock();
+            let Some(slot) = shard.find(hash, |id| others.contains(&id)) else {
+                let key = Arc::new(key);
+                let (slot, id) = shard.add(hash, Arc::clone(&key));
+                gate.lead(&mut shard, slot, owner);
+                return Joined::Lead(Leader { flights: self, hash, slot, id, key: Some(key) });
+            };
+            let id = shard.flights.get_mut(slot).id;
+            // One that completes has no key to compare: it is followed for the moment that this takes.
+            let their = shard.begin_comparison(slot);
+            let mut end = None;
+            if let Some(their) = their {
+                drop(shard);
+                let comparison = Comparison { gate, flight: self.name(hash, slot, id), their };
+                let (is_same, ended) = comparison.compare(&key);
+                (shard, end) = ended;
+                if !is_same || !shard.is_joinable(slot) {
+                    let gone = shard.release(slot);
+                    drop(shard);
+                    wake_all(end);
+                    drop(gone);
+                    if !is_same {
+                        others.push(id);
+                    }
+                    continue;
+                }
             }
-            if is_it && !(flight.is_led && gate.has_overtaken(flight)) {
-                joined = Some(index);
+            let flight = shard.flights.get_mut(slot);
+            if flight.state == State::Vacant {
+                let their = flight.key.clone();
+                gate.lead(&mut shard, slot, owner);
+                return Joined::Lead(Leader { flights: self, hash, slot, id, key: their });
             }
+            let is_own = owner != 0 && flight.owner == owner;
+            let place = (!is_own).then(|| flight.waiters.join());
+            drop(shard);
+            wake_all(end);
+            if is_own {
+                return Joined::Own(key);
+            }
+            let follower =
+                Follower { flights: self, hash, slot, id, place, is_waiting: false, caller };
+            return Joined::Follow(key, follower);
         }
-        let Some(index) = joined else {
-            let number = gate.add(&mut shard, hash, key);
-            return Boarding::Lead(Leader { flights: self, hash, number });
+    }
+
+    /// Returns whether this thread runs the load of this key, invalid or not.
+    fn is_own(&self, hash: u64, key: &K) -> bool {
+        let here = self.name(hash, 0, 0);
+        let is_here = |flight: &Name| (flight.flights, flight.hash) == (here.flights, here.hash);
+        let mine = |flights: &RefCell<Vec<Name>>| {
+            flights.borrow().iter().copied().filter(is_here).collect::<Vec<_>>()
         };
-        let flight = &mut shard.flights[index];
-        let number = flight.number;
-        if !flight.is_led {
-            flight.led_anew(gate);
-            return Boarding::Lead(Leader { flights: self, hash, number });
-        }
-        flight.followers += 1;
-        let ticket = shard.number();
-        Boarding::Follow(key, Follower { flights: self, hash, number, ticket })
+        // A thread that ends may load in a destructor, when the list is gone: then nothing is detected.
+        let mine = ENTERED.try_with(mine).unwrap_or_default();
+        mine.into_iter().any(|flight| {
+            let gate = self.gate(hash);
+            let mut shard = gate.lock();
+            let their = match shard.known(flight.slot, flight.id) {
+                None => return false,
+                // It completes, on this thread.
+                Some(known) if known.key.is_none() => return true,
+                Some(_) => shard.begin_comparison(flight.slot),
+            };
+            drop(shard);
+            let Some(their) = their else { return true };
+            let (is_same, (mut shard, end)) = Comparison { gate, flight, their }.compare(key);
+            let gone = shard.release(flight.slot);
+            drop(shard);
+            wake_all(end);
+            drop(gone);
+            is_same
+        })
+    }
+
+    /// Returns the flights of a hash whose keys this thread compares.
+    fn compared_here(&self, hash: u64) -> Vec<u64> {
+        let here = self.name(hash, 0, 0);
+        let is_here = |flight: &&Name| (flight.flights, flight.hash) == (here.flights, here.hash);
+        let ids = |compared: &RefCell<Vec<Name>>| {
+            compared.borrow().iter().filter(is_here).map(|flight| flight.id).collect()
+        };
+        COMPARED.try_with(ids).unwrap_or_default()
     }
 }
 
-impl<K> Leader<'_, K> {
+impl Caller {
+    /// Returns the number of the thread that would wait for itself, or 0.
+    fn owner(self) -> usize {
+        match self {
+            Self::Thread => thread_number(),
+            Self::Task => 0,
+        }
+    }
+}
+
+/// A comparison with the key of a flight, which the flight waits for.
+struct Comparison<'a, K, T> {
+    gate: &'a Gate<K, T>,
+    flight: Name,
+    their: Arc<K>,
+}
+
+type Locked<'a, K, T> = crate::sync::MutexGuard<'a, gate::Shard<K, T>>;
+
+impl<'a, K: Eq, T> Comparison<'a, K, T> {
+    /// Compares; returns the result, the lock, and whom to wake when that is released.
+    fn compare(self, key: &K) -> (bool, (Locked<'a, K, T>, Option<Waker>)) {
+        /// Ends the comparison if it panics.
+        struct Comparing<'a, K, T>(Option<Comparison<'a, K, T>>);
+        impl<'a, K, T> Comparing<'a, K, T> {
+            fn end(&mut self) -> Option<(Locked<'a, K, T>, Option<Waker>)> {
+                let Comparison { gate, flight, their } = self.0.take()?;
+                let _ = COMPARED.try_with(|compared| remove_from(compared, flight));
+                // Before the leader may take the key: it wants to be the only owner.
+                drop(their);
+                let mut shard = gate.lock();
+                let end = shard.end_comparison(flight.slot);
+                Some((shard, end))
+            }
+        }
+        impl<K, T> Drop for Comparing<'_, K, T> {
+            fn drop(&mut self) {
+                let slot = self.0.as_ref().map(|comparison| comparison.flight.slot);
+                if let Some(((mut shard, end), slot)) = self.end().zip(slot) {
+                    let gone = shard.release(slot);
+                    drop(shard);
+                    wake_all(end);
+                    drop(gone);
+                }
+            }
+        }
+        let _ = COMPARED.try_with(|compared| compared.borrow_mut().push(self.flight));
+        let mut comparing = Comparing(Some(self));
+        let is_same = comparing.0.as_ref().is_some_and(|comparison| *comparison.their == *key);
+        let ended = comparing.end().expect("it is ended once");
+        (is_same, ended)
+    }
+}
+
+impl<'a, K, T> Leader<'a, K, T> {
     /// Says that this thread runs the load, so that a load which asks for its own key is told so.
     pub fn enter(&self) -> Entered {
-        let flight = self.flights.name(self.hash, self.number);
+        let flight = self.flights.name(self.hash, self.slot, self.id);
         // A thread that ends may load in a destructor, when the list is gone: then nothing is detected.
         let _ = ENTERED.try_with(|entered| entered.borrow_mut().push(flight));
         Entered { flight }
     }
 
-    fn gate(&self) -> &Gate<K> {
+    fn gate(&self) -> &'a Gate<K, T> {
         self.flights.gate(self.hash)
     }
 
-    /// Calls `f` with the key.
-    pub fn with_key<R>(&self, f: impl FnOnce(&K) -> R) -> R {
-        let mut shard = self.gate().lock();
-        let key = shard.flight(self.number).and_then(|flight| flight.key.as_ref());
-        f(key.expect("a led flight has a key until it lands"))
+    /// Returns the key.
+    pub fn key(&self) -> &K {
+        self.key.as_deref().expect("a leader has the key until it completes")
     }
 
-    /// Ends the flight: `f` puts the value where the followers find it, unless it is told that the load was
-    /// overtaken, and then they are woken. If it was overtaken by then, `take_back` comes before that.
+    /// Forgets which thread leads: another one may do so while this one waits.
+    pub fn detach(&self) {
+        self.gate().lock().flights.get_mut(self.slot).owner = 0;
+    }
+
+    /// Ends the flight: `publish` puts the value where the followers find it, or, if it is told that the
+    /// load is invalid, keeps it for them; and then they are woken. If what it has published is invalid by
+    /// then, `take_back` comes before that, and returns what is to be kept.
     ///
-    /// `f` is part of the load: if what it calls asks for the key, it is told so.
-    pub fn land<R>(self, f: impl FnOnce(K, bool) -> R, take_back: impl FnOnce(&R)) -> R {
+    /// Returns what is kept if there is no follower: the caller retires it.
+    ///
+    /// `publish` is part of the load: if what it calls asks for the key, it is told so.
+    pub fn complete<R>(
+        mut self,
+        publish: impl FnOnce(K, bool) -> (R, Outcome<T>),
+        take_back: impl FnOnce(&R) -> Option<T>,
+    ) -> (R, Option<T>) {
         /// Ends the flight even if something panics.
-        struct Landing<'a, 'f, K>(&'a Leader<'f, K>);
-        impl<K> Landing<'_, '_, K> {
-            /// Ends the flight, or returns false if it was overtaken and that matters.
-            fn end(&self, however: bool) -> bool {
-                let gate = self.0.gate();
-                let mut shard = gate.lock();
-                let flight = shard.flight(self.0.number);
-                if !however && flight.is_some_and(|flight| gate.has_overtaken(flight)) {
-                    return false;
-                }
-                let landed = gate.remove(&mut shard, self.0.number);
+        struct Completing<'a, K, T> {
+            gate: &'a Gate<K, T>,
+            slot: usize,
+            is_over: bool,
+        }
+        impl<K, T> Completing<'_, K, T> {
+            fn end(&mut self, outcome: Outcome<T>) -> Option<T> {
+                self.is_over = true;
+                let mut shard = self.gate.lock();
+                let (kept, waiters, gone) = self.gate.complete(&mut shard, self.slot, outcome);
                 drop(shard);
-                wake_all(landed.into_iter().flat_map(|flight| flight.waiting));
-                true
+                wake_all(waiters);
+                drop(gone);
+                kept
             }
         }
-        impl<K> Drop for Landing<'_, '_, K> {
+        impl<K, T> Drop for Completing<'_, K, T> {
             fn drop(&mut self) {
-                self.end(true);
+                if !self.is_over {
+                    self.end(Outcome::Nothing);
+                }
             }
         }
-        let gate = self.gate();
+        let (gate, slot) = (self.gate(), self.slot);
+        let (key, is_invalid) = self.take_key();
+        let mut completing = Completing { gate, slot, is_over: false };
         if cfg!(cortado_mutant = "flight_woken_first") {
-            let flight = gate.remove(&mut gate.lock(), self.number);
-            let flight = flight.expect("a led flight is there until it lands");
-            flight.waiting.into_iter().for_each(|(_, waker)| waker.wake());
-            return f(flight.key.expect("a led flight has a key until it lands"), false);
+            completing.end(Outcome::Nothing);
+            return (publish(key, false).0, None);
         }
-        let mut shard = gate.lock();
-        let flight = shard.flight(self.number).expect("a led flight is there until it lands");
-        let key = flight.key.take().expect("a led flight has a key until it lands");
-        let is_overtaken = gate.has_overtaken(flight);
-        drop(shard);
-        let landing = Landing(&self);
         let entered = self.enter();
-        let result = f(key, is_overtaken);
+        let (result, mut outcome) = publish(key, is_invalid);
         drop(entered);
-        if !landing.end(is_overtaken || cfg!(cortado_mutant = "flight_looks_once")) {
-            take_back(&result);
+        if let Some(address) = outcome.published()
+            && !cfg!(cortado_mutant = "flight_looks_once")
+        {
+            // SeqCst: pairs with the fence in `Gate::announce`. Either this finds the note of a write, or the
+            // write finds what was published.
+            fence(Ordering::SeqCst);
+            let was_written = gate.was_written(&mut gate.lock(), slot, address);
+            if was_written {
+                outcome = take_back(&result).map_or(Outcome::Nothing, Outcome::Kept);
+            }
         }
-        drop(landing);
-        result
+        let kept = completing.end(outcome);
+        (result, kept)
+    }
+
+    /// Takes the key out of the flight; returns it with whether the load is invalid.
+    fn take_key(&mut self) -> (K, bool) {
+        let name = self.flights.name(self.hash, self.slot, self.id);
+        let is_compared = |compared: &RefCell<Vec<Name>>| compared.borrow().contains(&name);
+        assert!(
+            !COMPARED.try_with(is_compared).unwrap_or(false),
+            "a comparison with the key of a load has ended that load"
+        );
+        let signal = Signal::new();
+        let waker = Waker::from(Arc::clone(&signal));
+        let (their, is_invalid) = loop {
+            let taken = self.gate().lock().take_key(self.slot, &waker);
+            match taken {
+                Some(taken) => break taken,
+                // Others compare their keys with it, which takes as long as the user's `Eq` does.
+                None => signal.wait(),
+            }
+        };
+        drop(their);
+        let key = self.key.take().and_then(Arc::into_inner);
+        (key.expect("no other thread compares the key"), is_invalid)
     }
 }
 
-impl<K> Drop for Leader<'_, K> {
+impl<K, T> Drop for Leader<'_, K, T> {
     fn drop(&mut self) {
+        // Before another one may lead, who will want to be the only owner. The flight has it, too.
+        if self.key.take().is_none() {
+            return; // It has completed.
+        }
         let gate = self.gate();
         let mut shard = gate.lock();
-        // It is gone if it has landed.
-        if let Some(flight) = shard.flight(self.number) {
-            flight.is_led = false;
-        }
-        let (next, gone) = gate.pass_on(&mut shard, self.number);
+        gate.let_go(&mut shard, self.slot);
+        let (next, gone) = shard.pass_on(self.slot);
         drop(shard);
         if !cfg!(cortado_mutant = "flight_nobody_told") {
-            next.into_iter().for_each(Waker::wake);
+            wake_all(next);
         }
         drop(gone);
     }
 }
 
-impl<'a, K> Follower<'a, K> {
-    /// Blocks this thread until the flight has landed or is this follower's.
-    pub fn wait(mut self) -> Arrival<'a, K> {
+impl<'a, K, T> Follower<'a, K, T> {
+    /// Blocks this thread until the flight is over or is this follower's.
+    pub fn wait(&mut self) -> Arrival<'a, K, T> {
         let signal = Signal::new();
-        let waker = Waker::from(std::sync::Arc::clone(&signal));
+        let waker = Waker::from(Arc::clone(&signal));
         loop {
             match self.look(&waker) {
                 Poll::Ready(arrival) => return arrival,
@@ -272,9 +515,9 @@ impl<'a, K> Follower<'a, K> {
 
     /// The same until `end` at the latest.
     #[cfg(not(cortado_loom))]
-    pub fn wait_until(mut self, end: std::time::Instant) -> Arrival<'a, K> {
+    pub fn wait_until(&mut self, end: std::time::Instant) -> Arrival<'a, K, T> {
         let signal = Signal::new();
-        let waker = Waker::from(std::sync::Arc::clone(&signal));
+        let waker = Waker::from(Arc::clone(&signal));
         loop {
             if let Poll::Ready(arrival) = self.look(&waker) {
                 return arrival;
@@ -287,75 +530,111 @@ impl<'a, K> Follower<'a, K> {
         }
     }
 
-    fn look(&mut self, waker: &Waker) -> Poll<Arrival<'a, K>> {
-        let Self { flights, hash, number, ticket } = *self;
+    fn look(&mut self, waker: &Waker) -> Poll<Arrival<'a, K, T>> {
+        let Self { flights, hash, slot, id, caller, .. } = *self;
+        let Some(place) = self.place else { return Poll::Ready(Arrival::Completed) };
         let gate = flights.gate(hash);
-        let mut shard = gate.lock();
-        let Some(flight) = shard.flight(number) else { return Poll::Ready(Arrival::Landed) };
-        if !flight.is_led {
-            flight.led_anew(gate);
-            // It may have come before the one that was woken. Its waker, were it left, would be called
-            // in place of another's if it lets go in turn.
-            let mine = flight.stop_waiting(ticket);
+        let owner = caller.owner();
+        // Cloned before the lock is acquired, and dropped after it is released: it may be anybody's code.
+        let mut mine = (!self.is_waiting).then(|| waker.clone());
+        loop {
+            let mut shard = gate.lock();
+            let flight = shard.flights.get_mut(slot);
+            match flight.state {
+                State::Completed => return Poll::Ready(Arrival::Completed),
+                State::Vacant => {
+                    // It may have come before the one that was woken. Its waker, were it left, would be
+                    // called in place of another's if it lets go in turn.
+                    let waiting = flight.waiters.leave(place);
+                    let key = flight.key.clone();
+                    gate.lead(&mut shard, slot, owner);
+                    drop(shard);
+                    drop(waiting);
+                    self.place = None;
+                    return Poll::Ready(Arrival::Lead(Leader { flights, hash, slot, id, key }));
+                }
+                State::Led if flight.waiters.is_waiting(place, waker) => return Poll::Pending,
+                State::Led => {}
+            }
+            if let Some(mine) = mine.take() {
+                let old = flight.waiters.wait(place, mine);
+                drop(shard);
+                drop(old);
+                self.is_waiting = true;
+                return Poll::Pending;
+            }
             drop(shard);
-            drop(mine);
-            return Poll::Ready(Arrival::Lead(Leader { flights, hash, number }));
+            mine = Some(waker.clone());
         }
-        // What is replaced is dropped when the lock is free: it may be anybody's code.
-        let mut old = None;
-        match flight.waiting.iter_mut().find(|(other, _)| *other == ticket) {
-            Some((_, known)) if known.will_wake(waker) => {}
-            Some((_, known)) => old = Some(std::mem::replace(known, waker.clone())),
-            None => flight.waiting.push((ticket, waker.clone())),
+    }
+
+    /// Sees to the outcome of a flight that is over: returns what `see` makes of what it has kept, and
+    /// that itself if this is the last follower, who retires it. `see` runs under the gate's lock.
+    pub fn take<R>(&mut self, see: impl FnOnce(&T) -> R) -> (Option<R>, Option<T>) {
+        if self.place.take().is_none() {
+            return (None, None);
         }
+        let mut shard = self.flights.gate(self.hash).lock();
+        let (seen, kept, gone) = shard.take_share(self.slot, see);
         drop(shard);
-        drop(old);
-        Poll::Pending
+        drop(gone);
+        (seen, kept)
+    }
+
+    /// Returns the address of the entry that the flight has published, if it is over.
+    pub fn published(&self) -> Option<usize> {
+        self.place?;
+        self.flights.gate(self.hash).lock().published(self.slot)
+    }
+
+    /// Stops to follow; returns what is to be retired, if this was the last one to leave a flight that is over.
+    pub fn leave(&mut self) -> Option<T> {
+        let place = self.place?;
+        let gate = self.flights.gate(self.hash);
+        let mut shard = gate.lock();
+        let flight = shard.flights.get_mut(self.slot);
+        if flight.state == State::Completed {
+            drop(shard);
+            return self.take(|_| ()).1;
+        }
+        self.place = None;
+        let mine = flight.waiters.leave(place);
+        let (next, gone) = if cfg!(cortado_mutant = "flight_offer_lost") {
+            (None, None)
+        } else {
+            shard.pass_on(self.slot)
+        };
+        drop(shard);
+        wake_all(next);
+        drop((mine, gone));
+        None
     }
 }
 
-impl<'a, K> Future for Follower<'a, K> {
-    type Output = Arrival<'a, K>;
+impl<'a, K, T> Future for Follower<'a, K, T> {
+    type Output = Arrival<'a, K, T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.look(context.waker())
     }
 }
 
-impl<K> Drop for Follower<'_, K> {
+impl<K, T> Drop for Follower<'_, K, T> {
     fn drop(&mut self) {
-        let gate = self.flights.gate(self.hash);
-        let mut shard = gate.lock();
-        let mut mine = None;
-        if let Some(flight) = shard.flight(self.number) {
-            flight.followers -= 1;
-            mine = flight.stop_waiting(self.ticket);
-        }
-        let (next, gone) = if cfg!(cortado_mutant = "flight_offer_lost") {
-            (None, None)
-        } else {
-            gate.pass_on(&mut shard, self.number)
-        };
-        drop(shard);
-        next.into_iter().for_each(Waker::wake);
-        drop((mine, gone));
+        // The owner of followers that may be the last has called this before.
+        drop(self.leave());
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let _ = ENTERED.try_with(|entered| {
-            let mut entered = entered.borrow_mut();
-            if let Some(index) = entered.iter().rposition(|flight| *flight == self.flight) {
-                entered.remove(index);
-            }
-        });
+        let _ = ENTERED.try_with(|entered| remove_from(entered, self.flight));
     }
 }
 
 /// Wakes all, even if some waker panics: the others would sleep for ever.
-fn wake_all(waiting: impl Iterator<Item = (u64, Waker)>) {
-    for_all(waiting, |(_, waker)| waker.wake());
+fn wake_all(waiting: impl IntoIterator<Item = Waker>) {
+    for_all(waiting, Waker::wake);
 }
 
 /// Returns whether this thread runs the load of some flight.
@@ -363,36 +642,45 @@ pub fn is_loading() -> bool {
     ENTERED.try_with(|entered| !entered.borrow().is_empty()).unwrap_or(false)
 }
 
-fn is_entered(flight: (usize, u64, u64)) -> bool {
-    ENTERED.try_with(|entered| entered.borrow().contains(&flight)).unwrap_or(false)
+/// Removes the flight that was added last.
+fn remove_from(names: &RefCell<Vec<Name>>, flight: Name) {
+    let mut names = names.borrow_mut();
+    if let Some(index) = names.iter().rposition(|other| *other == flight) {
+        names.remove(index);
+    }
 }
 
 thread_local! {
     /// The flights whose loads this thread runs, one within the other.
-    static ENTERED: RefCell<Vec<(usize, u64, u64)>> = const { RefCell::new(Vec::new()) };
+    static ENTERED: RefCell<Vec<Name>> = const { RefCell::new(Vec::new()) };
 }
 
-impl<K> Default for Flights<K> {
+thread_local! {
+    /// The flights whose keys this thread compares, one within the other.
+    static COMPARED: RefCell<Vec<Name>> = const { RefCell::new(Vec::new()) };
+}
+
+impl<K, T> Default for Flights<K, T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<K> std::fmt::Debug for Flights<K> {
+impl<K, T> std::fmt::Debug for Flights<K, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Flights").field("count", &self.count()).finish()
     }
 }
 
-impl<K> std::fmt::Debug for Leader<'_, K> {
+impl<K, T> std::fmt::Debug for Leader<'_, K, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Leader").field("flight", &self.number).finish_non_exhaustive()
+        f.debug_struct("Leader").field("flight", &self.id).finish_non_exhaustive()
     }
 }
 
-impl<K> std::fmt::Debug for Follower<'_, K> {
+impl<K, T> std::fmt::Debug for Follower<'_, K, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Follower").field("flight", &self.number).finish_non_exhaustive()
+        f.debug_struct("Follower").field("flight", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -402,26 +690,51 @@ const GATES: usize = if crate::sync::IS_MODEL { 1 } else { 16 };
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use std::{
+        cell::Cell,
         panic::{AssertUnwindSafe, catch_unwind},
         sync::{Arc, atomic::AtomicUsize, atomic::Ordering::SeqCst},
         task::Wake,
         time::{Duration, Instant},
     };
 
-    use super::*;
+    use super::{slab::steps, *};
+
+    /// What is kept is a number.
+    type Flights<K> = super::Flights<K, u64>;
+    type Leader<'a, K> = super::Leader<'a, K, u64>;
+    type Follower<'a, K> = super::Follower<'a, K, u64>;
 
     fn lead<K: Eq>(flights: &Flights<K>, hash: u64, key: K) -> Leader<'_, K> {
-        match flights.board(hash, key) {
-            Boarding::Lead(leader) => leader,
-            _ => panic!("somebody leads already"),
+        match flights.join(hash, key, Caller::Task) {
+            Joined::Lead(leader) => leader,
+            _ => panic!("it is led already"),
         }
     }
 
     fn follow<K: Eq>(flights: &Flights<K>, hash: u64, key: K) -> Follower<'_, K> {
-        match flights.board(hash, key) {
-            Boarding::Follow(_, follower) => follower,
-            _ => panic!("nobody leads"),
+        match flights.join(hash, key, Caller::Task) {
+            Joined::Follow(_, follower) => follower,
+            _ => panic!("it is not led"),
         }
+    }
+
+    /// Completes a load that publishes something at an address; returns whether it was invalid, at first or
+    /// when it had published.
+    fn complete<K>(leader: Leader<'_, K>) -> bool {
+        let mut was_taken_back = false;
+        let publish = |_, is_invalid| {
+            (is_invalid, if is_invalid { Outcome::Nothing } else { Outcome::Published(64) })
+        };
+        let (is_invalid, kept) = leader.complete(publish, |_| {
+            was_taken_back = true;
+            None
+        });
+        assert_eq!(kept, None);
+        is_invalid || was_taken_back
+    }
+
+    fn write<K>(flights: &Flights<K>, hash: u64) {
+        assert_eq!(flights.begin_write(hash).commit(), None);
     }
 
     /// Counts how often it was woken.
@@ -434,7 +747,10 @@ mod tests {
         }
     }
 
-    fn poll<'a, K>(follower: &mut Follower<'a, K>, count: &Arc<Count>) -> Poll<Arrival<'a, K>> {
+    fn poll<'a, K>(
+        follower: &mut Follower<'a, K>,
+        count: &Arc<Count>,
+    ) -> Poll<Arrival<'a, K, u64>> {
         let waker = Waker::from(Arc::clone(count));
         Pin::new(follower).poll(&mut Context::from_waker(&waker))
     }
@@ -448,15 +764,16 @@ mod tests {
         for (follower, count) in followers.iter_mut().zip(&counts) {
             assert!(poll(follower, count).is_pending() && poll(follower, count).is_pending());
         }
-        let publish = |key, is_overtaken: bool| {
-            assert!(!is_overtaken && counts.iter().all(|count| count.0.load(SeqCst) == 0));
-            key
+        let publish = |key, is_invalid: bool| {
+            assert!(!is_invalid && counts.iter().all(|count| count.0.load(SeqCst) == 0));
+            (key, Outcome::Published(64))
         };
-        let key = leader.land(publish, |_| unreachable!("nobody overtakes it"));
-        assert_eq!(key, "k");
+        let (key, kept) = leader.complete(publish, |_| unreachable!("nothing was written"));
+        assert_eq!((key, kept), ("k", None));
+        assert_eq!(followers[0].published(), Some(64));
         for (mut follower, count) in followers.into_iter().zip(&counts) {
             assert_eq!(count.0.load(SeqCst), 1);
-            assert!(matches!(poll(&mut follower, count), Poll::Ready(Arrival::Landed)));
+            assert!(matches!(poll(&mut follower, count), Poll::Ready(Arrival::Completed)));
         }
         assert_eq!(flights.count(), 0);
         drop(lead(&flights, 1, "k"));
@@ -480,7 +797,7 @@ mod tests {
         };
         assert!(poll(&mut second, &counts[1]).is_pending());
         drop(third);
-        leader.land(|_, _| (), |()| ());
+        complete(leader);
         assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 1, 0]);
         drop((first, second));
         assert_eq!(flights.count(), 0);
@@ -512,7 +829,7 @@ mod tests {
         assert!(!is_loading());
         let entered = leader.enter();
         assert!(is_loading());
-        assert!(matches!(flights.board(1, 1), Boarding::Own(1)));
+        assert!(matches!(flights.join(1, 1, Caller::Task), Joined::Own(1)));
         // Another cache's, one behind another gate, and one behind the same.
         let far = lead(&others, 1, 1);
         let (apart, beside) = (lead(&flights, 2, 2), lead(&flights, 1 + GATES as u64, 17));
@@ -525,12 +842,11 @@ mod tests {
     }
 
     #[test]
-    fn removal_overtakes_no_load_of_another_key_behind_the_same_gate() {
+    fn write_invalidates_no_load_of_another_key_behind_the_same_gate() {
         let flights = Flights::new();
         let leaders = [1, 1 + GATES as u64].map(|hash| lead(&flights, hash, hash));
-        flights.overtake(1);
-        let overtaken = leaders.map(|leader| leader.land(|_, is_overtaken| is_overtaken, |_| ()));
-        assert_eq!(overtaken, [true, false]);
+        write(&flights, 1);
+        assert_eq!(leaders.map(complete), [true, false]);
     }
 
     #[test]
@@ -542,7 +858,7 @@ mod tests {
         for count in &counts {
             assert!(poll(&mut follower, count).is_pending());
         }
-        leader.land(|_, _| (), |()| ());
+        complete(leader);
         assert_eq!(counts.map(|count| count.0.load(SeqCst)), [0, 1]);
     }
 
@@ -565,16 +881,19 @@ mod tests {
         let outer = lead(&flights, 1, "k");
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let _entered = outer.enter();
-            assert!(matches!(flights.board(1, "k"), Boarding::Own("k")));
+            assert!(matches!(flights.join(1, "k", Caller::Task), Joined::Own("k")));
             let inner = lead(&flights, 2, "other");
             let _entered = inner.enter();
-            assert!(matches!(flights.board(1, "k"), Boarding::Own("k")));
-            assert!(matches!(flights.board(2, "other"), Boarding::Own("other")));
-            assert!(matches!(Flights::new().board(1, "k"), Boarding::Lead(_)), "another cache");
+            assert!(matches!(flights.join(1, "k", Caller::Task), Joined::Own("k")));
+            assert!(matches!(flights.join(2, "other", Caller::Task), Joined::Own("other")));
+            assert!(
+                matches!(Flights::new().join(1, "k", Caller::Task), Joined::Lead(_)),
+                "another cache"
+            );
             panic!("loader");
         }));
         assert!(panicked.is_err());
-        assert!(matches!(flights.board(1, "k"), Boarding::Follow(..)), "not any more");
+        assert!(matches!(flights.join(1, "k", Caller::Task), Joined::Follow(..)), "not any more");
         drop(lead(&flights, 2, "other"));
     }
 
@@ -582,20 +901,26 @@ mod tests {
     fn keys_of_one_hash_fly_apart() {
         let flights = Flights::new();
         let (one, two) = (lead(&flights, 1, 1), lead(&flights, 1, 2));
-        let follower = follow(&flights, 1, 2);
-        assert_eq!(two.land(|key, _| key, |_| ()), 2);
-        assert!(matches!(follower.wait(), Arrival::Landed));
-        assert_eq!(one.land(|key, _| key, |_| ()), 1);
+        let mut follower = follow(&flights, 1, 2);
+        assert!(matches!((one.key(), two.key()), (1, 2)));
+        complete(two);
+        assert!(matches!(follower.wait(), Arrival::Completed));
+        drop(follower);
+        assert_eq!(flights.count(), 1);
+        complete(one);
     }
 
     #[test]
-    fn panic_while_landing_wakes_the_followers() {
+    fn panic_while_completing_wakes_the_followers() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
-        let follower = follow(&flights, 1, "k");
-        let landed = catch_unwind(AssertUnwindSafe(|| leader.land(|_, _| panic!("cost"), |()| ())));
-        assert!(landed.is_err());
-        assert!(matches!(follower.wait(), Arrival::Landed));
+        let mut follower = follow(&flights, 1, "k");
+        let completed = catch_unwind(AssertUnwindSafe(|| {
+            leader.complete::<()>(|_, _| panic!("cost"), |()| None)
+        }));
+        assert!(completed.is_err());
+        assert!(matches!(follower.wait(), Arrival::Completed));
+        assert_eq!(follower.take(|_| ()), (None, None));
         assert_eq!(flights.count(), 0);
     }
 
@@ -632,71 +957,283 @@ mod tests {
         let (waker, count) = (Waker::from(Arc::new(Bad)), Arc::<Count>::default());
         assert!(Pin::new(&mut bad).poll(&mut Context::from_waker(&waker)).is_pending());
         assert!(poll(&mut good, &count).is_pending());
-        assert!(catch_unwind(AssertUnwindSafe(|| leader.land(|_, _| (), |()| ()))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| complete(leader))).is_err());
+        drop((bad, good));
         assert_eq!((count.0.load(SeqCst), flights.count()), (1, 0));
     }
 
     #[test]
-    fn landing_that_asks_for_its_own_key_is_told_so() {
+    fn completion_that_asks_for_its_own_key_is_told_so() {
         let flights = Flights::new();
         let publish = |key, _| {
-            assert!(matches!(flights.board(1, key), Boarding::Own("k")));
+            assert!(matches!(flights.join(1, key, Caller::Task), Joined::Own("k")));
             drop(lead(&flights, 2, "other"));
+            ((), Outcome::Nothing)
         };
-        lead(&flights, 1, "k").land(publish, |()| ());
+        lead(&flights, 1, "k").complete(publish, |()| None);
         drop(lead(&flights, 1, "k"));
     }
 
     #[test]
-    fn overtaken_load_is_not_kept_and_boarded_by_nobody_else() {
+    fn invalid_load_is_not_published_and_joined_by_no_other_caller() {
         let flights = Flights::new();
-        flights.overtake(1); // nobody is there
+        write(&flights, 1); // before there is any load
         let (leader, other) = (lead(&flights, 1, "k"), lead(&flights, 2, "other"));
         let (mut follower, count) = (follow(&flights, 1, "k"), Arc::<Count>::default());
         assert!(poll(&mut follower, &count).is_pending());
-        flights.overtake(1);
+        write(&flights, 1);
         let newer = lead(&flights, 1, "k");
-        assert!(leader.land(|_, is_overtaken| is_overtaken, |_| unreachable!("it was told")));
-        assert!(matches!(poll(&mut follower, &count), Poll::Ready(Arrival::Landed)));
-        assert!(!newer.land(|_, is_overtaken| is_overtaken, |_| unreachable!("it came later")));
+        let publish = |_, is_invalid| (is_invalid, Outcome::Nothing);
+        assert!(leader.complete(publish, |_| unreachable!("it was told")).0);
+        assert!(matches!(poll(&mut follower, &count), Poll::Ready(Arrival::Completed)));
+        assert!(!complete(newer));
         // While it is published.
         let mut is_back = false;
-        let publish = |_, is_overtaken| {
-            flights.overtake_all();
-            is_overtaken
+        let publish = |_, is_invalid| {
+            flights.invalidate_all();
+            (is_invalid, Outcome::Published(64))
         };
-        assert!(!other.land(publish, |_| is_back = true));
+        let take_back = |_: &bool| {
+            is_back = true;
+            None
+        };
+        assert!(!other.complete(publish, take_back).0);
+        drop(follower);
         assert!(is_back && flights.count() == 0);
     }
 
     #[test]
-    fn overtaken_load_that_is_taken_over_begins_anew() {
+    fn write_that_does_not_happen_invalidates_nothing() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        for _ in 0..1000 {
+            drop(flights.begin_write(1));
+        }
+        let under_way = flights.begin_write(1);
+        drop(follow(&flights, 1, "k"));
+        assert!(!complete(leader));
+        assert_eq!(under_way.commit(), Some(64), "what the load has left to it");
+        assert!(!complete(lead(&flights, 1, "k")));
+    }
+
+    #[test]
+    fn write_that_is_committed_before_the_load_ends_is_no_matter_later() {
+        let flights = Flights::new();
+        let under_way = flights.begin_write(1);
+        let leader = lead(&flights, 1, "k");
+        assert_eq!(under_way.commit(), None);
+        assert!(complete(leader), "it began before the write was over");
+        // Many at once, of which some happen.
+        let leader = lead(&flights, 1, "k");
+        let mut writes: Vec<_> = (0..10).map(|_| flights.begin_write(1)).collect();
+        assert_eq!(writes.remove(3).commit(), None);
+        drop(writes);
+        assert!(complete(leader));
+    }
+
+    #[test]
+    fn write_that_panics_is_taken_to_have_happened() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _write = flights.begin_write(1);
+            panic!("hash");
+        }));
+        assert!(panicked.is_err() && complete(leader));
+    }
+
+    #[test]
+    fn invalid_load_that_is_taken_over_begins_again() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
         let (mut follower, count) = (follow(&flights, 1, "k"), Arc::<Count>::default());
         assert!(poll(&mut follower, &count).is_pending());
-        flights.overtake(1);
+        write(&flights, 1);
         let entered = leader.enter();
-        assert!(matches!(flights.board(1, "k"), Boarding::Own("k")));
+        assert!(matches!(flights.join(1, "k", Caller::Task), Joined::Own("k")));
         drop(entered);
         drop(leader);
-        flights.overtake(1); // nobody has read anything
+        write(&flights, 1); // nothing has been read
         let Poll::Ready(Arrival::Lead(leader)) = poll(&mut follower, &count) else {
             panic!("it is vacant");
         };
         drop(follow(&flights, 1, "k"));
-        assert!(!leader.land(|_, is_overtaken| is_overtaken, |_| ()));
+        assert!(!complete(leader));
     }
 
     #[test]
-    fn whoever_finds_the_lock_taken_overtakes_all_and_does_not_wait() {
+    fn write_that_finds_the_lock_taken_leaves_a_note_for_its_own_load() {
         let flights = Flights::new();
-        let (one, two) = (lead(&flights, 1, "k"), lead(&flights, 17, "l"));
+        let [one, two, three] = [(1, "k"), (17, "l"), (33, "m")].map(|(h, k)| lead(&flights, h, k));
         let lock = flights.gate(1).lock();
-        flights.overtake(1);
+        write(&flights, 1);
+        let conditional = flights.begin_write(33);
+        drop(flights.begin_write(17));
         drop(lock);
-        assert!([one, two].into_iter().all(|leader| leader.land(|_, is_over| is_over, |_| ())));
-        assert!(!lead(&flights, 1, "k").land(|_, is_overtaken| is_overtaken, |_| ()));
+        assert_eq!([one, two].map(complete), [true, false]);
+        assert!(!complete(three));
+        assert_eq!(conditional.commit(), Some(64));
+        // A load that begins later is none of those that the note is for.
+        let old = lead(&flights, 1, "k");
+        let lock = flights.gate(1).lock();
+        write(&flights, 1);
+        drop(lock);
+        let new = lead(&flights, 1, "k");
+        assert_eq!([new, old].map(complete), [false, true]);
+    }
+
+    #[test]
+    fn what_a_load_keeps_is_seen_by_each_follower_and_goes_to_the_last() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        let mut followers = [(); 4].map(|()| follow(&flights, 1, "k"));
+        let keep = |_, _| ((), Outcome::Kept(7));
+        assert_eq!(leader.complete(keep, |()| None).1, None);
+        let [first, gone, third, last] = &mut followers;
+        assert_eq!(first.take(|&kept| kept), (Some(7), None));
+        assert_eq!(first.take(|&kept| kept), (None, None), "once");
+        assert_eq!(gone.leave(), None);
+        assert_eq!(third.take(|&kept| kept), (Some(7), None));
+        assert_eq!((flights.count(), last.published()), (1, None));
+        assert_eq!(last.leave(), Some(7));
+        assert_eq!(flights.count(), 0);
+        // Without followers it goes to the leader.
+        assert_eq!(lead(&flights, 1, "k").complete(keep, |()| None).1, Some(7));
+        // What a forgotten follower has not taken goes with all flights.
+        let leader = lead(&flights, 1, "k");
+        std::mem::forget(follow(&flights, 1, "k"));
+        assert_eq!(leader.complete(keep, |()| None).1, None);
+        drop(followers);
+        let mut flights = flights;
+        assert_eq!(flights.take_all_kept(), [7]);
+    }
+
+    #[test]
+    fn steps_of_a_flight_do_not_grow_with_its_followers_or_with_other_flights() {
+        const MANY: usize = 10_000;
+        let flights = Flights::new();
+        let leaders: Vec<_> = (0..MANY as u64).map(|hash| lead(&flights, hash, hash)).collect();
+        let counts: Vec<_> = (0..MANY).map(|_| Arc::<Count>::default()).collect();
+        let mut followers = Vec::new();
+        for count in &counts {
+            let (steps, ()) = steps::of(|| {
+                let mut follower = follow(&flights, 7, 7);
+                assert!(poll(&mut follower, count).is_pending());
+                assert!(poll(&mut follower, count).is_pending());
+                followers.push(follower);
+            });
+            assert!(steps < 30, "{steps} steps to join and to wait");
+        }
+        // From the middle outwards.
+        for _ in 0..MANY - 2 {
+            let (steps, ()) = steps::of(|| drop(followers.swap_remove(followers.len() / 2)));
+            assert!(steps < 30, "{steps} steps to leave");
+        }
+        for leader in leaders.into_iter().rev() {
+            let (steps, _) = steps::of(|| complete(leader));
+            assert!(steps < 30, "{steps} steps to complete");
+        }
+        drop(followers);
+        assert_eq!(flights.count(), 0);
+    }
+
+    /// A key whose comparison does something.
+    struct Slow<'a>(u32, &'a dyn Fn());
+
+    impl PartialEq for Slow<'_> {
+        fn eq(&self, other: &Self) -> bool {
+            (self.1)();
+            (other.1)();
+            self.0 == other.0
+        }
+    }
+
+    impl Eq for Slow<'_> {}
+
+    #[test]
+    fn comparison_may_ask_for_the_key_that_it_compares() {
+        let flights = Flights::new();
+        let nested = Cell::new(0);
+        let ask = || {
+            if nested.replace(nested.get() + 1) == 0 {
+                // It leads a load of its own.
+                drop(lead(&flights, 1, Slow(1, &|| ())));
+                write(&flights, 2);
+            }
+        };
+        let leader = lead(&flights, 1, Slow(1, &|| ()));
+        drop(follow(&flights, 1, Slow(1, &ask)));
+        assert_eq!(nested.get(), 1);
+        complete(leader);
+        assert_eq!(flights.count(), 0);
+    }
+
+    #[test]
+    fn leader_waits_for_the_comparison_with_its_key_and_no_other_thread_for_the_lock() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, 1);
+        let Some(their) = flights.gate(1).lock().begin_comparison(leader.slot) else {
+            panic!("it has a key");
+        };
+        let comparison = Comparison {
+            gate: flights.gate(1),
+            flight: flights.name(1, leader.slot, leader.id),
+            their,
+        };
+        std::thread::scope(|scope| {
+            let slot = leader.slot;
+            let completed = scope.spawn(|| complete(leader));
+            // It waits, and others are not held up.
+            while !flights.gate(1).lock().flights.get_mut(slot).is_completing() {
+                std::thread::yield_now();
+            }
+            let mut follower = follow(&flights, 1, 1);
+            assert!(poll(&mut follower, &Arc::default()).is_pending());
+            drop(lead(&flights, 1 + GATES as u64, 17));
+            let (is_same, (lock, end)) = comparison.compare(&1);
+            drop(lock);
+            wake_all(end);
+            assert!(is_same && !completed.join().unwrap());
+            assert!(matches!(follower.wait(), Arrival::Completed));
+        });
+        assert_eq!(flights.count(), 0);
+    }
+
+    #[test]
+    fn comparison_that_panics_leaves_the_flight_in_order() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, Slow(1, &|| ()));
+        let bad = || panic!("eq");
+        let joined = catch_unwind(AssertUnwindSafe(|| {
+            drop(flights.join(1, Slow(1, &bad), Caller::Task));
+        }));
+        assert!(joined.is_err() && flights.count() == 1);
+        drop(follow(&flights, 1, Slow(1, &|| ())));
+        complete(leader);
+        assert_eq!(flights.count(), 0);
+    }
+
+    #[test]
+    fn thread_that_leads_is_told_so_and_a_task_is_not() {
+        let flights = Flights::new();
+        let Joined::Lead(leader) = flights.join(1, "k", Caller::Thread) else {
+            panic!("it is the first");
+        };
+        assert!(matches!(flights.join(1, "k", Caller::Thread), Joined::Own("k")));
+        drop(follow(&flights, 1, "k"));
+        std::thread::scope(|scope| {
+            let ask = || matches!(flights.join(1, "k", Caller::Thread), Joined::Follow("k", _));
+            assert!(scope.spawn(ask).join().unwrap(), "another thread");
+        });
+        leader.detach();
+        assert!(matches!(flights.join(1, "k", Caller::Thread), Joined::Follow("k", _)));
+        drop(leader);
+        // The next leader is a task.
+        let leader = lead(&flights, 1, "k");
+        assert!(matches!(flights.join(1, "k", Caller::Thread), Joined::Follow("k", _)));
+        write(&flights, 1);
+        drop(lead(&flights, 1, "k"));
+        drop(leader);
     }
 
     #[test]
@@ -708,7 +1245,7 @@ mod tests {
                 let flights = Flights::new();
                 let leader = lead(&flights, 1, "k");
                 drop(leader.enter());
-                assert_eq!(leader.land(|key, _| key, |_| ()), "k");
+                assert!(!complete(leader));
             }
         }
         std::thread_local!(static LATE: RefCell<Option<Late>> = const { RefCell::new(None) });
@@ -726,7 +1263,7 @@ mod tests {
         let leader = lead(&flights, 1, "k");
         let end = Instant::now() + Duration::from_millis(1);
         assert!(matches!(follow(&flights, 1, "k").wait_until(end), Arrival::TimedOut));
-        leader.land(|_, _| (), |()| ());
+        complete(leader);
         assert_eq!(flights.count(), 0);
     }
 
@@ -746,18 +1283,18 @@ mod tests {
                 let (flights, leading, led) = (&flights, &leading, &led);
                 scope.spawn(move || {
                     for round in 0..2_000 {
-                        let mut boarding = flights.board(7, "k");
+                        let mut joined = flights.join(7, "k", Caller::Task);
                         loop {
-                            let leader = match boarding {
-                                Boarding::Lead(leader) => leader,
-                                Boarding::Follow(key, follower) => match follower.wait() {
+                            let leader = match joined {
+                                Joined::Lead(leader) => leader,
+                                Joined::Follow(key, mut follower) => match follower.wait() {
                                     Arrival::Lead(leader) => leader,
                                     _ => {
-                                        boarding = flights.board(7, key);
+                                        joined = flights.join(7, key, Caller::Task);
                                         continue;
                                     }
                                 },
-                                Boarding::Own(_) => panic!("nothing was entered"),
+                                Joined::Own(_) => panic!("nothing was entered"),
                             };
                             assert_eq!(leading.fetch_add(1, SeqCst), 0, "two leaders");
                             led.fetch_add(1, SeqCst);
@@ -765,7 +1302,7 @@ mod tests {
                             if (round + thread) % 3 == 0 {
                                 drop(leader);
                             } else {
-                                leader.land(|_, _| (), |()| ());
+                                complete(leader);
                             }
                             break;
                         }

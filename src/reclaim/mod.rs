@@ -48,13 +48,13 @@ pub mod barrier;
 pub mod sequence;
 
 pub mod block;
+#[cfg(any(cortado_loom, cortado_shuttle, feature = "crossbeam-epoch"))]
+mod counted;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 pub mod departure;
 #[cfg(any(cortado_loom, cortado_shuttle))]
 #[path = "departure_model.rs"]
 pub mod departure;
-#[cfg(any(cortado_loom, cortado_shuttle, feature = "crossbeam-epoch"))]
-mod counted;
 pub mod desk;
 mod domain;
 #[cfg(all(

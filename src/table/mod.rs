@@ -32,6 +32,7 @@ mod audit;
 mod bucket;
 mod find;
 mod iter;
+mod loose;
 mod meta;
 mod migrate;
 mod sample;
@@ -43,6 +44,7 @@ use std::ptr::NonNull;
 
 pub use find::{Held, prefetch};
 pub use iter::Iter;
+pub use loose::Loose;
 pub use meta::LANES;
 pub use sample::Sampled;
 pub use write::{Panic, Upsert};

@@ -153,8 +153,7 @@ fn get_many_takes_borrowed_keys_from_any_iterator() {
     let wanted: Vec<&str> = text.iter().map(String::as_str).collect();
     let mut seen = Vec::new();
     cache.get_many(wanted.iter().copied(), |index, value| seen.push((index, value.copied())));
-    let expected: Vec<_> =
-        (0..50).rev().map(|key| (key < 40).then_some(key)).enumerate().collect();
+    let expected: Vec<_> = (0..50).rev().map(|key| (key < 40).then_some(key)).enumerate().collect();
     assert_eq!(seen, expected);
     let pinned = cache.pin();
     let mut found = [None; 2];

@@ -3,16 +3,19 @@
 use std::{
     future::pending,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::{
         Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    task::{Context, Poll, Waker},
     thread,
     time::Duration,
 };
 
 use cortado::{
-    Cache, Claim, Computed, Insert, InsertOptions, Maintenance, Op, RemovalCause, Removed, Wait,
+    Cache, Claim, Computed, Insert, InsertOptions, Maintenance, ManualClock, Op, Record,
+    RemovalCause, Removed, Wait,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -299,9 +302,8 @@ fn newer_value_stays_and_is_returned() {
 #[test]
 fn load_whose_key_is_removed_meanwhile_is_not_kept() {
     type Removal = fn(&Cache<u64, u64>);
-    let removals: [(&str, Removal); 6] = [
+    let removals: [(&str, Removal); 5] = [
         ("remove", |cache| assert!(cache.remove(&1).is_none())),
-        ("remove_if", |cache| assert!(cache.remove_if(&1, |_| true).is_none())),
         ("clear", Cache::clear),
         ("drain", |cache| cache.drain(|_, _| unreachable!("there is nothing"))),
         ("compute", |cache| {
@@ -351,18 +353,305 @@ fn whoever_asks_after_a_removal_loads_anew() {
     assert_eq!(cache.get_cloned(&1), Some(2));
 }
 
+/// A task that is polled by hand.
+fn ask(cache: &Cache<u64, u64>, key: u64) -> Pin<Box<dyn Future<Output = u64> + '_>> {
+    Box::pin(cache.get_or_insert_async(key, async { unreachable!("another caller loads it") }))
+}
+
+fn poll(task: &mut Pin<Box<dyn Future<Output = u64> + '_>>) -> Poll<u64> {
+    task.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
 #[test]
-fn whoever_waits_for_a_load_that_is_overtaken_loads_anew() {
+fn whoever_waits_for_a_load_when_its_key_is_written_gets_what_it_brings() {
     let cache = shared();
-    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("nobody loads it") };
-    thread::scope(|scope| {
-        let follower = scope.spawn(|| *cache.get_or_insert_with(1, || 2));
-        let task = scope.spawn(|| block_on(cache.get_or_insert_async(1, async { 2 })));
-        assert!(cache.remove(&1).is_none());
-        assert_eq!(*guard.fill(1), 1);
-        assert_eq!((follower.join().unwrap(), task.join().unwrap()), (2, 2));
+    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("it is not loaded") };
+    let mut tasks = [(); 3].map(|()| ask(&cache, 1));
+    assert!(tasks.iter_mut().all(|task| poll(task).is_pending()));
+    assert!(cache.remove(&1).is_none());
+    assert_eq!(*guard.fill(1), 1);
+    for mut task in tasks {
+        assert_eq!(poll(&mut task), Poll::Ready(1));
+    }
+    assert!(!cache.contains_key(&1));
+}
+
+#[test]
+fn write_of_a_key_invalidates_its_load_and_what_writes_nothing_does_not() {
+    type Call = fn(&Cache<u64, u64>);
+    let writes: [(&str, Call); 10] = [
+        ("insert", |cache| assert!(cache.insert(1, 6).is_in())),
+        ("insert_with_ttl", |cache| {
+            assert!(cache.insert_with_ttl(1, 6, Duration::ZERO).is_in());
+        }),
+        ("insert_if_absent", |cache| assert!(cache.insert_if_absent(1, 6).unwrap().is_in())),
+        ("compute that puts", |cache| {
+            assert_eq!(cache.compute(1, |_| Op::Put(6)), Computed::Inserted);
+        }),
+        ("compute that removes", |cache| {
+            assert_eq!(cache.compute(1, |_| Op::Remove), Computed::Kept);
+        }),
+        ("remove", |cache| assert!(cache.remove(&1).is_none())),
+        ("clear", Cache::clear),
+        ("drain", |cache| cache.drain(|_, _| unreachable!("there is nothing"))),
+        ("import", |cache| {
+            let mut record = Record::new(1, 6);
+            record.ttl = Some(Duration::ZERO);
+            assert_eq!(cache.import([record]).inserted, 1);
+        }),
+        ("an insert that is rejected", |cache| {
+            assert!(!cache.insert_with_cost(1, 6, u64::MAX).is_in());
+        }),
+    ];
+    let others: [(&str, Call); 11] = [
+        ("remove_if of what is not there", |cache| {
+            assert!(cache.remove_if(&1, |_| true).is_none());
+        }),
+        ("replace of what is not there", |cache| assert_eq!(cache.replace(1, 6), Err(6))),
+        ("update of what is not there", |cache| assert!(!cache.update(&1, |_| 6))),
+        ("compute that keeps", |cache| {
+            assert_eq!(cache.compute(1, |_| Op::Keep), Computed::Kept);
+        }),
+        ("retain", |cache| cache.retain(|_, _| true)),
+        ("reads", |cache| assert!(cache.get(&1).is_none() && !cache.contains_key(&1))),
+        ("writes of other keys", |cache| {
+            assert!(cache.insert(2, 6).is_in() && cache.update(&2, |_| 7));
+            assert!(cache.remove(&2).is_some() && cache.remove(&3).is_none());
+        }),
+        ("loads of other keys", |cache| drop(cache.get_or_insert_with(2, || 6))),
+        ("import of other keys", |cache| _ = cache.import([Record::new(2, 6)])),
+        ("eviction", |cache| {
+            (100..5_000).for_each(|key| _ = cache.insert(key, key));
+            cache.set_max_cost(1);
+            cache.set_max_cost(1000);
+        }),
+        ("maintenance", |cache| {
+            assert!(cache.insert_with_ttl(2, 6, Duration::ZERO).is_in());
+            settle(cache);
+        }),
+    ];
+    let calls = writes.map(|call| (call, 1)).into_iter().chain(others.map(|call| (call, 0)));
+    for ((name, call), invalid) in calls {
+        let clock = ManualClock::new();
+        let ttl = Duration::from_secs(1);
+        let builder = builder(1000, Maintenance::Manual).metrics(true);
+        let cache: Cache<u64, u64> = builder.ttl(ttl).clock(clock.clone()).build().unwrap();
+        let value = *cache.get_or_insert_with(1, || {
+            call(&cache);
+            // What was written is gone before the load ends, and no call has removed it.
+            clock.advance(ttl);
+            7
+        });
+        assert_eq!(value, 7, "{name}");
+        assert_eq!(cache.get_cloned(&1), (invalid == 0).then_some(7), "{name}");
+        assert_eq!(cache.metrics().loads_overtaken, invalid, "{name}");
+        // It matters to no later load.
+        assert_eq!(*cache.get_or_insert_with(1, || 8), 8 - (1 - invalid), "{name}");
+        assert!(cache.contains_key(&1), "{name}");
+    }
+}
+
+#[test]
+fn write_that_is_under_way_when_a_load_ends_takes_back_what_that_has_published() {
+    let cache = shared();
+    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("it is not loaded") };
+    let mut guard = Some(guard);
+    let computed = cache.compute(1, |seen| {
+        assert_eq!(seen, None);
+        drop(guard.take().map(|guard| guard.fill(1)));
+        assert_eq!(cache.get_cloned(&1), Some(1), "for a moment");
+        Op::Remove
     });
-    assert_eq!(cache.get_cloned(&1), Some(2));
+    assert_eq!((computed, cache.get_cloned(&1)), (Computed::Kept, None));
+    // A newer entry by another caller stays.
+    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("it is not loaded") };
+    let mut guard = Some(guard);
+    let computed = cache.compute(1, |_| {
+        drop(guard.take().map(|guard| guard.fill(1)));
+        assert_eq!(cache.insert(1, 2), Insert::Updated);
+        Op::Remove
+    });
+    assert_eq!((computed, cache.get_cloned(&1)), (Computed::Kept, Some(2)));
+}
+
+#[test]
+fn value_that_the_cache_does_not_let_in_is_shared_by_all_who_wait_for_it() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let teller = Arc::clone(&told);
+    let cache: Cache<u64, u64> = builder(10, Maintenance::Manual)
+        .metrics(true)
+        .on_remove(move |removed: Removed<u64, u64>| teller.lock().unwrap().push(removed))
+        .build()
+        .unwrap();
+    let options = InsertOptions::new();
+    let cases = [
+        ("it costs too much", options.cost(11), RemovalCause::Rejected),
+        ("its time is over at once", options.ttl(Duration::ZERO), RemovalCause::Expired),
+    ];
+    for (key, (name, options, cause)) in (0..).zip(cases) {
+        let loads = cache.metrics().loads;
+        let Claim::Fill(guard) = cache.claim(key, Wait::No) else { panic!("it is not loaded") };
+        let mut tasks = [(); 8].map(|()| ask(&cache, key));
+        assert!(tasks.iter_mut().all(|task| poll(task).is_pending()), "{name}");
+        drop(guard.fill_with(key + 50, options));
+        settle(&cache);
+        for mut task in tasks {
+            assert_eq!(poll(&mut task), Poll::Ready(key + 50), "{name}");
+        }
+        settle(&cache);
+        assert_eq!(cache.metrics().loads, loads + 1, "{name}");
+        assert!(!cache.contains_key(&key), "{name}");
+        let told = std::mem::take(&mut *told.lock().unwrap());
+        let told: Vec<_> = told.into_iter().map(|told| (told.value, told.cause)).collect();
+        assert_eq!(told, [(key + 50, cause)], "{name}");
+    }
+}
+
+#[test]
+fn entry_whose_time_ends_before_those_who_wait_look_is_theirs_all_the_same() {
+    let clock = ManualClock::new();
+    let builder = builder(10, Maintenance::Manual).clock(clock.clone());
+    let cache: Cache<u64, u64> = builder.ttl(Duration::from_secs(1)).build().unwrap();
+    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("it is not loaded") };
+    let mut tasks = [(); 8].map(|()| ask(&cache, 1));
+    assert!(tasks.iter_mut().all(|task| poll(task).is_pending()));
+    drop(guard.fill(5));
+    clock.advance(Duration::from_secs(1));
+    for mut task in tasks {
+        assert_eq!(poll(&mut task), Poll::Ready(5));
+    }
+    assert!(cache.get(&1).is_none(), "it is not for those who come later");
+}
+
+#[test]
+fn shared_value_is_told_of_once_whoever_takes_it_last() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let teller = Arc::clone(&told);
+    let cache: Cache<u64, u64> = builder(10, Maintenance::Manual)
+        .cost_of(|_, value| *value)
+        .on_remove(move |_| _ = teller.fetch_add(1, SeqCst))
+        .build()
+        .unwrap();
+    // Dropped first, last, and forgotten.
+    for (key, order) in [[true, false], [false, true]].into_iter().enumerate() {
+        let key = key as u64;
+        let Claim::Fill(guard) = cache.claim(key, Wait::No) else { panic!("it is not loaded") };
+        let mut tasks = order.map(|is_dropped| (ask(&cache, key), is_dropped));
+        assert!(tasks.iter_mut().all(|(task, _)| poll(task).is_pending()));
+        drop(guard.fill(11));
+        for (mut task, is_dropped) in tasks {
+            settle(&cache);
+            assert_eq!(told.load(SeqCst) as u64, key, "it is not taken by all");
+            if !is_dropped {
+                assert_eq!(poll(&mut task), Poll::Ready(11));
+            }
+        }
+        settle(&cache);
+        assert_eq!(told.load(SeqCst) as u64, key + 1);
+    }
+    let Claim::Fill(guard) = cache.claim(2, Wait::No) else { panic!("it is not loaded") };
+    let mut task = ask(&cache, 2);
+    assert!(poll(&mut task).is_pending());
+    // What the task owns beside is not worth a leak.
+    std::mem::forget(task);
+    drop(guard.fill(11));
+    settle(&cache);
+    assert_eq!(told.load(SeqCst), 2);
+    drop(cache);
+    assert_eq!(told.load(SeqCst), 3, "with the cache");
+}
+
+#[test]
+fn thread_that_holds_a_guard_is_told_so_in_place_of_waiting_for_itself() {
+    let cache = shared();
+    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("it is not loaded") };
+    assert_eq!(*guard.key(), 1);
+    assert!(matches!(cache.claim(1, Wait::Forever), Claim::Busy(1)));
+    let load = || *cache.get_or_insert_with(1, || 2);
+    assert!(catch_unwind(AssertUnwindSafe(load)).is_err());
+    let guard = guard.detach();
+    thread::scope(|scope| {
+        scope.spawn(|| drop(guard.fill(3)));
+        assert_eq!(*cache.get_or_insert_with(1, || unreachable!("it is loaded")), 3);
+    });
+    // A task's guard is no thread's.
+    let Claim::Fill(guard) = block_on(cache.claim_async(2, pending())) else {
+        panic!("it is not loaded")
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| drop(guard.fill(3)));
+        assert_eq!(*cache.get_or_insert_with(2, || unreachable!("it is loaded")), 3);
+    });
+}
+
+#[test]
+fn loaders_are_given_the_key() {
+    let cache: Cache<String, usize> = Cache::new(100);
+    assert_eq!(*cache.get_or_insert_with_key("a".into(), String::len), 1);
+    let loaded = cache.try_get_or_insert_with_key("12".into(), |key| key.parse());
+    assert_eq!(loaded.map(|value| *value), Ok(12));
+    for runtime in runtimes() {
+        let cache = cache.clone();
+        cache.clear();
+        // In a task that moves between threads.
+        let task = runtime.spawn(async move {
+            let load = async |key: &String| {
+                give_way().await;
+                key.len()
+            };
+            let length = cache.get_or_insert_with_key_async("abc".into(), load).await;
+            let load = async |key: &String| {
+                give_way().await;
+                key.parse::<usize>()
+            };
+            let parsed = cache.try_get_or_insert_with_key_async("x".into(), load).await;
+            (length, parsed.is_err(), cache.len())
+        });
+        assert_eq!(runtime.block_on(task).unwrap(), (3, true, 1));
+    }
+}
+
+#[test]
+fn futures_of_the_loaders_are_hardly_larger_than_the_loader() {
+    async fn load() -> u64 {
+        let page = [0u8; 4096];
+        give_way().await;
+        u64::from(page[17])
+    }
+    let cache = shared();
+    let own = size_of_val(&load());
+    let with_key = async |_: &u64| load().await;
+    let sizes = [
+        size_of_val(&cache.get_or_insert_async(1, load())),
+        size_of_val(&cache.try_get_or_insert_async(1, async { Ok::<_, ()>(load().await) })),
+        size_of_val(&cache.get_or_insert_with_key_async(1, with_key)),
+        size_of_val(
+            &cache.try_get_or_insert_with_key_async(1, async |_| Ok::<_, ()>(load().await)),
+        ),
+    ];
+    assert!(sizes.iter().all(|&size| size < 2 * own), "{own} bytes become {sizes:?}");
+}
+
+#[test]
+fn claim_is_held_across_an_await_in_a_task() {
+    async fn look_up(cache: Shared) -> u64 {
+        match cache.claim_async(1, pending()).await {
+            Claim::Hit(value) => *value,
+            Claim::Fill(guard) => {
+                give_way().await;
+                *guard.fill(7)
+            }
+            Claim::Busy(_) => unreachable!("it waits as long as it takes"),
+        }
+    }
+    for runtime in runtimes() {
+        let cache = shared();
+        let tasks: Vec<_> = (0..10).map(|_| runtime.spawn(look_up(Arc::clone(&cache)))).collect();
+        for task in tasks {
+            assert_eq!(runtime.block_on(task).unwrap(), 7);
+        }
+        assert_eq!(cache.metrics().loads, 1);
+    }
 }
 
 #[test]
