@@ -573,6 +573,33 @@ mod tests {
         assert_eq!(bucket.confirmed(0, words[0]), first.entry());
     }
 
+    /// As if others worked between the look at the slot and the exchange of `free_dying`.
+    #[test]
+    fn lane_that_is_freed_for_another_owner_gives_that_one_out() {
+        let buckets = Buckets::<u64>::new(1).unwrap();
+        let bucket = buckets.at(0);
+        bucket.init();
+        let values = [1_u64, 2];
+        let [removed, next] = values.each_ref().map(|v| Word::new(NonNull::from(v), false));
+        let publish = |word| {
+            let meta = bucket.meta();
+            assert!(bucket.change_slot(0, Word::EMPTY, word));
+            assert!(bucket.change_meta(meta, meta.with(0, 5)));
+        };
+        publish(removed);
+        assert!(bucket.change_slot(0, removed, removed.dying()));
+        let meta = bucket.meta();
+        assert!(bucket.free_dying(0, removed.dying()).is_none());
+        publish(next);
+        while bucket.meta() != meta {
+            assert!(bucket.unpublish(bucket.meta(), 0) == Some(next));
+            publish(next);
+        }
+        assert!(bucket.free_dying(0, removed.dying()).is_none(), "another is there");
+        assert!(bucket.unpublish(meta, 0) == Some(next), "it is not lost");
+        assert!(bucket.slot(0) == Word::EMPTY && bucket.meta().taken().next().is_none());
+    }
+
     #[test]
     fn words_keep_entry_and_marks_apart() {
         let value = Box::into_raw(Box::new(7u64));
