@@ -227,7 +227,8 @@ impl<T: Stored> Table<T> {
                 }
                 _ => false,
             };
-            if !is_beside && !(is_first_bucket && bucket.meta().has_version_of(new.meta)) {
+            let is_older = is_beside || (is_first_bucket && bucket.meta().has_version_of(new.meta));
+            if !is_older {
                 return None;
             }
             if bucket.change_slot(lane, word, word.dying()) {
