@@ -1,7 +1,7 @@
 //! The time that deadlines go by: monotonic, and moved by hand where a test wants that.
 
 use std::{
-    sync::{PoisonError, Weak}, // shim: a callback is kept by what it wakes
+    sync::Weak, // shim: loom's `Arc` has none
     time::{Duration, Instant},
 };
 
@@ -130,7 +130,7 @@ impl ManualClock {
     }
 
     fn callbacks(&self) -> crate::sync::MutexGuard<'_, Vec<Weak<Callback>>> {
-        self.hand.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hand.callbacks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

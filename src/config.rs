@@ -8,8 +8,8 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum Maintenance {
     /// A thread of the cache's own keeps a small reserve below the budget, so that inserts find
-    /// room, and frees what was removed. It sleeps when there is nothing to do and ends when the
-    /// last handle of the cache is dropped.
+    /// room, and frees what was removed. It sleeps when there is nothing to do, or nothing that can be done,
+    /// and ends when the last handle of the cache is dropped.
     #[default]
     Thread,
     /// No thread. Inserts make their own room and free, a little at a time, what was removed;

@@ -109,7 +109,7 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    mark_cache_thread();
+    mark_cache_thread(&*engine.waker);
     engine.waker.belongs_to(thread::current());
     Shift::new(&engine, handover).run();
     // Every handle has gone before the thread was stopped. What a listener is to hear of is told here: it
@@ -170,7 +170,7 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
             }
             // Work that has just come looks like what is stuck: one more try, now that others wake the thread
             // for what comes later.
-            if matches!(self.work(), Round::Busy | Round::Progress) || self.has_departed() {
+            if self.work().is_news() || self.has_departed() {
                 return Some(Duration::ZERO);
             }
         }
@@ -197,7 +197,7 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
                 Round::Blocked
             })
         });
-        if matches!(round, Round::Busy | Round::Progress) && self.awaits_readers.replace(false) {
+        if round.is_news() && self.awaits_readers.replace(false) {
             self.sleeper.stop();
         }
         round
@@ -233,6 +233,8 @@ enum Round {
     Progress,
     /// Something is left, and nothing could be done.
     Blocked,
+    /// Something was freed, and nothing is left but what that may have brought.
+    Freed,
     /// Nothing is left.
     Done,
 }
@@ -241,10 +243,16 @@ impl Round {
     fn of(ticked: Ticked, has_moved: bool) -> Self {
         match ticked {
             _ if ticked.evicted + ticked.expired > 0 => Self::Busy,
-            _ if !ticked.pending => Self::Done,
-            _ if ticked.freed > 0 || has_moved => Self::Progress,
-            _ => Self::Blocked,
+            _ if ticked.pending && (ticked.freed > 0 || has_moved) => Self::Progress,
+            _ if ticked.pending => Self::Blocked,
+            _ if ticked.freed > 0 => Self::Freed,
+            _ => Self::Done,
         }
+    }
+
+    /// Returns whether it has done anything.
+    fn is_news(self) -> bool {
+        !matches!(self, Self::Blocked | Self::Done)
     }
 }
 
@@ -265,13 +273,13 @@ struct Pace {
 impl Pace {
     /// Returns for how long the thread dozes after a round; `None` if it is to look whether it can sleep.
     fn doze(&mut self, round: Round) -> Option<Duration> {
+        if round.is_news() {
+            *self = Self::default();
+        }
         match round {
-            Round::Busy | Round::Progress => {
-                *self = Self::default();
-                Some(SHORT_NAP)
-            }
+            Round::Busy | Round::Progress => Some(SHORT_NAP),
             Round::Blocked if !self.is_long() => Some(self.nap()),
-            Round::Blocked | Round::Done => None,
+            Round::Blocked | Round::Freed | Round::Done => None,
         }
     }
 
@@ -418,7 +426,7 @@ mod tests {
         assert_eq!(Round::of(pending, false), Round::Blocked);
         assert_eq!(Round::of(pending, true), Round::Progress);
         assert_eq!(Round::of(Ticked { freed: 1, ..pending }, false), Round::Progress);
-        assert_eq!(Round::of(Ticked { freed: 1, ..ticked }, false), Round::Done);
+        assert_eq!(Round::of(Ticked { freed: 1, ..ticked }, false), Round::Freed);
         assert_eq!(Round::of(Ticked { evicted: 1, ..ticked }, false), Round::Busy);
         assert_eq!(Round::of(Ticked { expired: 1, ..pending }, false), Round::Busy);
     }

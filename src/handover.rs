@@ -18,7 +18,7 @@
 //! puts the remains in their place all the same, and they are dropped with the `Handover`, whose last owner is
 //! the thread by then. So they are dropped exactly once, whoever is last.
 
-use std::{sync::PoisonError, time::Duration};
+use std::time::Duration;
 
 use crate::sync::{
     Mutex, OnceLock,
@@ -68,7 +68,7 @@ impl<T> Handover<T> {
 
     /// Puts the remains in their place; the last act of the thread but for dropping its share of this.
     pub fn finish(&self, remains: T) {
-        *self.remains.lock().unwrap_or_else(PoisonError::into_inner) = Some(remains);
+        *self.remains.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(remains);
         // AcqRel: Release pairs with the Acquire in `wait`, so that whoever sees this finds the remains;
         // Acquire with the Release there, so that the handle of an owner that waits is seen.
         let seen = self.flags.fetch_or(OVER, Ordering::AcqRel);
@@ -92,7 +92,7 @@ impl<T> Handover<T> {
             let seen = self.flags.fetch_or(AWAITED, Ordering::AcqRel);
             let seen = early.unwrap_or(seen);
             if seen & OVER != 0 {
-                return self.remains.lock().unwrap_or_else(PoisonError::into_inner).take();
+                return self.remains.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
             }
             match patience {
                 Some(_) if seen & BUSY != 0 && was_patient => {

@@ -154,7 +154,8 @@
 //! # Maintenance
 //!
 //! By default each cache has a thread, which keeps a little of the budget free, removes what has expired and
-//! frees what was removed. It sleeps when there is nothing to do. With [`Maintenance::Manual`] there is none:
+//! frees what was removed. It sleeps when there is nothing to do; while garbage waits for a reader it comes back
+//! less and less often, and is woken when the reader has gone. With [`Maintenance::Manual`] there is none:
 //! inserts make their own room, and [`tick`](Cache::tick) does a slice of the rest when you call it.
 //! [`build_manual`](CacheBuilder::build_manual) is for keys and values that borrow.
 //!
@@ -168,6 +169,22 @@
 //! cache.tick(Work::ALL);
 //! assert!(cache.len() <= 10);
 //! # Ok::<(), cortado::BuildError>(())
+//! ```
+//!
+//! # Dropping a cache
+//!
+//! Dropping the last handle stops the thread, drops every value, and never waits for user code: where the thread
+//! is in the middle of a destructor, a listener, a hash function or a clock, it drops the rest itself, soon after.
+//! [`Cache::close`] waits for that.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! let (cache, value) = (cortado::Cache::new(10), Arc::new("value"));
+//! cache.insert(1, Arc::clone(&value));
+//! cache.remove(&1);
+//! assert!(cache.close());
+//! assert_eq!(Arc::strong_count(&value), 1);
 //! ```
 //!
 //! # Performance

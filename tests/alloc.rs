@@ -16,24 +16,32 @@ struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that this thread has taken, less those that it has given back.
+    static BYTES: Cell<i64> = const { Cell::new(0) };
+}
+
+fn count(allocations: u64, bytes: i64) {
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
+    let _ = BYTES.try_with(|sum| sum.set(sum.get() + bytes));
 }
 
 // SAFETY: every call is handed to the system's allocator as it came; the counter is a plain cell of
 // the calling thread and allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        count(1, layout.size() as i64);
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        count(1, layout.size() as i64);
         // SAFETY: the caller's promise.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(0, -(layout.size() as i64));
         // SAFETY: the caller's promise.
         unsafe { System.dealloc(block, layout) }
     }
@@ -172,4 +180,30 @@ fn a_removal_allocates_for_every_batch_only() {
     let taken = allocations(|| (0..ENTRIES).for_each(|key| drop(cache.remove(&key))));
     println!("{taken} for {ENTRIES} removals");
     assert!(taken <= ENTRIES / 64 * 5 + 8, "{taken} for {ENTRIES}");
+}
+
+#[test]
+fn memory_of_the_process_goes_back_when_a_cache_is_cleared() {
+    let _alone = ALONE.lock();
+    let cache = Cache::builder().max_cost(1 << 30).maintenance(Maintenance::Manual).timed(true);
+    let cache = cache.build().unwrap();
+    let mut after = Vec::new();
+    for _ in 0..3 {
+        let before = BYTES.get();
+        for key in 0..100_000u64 {
+            let _ = cache.insert_with_ttl(key, [key; 32], std::time::Duration::from_secs(9 + key));
+        }
+        assert!(BYTES.get() - before > 100_000 * 256);
+        cache.clear();
+        // Memory that the collector keeps goes a little later.
+        for _ in 0..100 {
+            cache.flush();
+        }
+        // The sketch stays: frequencies stay known.
+        let kept = BYTES.get() - before - cache.memory().sketch as i64;
+        println!("{kept} bytes kept, {:?}", cache.memory());
+        after.push(BYTES.get());
+        assert!(kept < 1 << 20, "{kept} bytes kept");
+    }
+    assert!(after[2] - after[1] < 1 << 16, "each time there is more: {after:?}");
 }

@@ -11,9 +11,10 @@ use std::{
         mpsc,
     },
     thread,
+    time::{Duration, Instant},
 };
 
-use cortado::{Cache, Computed, Insert, Maintenance, Op, Reject, Removed, Work};
+use cortado::{Cache, Computed, Insert, Maintenance, ManualClock, Op, Reject, Removed, Work};
 use support::{BOTH, Tally, audit, builder, eventually, settle};
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -470,6 +471,50 @@ fn hundred_caches_leave_no_threads() {
     }
     // The system takes a moment to forget a thread that was joined.
     eventually("no thread is left", || names() == 0);
+}
+
+#[test]
+fn threads_whose_garbage_waits_for_a_reader_take_less_and_less_time() {
+    let _alone = alone();
+    let tally = Arc::new(Tally::default());
+    let make = || builder(100, Maintenance::Thread).build().unwrap();
+    let caches: Vec<_> = (0..20).map(|_| make()).collect();
+    for cache in &caches {
+        assert!(cache.insert(0, tally.make(0)).is_in() && cache.insert(1, tally.make(1)).is_in());
+    }
+    beside_a_stalled_reader(&caches[0], || {
+        let start = Instant::now();
+        caches.iter().for_each(|cache| drop(cache.remove(&1)));
+        // Each wait is twice as long as the one before, and long ones have two rounds each.
+        let rounds = || caches.iter().map(|cache| cache.metrics().rounds);
+        eventually("each thread has tried often", || rounds().all(|rounds| rounds >= 18));
+        assert!(start.elapsed() > Duration::from_millis(200), "{:?}", start.elapsed());
+        let most = 12 + 2 * start.elapsed().as_millis().ilog2() as u64;
+        assert!(
+            rounds().all(|rounds| rounds <= most),
+            "{:?}, {most}",
+            rounds().collect::<Vec<_>>()
+        );
+        assert_eq!(tally.alive(), 2 * 20);
+    });
+    eventually("the reader has gone, and each thread frees its garbage", || tally.alive() == 20);
+}
+
+#[test]
+fn thread_sleeps_until_a_deadline_and_is_woken_by_a_clock_that_is_moved() {
+    let _alone = alone();
+    let clock = ManualClock::new();
+    let hour = Duration::from_secs(3600);
+    let tally = Arc::new(Tally::default());
+    let cache = builder(100, Maintenance::Thread).clock(clock.clone()).ttl(hour).build().unwrap();
+    for _ in 0..20 {
+        assert!(cache.insert(1, tally.make(1)).is_in());
+        clock.advance(hour / 2);
+        assert!(cache.contains_key(&1));
+        clock.advance(hour / 2);
+        eventually("the thread has removed what has expired", || tally.alive() == 0);
+        assert_eq!(cache.len(), 0);
+    }
 }
 
 #[test]

@@ -172,6 +172,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// call the cache. So an entry is told of a little after it has left, entries in no particular order,
     /// and a newer value of the key may be in the cache by then; [`flush`](Cache::flush) brings everything
     /// that no reader holds. What is in the cache when that is dropped has not left, and is only dropped.
+    /// What has left before is still told of: by the cache's thread, perhaps after the drop of the last handle
+    /// has returned, which never waits for this function; [`Cache::close`] does.
     ///
     /// A panic of it is treated as that of a destructor: the others are told all the same.
     ///
@@ -436,7 +438,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Names the cache, and its thread; see [`Cache::name`].
+    /// Names the cache, and its thread; see [`Cache::name`]. Zero bytes are left out of the thread's name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = name.into();
         self

@@ -9,6 +9,7 @@ mod load_async;
 mod options;
 mod pinned;
 mod restart;
+mod unwind;
 mod value_ref;
 
 use std::{
@@ -57,6 +58,17 @@ pub type DefaultHashBuilder = ahash::RandomState;
 ///
 /// One type serves threads and async tasks: nothing here blocks. Cloning it clones a handle; the
 /// cache and everything in it is dropped with the last one.
+///
+/// # Dropping
+///
+/// Dropping the last handle never waits for user code. Where the cache's thread is idle, which is the usual
+/// case, every value has been dropped when the drop returns. Where it is in the middle of user code (a
+/// destructor, [`on_remove`](CacheBuilder::on_remove), a hash function, a clock) that takes longer than a
+/// millisecond, the drop returns, and the thread drops the rest when that code has returned. So does it, or the
+/// thread in whose destructor that happens, where the last handle is dropped on the thread of a cache. What
+/// `on_remove` has still to hear of is told on the cache's thread; without one
+/// ([`Maintenance::Manual`](crate::Maintenance::Manual)) by the thread that drops the cache. To wait for the end of
+/// all this, [`close`](Self::close) the cache.
 ///
 /// # Examples
 ///
@@ -566,7 +578,9 @@ where
     /// Removes every entry that is there when the call begins; of those that come meanwhile, some
     /// may go too. A table that had grown shrinks again.
     ///
-    /// Takes as long as the table is large. Pinned entries go, too; frequencies stay known.
+    /// Takes as long as the table is large. Pinned entries go, too; frequencies stay known. When what was removed
+    /// has been freed (see [`flush`](Self::flush)), [`memory`](Self::memory) is about that of a new cache, but for
+    /// the sketch, which keeps the size it has grown to.
     ///
     /// # Examples
     ///
@@ -853,11 +867,12 @@ where
 
 impl<K, V, S> Cache<K, V, S> {
     /// Drops this handle; if it is the last, waits until the cache is gone: every value is dropped, and
-    /// [`on_remove`](CacheBuilder::on_remove) has been told of all that had left. Returns whether it is.
+    /// [`on_remove`](CacheBuilder::on_remove) has been told of all that had left. Returns whether it is gone.
     ///
-    /// Just dropping the last handle does not wait for user code; see [`Cache`]. This does, so do not call it where
-    /// a listener or a destructor waits for the calling thread. Within one that runs on the thread of a cache,
-    /// this or another, it does not wait and returns `false`.
+    /// Dropping the last handle does not wait for user code (see [`Cache`](Self#dropping)); this does. Use it where
+    /// a program ends and `on_remove` writes back what has left, and not where a listener or a destructor waits
+    /// for the calling thread. In one that runs on the thread of a cache, this or another, it does not wait and
+    /// returns `false`.
     ///
     /// # Panics
     ///

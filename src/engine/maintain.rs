@@ -491,9 +491,38 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         drop(guard);
         let swept = self.sweep(usize::MAX);
         ticked.freed += swept.freed;
+        ticked.pending |= self.trim_if_due();
         let is_cut = ticked.expired > 0 && ticked.expired == work.evictions;
         ticked.pending |= swept.waiting > 0 || is_away || is_cut;
         Slice { ticked, has_moved, panic: panic.or(swept.panic) }
+    }
+
+    /// Gives memory back after the cache was cleared; returns whether that has still to be done.
+    ///
+    /// What stays: the sketch, for frequencies stay known; the race; the rings and counters of the threads.
+    fn trim_if_due(&self) -> bool {
+        // Relaxed, here and below: a hint.
+        if !self.trim_due.load(Ordering::Relaxed) {
+            return false;
+        }
+        if !self.table.limbo().is_at_rest() {
+            // What is freed later would be kept for new entries.
+            return true;
+        }
+        self.trim_due.store(false, Ordering::Relaxed);
+        let guard = pin();
+        self.table.give_back_stock();
+        borrow(&self.backlog, |backlog| {
+            backlog.hashes.retain(|&hash| self.find_in_window(&guard, hash).is_some());
+            backlog.hashes.shrink_to_fit();
+        });
+        for place in &self.maintainers {
+            let is_there = |hash| self.find_in_window(&guard, hash).is_some();
+            let gone = borrow(place, |maintainer| maintainer.window.retain(is_there)).unwrap_or(0);
+            self.window_cost.fetch_sub(gone, Ordering::Relaxed); // Relaxed: a figure to decide by.
+        }
+        self.trim_deadlines();
+        false
     }
 
     /// Lowers or raises the budget; a lower one is kept when the call returns.

@@ -56,7 +56,7 @@ use crate::{
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     table::{Host, LANES, Table},
-    util::{CachePadded, caught},
+    util::{CachePadded, caught, is_thread_of},
     waker::Waker,
 };
 
@@ -108,6 +108,8 @@ pub struct Engine<K, V, S> {
     costs_vary: AtomicBool,
     /// How far garbage is over its limit: a [`Pressure`] by its number.
     pressure: AtomicU8,
+    /// Whether the cache was cleared, and memory that it kept for more entries is to go.
+    trim_due: AtomicBool,
     /// Whether batches of garbage wait for their grace period.
     sweep_due: AtomicBool,
 }
@@ -185,6 +187,7 @@ impl<K, V, S> Engine<K, V, S> {
             racer: AtomicCell::new(Some(Box::new(Racer::new(settings.seed, scale)))),
             locals: (0..stripes).map(|_| CachePadded::default()).collect(),
             pressure: AtomicU8::new(Pressure::None as u8),
+            trim_due: AtomicBool::new(false),
             sweep_due: AtomicBool::new(false),
             settings,
         })
@@ -313,8 +316,11 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Wakes the thread if it sleeps until somebody does; one that dozes comes by itself. To be called
     /// when there is garbage where the thread finds it.
+    ///
+    /// The thread does not wake itself: where it makes a last try before it sleeps, what it could not do is
+    /// no news.
     fn rouse(&self) {
-        if self.waker.is_idle() {
+        if self.waker.is_idle() && !is_thread_of(&*self.waker) {
             self.waker.wake();
         }
     }

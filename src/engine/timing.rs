@@ -385,6 +385,16 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
+    /// Gives back the memory of deadlines that are no entry's any more.
+    pub(super) fn trim_deadlines(&self) {
+        borrow(&self.timetable, |timetable| {
+            self.collect_notes(&mut timetable.deadlines);
+            self.drop_stale_notes(&mut timetable.deadlines);
+            timetable.due.shrink_to_fit();
+            timetable.put_off.shrink_to_fit();
+        });
+    }
+
     fn drop_stale_notes(&self, deadlines: &mut Deadlines) {
         let guard = self.table.pin();
         let mut known = std::collections::HashSet::new();

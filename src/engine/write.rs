@@ -777,6 +777,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         // Loads that began in the meantime are not over, and the cache is cleared.
         self.flights.invalidate_all();
         self.shrink_table(guard, self.settings.expected_entries);
+        // Relaxed: a hint to maintenance, which comes when what was taken out here has been freed.
+        self.trim_due.store(true, Ordering::Relaxed);
     }
 }
 

@@ -161,13 +161,14 @@ macro_rules! counts {
 
         /// What happened between an earlier snapshot and a later one, which stands on the left.
         ///
-        /// Snapshots of two caches, or in the wrong order, give figures of no meaning, but no panic.
+        /// A count that is greater in the earlier one gives 0, as where the two are of different caches or
+        /// stand the wrong way round.
         impl Sub for Metrics {
             type Output = Self;
 
             fn sub(self, earlier: Self) -> Self {
                 Self {
-                    $($field: self.$field.wrapping_sub(earlier.$field),)+
+                    $($field: self.$field.saturating_sub(earlier.$field),)+
                     life_expectancy: self.life_expectancy - earlier.life_expectancy,
                 }
             }
@@ -320,6 +321,14 @@ mod tests {
                 .map(|(_, count)| count)
                 .eq((1..=Counter::COUNT as u64).map(|i| 10 * i))
         );
+    }
+
+    #[test]
+    fn snapshots_the_wrong_way_round_subtract_to_nothing() {
+        let later = Metrics { hits: 3, misses: 1, ..Metrics::default() };
+        let earlier = Metrics { hits: 1, misses: 2, ..Metrics::default() };
+        let between = earlier - later;
+        assert_eq!((between.hits, between.misses, between.hit_ratio()), (0, 1, 0.0));
     }
 
     #[test]

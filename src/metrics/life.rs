@@ -153,7 +153,7 @@ pub struct LifeExpectancy {
 impl LifeExpectancy {
     /// Returns how many lives were counted.
     pub fn count(&self) -> u64 {
-        self.counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
+        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Returns a time that so many lives, from 0 to 1, were shorter than: the next power of two milliseconds
@@ -177,12 +177,12 @@ impl LifeExpectancy {
     }
 }
 
-/// The lives that ended between two snapshots.
+/// The lives that ended between two snapshots; none where the earlier one has more.
 impl Sub for LifeExpectancy {
     type Output = Self;
 
     fn sub(self, earlier: Self) -> Self {
-        Self { counts: std::array::from_fn(|i| self.counts[i].wrapping_sub(earlier.counts[i])) }
+        Self { counts: std::array::from_fn(|i| self.counts[i].saturating_sub(earlier.counts[i])) }
     }
 }
 
@@ -319,6 +319,7 @@ mod tests {
         live(1);
         let before = births.snapshot();
         live(100);
+        assert_eq!((before.clone() - births.snapshot()).count(), 0);
         let between = births.snapshot() - before;
         assert_eq!((between.count(), between.quantile(1.0)), (1, Some(Duration::from_millis(128))));
     }

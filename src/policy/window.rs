@@ -49,6 +49,19 @@ impl Window {
         Some(newcomer)
     }
 
+    /// Keeps the entries that `keep` says yes to, and no more memory than they take; returns what the others
+    /// counted for.
+    pub fn retain(&mut self, mut keep: impl FnMut(u64) -> bool) -> u64 {
+        let mut gone = 0;
+        self.queue.retain(|newcomer| {
+            let stays = keep(newcomer.hash);
+            gone += if stays { 0 } else { newcomer.cost() };
+            stays
+        });
+        self.queue.shrink_to_fit();
+        gone
+    }
+
     /// Returns the bytes of the queue.
     pub fn bytes(&self) -> usize {
         self.queue.capacity() * size_of::<Newcomer>()
@@ -72,6 +85,15 @@ mod tests {
         assert_eq!(window.pop().unwrap().hash, 2);
         assert_eq!(window.pop().unwrap().hash, 1);
         assert!(window.pop().is_none());
+    }
+
+    #[test]
+    fn entries_that_are_not_kept_go_and_their_memory_with_them() {
+        let mut window = Window::default();
+        (0..1000).for_each(|hash| _ = window.push(hash, 2));
+        assert_eq!(window.retain(|hash| hash < 10), 990 * 2);
+        assert!(window.bytes() < 20 * size_of::<Newcomer>());
+        assert_eq!((window.pop().unwrap().hash, window.retain(|_| true)), (0, 0));
     }
 
     #[test]

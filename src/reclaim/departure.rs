@@ -224,7 +224,7 @@ mod tests {
         let sleeper = Sleeper::of(list);
         sleeper.wait();
         let depart = || {
-            mark_cache_thread();
+            mark_cache_thread(&0u8);
             list.depart();
         };
         thread::spawn(depart).join().unwrap();

@@ -121,6 +121,16 @@ impl<'a, T: Stored> Desk<'a, T> {
         has_sealed
     }
 
+    /// Gives the memory that lies here back to the allocator.
+    pub(super) fn give_back_memory(&mut self) {
+        let tools = self.tools();
+        tools.spare = None;
+        if let Some(mut memory) = tools.memory.take() {
+            // SAFETY: from the stock.
+            unsafe { memory.give_back() };
+        }
+    }
+
     /// Returns whether this thread, when it gets up, leaves garbage that nobody could find meanwhile.
     pub fn has_garbage(&self) -> bool {
         self.has_sealed || self.batch().is_some()

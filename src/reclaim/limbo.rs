@@ -446,6 +446,16 @@ impl<T: Stored> Limbo<T> {
         self.stock.push(batch);
     }
 
+    /// Gives all memory that is kept for new values back to the allocator.
+    pub fn give_back_stock(&self) {
+        self.open_desks().for_each(|mut desk| desk.give_back_memory());
+        for mut memory in self.stock.take() {
+            self.stocked.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `keep`.
+            // SAFETY: only batches of memory are kept there.
+            unsafe { memory.give_back() };
+        }
+    }
+
     /// Puts a value into a batch; returns whether that is full now.
     pub(super) fn fill(
         &self,
@@ -555,7 +565,7 @@ impl<T> Batch<T> {
     /// # Safety
     ///
     /// * The batch holds memory without values.
-    unsafe fn give_back(&mut self) {
+    pub(super) unsafe fn give_back(&mut self) {
         // SAFETY: the caller's promise.
         while let Some(memory) = unsafe { self.take_memory() } {
             drop(memory);
@@ -630,10 +640,7 @@ impl<T: Stored> Limbo<T> {
 impl<T: Stored> Drop for Limbo<T> {
     fn drop(&mut self) {
         let swept = self.drain(None);
-        for mut memory in self.stock.take() {
-            // SAFETY: only batches of memory are kept there.
-            unsafe { memory.give_back() };
-        }
+        self.give_back_stock();
         if let Some(panic) = swept.panic
             && !std::thread::panicking()
         {
@@ -782,6 +789,23 @@ mod tests {
         let stock = limbo.bytes() - before;
         let sheet = stock - items(10) - 10 * size_of::<Value>();
         assert!((size_of::<Batch<Value>>()..2 * size_of::<Batch<Value>>()).contains(&sheet));
+    }
+
+    #[test]
+    fn stock_goes_back_to_the_allocator() {
+        let dropped = Arc::default();
+        let limbo = Limbo::new(1, 10, 20);
+        let before = limbo.bytes();
+        (0..20).for_each(|_| _ = limbo.retire(&pin(), unlinked(&dropped, false), 1, 0));
+        drain(&limbo);
+        assert!(limbo.bytes() > before);
+        // Part of a batch lies at the desk.
+        let value = Value { dropped: Arc::clone(&dropped), panics: false };
+        drop(limbo.desk(0).make(value).into_inner());
+        limbo.give_back_stock();
+        assert_eq!(limbo.bytes(), before);
+        assert!(limbo.take_stock().is_none());
+        assert_eq!(dropped.load(Ordering::SeqCst), 21);
     }
 
     #[test]

@@ -121,7 +121,7 @@ mod tests {
         let mut drain = |first, most| stripes.drain_some(first, most, |b| batches.push(b.to_vec()));
         assert_eq!(drain(2, CAPACITY), 3);
         assert_eq!(drain(3, CAPACITY - 1), 3);
-        assert_eq!(drain(3, 2 * CAPACITY), 2);
+        assert_eq!(drain(3, 2 * CAPACITY), 3);
         assert_eq!(drain(2, CAPACITY), 2);
         assert_eq!(batches, [vec![2, 6], vec![3], vec![1, 5]]);
     }

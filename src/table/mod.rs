@@ -230,6 +230,11 @@ impl<T: Stored> Table<T> {
         &self.limbo
     }
 
+    /// Gives the memory that is kept for new entries back to the allocator.
+    pub fn give_back_stock(&self) {
+        self.limbo.give_back_stock();
+    }
+
     /// Seals partly filled batches of retired entries; returns how many.
     pub fn seal_retired(&self) -> usize {
         self.limbo.seal_open()

@@ -7,7 +7,7 @@ mod rng;
 
 pub use self::{
     identity::{IdentityHash, IdentityHasher},
-    mark::{is_cache_thread, mark_cache_thread},
+    mark::{is_cache_thread, is_thread_of, mark_cache_thread},
     panic::{caught, drop_panic, for_all},
     rng::Rng,
 };

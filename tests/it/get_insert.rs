@@ -1,10 +1,12 @@
 //! Reading and writing as a user does it.
 
-use cortado::{BuildError, Cache, Insert, Maintenance, Reject, Work};
+use std::time::Duration;
+
+use cortado::{BuildError, Cache, Config, Insert, Maintenance, Reject, Work};
 
 use crate::{
     builder,
-    support::{BOTH, Random, audit, seed, settle},
+    support::{BOTH, Random, audit, eventually, seed, settle},
 };
 
 #[test]
@@ -221,6 +223,75 @@ fn wrong_settings_are_errors_and_never_panics() {
     assert_eq!(build(u64::MAX, 0), Ok(()));
     let counters = Cache::<u64, u64>::builder().max_cost(10).num_counters(usize::MAX);
     assert!(counters.build_manual().is_err());
+}
+
+#[test]
+fn settings_from_outside_are_errors_or_work() {
+    let times = [None, Some(Duration::ZERO), Some(Duration::from_nanos(1)), Some(Duration::MAX)];
+    let names = ["", "\0", "a\0b", &"long".repeat(1000)];
+    let mut configs = Vec::new();
+    for max_cost in [1, 2, u64::MAX - 1, u64::MAX] {
+        for (max_garbage, entries) in [(None, None), (Some(0), Some(0)), (Some(u64::MAX), Some(1))]
+        {
+            for (ttl, tti) in times.into_iter().flat_map(|ttl| times.map(|tti| (ttl, tti))) {
+                let mut config = Config::default();
+                (config.max_cost, config.max_garbage) = (max_cost, max_garbage);
+                (config.ttl, config.tti, config.expected_entries) = (ttl, tti, entries);
+                config.name = names[configs.len() % names.len()].into();
+                config.charge_overhead = configs.len() % 3 == 0;
+                config.metrics = configs.len() % 2 == 0;
+                if configs.len() % 5 > 0 {
+                    config.maintenance = Maintenance::Manual;
+                }
+                configs.push(config);
+            }
+        }
+    }
+    for config in configs {
+        let name = config.name.clone();
+        let cache = Cache::builder().config(config).build().unwrap();
+        assert_eq!(cache.name(), name);
+        for cost in [0, 1, u64::MAX] {
+            let _ = cache.insert_with_cost(cost, cost, cost);
+            let _ = cache.insert_with_ttl(cost, cost, Duration::MAX);
+            let _ = (cache.get(&cost).map(|value| value.ttl()), cache.entry_info(&cost));
+        }
+        for max_cost in [u64::MAX, 0, 1, u64::MAX] {
+            cache.set_max_cost(max_cost);
+            (0..100).for_each(|key| _ = cache.insert(key, key));
+            cache.flush();
+            assert!(cache.cost() <= max_cost && cache.remaining_cost() <= max_cost);
+        }
+        cache.clear();
+        cache.flush();
+        let _ = (cache.memory(), cache.metrics().to_string());
+    }
+}
+
+#[test]
+fn memory_goes_back_when_the_cache_is_cleared() {
+    for maintenance in BOTH {
+        let cache = builder(1 << 30, maintenance).timed(true).build().unwrap();
+        let new = cache.memory();
+        for round in 0..2 {
+            for key in 0..100_000u64 {
+                assert!(cache.insert_with_ttl(key, key, Duration::from_secs(9 + key)).is_in());
+            }
+            let full = cache.memory();
+            assert!(full.table > 4 * new.table && full.deadlines > 100_000);
+            cache.clear();
+            settle(&cache);
+            eventually("memory has gone back", || {
+                cache.flush();
+                let now = cache.memory();
+                println!("{maintenance:?}, round {round}: {now:?}");
+                let is_small = (now.table, now.entries, now.deadlines) == (new.table, 0, 0);
+                is_small && now.buffers <= new.buffers
+            });
+            // The sketch stays: frequencies stay known.
+            assert!(cache.memory().sketch >= full.sketch);
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! The tests run at once, and garbage is freed no sooner than all threads of the process have moved
 //! on: no test here may depend on it. Those that do are in `tests/alone.rs`.
 
+mod auto_traits;
 mod budget;
 mod compute;
 mod cost;

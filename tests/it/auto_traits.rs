@@ -1,0 +1,109 @@
+//! What each public type is to threads and to panics.
+
+use std::{
+    cell::Cell,
+    marker::PhantomData,
+    panic::{RefUnwindSafe, UnwindSafe, catch_unwind},
+};
+
+use cortado::*;
+
+/// Returns whether a type implements a trait, known to the compiler: an item of the type's own goes before one of
+/// a trait.
+macro_rules! implements {
+    ($type:ty: $trait:path) => {{
+        #[allow(dead_code)]
+        struct Probe<T>(PhantomData<T>);
+        #[allow(dead_code)]
+        trait No {
+            const IS: bool = false;
+        }
+        impl<T> No for Probe<T> {}
+        #[allow(dead_code)]
+        impl<T: $trait> Probe<T> {
+            const IS: bool = true;
+        }
+        <Probe<$type>>::IS
+    }};
+}
+
+/// Checks a type: `Send`, `Sync`, `Unpin`, `UnwindSafe`, `RefUnwindSafe`; `y` or `n` each.
+macro_rules! check {
+    ($($type:ty: $expected:literal;)*) => {$(
+        let is = [
+            implements!($type: Send),
+            implements!($type: Sync),
+            implements!($type: Unpin),
+            implements!($type: UnwindSafe),
+            implements!($type: RefUnwindSafe),
+        ];
+        let is: String = is.map(|is| if is { 'y' } else { 'n' }).iter().collect();
+        assert_eq!(is, $expected, "{}", stringify!($type));
+    )*};
+}
+
+type Key = String;
+type Value = Vec<u8>;
+
+#[test]
+fn auto_traits_of_every_public_type_are_those_of_the_docs() {
+    check! {
+        Cache<Key, Value>: "yyyyy";
+        CacheBuilder<Key, Value>: "yyyyy";
+        Config: "yyyyy";
+        InsertOptions: "yyyyy";
+        Maintenance: "yyyyy";
+        Priority: "yyyyy";
+        Victim: "yyyyy";
+        Wait: "yyyyy";
+        Work: "yyyyy";
+        // A pin is one of its thread.
+        ValueRef<'static, Key, Value>: "nnyyy";
+        Pinned<'static, Key, Value, DefaultHashBuilder>: "nnyyy";
+        Iter<'static, Key, Value>: "yyyyy";
+        Claim<'static, Key, Value, DefaultHashBuilder>: "nnyyy";
+        FillGuard<'static, Key, Value, DefaultHashBuilder>: "yyyyy";
+        Insert<Value>: "yyyyy";
+        Reject: "yyyyy";
+        Op<Value>: "yyyyy";
+        Computed<Value>: "yyyyy";
+        EntryInfo: "yyyyy";
+        Record<Key, Value>: "yyyyy";
+        Imported: "yyyyy";
+        Removed<Key, Value>: "yyyyy";
+        RemovalCause: "yyyyy";
+        Ticked: "yyyyy";
+        MemoryUse: "yyyyy";
+        Metrics: "yyyyy";
+        LifeExpectancy: "yyyyy";
+        SystemClock: "yyyyy";
+        ManualClock: "yyyyy";
+        IdentityHash: "yyyyy";
+        IdentityHasher: "yyyyy";
+        BuildError: "yyyyy";
+        TtlError: "yyyyy";
+    }
+}
+
+#[test]
+fn cache_is_to_threads_and_panics_what_its_values_are() {
+    check! {
+        Cache<Key, std::sync::Mutex<u8>>: "yyyyy";
+        Cache<Key, Cell<u8>>: "nnynn";
+        Cache<Key, std::rc::Rc<u8>>: "nnyyy";
+        Cache<Key, std::marker::PhantomPinned>: "yyyyy";
+        Cache<Key, Value, Cell<u8>>: "nnynn";
+        ValueRef<'static, Key, Cell<u8>>: "nnynn";
+        Pinned<'static, Key, Cell<u8>, DefaultHashBuilder>: "nnynn";
+    }
+}
+
+#[test]
+fn cache_works_after_a_panic_that_was_caught_with_it() {
+    let cache: Cache<u32, u32> = Cache::new(10);
+    let panicked = catch_unwind(|| cache.get_or_insert_with(1, || panic!("planned")).cost());
+    assert!(panicked.is_err());
+    assert_eq!(*cache.get_or_insert_with(1, || 2), 2);
+    let value = cache.get(&1).unwrap();
+    assert_eq!(catch_unwind(|| *value).ok(), Some(2));
+}
