@@ -60,7 +60,7 @@ fn auto_traits_of_every_public_type_are_those_of_the_docs() {
         // A pin is one of its thread.
         ValueRef<'static, Key, Value>: "nnyyy";
         Pinned<'static, Key, Value, DefaultHashBuilder>: "nnyyy";
-        Iter<'static, Key, Value>: "yyyyy";
+        Iter<'static, Key, Value>: "nnyyy";
         Claim<'static, Key, Value, DefaultHashBuilder>: "nnyyy";
         FillGuard<'static, Key, Value, DefaultHashBuilder>: "yyyyy";
         Insert<Value>: "yyyyy";

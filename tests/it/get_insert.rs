@@ -233,14 +233,16 @@ fn settings_from_outside_are_errors_or_work() {
     for max_cost in [1, 2, u64::MAX - 1, u64::MAX] {
         for (max_garbage, entries) in [(None, None), (Some(0), Some(0)), (Some(u64::MAX), Some(1))]
         {
-            for (ttl, tti) in times.into_iter().flat_map(|ttl| times.map(|tti| (ttl, tti))) {
+            for ttl in times {
+                let count = configs.len();
                 let mut config = Config::default();
                 (config.max_cost, config.max_garbage) = (max_cost, max_garbage);
-                (config.ttl, config.tti, config.expected_entries) = (ttl, tti, entries);
-                config.name = names[configs.len() % names.len()].into();
-                config.charge_overhead = configs.len() % 3 == 0;
-                config.metrics = configs.len() % 2 == 0;
-                if configs.len() % 5 > 0 {
+                (config.ttl, config.tti) = (ttl, times[count % 5 % times.len()]);
+                config.expected_entries = entries;
+                config.name = names[count % names.len()].into();
+                config.charge_overhead = count % 3 == 0;
+                config.metrics = count % 2 == 0;
+                if count % 5 > 0 {
                     config.maintenance = Maintenance::Manual;
                 }
                 configs.push(config);
@@ -258,8 +260,8 @@ fn settings_from_outside_are_errors_or_work() {
         }
         for max_cost in [u64::MAX, 0, 1, u64::MAX] {
             cache.set_max_cost(max_cost);
-            (0..100).for_each(|key| _ = cache.insert(key, key));
-            cache.flush();
+            (0..20).for_each(|key| _ = cache.insert(key, key));
+            cache.tick(Work::ALL);
             assert!(cache.cost() <= max_cost && cache.remaining_cost() <= max_cost);
         }
         cache.clear();
@@ -271,23 +273,26 @@ fn settings_from_outside_are_errors_or_work() {
 #[test]
 fn memory_goes_back_when_the_cache_is_cleared() {
     for maintenance in BOTH {
-        let cache = builder(1 << 30, maintenance).timed(true).build().unwrap();
+        let builder = builder(1 << 30, maintenance).expected_entries(1000).timed(true);
+        let cache = builder.build().unwrap();
         let new = cache.memory();
         for round in 0..2 {
             for key in 0..100_000u64 {
                 assert!(cache.insert_with_ttl(key, key, Duration::from_secs(9 + key)).is_in());
             }
+            cache.tick(Work::ALL);
             let full = cache.memory();
-            assert!(full.table > 4 * new.table && full.deadlines > 100_000);
+            assert!(full.table > 4 * new.table && full.deadlines > 100_000, "{full:?}");
             cache.clear();
             settle(&cache);
             eventually("memory has gone back", || {
                 cache.flush();
                 let now = cache.memory();
-                println!("{maintenance:?}, round {round}: {now:?}");
                 let is_small = (now.table, now.entries, now.deadlines) == (new.table, 0, 0);
-                is_small && now.buffers <= new.buffers
+                // What the comparison of configurations has grown to stays, too.
+                is_small && now.buffers <= new.buffers + (1 << 18)
             });
+            println!("{maintenance:?}, round {round}: {new:?}, {full:?}, {:?}", cache.memory());
             // The sketch stays: frequencies stay known.
             assert!(cache.memory().sketch >= full.sketch);
         }
