@@ -510,7 +510,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             return true;
         }
         self.trim_due.store(false, Ordering::Relaxed);
-        let guard = pin();
+        let guard = self.table.pin();
         self.table.give_back_stock();
         borrow(&self.backlog, |backlog| {
             backlog.hashes.retain(|&hash| self.find_in_window(&guard, hash).is_some());
