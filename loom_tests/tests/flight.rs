@@ -1,6 +1,8 @@
 //! Flights: who loads, who waits, and that nobody waits for ever (`src/flight`). A thread that is never
 //! woken is a deadlock, which both models report.
 
+#![allow(unsafe_code)] // what a load keeps is stored in a block
+
 mod common;
 
 use std::{
@@ -14,12 +16,18 @@ use std::{
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
-    flight::{Arrival, Boarding, Flights, Leader},
+    flight::{Arrival, Caller, Flights, Follower, Joined, Leader, Outcome},
+    reclaim::{
+        self,
+        block::{Owned, Stored},
+        pin,
+    },
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
         thread,
     },
+    table::{Loose, Table},
 };
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
@@ -34,7 +42,7 @@ struct Ledger {
 }
 
 struct World {
-    flights: Flights<u32>,
+    flights: Flights<u32, ()>,
     /// Whether the value is there. The model sees it, as it sees the cache's table: where it does not, a
     /// thread that finds the value meets no other, and loom takes one order for all there are.
     is_loaded: AtomicBool,
@@ -52,11 +60,11 @@ impl World {
     }
 
     /// Loads, or fails to.
-    fn lead(&self, leader: Leader<'_, u32>, fails: bool) {
+    fn lead(&self, leader: Leader<'_, u32, ()>, fails: bool) {
         assert_eq!(self.ledger.leading.fetch_add(1, SeqCst), 0, "two leaders");
         let done = || _ = self.ledger.leading.fetch_sub(1, SeqCst);
         // A moment in which others may come.
-        leader.with_key(|_| ());
+        thread::yield_now();
         if fails {
             return done();
         }
@@ -64,29 +72,31 @@ impl World {
             self.ledger.loads.fetch_add(1, SeqCst);
             self.is_loaded.store(true, Ordering::Release);
             done();
+            ((), Outcome::Nothing)
         };
-        leader.land(publish, |()| ());
+        leader.complete(publish, |()| None);
     }
 
     /// Asks for the value until it is there.
     fn ask(&self, mut fails: bool) {
         while !self.is_loaded() {
-            let leader = match self.flights.board(1, 1) {
-                Boarding::Own(_) => panic!("nothing was entered"),
-                Boarding::Lead(leader) => leader,
-                Boarding::Follow(_, follower) => match follower.wait() {
+            let leader = match self.flights.join(1, 1, Caller::Task) {
+                Joined::Own(_) => panic!("nothing was entered"),
+                Joined::Lead(leader) => leader,
+                Joined::Follow(_, mut follower) => match follower.wait() {
                     Arrival::Lead(leader) => leader,
-                    Arrival::Landed => {
-                        assert!(self.is_loaded(), "woken before it landed");
+                    Arrival::Completed => {
+                        assert!(self.is_loaded(), "woken before it was over");
                         return;
                     }
                     Arrival::TimedOut => unreachable!("it waits as long as it takes"),
                 },
             };
-            // As the cache does: it may have landed since this one looked.
+            // As the cache does: it may have ended since this one looked.
             let fails = std::mem::take(&mut fails);
             if self.is_loaded() {
-                return leader.land(|_, _| (), |()| ());
+                leader.complete(|_, _| ((), Outcome::Nothing), |()| None);
+                return;
             }
             self.lead(leader, fails);
             if fails {
@@ -101,7 +111,7 @@ impl World {
         impl Wake for Ignore {
             fn wake(self: StdArc<Self>) {}
         }
-        if let Boarding::Follow(_, mut follower) = self.flights.board(1, 1) {
+        if let Joined::Follow(_, mut follower) = self.flights.join(1, 1, Caller::Task) {
             let waker = Waker::from(StdArc::new(Ignore));
             let _ = Pin::new(&mut follower).poll(&mut Context::from_waker(&waker));
         }
@@ -147,7 +157,9 @@ fn leader_lets_go_and_one_of_two_takes_over() {
 fn whoever_was_to_take_over_gives_up() {
     explore(|| {
         let world = World::new();
-        let Boarding::Lead(leader) = world.flights.board(1, 1) else { panic!("nobody is here") };
+        let Joined::Lead(leader) = world.flights.join(1, 1, Caller::Task) else {
+            panic!("no other is here")
+        };
         let giving_up = World::spawn(&world, World::ask_and_give_up);
         let other = World::spawn(&world, |world| world.ask(false));
         drop(leader);
@@ -157,51 +169,103 @@ fn whoever_was_to_take_over_gives_up() {
     });
 }
 
-/// A source, and what is cached of it.
+/// A source, and what is cached of it. Values stand for addresses, so each is cached once.
 struct Source {
-    flights: Flights<u32>,
-    /// The source says this; Relaxed, as it is somebody else's.
+    flights: Flights<u32, ()>,
+    /// The source says this; Relaxed, as it is not the cache's.
     truth: AtomicU64,
     /// The cached value, or 0.
     cached: AtomicU64,
+    /// What is invisible to the model: how many loads were invalid.
+    invalid: AtomicUsize,
 }
+
+/// What the source says first, and then.
+const OLD: u64 = 64;
+const NEW: u64 = 128;
+/// What a writer caches that asks no source.
+const WRITTEN: u64 = 192;
 
 impl Source {
     fn new() -> Arc<Self> {
-        let (truth, cached) = (AtomicU64::new(1), AtomicU64::new(0));
-        Arc::new(Self { flights: Flights::new(), truth, cached })
+        let source = Self {
+            flights: Flights::new(),
+            truth: AtomicU64::new(OLD),
+            cached: AtomicU64::new(0),
+            invalid: AtomicUsize::new(0),
+        };
+        // So that the flag which says that there are loads is seen.
+        drop(source.flights.join(1, 1, Caller::Task));
+        Arc::new(source)
     }
 
-    /// Loads, as the cache does, unless somebody else is at it.
+    fn cached(&self) -> u64 {
+        self.cached.load(Ordering::Acquire)
+    }
+
+    fn exchange(&self, old: u64, new: u64) -> bool {
+        self.cached.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Loads, as the cache does, unless it is loaded already.
     fn load(&self) {
-        let Boarding::Lead(leader) = self.flights.board(1, 1) else { return };
-        if self.cached.load(Ordering::Acquire) != 0 {
-            return leader.land(|_, _| (), |()| ());
+        if let Joined::Lead(leader) = self.flights.join(1, 1, Caller::Task) {
+            self.lead(leader);
+        }
+    }
+
+    fn lead(&self, leader: Leader<'_, u32, ()>) {
+        if self.cached() != 0 {
+            leader.complete(|_, _| ((), Outcome::Nothing), |()| None);
+            return;
         }
         let value = self.truth.load(Ordering::Relaxed);
-        let publish = |_, is_overtaken: bool| {
-            let cached = (Ordering::AcqRel, Ordering::Acquire);
-            !is_overtaken && self.cached.compare_exchange(0, value, cached.0, cached.1).is_ok()
-        };
-        leader.land(publish, |&is_in| {
-            if is_in {
-                // Of this value there is one, so that it stands for its address.
-                let cached = (Ordering::AcqRel, Ordering::Acquire);
-                let _ = self.cached.compare_exchange(value, 0, cached.0, cached.1);
+        let publish = |_, is_invalid: bool| {
+            if is_invalid {
+                self.invalid.fetch_add(1, SeqCst);
             }
+            let is_in = !is_invalid && self.exchange(0, value);
+            ((), if is_in { Outcome::Published(value as usize) } else { Outcome::Nothing })
+        };
+        leader.complete(publish, |()| {
+            self.invalid.fetch_add(1, SeqCst);
+            self.exchange(value, 0);
+            None
         });
+    }
+
+    /// Writes, if `change` does; takes back what a load has left to this write.
+    fn write(&self, change: impl FnOnce() -> bool) {
+        let write = self.flights.begin_write(1);
+        if change()
+            && let Some(address) = write.commit()
+        {
+            self.invalid.fetch_add(1, SeqCst);
+            self.exchange(address as u64, 0);
+        }
     }
 
     /// Changes the source, and removes what is cached.
     fn change(&self) {
-        self.truth.store(2, Ordering::Relaxed);
-        self.flights.overtake(1);
-        self.cached.swap(0, Ordering::AcqRel);
+        self.truth.store(NEW, Ordering::Relaxed);
+        self.write(|| {
+            self.cached.swap(0, Ordering::AcqRel);
+            true
+        });
     }
 
-    /// Removes without a change, and so in anybody's way.
-    fn disturb(&self) {
-        self.flights.overtake(1);
+    /// Removes nothing.
+    fn keep(&self) {
+        self.write(|| false);
+    }
+
+    /// Caches what no source says, in whatever place, and evicts it.
+    fn write_and_evict(&self) {
+        self.write(|| {
+            self.cached.swap(WRITTEN, Ordering::AcqRel);
+            self.exchange(WRITTEN, 0);
+            true
+        });
     }
 
     fn spawn(source: &Arc<Self>, f: impl FnOnce(&Self) + Send + 'static) -> thread::JoinHandle<()> {
@@ -210,8 +274,8 @@ impl Source {
     }
 
     fn finish(&self) {
-        let (truth, cached) = (self.truth.load(Ordering::Relaxed), &self.cached);
-        assert!([0, truth].contains(&cached.load(Ordering::Acquire)), "it is out of date");
+        let truth = self.truth.load(Ordering::Relaxed);
+        assert!([0, truth].contains(&self.cached()), "it is out of date");
         assert_eq!(self.flights.count(), 0, "flights are left");
     }
 }
@@ -220,8 +284,6 @@ impl Source {
 fn a_removal_meets_a_load() {
     explore(|| {
         let source = Source::new();
-        // So that the flag which says that there are loads is seen.
-        drop(source.flights.board(1, 1));
         let loader = Source::spawn(&source, Source::load);
         source.change();
         loader.join().unwrap();
@@ -233,12 +295,203 @@ fn a_removal_meets_a_load() {
 fn a_removal_and_another_meet_a_load() {
     explore(|| {
         let source = Source::new();
-        drop(source.flights.board(1, 1));
         let loader = Source::spawn(&source, Source::load);
-        let other = Source::spawn(&source, Source::disturb);
+        let other = Source::spawn(&source, Source::keep);
         source.change();
         loader.join().unwrap();
         other.join().unwrap();
         source.finish();
     });
+}
+
+#[test]
+fn a_write_that_is_evicted_meets_a_load_that_began_before() {
+    explore(|| {
+        let source = Source::new();
+        let Joined::Lead(leader) = source.flights.join(1, 1, Caller::Task) else {
+            panic!("no other is here")
+        };
+        let writer = Source::spawn(&source, Source::write_and_evict);
+        source.lead(leader);
+        writer.join().unwrap();
+        // Either the load came first, and was overwritten; or its value is older than the write.
+        assert_eq!(source.cached(), 0, "older than what was written");
+        source.finish();
+    });
+}
+
+#[test]
+fn a_write_that_keeps_what_is_there_spoils_no_load() {
+    explore(|| {
+        let source = Source::new();
+        let keeper = Source::spawn(&source, Source::keep);
+        source.load();
+        keeper.join().unwrap();
+        assert_eq!((source.cached(), source.invalid.load(SeqCst)), (OLD, 0));
+        source.finish();
+    });
+}
+
+#[test]
+fn a_load_that_begins_after_a_write_is_not_spoiled_by_its_note() {
+    explore(|| {
+        let source = Source::new();
+        let Joined::Lead(leader) = source.flights.join(1, 1, Caller::Task) else {
+            panic!("no other is here")
+        };
+        // Holds the lock now and then, so that the write leaves notes.
+        let other = Source::spawn(&source, |source| _ = source.flights.count());
+        source.change();
+        let begun = source.flights.join(1, 1, Caller::Task);
+        let Joined::Lead(later) = begun else { panic!("the write has invalidated the first") };
+        drop(leader);
+        source.lead(later);
+        assert_eq!((source.cached(), source.invalid.load(SeqCst)), (NEW, 0));
+        other.join().unwrap();
+        source.finish();
+    });
+}
+
+/// What a load brings and nothing but its flight has: a cell that loom watches, and a count of drops that
+/// it does not.
+struct Value {
+    #[cfg(cortado_loom)]
+    watched: loom::cell::Cell<u64>,
+    dropped: StdArc<AtomicUsize>,
+}
+
+// SAFETY: it never has a tail, and says so.
+unsafe impl Stored for Value {
+    type Tail = ();
+}
+
+impl Value {
+    fn read(&self) {
+        #[cfg(cortado_loom)]
+        assert_eq!(self.watched.get(), 7);
+        assert_eq!(self.dropped.load(SeqCst), 0, "read when it is dropped");
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        #[cfg(cortado_loom)]
+        self.watched.set(0);
+        self.dropped.fetch_add(1, SeqCst);
+    }
+}
+
+/// A flight whose value is not let in.
+struct Shared {
+    // Before the table, for what is kept is the table's.
+    flights: Flights<u32, Loose<Value>>,
+    table: Table<Value>,
+    dropped: StdArc<AtomicUsize>,
+}
+
+impl Shared {
+    fn new() -> Arc<Self> {
+        reclaim::reset();
+        Arc::new(Self {
+            flights: Flights::new(),
+            table: Table::with_buckets(1, 1, 1),
+            dropped: StdArc::default(),
+        })
+    }
+
+    fn lead(&self) -> Leader<'_, u32, Loose<Value>> {
+        match self.flights.join(1, 1, Caller::Task) {
+            Joined::Lead(leader) => leader,
+            _ => panic!("no other is here"),
+        }
+    }
+
+    fn fill(&self, leader: Leader<'_, u32, Loose<Value>>) {
+        let guard = pin();
+        let value = Owned::new(Value {
+            #[cfg(cortado_loom)]
+            watched: loom::cell::Cell::new(7),
+            dropped: StdArc::clone(&self.dropped),
+        });
+        let loose = self.table.loosen_unpublished(value, 1, 1);
+        let value = self.table.see(&guard, &loose);
+        let ((), kept) = leader.complete(|_, _| ((), Outcome::Kept(loose)), |()| None);
+        value.read();
+        self.retire(kept);
+        value.read();
+    }
+
+    fn retire(&self, last: Option<Loose<Value>>) {
+        if let Some(last) = last {
+            let _ = self.table.retire_loose(&pin(), last, 0);
+        }
+    }
+
+    fn take(&self, mut follower: Follower<'_, u32, Loose<Value>>) {
+        match follower.wait() {
+            Arrival::Completed => {}
+            // It follows the other one, which lets go.
+            _ => return,
+        }
+        let (held, last) = follower.share(&self.table);
+        let held = held.expect("the flight has kept it");
+        self.retire(last);
+        self.sweep();
+        held.read();
+        drop(held);
+        self.sweep();
+    }
+
+    fn leave(&self, mut follower: Follower<'_, u32, Loose<Value>>) {
+        self.retire(follower.leave());
+    }
+
+    fn sweep(&self) {
+        assert!(self.table.sweep(usize::MAX).panic.is_none());
+    }
+
+    /// Asks; follows as it is told, or lets go if it would lead.
+    fn ask(&self, act: fn(&Self, Follower<'_, u32, Loose<Value>>)) {
+        match self.flights.join(1, 1, Caller::Task) {
+            Joined::Follow(_, follower) => act(self, follower),
+            Joined::Lead(leader) => drop(leader),
+            Joined::Own(_) => panic!("nothing was entered"),
+        }
+    }
+
+    /// Fills while two threads ask.
+    fn play(acts: [fn(&Self, Follower<'_, u32, Loose<Value>>); 2]) {
+        let shared = Self::new();
+        let leader = shared.lead();
+        let threads = acts.map(|act| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.ask(act))
+        });
+        shared.fill(leader);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let shared = Arc::try_unwrap(shared).unwrap_or_else(|_| panic!("a thread is left"));
+        let Self { mut flights, table, dropped } = shared;
+        assert_eq!(flights.count(), 0, "flights are left");
+        assert!(flights.take_all_kept().is_empty());
+        drop(table);
+        assert_eq!(dropped.load(SeqCst), 1, "dropped");
+        // crossbeam-epoch keeps no such list.
+        if cfg!(not(crossbeam_loom)) {
+            let (retired, freed) = reclaim::census();
+            assert_eq!(retired, freed, "something is left");
+        }
+    }
+}
+
+#[test]
+fn two_followers_share_what_the_table_has_not() {
+    explore(|| Shared::play([Shared::take, Shared::take]));
+}
+
+#[test]
+fn a_follower_shares_what_another_leaves() {
+    explore(|| Shared::play([Shared::take, Shared::leave]));
 }

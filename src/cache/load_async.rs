@@ -380,8 +380,7 @@ where
             })
             .await
         };
-        let value = guard.fill(value).clone();
-        value
+        guard.fill(value).clone()
     }
 
     /// The same with a loader that may fail.
@@ -430,8 +429,7 @@ where
             })
             .await?
         };
-        let value = guard.fill(value).clone();
-        Ok(value)
+        Ok(guard.fill(value).clone())
     }
 
     /// The same as [`claim`](Self::claim) for a task, which waits until `timeout` is ready: a timer of the

@@ -164,6 +164,9 @@ struct Prepared<'a, K, V> {
 /// What a load has brought and the table has not.
 pub type Loaded<K, V> = Loose<Entry<K, V>>;
 
+/// What is returned to the caller of a load, and what has become of what that has brought.
+pub type Filled<'a, K, V> = (Held<'a, Entry<K, V>>, Outcome<Loaded<K, V>>);
+
 /// What a write leaves in the caller's hands.
 pub struct Refused<K, V> {
     pub key: K,
@@ -275,7 +278,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         (key, value): (K, V),
         terms: Terms,
         is_invalid: bool,
-    ) -> (Held<'_, Entry<K, V>>, Outcome<Loaded<K, V>>) {
+    ) -> Filled<'_, K, V> {
         let pressure = self.noted_pressure();
         let terms = self.priced(&key, &value, terms);
         let mut outcome = Outcome::Nothing;

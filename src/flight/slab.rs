@@ -209,7 +209,11 @@ impl Default for Waiters {
 pub mod steps {
     use std::cell::Cell;
 
-    std::thread_local!(static STEPS: Cell<usize> = const { Cell::new(0) });
+    use crate::sync::thread_local;
+
+    thread_local! {
+        static STEPS: Cell<usize> = const { Cell::new(0) };
+    }
 
     pub fn count() {
         let _ = STEPS.try_with(|steps| steps.set(steps.get() + 1));
@@ -217,9 +221,9 @@ pub mod steps {
 
     /// Returns how many steps `f` takes.
     pub fn of<R>(f: impl FnOnce() -> R) -> (usize, R) {
-        let before = STEPS.get();
+        let before = STEPS.with(Cell::get);
         let result = f();
-        (STEPS.get() - before, result)
+        (STEPS.with(Cell::get) - before, result)
     }
 }
 

@@ -21,7 +21,9 @@ pub struct Write<'a, K, T> {
 /// What a write and the loads that it meets tell each other: nothing yet, how the write ended, or the
 /// address of what a load has published and left to the write to take back.
 #[derive(Debug)]
-pub struct Intent(AtomicUsize);
+pub struct Intent {
+    state: AtomicUsize,
+}
 
 /// Values of an [`Intent`] that are no address: what is published is aligned to more.
 const PENDING: usize = 0;
@@ -69,30 +71,30 @@ impl<K, T> Drop for Write<'_, K, T> {
 
 impl Intent {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicUsize::new(PENDING)))
+        Arc::new(Self { state: AtomicUsize::new(PENDING) })
     }
 
     /// Returns whether the write is still under way.
     pub(super) fn is_pending(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == PENDING // Relaxed: a hint.
+        self.state.load(Ordering::Relaxed) == PENDING // Relaxed: a hint.
     }
 
     /// Returns whether the write has happened.
     pub(super) fn is_committed(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == COMMITTED // Relaxed: as in `publish`.
+        self.state.load(Ordering::Relaxed) == COMMITTED // Relaxed: as in `publish`.
     }
 
     /// Ends the write: it has happened. Returns what a load has left to it.
     fn commit(&self) -> Option<usize> {
         // AcqRel: Acquire pairs with the Release in `publish`: what the load has published is found.
         // Release pairs with the Acquire there.
-        let before = self.0.swap(COMMITTED, Ordering::AcqRel);
+        let before = self.state.swap(COMMITTED, Ordering::AcqRel);
         (!matches!(before, PENDING | COMMITTED | VOID)).then_some(before)
     }
 
     /// Ends the write: it has not happened.
     fn give_up(&self) {
-        self.0.store(VOID, Ordering::Relaxed); // Relaxed: nothing follows from it.
+        self.state.store(VOID, Ordering::Relaxed); // Relaxed: nothing follows from it.
     }
 
     /// Leaves what a load has published to the write, if that is still under way. Returns whether the
@@ -101,7 +103,7 @@ impl Intent {
         debug_assert!(address > VOID, "no address");
         // AcqRel: Release pairs with the Acquire in `commit`, Acquire with the Release there.
         // Acquire where it fails: as above. What the write has done comes before what the load does next.
-        match self.0.compare_exchange(PENDING, address, Ordering::AcqRel, Ordering::Acquire) {
+        match self.state.compare_exchange(PENDING, address, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) | Err(VOID) => true,
             // It has happened; or another load of an equal hash has left its entry there, and this one
             // is taken back to be on the safe side.
