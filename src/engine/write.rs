@@ -659,10 +659,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Sends a new entry on its way to the window, unless all rings are held. It may come twice, and is
     /// never lost: what is in the window and in no queue would stay for ever.
     fn queue_newcomer(&self, guard: &Guard, hash: u64) -> bool {
-        if hash == 0 {
-            // In a ring it would look like nothing.
-            return false;
-        }
+        // In a ring 0 looks like nothing; 1 has the same tag, and in every array the same bucket.
+        let hash = hash.max(1);
         let number = thread_number();
         for ring in (0..RINGS_TRIED).map(|i| self.newcomers.stripe(number + i)) {
             match ring.place(hash) {
