@@ -226,6 +226,24 @@ fn update_that_is_refused_for_garbage_keeps_what_is_there() {
 }
 
 #[test]
+fn pin_that_is_renewed_holds_nothing_back() {
+    let _alone = alone();
+    let tally = Arc::new(Tally::default());
+    let cache = builder(10, Maintenance::Manual).build().unwrap();
+    assert!(cache.insert(0, tally.make(0)).is_in());
+    let mut pinned = cache.pin();
+    drop(cache.remove(&0));
+    cache.flush();
+    assert_eq!(tally.alive(), 1, "the pin holds it back");
+    let other = cache.peek(&1);
+    assert!(other.is_none());
+    pinned.repin();
+    cache.flush();
+    assert_eq!(tally.alive(), 0);
+    assert!(pinned.get(&0).is_none());
+}
+
+#[test]
 fn reader_of_another_cache_refuses_no_write_and_takes_nothing_away() {
     let _alone = alone();
     for maintenance in BOTH {
