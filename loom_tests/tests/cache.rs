@@ -11,7 +11,17 @@ mod storm;
 mod support;
 
 use common::{Bounds, explore_within};
-use cortado::{__internals::reclaim, Maintenance};
+use cortado::{
+    __internals::{
+        reclaim,
+        sync::{
+            Arc,
+            atomic::{AtomicU64, Ordering::SeqCst},
+            thread,
+        },
+    },
+    Cache, Maintenance,
+};
 use storm::{Spread, Storm};
 
 fn explore(storm: impl Fn(u64) -> Storm + Send + Sync + 'static) {
@@ -76,4 +86,34 @@ fn storm_while_the_table_moves_keeps_every_account() {
 #[test]
 fn storm_beside_a_stalled_reader_keeps_every_account() {
     explore(|seed| Storm { stalled: true, max_garbage: 8, ..small(Maintenance::Thread, seed) });
+}
+
+/// Where the drop waited for the listener, this would never end.
+#[test]
+fn a_drop_meets_a_listener_that_waits_for_it() {
+    explore_within(Bounds { preemptions: None, seconds: 0, schedules: 500 }, || {
+        reclaim::reset();
+        let (dropped, told) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (is_dropped, count) = (Arc::clone(&dropped), Arc::clone(&told));
+        let cache: Cache<u64, u64> = Cache::builder()
+            .max_cost(10)
+            .on_remove(move |_| {
+                while is_dropped.load(SeqCst) == 0 {
+                    thread::yield_now();
+                }
+                count.fetch_add(1, SeqCst);
+            })
+            .build()
+            .unwrap();
+        for key in 0..3 {
+            assert!(cache.insert(key, key).is_in());
+        }
+        drop(cache.remove(&0));
+        drop(cache.remove(&1));
+        drop(cache);
+        dropped.store(1, SeqCst);
+        while told.load(SeqCst) < 2 {
+            thread::yield_now();
+        }
+    });
 }
