@@ -399,17 +399,18 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
-    /// Judges an entry of the window that is in no queue: it goes to main if it would win a duel, though
-    /// nobody has to go, and is evicted otherwise.
+    /// Judges an entry of the window that is in no queue: it goes to main if the cache is still filling, or if
+    /// it would win a duel, though nobody has to go; it is evicted otherwise.
     pub(super) fn judge_alone(&self, guard: &Guard, hash: u64) {
         for _ in 0..JUDGED_TRIES {
             let Some(entry) = self.find_in_window(guard, hash) else { return };
             let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
-            let victim = self.victim(guard, rng.next_u64(), Among::Main);
-            let luck = rng.next_u64();
             let wins = entry.cost() == 0
                 || entry.marks().is_pinned()
-                || victim.is_none_or(|v| self.admits(self.contender(hash, entry), v.entry, luck));
+                || self.is_filling(self.reserve())
+                || self.victim(guard, rng.next_u64(), Among::Main).is_none_or(|victim| {
+                    self.admits(self.contender(hash, entry), victim.entry, rng.next_u64())
+                });
             let is_settled =
                 if wins { self.enter_main(entry) } else { self.evict(guard, hash, entry) };
             if is_settled {
@@ -598,10 +599,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 if !full {
                     break;
                 }
-                // The cache is still filling, or much was removed: whoever is too many in the window takes
-                // that place. But room that was made ahead of need lets nobody into main without a duel.
-                let ahead = room.saturating_add(self.evict_ahead()).saturating_add(1);
-                let is_free = main < target && used < max.saturating_sub(ahead);
+                // Whoever is too many in the window takes a free place.
+                let is_free = main < target && self.is_filling(room);
                 let most_judged = (self.capacity() / JUDGED_PART).min(MOST_JUDGED);
                 if is_free || most_judged == 0 {
                     let Some(leaver) = self.leaver(guard, maintainer) else { break };
@@ -634,6 +633,13 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             evicted += 1;
         }
         evicted
+    }
+
+    /// Returns whether the cache is still filling, or much was removed, so that an entry of the window may move
+    /// to main unjudged. Room that was made ahead of need lets nobody into main without a duel.
+    fn is_filling(&self, room: u64) -> bool {
+        let ahead = room.saturating_add(self.evict_ahead()).saturating_add(1);
+        self.budget.used() < self.budget.max().saturating_sub(ahead)
     }
 
     /// Plays some of the accesses that wait for it, and follows the race.
@@ -1135,6 +1141,9 @@ mod tests {
             let (queued, marked) = queued_and_marked(&engine);
             // What has left the table by a full bucket is still queued.
             assert!(marked <= queued && marked + 1000 > queued, "{marked} of {queued}");
+            // There is room for all, so none is evicted but for its bucket.
+            let metrics = engine.metrics();
+            assert_eq!(metrics.evictions, metrics.local_evictions);
             assert!(engine.memory().buffers > backlog * size_of::<u64>());
         }
     }
@@ -1170,15 +1179,17 @@ mod tests {
                 let _ = engine.get(hash, crate::engine::Trace::Leave, |k| *k == key);
             }
         }
-        let evictions = || engine.metrics().evictions;
-        let before = evictions();
         let guard = engine.table.pin();
+        let mut judged = 0;
         for key in 10_000..10_050 {
-            engine.budget.set_max(2000);
+            // It fills the budget, so there is no room to be had for nothing.
+            engine.budget.set_max(u64::MAX);
             put(&engine, key);
+            engine.budget.set_max(engine.budget.used());
+            let before = engine.metrics().evictions;
             engine.judge_alone(&guard, engine.hash(&key));
+            judged += engine.metrics().evictions - before;
         }
-        let judged = evictions() - before;
         assert!(judged > 25, "{judged} of 50 were evicted");
     }
 
