@@ -94,19 +94,20 @@
 //!
 //! # Loading
 //!
-//! Of all threads and tasks that ask for a key with a loader, one loads and the others wait for it; all of
-//! them get the value, even where the cache does not let it in. If the
-//! loader panics, fails or is dropped, one of those who wait takes over with its own. An error is returned to
-//! the caller whose loader it was, and inserts nothing.
+//! Of all threads and tasks that ask for a key with a loader, one loads and the others wait for it;
+//! all of them get the value, even where the cache does not let it in. If the loader panics, fails
+//! or is dropped, one of those who wait takes over with its own. An error is returned to the caller
+//! whose loader it was, and inserts nothing.
 //!
-//! A write that completes while its key is loaded invalidates the load, and nothing else does: a value that
-//! was loaded before the write is returned to those who asked before it, and is not kept; those who ask after the
-//! write load again. A call that changes nothing is no write; nor is expiration or eviction.
+//! A write that completes while its key is loaded invalidates the load, and nothing else does: a
+//! value that was loaded before the write is returned to those who asked before it, and is not
+//! kept; those who ask after the write load again. A call that changes nothing is no write; nor is
+//! expiration or eviction.
 //!
-//! [`claim`](Cache::claim) is the primitive underneath: it does not wait longer than you say, and lets you
-//! fill the entry wherever you like. A loader that is not async blocks its thread while another caller loads; in
-//! a task call the async one: a thread that waits for a task of its own waits for ever
-//! ([more](Cache#loading)).
+//! [`claim`](Cache::claim) is the primitive underneath: it does not wait longer than you say, and
+//! lets you fill the entry wherever you like. A loader that is not async blocks its thread while
+//! another caller loads; in a task call the async one: a thread that waits for a task of its own
+//! waits for ever ([more](Cache#loading)).
 //!
 //! ```
 //! let cache = cortado::Cache::new(10);

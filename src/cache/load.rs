@@ -1,4 +1,5 @@
-//! Loading: one flight for a key, for threads and tasks alike. What tasks call is in `load_async.rs`.
+//! Loading: one flight for a key, for threads and tasks alike. What tasks call is in
+//! `load_async.rs`.
 
 use std::{
     hash::{BuildHasher, Hash},
@@ -41,8 +42,8 @@ pub enum Wait {
 
 /// What [`Cache::claim`] found.
 ///
-/// `H` is what a hit is: a [`ValueRef`], or from [`Cache::claim_async`] a [`Cloned`] value, which may be held
-/// across an `.await`.
+/// `H` is what a hit is: a [`ValueRef`], or from [`Cache::claim_async`] a [`Cloned`] value, which
+/// may be held across an `.await`.
 ///
 /// # Examples
 ///
@@ -63,18 +64,19 @@ pub enum Claim<'a, K, V, S, H = ValueRef<'a, K, V>> {
     Hit(H),
     /// It has none, and is not loaded: the caller loads it.
     Fill(FillGuard<'a, K, V, S>),
-    /// Another caller loads it and was not ready in time, or this very thread does. The key comes back.
+    /// Another caller loads it and was not ready in time, or this very thread does. The key comes
+    /// back.
     Busy(K),
 }
 
 /// The right and the duty to load a key; made by [`Cache::claim`].
 ///
-/// Every other caller that claims the key, or asks for it with a loader, waits for it. Dropping it without a
-/// value hands the right on: one of those who wait loads.
+/// Every other caller that claims the key, or asks for it with a loader, waits for it. Dropping it
+/// without a value hands the right on: one of those who wait loads.
 ///
-/// A thread that holds a guard from [`claim`](Cache::claim) would wait for itself if it asked for the key: it
-/// gets [`Claim::Busy`], or a panic from a loader, as a loader does that asks for its own key. See
-/// [`detach`](Self::detach).
+/// A thread that holds a guard from [`claim`](Cache::claim) would wait for itself if it asked for
+/// the key: it gets [`Claim::Busy`], or a panic from a loader, as a loader does that asks for its
+/// own key. See [`detach`](Self::detach).
 ///
 /// # Examples
 ///
@@ -113,26 +115,30 @@ pub(super) struct Waiter<'a, K, V, S> {
 
 /// # Loading
 ///
-/// Of all callers that ask for a key that is not there, one loads and the others wait for it: threads and tasks
-/// alike, in one flight. All of them get what it loads, even where the cache does not let it in. If the
-/// loader panics, fails, or is dropped, one of those who wait takes over with its own loader. If the key gets an
-/// entry by other means while it is loaded, that is newer: it stays, and is what is returned.
+/// Of all callers that ask for a key that is not there, one loads and the others wait for it:
+/// threads and tasks alike, in one flight. All of them get what it loads, even where the cache does
+/// not let it in. If the loader panics, fails, or is dropped, one of those who wait takes over with
+/// its own loader. If the key gets an entry by other means while it is loaded, that is newer: it
+/// stays, and is what is returned.
 ///
-/// **A write that completes while its key is loaded invalidates the load, and nothing else does.** What an
-/// invalid load brings may be out of date: those who asked before the write get it, and it is not kept, even if
-/// the newer entry has left the cache by then; those who ask after the write load again. (For an instant the
-/// value may be there, if the write comes just when the load ends.) Writes are what inserts, replaces or removes an entry of
-/// the key, and [`remove`](Self::remove) and [`clear`](Self::clear) also where there is none. A call that changes
-/// nothing is no write ([`remove_if`](Self::remove_if) that removes nothing), nor is expiration or eviction.
+/// **A write that completes while its key is loaded invalidates the load, and nothing else does.**
+/// What an invalid load brings may be out of date: those who asked before the write get it, and it
+/// is not kept, even if the newer entry has left the cache by then; those who ask after the write
+/// load again. (For an instant the value may be there, if the write comes just when the load ends.)
+/// Writes are what inserts, replaces or removes an entry of the key, and [`remove`](Self::remove)
+/// and [`clear`](Self::clear) also where there is none. A call that changes nothing is no write
+/// ([`remove_if`](Self::remove_if) that removes nothing), nor is expiration or eviction.
 ///
-/// A loader may use the cache, and load other keys. One that asks for its own key gets a panic in place of
-/// a deadlock. (Two loaders that ask for each other's keys wait for ever, as two locks would.)
+/// A loader may use the cache, and load other keys. One that asks for its own key gets a panic in
+/// place of a deadlock. (Two loaders that ask for each other's keys wait for ever, as two locks
+/// would.)
 ///
-/// A loader of this list that is not async blocks its thread while another caller loads. In a task that is bad where the
-/// load it waits for is a task of the same thread, as all are in a runtime of a single thread: that one is
-/// never polled again, and both wait for ever. Call the async loader in a task; or
-/// [`claim`](Self::claim) with [`Wait::No`] or [`Wait::For`], which returns [`Claim::Busy`]; or call the blocking
-/// loader on a thread that may block (tokio's `spawn_blocking`).
+/// A loader of this list that is not async blocks its thread while another caller loads. In a task
+/// that is bad where the load it waits for is a task of the same thread, as all are in a runtime of
+/// a single thread: that one is never polled again, and both wait for ever. Call the async loader
+/// in a task; or [`claim`](Self::claim) with [`Wait::No`] or [`Wait::For`], which returns
+/// [`Claim::Busy`]; or call the blocking loader on a thread that may block (tokio's
+/// `spawn_blocking`).
 impl<K, V, S> Cache<K, V, S>
 where
     K: Hash + Eq,
@@ -163,8 +169,8 @@ where
     ///
     /// # Errors
     ///
-    /// Returns the error of this caller's own `load`. Those who waited for it try again, one with its own
-    /// loader: an error is nobody else's.
+    /// Returns the error of this caller's own `load`. Those who waited for it try again, one with
+    /// its own loader: an error is nobody else's.
     ///
     /// # Panics
     ///
@@ -245,9 +251,11 @@ where
         }
     }
 
-    /// Returns the value of a key, or the right to load it, or neither: the primitive under the loaders.
+    /// Returns the value of a key, or the right to load it, or neither: the primitive under the
+    /// loaders.
     ///
-    /// A thread that holds the right to load the key already gets [`Claim::Busy`], whatever `wait` is.
+    /// A thread that holds the right to load the key already gets [`Claim::Busy`], whatever `wait`
+    /// is.
     ///
     /// # Examples
     ///
@@ -345,7 +353,8 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Returns what the load has brought, once the flight is over; `None` if there is nothing to be had.
+    /// Returns what the load has brought, once the flight is over; `None` if there is nothing to be
+    /// had.
     pub(super) fn share(&mut self, key: &K) -> Option<ValueRef<'a, K, V>> {
         let (cache, engine) = (self.cache, &self.cache.engine);
         let published = self.follower.published();
@@ -384,14 +393,14 @@ where
 {
     /// Inserts the value, and wakes those who wait for it.
     ///
-    /// If the key got an entry by other means in the meantime, that stays and is returned; `value` is then
-    /// told to [`on_remove`](crate::CacheBuilder::on_remove) as rejected, as it is where the cache does not
-    /// let it in, or where a write has invalidated the load.
+    /// If the key got an entry by other means in the meantime, that stays and is returned; `value`
+    /// is then told to [`on_remove`](crate::CacheBuilder::on_remove) as rejected, as it is where
+    /// the cache does not let it in, or where a write has invalidated the load.
     ///
     /// # Panics
     ///
-    /// Panics with the panic of the builder's functions, or if it is called by a comparison of keys with
-    /// this very key.
+    /// Panics with the panic of the builder's functions, or if it is called by a comparison of keys
+    /// with this very key.
     pub fn fill(self, value: V) -> ValueRef<'a, K, V> {
         self.fill_with(value, InsertOptions::new())
     }
@@ -444,9 +453,9 @@ impl<K, V, S> FillGuard<'_, K, V, S> {
 
     /// Lets this thread wait for the load: another one fills the guard.
     ///
-    /// A guard from [`Cache::claim`] remembers its thread, so that a call that would wait for itself is answered
-    /// at once. Call this before the guard is sent to another thread while this one asks for the key. Guards from
-    /// [`Cache::claim_async`] remember none.
+    /// A guard from [`Cache::claim`] remembers its thread, so that a call that would wait for
+    /// itself is answered at once. Call this before the guard is sent to another thread while this
+    /// one asks for the key. Guards from [`Cache::claim_async`] remember none.
     ///
     /// # Examples
     ///

@@ -23,8 +23,8 @@ use crate::{
 
 /// A clone of a value of the cache: what [`Cache::claim_async`] finds.
 ///
-/// It dereferences to the value. Unlike a [`ValueRef`](crate::ValueRef) it pins no thread, and may be held
-/// across an `.await`.
+/// It dereferences to the value. Unlike a [`ValueRef`](crate::ValueRef) it pins no thread, and may
+/// be held across an `.await`.
 ///
 /// # Examples
 ///
@@ -35,7 +35,8 @@ use crate::{
 ///
 /// let cache = Cache::new(10);
 /// cache.insert("k", vec![1, 2]);
-/// let Claim::Hit(value) = cache.claim_async("k", std::future::pending()).await else { unreachable!() };
+/// let claim = cache.claim_async("k", std::future::pending()).await;
+/// let Claim::Hit(value) = claim else { unreachable!("it is there") };
 /// assert_eq!(value.len(), 2);
 /// assert_eq!(value.into_inner(), [1, 2]);
 /// # }
@@ -266,9 +267,9 @@ where
 
 /// # Loading in tasks
 ///
-/// As above. No runtime is asked for. A loader is polled by the future that it was given to and by no other; if
-/// another caller loads already, it is dropped without being polled. The futures take little more memory
-/// than the loader.
+/// As above. No runtime is asked for. A loader is polled by the future that it was given to and by
+/// no other; if another caller loads already, it is dropped without being polled. The futures take
+/// little more memory than the loader.
 impl<K, V, S> Cache<K, V, S>
 where
     K: Hash + Eq,
@@ -432,8 +433,8 @@ where
         Ok(guard.fill(value).clone())
     }
 
-    /// The same as [`claim`](Self::claim) for a task, which waits until `timeout` is ready: a timer of the
-    /// runtime's, or [`std::future::pending()`] for as long as it takes.
+    /// The same as [`claim`](Self::claim) for a task, which waits until `timeout` is ready: a timer
+    /// of the runtime's, or [`std::future::pending()`] for as long as it takes.
     ///
     /// A hit is a clone of the value, so that the result may be held across an `.await`.
     ///

@@ -243,7 +243,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Invalidates the loads that a write has met, which this thread has begun when it was pinned.
     pub fn commit(&self, guard: &Guard, hash: u64, write: Write<'_, K, Loaded<K, V>>) {
         let Some(address) = write.commit() else { return };
-        // A load has ended in the meantime, and left it to this write to take out what it has published.
+        // A load has ended in the meantime, and left it to this write to take out what it has
+        // published.
         let is_it = |entry: &Entry<K, V>| address_of(entry) == address;
         if let Some(entry) = self.table.remove_if(guard, hash, self, is_it, |_| true) {
             self.counters.add(Counter::LoadsOvertaken, 1);
@@ -251,8 +252,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
-    /// The same under the caller's guard, and in a write that the caller has begun. Frees nothing, as
-    /// [`fill`](Self::fill).
+    /// The same under the caller's guard, and in a write that the caller has begun. Frees nothing,
+    /// as [`fill`](Self::fill).
     pub fn put_pinned(
         &self,
         guard: &Guard,
@@ -265,9 +266,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         put.map(|(_, is_new)| is_new)
     }
 
-    /// Brings in what was loaded, unless its key has an entry by now or the load is invalid. Returns what
-    /// is there then: that entry, or the loaded one, which need not be in the cache; and what has become of
-    /// the loaded one.
+    /// Brings in what was loaded, unless its key has an entry by now or the load is invalid.
+    /// Returns what is there then: that entry, or the loaded one, which need not be in the cache;
+    /// and what has become of the loaded one.
     ///
     /// One whose time is over already is not brought in: those who wait for it would not find it.
     ///
@@ -321,7 +322,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         (held.expect("there is always an entry to return"), outcome)
     }
 
-    /// Takes out what a load has put in, for its key was written while it ran; returns it, to be retired.
+    /// Takes out what a load has put in, for its key was written while it ran; returns it, to be
+    /// retired.
     pub fn take_back(&self, hash: u64, loaded: &Held<'_, Entry<K, V>>) -> Option<Loaded<K, V>> {
         self.counters.add(Counter::LoadsOvertaken, 1);
         let is_it = |entry: &Entry<K, V>| std::ptr::eq(entry, &**loaded);
@@ -334,8 +336,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         Some(self.table.loosen(entry.labelled(RemovalCause::Removed as u8), cost))
     }
 
-    /// Looks for what a load has left in the table, for one that has waited for it: an entry of the key
-    /// that is live, or the very one that was published, though its time may be over by now.
+    /// Looks for what a load has left in the table, for one that has waited for it: an entry of the
+    /// key that is live, or the very one that was published, though its time may be over by now.
     pub fn get_loaded(
         &self,
         hash: u64,
@@ -705,7 +707,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         })
     }
 
-    /// The same for a live entry for which `condition` holds, and no other. No write if there is none.
+    /// The same for a live entry for which `condition` holds, and no other. No write if there is
+    /// none.
     pub fn remove_which(
         &self,
         hash: u64,

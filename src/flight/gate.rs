@@ -67,8 +67,8 @@ pub struct Flight<K, T> {
     intents: Vec<Arc<Intent>>,
     /// Threads that compare their key with this one's.
     comparing: usize,
-    /// Whether the leader wants the key, so that no other comparison begins; and how to wake it when
-    /// the last one has ended.
+    /// Whether the leader wants the key, so that no other comparison begins; and how to wake it
+    /// when the last one has ended.
     is_completing: bool,
     waits_for_key: Option<Waker>,
     /// The thread that leads, if it would wait for itself.
@@ -168,8 +168,8 @@ impl<K, T> Gate<K, T> {
         }
     }
 
-    /// Leaves a note to the holder of the lock, who reads it before it releases the lock or leaves it
-    /// to the next one.
+    /// Leaves a note to the holder of the lock, who reads it before it releases the lock or leaves
+    /// it to the next one.
     fn leave_note(&self, hash: Option<u64>, intent: Option<Arc<Intent>>) {
         if cfg!(cortado_mutant = "flight_leaves_no_note") {
             return;
@@ -181,12 +181,13 @@ impl<K, T> Gate<K, T> {
 
     /// Returns whether a load runs that began before what this thread did last.
     fn is_running(&self) -> bool {
-        // SeqCst: pairs with the fence in `lead`. Either this thread sees the load, or the load sees
-        // what this thread has written before.
+        // SeqCst: pairs with the fence in `lead`. Either this thread sees the load, or the load
+        // sees what this thread has written before.
         if !cfg!(cortado_mutant = "flight_glances") {
             fence(Ordering::SeqCst);
         }
-        // Acquire: pairs with the Release in `complete`: what a load has published that is over is found.
+        // Acquire: pairs with the Release in `complete`: what a load has published that is over is
+        // found.
         self.running.load(Ordering::Acquire) != 0
     }
 
@@ -202,8 +203,8 @@ impl<K, T> Gate<K, T> {
         }
         let intent = Intent::new();
         self.leave_note(Some(hash), Some(Arc::clone(&intent)));
-        // SeqCst: pairs with the fence in `was_written`. Either the load finds the note, or this thread
-        // finds what the load has published.
+        // SeqCst: pairs with the fence in `was_written`. Either the load finds the note, or this
+        // thread finds what the load has published.
         fence(Ordering::SeqCst);
         Some(intent)
     }
@@ -226,8 +227,8 @@ impl<K, T> Gate<K, T> {
         // Relaxed, twice: see the fence.
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         self.running.fetch_add(1, Ordering::Relaxed);
-        // SeqCst: pairs with the fence in `is_running`: what was written before a write that does not
-        // see this load is read by the load.
+        // SeqCst: pairs with the fence in `is_running`: what was written before a write that does
+        // not see this load is read by the load.
         fence(Ordering::SeqCst);
         shard.put_in_index(slot);
         let flight = shard.flights.get_mut(slot);
@@ -238,16 +239,16 @@ impl<K, T> Gate<K, T> {
         flight.owner = owner;
     }
 
-    /// Returns whether the key was written while the load ran that has published this, which is over
-    /// otherwise.
+    /// Returns whether the key was written while the load ran that has published this, which is
+    /// over otherwise.
     pub fn was_written(&self, shard: &mut Shard<K, T>, slot: usize, address: usize) -> bool {
         let flight = shard.flights.get_mut(slot);
         let is_left = |intent: &Arc<Intent>| intent.publish(address);
         flight.is_invalid || !flight.intents.iter().all(is_left)
     }
 
-    /// Ends a load; returns what it kept, if no follower wants it, and what is to be dropped and woken
-    /// when the lock is free.
+    /// Ends a load; returns what it kept, if no follower wants it, and what is to be dropped and
+    /// woken when the lock is free.
     pub fn complete(
         &self,
         shard: &mut Shard<K, T>,
@@ -364,8 +365,8 @@ impl<K, T> Shard<K, T> {
         if flight.comparing == 0 { flight.waits_for_key.take() } else { None }
     }
 
-    /// Takes a follower out of a flight that is over; returns what `see` makes of what it has kept, and
-    /// that itself with the last follower.
+    /// Takes a follower out of a flight that is over; returns what `see` makes of what it has kept,
+    /// and that itself with the last follower.
     pub fn take_share<R>(
         &mut self,
         slot: usize,
@@ -391,8 +392,8 @@ impl<K, T> Shard<K, T> {
         self.flights.get_mut(slot).outcome.published()
     }
 
-    /// Sees that a vacant flight is taken over; returns whom to wake, or what is to be dropped when the
-    /// lock is free.
+    /// Sees that a vacant flight is taken over; returns whom to wake, or what is to be dropped when
+    /// the lock is free.
     pub fn pass_on(&mut self, slot: usize) -> (Option<Waker>, Option<Flight<K, T>>) {
         let flight = self.flights.get_mut(slot);
         if flight.state != State::Vacant {
@@ -419,12 +420,13 @@ impl<K, T> Shard<K, T> {
         Some(self.flights.remove(slot))
     }
 
-    /// Returns all that flights keep, for whoever drops them.
+    /// Returns all that flights keep, for the drop of them all.
     pub fn take_all_kept(&mut self) -> Vec<T> {
         self.flights.values_mut().filter_map(|flight| flight.outcome.take_kept()).collect()
     }
 
-    /// Tells the loads of a hash that began up to a number of a write; returns whether there are any.
+    /// Tells the loads of a hash that began up to a number of a write; returns whether there are
+    /// any.
     fn attach(&mut self, hash: u64, upto: u64, intent: &Arc<Intent>) -> bool {
         let mut is_any = false;
         let mut slot = self.index.get(&hash).copied().unwrap_or(NONE);

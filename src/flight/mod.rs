@@ -2,8 +2,8 @@
 //!
 //! # Protocol
 //!
-//! The first caller that asks for a key which is not loaded *leads* a flight; those that ask later *follow*.
-//! A flight is `Led` until its leader completes it or lets go:
+//! The first caller that asks for a key which is not loaded *leads* a flight; those that ask later
+//! *follow*. A flight is `Led` until its leader completes it or lets go:
 //!
 //! | move | who | what follows |
 //! |---|---|---|
@@ -14,64 +14,69 @@
 //! | `Vacant` → gone | the last follower that is dropped | |
 //! | `Completed` → gone | the last follower that has seen to the outcome, or is dropped | |
 //!
-//! A follower that was woken and is dropped before it looked wakes another one, so that a flight is never
-//! vacant while all its followers sleep. Everything is decided under the lock of a [`Gate`], in a time that
-//! does not depend on how many flights and followers there are. Reads never come here.
+//! A follower that was woken and is dropped before it looked wakes another one, so that a flight is
+//! never vacant while all its followers sleep. Everything is decided under the lock of a [`Gate`],
+//! in a time that does not depend on how many flights and followers there are. Reads never come
+//! here.
 //!
-//! No user's code runs under that lock. Wakers are cloned, called and dropped outside of it, and so are keys
-//! compared and dropped: who joins counts itself as comparing, compares, and looks once more whether the
-//! flight may still be joined. A leader that completes takes the key, and for that waits until no comparison
-//! is under way. A comparison that joins a flight in turn leaves out the flight that it compares with.
+//! No user's code runs under that lock. Wakers are cloned, called and dropped outside of it, and so
+//! are keys compared and dropped: who joins counts itself as comparing, compares, and looks once
+//! more whether the flight may still be joined. A leader that completes takes the key, and for that
+//! waits until no comparison is under way. A comparison that joins a flight in turn leaves out the
+//! flight that it compares with.
 //!
 //! # Invalidation
 //!
-//! **A write that completes while a load of its key runs invalidates that load, and nothing else does.** A
-//! load runs from when its leader joins until it completes. Writes are an insert or a replacement; a removal
-//! of what is there, and `remove` and `clear` whether anything is there or not; `compute` that puts or
-//! removes; and an insert that is rejected after it has removed the older entry, or would have. A conditional write that leaves the
-//! cache as it is (`remove_if` that removes nothing, `insert_if_absent` of a key that is there) is none, nor
-//! is what the cache does by itself: expiration, eviction, and the entry that a load brings. Keys are told apart by their
+//! **A write that completes while a load of its key runs invalidates that load, and nothing else
+//! does.** A load runs from when its leader joins until it completes. Writes are an insert or a
+//! replacement; a removal of what is there, and `remove` and `clear` whether anything is there or
+//! not; `compute` that puts or removes; and an insert that is rejected after it has removed the
+//! older entry, or would have. A conditional write that leaves the cache as it is (`remove_if` that
+//! removes nothing, `insert_if_absent` of a key that is there) is none, nor is what the cache does
+//! by itself: expiration, eviction, and the entry that a load brings. Keys are told apart by their
 //! hash here: a write also invalidates the load of a key that has the same 64 bits.
 //!
-//! An invalid load is joined by no other caller; its leader and those who follow already get what it brings,
-//! for they asked before it was over; it is not published, or is taken back before the flight ends.
+//! An invalid load is joined by no other caller; its leader and those who follow already get what
+//! it brings, for they asked before it was over; it is not published, or is taken back before the
+//! flight ends.
 //!
 //! A writer pins itself, [announces](Flights::begin_write) the write, changes the table, and
-//! [commits](Write::commit) if it has changed anything. Of a load that began before the announcement there are
-//! three cases:
+//! [commits](Write::commit) if it has changed anything. Of a load that began before the
+//! announcement there are three cases:
 //!
 //! * It has ended by then, and the writer finds in the table what it has published.
 //! * It ends after the commit, and is invalid.
 //! * It ends between the two. Then it leaves the address of what it has published in the writer's
-//!   [`Intent`](write::Intent), and the writer takes that entry back if it commits, and no other entry:
-//!   both are pinned, so the address is not used again.
+//!   [`Intent`](write::Intent), and the writer takes that entry back if it commits, and no other
+//!   entry: both are pinned, so the address is not used again.
 //!
-//! A load that began after the announcement has read what was written before it. If it still runs, the
-//! commit invalidates it, too.
+//! A load that began after the announcement has read what was written before it. If it still runs,
+//! the commit invalidates it, too.
 //!
-//! Nobody waits: a writer that finds the gate's lock taken leaves a [note](gate) on a stack, which each holder of the
-//! lock reads before it decides anything. A note names the last load that had begun, so that it invalidates
-//! none that began later.
+//! No writer waits: one that finds the gate's lock taken leaves a [note](gate) on a stack, which
+//! each holder of the lock reads before it decides anything. A note names the last load that had
+//! begun, so that it invalidates none that began later.
 //!
 //! # Outcome
 //!
-//! What a load brings and the table has not (it was rejected, or the load is invalid) is kept by the flight
-//! until each of those who followed it has seen it; the last one retires it. A follower pins itself before it takes
-//! its share, and the entry is retired after the last share was taken, so no grace period that ends before a
-//! follower's pin frees it.
+//! What a load brings and the table has not (it was rejected, or the load is invalid) is kept by
+//! the flight until each of those who followed it has seen it; the last one retires it. A follower
+//! pins itself before it takes its share, and the entry is retired after the last share was taken,
+//! so no grace period that ends before a follower's pin frees it.
 //!
 //! # Orderings
 //!
-//! Fences, all SeqCst, make each of two threads see what the other did before its own fence, or the other way
-//! round:
+//! Fences, all SeqCst, make each of two threads see what the other did before its own fence, or the
+//! other way round:
 //!
-//! * `Gate::lead` and `Gate::is_running`: a load and a write. The load counts itself as running, and then
-//!   reads; the writer writes, and then looks for loads that run.
-//! * `Gate::announce` and `Leader::complete`: a note and what is published. The writer leaves its note, and
-//!   then looks into the table; the load publishes, and then reads the notes.
+//! * `Gate::lead` and `Gate::is_running`: a load and a write. The load counts itself as running,
+//!   and then reads; the writer writes, and then looks for loads that run.
+//! * `Gate::announce` and `Leader::complete`: a note and what is published. The writer leaves its
+//!   note, and then looks into the table; the load publishes, and then reads the notes.
 //!
-//! Without loads a write pays two loads of [`is_used`](Flights::is_used) for all that. Once there was a load
-//! it pays the two fences, and it writes nothing that others share unless loads run in its gate.
+//! Without loads a write pays two loads of [`is_used`](Flights::is_used) for all that. Once there
+//! was a load it pays the two fences, and it writes nothing that others share unless loads run in
+//! its gate.
 
 mod gate;
 mod share;
@@ -191,7 +196,8 @@ impl<K, T> Flights<K, T> {
         Write::new(self, hash)
     }
 
-    /// Invalidates all loads that run: for a write of all keys, before the table is looked at and after.
+    /// Invalidates all loads that run: for a write of all keys, before the table is looked at and
+    /// after.
     pub fn invalidate_all(&self) {
         if self.is_used() {
             self.gates.iter().for_each(|gate| gate.invalidate(None));
@@ -205,8 +211,8 @@ impl<K, T> Flights<K, T> {
 
     #[inline]
     fn is_used(&self) -> bool {
-        // Relaxed: set once. A write that misses the very first load of a cache, which a machine of weak order
-        // allows, is taken to have come before it.
+        // Relaxed: set once. A write that misses the very first load of a cache, which a machine of
+        // weak order allows, is taken to have come before it.
         self.is_used.load(Ordering::Relaxed)
     }
 
@@ -242,7 +248,8 @@ impl<K: Eq, T> Flights<K, T> {
                 return Joined::Lead(Leader { flights: self, hash, slot, id, key: Some(key) });
             };
             let id = shard.flights.get_mut(slot).id;
-            // One that completes has no key to compare: it is followed for the moment that this takes.
+            // One that completes has no key to compare: it is followed for the moment that this
+            // takes.
             let their = shard.begin_comparison(slot);
             let mut end = None;
             if let Some(their) = their {
@@ -287,7 +294,8 @@ impl<K: Eq, T> Flights<K, T> {
         let mine = |flights: &RefCell<Vec<Name>>| {
             flights.borrow().iter().copied().filter(is_here).collect::<Vec<_>>()
         };
-        // A thread that ends may load in a destructor, when the list is gone: then nothing is detected.
+        // A thread that ends may load in a destructor, when the list is gone: then nothing is
+        // detected.
         let mine = ENTERED.try_with(mine).unwrap_or_default();
         mine.into_iter().any(|flight| {
             let gate = self.gate(hash);
@@ -378,7 +386,8 @@ impl<'a, K, T> Leader<'a, K, T> {
     /// Says that this thread runs the load, so that a load which asks for its own key is told so.
     pub fn enter(&self) -> Entered {
         let flight = self.flights.name(self.hash, self.slot, self.id);
-        // A thread that ends may load in a destructor, when the list is gone: then nothing is detected.
+        // A thread that ends may load in a destructor, when the list is gone: then nothing is
+        // detected.
         let _ = ENTERED.try_with(|entered| entered.borrow_mut().push(flight));
         Entered { flight }
     }
@@ -397,9 +406,9 @@ impl<'a, K, T> Leader<'a, K, T> {
         self.gate().lock().flights.get_mut(self.slot).owner = 0;
     }
 
-    /// Ends the flight: `publish` puts the value where the followers find it, or, if it is told that the
-    /// load is invalid, keeps it for them; and then they are woken. If what it has published is invalid by
-    /// then, `take_back` comes before that, and returns what is to be kept.
+    /// Ends the flight: `publish` puts the value where the followers find it, or, if it is told
+    /// that the load is invalid, keeps it for them; and then they are woken. If what it has
+    /// published is invalid by then, `take_back` comes before that, and returns what is to be kept.
     ///
     /// Returns what is kept if there is no follower: the caller retires it.
     ///
@@ -446,8 +455,8 @@ impl<'a, K, T> Leader<'a, K, T> {
         if let Some(address) = outcome.published()
             && !cfg!(cortado_mutant = "flight_looks_once")
         {
-            // SeqCst: pairs with the fence in `Gate::announce`. Either this finds the note of a write, or the
-            // write finds what was published.
+            // SeqCst: pairs with the fence in `Gate::announce`. Either this finds the note of a
+            // write, or the write finds what was published.
             fence(Ordering::SeqCst);
             let was_written = gate.was_written(&mut gate.lock(), slot, address);
             if was_written {
@@ -535,7 +544,8 @@ impl<'a, K, T> Follower<'a, K, T> {
         let Some(place) = self.place else { return Poll::Ready(Arrival::Completed) };
         let gate = flights.gate(hash);
         let owner = caller.owner();
-        // Cloned before the lock is acquired, and dropped after it is released: it may be anybody's code.
+        // Cloned before the lock is acquired, and dropped after it is released: it may be anybody's
+        // code.
         let mut mine = (!self.is_waiting).then(|| waker.clone());
         loop {
             let mut shard = gate.lock();
@@ -543,8 +553,8 @@ impl<'a, K, T> Follower<'a, K, T> {
             match flight.state {
                 State::Completed => return Poll::Ready(Arrival::Completed),
                 State::Vacant => {
-                    // It may have come before the one that was woken. Its waker, were it left, would be
-                    // called in place of another's if it lets go in turn.
+                    // It may have come before the one that was woken. Its waker, were it left,
+                    // would be called in place of another's if it lets go in turn.
                     let waiting = flight.waiters.leave(place);
                     let key = flight.key.clone();
                     gate.lead(&mut shard, slot, owner);
@@ -568,8 +578,9 @@ impl<'a, K, T> Follower<'a, K, T> {
         }
     }
 
-    /// Sees to the outcome of a flight that is over: returns what `see` makes of what it has kept, and
-    /// that itself if this is the last follower, who retires it. `see` runs under the gate's lock.
+    /// Sees to the outcome of a flight that is over: returns what `see` makes of what it has kept,
+    /// and that itself if this is the last follower, who retires it. `see` runs under the gate's
+    /// lock.
     pub fn take<R>(&mut self, see: impl FnOnce(&T) -> R) -> (Option<R>, Option<T>) {
         if self.place.take().is_none() {
             return (None, None);
@@ -587,7 +598,8 @@ impl<'a, K, T> Follower<'a, K, T> {
         self.flights.gate(self.hash).lock().published(self.slot)
     }
 
-    /// Stops to follow; returns what is to be retired, if this was the last one to leave a flight that is over.
+    /// Stops to follow; returns what is to be retired, if this was the last one to leave a flight
+    /// that is over.
     pub fn leave(&mut self) -> Option<T> {
         let place = self.place?;
         let gate = self.flights.gate(self.hash);
@@ -718,8 +730,8 @@ mod tests {
         }
     }
 
-    /// Completes a load that publishes something at an address; returns whether it was invalid, at first or
-    /// when it had published.
+    /// Completes a load that publishes something at an address; returns whether it was invalid, at
+    /// first or when it had published.
     fn complete<K>(leader: Leader<'_, K>) -> bool {
         let mut was_taken_back = false;
         let publish = |_, is_invalid| {

@@ -7,8 +7,8 @@ use crate::{
 };
 
 impl<K, E: Stored> Follower<'_, K, Loose<E>> {
-    /// Returns the entry that the flight has kept, if it has; and the same to be retired, if this is the
-    /// last follower.
+    /// Returns the entry that the flight has kept, if it has; and the same to be retired, if this
+    /// is the last follower.
     pub fn share<'t>(&mut self, table: &'t Table<E>) -> (Option<Held<'t, E>>, Option<Loose<E>>) {
         // Pinned before the share is taken: the last follower may retire the entry from then on.
         let guard = pin();

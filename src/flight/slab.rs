@@ -143,8 +143,8 @@ impl Waiters {
         self.slots.get_mut(slot).waker.as_ref().is_some_and(|known| known.will_wake(waker))
     }
 
-    /// Lets the follower wait, at the end of the queue unless it is in it; returns the waker that it
-    /// had, which is to be dropped when no lock is held.
+    /// Lets the follower wait, at the end of the queue unless it is in it; returns the waker that
+    /// it had, which is to be dropped when no lock is held.
     pub fn wait(&mut self, slot: usize, waker: Waker) -> Option<Waker> {
         let last = self.last;
         let waiter = self.slots.get_mut(slot);

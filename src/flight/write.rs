@@ -18,8 +18,8 @@ pub struct Write<'a, K, T> {
     is_done: bool,
 }
 
-/// What a write and the loads that it meets tell each other: nothing yet, how the write ended, or the
-/// address of what a load has published and left to the write to take back.
+/// What a write and the loads that it meets tell each other: nothing yet, how the write ended, or
+/// the address of what a load has published and left to the write to take back.
 #[derive(Debug)]
 pub struct Intent {
     state: AtomicUsize,
@@ -38,8 +38,8 @@ impl<'a, K, T> Write<'a, K, T> {
 
     /// Says that the key was written: its loads are invalid.
     ///
-    /// Returns the address of what a load has published that ended while the write was under way: the
-    /// caller has to take it out, and only that. It was pinned since before it began to write.
+    /// Returns the address of what a load has published that ended while the write was under way:
+    /// the caller has to take it out, and only that. It was pinned since before it began to write.
     #[inline]
     pub fn commit(mut self) -> Option<usize> {
         self.is_done = true;
@@ -86,8 +86,8 @@ impl Intent {
 
     /// Ends the write: it has happened. Returns what a load has left to it.
     fn commit(&self) -> Option<usize> {
-        // AcqRel: Acquire pairs with the Release in `publish`: what the load has published is found.
-        // Release pairs with the Acquire there.
+        // AcqRel: Acquire pairs with the Release in `publish`: what the load has published is
+        // found. Release pairs with the Acquire there.
         let before = self.state.swap(COMMITTED, Ordering::AcqRel);
         (!matches!(before, PENDING | COMMITTED | VOID)).then_some(before)
     }
@@ -97,16 +97,17 @@ impl Intent {
         self.state.store(VOID, Ordering::Relaxed); // Relaxed: nothing follows from it.
     }
 
-    /// Leaves what a load has published to the write, if that is still under way. Returns whether the
-    /// load need not take it back itself.
+    /// Leaves what a load has published to the write, if that is still under way. Returns whether
+    /// the load need not take it back itself.
     pub(super) fn publish(&self, address: usize) -> bool {
         debug_assert!(address > VOID, "no address");
         // AcqRel: Release pairs with the Acquire in `commit`, Acquire with the Release there.
-        // Acquire where it fails: as above. What the write has done comes before what the load does next.
+        // Acquire where it fails: as above. What the write has done comes before what the load does
+        // next.
         match self.state.compare_exchange(PENDING, address, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) | Err(VOID) => true,
-            // It has happened; or another load of an equal hash has left its entry there, and this one
-            // is taken back to be on the safe side.
+            // It has happened; or another load of an equal hash has left its entry there, and this
+            // one is taken back to be on the safe side.
             Err(_) => false,
         }
     }

@@ -9,8 +9,8 @@ use crate::reclaim::{
 
 /// An entry that is in the table no more, or never was, and that is not retired yet.
 ///
-/// Whoever holds it shows it to pinned threads ([`Table::see`]), and retires it when it is to be shown
-/// to no more ([`Table::retire_loose`]).
+/// Whoever holds it shows it to pinned threads ([`Table::see`]), and retires it when it is to be
+/// shown to no more ([`Table::retire_loose`]).
 #[must_use = "an entry that is not retired is leaked"]
 #[derive(Debug)]
 pub struct Loose<T: Stored> {
@@ -28,7 +28,7 @@ impl<T: Stored> Table<T> {
 
     /// The same for an entry that was never in the table.
     pub fn loosen_unpublished(&self, entry: Owned<T>, label: u8, cost: u64) -> Loose<T> {
-        // SAFETY: nobody else knows of the entry.
+        // SAFETY: no other thread knows of the entry.
         let entry = unsafe { Unlinked::new(entry.into_raw()) }.labelled(label);
         self.loosen(entry, cost)
     }
@@ -40,8 +40,9 @@ impl<T: Stored> Table<T> {
         #[cfg(any(cortado_loom, cortado_shuttle))]
         guard.check_readable(entry.as_ptr() as usize);
         let _ = guard;
-        // SAFETY: the entry is not retired yet, so it is retired after the guard was made, and no sweep
-        // frees it under the guard. It goes to this table's limbo, which is borrowed for as long.
+        // SAFETY: the entry is not retired yet, so it is retired after the guard was made, and no
+        // sweep frees it under the guard. It goes to this table's limbo, which is borrowed for as
+        // long.
         unsafe { entry.as_ref() }
     }
 
