@@ -21,7 +21,7 @@ use crossbeam_utils::atomic::AtomicCell;
 pub use self::garbage::Pressure;
 pub use self::{
     hooks::{Expiry, Hooks, RemovalCause, Removed},
-    maintain::{MemoryUse, Slice, Ticked, Work},
+    maintain::{MemoryUse, Ticked, Work},
     read::Trace,
     timing::{Notice, Timing, address_of},
     write::{Insert, Loaded, Mode, Reject, Terms},
@@ -37,7 +37,7 @@ use crate::{
     due::{Due, Outlook},
     entry::Entry,
     error::OutOfMemory,
-    flight::{Flights, is_loading},
+    flight::Flights,
     metrics::{Births, Counter, Counters, Metrics},
     policy::{
         pulse::Pulse,
@@ -46,7 +46,7 @@ use crate::{
     reclaim::{
         Guard,
         desk::Desk,
-        limbo::{Retired, Swept, Unlinked},
+        limbo::{Retired, Unlinked},
         pin,
     },
     sketch::Sketch,

@@ -17,12 +17,7 @@ use crate::{
     entry::{Charge, Entry, Times},
     flight::{Outcome, Write},
     metrics::Counter,
-    reclaim::{
-        Guard,
-        block::Owned,
-        desk::Desk,
-        limbo::{Retired, Unlinked},
-    },
+    reclaim::{Guard, block::Owned, desk::Desk, limbo::Unlinked},
     stripe::{Push, thread_number},
     sync::atomic::Ordering,
     table::{Held, Host, LANES, Loose, Table, Upsert},

@@ -116,6 +116,7 @@ impl<T> Outcome<T> {
         }
     }
 
+    /// Returns the address of what was published.
     pub fn published(&self) -> Option<usize> {
         match self {
             Self::Published(address) => Some(*address),

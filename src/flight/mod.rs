@@ -94,7 +94,7 @@ use std::{
 
 pub use self::{gate::Outcome, write::Write};
 use self::{
-    gate::{Flight, Gate, State},
+    gate::{Gate, State},
     signal::Signal,
 };
 use crate::{

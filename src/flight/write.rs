@@ -1,6 +1,6 @@
 //! `Write`: a write of one key, which invalidates the load of that key if it happens.
 
-use super::{Flights, gate::Gate};
+use super::Flights;
 use crate::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
