@@ -130,13 +130,13 @@ fn both_children_are_read_while_two_make_them() {
     });
 }
 
-/// A helper is stopped for ever where it has put a child in use: it may have been the last one, and
-/// the others end the migration without it.
+/// A helper is stopped for ever where it has put the last child in use, and before it looks whether
+/// that was all: the others end the migration without it.
 #[test]
 fn a_stopped_helper_holds_up_no_migration() {
     explore(|| {
         let world = growing();
-        let stopped = spawn(&world, |w| w.help_and_stop(1));
+        let stopped = spawn(&world, |w| w.help_and_stop(1, 2));
         world.help(1);
         world.help(1);
         assert_eq!(world.slots(), 2 * LANES, "the migration has not ended");
@@ -152,11 +152,12 @@ fn a_stopped_helper_holds_up_no_migration() {
     });
 }
 
+/// It has put the first of two in use.
 #[test]
 fn a_stopped_helper_holds_up_no_shrink() {
     explore(|| {
         let world = shrinking();
-        let stopped = spawn(&world, |w| w.help_and_stop(2));
+        let stopped = spawn(&world, |w| w.help_and_stop(2, 1));
         world.help(2);
         world.help(2);
         assert_eq!(world.slots(), 2 * LANES, "the migration has not ended");

@@ -122,8 +122,9 @@ pub struct World {
     pub displaced: AtomicUsize,
     /// Entries whose hash is asked from now on panic.
     pub panics: AtomicBool,
-    /// The thread that stops, if it puts a bucket of the next array in use, until it is let go.
+    /// The thread that stops, when it has put so many buckets of the next array in use, until it is let go.
     stops: AtomicUsize,
+    puts: AtomicUsize,
     lets_go: AtomicBool,
 }
 
@@ -139,6 +140,7 @@ impl World {
             displaced: AtomicUsize::new(0),
             panics: AtomicBool::new(false),
             stops: AtomicUsize::new(usize::MAX),
+            puts: AtomicUsize::new(0),
             lets_go: AtomicBool::new(false),
         }
     }
@@ -285,9 +287,10 @@ impl World {
         self.table.help_migration(&self.table.pin(), self, units);
     }
 
-    /// The same, but this thread stops where it has put a bucket in use, until it is
+    /// The same, but this thread stops where it has put so many buckets in use, until it is
     /// [let go](Self::let_go).
-    pub fn help_and_stop(&self, units: usize) {
+    pub fn help_and_stop(&self, units: usize, puts: usize) {
+        self.puts.store(puts, SeqCst);
         self.stops.store(thread_number(), SeqCst);
         self.help(units);
     }
@@ -320,7 +323,7 @@ impl World {
     /// The same; `look` sees the world before it ends.
     pub fn finish_with(world: Arc<Self>, look: impl FnOnce(&Self)) -> Vec<u64> {
         let world = Arc::try_unwrap(world).unwrap_or_else(|_| panic!("a thread is left"));
-        let guard = self.table.pin();
+        let guard = world.table.pin();
         world.table.audit(&guard, &world, !world.panics.load(SeqCst));
         let mut keys: Vec<u64> = world.table.iter(&guard).map(|e| e.key).collect();
         drop(guard);
@@ -365,7 +368,10 @@ impl Host<Entry> for World {
     }
 
     fn put_in_use(&self) {
-        while self.stops.load(SeqCst) == thread_number() && !self.lets_go.load(SeqCst) {
+        if self.stops.load(SeqCst) != thread_number() || self.puts.fetch_sub(1, SeqCst) != 1 {
+            return;
+        }
+        while !self.lets_go.load(SeqCst) {
             thread::park();
         }
     }
