@@ -392,6 +392,9 @@ struct Shared {
     dropped: StdArc<AtomicUsize>,
 }
 
+/// What a follower does.
+type Act = fn(&Shared, Follower<'_, u32, Loose<Value>>);
+
 impl Shared {
     fn new() -> Arc<Self> {
         reclaim::reset();
@@ -454,7 +457,7 @@ impl Shared {
     }
 
     /// Asks; follows as it is told, or lets go if it would lead.
-    fn ask(&self, act: fn(&Self, Follower<'_, u32, Loose<Value>>)) {
+    fn ask(&self, act: Act) {
         match self.flights.join(1, 1, Caller::Task) {
             Joined::Follow(_, follower) => act(self, follower),
             Joined::Lead(leader) => drop(leader),
@@ -463,7 +466,7 @@ impl Shared {
     }
 
     /// Fills while two threads ask.
-    fn play(acts: [fn(&Self, Follower<'_, u32, Loose<Value>>); 2]) {
+    fn play(acts: [Act; 2]) {
         let shared = Self::new();
         let leader = shared.lead();
         let threads = acts.map(|act| {
