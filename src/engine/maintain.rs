@@ -424,9 +424,10 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Returns the entry of the window that has this very hash. (The table would also offer those that share
-    /// bucket and tag, which then would take the turn of another.)
+    /// bucket and tag, which then would take the turn of another. Hash 0 is queued as 1.)
     fn find_in_window<'g>(&'g self, guard: &'g Guard, hash: u64) -> Option<&'g Entry<K, V>> {
-        self.table.find(guard, hash, |entry| entry.is_in_window() && self.hash(&entry.key) == hash)
+        let is_it = |entry: &Entry<K, V>| self.hash(&entry.key).max(1) == hash.max(1);
+        self.table.find(guard, hash, |entry| entry.is_in_window() && is_it(entry))
     }
 
     /// Does a slice of the deferred work; returns what it did. Call it unpinned.
