@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    slice,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -25,15 +26,24 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// Calls `f` while another thread holds a value of the cache.
 fn beside_a_stalled_reader<R>(cache: &Cache<u64, support::Tracked>, f: impl FnOnce() -> R) -> R {
+    beside_a_stalled_reader_of_all(slice::from_ref(cache), f)
+}
+
+/// Calls `f` while another thread holds a value of each of the caches.
+fn beside_a_stalled_reader_of_all<R>(
+    caches: &[Cache<u64, support::Tracked>],
+    f: impl FnOnce() -> R,
+) -> R {
     let (ready, is_ready) = mpsc::channel();
     let (release, is_released) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            let held = cache.get(&0).expect("the entry to be held is there");
-            ready.send(held.id).unwrap();
+            let held = caches.iter().map(|cache| cache.get(&0).expect("the entry is there"));
+            let held: Vec<_> = held.collect();
+            ready.send(()).unwrap();
             // Ends with the sender, so that a failed assertion does not leave it waiting.
             let _ = is_released.recv();
-            assert_eq!(held.id, 0, "it stayed readable");
+            assert!(held.iter().all(|value| value.id == 0), "they stayed readable");
         });
         is_ready.recv().unwrap();
         let release = release;
@@ -500,7 +510,7 @@ fn threads_whose_garbage_waits_for_a_reader_take_less_and_less_time() {
     for cache in &caches {
         assert!(cache.insert(0, tally.make(0)).is_in() && cache.insert(1, tally.make(1)).is_in());
     }
-    beside_a_stalled_reader(&caches[0], || {
+    beside_a_stalled_reader_of_all(&caches, || {
         let start = Instant::now();
         caches.iter().for_each(|cache| drop(cache.remove(&1)));
         // Each wait is twice as long as the one before, and long ones have two rounds each.
