@@ -178,7 +178,7 @@ impl Bench {
         assert!(!self.cache.is_empty());
         eventually("only entries live", || self.tally.alive() == 2 * self.cache.len() as u64);
         let tally = Arc::clone(&self.tally);
-        drop(self);
+        assert!(self.cache.close());
         assert_eq!(tally.alive(), 0);
     }
 }
