@@ -102,7 +102,7 @@ impl ManualClock {
         while let Err(seen) = nanoseconds.compare_exchange(
             now,
             now.saturating_add(by),
-            // AcqRel: Release pairs with the Acquire in `now`, so that whoever sees the time sees what was
+            // AcqRel: Release pairs with the Acquire in `now`, so that a thread which sees the time sees what was
             // done before it was moved. Acquire pairs with the Release in `last_look`, so that a callback
             // finds a thread that has not seen this time asleep. Relaxed: compared only.
             Ordering::AcqRel,
@@ -123,7 +123,7 @@ impl ManualClock {
         callbacks.push(callback);
     }
 
-    /// Returns the time to a thread that is about to sleep: whoever moves the clock later sees that.
+    /// Returns the time to a thread that is about to sleep: a thread that moves the clock later sees that.
     pub(crate) fn last_look(&self) -> Duration {
         // AcqRel: Release pairs with the Acquire in `advance`; Acquire as in `now`.
         Duration::from_nanos(self.hand.nanoseconds.fetch_add(0, Ordering::AcqRel))

@@ -21,7 +21,7 @@ use crate::{
 
 /// The first wait of a thread that is to come again by itself; later ones are twice as long each.
 const SHORT_NAP: Duration = Duration::from_micros(500);
-/// Doublings up to the longest wait beside work that nobody can do: 65 seconds.
+/// Doublings up to the longest wait beside work that cannot be done: 65 seconds.
 const MOST_DOUBLINGS: u32 = 17;
 /// Doublings up to the longest wait of which no writer wakes the thread: 16 milliseconds. To be woken costs a
 /// writer more than to wait costs the thread.
@@ -151,7 +151,7 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
                 waker.doze(nap);
                 continue;
             }
-            // From here on whoever brings work wakes the thread. What came in between, this look finds.
+            // From here on a thread that brings work wakes this one. What came in between, this look finds.
             waker.sleep(|| self.look(round));
             if !waker.is_idle() {
                 self.change(Pace::woken);
@@ -258,8 +258,8 @@ impl Round {
 
 /// Decides how long the thread waits.
 ///
-/// As long as rounds achieve nothing, each wait is twice as long as the one before: a cache that nobody uses
-/// takes no time, whatever is pending in it. What makes progress likely begins anew.
+/// As long as rounds achieve nothing, each wait is twice as long as the one before: a cache that is not used
+/// takes no time, whatever is pending in it. What makes progress likely starts over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Pace {
     /// Waits in a row beside something that could not be done.

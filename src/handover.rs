@@ -16,7 +16,7 @@
 //!
 //! The owner that sees `OVER` takes the remains and drops them. One that sees `BUSY` leaves; then the thread
 //! puts the remains in their place all the same, and they are dropped with the `Handover`, whose last owner is
-//! the thread by then. So they are dropped exactly once, whoever is last.
+//! the thread by then. So they are dropped exactly once, whichever side is last.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ impl<T> Handover<T> {
     /// Puts the remains in their place; the last act of the thread but for dropping its share of this.
     pub fn finish(&self, remains: T) {
         *self.remains.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(remains);
-        // AcqRel: Release pairs with the Acquire in `wait`, so that whoever sees this finds the remains;
+        // AcqRel: Release pairs with the Acquire in `wait`, so that a thread which sees this finds the remains;
         // Acquire with the Release there, so that the handle of an owner that waits is seen.
         let seen = self.flags.fetch_or(OVER, Ordering::AcqRel);
         if !cfg!(cortado_mutant = "handover_ends_silently") {

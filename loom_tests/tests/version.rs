@@ -68,7 +68,7 @@ fn an_insert_meets_a_lap() {
     });
 }
 
-/// The same where the late insert comes into the lower lane, with somebody who reads.
+/// The same where the late insert comes into the lower lane, beside a reader.
 #[test]
 fn an_insert_into_the_lower_lane_meets_a_lap() {
     explore(|| {

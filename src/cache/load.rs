@@ -170,7 +170,7 @@ where
     /// # Errors
     ///
     /// Returns the error of this caller's own `load`. Those who waited for it try again, one with
-    /// its own loader: an error is nobody else's.
+    /// its own loader: an error is not shared.
     ///
     /// # Panics
     ///

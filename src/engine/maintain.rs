@@ -400,7 +400,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Judges an entry of the window that is in no queue: it goes to main if the cache is still filling, or if
-    /// it would win a duel, though nobody has to go; it is evicted otherwise.
+    /// it would win a duel, though no entry has to go; it is evicted otherwise.
     pub(super) fn judge_alone(&self, guard: &Guard, hash: u64) {
         for _ in 0..JUDGED_TRIES {
             let Some(entry) = self.find_in_window(guard, hash) else { return };
@@ -600,7 +600,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 if !full {
                     break;
                 }
-                // Whoever is too many in the window takes a free place.
+                // An entry that is too many in the window takes a free place.
                 let is_free = main < target && self.is_filling(room);
                 let most_judged = (self.capacity() / JUDGED_PART).min(MOST_JUDGED);
                 if is_free || most_judged == 0 {
@@ -637,7 +637,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Returns whether the cache is still filling, or much was removed, so that an entry of the window may move
-    /// to main unjudged. Room that was made ahead of need lets nobody into main without a duel.
+    /// to main unjudged. Room that was made ahead of need lets no entry into main without a duel.
     fn is_filling(&self, room: u64) -> bool {
         let ahead = room.saturating_add(self.evict_ahead()).saturating_add(1);
         self.budget.used() < self.budget.max().saturating_sub(ahead)

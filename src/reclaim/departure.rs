@@ -3,7 +3,7 @@
 //! # Protocol
 //!
 //! A thread whose garbage waits for a guard of unknown length enters itself in a list and sets a flag.
-//! Whoever drops a guard looks at the flag, by one plain load of a line that is written only then; where it
+//! A thread that drops a guard looks at the flag, by one plain load of a line that is written only then; where it
 //! is set, it takes one sleeper off the list and unparks it. That one wakes the next before it goes to work,
 //! so a reader pays for one wake-up, however many caches wait.
 //!
@@ -12,7 +12,7 @@
 //! each other without end.
 //!
 //! A sleeper is in the list at most once but for races: `is_listed` says that it is there, `is_waiting` that it
-//! wants to be woken. Both are exchanged, in this order, by whoever takes it off; the sleeper sets them in the
+//! wants to be woken. Both are exchanged, in this order, by the thread that takes it off; the sleeper sets them in the
 //! other order.
 
 use crossbeam_utils::CachePadded;
@@ -111,7 +111,7 @@ impl Sleeper {
         // Relaxed: the exchange below shows it.
         entry.is_waiting.store(true, Ordering::Relaxed);
         // AcqRel: Release pairs with the Acquire in `wake`: who takes it off later sees that it waits.
-        // Acquire: whoever took it off before has seen to the last wait.
+        // Acquire: the thread that took it off before has ended the last wait.
         if !entry.is_listed.swap(true, Ordering::AcqRel) {
             sleepers.list.get_or_init(Pile::new).push(Sheet::new(Arc::clone(entry)));
         }

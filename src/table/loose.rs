@@ -9,7 +9,7 @@ use crate::reclaim::{
 
 /// An entry that is in the table no more, or never was, and that is not retired yet.
 ///
-/// Whoever holds it shows it to pinned threads ([`Table::see`]), and retires it when it is to be
+/// Its holder shows it to pinned threads ([`Table::see`]), and retires it when it is to be
 /// shown to no more ([`Table::retire_loose`]).
 #[must_use = "an entry that is not retired is leaked"]
 #[derive(Debug)]

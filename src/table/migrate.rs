@@ -236,7 +236,7 @@ impl<T: Stored> Table<T> {
         let mut seen = to;
         if to > from {
             // AcqRel: Release hands the children on that were found in use, Acquire takes over
-            // those that others have found meanwhile.
+            // those that others have found since.
             seen = to.max(array.in_use.fetch_max(to, Ordering::AcqRel));
         }
         // Not only by the helper that has moved the number: it may be stopped before the exchange.
