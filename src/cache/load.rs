@@ -42,8 +42,8 @@ pub enum Wait {
 
 /// What [`Cache::claim`] found.
 ///
-/// `H` is what a hit is: a [`ValueRef`], or from [`Cache::claim_async`] a [`Cloned`] value, which
-/// may be held across an `.await`.
+/// `H` is what a hit is: a [`ValueRef`], or from [`Cache::claim_async`] a [`Cloned`](crate::Cloned)
+/// value, which may be held across an `.await`.
 ///
 /// # Examples
 ///
