@@ -24,18 +24,15 @@ use crate::{
 pub struct Gate<K, T> {
     /// Loads that run: how many flights have a leader.
     running: AtomicU64,
-    /// The number of the last load that began.
-    begun: AtomicU64,
     /// What writes have to say that found the lock taken; its next holder reads it first.
     notes: Pile<Note>,
     shard: Mutex<Shard<K, T>>,
 }
 
-/// What a write says to the loads that began up to a number.
+/// What a write says to the loads that run when it is read.
 struct Note {
     /// The hash of the key; `None` for all keys.
     hash: Option<u64>,
-    upto: u64,
     /// The write that is about to happen; `None` if it has.
     intent: Option<Arc<Intent>>,
 }
@@ -59,8 +56,6 @@ pub struct Flight<K, T> {
     /// Gone when the leader completes.
     pub key: Option<Shared<K>>,
     pub state: State,
-    /// The number of the load.
-    number: u64,
     /// Whether the key was written since the load began.
     is_invalid: bool,
     /// Writes that have found it running.
@@ -129,19 +124,17 @@ impl<K, T> Gate<K, T> {
     /// Makes one without any flight.
     pub fn new() -> Self {
         let shard = Shard { flights: Slab::new(), index: HashMap::default(), last: 0 };
-        Self {
-            running: AtomicU64::new(0),
-            begun: AtomicU64::new(0),
-            notes: Pile::new(),
-            shard: Mutex::new(shard),
-        }
+        Self { running: AtomicU64::new(0), notes: Pile::new(), shard: Mutex::new(shard) }
     }
 
     /// Acquires the lock, and does what writes that found it taken wanted done.
     pub fn lock(&self) -> MutexGuard<'_, Shard<K, T>> {
         // Nothing is left half done under the lock, so a panic there leaves it in order.
         let mut shard = self.shard.lock().unwrap_or_else(PoisonError::into_inner);
-        self.read_notes(&mut shard);
+        // First, so that a note concerns no load that begins after it was left.
+        if !cfg!(cortado_mutant = "flight_reads_notes_late") {
+            self.read_notes(&mut shard);
+        }
         shard
     }
 
@@ -157,14 +150,10 @@ impl<K, T> Gate<K, T> {
 
     fn read_notes(&self, shard: &mut Shard<K, T>) {
         for note in self.notes.take() {
-            let upto =
-                if cfg!(cortado_mutant = "flight_spoils_later") { u64::MAX } else { note.upto };
             match (note.hash, &note.intent) {
-                (Some(hash), Some(intent)) => {
-                    shard.attach(hash, upto, intent);
-                }
-                (Some(hash), None) => shard.invalidate(hash, upto),
-                (None, _) => shard.invalidate_all(upto),
+                (Some(hash), Some(intent)) => _ = shard.attach(hash, intent),
+                (Some(hash), None) => shard.invalidate(hash),
+                (None, _) => shard.invalidate_all(),
             }
         }
     }
@@ -175,9 +164,7 @@ impl<K, T> Gate<K, T> {
         if cfg!(cortado_mutant = "flight_leaves_no_note") {
             return;
         }
-        // Relaxed: no older than `running`, which the caller has read.
-        let upto = self.begun.load(Ordering::Relaxed);
-        self.notes.push(Sheet::new(Note { hash, upto, intent }));
+        self.notes.push(Sheet::new(Note { hash, intent }));
     }
 
     /// Returns whether a load runs that began before what this thread did last.
@@ -200,7 +187,7 @@ impl<K, T> Gate<K, T> {
         }
         if let Some(mut shard) = self.try_lock() {
             let intent = Intent::new();
-            return shard.attach(hash, u64::MAX, &intent).then_some(intent);
+            return shard.attach(hash, &intent).then_some(intent);
         }
         let intent = Intent::new();
         self.leave_note(Some(hash), Some(Arc::clone(&intent)));
@@ -217,16 +204,15 @@ impl<K, T> Gate<K, T> {
             return;
         }
         match (self.try_lock(), hash) {
-            (Some(mut shard), Some(hash)) => shard.invalidate(hash, u64::MAX),
-            (Some(mut shard), None) => shard.invalidate_all(u64::MAX),
+            (Some(mut shard), Some(hash)) => shard.invalidate(hash),
+            (Some(mut shard), None) => shard.invalidate_all(),
             (None, hash) => self.leave_note(hash, None),
         }
     }
 
     /// Begins a load.
     pub fn lead(&self, shard: &mut Shard<K, T>, slot: usize, owner: usize) {
-        // Relaxed, twice: see the fence.
-        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        // Relaxed: see the fence.
         self.running.fetch_add(1, Ordering::Relaxed);
         // SeqCst: pairs with the fence in `is_running`: what was written before a write that does
         // not see this load is read by the load.
@@ -234,10 +220,12 @@ impl<K, T> Gate<K, T> {
         shard.put_in_index(slot);
         let flight = shard.flights.get_mut(slot);
         flight.state = State::Led;
-        flight.number = number;
         flight.is_invalid = false;
         flight.intents.clear();
         flight.owner = owner;
+        if cfg!(cortado_mutant = "flight_reads_notes_late") {
+            self.read_notes(shard);
+        }
     }
 
     /// Returns whether the key was written while the load ran that has published this, which is
@@ -296,7 +284,6 @@ impl<K, T> Shard<K, T> {
             hash,
             key: Some(key),
             state: State::Vacant,
-            number: 0,
             is_invalid: false,
             intents: Vec::new(),
             comparing: 0,
@@ -426,15 +413,15 @@ impl<K, T> Shard<K, T> {
         self.flights.values_mut().filter_map(|flight| flight.outcome.take_kept()).collect()
     }
 
-    /// Tells the loads of a hash that began up to a number of a write; returns whether there are
+    /// Tells the loads of a hash of a write; returns whether there are
     /// any.
-    fn attach(&mut self, hash: u64, upto: u64, intent: &Arc<Intent>) -> bool {
+    fn attach(&mut self, hash: u64, intent: &Arc<Intent>) -> bool {
         let mut is_any = false;
         let mut slot = self.index.get(&hash).copied().unwrap_or(NONE);
         while slot != NONE {
             let flight = self.flights.get_mut(slot);
             slot = flight.next;
-            if flight.state != State::Led || flight.number > upto {
+            if flight.state != State::Led {
                 continue;
             }
             is_any = true;
@@ -448,24 +435,24 @@ impl<K, T> Shard<K, T> {
         is_any
     }
 
-    fn invalidate(&mut self, hash: u64, upto: u64) {
+    fn invalidate(&mut self, hash: u64) {
         let mut slot = self.index.get(&hash).copied().unwrap_or(NONE);
         while slot != NONE {
             let next = self.flights.get_mut(slot).next;
-            self.invalidate_slot(slot, upto);
+            self.invalidate_slot(slot);
             slot = next;
         }
     }
 
-    fn invalidate_all(&mut self, upto: u64) {
+    fn invalidate_all(&mut self) {
         let slots: Vec<usize> = self.flights.slots().collect();
-        slots.into_iter().for_each(|slot| self.invalidate_slot(slot, upto));
+        slots.into_iter().for_each(|slot| self.invalidate_slot(slot));
     }
 
     /// A flight that has no leader has read nothing.
-    fn invalidate_slot(&mut self, slot: usize, upto: u64) {
+    fn invalidate_slot(&mut self, slot: usize) {
         let flight = self.flights.get_mut(slot);
-        if flight.state == State::Led && flight.number <= upto {
+        if flight.state == State::Led {
             flight.is_invalid = true;
             flight.intents.clear();
             // Those who ask from now on begin a load of their own.

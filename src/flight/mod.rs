@@ -54,8 +54,8 @@
 //! the commit invalidates it, too.
 //!
 //! No writer waits: one that finds the gate's lock taken leaves a [note](gate) on a stack, which
-//! each holder of the lock reads before it decides anything. A note names the last load that had
-//! begun, so that it invalidates none that began later.
+//! each holder of the lock reads before it decides anything: also before it begins a load, so that
+//! a note invalidates no load that is asked for after the write.
 //!
 //! # Outcome
 //!
