@@ -310,7 +310,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             let cost = Charge::new(terms.cost.unwrap_or(1)).unwrap_or(Charge::NOTHING);
             let entry = Entry::new(refused.key, refused.value, cost, self.pulse.now());
             let loaded = table.loosen_unpublished(Owned::new(entry), cause as u8, cost.get());
-            let entry = there.unwrap_or_else(|| table.see(guard, &loaded));
+            if there.is_some() {
+                // Those who wait find it, too; what was loaded is older.
+                self.retire_loaded(loaded);
+                return there;
+            }
+            let entry = table.see(guard, &loaded);
             outcome = Outcome::Kept(loaded);
             Some(entry)
         });

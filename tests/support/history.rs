@@ -52,11 +52,13 @@ enum Done {
     },
     /// What was removed after it was seen.
     Uncomputed(Option<u64>),
-    /// The value that a load returned, and the one that it would have brought; whether a removal met it.
+    /// The value that a load returned, and the one that it would have brought; whether a removal met it;
+    /// and whether what it returned is that of another load which a removal met.
     Loaded {
         returned: u64,
         own: u64,
         is_met: bool,
+        is_shared: bool,
     },
     Cleared,
 }
@@ -96,11 +98,14 @@ impl<const LOSSY: bool> Specification for Slot<LOSSY> {
             Done::Uncomputed(seen) => (seen == state, None),
             Done::Loaded { returned, own, .. } if returned == own => (is_free, Some(own)),
             // Another's load that was not let in; its followers may have it all the same.
-            Done::Loaded { returned, .. } => (Some(returned) == state, state),
+            Done::Loaded { returned, .. } if Some(returned) == state => (true, state),
+            // Another's that was invalid: nothing but its flight has kept it.
+            Done::Loaded { returned, is_shared, .. } => (is_shared && is_free, Some(returned)),
             Done::Cleared => (true, None),
         };
         let is_in_vain = match *done {
-            Done::Loaded { returned, own, is_met } if returned == own => is_met,
+            Done::Loaded { returned, own, is_met, .. } if returned == own => is_met,
+            Done::Loaded { returned, .. } if Some(returned) != state => true,
             _ => is_doubtful && next == state,
         };
         (may_be, (next, is_in_vain))
@@ -286,7 +291,7 @@ fn call(
         37..40 => {
             let own = new();
             let returned = *cache.get_or_insert_with(key, || own);
-            Done::Loaded { returned, own, is_met: false }
+            Done::Loaded { returned, own, is_met: false, is_shared: false }
         }
         _ => {
             cache.clear();
@@ -303,9 +308,22 @@ fn note_removals(records: &mut [Record]) {
     };
     let removals = records.iter().filter(|record| removes(&record.done));
     let removals: Vec<_> = removals.map(|record| record.began..record.ended).collect();
-    for Record { began, ended, done, .. } in records {
+    for Record { began, ended, done, .. } in &mut *records {
         if let Done::Loaded { is_met, .. } = done {
             *is_met = removals.iter().any(|other| other.start < *ended && *began < other.end);
+        }
+    }
+    let met = records.iter().filter_map(|record| match record.done {
+        Done::Loaded { own, is_met: true, .. } => Some((own, record.began..record.ended)),
+        _ => None,
+    });
+    let met: Vec<_> = met.collect();
+    for Record { began, ended, done, .. } in &mut *records {
+        if let Done::Loaded { returned, own, is_shared, .. } = done {
+            *is_shared = returned != own
+                && met.iter().any(|(own, other)| {
+                    own == returned && other.start < *ended && *began < other.end
+                });
         }
     }
 }
