@@ -285,24 +285,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             self.prepare((key, value), terms, Mode::Loaded, pressure)
         };
         let held = self.table.hold(self.table.pin(), |table, guard| {
-            let put = prepared.and_then(|prepared| self.upsert(table, guard, hash, prepared));
-            let put = if is_invalid {
-                put
-            } else {
-                put.map_err(|refused| self.refuse(hash, refused, (Mode::Loaded, pressure)))
-            };
-            let refused = match put {
-                Ok((entry, _)) => {
-                    outcome = Outcome::Published(address_of(entry));
-                    return Some(entry);
+            let mut prepared = prepared;
+            let (refused, there) = loop {
+                let put = prepared.and_then(|prepared| self.upsert(table, guard, hash, prepared));
+                let refused = match put {
+                    Ok((entry, _)) => {
+                        outcome = Outcome::Published(address_of(entry));
+                        return Some(entry);
+                    }
+                    Err(refused) if is_invalid => refused,
+                    Err(refused) => self.refuse(hash, refused, (Mode::Loaded, pressure)),
+                };
+                let there = match refused.reason() {
+                    None => table.find(guard, hash, |entry| entry.key == refused.key),
+                    Some(_) => None,
+                };
+                let there = there.filter(|entry| self.is_live(entry));
+                if there.is_some() || is_invalid || refused.refusal != Refusal::Forbidden {
+                    break (refused, there);
                 }
-                Err(refused) => refused,
+                // What kept this one out has left: perhaps another load has taken it back.
+                let Refused { key, value, .. } = refused;
+                prepared = self.prepare((key, value), terms, Mode::Loaded, pressure);
             };
-            let there = match refused.reason() {
-                None => table.find(guard, hash, |entry| entry.key == refused.key),
-                Some(_) => None,
-            };
-            let there = there.filter(|entry| self.is_live(entry));
             let cause = match refused.refusal {
                 Refusal::Expired => RemovalCause::Expired,
                 Refusal::Forbidden | Refusal::Rejected(_) => RemovalCause::Rejected,

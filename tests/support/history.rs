@@ -52,8 +52,8 @@ enum Done {
     },
     /// What was removed after it was seen.
     Uncomputed(Option<u64>),
-    /// The value that a load returned, and the one that it would have brought; whether a removal met it;
-    /// and whether what it returned is that of another load which a removal met.
+    /// The value that a load returned, and the one that it would have brought; whether a write met it;
+    /// and whether what it returned is that of another load which a write met.
     Loaded {
         returned: u64,
         own: u64,
@@ -300,19 +300,25 @@ fn call(
     }
 }
 
-/// Notes which loads were met by a removal: what they bring is not kept then. Whoever removes a key may meet
-/// loads of others, too.
-fn note_removals(records: &mut [Record]) {
-    let removes = |done: &Done| {
-        matches!(done, Done::Removed(_) | Done::FoundOther(_) | Done::Uncomputed(_) | Done::Cleared)
+/// Notes which loads were met by a write of their key: what they bring is not kept then.
+fn note_writes(records: &mut [Record]) {
+    let writes = |done: &Done| match done {
+        Done::Inserted(_) | Done::Updated(_) | Done::Rejected | Done::Computed { .. } => true,
+        Done::Removed(_) | Done::Uncomputed(_) | Done::Cleared => true,
+        Done::Got(_) | Done::FoundTaken | Done::FoundFree | Done::FoundOther(_) => false,
+        Done::Loaded { .. } => false,
     };
-    let removals = records.iter().filter(|record| removes(&record.done));
-    let removals: Vec<_> = removals.map(|record| record.began..record.ended).collect();
-    for Record { began, ended, done, .. } in &mut *records {
+    let writes = records.iter().filter(|record| writes(&record.done));
+    let writes: Vec<_> = writes.map(|record| (record.key, record.began..record.ended)).collect();
+    for Record { key, began, ended, done, .. } in &mut *records {
         if let Done::Loaded { is_met, .. } = done {
-            *is_met = removals.iter().any(|other| other.start < *ended && *began < other.end);
+            let meets = |(other, time): &(u64, std::ops::Range<u64>)| {
+                other == key && time.start < *ended && *began < time.end
+            };
+            *is_met = writes.iter().any(meets);
         }
     }
+    // Values are of one key each.
     let met = records.iter().filter_map(|record| match record.done {
         Done::Loaded { own, is_met: true, .. } => Some((own, record.began..record.ended)),
         _ => None,
@@ -330,7 +336,7 @@ fn note_removals(records: &mut [Record]) {
 
 /// Fails if the calls of some key cannot have happened one after the other.
 fn check<const LOSSY: bool>(mut records: Vec<Record>, round: Round) -> usize {
-    note_removals(&mut records);
+    note_writes(&mut records);
     let mut of_key: BTreeMap<u64, Vec<Record>> = BTreeMap::new();
     for record in records {
         of_key.entry(record.key).or_default().push(record);
