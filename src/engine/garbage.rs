@@ -78,9 +78,11 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Frees what can be freed now; returns the pressure that is left. It never waits.
+    ///
+    /// Open batches stay as they are: to begin a grace period for each entry would cost every write
+    /// beside a stalled reader more than all the rest of it.
     #[cold]
     fn relieve(&self) -> Pressure {
-        self.table.seal_retired();
         for _ in 0..SWEEPS_BEFORE_REFUSAL {
             self.sweep(MAX_FREED_BY_WRITER);
             if self.noted_pressure() == Pressure::None {

@@ -102,8 +102,8 @@ impl<V: fmt::Display, K> fmt::Display for ValueRef<'_, V, K> {
 /// was written is dropped**, as if it had come first and then been replaced. That is what an insert or removal
 /// after Stretto's lock would have left; but of two that count up at once, one count is lost:
 /// [`commit`](Self::commit) tells. Where each change counts, move on to
-/// [`Cache::update`](crate::Cache::update), which runs again. A write back may also be rejected, as any write,
-/// while too much garbage is held back: then the entry is gone.
+/// [`Cache::update`](crate::Cache::update), which runs again. A write back may also be rejected
+/// while too much garbage is held back: then the older value stays.
 ///
 /// # Examples
 ///
