@@ -51,6 +51,9 @@ use crate::{
     util::drop_panic,
 };
 
+/// Batches that a sweep takes out of the line before it frees them: the entries of one writer's turn.
+const BATCHES_AT_ONCE: usize = if crate::sync::IS_MODEL { 1 } else { 8 };
+
 /// Holds retired values until no guard can see them, and meters them.
 pub struct Limbo<T: Stored> {
     /// Whose guards may see the values.
@@ -272,22 +275,40 @@ impl<T: Stored> Limbo<T> {
     ) -> Swept {
         debug_assert!(grace.is_some() || sealed.is_empty(), "batches without a grace period");
         let mut swept = Swept::default();
-        let mut line = self.take_line();
-        line.watched.write();
-        line.queue(sealed, grace);
-        while swept.freed < most
-            && let Some((grace, _)) = line.waiting.front_mut()
-            && (cfg!(cortado_mutant = "limbo_no_grace")
-                || grace.as_mut().is_none_or(Grace::is_over))
-            && let Some((_, batch)) = line.waiting.pop_front()
-        {
-            self.free(batch, &mut swept, farewell);
+        let mut news = Some((sealed, grace));
+        loop {
+            let mut line = self.take_line();
+            line.watched.write();
+            if let Some((sealed, grace)) = news.take() {
+                line.queue(sealed, grace);
+            }
+            // Freed when the line is back in its place: destructors take long, and a thread that lost
+            // its core in one would keep all that waits from the other sweeps.
+            let mut ripe = [const { None }; BATCHES_AT_ONCE];
+            let (mut taken, mut count) = (0, swept.freed);
+            while taken < ripe.len()
+                && count < most
+                && let Some((grace, _)) = line.waiting.front_mut()
+                && (cfg!(cortado_mutant = "limbo_no_grace")
+                    || grace.as_mut().is_none_or(Grace::is_over))
+                && let Some((_, batch)) = line.waiting.pop_front()
+            {
+                count += batch.items.len();
+                ripe[taken] = Some(batch);
+                taken += 1;
+            }
+            let waiting = line.waiting.len();
+            // What another sweep has left may have come to it, and only this one knows of that.
+            let there = self.put_back_line(line);
+            swept.waiting =
+                if cfg!(cortado_mutant = "waker_forgets_others") { waiting } else { there };
+            for batch in ripe.into_iter().flatten() {
+                self.free(batch, &mut swept, farewell);
+            }
+            if taken < BATCHES_AT_ONCE || swept.freed >= most {
+                return swept;
+            }
         }
-        let waiting = line.waiting.len();
-        // What another sweep has left may have come to it, and is on nobody's mind but this one's.
-        let there = self.put_back_line(line);
-        swept.waiting = if cfg!(cortado_mutant = "waker_forgets_others") { waiting } else { there };
-        swept
     }
 
     fn take_line(&self) -> Box<Line<T>> {
