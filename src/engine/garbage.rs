@@ -25,12 +25,12 @@ use crate::{
 /// Batches that a writer fills before it sweeps: to begin a grace period costs as much as to free
 /// hundreds of entries.
 const SEALS_PER_SWEEP: u64 = 4;
-/// Entries that a writer frees in one sweep: twice as many as it has retired since its last one, so
-/// that what has piled up behind a reader is worked off.
-const MAX_FREED_BY_WRITER: usize = 512;
+/// Entries that a writer frees in one sweep: many times what it has retired since its last one, so
+/// that what has piled up behind a pinned thread is worked off though most writers lack a core.
+const MAX_FREED_BY_WRITER: usize = 4096;
 /// Sweeps that a writer tries before a write is refused: as many steps as the collector needs from
 /// the beginning of a grace period to its end where no thread is pinned.
-const SWEEPS_BEFORE_REFUSAL: usize = 3;
+const SWEEPS_BEFORE_REFUSAL: usize = if cfg!(feature = "crossbeam-epoch") { 3 } else { 1 };
 /// The part of the budget that garbage may take before writers help the thread, where costs are
 /// those of memory.
 const HELP_PART: u64 = 64;

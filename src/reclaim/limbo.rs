@@ -51,8 +51,9 @@ use crate::{
     util::drop_panic,
 };
 
-/// Batches that a sweep takes out of the line before it frees them: the entries of one writer's turn.
-const BATCHES_AT_ONCE: usize = if crate::sync::IS_MODEL { 1 } else { 8 };
+/// Batches that a sweep takes out of the line before it frees them: so many that the line is seldom
+/// away, and a writer's turn takes it once.
+const BATCHES_AT_ONCE: usize = if crate::sync::IS_MODEL { 1 } else { 64 };
 
 /// Holds retired values until no guard can see them, and meters them.
 pub struct Limbo<T: Stored> {
