@@ -618,7 +618,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         refusal = Refusal::Rejected(Reject::Kept);
                         short = 0;
                     }
-                    if short == 0 || !self.make_room(guard, hash, &entry, short) {
+                    if short == 0 || !self.make_room(guard, hash, short) {
                         return Err(refused(entry, refusal));
                     }
                 }
