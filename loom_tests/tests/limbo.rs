@@ -67,10 +67,14 @@ struct World {
 
 impl World {
     fn new(batch: usize) -> Arc<Self> {
+        Self::with_lines(1, batch)
+    }
+
+    fn with_lines(lines: usize, batch: usize) -> Arc<Self> {
         reclaim::reset();
         let dropped = StdArc::default();
         let slot = AtomicPtr::new(Self::value(&dropped));
-        Arc::new(Self { slot, limbo: Limbo::new(1, batch, 0), dropped })
+        Arc::new(Self { slot, limbo: Limbo::new(lines, batch, 0), dropped })
     }
 
     fn value(dropped: &StdArc<AtomicUsize>) -> *mut Value {
@@ -211,6 +215,41 @@ fn two_threads_sweep() {
         let other = spawn(&world, |w| w.sweep());
         let freed = world.sweep() + other.join().unwrap();
         assert!(freed <= 2);
+        World::finish(world, 3, 3);
+    });
+}
+
+/// Each finds the line away, and puts another in its place, or joins the two.
+#[test]
+fn two_threads_sweep_what_they_retire() {
+    explore(|| {
+        let world = World::new(1);
+        let other = spawn(&world, |w| {
+            w.replace(1);
+            w.sweep()
+        });
+        world.replace(2);
+        let freed = world.sweep() + other.join().unwrap();
+        assert!(freed <= 2);
+        World::finish(world, 3, 3);
+    });
+}
+
+/// The same where there is another line to go to.
+#[test]
+fn two_threads_sweep_what_they_retire_with_two_lines() {
+    explore(|| {
+        let world = World::with_lines(2, 1);
+        let other = spawn(&world, |w| {
+            w.replace(1);
+            w.sweep()
+        });
+        world.replace(2);
+        let freed = world.sweep() + other.join().unwrap();
+        assert!(freed <= 2);
+        // A sweep that meets no other leaves nothing of what no guard can see.
+        let freed = freed + world.sweep();
+        assert_eq!((freed, world.limbo.count()), (2, 0));
         World::finish(world, 3, 3);
     });
 }

@@ -78,12 +78,16 @@ impl Round {
 
 impl World {
     fn new() -> Arc<Self> {
+        Self::with_stripes(8)
+    }
+
+    fn with_stripes(stripes: usize) -> Arc<Self> {
         reclaim::reset();
         Arc::new(Self {
             waker: Waker::default(),
             budget: Budget::new(10),
             pile: Pile::new(),
-            limbo: Limbo::new(8, 64, 0),
+            limbo: Limbo::new(stripes, 64, 0),
             done: AtomicU64::new(0),
             dropped: StdArc::default(),
         })
@@ -252,10 +256,28 @@ fn a_sweep_of_what_waits_meets_a_thread_that_lies_down() {
     explore(|| sweep_what_waits(&[]));
 }
 
-/// One of the sweeps finds in its place what the other has left there.
+/// One of the sweeps finds the line away.
 #[test]
 fn two_sweeps_of_what_waits_meet_a_thread_that_lies_down() {
     explore(|| sweep_what_waits(&[World::sweep]));
+}
+
+/// One of the sweeps finds in its place what the other has left there.
+#[test]
+fn two_sweeps_meet_at_the_only_line_and_a_thread_that_lies_down() {
+    explore(|| {
+        let world = World::with_stripes(1);
+        let guard = pin();
+        world.retire(1);
+        let runner = spawn(&world, |w| w.run(1, Round::Plain));
+        let other = spawn(&world, World::sweep);
+        world.sweep();
+        other.join().unwrap();
+        drop(guard);
+        runner.join().unwrap();
+        assert_eq!(world.done.load(SeqCst), 1);
+        finish(world);
+    });
 }
 
 #[test]

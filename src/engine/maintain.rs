@@ -932,28 +932,29 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         self.recall(self.bury(&self.table, guard, entry, RemovalCause::Evicted, true));
     }
 
-    /// Makes room while all maintainers are away: the entry that waits for longest to get to the window duels
-    /// with the victim of main, as it would at the window's head. If none waits, it is the oldest of the window
-    /// that a sample shows.
+    /// Makes room while all maintainers are away: of a sample, the oldest entry of the window duels with the
+    /// victim of main, as it would at the window's head. Where the sample has nothing of the window, it is the
+    /// entry that waits for longest to get there.
     ///
-    /// Where the sample has nothing of the window either, the victim goes without a duel. The new entry
-    /// waits for the window then, so the next call has one that duels: only one access in many comes in so, and
-    /// no loop of accesses can sweep the cache clean while the maintainers lack a core.
+    /// If none waits, the victim goes without a duel. The new entry waits then, so the next call has one that
+    /// duels: only one in many comes in so, and no loop of accesses can sweep the cache clean while the
+    /// maintainers lack a core.
     fn make_room_alone(&self, guard: &Guard, hash: u64, short: u64) -> bool {
         let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
         for _ in 0..ALONE_EVICTIONS {
             if self.budget.remaining() >= short {
                 return true;
             }
-            if let Some((hash, oldest)) = self.oldest_waiting(guard) {
-                self.duel_alone(guard, hash, oldest, &mut rng);
-                continue;
-            }
             let [oldest, victim] = self.oldest_and_victim(guard, rng.next_u64());
             let luck = rng.next_u64();
             let Some(oldest) = oldest else {
-                let Some(victim) = victim else { break };
-                self.evict_sampled(guard, victim);
+                if let Some((hash, oldest)) = self.oldest_waiting(guard) {
+                    self.duel_alone(guard, (hash, oldest), victim, luck);
+                } else if let Some(victim) = victim {
+                    self.evict_sampled(guard, victim);
+                } else {
+                    break;
+                }
                 continue;
             };
             let contender = |entry: &Entry<K, V>| self.contender(self.hash(&entry.key), entry);
@@ -1006,9 +1007,13 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Lets an entry that waits for the window fight for a place in main; one of the two is evicted.
-    fn duel_alone(&self, guard: &Guard, hash: u64, entry: &Entry<K, V>, rng: &mut Rng) {
-        let victim = self.victim(guard, rng.next_u64(), Among::Main);
-        let luck = rng.next_u64();
+    fn duel_alone(
+        &self,
+        guard: &Guard,
+        (hash, entry): (u64, &Entry<K, V>),
+        victim: Option<Sampled<'_, Entry<K, V>>>,
+        luck: u64,
+    ) {
         let is_settled = match victim {
             Some(victim) if self.admits(self.contender(hash, entry), victim.entry, luck) => {
                 self.evict_sampled(guard, victim);

@@ -4,12 +4,13 @@
 //!
 //! To retire a value, a thread adds it to the *open* batch of its [`desk`](super::desk), which is its
 //! alone meanwhile. A batch that is full, or whose desk gives it up, is *sealed*: pushed on one list.
-//! A sweep takes the *line* (a swap: from then on it is its alone), the queue of batches that wait,
-//! and the whole sealed list. It begins a grace period, a single one for all sealed batches, and
-//! queues them; then it frees batches from the line's head for as long as their grace period is over,
-//! and puts the line back, or what is left of it into the line that another sweep has put there
-//! meanwhile. At every moment a batch belongs to exactly one of: a desk, a thread, the list, the
-//! line. Nobody ever waits for anybody.
+//! A sweep takes the whole sealed list, begins a grace period, a single one for all of it, and takes a *line*
+//! (a swap: from then on it is its alone), a queue of batches that wait. It queues the batches there, takes
+//! those out at the line's head whose grace period is over, puts the line back, and frees them. Then it goes
+//! on to the next line, until it has freed as much as it may. A line that is away is left to the sweep that has
+//! it; a thread that lost its core in a sweep keeps one line away, and the others go on. A sweep that finds all
+//! of them away puts a new one in the first one's place, and whoever comes back there joins the two. At every
+//! moment a batch belongs to exactly one of: a desk, a thread, the list, a line. Nobody ever waits for anybody.
 //!
 //! So a writer that retires a value asks nothing of the collector, and one heavy barrier serves all
 //! batches that a sweep finds sealed. Where no guard is in the way the period is over at once, and the
@@ -51,9 +52,12 @@ use crate::{
     util::drop_panic,
 };
 
-/// Batches that a sweep takes out of the line before it frees them: so many that the line is seldom
+/// Batches that a sweep takes out of a line before it frees them: so many that the line is seldom
 /// away, and a writer's turn takes it once.
 const BATCHES_AT_ONCE: usize = if crate::sync::IS_MODEL { 1 } else { 64 };
+/// Lines of a limbo with many stripes: a thread that lost its core with a line keeps what waits there from
+/// being freed.
+const MAX_LINES: usize = if crate::sync::IS_MODEL { 2 } else { 8 };
 
 /// Holds retired values until no guard can see them, and meters them.
 pub struct Limbo<T: Stored> {
@@ -62,7 +66,7 @@ pub struct Limbo<T: Stored> {
     stripes: Box<[CachePadded<Stripe<T>>]>,
     /// Sealed batches.
     sealed: CachePadded<Pile<Batch<T>>>,
-    line: CachePadded<AtomicPtr<Line<T>>>,
+    lines: Box<[CachePadded<LineCell<T>>]>,
     /// Batches whose values are being dropped.
     freeing: AtomicUsize,
     batch_size: usize,
@@ -181,6 +185,14 @@ struct Line<T> {
     watched: Watched,
 }
 
+/// Where a line is while no sweep has it.
+struct LineCell<T> {
+    /// Null while it is away.
+    line: AtomicPtr<Line<T>>,
+    /// How many batches wait in it, or did when it was put back last.
+    waiting: AtomicUsize,
+}
+
 /// Sealed batches that a sweep has taken, and that [`Limbo::sweep_sealed`] has to get.
 #[must_use = "batches that are not swept are leaked"]
 pub struct Sealed<T>(Chain<Batch<T>>);
@@ -218,7 +230,7 @@ impl<T: Stored> Limbo<T> {
             domain,
             stripes: (0..stripes.max(1)).map(|_| stripe()).collect(),
             sealed: CachePadded::default(),
-            line: CachePadded::new(AtomicPtr::new(ptr::null_mut())),
+            lines: (0..stripes.clamp(1, MAX_LINES)).map(|_| CachePadded::default()).collect(),
             batch_size: batch_size.max(1),
             stock: CachePadded::default(),
             freeing: AtomicUsize::new(0),
@@ -276,9 +288,34 @@ impl<T: Stored> Limbo<T> {
     ) -> Swept {
         debug_assert!(grace.is_some() || sealed.is_empty(), "batches without a grace period");
         let mut swept = Swept::default();
-        let mut news = Some((sealed, grace));
-        loop {
-            let mut line = self.take_line();
+        let mut news = (!sealed.is_empty()).then_some((sealed, grace));
+        for (index, place) in self.lines.iter().enumerate() {
+            // Relaxed: a glance that saves a turn. The first line is where most of it is.
+            if index == 0 || news.is_some() || place.waiting.load(Ordering::Relaxed) > 0 {
+                self.sweep_line(place, &mut news, (most, farewell), &mut swept);
+            }
+            if swept.freed >= most {
+                break;
+            }
+        }
+        if let Some((sealed, grace)) = news {
+            // All lines are away.
+            let mut line = Box::<Line<T>>::default();
+            line.queue(sealed, grace);
+            swept.waiting += self.lines[0].put_back(line);
+        }
+        swept
+    }
+
+    /// Sweeps a line, unless another sweep has it; the news are added to it first.
+    fn sweep_line(
+        &self,
+        place: &LineCell<T>,
+        news: &mut Option<(Sealed<T>, Option<Grace>)>,
+        (most, farewell): (usize, Option<Farewell<'_, T>>),
+        swept: &mut Swept,
+    ) {
+        while let Some(mut line) = place.take() {
             line.watched.write();
             if let Some((sealed, grace)) = news.take() {
                 line.queue(sealed, grace);
@@ -300,48 +337,16 @@ impl<T: Stored> Limbo<T> {
             }
             let waiting = line.waiting.len();
             // What another sweep has left may have come to it, and only this one knows of that.
-            let there = self.put_back_line(line);
-            swept.waiting =
+            let there = place.put_back(line);
+            let waiting =
                 if cfg!(cortado_mutant = "waker_forgets_others") { waiting } else { there };
             for batch in ripe.into_iter().flatten() {
-                self.free(batch, &mut swept, farewell);
+                self.free(batch, swept, farewell);
             }
             if taken < BATCHES_AT_ONCE || swept.freed >= most {
-                return swept;
+                swept.waiting += waiting;
+                return;
             }
-        }
-    }
-
-    fn take_line(&self) -> Box<Line<T>> {
-        // AcqRel: Acquire pairs with the Release in `put_back_line`, so that the line's content is seen;
-        // Release is for a last look that meets another sweep.
-        let line = if cfg!(cortado_mutant = "limbo_line_by_load") {
-            self.line.load(Ordering::Acquire)
-        } else {
-            self.line.swap(ptr::null_mut(), Ordering::AcqRel)
-        };
-        // SAFETY: what was there came from `Box::into_raw`, and the swap made it ours.
-        unsafe { own(line) }.unwrap_or_default()
-    }
-
-    /// Returns how many batches wait in what was put back.
-    fn put_back_line(&self, mut line: Box<Line<T>>) -> usize {
-        loop {
-            let waiting = line.waiting.len();
-            let raw = Box::into_raw(line);
-            // LINE (AcqRel): Release pairs with the Acquire in `take_line`, and Acquire with the Release in
-            // `last_look`.
-            // Relaxed: the other line is taken out by a swap of its own.
-            let there = self.line.compare_exchange(ptr::null_mut(), raw, LINE, Ordering::Relaxed);
-            if there.is_ok() {
-                return waiting;
-            }
-            // SAFETY: the exchange failed, so `raw` is still ours alone.
-            line = unsafe { Box::from_raw(raw) };
-            // Another sweep was faster; each turn of this loop is one that ended meanwhile.
-            let mut other = self.take_line();
-            other.watched.write();
-            line.waiting.append(&mut other.waiting);
         }
     }
 
@@ -353,16 +358,10 @@ impl<T: Stored> Limbo<T> {
         }
         let mut desks =
             (0..self.stripes.len()).filter(|&index| last_look(&self.stripes[index].tools));
-        // What leaves a desk goes to the sealed ones, and from there to the line.
+        // What leaves a desk goes to the sealed ones, and from there to a line.
         desks.any(|index| Desk::new(self, index).batch().is_some())
             || self.sealed.last_look()
-            || (last_look(&self.line) && self.is_line_waiting())
-    }
-
-    fn is_line_waiting(&self) -> bool {
-        let line = self.take_line();
-        line.watched.write();
-        self.put_back_line(line) > 0
+            || self.lines.iter().any(|place| last_look(&place.line) && place.is_waiting())
     }
 
     /// Returns the cost of all values that are retired and not freed.
@@ -606,6 +605,59 @@ impl<T> Batch<T> {
     }
 }
 
+impl<T> LineCell<T> {
+    /// Takes the line out, unless it is away.
+    fn take(&self) -> Option<Box<Line<T>>> {
+        // AcqRel: Acquire pairs with the Release in `put_back`, so that the line's content is seen;
+        // Release is for a last look that meets another sweep.
+        let line = if cfg!(cortado_mutant = "limbo_line_by_load") {
+            self.line.load(Ordering::Acquire)
+        } else {
+            self.line.swap(ptr::null_mut(), Ordering::AcqRel)
+        };
+        // SAFETY: what was there came from `Box::into_raw`, and the swap made it ours.
+        unsafe { own(line) }
+    }
+
+    /// Puts a line back; returns how many batches wait in what is there then.
+    fn put_back(&self, mut line: Box<Line<T>>) -> usize {
+        loop {
+            let waiting = line.waiting.len();
+            // Relaxed: for a glance.
+            self.waiting.store(waiting, Ordering::Relaxed);
+            let raw = Box::into_raw(line);
+            // LINE (AcqRel): Release pairs with the Acquire in `take`, and Acquire with the Release in
+            // `last_look`.
+            // Relaxed: the other line is taken out by a swap of its own.
+            let there = self.line.compare_exchange(ptr::null_mut(), raw, LINE, Ordering::Relaxed);
+            if there.is_ok() {
+                return waiting;
+            }
+            // SAFETY: the exchange failed, so `raw` is still ours alone.
+            line = unsafe { Box::from_raw(raw) };
+            // A sweep that found all lines away has put one here; each turn of this loop is one that did.
+            let Some(mut other) = self.take() else { continue };
+            other.watched.write();
+            line.waiting.append(&mut other.waiting);
+        }
+    }
+
+    /// Returns whether batches wait in the line, if it is not away.
+    fn is_waiting(&self) -> bool {
+        self.take().is_some_and(|line| {
+            line.watched.write();
+            self.put_back(line) > 0
+        })
+    }
+}
+
+impl<T> Default for LineCell<T> {
+    fn default() -> Self {
+        let line = AtomicPtr::new(Box::into_raw(Box::default()));
+        Self { line, waiting: AtomicUsize::new(0) }
+    }
+}
+
 impl<T> Line<T> {
     /// Adds batches that wait for a period.
     ///
@@ -638,10 +690,12 @@ impl<T: Stored> Limbo<T> {
         }
         // Relaxed, twice: `&mut self` means that every other thread's part is over and seen, and that
         // no guard's reader holds a reference: they borrow the owner.
-        let line = self.line.swap(ptr::null_mut(), Ordering::Relaxed);
-        // SAFETY: the line is ours, and came from `Box::into_raw`.
-        for (_, batch) in unsafe { own(line) }.into_iter().flat_map(|line| line.waiting) {
-            self.free(batch, &mut swept, farewell);
+        for place in &self.lines {
+            let line = place.line.swap(ptr::null_mut(), Ordering::Relaxed); // Relaxed: as above.
+            // SAFETY: the line is ours, and came from `Box::into_raw`.
+            for (_, batch) in unsafe { own(line) }.into_iter().flat_map(|line| line.waiting) {
+                self.free(batch, &mut swept, farewell);
+            }
         }
         for stripe in &self.stripes {
             let tools = stripe.tools.swap(ptr::null_mut(), Ordering::Relaxed); // Relaxed: as above.
@@ -691,7 +745,7 @@ thread_local! {
 const REST: Ordering =
     if cfg!(cortado_mutant = "limbo_relaxed_rest") { Ordering::Relaxed } else { Ordering::Acquire };
 
-// AcqRel, see `put_back_line`. With one mutant the next sweep may see an old line; with the other the
+// AcqRel, see `put_back`. With one mutant the next sweep may see an old line; with the other the
 // thread may sleep over it.
 const LINE: Ordering = if cfg!(cortado_mutant = "limbo_relaxed_line") {
     Ordering::Relaxed
