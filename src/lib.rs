@@ -253,6 +253,8 @@ mod policy;
 #[allow(unsafe_code)]
 mod reclaim;
 mod sketch;
+#[allow(unsafe_code)]
+mod slab;
 mod stripe;
 mod sync;
 #[allow(unsafe_code)]
@@ -290,7 +292,7 @@ pub mod __internals {
         };
     }
     open!(
-        budget, due, entry, flight, handover, metrics, reclaim, sketch, stripe, sync, table, util,
-        waker
+        budget, due, entry, flight, handover, metrics, reclaim, sketch, slab, stripe, sync, table,
+        util, waker
     );
 }

@@ -3,6 +3,7 @@
 use crate::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
+    ordering,
 };
 
 /// A grace period.

@@ -12,17 +12,6 @@
 //! of a process share it. It is never the global default of another crate, so a guard that
 //! another library forgot cannot hold back our memory.
 
-/// The right ordering of an operation, and the one that a mutant puts in its place.
-macro_rules! ordering {
-    ($right:ident, mutant($name:literal) => $wrong:ident) => {
-        if cfg!(cortado_mutant = $name) {
-            $crate::sync::atomic::Ordering::$wrong
-        } else {
-            $crate::sync::atomic::Ordering::$right
-        }
-    };
-}
-
 #[cfg(any(
     all(cortado_loom, crossbeam_loom),
     all(feature = "crossbeam-epoch", not(any(cortado_loom, cortado_shuttle)))

@@ -58,7 +58,7 @@ use super::{
 use crate::sync::{
     IS_MODEL,
     atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
-    thread_local, thread_number,
+    ordering, thread_local, thread_number,
 };
 
 /// Slots of a chunk. In the models one, so that the list grows there.

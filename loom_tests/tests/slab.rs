@@ -1,0 +1,217 @@
+//! The slab: cells, magazines and what is kept beside cells (`src/slab`).
+#![allow(unsafe_code)] // values are moved into cells here and out of them
+
+mod common;
+
+use common::{Bounds, explore_within};
+use cortado::__internals::{
+    slab::{Handle, Slab},
+    sync::{
+        Arc, Watched,
+        atomic::{AtomicU32, Ordering},
+        thread,
+    },
+};
+
+fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+    explore_within(Bounds { preemptions: Some(3), seconds: 8, schedules: 5_000 }, scenario);
+}
+
+/// A value that loom watches: two threads that use its cell without an order fail the test.
+struct Value {
+    watched: Watched,
+    number: u32,
+}
+
+type World = Arc<Slab<Value>>;
+
+/// Makes a slab with one stripe. Chunks and magazines have two cells.
+fn world() -> World {
+    Arc::new(Slab::new(2, 1))
+}
+
+fn spawn<R: Send + 'static>(
+    world: &World,
+    f: impl FnOnce(&Slab<Value>) -> R + Send + 'static,
+) -> thread::JoinHandle<R> {
+    let world = Arc::clone(world);
+    thread::spawn(move || f(&world))
+}
+
+/// Allocates a cell and moves a value into it.
+fn make(slab: &Slab<Value>, number: u32) -> Handle {
+    let handle = slab.allocate(0).unwrap();
+    // SAFETY: allocated above.
+    unsafe { slab.write(handle, Value { watched: Watched::new(), number }) };
+    handle
+}
+
+/// Moves a value out of its cell again.
+fn unmake(slab: &Slab<Value>, handle: Handle, number: u32) {
+    // SAFETY: the caller made it.
+    let mut value = unsafe { slab.take(handle) };
+    value.watched.write();
+    assert_eq!(value.number, number);
+    value.number = 0;
+}
+
+/// Makes a value, looks that it stays, and gives its cell back.
+fn use_a_cell(slab: &Slab<Value>, number: u32) {
+    let handle = make(slab, number);
+    unmake(slab, handle, number);
+    slab.release(handle, 0);
+}
+
+/// They race for the first leaf, chunk and magazine, and for the stripe.
+#[test]
+fn two_threads_allocate_from_an_empty_slab() {
+    explore(|| {
+        let world = world();
+        let other = spawn(&world, |slab| make(slab, 1));
+        let mine = make(&world, 2);
+        let theirs = other.join().unwrap();
+        assert_ne!(mine, theirs);
+        unmake(&world, theirs, 1);
+        unmake(&world, mine, 2);
+    });
+}
+
+/// The chunk has two cells: one of the threads adds another, or both do.
+#[test]
+fn two_threads_allocate_more_than_a_chunk_has() {
+    explore(|| {
+        let world = world();
+        let first = make(&world, 1);
+        let other = spawn(&world, |slab| [make(slab, 2), make(slab, 3)]);
+        let mine = make(&world, 4);
+        let [second, third] = other.join().unwrap();
+        let all = [first, second, third, mine];
+        for (number, handle) in (1..).zip(all) {
+            assert!(all.iter().filter(|&&other| other == handle).count() == 1);
+            unmake(&world, handle, number);
+        }
+    });
+}
+
+#[test]
+fn cells_go_from_thread_to_thread() {
+    explore(|| {
+        let world = world();
+        use_a_cell(&world, 1);
+        let other = spawn(&world, |slab| use_a_cell(slab, 2));
+        use_a_cell(&world, 3);
+        other.join().unwrap();
+        use_a_cell(&world, 4);
+        // Whoever finds the stripe acquired may add a chunk.
+        assert!(world.cells() <= 4);
+    });
+}
+
+/// A bag that one thread has filled is what another allocates from.
+#[test]
+fn a_bag_goes_from_thread_to_thread() {
+    explore(|| {
+        let world = world();
+        let handles = [make(&world, 1), make(&world, 2)];
+        let other = spawn(&world, |slab| use_a_cell(slab, 3));
+        let mut bag = world.bag().unwrap();
+        for (number, handle) in (1..).zip(handles) {
+            unmake(&world, handle, number);
+            bag.push(handle);
+        }
+        drop(bag);
+        use_a_cell(&world, 4);
+        other.join().unwrap();
+    });
+}
+
+/// One thread takes a magazine, another takes two and puts the first back: the same one is on top
+/// of the stack again, with another one below.
+#[test]
+fn a_pop_meets_a_magazine_that_comes_back() {
+    explore(|| {
+        let world = world();
+        let three: Vec<_> = (0..3).map(|_| world.bag().unwrap()).collect();
+        drop(three);
+        let other = spawn(&world, |slab| {
+            let (first, second) = (slab.bag().unwrap(), slab.bag().unwrap());
+            drop(first);
+            let number = second.number();
+            // It stays this thread's.
+            std::mem::forget(second);
+            number
+        });
+        let (one, two) = (world.bag().unwrap(), world.bag().unwrap());
+        let theirs = other.join().unwrap();
+        let (one, two) = (one.number(), two.number());
+        assert!(one != two && one != theirs && two != theirs, "{one} {two} {theirs}");
+    });
+}
+
+/// The array of costs appears while another cell of the chunk, whose user needed none, is asked for its cost.
+#[test]
+fn a_cost_is_read_while_another_cell_gets_one() {
+    explore(|| {
+        let world = world();
+        let (plain, dear) = (make(&world, 1), make(&world, 2));
+        assert!(world.set_charge(plain, 1).is_ok());
+        let other = spawn(&world, move |slab| {
+            slab.set_charge(dear, 5).unwrap();
+            slab.charge(dear)
+        });
+        assert_eq!(world.charge(plain), 1);
+        assert_eq!(other.join().unwrap(), 5);
+        assert_eq!(world.charge(plain), 1);
+        unmake(&world, plain, 1);
+        unmake(&world, dear, 2);
+    });
+}
+
+/// Two users of cells of one chunk need the array at the same time.
+#[test]
+fn two_threads_set_costs() {
+    explore(|| {
+        let world = world();
+        let (one, two) = (make(&world, 1), make(&world, 2));
+        let other = spawn(&world, move |slab| slab.set_charge(one, 5).unwrap());
+        world.set_charge(two, 0).unwrap();
+        other.join().unwrap();
+        assert_eq!((world.charge(one), world.charge(two)), (5, 0));
+        unmake(&world, one, 1);
+        unmake(&world, two, 2);
+    });
+}
+
+/// A cell changes its user while a reader of the published handle asks for its cost: it finds that of the user
+/// who published it, and the next user does not inherit it.
+#[test]
+fn a_published_cost_is_its_users() {
+    explore(|| {
+        let world = world();
+        let published = Arc::new(AtomicU32::new(0));
+        let reader = spawn(&world, {
+            let published = Arc::clone(&published);
+            move |slab| {
+                // Acquire: pairs with the Release below, as a table's word does.
+                match published.load(Ordering::Acquire) {
+                    0 => None,
+                    raw => Some(slab.charge(Handle::new(raw))),
+                }
+            }
+        });
+        let handle = make(&world, 1);
+        world.set_charge(handle, 7).unwrap();
+        published.store(handle.raw(), Ordering::Release);
+        let seen = reader.join().unwrap();
+        assert!(seen.is_none_or(|cost| cost == 7), "{seen:?}");
+        unmake(&world, handle, 1);
+        world.release(handle, 0);
+        let again = [make(&world, 2), make(&world, 3)];
+        assert!(again.contains(&handle));
+        for (number, handle) in (2..).zip(again) {
+            world.set_charge(handle, 1).unwrap();
+            assert_eq!(world.charge(handle), 1);
+            unmake(&world, handle, number);
+        }
+    });
+}

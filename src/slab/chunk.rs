@@ -1,0 +1,528 @@
+//! Chunks: the memory of cells, and the arrays beside it.
+//!
+//! # Layout
+//!
+//! A handle is the number of a chunk and the number of a cell in it:
+//!
+//! ```text
+//! handle   chunk (HANDLE_BITS - shift) │ cell (shift)
+//! root     LEAVES pointers  →  leaf: a slot a chunk  →  cells, and `Beside`: flags, charges, times
+//! ```
+//!
+//! A chunk has `1 << shift` handles and may have fewer cells; the other handles are never issued. The
+//! first chunks are small, so that a cache of ten entries does not take two megabytes. Chunk 0 is
+//! never there: a table uses the handles 0 and 1 for states of its own.
+//!
+//! # Protocol
+//!
+//! `frontier` is the newest chunk and the number of its cells that were issued. A thread issues fresh
+//! cells by adding to that number (CAS). Where the chunk is used up, the thread allocates the next one,
+//! puts it into its slot (CAS: of several threads that do, one wins and the others free theirs), and
+//! moves the frontier there (CAS). Chunks never move, and are freed with the slab. No thread waits.
+//!
+//! The arrays of charges and of times are allocated when a cell of the chunk needs them first, zeroed,
+//! and put into place by CAS. Zero means cost 1, and no times, so a cell whose owner has not seen the array yet
+//! has what the owner meant. A cell's owner writes its entries of the arrays before it publishes the
+//! handle; if it finds no array, it inherits nothing, for the owner before it, whose writes it has seen,
+//! has allocated none.
+//!
+//! # Orderings
+//!
+//! * Release of the frontier's move ↔ Acquire of the frontier's load: whoever issues a cell of a chunk
+//!   finds the chunk. Later CAS on the frontier continue the release sequence.
+//! * Release of a leaf's and of a chunk's CAS ↔ Acquire of their loads: what was put there is made.
+//! * A thread that has a handle got it, by an Acquire, from a thread that found the chunk. Hence leaf and cells are
+//!   read Relaxed where a hit resolves a handle.
+//! * Release of an array's CAS ↔ Acquire of its load: the array is zeroed before it is read.
+
+use std::{
+    alloc::{Layout, alloc, dealloc},
+    array,
+    ops::Range,
+    ptr,
+};
+
+use super::Handle;
+use crate::{
+    error::OutOfMemory,
+    sync::{
+        IS_MODEL,
+        atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering::*, WithMut},
+        ordering,
+    },
+    util::CachePadded,
+};
+
+/// Bits of a handle: a table keeps six more beside it in a word.
+pub const HANDLE_BITS: u32 = if IS_MODEL { 4 } else { 26 };
+/// Pointers in the root, as a power of two.
+const ROOT_BITS: u32 = if IS_MODEL { 1 } else { 6 };
+const LEAVES: usize = 1 << ROOT_BITS;
+/// Bytes of a full chunk: a huge page.
+const CHUNK_BYTES: usize = 2 << 20;
+/// The least and the most bits of a cell's number. With fewer, leaves would be long; with more, handles would be
+/// used up by small chunks.
+const MIN_SHIFT: u32 = if IS_MODEL { 1 } else { 8 };
+const MAX_SHIFT: u32 = if IS_MODEL { 1 } else { 17 };
+/// Cells of the smallest chunk, unless a full one has fewer.
+const MIN_CELLS: usize = 64;
+/// Once as many cells as expected are there, a chunk adds this part to them.
+const GROWTH_PART: usize = 8;
+/// A cache line: cells of small chunks start there, too.
+const MIN_ALIGN: usize = 64;
+
+/// The chunks of one slab.
+pub(super) struct Chunks<T> {
+    /// Bits of a cell's number.
+    shift: u32,
+    /// Cells of a full chunk.
+    full: usize,
+    /// Cells that the slab will need, as far as its maker knows.
+    expected: usize,
+    root: [AtomicPtr<Slot<T>>; LEAVES],
+    /// The newest chunk (upper half), and how many of its cells were issued (lower half).
+    frontier: CachePadded<AtomicU64>,
+    /// Cells of all chunks.
+    cells: AtomicUsize,
+}
+
+/// Where a chunk is found.
+struct Slot<T> {
+    cells: AtomicPtr<T>,
+    beside: AtomicPtr<Beside<T>>,
+}
+
+/// What belongs to a chunk beside its cells.
+struct Beside<T> {
+    cells: *mut T,
+    /// One a cell. Their number is that of the cells.
+    flags: Box<[AtomicU8]>,
+    /// The cost of each cell's entry, encoded by [`encode`]; null while all are 1.
+    charges: AtomicPtr<AtomicU64>,
+    /// Two words a cell; null while no entry has times.
+    times: AtomicPtr<AtomicU64>,
+}
+
+// SAFETY: chunks hand out raw pointers to cells, and it is for those who use them to share `T`s only as
+// `T` allows ([`Slab`](super::Slab) says so in its bounds); all other shared state is atomic.
+unsafe impl<T: Send> Send for Chunks<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Chunks<T> {}
+
+impl<T> Chunks<T> {
+    /// Makes a slab's memory without any chunk yet.
+    pub(super) fn new(expected: usize) -> Self {
+        let size = size_of::<T>().max(1);
+        let shift = (CHUNK_BYTES / size).checked_ilog2().unwrap_or(0).clamp(MIN_SHIFT, MAX_SHIFT);
+        Self {
+            shift,
+            full: (CHUNK_BYTES / size).clamp(1, 1 << shift),
+            expected,
+            root: array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            frontier: CachePadded::new(AtomicU64::new(0)),
+            cells: AtomicUsize::new(0),
+        }
+    }
+
+    /// Issues up to `max` fresh cells, one at least; returns their handles.
+    ///
+    /// `None` if a chunk cannot be allocated, or all handles are issued.
+    pub(super) fn issue(&self, max: u32) -> Option<Range<u32>> {
+        // Acquire: pairs with the Release below; seeing a chunk's number means seeing the chunk.
+        let mut seen = self.frontier.load(Acquire);
+        loop {
+            let (chunk, issued) = unpack(seen);
+            let len = self.beside(chunk).map_or(0, |beside| beside.flags.len() as u32);
+            let next = if issued < len {
+                pack(chunk, issued + max.min(len - issued))
+            } else {
+                self.add_chunk(chunk + 1)?;
+                pack(chunk + 1, 0)
+            };
+            if cfg!(cortado_mutant = "slab_frontier_by_store") {
+                self.frontier.store(next, Release);
+            } else {
+                // AcqRel: Release shows a new chunk; Acquire on failure, for the number that is read is acted on.
+                match self.frontier.compare_exchange_weak(seen, next, AcqRel, Acquire) {
+                    Ok(_) => {}
+                    Err(now) => {
+                        seen = now;
+                        continue;
+                    }
+                }
+            }
+            if issued < len {
+                let first = (chunk << self.shift) + issued;
+                return Some(first..(chunk << self.shift) + unpack(next).1);
+            }
+            seen = next;
+        }
+    }
+
+    /// Puts a chunk into its slot, unless it is there.
+    fn add_chunk(&self, chunk: u32) -> Option<()> {
+        if chunk >= 1 << (HANDLE_BITS - self.shift) {
+            return None;
+        }
+        let slot = self.slot_or_new(chunk)?;
+        // Acquire: pairs with the Release below.
+        let mut beside = slot.beside.load(Acquire);
+        if beside.is_null() {
+            let len = self.next_len();
+            let new = Beside::allocate(len)?;
+            // AcqRel: Release shows the chunk's parts; Acquire on failure pairs with it.
+            match slot.beside.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire) {
+                Ok(_) => {
+                    // Relaxed: a figure that sizes the next chunk.
+                    self.cells.fetch_add(len, Relaxed);
+                    beside = new;
+                }
+                Err(theirs) => {
+                    // SAFETY: `new` was made above, and no other thread has seen it.
+                    unsafe { Beside::free(new) };
+                    beside = theirs;
+                }
+            }
+        }
+        // SAFETY: what is in a slot stays there until the slab is dropped.
+        let cells = unsafe { &*beside }.cells;
+        // Relaxed: the move of the frontier shows it. Every thread that comes here stores the same.
+        slot.cells.store(cells, Relaxed);
+        Some(())
+    }
+
+    /// Returns how many cells the next chunk has.
+    fn next_len(&self) -> usize {
+        let there = self.cells.load(Relaxed); // Relaxed: a figure.
+        let missing = self.expected.saturating_sub(there);
+        let wanted = if missing > 0 { missing } else { there / GROWTH_PART };
+        wanted.clamp(MIN_CELLS.min(self.full), self.full)
+    }
+
+    /// Returns the leaf of a chunk, and the chunk's index in it.
+    fn place(&self, chunk: u32) -> (usize, usize) {
+        let leaf_bits = HANDLE_BITS - ROOT_BITS - self.shift;
+        let leaf = (chunk >> leaf_bits) as usize & (LEAVES - 1);
+        (leaf, chunk as usize & ((1 << leaf_bits) - 1))
+    }
+
+    fn leaf_len(&self) -> usize {
+        1 << (HANDLE_BITS - ROOT_BITS - self.shift)
+    }
+
+    /// Returns the slot of a chunk; allocates its leaf if there is none.
+    fn slot_or_new(&self, chunk: u32) -> Option<&Slot<T>> {
+        let (leaf, index) = self.place(chunk);
+        let root = &self.root[leaf];
+        // Acquire: pairs with the Release below.
+        let mut slots = root.load(Acquire);
+        if slots.is_null() {
+            let new = into_raw(try_boxed(self.leaf_len(), Slot::new)?);
+            // AcqRel: Release shows the slots; Acquire on failure pairs with it.
+            slots = match root.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire) {
+                Ok(_) => new,
+                Err(theirs) => {
+                    // SAFETY: `new` was made above with that length, and no other thread has seen it.
+                    drop(unsafe { from_raw(new, self.leaf_len()) });
+                    theirs
+                }
+            };
+        }
+        // SAFETY: a leaf has `leaf_len` slots, to which `place` masks the index, and lives as long as the slab.
+        Some(unsafe { &*slots.wrapping_add(index) })
+    }
+
+    /// Returns the slot of a chunk, if its leaf is there.
+    #[inline]
+    fn slot(&self, chunk: u32) -> Option<&Slot<T>> {
+        let (leaf, index) = self.place(chunk);
+        let slots = self.root[leaf].load(Acquire); // Acquire: as in `slot_or_new`.
+        if slots.is_null() {
+            return None;
+        }
+        // SAFETY: as in `slot_or_new`.
+        Some(unsafe { &*slots.wrapping_add(index) })
+    }
+
+    fn beside(&self, chunk: u32) -> Option<&Beside<T>> {
+        let beside = self.slot(chunk)?.beside.load(Acquire); // Acquire: as in `add_chunk`.
+        // SAFETY: null, or what stays there until the slab is dropped.
+        unsafe { beside.as_ref() }
+    }
+
+    /// Returns the address of a handle's cell.
+    ///
+    /// # Safety
+    ///
+    /// * This slab has issued the handle, and the caller got it, directly or through others, by an Acquire
+    ///   from the thread that it was issued to.
+    #[inline]
+    pub(super) unsafe fn cell(&self, handle: Handle) -> *mut T {
+        let raw = handle.raw();
+        let (leaf, index) = self.place(raw >> self.shift);
+        let slots = self.root[leaf].load(Relaxed); // Relaxed: see "Orderings".
+        // SAFETY: the handle was issued, so its leaf is there; `place` masks the index.
+        let slot = unsafe { &*slots.wrapping_add(index) };
+        let cells = slot.cells.load(Relaxed); // Relaxed: as above.
+        cells.wrapping_add((raw & ((1 << self.shift) - 1)) as usize)
+    }
+
+    /// Returns what is beside a handle's chunk, and the cell's number.
+    fn beside_of(&self, handle: Handle) -> (&Beside<T>, usize) {
+        let beside = self.beside(handle.raw() >> self.shift).expect("a handle of this slab");
+        (beside, (handle.raw() & ((1 << self.shift) - 1)) as usize)
+    }
+
+    /// Returns a handle's flags.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the slab has not issued the handle; so do the methods below.
+    #[inline]
+    pub(super) fn flags(&self, handle: Handle) -> &AtomicU8 {
+        let (beside, cell) = self.beside_of(handle);
+        &beside.flags[cell]
+    }
+
+    /// Returns the cost of a handle's entry.
+    #[inline]
+    pub(super) fn charge(&self, handle: Handle) -> u64 {
+        let (beside, cell) = self.beside_of(handle);
+        let charges = Array::new(&beside.charges, beside.flags.len()).get();
+        // Relaxed: the word that shows the handle shows the charge.
+        charges.map_or(1, |charges| encode(charges[cell].load(Relaxed)))
+    }
+
+    /// Sets the cost of a handle's entry, before the handle is published.
+    pub(super) fn set_charge(&self, handle: Handle, cost: u64) -> Result<(), OutOfMemory> {
+        let (beside, cell) = self.beside_of(handle);
+        let array = Array::new(&beside.charges, beside.flags.len());
+        let charges = if cost == 1 {
+            match array.get() {
+                Some(charges) if !cfg!(cortado_mutant = "slab_charge_inherited") => charges,
+                _ => return Ok(()),
+            }
+        } else {
+            array.get_or_new()?
+        };
+        charges[cell].store(encode(cost), Relaxed); // Relaxed: the publication shows it.
+        Ok(())
+    }
+
+    /// Returns the times of a handle's entry, if its chunk has any.
+    #[inline]
+    pub(super) fn times(&self, handle: Handle) -> Option<&[AtomicU64; 2]> {
+        let (beside, cell) = self.beside_of(handle);
+        let times = Array::new(&beside.times, 2 * beside.flags.len()).get()?;
+        times[2 * cell..].first_chunk()
+    }
+
+    /// Returns the times of a handle's entry; allocates the array of its chunk if there is none.
+    pub(super) fn times_or_new(&self, handle: Handle) -> Result<&[AtomicU64; 2], OutOfMemory> {
+        let (beside, cell) = self.beside_of(handle);
+        let times = Array::new(&beside.times, 2 * beside.flags.len()).get_or_new()?;
+        Ok(times[2 * cell..].first_chunk().expect("two words a cell"))
+    }
+
+    /// Returns the number of cells.
+    pub(super) fn cells(&self) -> usize {
+        self.cells.load(Relaxed) // Relaxed: a figure.
+    }
+
+    /// Returns the bytes of all chunks and of what is beside them.
+    pub(super) fn bytes(&self) -> usize {
+        let leaves = self.root.iter().filter(|leaf| !leaf.load(Relaxed).is_null()); // Relaxed: a figure.
+        let leaves = leaves.count() * self.leaf_len() * size_of::<Slot<T>>();
+        let chunks = 1..1 << (HANDLE_BITS - self.shift);
+        let chunks = chunks.map_while(|chunk| self.beside(chunk)).map(Beside::bytes);
+        leaves + chunks.sum::<usize>()
+    }
+}
+
+impl<T> Drop for Chunks<T> {
+    fn drop(&mut self) {
+        let len = self.leaf_len();
+        for leaf in &mut self.root {
+            let slots = leaf.with_mut(|leaf| *leaf);
+            if slots.is_null() {
+                continue;
+            }
+            // SAFETY: a leaf has that length, and `&mut self` says that no other thread is here.
+            for slot in &mut *unsafe { from_raw(slots, len) } {
+                let beside = slot.beside.with_mut(|beside| *beside);
+                if !beside.is_null() {
+                    // SAFETY: it is in this slot only, and the slot goes with it.
+                    unsafe { Beside::free(beside) };
+                }
+            }
+        }
+    }
+}
+
+impl<T> Slot<T> {
+    fn new() -> Self {
+        Self { cells: AtomicPtr::new(ptr::null_mut()), beside: AtomicPtr::new(ptr::null_mut()) }
+    }
+}
+
+impl<T> Beside<T> {
+    /// Allocates a chunk: uninitialised cells, and flags of 0.
+    fn allocate(len: usize) -> Option<*mut Self> {
+        let flags = try_boxed(len, || AtomicU8::new(0))?;
+        let layout = Self::layout(len)?;
+        let cells = if layout.size() == 0 {
+            ptr::without_provenance_mut(layout.align())
+        } else {
+            // SAFETY: the layout has a size.
+            unsafe { alloc(layout) }
+        };
+        if cells.is_null() {
+            return None;
+        }
+        if layout.align() >= CHUNK_BYTES {
+            advise_huge_pages(cells, layout.size());
+        }
+        let (charges, times) = (AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut()));
+        let new = Self { cells: cells.cast(), flags, charges, times };
+        let mut slot = Vec::new();
+        if slot.try_reserve_exact(1).is_err() {
+            // SAFETY: allocated above with that layout; the caller never sees it.
+            unsafe { new.free_cells() };
+            return None;
+        }
+        slot.push(new);
+        Some(into_raw(slot.into_boxed_slice()))
+    }
+
+    /// Frees a chunk and what is beside it; values in its cells are not dropped.
+    ///
+    /// # Safety
+    ///
+    /// * `beside` comes from `allocate`, and no other thread can reach it any more.
+    unsafe fn free(beside: *mut Self) {
+        // SAFETY: the caller's promise; `allocate` makes a slice of one.
+        let mut beside = unsafe { from_raw(beside, 1) };
+        let len = beside[0].flags.len();
+        for (array, len) in [(0, len), (1, 2 * len)] {
+            let array = if array == 0 { &mut beside[0].charges } else { &mut beside[0].times };
+            let words = array.with_mut(|words| *words);
+            if !words.is_null() {
+                // SAFETY: `Array::get_or_new` made it with that length, and the caller is alone.
+                drop(unsafe { from_raw(words, len) });
+            }
+        }
+        // SAFETY: the caller is alone, and `beside` goes.
+        unsafe { beside[0].free_cells() };
+    }
+
+    /// # Safety
+    ///
+    /// * Called once, when no thread can reach the cells any more.
+    unsafe fn free_cells(&self) {
+        let layout = Self::layout(self.flags.len()).expect("it was allocated with that");
+        if layout.size() > 0 {
+            // SAFETY: `allocate` got it with this layout.
+            unsafe { dealloc(self.cells.cast(), layout) };
+        }
+    }
+
+    /// Full chunks start at a huge page, so that one entry of the translation buffer covers one.
+    fn layout(len: usize) -> Option<Layout> {
+        let layout = Layout::array::<T>(len).ok()?;
+        let is_full = !IS_MODEL && layout.size() > CHUNK_BYTES / 2;
+        layout.align_to(if is_full { CHUNK_BYTES } else { MIN_ALIGN }).ok()
+    }
+
+    fn bytes(&self) -> usize {
+        let len = self.flags.len();
+        // Relaxed, twice: figures.
+        let charges = if self.charges.load(Relaxed).is_null() { 0 } else { len };
+        let times = if self.times.load(Relaxed).is_null() { 0 } else { 2 * len };
+        size_of::<Self>()
+            + len * (size_of::<T>() + size_of::<AtomicU8>())
+            + (charges + times) * size_of::<AtomicU64>()
+    }
+}
+
+/// An array of words that is allocated, zeroed, when it is needed first.
+struct Array<'a> {
+    words: &'a AtomicPtr<AtomicU64>,
+    len: usize,
+}
+
+impl<'a> Array<'a> {
+    #[inline]
+    fn new(words: &'a AtomicPtr<AtomicU64>, len: usize) -> Self {
+        Self { words, len }
+    }
+
+    #[inline]
+    fn get(&self) -> Option<&'a [AtomicU64]> {
+        // Acquire: pairs with the Release in `get_or_new`, so that the array is seen zeroed.
+        let words = self.words.load(Acquire);
+        // SAFETY: null, or an array of that length, which stays there as long as what borrows the pointer.
+        (!words.is_null()).then(|| unsafe { std::slice::from_raw_parts(words, self.len) })
+    }
+
+    fn get_or_new(&self) -> Result<&'a [AtomicU64], OutOfMemory> {
+        if let Some(words) = self.get() {
+            return Ok(words);
+        }
+        let error = OutOfMemory { bytes: self.len * size_of::<AtomicU64>() };
+        let new = into_raw(try_boxed(self.len, || AtomicU64::new(0)).ok_or(error)?);
+        // Release: pairs with the Acquire in `get`. Relaxed on failure: `get` reads it again.
+        let release = ordering!(Release, mutant("slab_relaxed_array") => Relaxed);
+        if self.words.compare_exchange(ptr::null_mut(), new, release, Relaxed).is_err() {
+            // SAFETY: `new` was made above with that length, and no other thread has seen it.
+            drop(unsafe { from_raw(new, self.len) });
+        }
+        Ok(self.get().expect("an array never goes before its chunk"))
+    }
+}
+
+/// Encodes a cost, or decodes it: 1, which zeroed memory stands for, changes places with 0.
+#[inline]
+fn encode(cost: u64) -> u64 {
+    cost ^ u64::from(cost <= 1)
+}
+
+fn pack(chunk: u32, issued: u32) -> u64 {
+    u64::from(chunk) << 32 | u64::from(issued)
+}
+
+fn unpack(frontier: u64) -> (u32, u32) {
+    ((frontier >> 32) as u32, frontier as u32)
+}
+
+/// Allocates a slice, unless memory is short.
+pub(super) fn try_boxed<T>(len: usize, make: impl FnMut() -> T) -> Option<Box<[T]>> {
+    let mut items = Vec::new();
+    items.try_reserve_exact(len).ok()?;
+    items.resize_with(len, make);
+    Some(items.into_boxed_slice())
+}
+
+pub(super) fn into_raw<T>(slice: Box<[T]>) -> *mut T {
+    Box::into_raw(slice).cast()
+}
+
+/// Turns what `into_raw` returned into the slice it was.
+///
+/// # Safety
+///
+/// * `first` comes from `into_raw` of a slice of that length, and is the caller's alone.
+pub(super) unsafe fn from_raw<T>(first: *mut T, len: usize) -> Box<[T]> {
+    // SAFETY: the caller's promise.
+    unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, len)) }
+}
+
+/// Asks for huge pages. A hint: a system that has none ignores it.
+fn advise_huge_pages(start: *mut u8, len: usize) {
+    #[cfg(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle))))]
+    // SAFETY: advice about memory that this slab has just allocated; it changes no content.
+    unsafe {
+        libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE);
+    }
+    #[cfg(not(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle)))))]
+    let _ = (start, len);
+}

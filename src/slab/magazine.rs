@@ -1,0 +1,312 @@
+//! Magazines: free handles, many at a time, on their way between threads.
+//!
+//! # Protocol
+//!
+//! A magazine is a short list of handles. At every moment it belongs to one thread, which alone
+//! reads and writes it, or lies in one of the depot's two stacks: those with handles, and those
+//! without. The stacks are Treiber stacks of magazine numbers. Magazines are never freed before the
+//! depot, so a thread that was stopped in a pop may still read the `next` of one that has left the
+//! stack; a tag in the stack's word, which each push increments, makes its CAS fail then. (The tag has 32
+//! bits: to be fooled, a thread must be stopped between load and CAS for exactly a multiple of 2^32 pushes, each of
+//! a whole magazine.)
+//!
+//! # Orderings
+//!
+//! * Release of a push ↔ Acquire of a pop: the magazine's handles and `next`, and all that was done before with
+//!   what the handles stand for. Each later CAS on the stack continues the push's release sequence, so
+//!   this holds for the magazines below, too.
+//! * What is in a magazine is read and written Relaxed, by its owner alone.
+
+use std::{array, fmt, ptr};
+
+use super::{
+    Handle,
+    chunk::{from_raw, into_raw, try_boxed},
+};
+use crate::{
+    sync::{
+        IS_MODEL, Watched,
+        atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*, WithMut},
+        ordering,
+    },
+    util::CachePadded,
+};
+
+/// Magazines of the first segment; each further one has twice as many.
+const FIRST_SEGMENT: u32 = if IS_MODEL { 2 } else { 16 };
+const SEGMENTS: usize = if IS_MODEL { 2 } else { 24 };
+/// The number of no magazine.
+const NONE: u32 = 0;
+
+/// All magazines of one slab.
+pub(super) struct Depot {
+    /// Handles that a magazine holds.
+    capacity: usize,
+    segments: [AtomicPtr<Slot>; SEGMENTS],
+    /// The number of the magazine that was made last.
+    made: AtomicU32,
+    filled: CachePadded<Stack>,
+    empty: CachePadded<Stack>,
+}
+
+/// A magazine while it is in a stack or with a thread.
+struct Slot {
+    /// The magazine below, in a stack.
+    next: AtomicU32,
+    len: AtomicU32,
+    handles: Box<[AtomicU32]>,
+    watched: Watched,
+}
+
+/// A stack of magazines: a tag (upper half), and the number of the one on top (lower half).
+struct Stack(AtomicU64);
+
+/// A magazine that is this thread's own. Dropping it puts it into a stack.
+pub struct Magazine<'a> {
+    depot: &'a Depot,
+    number: u32,
+}
+
+impl Depot {
+    /// Makes a depot whose magazines hold `capacity` handles, without any yet.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            capacity: capacity.max(1),
+            segments: array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            made: AtomicU32::new(NONE),
+            filled: CachePadded::new(Stack(AtomicU64::new(0))),
+            empty: CachePadded::new(Stack(AtomicU64::new(0))),
+        }
+    }
+
+    /// Takes a magazine with handles, if there is one.
+    pub(super) fn take_filled(&self) -> Option<Magazine<'_>> {
+        self.filled.pop(self)
+    }
+
+    /// Takes a magazine without handles, or makes one.
+    ///
+    /// `None` if it cannot be allocated.
+    pub(super) fn take_empty(&self) -> Option<Magazine<'_>> {
+        self.empty.pop(self).or_else(|| self.make())
+    }
+
+    /// Returns the magazine that [`Magazine::into_number`] made a number of.
+    ///
+    /// The number must have come from there, once: whoever has it owns the magazine.
+    pub(super) fn magazine(&self, number: u32) -> Option<Magazine<'_>> {
+        (number != NONE).then(|| self.own(number))
+    }
+
+    /// Returns how many handles a magazine holds.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Returns the bytes of all magazines.
+    pub(super) fn bytes(&self) -> usize {
+        let segments = self.segments.iter().zip(0..);
+        // Relaxed: a figure.
+        let made = segments.filter(|(segment, _)| !segment.load(Relaxed).is_null());
+        let magazines: usize = made.map(|(_, index)| segment_len(index)).sum();
+        magazines * (size_of::<Slot>() + self.capacity * size_of::<AtomicU32>())
+    }
+
+    fn own(&self, number: u32) -> Magazine<'_> {
+        self.slot(number).watched.write();
+        Magazine { depot: self, number }
+    }
+
+    fn make(&self) -> Option<Magazine<'_>> {
+        // Relaxed, here and below: only the addition has to be whole; the segment's pointer shows the magazine.
+        let number = self.made.load(Relaxed).checked_add(1)?;
+        let (segment, _) = place(number);
+        if segment >= SEGMENTS {
+            return None;
+        }
+        let number = self.made.fetch_add(1, Relaxed) + 1;
+        let (segment, _) = place(number);
+        let there = self.segments.get(segment)?;
+        // Acquire: pairs with the Release below.
+        if there.load(Acquire).is_null() {
+            let new = into_raw(self.make_segment(segment)?);
+            // AcqRel: Release shows the magazines; Acquire on failure pairs with it.
+            if there.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire).is_err() {
+                // SAFETY: `new` was made above with that length, and no other thread has seen it.
+                drop(unsafe { from_raw(new, segment_len(segment)) });
+            }
+        }
+        Some(self.own(number))
+    }
+
+    fn make_segment(&self, segment: usize) -> Option<Box<[Slot]>> {
+        let mut is_short = false;
+        let segment = try_boxed(segment_len(segment), || {
+            let handles = try_boxed(self.capacity, || AtomicU32::new(0));
+            is_short |= handles.is_none();
+            Slot {
+                next: AtomicU32::new(NONE),
+                len: AtomicU32::new(0),
+                handles: handles.unwrap_or_default(),
+                watched: Watched::new(),
+            }
+        });
+        if is_short { None } else { segment }
+    }
+
+    fn slot(&self, number: u32) -> &Slot {
+        let (segment, index) = place(number);
+        // Acquire: pairs with the Release in `make`. A number that came from another thread by an Acquire
+        // shows its segment already; one that came by a glance is compared before it is acted on.
+        let slots = self.segments[segment].load(Acquire);
+        // SAFETY: a number was given out by `make`, so its segment is there and has that index.
+        unsafe { &*slots.wrapping_add(index) }
+    }
+
+    fn put(&self, number: u32) {
+        let is_empty = self.slot(number).len.load(Relaxed) == 0; // Relaxed: the caller owns the magazine.
+        if is_empty { &self.empty } else { &self.filled }.push(self, number);
+    }
+}
+
+impl Drop for Depot {
+    fn drop(&mut self) {
+        for (segment, index) in self.segments.iter_mut().zip(0..) {
+            let slots = segment.with_mut(|slots| *slots);
+            if !slots.is_null() {
+                // SAFETY: a segment has that length, and `&mut self` says that no other thread is here.
+                drop(unsafe { from_raw(slots, segment_len(index)) });
+            }
+        }
+    }
+}
+
+impl Stack {
+    fn push(&self, depot: &Depot, number: u32) {
+        let slot = depot.slot(number);
+        slot.watched.write();
+        // Relaxed: compared before it is acted on.
+        let mut top = self.0.load(Relaxed);
+        loop {
+            slot.next.store(top as u32, Relaxed); // Relaxed: the Release below shows it.
+            let tag = if cfg!(cortado_mutant = "slab_untagged_stack") {
+                0
+            } else {
+                ((top >> 32) as u32).wrapping_add(1)
+            };
+            let new = u64::from(tag) << 32 | u64::from(number);
+            // Release: pairs with the Acquire in `pop`. Relaxed on failure: as for the load.
+            let release = ordering!(Release, mutant("slab_relaxed_push") => Relaxed);
+            match self.0.compare_exchange_weak(top, new, release, Relaxed) {
+                Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    fn pop<'a>(&self, depot: &'a Depot) -> Option<Magazine<'a>> {
+        // Acquire: pairs with the Release in `push`.
+        let mut top = self.0.load(Acquire);
+        loop {
+            let number = top as u32;
+            if number == NONE {
+                return None;
+            }
+            // Relaxed: of a magazine that has left the stack it may be anything; the tag says so.
+            let next = depot.slot(number).next.load(Relaxed);
+            let new = top >> 32 << 32 | u64::from(next);
+            // Acquire: as above, for what is compared may be another push of the same.
+            match self.0.compare_exchange_weak(top, new, Acquire, Acquire) {
+                Ok(_) => return Some(depot.own(number)),
+                Err(now) => top = now,
+            }
+        }
+    }
+}
+
+impl Magazine<'_> {
+    fn slot(&self) -> &Slot {
+        self.depot.slot(self.number)
+    }
+
+    /// Returns how many handles there are.
+    pub fn len(&self) -> usize {
+        self.slot().len.load(Relaxed) as usize // Relaxed: the owner's, here and below.
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns whether there is no room for another.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.depot.capacity
+    }
+
+    /// Adds a handle.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the magazine is full.
+    #[inline]
+    pub fn push(&mut self, handle: Handle) {
+        let slot = self.slot();
+        // Relaxed, here and below: this thread's alone; the push or the stripe shows it.
+        let len = slot.len.load(Relaxed);
+        slot.handles[len as usize].store(handle.raw(), Relaxed);
+        slot.len.store(len + 1, Relaxed);
+    }
+
+    /// Takes the handle that was added last.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Handle> {
+        let slot = self.slot();
+        // Relaxed, here and below: as in `push`.
+        let len = slot.len.load(Relaxed).checked_sub(1)?;
+        slot.len.store(len, Relaxed);
+        Some(Handle::new(slot.handles[len as usize].load(Relaxed)))
+    }
+
+    /// Returns the handles.
+    pub fn iter(&self) -> impl Iterator<Item = Handle> {
+        let slot = self.slot();
+        // Relaxed: as in `push`.
+        slot.handles[..self.len()].iter().map(|handle| Handle::new(handle.load(Relaxed)))
+    }
+
+    /// Returns the magazine's number, which no other one of its slab has.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Turns the magazine into its number, for [`Depot::magazine`].
+    pub(super) fn into_number(self) -> u32 {
+        let number = self.number;
+        std::mem::forget(self);
+        number
+    }
+}
+
+impl Drop for Magazine<'_> {
+    fn drop(&mut self) {
+        self.depot.put(self.number);
+    }
+}
+
+impl fmt::Debug for Magazine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// Returns the segment of a magazine, and its index there.
+fn place(number: u32) -> (usize, usize) {
+    let number = number - 1 + FIRST_SEGMENT;
+    let segment = number.ilog2() - FIRST_SEGMENT.ilog2();
+    (segment as usize, (number - (FIRST_SEGMENT << segment)) as usize)
+}
+
+fn segment_len(segment: usize) -> usize {
+    (FIRST_SEGMENT as usize) << segment
+}

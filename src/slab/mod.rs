@@ -1,0 +1,553 @@
+//! The slab: memory for entries, in cells that are named by handles of 26 bits.
+//!
+//! # Design
+//!
+//! An allocator's block per entry costs a call for each insert and each removal, 8 to 16 bytes of header,
+//! an 8-byte pointer in the table and, with 4 KiB pages, a miss of the translation buffer per hit. A slab
+//! has none of these: [`chunk`] holds the cells, two megabytes at a time on huge pages, and beside them what is
+//! kept per handle (flags, costs other than 1, deadlines); [`magazine`] carries free handles between
+//! threads, up to 256 at a time (Bonwick and Adams, "Magazines and Vmem", 2001).
+//!
+//! ```text
+//! allocate   stripe's magazine → depot's filled magazines → fresh cells of the newest chunk → a new chunk
+//! release    stripe's magazine → depot
+//! bag        an empty magazine is filled with retired handles, waits for its grace period, and is
+//!            a filled magazine as it is: no list is copied, and nothing is allocated
+//! ```
+//!
+//! The slab knows nothing of grace periods. A handle that was ever stored where readers look must not be
+//! released before one has passed: a reader may still compare the key in its cell.
+//!
+//! # Protocol
+//!
+//! There are as many *stripes* as threads are expected to run at once, each with one magazine. A thread
+//! acquires a stripe by CAS, takes or adds a handle, and releases it. One that finds its stripe
+//! acquired (its holder may have lost its core) goes to the depot. No thread waits.
+//!
+//! # Orderings
+//!
+//! * Release of a stripe's release ↔ Acquire of the CAS: the magazine's number and its content.
+//! * A released handle comes to its next owner through a stripe or a stack, each of which orders what its
+//!   last owner did to the cell before what its next owner does.
+
+pub mod chunk;
+pub mod magazine;
+
+use std::fmt;
+
+pub use self::magazine::Magazine;
+use self::{
+    chunk::{Chunks, HANDLE_BITS},
+    magazine::Depot,
+};
+use crate::{
+    error::OutOfMemory,
+    sync::{
+        IS_MODEL,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*},
+        ordering,
+    },
+    util::CachePadded,
+};
+
+/// The magazines of all stripes together hold at most one cell in so many of those expected.
+const MAGAZINE_PART: usize = 64;
+/// The least and the most handles of a magazine.
+const MIN_MAGAZINE: usize = if IS_MODEL { 2 } else { 4 };
+const MAX_MAGAZINE: usize = if IS_MODEL { 2 } else { 256 };
+
+/// Memory for values of one type.
+///
+/// Dropping a slab frees its memory and drops no value: its owner knows which cells hold one.
+pub struct Slab<T> {
+    chunks: Chunks<T>,
+    depot: Depot,
+    stripes: Box<[CachePadded<Stripe>]>,
+}
+
+/// The name of a cell: [`HANDLE_BITS`] bits, and never 0 or 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Handle(u32);
+
+/// A place for a magazine of free handles.
+struct Stripe {
+    is_acquired: AtomicBool,
+    /// The magazine's number, 0 if there is none. Of the thread that acquired the stripe.
+    magazine: AtomicU32,
+}
+
+/// The right to use a stripe's magazine.
+struct Acquired<'a>(&'a Stripe);
+
+impl Handle {
+    /// The bits of every handle.
+    pub const MASK: u32 = (1 << HANDLE_BITS) - 1;
+
+    /// Makes the handle that [`raw`](Self::raw) returned the bits of; others are masked away.
+    #[inline]
+    pub fn new(raw: u32) -> Self {
+        Self(raw & Self::MASK)
+    }
+
+    /// Returns the handle's bits.
+    #[inline]
+    pub fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+impl<T> Slab<T> {
+    /// Makes a slab for `expected` values, used by about `stripes` threads at once. It allocates no cells yet.
+    pub fn new(expected: usize, stripes: usize) -> Self {
+        let stripes = stripes.max(1);
+        // Each stripe has a magazine of free handles, and its user a bag.
+        let capacity = expected / (2 * MAGAZINE_PART * stripes);
+        let stripe = || Stripe { is_acquired: AtomicBool::new(false), magazine: AtomicU32::new(0) };
+        Self {
+            chunks: Chunks::new(expected),
+            depot: Depot::new(capacity.clamp(MIN_MAGAZINE, MAX_MAGAZINE)),
+            stripes: (0..stripes).map(|_| CachePadded::new(stripe())).collect(),
+        }
+    }
+
+    /// Returns the handle of a cell that holds nothing and that no other thread has.
+    ///
+    /// `stripe` spreads threads; any number will do. `None` if there is no memory for another cell, or if
+    /// all handles are taken. Takes constant time, but for the allocation of a chunk.
+    #[inline]
+    pub fn allocate(&self, stripe: usize) -> Option<Handle> {
+        if let Some(acquired) = self.acquire(stripe)
+            && let Some(mut magazine) = acquired.take(&self.depot)
+            && let Some(handle) = magazine.pop()
+        {
+            acquired.put(magazine);
+            return Some(handle);
+        }
+        self.allocate_from_depot(stripe)
+    }
+
+    #[cold]
+    fn allocate_from_depot(&self, stripe: usize) -> Option<Handle> {
+        let Some(mut magazine) = self.depot.take_filled().or_else(|| self.fresh()) else {
+            // There may be memory for a cell if there is none for a magazine.
+            return self.chunks.issue(1).map(|handles| Handle::new(handles.start));
+        };
+        let handle = magazine.pop();
+        // Of the two magazines, the one that was there goes back to the depot.
+        if let Some(acquired) = self.acquire(stripe) {
+            let other = acquired.take(&self.depot);
+            acquired.put(magazine);
+            drop(other);
+        }
+        handle
+    }
+
+    /// Returns a magazine of fresh cells.
+    fn fresh(&self) -> Option<Magazine<'_>> {
+        let mut magazine = self.depot.take_empty()?;
+        let handles = self.chunks.issue(self.depot.capacity() as u32)?;
+        // The lowest last, so that it is taken first.
+        handles.rev().for_each(|raw| magazine.push(Handle::new(raw)));
+        Some(magazine)
+    }
+
+    /// Gives a cell back. Its value was dropped or moved out before, and every thread that may still look at it
+    /// has gone.
+    ///
+    /// Where memory is so short that there is none for a list of handles, the cell is not used again.
+    pub fn release(&self, handle: Handle, stripe: usize) {
+        if let Some(acquired) = self.acquire(stripe) {
+            let there = acquired.take(&self.depot).filter(|magazine| !magazine.is_full());
+            if let Some(mut magazine) = there.or_else(|| self.depot.take_empty()) {
+                magazine.push(handle);
+                acquired.put(magazine);
+            }
+            return;
+        }
+        let there = self.depot.take_filled().filter(|magazine| !magazine.is_full());
+        if let Some(mut magazine) = there.or_else(|| self.depot.take_empty()) {
+            magazine.push(handle);
+        }
+    }
+
+    /// Returns an empty magazine, to collect retired handles in.
+    ///
+    /// Dropping it releases them all at once: the same must hold for each as for [`release`](Self::release).
+    pub fn bag(&self) -> Option<Magazine<'_>> {
+        self.depot.take_empty()
+    }
+
+    /// Moves a value into a cell.
+    ///
+    /// # Safety
+    ///
+    /// * [`allocate`](Self::allocate) of this slab has returned the handle to this thread, and the cell holds
+    ///   nothing.
+    #[inline]
+    pub unsafe fn write(&self, handle: Handle, value: T) {
+        // SAFETY: the handle was issued to this thread.
+        let cell = unsafe { self.chunks.cell(handle) };
+        // SAFETY: the cell is this thread's alone until it publishes the handle.
+        unsafe { cell.write(value) };
+    }
+
+    /// Returns the value of a cell.
+    ///
+    /// # Safety
+    ///
+    /// * The cell holds a value, which the caller has seen published by an Acquire (or has written itself), and
+    ///   which stays there as long as the reference lives.
+    #[inline]
+    pub unsafe fn get(&self, handle: Handle) -> &T {
+        // SAFETY: the caller's promise: the handle came by an Acquire.
+        let cell = unsafe { self.chunks.cell(handle) };
+        // SAFETY: the caller's promise: there is a value, and it stays.
+        unsafe { &*cell }
+    }
+
+    /// Moves the value out of a cell, which holds nothing then.
+    ///
+    /// # Safety
+    ///
+    /// * As for [`get`](Self::get), and no other thread looks at the cell any more.
+    #[inline]
+    pub unsafe fn take(&self, handle: Handle) -> T {
+        // SAFETY: the caller's promise: the handle came by an Acquire.
+        let cell = unsafe { self.chunks.cell(handle) };
+        // SAFETY: the caller's promise: there is a value, and it is the caller's.
+        unsafe { cell.read() }
+    }
+
+    /// Drops the value of a cell, which holds nothing then, whether or not the destructor panics.
+    ///
+    /// # Safety
+    ///
+    /// * As for [`take`](Self::take).
+    #[inline]
+    pub unsafe fn drop_value(&self, handle: Handle) {
+        // SAFETY: the caller's promise: the handle came by an Acquire.
+        let cell = unsafe { self.chunks.cell(handle) };
+        // SAFETY: the caller's promise: there is a value, and it is the caller's.
+        unsafe { cell.drop_in_place() };
+    }
+
+    /// Returns the flags of a cell, which the slab does not use. They are those of its last user until they are
+    /// set.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the slab has never issued the handle; so do the methods below.
+    #[inline]
+    pub fn flags(&self, handle: Handle) -> &AtomicU8 {
+        self.chunks.flags(handle)
+    }
+
+    /// Returns the cost that was set for a cell, 1 by default. Takes no memory while all costs are 1.
+    #[inline]
+    pub fn charge(&self, handle: Handle) -> u64 {
+        self.chunks.charge(handle)
+    }
+
+    /// Sets the cost of a cell, before its handle is published. Every user of a cell has to: it would
+    /// inherit that of the last one.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if the costs of the chunk cannot be allocated; the cost is 1 then.
+    #[inline]
+    pub fn set_charge(&self, handle: Handle, cost: u64) -> Result<(), OutOfMemory> {
+        self.chunks.set_charge(handle, cost)
+    }
+
+    /// Returns the two times of a cell, if a cell of its chunk was ever given any: 0, or what was stored last.
+    #[inline]
+    pub fn times(&self, handle: Handle) -> Option<&[AtomicU64; 2]> {
+        self.chunks.times(handle)
+    }
+
+    /// The same; allocates those of the chunk if there are none. Not only the cell's owner may call it.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if they cannot be allocated.
+    pub fn times_or_new(&self, handle: Handle) -> Result<&[AtomicU64; 2], OutOfMemory> {
+        self.chunks.times_or_new(handle)
+    }
+
+    /// Returns the number of cells, those that were never issued included.
+    pub fn cells(&self) -> usize {
+        self.chunks.cells()
+    }
+
+    /// Returns the bytes of everything here.
+    pub fn bytes(&self) -> usize {
+        self.chunks.bytes() + self.depot.bytes() + size_of_val(&*self.stripes)
+    }
+
+    fn acquire(&self, stripe: usize) -> Option<Acquired<'_>> {
+        let stripe = &self.stripes[stripe % self.stripes.len()];
+        if cfg!(cortado_mutant = "slab_stripe_by_load") {
+            return Some(Acquired(stripe));
+        }
+        // Acquire: pairs with the Release where the stripe is released. Relaxed on failure: nothing is read then.
+        let is_free = stripe.is_acquired.compare_exchange(false, true, Acquire, Relaxed).is_ok();
+        // Not `then_some`: an `Acquired` that is made in vain would release the stripe.
+        is_free.then(|| Acquired(stripe))
+    }
+}
+
+impl Acquired<'_> {
+    /// Takes the magazine out. Relaxed, here and below: it is this thread's until it releases the stripe.
+    #[inline]
+    fn take<'a>(&self, depot: &'a Depot) -> Option<Magazine<'a>> {
+        let number = self.0.magazine.load(Relaxed);
+        self.0.magazine.store(0, Relaxed);
+        depot.magazine(number)
+    }
+
+    /// Puts a magazine where none is.
+    #[inline]
+    fn put(&self, magazine: Magazine<'_>) {
+        self.0.magazine.store(magazine.into_number(), Relaxed);
+    }
+}
+
+impl Drop for Acquired<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in `acquire`.
+        let release = ordering!(Release, mutant("slab_relaxed_stripe") => Relaxed);
+        self.0.is_acquired.store(false, release);
+    }
+}
+
+impl<T> fmt::Debug for Slab<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slab").field("cells", &self.cells()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::{collections::HashSet, sync::atomic::AtomicUsize};
+
+    use super::{chunk::HANDLE_BITS, *};
+    use crate::sync::thread;
+
+    fn fill<T>(slab: &Slab<T>, count: usize) -> Vec<Handle> {
+        (0..count).map(|_| slab.allocate(0).expect("memory")).collect()
+    }
+
+    #[test]
+    fn handles_are_distinct_and_never_those_that_mean_a_state() {
+        let slab = Slab::<u64>::new(1000, 1);
+        let handles = fill(&slab, 5000);
+        assert!(handles.iter().all(|handle| (2..1 << HANDLE_BITS).contains(&handle.raw())));
+        assert_eq!(handles.iter().collect::<HashSet<_>>().len(), 5000);
+    }
+
+    #[test]
+    fn cells_keep_their_values_while_chunks_are_added() {
+        let slab = Slab::<(u64, [u8; 90])>::new(10, 1);
+        let handles = fill(&slab, 100_000);
+        for (handle, n) in handles.iter().zip(0..) {
+            // SAFETY: allocated by this thread above.
+            unsafe { slab.write(*handle, (n, [n as u8; 90])) };
+        }
+        for (handle, n) in handles.iter().zip(0..) {
+            // SAFETY: written above.
+            let value = unsafe { slab.get(*handle) };
+            assert_eq!(*value, (n, [n as u8; 90]));
+        }
+    }
+
+    #[test]
+    fn released_cells_are_used_again_and_nothing_is_allocated() {
+        let slab = Slab::<u64>::new(1000, 1);
+        let mut handles = fill(&slab, 1000);
+        // Once, so that there is a magazine for each few cells.
+        handles.iter().for_each(|&handle| slab.release(handle, 0));
+        let (cells, bytes) = (slab.cells(), slab.bytes());
+        for _ in 0..10 {
+            handles = fill(&slab, 1000);
+            assert_eq!(handles.iter().collect::<HashSet<_>>().len(), 1000);
+            handles.iter().for_each(|&handle| slab.release(handle, 0));
+        }
+        assert_eq!((slab.cells(), slab.bytes()), (cells, bytes));
+    }
+
+    #[test]
+    fn bag_of_retired_handles_is_a_magazine() {
+        let slab = Slab::<u64>::new(100_000, 1);
+        let handles = fill(&slab, 1000);
+        let mut bag = slab.bag().unwrap();
+        for &handle in &handles[..256] {
+            assert!(!bag.is_full());
+            bag.push(handle);
+        }
+        assert!(bag.is_full() && bag.len() == 256);
+        drop(bag);
+        // The stripe's own come first.
+        let again = fill(&slab, 512);
+        assert_eq!(again.iter().filter(|handle| handles[..256].contains(handle)).count(), 256);
+    }
+
+    #[test]
+    fn small_slab_is_small_and_a_large_one_wastes_little() {
+        let slab = Slab::<[u64; 2]>::new(10, 4);
+        assert!(slab.bytes() < 1000, "{}", slab.bytes());
+        fill(&slab, 10);
+        assert!(slab.bytes() < 4000, "{}", slab.bytes());
+        let slab = Slab::<[u64; 2]>::new(1_000_000, 4);
+        fill(&slab, 1_000_000);
+        assert!(slab.bytes() < 18 * 1_000_000, "{}", slab.bytes());
+    }
+
+    #[test]
+    fn charge_is_1_unless_another_was_set_and_no_user_inherits_it() {
+        let slab = Slab::<u64>::new(100, 1);
+        let handles = fill(&slab, 100);
+        let bytes = slab.bytes();
+        assert!(handles.iter().all(|&handle| slab.set_charge(handle, 1).is_ok()));
+        assert_eq!(slab.bytes(), bytes);
+        for (&handle, cost) in handles.iter().zip([0, 1, 2, 3, u64::MAX].into_iter().cycle()) {
+            slab.set_charge(handle, cost).unwrap();
+            assert_eq!(slab.charge(handle), cost);
+        }
+        assert!(slab.bytes() > bytes);
+        for &handle in &handles {
+            slab.set_charge(handle, 1).unwrap();
+            assert_eq!(slab.charge(handle), 1);
+        }
+    }
+
+    #[test]
+    fn times_are_none_until_a_cell_of_the_chunk_needs_some() {
+        let slab = Slab::<u64>::new(100, 1);
+        let handles = fill(&slab, 2);
+        assert!(slab.times(handles[0]).is_none());
+        let [deadline, idle] = slab.times_or_new(handles[1]).unwrap();
+        deadline.store(7, Relaxed);
+        idle.store(8, Relaxed);
+        let zero = slab.times(handles[0]).unwrap();
+        assert_eq!((zero[0].load(Relaxed), zero[1].load(Relaxed)), (0, 0));
+        assert_eq!(slab.times(handles[1]).unwrap()[0].load(Relaxed), 7);
+    }
+
+    #[test]
+    fn flags_are_those_of_the_handle() {
+        let slab = Slab::<u64>::new(1000, 1);
+        let handles = fill(&slab, 1000);
+        handles
+            .iter()
+            .zip(0..)
+            .for_each(|(&h, n): (_, usize)| slab.flags(h).store(n as u8, Relaxed));
+        for (&handle, n) in handles.iter().zip(0..) {
+            let n: usize = n;
+            assert_eq!(slab.flags(handle).load(Relaxed), n as u8);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a handle of this slab")]
+    fn foreign_handle_has_no_flags() {
+        let _ = Slab::<u64>::new(10, 1).flags(Handle::new(1 << 20));
+    }
+
+    #[test]
+    fn values_may_have_no_size_or_any_alignment_or_be_huge() {
+        #[repr(align(4096))]
+        struct Aligned(u8);
+
+        let slab = Slab::<()>::new(100, 1);
+        assert_eq!(fill(&slab, 1000).into_iter().collect::<HashSet<_>>().len(), 1000);
+
+        let slab = Slab::<Aligned>::new(100, 1);
+        for (handle, n) in fill(&slab, 1000).into_iter().zip(0u8..=255) {
+            // SAFETY: allocated above.
+            unsafe { slab.write(handle, Aligned(n)) };
+            // SAFETY: written above.
+            let value = unsafe { slab.get(handle) };
+            assert_eq!((value.0, std::ptr::from_ref(value).addr() % 4096), (n, 0));
+        }
+
+        let slab = Slab::<[u8; 5 << 20]>::new(1, 1);
+        let handles = fill(&slab, 3);
+        assert!(slab.cells() < 10);
+        // SAFETY: allocated above; only its first byte is looked at, which is written here.
+        let first = unsafe { slab.chunks.cell(handles[2]) }.cast::<u8>();
+        // SAFETY: as above.
+        unsafe { first.write(9) };
+        // SAFETY: as above.
+        assert_eq!(unsafe { first.read() }, 9);
+    }
+
+    #[test]
+    fn cell_that_cannot_be_allocated_is_none() {
+        let slab = Slab::<[u8; 1 << 50]>::new(10, 1);
+        assert_eq!(slab.allocate(0), None);
+        assert_eq!((slab.allocate(0), slab.cells()), (None, 0));
+    }
+
+    #[test]
+    fn values_are_the_owners_to_drop() {
+        struct Counted<'a>(&'a AtomicUsize);
+        impl Drop for Counted<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+        let dropped = AtomicUsize::new(0);
+        let slab = Slab::new(10, 1);
+        let handles = fill(&slab, 3);
+        for &handle in &handles {
+            // SAFETY: allocated above.
+            unsafe { slab.write(handle, Counted(&dropped)) };
+        }
+        // SAFETY: written above, and no other thread is here.
+        let taken = unsafe { slab.take(handles[0]) };
+        assert_eq!(dropped.load(Relaxed), 0);
+        drop(taken);
+        // SAFETY: as above.
+        unsafe { slab.drop_value(handles[1]) };
+        drop(slab);
+        assert_eq!(dropped.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn every_cell_is_one_threads_while_many_allocate_and_release() {
+        const THREADS: usize = 16;
+        const TURNS: usize = 20_000;
+
+        // Stripes are shared, so that threads meet at them and in the depot.
+        let slab = &Slab::<AtomicUsize>::new(1000, 3);
+        thread::scope(|scope| {
+            for id in 1..=THREADS {
+                scope.spawn(move || {
+                    let mut mine = Vec::new();
+                    let mut random = id as u64;
+                    for _ in 0..TURNS {
+                        random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
+                        if random >> 62 < 2 || mine.is_empty() {
+                            let handle = slab.allocate(id).expect("memory");
+                            // SAFETY: allocated by this thread.
+                            unsafe { slab.write(handle, AtomicUsize::new(id)) };
+                            mine.push(handle);
+                            continue;
+                        }
+                        let handle = mine.swap_remove(random as usize % mine.len());
+                        // SAFETY: written by this thread.
+                        let owner = unsafe { slab.get(handle) }.swap(0, Relaxed);
+                        assert_eq!(owner, id);
+                        slab.release(handle, id);
+                    }
+                    for handle in mine {
+                        // SAFETY: as above.
+                        assert_eq!(unsafe { slab.get(handle) }.load(Relaxed), id);
+                    }
+                });
+            }
+        });
+        assert!(slab.cells() < THREADS * TURNS);
+    }
+}
