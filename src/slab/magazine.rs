@@ -64,6 +64,7 @@ struct Stack(AtomicU64);
 /// A magazine that is this thread's own. Dropping it puts it into a stack.
 pub struct Magazine<'a> {
     depot: &'a Depot,
+    slot: &'a Slot,
     number: u32,
 }
 
@@ -94,6 +95,7 @@ impl Depot {
     /// Returns the magazine that [`Magazine::into_number`] made a number of.
     ///
     /// The number must have come from there, once: whoever has it owns the magazine.
+    #[inline]
     pub(super) fn magazine(&self, number: u32) -> Option<Magazine<'_>> {
         (number != NONE).then(|| self.own(number))
     }
@@ -112,9 +114,11 @@ impl Depot {
         magazines * (size_of::<Slot>() + self.capacity * size_of::<AtomicU32>())
     }
 
+    #[inline]
     fn own(&self, number: u32) -> Magazine<'_> {
-        self.slot(number).watched.write();
-        Magazine { depot: self, number }
+        let slot = self.slot(number);
+        slot.watched.write();
+        Magazine { depot: self, slot, number }
     }
 
     fn make(&self) -> Option<Magazine<'_>> {
@@ -154,6 +158,7 @@ impl Depot {
         if is_short { None } else { segment }
     }
 
+    #[inline]
     fn slot(&self, number: u32) -> &Slot {
         let (segment, index) = place(number);
         // Acquire: pairs with the Release in `make`. A number that came from another thread by an Acquire
@@ -163,6 +168,7 @@ impl Depot {
         unsafe { &*slots.wrapping_add(index) }
     }
 
+    #[cold]
     fn put(&self, number: u32) {
         let is_empty = self.slot(number).len.load(Relaxed) == 0; // Relaxed: the caller owns the magazine.
         if is_empty { &self.empty } else { &self.filled }.push(self, number);
@@ -225,13 +231,10 @@ impl Stack {
 }
 
 impl Magazine<'_> {
-    fn slot(&self) -> &Slot {
-        self.depot.slot(self.number)
-    }
-
     /// Returns how many handles there are.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.slot().len.load(Relaxed) as usize // Relaxed: the owner's, here and below.
+        self.slot.len.load(Relaxed) as usize // Relaxed: the owner's, here and below.
     }
 
     /// Returns whether there are none.
@@ -240,8 +243,9 @@ impl Magazine<'_> {
     }
 
     /// Returns whether there is no room for another.
+    #[inline]
     pub fn is_full(&self) -> bool {
-        self.len() >= self.depot.capacity
+        self.len() >= self.slot.handles.len()
     }
 
     /// Adds a handle.
@@ -251,7 +255,7 @@ impl Magazine<'_> {
     /// Panics if the magazine is full.
     #[inline]
     pub fn push(&mut self, handle: Handle) {
-        let slot = self.slot();
+        let slot = self.slot;
         // Relaxed, here and below: this thread's alone; the push or the stripe shows it.
         let len = slot.len.load(Relaxed);
         slot.handles[len as usize].store(handle.raw(), Relaxed);
@@ -261,7 +265,7 @@ impl Magazine<'_> {
     /// Takes the handle that was added last.
     #[inline]
     pub fn pop(&mut self) -> Option<Handle> {
-        let slot = self.slot();
+        let slot = self.slot;
         // Relaxed, here and below: as in `push`.
         let len = slot.len.load(Relaxed).checked_sub(1)?;
         slot.len.store(len, Relaxed);
@@ -270,7 +274,7 @@ impl Magazine<'_> {
 
     /// Returns the handles.
     pub fn iter(&self) -> impl Iterator<Item = Handle> {
-        let slot = self.slot();
+        let slot = self.slot;
         // Relaxed: as in `push`.
         slot.handles[..self.len()].iter().map(|handle| Handle::new(handle.load(Relaxed)))
     }
@@ -281,6 +285,7 @@ impl Magazine<'_> {
     }
 
     /// Turns the magazine into its number, for [`Depot::magazine`].
+    #[inline]
     pub(super) fn into_number(self) -> u32 {
         let number = self.number;
         std::mem::forget(self);

@@ -99,7 +99,7 @@ impl Handle {
 impl<T> Slab<T> {
     /// Makes a slab for `expected` values, used by about `stripes` threads at once. It allocates no cells yet.
     pub fn new(expected: usize, stripes: usize) -> Self {
-        let stripes = stripes.max(1);
+        let stripes = stripes.max(1).next_power_of_two();
         // Each stripe has a magazine of free handles, and its user a bag.
         let capacity = expected / (2 * MAGAZINE_PART * stripes);
         let stripe = || Stripe { is_acquired: AtomicBool::new(false), magazine: AtomicU32::new(0) };
@@ -284,8 +284,9 @@ impl<T> Slab<T> {
         self.chunks.bytes() + self.depot.bytes() + size_of_val(&*self.stripes)
     }
 
+    #[inline]
     fn acquire(&self, stripe: usize) -> Option<Acquired<'_>> {
-        let stripe = &self.stripes[stripe % self.stripes.len()];
+        let stripe = &self.stripes[stripe & (self.stripes.len() - 1)];
         if cfg!(cortado_mutant = "slab_stripe_by_load") {
             return Some(Acquired(stripe));
         }

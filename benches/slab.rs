@@ -1,0 +1,51 @@
+//! The slab: what a cell costs, beside a block of the allocator's.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use std::{collections::VecDeque, hint::black_box};
+
+use cortado::__internals::slab::Slab;
+
+/// Values that live at a time; the oldest is freed for each that is made.
+const LIVE: u64 = 50_000;
+
+type Value = [u64; 2];
+
+#[allow(unsafe_code)]
+fn slab(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("slab");
+    group.bench_function("a box", |bencher| {
+        let mut boxes: VecDeque<Box<Value>> = (0..LIVE).map(|n| Box::new([n; 2])).collect();
+        bencher.iter(|| {
+            boxes.push_back(Box::new(black_box([1; 2])));
+            boxes.pop_front()
+        });
+    });
+    let slab = Slab::<Value>::new(2 * LIVE as usize, 4);
+    let make = |n| {
+        let handle = slab.allocate(0).expect("memory");
+        // SAFETY: allocated above.
+        unsafe { slab.write(handle, [n; 2]) };
+        handle
+    };
+    let mut handles: VecDeque<_> = (0..LIVE).map(make).collect();
+    group.bench_function("a cell, released", |bencher| {
+        bencher.iter(|| {
+            handles.push_back(make(black_box(1)));
+            slab.release(handles.pop_front().expect("many"), 0);
+        });
+    });
+    group.bench_function("a cell, put into a bag", |bencher| {
+        let mut bag = slab.bag().expect("memory");
+        bencher.iter(|| {
+            handles.push_back(make(black_box(1)));
+            if bag.is_full() {
+                bag = slab.bag().expect("memory");
+            }
+            bag.push(handles.pop_front().expect("many"));
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, slab);
+criterion_main!(benches);
