@@ -165,11 +165,14 @@ impl std::fmt::Debug for Sleeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{reclaim::pin, util::mark_cache_thread};
+    use crate::{
+        reclaim::pin,
+        util::{forever, mark_cache_thread},
+    };
 
     /// A list of this test's own: guards of other tests wake none of it.
     fn sleepers() -> &'static Sleepers {
-        Box::leak(Box::new(Sleepers::new()))
+        forever(Sleepers::new())
     }
 
     #[test]

@@ -609,7 +609,7 @@ mod tests {
 
     /// A registry that only this test knows.
     fn alone(barrier: Barrier) -> &'static Registry {
-        Box::leak(Box::new(Registry::new(barrier)))
+        crate::util::forever(Registry::new(barrier))
     }
 
     /// Other tests pin for every domain, and may lack a core for long.

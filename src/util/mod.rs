@@ -12,3 +12,12 @@ pub use self::{
     rng::Rng,
 };
 pub use crossbeam_utils::CachePadded;
+
+/// Keeps a value until the process ends, where a leak detector finds it.
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+pub fn forever<T: Sync>(value: T) -> &'static T {
+    static KEPT: crate::sync::Mutex<Vec<usize>> = crate::sync::Mutex::new(Vec::new());
+    let value: &'static T = Box::leak(Box::new(value));
+    KEPT.lock().expect("no holder panics").push(std::ptr::from_ref(value).expose_provenance());
+    value
+}
