@@ -228,6 +228,8 @@
 #[cfg(not(target_has_atomic = "64"))]
 compile_error!("cortado needs a target with 64-bit atomics: buckets and counters are 64-bit words");
 
+#[allow(unsafe_code)]
+mod buckets;
 mod budget;
 #[cfg(not(cortado_loom))]
 mod cache;
@@ -292,7 +294,7 @@ pub mod __internals {
         };
     }
     open!(
-        budget, due, entry, flight, handover, metrics, reclaim, sketch, slab, stripe, sync, table,
-        util, waker
+        buckets, budget, due, entry, flight, handover, metrics, reclaim, sketch, slab, stripe,
+        sync, table, util, waker
     );
 }

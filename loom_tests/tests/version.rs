@@ -1,8 +1,9 @@
-//! The version of a bucket wraps while a thread is stopped (`src/table/meta.rs`).
+//! The version of a bucket wraps while a thread is stopped (`src/table/meta.rs`, `src/buckets/control.rs`).
 //!
 //! Says something only where the version has two bits (`CORTADO_SMALL_VERSION=1`, see `build.rs`): four publishes are
 //! a lap then. With thirteen the same holds, and no schedule is long enough to break it.
 
+mod bucket_world;
 mod common;
 mod world;
 
@@ -165,4 +166,78 @@ fn writers_of_one_tag_meet_laps() {
         two.join().unwrap();
         World::finish(world);
     });
+}
+
+/// The same in the next table.
+mod buckets {
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use super::{
+        bucket_world::{A, A2, A3, B, Set, World, spawn},
+        explore,
+    };
+    use cortado::__internals::sync::Arc;
+
+    /// Publishes so many times, and leaves the tags of the bucket as they are.
+    fn churn(world: &World, times: usize) {
+        for _ in 0..times {
+            assert_eq!(world.set(B, 9), Set::Inserted);
+            assert_eq!(world.remove(B), Some(9));
+        }
+    }
+
+    /// The slot of `A` becomes that of `A2`, whose entry the remove of `A` must not return.
+    #[test]
+    fn a_remove_meets_a_lap_of_its_bucket() {
+        explore(|| {
+            let world = Arc::new(World::with(&[(A, 1)]));
+            let other = spawn(&world, |w| w.remove(A));
+            let mine = world.remove(A);
+            assert_eq!(world.set(A2, 2), Set::Inserted);
+            churn(&world, 3);
+            match (mine, other.join().unwrap()) {
+                (Some(1), None) | (None, Some(1)) => {}
+                both => panic!("{both:?}"),
+            }
+            let strays = world.strays.load(SeqCst);
+            assert!(strays <= 1);
+            assert_eq!(World::finish(world), if strays == 0 { vec![2] } else { vec![] });
+        });
+    }
+
+    /// `A` comes where `A2` was, with which another insert of `A` has compared it.
+    #[test]
+    fn an_insert_meets_a_lap_of_its_bucket() {
+        explore(|| {
+            let world = Arc::new(World::with(&[(A2, 7)]));
+            let other = spawn(&world, |w| w.set(A, 2));
+            assert_eq!(world.remove(A2), Some(7));
+            let mine = world.set(A, 1);
+            churn(&world, 3);
+            let left = match (mine, other.join().unwrap(), world.strays.load(SeqCst)) {
+                (Set::Inserted, Set::Replaced(1), 0) => 2,
+                (Set::Replaced(2), Set::Inserted, 0) => 1,
+                // The late one has found the other, which was evicted.
+                (Set::Inserted, Set::Inserted, 1) => 2,
+                all => panic!("{all:?}"),
+            };
+            assert_eq!(World::finish(world), [left]);
+        });
+    }
+
+    /// The slot of an entry that was removed in place gets another owner, and is freed under it.
+    #[test]
+    fn a_slot_that_is_freed_meets_a_lap_of_its_bucket() {
+        explore(|| {
+            let world = Arc::new(World::with(&[(A, 1)]));
+            let remover = spawn(&world, |w| w.remove_exactly(A));
+            let set = world.set(A2, 2);
+            assert_eq!(world.set(A3, 3), Set::Inserted);
+            churn(&world, 3);
+            assert_eq!((set, remover.join().unwrap()), (Set::Inserted, Some(1)));
+            let strays = world.strays.load(SeqCst);
+            let left = World::finish(world);
+            assert_eq!(left.len() + strays, 2, "{left:?}");
+        });
+    }
 }

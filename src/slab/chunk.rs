@@ -495,7 +495,7 @@ fn unpack(frontier: u64) -> (u32, u32) {
 }
 
 /// Allocates a slice, unless memory is short.
-pub(super) fn try_boxed<T>(len: usize, make: impl FnMut() -> T) -> Option<Box<[T]>> {
+pub fn try_boxed<T>(len: usize, make: impl FnMut() -> T) -> Option<Box<[T]>> {
     let mut items = Vec::new();
     items.try_reserve_exact(len).ok()?;
     items.resize_with(len, make);

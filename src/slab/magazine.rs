@@ -34,7 +34,7 @@ use crate::{
 
 /// Magazines of the first segment; each further one has twice as many.
 const FIRST_SEGMENT: u32 = if IS_MODEL { 2 } else { 16 };
-const SEGMENTS: usize = if IS_MODEL { 2 } else { 24 };
+const SEGMENTS: usize = if IS_MODEL { 4 } else { 24 };
 /// The number of no magazine.
 const NONE: u32 = 0;
 
@@ -59,7 +59,12 @@ struct Slot {
 }
 
 /// A stack of magazines: a tag (upper half), and the number of the one on top (lower half).
+#[derive(Debug)]
 struct Stack(AtomicU64);
+
+/// A stack of magazines that their owner has set aside, with handles that wait for something.
+#[derive(Debug)]
+pub struct Bags(CachePadded<Stack>);
 
 /// A magazine that is this thread's own. Dropping it puts it into a stack.
 pub struct Magazine<'a> {
@@ -175,6 +180,38 @@ impl Depot {
     }
 }
 
+impl Bags {
+    /// Makes an empty stack.
+    pub fn new() -> Self {
+        Self(CachePadded::new(Stack(AtomicU64::new(0))))
+    }
+
+    pub(super) fn put(&self, depot: &Depot, bag: Magazine<'_>) {
+        debug_assert!(ptr::eq(depot, bag.depot), "a magazine of another slab");
+        self.0.push(depot, bag.into_number());
+    }
+
+    /// Takes all of them, the newest first.
+    pub(super) fn take<'a>(
+        &self,
+        depot: &'a Depot,
+    ) -> impl Iterator<Item = Magazine<'a>> + use<'a> {
+        let mut next = self.0.take();
+        std::iter::from_fn(move || {
+            let magazine = depot.magazine(next)?;
+            // Relaxed: this thread's alone since the stack was taken.
+            next = magazine.slot.next.load(Relaxed);
+            Some(magazine)
+        })
+    }
+}
+
+impl Default for Bags {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Drop for Depot {
     fn drop(&mut self) {
         for (segment, index) in self.segments.iter_mut().zip(0..) {
@@ -205,6 +242,22 @@ impl Stack {
             let release = ordering!(Release, mutant("slab_relaxed_push") => Relaxed);
             match self.0.compare_exchange_weak(top, new, release, Relaxed) {
                 Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    /// Takes the whole stack; returns the number of the magazine on top.
+    fn take(&self) -> u32 {
+        let mut top = self.0.load(Relaxed); // Relaxed: compared before it is acted on.
+        loop {
+            if top as u32 == NONE {
+                return NONE;
+            }
+            let empty = top >> 32 << 32;
+            // Acquire: pairs with the Release in `push`. Relaxed on failure: as for the load.
+            match self.0.compare_exchange_weak(top, empty, Acquire, Relaxed) {
+                Ok(_) => return top as u32,
                 Err(now) => top = now,
             }
         }

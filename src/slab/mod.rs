@@ -35,7 +35,10 @@ pub mod magazine;
 
 use std::fmt;
 
-pub use self::magazine::Magazine;
+pub use self::{
+    chunk::try_boxed as boxed,
+    magazine::{Bags, Magazine},
+};
 use self::{
     chunk::{Chunks, HANDLE_BITS},
     magazine::Depot,
@@ -175,6 +178,16 @@ impl<T> Slab<T> {
     /// Dropping it releases them all at once: the same must hold for each as for [`release`](Self::release).
     pub fn bag(&self) -> Option<Magazine<'_>> {
         self.depot.take_empty()
+    }
+
+    /// Sets a bag aside, to be taken when its handles have waited for long enough.
+    pub fn put_bag(&self, bags: &Bags, bag: Magazine<'_>) {
+        bags.put(&self.depot, bag);
+    }
+
+    /// Takes the bags that were set aside. Each that is dropped releases its handles.
+    pub fn take_bags<'a>(&'a self, bags: &Bags) -> impl Iterator<Item = Magazine<'a>> + use<'a, T> {
+        bags.take(&self.depot)
     }
 
     /// Moves a value into a cell.

@@ -202,6 +202,7 @@ pub mod atomic {
     }
 
     integer!(AtomicU8, u8);
+    integer!(AtomicU16, u16);
     integer!(AtomicU32, u32);
     integer!(AtomicU64, u64);
     integer!(AtomicUsize, usize);

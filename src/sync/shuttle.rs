@@ -24,7 +24,8 @@ pub mod atomic {
     //! Atomics that shuttle schedules.
 
     pub use shuttle::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+        fence,
     };
 
     /// Access to an atomic's value by its only owner.
@@ -51,6 +52,7 @@ pub mod atomic {
     with_mut! {
         AtomicBool => bool,
         AtomicU8 => u8,
+        AtomicU16 => u16,
         AtomicU32 => u32,
         AtomicU64 => u64,
         AtomicUsize => usize,

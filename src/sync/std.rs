@@ -13,7 +13,8 @@ pub mod atomic {
     //! Atomics, as the standard library has them.
 
     pub use std::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+        fence,
     };
 
     /// Access to an atomic's value by its only owner.
@@ -41,6 +42,7 @@ pub mod atomic {
     with_mut! {
         AtomicBool => bool,
         AtomicU8 => u8,
+        AtomicU16 => u16,
         AtomicU32 => u32,
         AtomicU64 => u64,
         AtomicUsize => usize,

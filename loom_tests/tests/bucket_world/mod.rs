@@ -1,0 +1,264 @@
+//! A table of one bucket (`src/buckets`) under a model, its entries, and the counts that are checked at the end.
+
+#![allow(dead_code)] // each test file uses some of it
+
+use std::sync::{
+    Arc as StdArc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use cortado::__internals::{
+    buckets::{Fresh, Probe, Publish, Table, Unlinked},
+    reclaim::{self, Guard},
+    sync::{Arc, Watched, model::as_reader, thread},
+};
+
+/// A key. Keys are their own hashes but for bits 8 to 15.
+pub const A: u64 = 1;
+/// Another key of the same hash.
+pub const A2: u64 = 0x101;
+/// A third.
+pub const A3: u64 = 0x201;
+/// A key with another tag.
+pub const B: u64 = 2;
+
+/// Entries made and dropped in an execution, invisible to the model.
+#[derive(Default)]
+struct Counts {
+    made: AtomicUsize,
+    dropped: AtomicUsize,
+}
+
+/// An entry with a cell that loom watches: reads must come between its making and its drop.
+pub struct Entry {
+    key: u64,
+    value: u64,
+    watched: Watched,
+    counts: StdArc<Counts>,
+}
+
+impl Entry {
+    fn read(&self) -> u64 {
+        self.watched.read();
+        self.value
+    }
+
+    /// Compares keys, and looks at the watched cell, as a comparison of keys on the heap would.
+    fn is(&self, key: u64) -> bool {
+        self.read();
+        self.key == key
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.watched.write();
+            self.counts.dropped.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+/// What became of a `set`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    Inserted,
+    Replaced(u64),
+    Full,
+}
+
+pub struct World {
+    table: Table<Entry>,
+    counts: StdArc<Counts>,
+    /// Entries that were taken out by mistake, or as duplicates.
+    pub strays: AtomicUsize,
+}
+
+impl World {
+    /// Starts an execution with these entries in the bucket.
+    pub fn with(entries: &[(u64, u64)]) -> Self {
+        reclaim::reset();
+        let world = Self {
+            table: Table::new(1, 4, 1).unwrap(),
+            counts: StdArc::default(),
+            strays: AtomicUsize::new(0),
+        };
+        for &(key, value) in entries {
+            assert_eq!(world.set(key, value), Set::Inserted);
+        }
+        world
+    }
+
+    fn hash(key: u64) -> u64 {
+        key & !0xff00
+    }
+
+    fn stray(&self, guard: &Guard, entry: Unlinked) {
+        self.strays.fetch_add(1, SeqCst);
+        self.table.retire(guard, entry);
+    }
+
+    fn prepare(&self, key: u64, value: u64) -> Fresh<'_, Entry> {
+        self.counts.made.fetch_add(1, SeqCst);
+        let counts = StdArc::clone(&self.counts);
+        let entry = Entry { key, value, watched: Watched::new(), counts };
+        self.table.prepare(entry, 0).unwrap_or_else(|_| panic!("no memory"))
+    }
+
+    /// Inserts or replaces; gives up where the bucket is full.
+    pub fn set(&self, key: u64, value: u64) -> Set {
+        let fresh = self.prepare(key, value);
+        let guard = self.table.pin();
+        // Its claim goes before the guard.
+        let mut fresh = fresh;
+        loop {
+            let stray = |entry| self.stray(&guard, entry);
+            match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray) {
+                Probe::Found(there) => match there.replace(fresh) {
+                    Ok((_, old)) => {
+                        let value = self.table.unlinked(&guard, &old).read();
+                        self.table.retire(&guard, old);
+                        return Set::Replaced(value);
+                    }
+                    Err(again) => fresh = again,
+                },
+                Probe::Absent(vacant) => {
+                    match vacant.publish(fresh, |a, b| a.is(b.key)) {
+                        Publish::Done(_) => return Set::Inserted,
+                        Publish::Duplicates(_, duplicates, panic) => {
+                            assert!(panic.is_none());
+                            duplicates.into_iter().for_each(|entry| self.stray(&guard, entry));
+                            return Set::Inserted;
+                        }
+                        Publish::Changed(again) => fresh = again,
+                        Publish::Full(again, _) => {
+                            // As where a value is rejected: it is moved out.
+                            drop(again.into_inner());
+                            return Set::Full;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Claims a slot and takes the entry back if the bucket changes meanwhile.
+    pub fn try_once(&self, key: u64, value: u64) -> bool {
+        let guard = self.table.pin();
+        let fresh = self.prepare(key, value);
+        let stray = |entry| self.stray(&guard, entry);
+        match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray) {
+            Probe::Found(_) => false,
+            Probe::Absent(vacant) => {
+                matches!(vacant.publish(fresh, |a, b| a.is(b.key)), Publish::Done(_))
+            }
+        }
+    }
+
+    /// Claims a slot for `key`, finds that `other` has changed the bucket, and takes the entry back; checks that
+    /// its handle does not come again at once.
+    pub fn give_up(&self, key: u64, other: u64) {
+        let guard = self.table.pin();
+        let fresh = self.prepare(key, 4);
+        let handle = fresh.handle();
+        let stray = |entry| self.stray(&guard, entry);
+        let probe = self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray);
+        let Probe::Absent(vacant) = probe else { panic!("{key} is there") };
+        assert_eq!(self.set(other, 5), Set::Inserted);
+        let Publish::Changed(fresh) = vacant.publish(fresh, |a, b| a.is(b.key)) else {
+            panic!("the bucket has changed");
+        };
+        assert_eq!(fresh.into_inner().read(), 4);
+        let next = self.prepare(key, 6);
+        assert_ne!(next.handle(), handle, "a reader may still hold the handle");
+    }
+
+    pub fn get(&self, key: u64) -> Option<u64> {
+        self.get_in(&self.table.pin(), key)
+    }
+
+    pub fn get_in(&self, guard: &Guard, key: u64) -> Option<u64> {
+        let hit = self.table.find(guard, Self::hash(key), |entry| entry.is(key))?;
+        Some(hit.entry.read())
+    }
+
+    pub fn pin(&self) -> Guard {
+        self.table.pin()
+    }
+
+    /// Removes exactly the entry that it has found; returns its value.
+    pub fn remove_exactly(&self, key: u64) -> Option<u64> {
+        let guard = self.table.pin();
+        loop {
+            let stray = |entry| self.stray(&guard, entry);
+            match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray) {
+                Probe::Absent(_) => return None,
+                Probe::Found(there) => {
+                    if let Some(entry) = there.remove(|entry| self.stray(&guard, entry)) {
+                        return Some(self.retire(&guard, entry));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes out whatever is in the slot of the entry that it has found; returns its value if it has the key.
+    pub fn remove(&self, key: u64) -> Option<u64> {
+        let guard = self.table.pin();
+        loop {
+            let stray = |entry| self.stray(&guard, entry);
+            match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray) {
+                Probe::Absent(_) => return None,
+                Probe::Found(there) => {
+                    if let Some(entry) = there.unlink() {
+                        if self.table.unlinked(&guard, &entry).is(key) {
+                            return Some(self.retire(&guard, entry));
+                        }
+                        self.stray(&guard, entry);
+                    }
+                }
+            }
+        }
+    }
+
+    fn retire(&self, guard: &Guard, entry: Unlinked) -> u64 {
+        let value = self.table.unlinked(guard, &entry).read();
+        self.table.retire(guard, entry);
+        value
+    }
+
+    /// When all threads have ended: returns the values that are left of these keys.
+    pub fn finish(world: Arc<Self>) -> Vec<u64> {
+        let world = Arc::try_unwrap(world).unwrap_or_else(|_| panic!("a thread is left"));
+        let Self { mut table, counts, .. } = world;
+        let guard = table.pin();
+        let get = |key| table.find(&guard, Self::hash(key), |entry| entry.is(key));
+        let left: Vec<u64> =
+            [A, A2, A3, B].into_iter().filter_map(get).map(|hit| hit.entry.read()).collect();
+        drop(guard);
+        let dropped = counts.dropped.load(SeqCst);
+        let reclaimed = table.reclaim();
+        let (made, alive) = (counts.made.load(SeqCst), left.len());
+        assert_eq!(dropped + reclaimed + alive, made, "an entry is lost, or was retired twice");
+        drop(table);
+        assert_eq!(counts.dropped.load(SeqCst), made);
+        reclaim::census();
+        left
+    }
+}
+
+pub fn spawn<R: Send + 'static>(
+    world: &Arc<World>,
+    f: impl FnOnce(&World) -> R + Send + 'static,
+) -> thread::JoinHandle<R> {
+    let world = Arc::clone(world);
+    thread::spawn(move || f(&world))
+}
+
+/// The same for a thread whose loads may be stale where others' are not.
+pub fn spawn_reader<R: Send + 'static>(
+    world: &Arc<World>,
+    f: impl FnOnce(&World) -> R + Send + 'static,
+) -> thread::JoinHandle<R> {
+    spawn(world, |world| as_reader(|| f(world)))
+}

@@ -1,0 +1,195 @@
+//! The protocol of a bucket of the next table (`src/buckets`).
+
+mod bucket_world;
+mod common;
+
+use bucket_world::{A, A2, A3, B, Set, World, spawn, spawn_reader};
+use common::{Bounds, explore_within};
+use cortado::__internals::sync::Arc;
+
+fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+    explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
+}
+
+#[test]
+fn two_inserts_of_one_key() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(B, 9)]));
+        let other = spawn(&world, |w| w.set(A, 2));
+        let mine = world.set(A, 1);
+        let last = match (mine, other.join().unwrap()) {
+            (Set::Inserted, Set::Replaced(1)) => 2,
+            (Set::Replaced(2), Set::Inserted) => 1,
+            both => panic!("{both:?}"),
+        };
+        assert_eq!(World::finish(world), [last, 9]);
+    });
+}
+
+#[test]
+fn an_unused_bucket_is_met_by_two_inserts_and_a_reader() {
+    explore(|| {
+        let world = Arc::new(World::with(&[]));
+        let other = spawn(&world, |w| w.set(A, 2));
+        let reader = spawn_reader(&world, |w| w.get(A));
+        assert_eq!(world.set(A2, 1), Set::Inserted);
+        assert_eq!(other.join().unwrap(), Set::Inserted);
+        assert!([None, Some(2)].contains(&reader.join().unwrap()));
+        assert_eq!(World::finish(world), [2, 1]);
+    });
+}
+
+#[test]
+fn an_insert_meets_a_remove() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(B, 9)]));
+        let insert = spawn(&world, |w| w.set(A, 1));
+        let removed = world.remove(A);
+        assert_eq!(insert.join().unwrap(), Set::Inserted);
+        let left = World::finish(world);
+        assert_eq!(left, if removed.is_some() { vec![9] } else { vec![1, 9] });
+    });
+}
+
+/// The slot of a removed entry is claimed for the next one: a reader that has seen that goes on seeing it.
+#[test]
+fn a_slot_is_used_again_under_a_reader() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1)]));
+        let reader = spawn_reader(&world, |w| {
+            let guard = w.pin();
+            (w.get_in(&guard, A), w.get_in(&guard, A))
+        });
+        assert_eq!(world.remove(A), Some(1));
+        assert_eq!(world.set(A, 2), Set::Inserted);
+        let (first, second) = reader.join().unwrap();
+        assert!(first != Some(2) || second == Some(2), "{first:?} {second:?}");
+        assert!(first.is_some() || second != Some(1), "{first:?} {second:?}");
+        assert_eq!(World::finish(world), [2]);
+    });
+}
+
+#[test]
+fn a_replace_meets_a_remove_and_a_reader() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1)]));
+        let replace = spawn(&world, |w| w.set(A, 2));
+        let reader = spawn_reader(&world, |w| {
+            let guard = w.pin();
+            (w.get_in(&guard, A), w.get_in(&guard, A))
+        });
+        let removed = world.remove(A);
+        let left = match (replace.join().unwrap(), removed) {
+            (Set::Replaced(1), Some(2)) => vec![],
+            (Set::Inserted, Some(1)) => vec![2],
+            both => panic!("{both:?}"),
+        };
+        let (first, second) = reader.join().unwrap();
+        assert!(first != Some(2) || second != Some(1), "went back");
+        assert_eq!(World::finish(world), left);
+    });
+}
+
+/// A replacement that comes late must not land in a slot that has a new owner.
+#[test]
+fn a_replace_meets_a_remove_and_the_next_insert() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1)]));
+        let replace = spawn(&world, |w| w.set(A, 2));
+        let removed = world.remove(A);
+        assert_eq!(world.set(A2, 3), Set::Inserted);
+        let left = match (replace.join().unwrap(), removed) {
+            (Set::Replaced(1), Some(2)) => vec![3],
+            (Set::Inserted, Some(1)) => vec![2, 3],
+            both => panic!("{both:?}"),
+        };
+        assert_eq!(World::finish(world), left);
+    });
+}
+
+#[test]
+fn two_replaces_meet() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1)]));
+        let other = spawn(&world, |w| w.set(A, 2));
+        let left = match (world.set(A, 3), other.join().unwrap()) {
+            (Set::Replaced(1), Set::Replaced(3)) => 2,
+            (Set::Replaced(2), Set::Replaced(1)) => 3,
+            both => panic!("{both:?}"),
+        };
+        assert_eq!(World::finish(world), [left]);
+    });
+}
+
+#[test]
+fn two_removes_and_a_replace_meet() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1)]));
+        let exact = spawn(&world, |w| w.remove_exactly(A));
+        let replace = spawn(&world, |w| w.set(A, 2));
+        let removed = world.remove(A);
+        let removed: Vec<u64> = removed.into_iter().chain(exact.join().unwrap()).collect();
+        let set = replace.join().unwrap();
+        let left = World::finish(world);
+        match set {
+            // The one that was replaced is out with that.
+            Set::Replaced(1) => assert!(removed == [2] && left.is_empty(), "{removed:?} {left:?}"),
+            Set::Inserted if removed.len() == 1 => assert_eq!((removed, left), (vec![1], vec![2])),
+            Set::Inserted => {
+                let mut removed = removed;
+                removed.sort_unstable();
+                assert_eq!((removed, left), (vec![1, 2], vec![]));
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// Two removes of one entry, and an insert into its slot, which neither may take.
+#[test]
+fn two_removes_meet_the_next_insert() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1)]));
+        let other = spawn(&world, |w| w.remove_exactly(A));
+        let mine = world.remove_exactly(A);
+        assert_eq!(world.set(A3, 3), Set::Inserted);
+        match (mine, other.join().unwrap()) {
+            (Some(1), None) | (None, Some(1)) => {}
+            both => panic!("{both:?}"),
+        }
+        assert_eq!(World::finish(world), [3]);
+    });
+}
+
+/// An entry that is taken back was never in the table: no reader sees it, though it was in a slot.
+#[test]
+fn an_entry_that_is_taken_back_is_never_read() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1)]));
+        let reader = spawn_reader(&world, |w| w.get(A));
+        let other = spawn(&world, |w| w.try_once(A2, 5));
+        assert_eq!(world.remove(A), Some(1));
+        let is_in = world.try_once(A, 4);
+        let seen = reader.join().unwrap();
+        assert!(seen == Some(1) || seen.is_none() || (is_in && seen == Some(4)), "{seen:?}");
+        let mut left = vec![];
+        left.extend(is_in.then_some(4));
+        left.extend(other.join().unwrap().then_some(5));
+        assert_eq!(World::finish(world), left);
+    });
+}
+
+/// The handle of an entry that was taken back does not come again while a reader may hold it.
+#[test]
+fn a_handle_that_was_given_up_is_not_used_again() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1), (A2, 2)]));
+        let reader = spawn_reader(&world, |w| w.get(A3));
+        assert_eq!(world.remove(A), Some(1));
+        assert_eq!(world.remove(A2), Some(2));
+        // The slot of `A` is for `A2`, that of `A2` is claimed for `A3`.
+        world.give_up(A3, A2);
+        assert_eq!(reader.join().unwrap(), None);
+        assert_eq!(World::finish(world), [5]);
+    });
+}

@@ -1,0 +1,264 @@
+//! Buckets: one cache line with a control word, eight entry words, and what readers note.
+
+use super::control::{Control, SLOTS};
+use crate::{
+    slab::Handle,
+    sync::{
+        atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::*},
+        ordering,
+    },
+};
+
+/// Bits of an entry word beside the handle's 26.
+const DYING: u32 = 1 << 27;
+const HASH_SHIFT: u32 = 28;
+
+/// One cache line of the table.
+#[repr(C, align(64))]
+pub struct Bucket {
+    control: AtomicU64,
+    words: [AtomicU32; SLOTS],
+    /// What readers note of the entry in each slot. A hint: a reader that was stopped may write to a slot
+    /// that has another entry by then.
+    pub access: [AtomicU16; SLOTS],
+    /// What the policy wants to know of the entry in each slot, to choose from a line at a time. A hint,
+    /// too.
+    pub class: [AtomicU8; SLOTS],
+}
+
+/// What a slot holds: nothing yet, nothing, or an entry's handle, with four bits of its hash.
+///
+/// ```text
+/// bits  0..26   handle; 0: the bucket is not in use yet; 1: empty
+/// bit   26      kept for the migration
+/// bit   27      DYING: removed in place, only the slot is still to be freed
+/// bits 28..32   the bits of the hash that follow those of the bucket's number
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Word(u32);
+
+/// What [`Bucket::validated`] found.
+pub enum Validated {
+    /// The entry was published at one instant of the call.
+    Holds(Word, Handle),
+    /// The slot was empty, or holds an entry of another hash: what has the tag and the hash has left.
+    Gone,
+    /// The slot changed during the call: look at the bucket again.
+    Changed,
+}
+
+impl Word {
+    /// A slot of zeroed memory. It differs from [`Self::EMPTY`], for a slow migration fills only slots
+    /// that no thread has filled, and must not fill one that was filled and emptied since.
+    pub const UNUSED: Self = Self(0);
+    /// A free slot.
+    pub const EMPTY: Self = Self(1);
+
+    /// Makes the word of an entry; `bits` are four bits of its hash.
+    #[inline]
+    pub fn new(handle: Handle, bits: u32) -> Self {
+        debug_assert!(bits < 16 && handle.raw() > Self::EMPTY.0);
+        Self(handle.raw() | bits << HASH_SHIFT)
+    }
+
+    /// Returns the entry's handle, if there is an entry.
+    #[inline]
+    pub fn handle(self) -> Option<Handle> {
+        let handle = Handle::new(self.0);
+        (handle.raw() > Self::EMPTY.0).then_some(handle)
+    }
+
+    /// Returns whether the entry may have a hash with these four bits.
+    #[inline]
+    pub fn has_bits(self, bits: u32) -> bool {
+        self.0 >> HASH_SHIFT == bits
+    }
+
+    /// Returns the four bits of the entry's hash.
+    #[inline]
+    pub fn bits(self) -> u32 {
+        self.0 >> HASH_SHIFT
+    }
+
+    /// Returns whether the entry was removed in place and only its slot is still to be freed.
+    #[inline]
+    pub fn is_dying(self) -> bool {
+        self.0 & DYING != 0
+    }
+
+    #[must_use]
+    fn dying(self) -> Self {
+        Self(self.0 | DYING)
+    }
+}
+
+impl Bucket {
+    /// Makes what zeroed memory is: a bucket that is not in use.
+    pub fn unused() -> Self {
+        Self {
+            control: AtomicU64::new(Control::UNUSED.0),
+            words: std::array::from_fn(|_| AtomicU32::new(Word::UNUSED.0)),
+            access: std::array::from_fn(|_| AtomicU16::new(0)),
+            class: std::array::from_fn(|_| AtomicU8::new(0)),
+        }
+    }
+
+    /// Puts a bucket of zeroed memory in use, unless another thread has.
+    #[cold]
+    pub fn init(&self) {
+        for slot in 0..SLOTS {
+            self.change_word(slot, Word::UNUSED, Word::EMPTY);
+        }
+        self.change_control(Control::UNUSED, Control::EMPTY);
+    }
+
+    /// Loads the control word.
+    #[inline]
+    pub fn control(&self) -> Control {
+        // Acquire: pairs with the Release of every change of the word; seeing a slot published means
+        // seeing its word.
+        Control(self.control.load(Acquire))
+    }
+
+    /// Changes the control word if it still is `from`.
+    #[inline]
+    pub fn change_control(&self, from: Control, to: Control) -> bool {
+        // AcqRel: Release pairs with the Acquire in `control`, so that a published slot shows its word;
+        // Acquire orders what follows, the emptying of an unpublished slot, after it.
+        let order = ordering!(AcqRel, mutant("buckets_relaxed_publish") => Relaxed);
+        // Relaxed on failure: the caller loads the word again.
+        self.control.compare_exchange(from.0, to.0, order, Relaxed).is_ok()
+    }
+
+    /// Loads the word of a slot.
+    #[inline]
+    pub fn word(&self, slot: usize) -> Word {
+        // Acquire: pairs with the Release of the CAS that put the handle there, so that the entry's
+        // content is seen; orders the loads that validate it after this one.
+        let order = ordering!(Acquire, mutant("buckets_relaxed_word") => Relaxed);
+        Word(self.words[slot].load(order))
+    }
+
+    /// Changes the word of a slot if it still is `from`.
+    #[inline]
+    pub fn change_word(&self, slot: usize, from: Word, to: Word) -> bool {
+        // AcqRel: Release publishes the entry's content to the Acquire in `word`; Acquire makes the entry
+        // that came out readable for the thread that retires it.
+        // Relaxed on failure: the caller looks again.
+        self.words[slot].compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Marks the entry of a word as removed; returns whether this call did.
+    pub fn mark_dying(&self, slot: usize, word: Word) -> bool {
+        self.change_word(slot, word, word.dying())
+    }
+
+    /// Empties a slot that the caller has claimed and not published.
+    pub fn withdraw(&self, slot: usize) {
+        // Release: pairs with the CAS that claims the slot next; no other thread may change it.
+        self.words[slot].store(Word::EMPTY.0, Release);
+    }
+
+    /// Loads the entry of a slot that the control word showed with `tag`, if it was published at one
+    /// instant after both loads and has these four bits of the hash.
+    ///
+    /// An entry is read only after this check: what is claimed and not yet published belongs to its
+    /// inserter alone.
+    #[inline]
+    pub fn validated(&self, slot: usize, tag: u64, bits: u32) -> Validated {
+        let word = self.word(slot);
+        if !word.has_bits(bits) {
+            return Validated::Gone;
+        }
+        let Some(handle) = word.handle() else { return Validated::Gone };
+        if cfg!(cortado_mutant = "buckets_no_validate") {
+            return Validated::Holds(word, handle);
+        }
+        let now = self.control();
+        // Relaxed: the Acquire of the load above orders this one after it. The same word before and after
+        // `now` means that it was there at `now`: a handle enters a slot once, and cannot come again while
+        // the caller is pinned.
+        let is_same = self.words[slot].load(Relaxed) == word.0;
+        if is_same && now.tag(slot) == tag && !now.is_frozen() {
+            Validated::Holds(word, handle)
+        } else {
+            Validated::Changed
+        }
+    }
+
+    /// Takes a published slot out of a bucket whose control word still is `control`, and empties it;
+    /// returns what was in it.
+    ///
+    /// That need not be what the caller has seen there: a replacement may have come in between, or the
+    /// version has wrapped and the slot has another owner.
+    #[inline]
+    pub fn unpublish(&self, control: Control, slot: usize) -> Option<Word> {
+        if !self.change_control(control, control.without(slot)) {
+            return None;
+        }
+        if cfg!(cortado_mutant = "buckets_take_by_store") {
+            let word = self.word(slot);
+            self.withdraw(slot);
+            return Some(word);
+        }
+        // A swap and not a store: a replacement that validated before may come in between, and then it is the
+        // newer entry that leaves.
+        // AcqRel: Acquire makes the entry readable for the thread that retires it; Release shows the slot given
+        // up to the next claim.
+        Some(Word(self.words[slot].swap(Word::EMPTY.0, AcqRel)))
+    }
+
+    /// Frees the slot of an entry that was removed in place.
+    ///
+    /// Returns what it has taken out by mistake: the word of another entry, if the version wrapped while
+    /// this thread was stopped.
+    #[must_use]
+    pub fn free_dying(&self, slot: usize, word: Word) -> Option<Word> {
+        let word = word.dying();
+        loop {
+            let control = self.control();
+            if control.is_frozen() || control.tag(slot) == 0 || self.word(slot) != word {
+                return None;
+            }
+            if let Some(taken) = self.unpublish(control, slot) {
+                return Some(taken).filter(|&taken| taken != word);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bucket").field("control", &self.control()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Word {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_is_one_cache_line() {
+        assert_eq!((size_of::<Bucket>(), align_of::<Bucket>()), (64, 64));
+    }
+
+    #[test]
+    fn word_keeps_the_handle_and_four_bits_of_the_hash() {
+        for raw in [2, 3, 1 << 25, (1 << 26) - 1] {
+            for bits in 0..16 {
+                let word = Word::new(Handle::new(raw), bits);
+                assert_eq!(word.handle().map(Handle::raw), Some(raw));
+                assert!((0..16).all(|other| word.has_bits(other) == (other == bits)));
+                assert!(!word.is_dying() && word.dying().is_dying());
+                assert_eq!(word.dying().handle(), word.handle());
+            }
+        }
+        assert!(Word::EMPTY.handle().is_none() && Word::UNUSED.handle().is_none());
+    }
+}

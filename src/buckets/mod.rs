@@ -1,0 +1,445 @@
+//! The next table: a lock-free set of entries that live in a [`Slab`], found by a hash and the caller's comparison.
+//!
+//! It is eight-way set-associative: a hash names one bucket, one cache line, and the bucket's control word
+//! alone decides which of its eight slots hold an entry. So a key is in the table at most once, a
+//! removal frees its slot at once, and a full bucket concerns that bucket only: the caller chooses the
+//! victim. The table knows neither keys nor costs. The number of buckets is fixed so far.
+//!
+//! # Protocol
+//!
+//! A slot is *free*, *claimed* (an inserter put its handle there; no other thread may touch either),
+//! *published* (the control word shows a tag for it) or *dying* (removed in place; only the slot is
+//! still to be freed).
+//!
+//! | move | by | decided by |
+//! |---|---|---|
+//! | free → claimed | an inserter | CAS of the entry word |
+//! | claimed → published | the same | CAS of the control word, unchanged since its scan |
+//! | claimed → free | the same | store to the entry word |
+//! | published → published (replace) | any thread | CAS of the entry word, after validating |
+//! | published → free (unlink) | any thread | CAS of the control word, then a swap of the entry word |
+//! | published → dying (remove exactly this) | any thread | CAS of the entry word |
+//! | dying → free | any thread | CAS of the control word, then a swap of the entry word |
+//!
+//! A reader loads the control word, then the entry word of a slot with the tag, then both again: the
+//! same entry word, and the tag still there, mean that the entry was published in between. It writes
+//! nothing.
+//!
+//! A thread that takes an entry out holds it as [`Unlinked`], and no other thread does. Writers work in two
+//! steps: [`Table::probe`] says what is there, and what it returns makes the change, or says that the bucket
+//! has changed and that the caller must probe again. No step waits for another thread.
+
+mod bucket;
+mod control;
+mod find;
+mod write;
+
+pub use bucket::Bucket;
+pub use control::SLOTS;
+pub use find::Hit;
+pub use write::{Fresh, Full, Occupied, Probe, Publish, Vacant};
+
+use self::bucket::Word;
+use crate::{
+    error::OutOfMemory,
+    reclaim::{Domain, Guard, pin_for},
+    slab::{Bags, Handle, Slab, boxed},
+};
+
+/// A lock-free set of `T`.
+pub struct Table<T> {
+    /// Whose memory its guards keep.
+    domain: Domain,
+    array: Box<[Bucket]>,
+    slab: Slab<T>,
+    /// Retired entries.
+    retired: Bags,
+    /// Cells without a value whose handles were in a slot.
+    husks: Bags,
+}
+
+/// An entry that was taken out of the table, and that only its holder may retire.
+///
+/// Readers that were pinned before may still look at it.
+#[must_use = "an entry that is not retired is leaked"]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unlinked(Handle);
+
+impl Unlinked {
+    /// Returns the entry's handle.
+    pub fn handle(&self) -> Handle {
+        self.0
+    }
+}
+
+impl<T> Table<T> {
+    /// Makes an empty table of `buckets` buckets for `expected` entries, used by about `stripes` threads at once.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if the buckets cannot be allocated.
+    pub fn new(buckets: usize, expected: usize, stripes: usize) -> Result<Self, OutOfMemory> {
+        let count = buckets.max(1);
+        let error = OutOfMemory { bytes: count.saturating_mul(size_of::<Bucket>()) };
+        Ok(Self {
+            domain: Domain::new(),
+            array: boxed(count, Bucket::unused).ok_or(error)?,
+            slab: Slab::new(expected, stripes),
+            retired: Bags::new(),
+            husks: Bags::new(),
+        })
+    }
+
+    /// Pins the current thread for this table: what is in it now stays readable under the guard.
+    #[inline]
+    pub fn pin(&self) -> Guard {
+        pin_for(self.domain)
+    }
+
+    /// Returns the memory of the entries.
+    pub fn slab(&self) -> &Slab<T> {
+        &self.slab
+    }
+
+    /// Returns an unlinked entry, to look at it while the guard lives.
+    pub fn unlinked<'g>(&'g self, guard: &'g Guard, entry: &Unlinked) -> &'g T {
+        self.entry(guard, entry.0)
+    }
+
+    /// Retires an entry: it is dropped, and its cell used again, when every guard of this moment is gone.
+    ///
+    /// Where there is no memory for a list, the entry is leaked.
+    pub fn retire(&self, _: &Guard, entry: Unlinked) {
+        // In the models a grace period begins at once: the earliest that it may.
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        {
+            drop(crate::reclaim::Grace::begin(self.domain));
+            crate::reclaim::note_sealed(entry.0.raw() as usize);
+        }
+        self.collect(&self.retired, entry.0);
+    }
+
+    fn collect(&self, bags: &Bags, handle: Handle) {
+        if let Some(mut bag) = self.slab.bag() {
+            bag.push(handle);
+            self.slab.put_bag(bags, bag);
+        }
+    }
+
+    /// Drops what was retired, at a moment when no other thread has a guard: `&mut self` says so.
+    pub fn reclaim(&mut self) -> usize {
+        let mut count = 0;
+        for bag in self.slab.take_bags(&self.retired) {
+            for handle in bag.iter() {
+                count += 1;
+                // SAFETY: retired entries are in one bag, once, and hold a value; no reader is left.
+                unsafe { self.slab.drop_value(handle) };
+            }
+        }
+        drop(self.slab.take_bags(&self.husks));
+        count
+    }
+
+    /// Returns the bucket of a hash, and the four bits of the hash that follow those of its number.
+    #[inline]
+    fn locate(&self, hash: u64) -> (&Bucket, u32) {
+        let product = u128::from(hash) * self.array.len() as u128;
+        // SAFETY: hash < 2^64, so the product is below len * 2^64, and its top word below len.
+        let bucket = unsafe { self.array.get_unchecked((product >> 64) as usize) };
+        (bucket, (product as u64 >> 60) as u32)
+    }
+
+    /// Returns the entry of a handle that was published at a moment when the guard was there.
+    #[inline]
+    fn entry<'g>(&'g self, guard: &'g Guard, handle: Handle) -> &'g T {
+        debug_assert!(guard.covers(self.domain), "a guard of another table");
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        guard.check_readable(handle.raw() as usize);
+        // SAFETY: the callers have seen the handle published, by an Acquire, under the guard; an entry is
+        // retired after it was unlinked, and stays until the guard is gone.
+        unsafe { self.slab.get(handle) }
+    }
+}
+
+impl<T> Drop for Table<T> {
+    fn drop(&mut self) {
+        let words = self.array.iter().flat_map(|bucket| {
+            let control = bucket.control();
+            control.taken().map(|slot| bucket.word(slot))
+        });
+        let live: Vec<Handle> =
+            words.filter(|word| !word.is_dying()).filter_map(Word::handle).collect();
+        for handle in live {
+            // SAFETY: a published entry is in one slot; `&mut self` says that no reader is left.
+            unsafe { self.slab.drop_value(handle) };
+        }
+        self.reclaim();
+    }
+}
+
+impl<T> std::fmt::Debug for Table<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("buckets", &self.array.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::{
+        cell::Cell,
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::atomic::{AtomicU64, Ordering::Relaxed},
+    };
+
+    use super::*;
+    use crate::{reclaim::Guard, sync::thread};
+
+    /// A key, a value, and a count of those alive.
+    #[derive(Debug)]
+    struct Entry<'a> {
+        key: u64,
+        value: u64,
+        alive: &'a AtomicU64,
+    }
+
+    impl<'a> Entry<'a> {
+        fn new(key: u64, value: u64, alive: &'a AtomicU64) -> Self {
+            alive.fetch_add(1, Relaxed);
+            Self { key, value, alive }
+        }
+    }
+
+    impl Drop for Entry<'_> {
+        fn drop(&mut self) {
+            self.alive.fetch_sub(1, Relaxed);
+        }
+    }
+
+    type Entries<'a> = Table<Entry<'a>>;
+
+    fn none(_: Unlinked) {
+        unreachable!("no version wraps here");
+    }
+
+    /// Inserts or replaces; returns the old value. Evicts the resident of the lowest slot where the bucket is full.
+    fn put<'a>(
+        table: &Entries<'a>,
+        guard: &Guard,
+        hash: u64,
+        entry: Entry<'a>,
+        mut evicted: impl FnMut(u64),
+    ) -> Option<u64> {
+        let mut fresh = table.prepare(entry, 0).expect("memory");
+        loop {
+            let key = fresh.key;
+            match table.probe(guard, hash, |entry| entry.key == key, none) {
+                Probe::Found(there) => match there.replace(fresh) {
+                    Ok((_, old)) => {
+                        let value = table.unlinked(guard, &old).value;
+                        table.retire(guard, old);
+                        return Some(value);
+                    }
+                    Err(again) => fresh = again,
+                },
+                Probe::Absent(vacant) => {
+                    fresh = match vacant.publish(fresh, |a, b| a.key == b.key) {
+                        Publish::Done(_) => return None,
+                        Publish::Duplicates(..) => unreachable!("no version wraps here"),
+                        Publish::Changed(again) => again,
+                        Publish::Full(again, full) => {
+                            let victim = full.residents().into_iter().flatten().flatten().next();
+                            if let Some(out) = victim.and_then(|victim| full.evict(&victim)) {
+                                evicted(table.unlinked(guard, &out).key);
+                                table.retire(guard, out);
+                            }
+                            again
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn get(table: &Entries<'_>, guard: &Guard, hash: u64, key: u64) -> Option<u64> {
+        table.find(guard, hash, |entry| entry.key == key).map(|hit| hit.entry.value)
+    }
+
+    fn remove(table: &Entries<'_>, guard: &Guard, hash: u64, key: u64) -> Option<u64> {
+        let Probe::Found(there) = table.probe(guard, hash, |entry| entry.key == key, none) else {
+            return None;
+        };
+        let value = there.get().entry.value;
+        table.retire(guard, there.remove(none)?);
+        Some(value)
+    }
+
+    fn spread(key: u64) -> u64 {
+        key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    #[test]
+    fn entry_is_inserted_replaced_found_and_removed() {
+        let alive = AtomicU64::new(0);
+        let mut table = Table::new(1, 10, 1).unwrap();
+        let guard = table.pin();
+        let put = |key, value| put(&table, &guard, key, Entry::new(key, value, &alive), |_| ());
+        assert_eq!(get(&table, &guard, 1, 1), None);
+        assert_eq!((put(1, 10), put(2, 20)), (None, None));
+        assert_eq!((get(&table, &guard, 1, 1), get(&table, &guard, 2, 2)), (Some(10), Some(20)));
+        assert_eq!((put(1, 11), get(&table, &guard, 1, 1)), (Some(10), Some(11)));
+        assert_eq!(remove(&table, &guard, 1, 1), Some(11));
+        assert_eq!(remove(&table, &guard, 1, 1), None);
+        assert_eq!((get(&table, &guard, 1, 1), get(&table, &guard, 2, 2)), (None, Some(20)));
+        assert_eq!(alive.load(Relaxed), 3);
+        drop(guard);
+        assert_eq!((table.reclaim(), alive.load(Relaxed)), (2, 1));
+        drop(table);
+        assert_eq!(alive.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn full_bucket_evicts_whom_the_caller_chooses_and_slots_are_free_at_once() {
+        let alive = AtomicU64::new(0);
+        let table = Table::new(1, 10, 1).unwrap();
+        let guard = table.pin();
+        let evicted = Cell::new(0_u64);
+        for key in 0..1000u64 {
+            let count = |_| evicted.set(evicted.get() + 1);
+            assert_eq!(put(&table, &guard, spread(key), Entry::new(key, key, &alive), count), None);
+            assert_eq!(get(&table, &guard, spread(key), key), Some(key));
+            assert_eq!(evicted.get(), (key + 1).saturating_sub(SLOTS as u64));
+        }
+        let there = |&key: &u64| get(&table, &guard, spread(key), key).is_some();
+        assert_eq!((0..1000).filter(there).count(), SLOTS);
+    }
+
+    #[test]
+    fn equal_hashes_are_told_apart_by_the_comparison() {
+        let alive = AtomicU64::new(0);
+        let table = Table::new(2, 10, 1).unwrap();
+        let guard = table.pin();
+        for key in 0..5 {
+            put(&table, &guard, 7, Entry::new(key, key * 10, &alive), |_| ());
+        }
+        assert!((0..5).all(|key| get(&table, &guard, 7, key) == Some(key * 10)));
+        assert_eq!(remove(&table, &guard, 7, 3), Some(30));
+        assert_eq!(get(&table, &guard, 7, 3), None);
+        assert!([0, 1, 2, 4].iter().all(|&key| get(&table, &guard, 7, key) == Some(key * 10)));
+    }
+
+    #[test]
+    fn entry_that_is_taken_back_leaves_no_trace() {
+        let alive = AtomicU64::new(0);
+        let mut table = Table::new(1, 10, 1).unwrap();
+        let guard = table.pin();
+        // Claimed, and out of date before it could be published.
+        let mut fresh = table.prepare(Entry::new(1, 1, &alive), 0).unwrap();
+        let Probe::Absent(vacant) = table.probe(&guard, 1, |entry| entry.key == 1, none) else {
+            panic!("it is empty");
+        };
+        put(&table, &guard, 2, Entry::new(2, 2, &alive), |_| ());
+        fresh = match vacant.publish(fresh, |a, b| a.key == b.key) {
+            Publish::Changed(fresh) => fresh,
+            other => panic!("{other:?}"),
+        };
+        let handle = fresh.handle();
+        assert_eq!(fresh.into_inner().value, 1);
+        // The slot is free again, and the cell is not used before a grace period.
+        for key in 3..10 {
+            assert_eq!(put(&table, &guard, key, Entry::new(key, key, &alive), |_| panic!()), None);
+            let hit = table.find(&guard, key, |entry| entry.key == key).unwrap();
+            assert_ne!(hit.handle, handle);
+        }
+        drop(guard);
+        assert_eq!((table.reclaim(), alive.load(Relaxed)), (0, 8));
+    }
+
+    #[test]
+    fn panic_of_a_comparison_leaves_no_claim_and_no_entry() {
+        let alive = AtomicU64::new(0);
+        let table = Table::new(1, 10, 1).unwrap();
+        let guard = table.pin();
+        put(&table, &guard, 1, Entry::new(1, 1, &alive), |_| ());
+        for _ in 0..100 {
+            let fresh = table.prepare(Entry::new(9, 9, &alive), 0).unwrap();
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                let _fresh = &fresh;
+                let _ = table.probe(&guard, 1, |_| panic!("in Eq"), none);
+            }));
+            assert!(result.is_err());
+            drop(fresh);
+            assert_eq!(alive.load(Relaxed), 1);
+        }
+        for key in 2..=SLOTS as u64 {
+            put(&table, &guard, key, Entry::new(key, key, &alive), |_| panic!("a slot is taken"));
+        }
+    }
+
+    #[test]
+    fn marks_belong_to_the_slot_that_was_found() {
+        let alive = AtomicU64::new(0);
+        let table = Table::new(4, 100, 1).unwrap();
+        let guard = table.pin();
+        for key in 0..10 {
+            put(&table, &guard, spread(key), Entry::new(key, key, &alive), |_| ());
+        }
+        let find = |key| table.find(&guard, spread(key), |entry| entry.key == key).unwrap();
+        for key in 0..10 {
+            find(key).access().store(key as u16 + 100, Relaxed);
+            find(key).class().store(key as u8, Relaxed);
+        }
+        for key in 0..10 {
+            assert_eq!(find(key).access().load(Relaxed), key as u16 + 100);
+            assert_eq!(find(key).class().load(Relaxed), key as u8);
+        }
+    }
+
+    #[test]
+    fn every_entry_is_in_one_hand_while_many_write() {
+        const THREADS: u64 = 8;
+        const TURNS: u64 = 20_000;
+        const KEYS: u64 = 40;
+
+        let alive = AtomicU64::new(0);
+        let mut table = Table::new(4, 100, 4).unwrap();
+        // What went in, less what came out.
+        let balance = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for id in 1..=THREADS {
+                let (table, alive, balance) = (&table, &alive, &balance);
+                scope.spawn(move || {
+                    let mut random = id;
+                    for turn in 0..TURNS {
+                        random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
+                        let key = (random >> 33) % KEYS;
+                        let guard = table.pin();
+                        match random >> 62 {
+                            0 => {
+                                if remove(table, &guard, spread(key), key).is_some() {
+                                    balance.fetch_sub(1, Relaxed);
+                                }
+                            }
+                            1 => {
+                                let value = get(table, &guard, spread(key), key);
+                                assert!(value.is_none_or(|value| value / TURNS / 16 == key));
+                            }
+                            _ => {
+                                let value = (key * 16 + id) * TURNS + turn;
+                                let entry = Entry::new(key, value, alive);
+                                let out = |_| _ = balance.fetch_sub(1, Relaxed);
+                                if put(table, &guard, spread(key), entry, out).is_none() {
+                                    balance.fetch_add(1, Relaxed);
+                                }
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        table.reclaim();
+        let guard = table.pin();
+        let there = (0..KEYS).filter(|&key| get(&table, &guard, spread(key), key).is_some());
+        let there = there.count() as u64;
+        assert_eq!((balance.load(Relaxed), alive.load(Relaxed)), (there, there));
+    }
+}

@@ -1,0 +1,435 @@
+//! Writing: probe, publish, replace, remove.
+
+use std::{
+    any::Any,
+    mem::ManuallyDrop,
+    ops::Deref,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
+};
+
+use super::{
+    Table, Unlinked,
+    bucket::{Bucket, Validated, Word},
+    control::{Control, SLOTS},
+    find::Hit,
+};
+use crate::{reclaim::Guard, slab::Handle, util::drop_panic};
+
+/// An entry in a cell of its own, on its way into the table, and the slot it has claimed.
+///
+/// Dropping it drops the entry and gives both back, so that a panic in the caller's code leaves no trace.
+#[must_use]
+#[derive(Debug)]
+pub struct Fresh<'t, T> {
+    table: &'t Table<T>,
+    handle: Handle,
+    stripe: usize,
+    claim: Option<(&'t Bucket, usize)>,
+    /// Whether the handle was ever in a slot.
+    is_exposed: bool,
+}
+
+/// What [`Table::probe`] found.
+#[derive(Debug)]
+pub enum Probe<'g, T> {
+    /// An entry that matches.
+    Found(Occupied<'g, T>),
+    /// None.
+    Absent(Vacant<'g, T>),
+}
+
+/// An entry that was there when the bucket was probed.
+#[derive(Debug)]
+pub struct Occupied<'g, T> {
+    table: &'g Table<T>,
+    guard: &'g Guard,
+    control: Control,
+    word: Word,
+    hit: Hit<'g, T>,
+}
+
+/// A bucket in which no entry matched when it was probed.
+#[derive(Debug)]
+pub struct Vacant<'g, T> {
+    table: &'g Table<T>,
+    guard: &'g Guard,
+    bucket: &'g Bucket,
+    control: Control,
+    tag: u64,
+    bits: u32,
+    /// The words of the tag's slots. None matches.
+    strangers: [Word; SLOTS],
+}
+
+/// What [`Vacant::publish`] did.
+#[derive(Debug)]
+pub enum Publish<'g, T> {
+    /// The entry is in the table.
+    Done(Hit<'g, T>),
+    /// It is, and a duplicate was taken out that had come in unnoticed because the version has wrapped. The
+    /// panic is the first of the caller's comparison, to be resumed when the entry is accounted for.
+    Duplicates(Hit<'g, T>, Vec<Unlinked>, Option<Panic>),
+    /// The bucket has changed: probe again.
+    Changed(Fresh<'g, T>),
+    /// No slot is free.
+    Full(Fresh<'g, T>, Full<'g, T>),
+}
+
+/// A bucket without a free slot.
+#[derive(Debug)]
+pub struct Full<'g, T> {
+    table: &'g Table<T>,
+    guard: &'g Guard,
+    bucket: &'g Bucket,
+    control: Control,
+}
+
+/// What a panic carries.
+pub type Panic = Box<dyn Any + Send>;
+
+impl<T> Table<T> {
+    /// Moves an entry into a cell.
+    ///
+    /// # Errors
+    ///
+    /// Returns the entry if there is no memory for it.
+    pub fn prepare(&self, entry: T, stripe: usize) -> Result<Fresh<'_, T>, T> {
+        let Some(handle) = self.slab.allocate(stripe) else { return Err(entry) };
+        // SAFETY: allocated above, and nothing was written there yet.
+        unsafe { self.slab.write(handle, entry) };
+        Ok(Fresh { table: self, handle, stripe, claim: None, is_exposed: false })
+    }
+
+    /// Looks for the entry that has this hash and matches, for a writer.
+    ///
+    /// `strays` gets what was taken out by mistake because the version has wrapped: to be accounted for like a
+    /// victim.
+    #[inline]
+    pub fn probe<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hash: u64,
+        matches: impl Fn(&T) -> bool,
+        mut strays: impl FnMut(Unlinked),
+    ) -> Probe<'g, T> {
+        let tag = Control::tag_of(hash);
+        let (bucket, bits) = self.locate(hash);
+        'again: loop {
+            let control = bucket.control();
+            if !control.is_in_use() {
+                bucket.init();
+                continue;
+            }
+            let mut strangers = [Word::EMPTY; SLOTS];
+            for slot in control.slots(tag) {
+                let word = bucket.word(slot);
+                let Some(handle) = word.handle() else { continue 'again };
+                strangers[slot] = word;
+                if !word.has_bits(bits) {
+                    continue;
+                }
+                let Validated::Holds(word, same) = bucket.validated(slot, tag, bits) else {
+                    continue 'again;
+                };
+                if same != handle {
+                    continue 'again;
+                }
+                if word.is_dying() {
+                    if let Some(stray) = bucket.free_dying(slot, word).and_then(taken) {
+                        strays(stray);
+                    }
+                    continue 'again;
+                }
+                let entry = self.entry(guard, handle);
+                if matches(entry) {
+                    let hit = Hit { entry, handle, bucket, slot };
+                    return Probe::Found(Occupied { table: self, guard, control, word, hit });
+                }
+            }
+            return Probe::Absent(Vacant {
+                table: self,
+                guard,
+                bucket,
+                control,
+                tag,
+                bits,
+                strangers,
+            });
+        }
+    }
+}
+
+impl<'g, T> Occupied<'g, T> {
+    /// Returns the entry.
+    pub fn get(&self) -> &Hit<'g, T> {
+        &self.hit
+    }
+
+    /// Puts another entry in the place of this one, which is returned.
+    ///
+    /// # Errors
+    ///
+    /// Returns the new entry if this one is not there any more: probe again.
+    #[inline]
+    pub fn replace(self, fresh: Fresh<'g, T>) -> Result<(Hit<'g, T>, Unlinked), Fresh<'g, T>> {
+        let Hit { bucket, slot, handle, .. } = self.hit;
+        let new = Word::new(fresh.handle, self.word.bits());
+        // Linearizes here. The slot has held the word since it was validated, because a handle enters a
+        // slot once.
+        if !bucket.change_word(slot, self.word, new) {
+            return Err(fresh);
+        }
+        Ok((fresh.published(self.table, self.guard, bucket, slot), Unlinked(handle)))
+    }
+
+    /// Removes exactly this entry.
+    ///
+    /// Returns what is out: this entry, unless it is not there any more. `strays`: as for
+    /// [`Table::probe`].
+    pub fn remove(self, mut strays: impl FnMut(Unlinked)) -> Option<Unlinked> {
+        let Hit { bucket, slot, handle, .. } = self.hit;
+        // Linearizes here.
+        if !bucket.mark_dying(slot, self.word) {
+            return None;
+        }
+        if let Some(stray) = bucket.free_dying(slot, self.word).and_then(taken) {
+            strays(stray);
+        }
+        Some(Unlinked(handle))
+    }
+
+    /// Takes the slot out of the bucket, whichever entry is in it by then: cheaper than [`remove`](Self::remove),
+    /// for a victim.
+    pub fn unlink(self) -> Option<Unlinked> {
+        self.hit.bucket.unpublish(self.control, self.hit.slot).and_then(taken)
+    }
+}
+
+impl<'g, T> Vacant<'g, T> {
+    /// Publishes an entry, unless the bucket has changed since it was probed. `matches` compares two entries'
+    /// keys.
+    #[inline]
+    pub fn publish(
+        self,
+        mut fresh: Fresh<'g, T>,
+        matches: impl Fn(&T, &T) -> bool,
+    ) -> Publish<'g, T> {
+        let word = Word::new(fresh.handle, self.bits);
+        // A claim is kept from one probe to the next, unless that was of another bucket.
+        let claimed = match fresh.claim {
+            Some((bucket, slot)) if ptr::eq(bucket, self.bucket) => Some(slot),
+            _ => {
+                fresh.withdraw();
+                let free = |&slot: &usize| self.bucket.change_word(slot, Word::EMPTY, word);
+                self.control.slots(0).find(free)
+            }
+        };
+        let Some(slot) = claimed else {
+            let Self { table, guard, bucket, control, .. } = self;
+            return Publish::Full(fresh, Full { table, guard, bucket, control });
+        };
+        fresh.claim = Some((self.bucket, slot));
+        fresh.is_exposed = true;
+        if self.control.tag(slot) != 0 {
+            // What was probed is older than the claim.
+            return Publish::Changed(fresh);
+        }
+        // Linearizes here. The word is the one that was scanned, so nothing was published in the bucket since,
+        // and no entry of this key is in it.
+        let published = self.control.with(slot, self.tag);
+        if !self.bucket.change_control(self.control, published) {
+            return Publish::Changed(fresh);
+        }
+        fresh.claim = None;
+        let hit = fresh.published(self.table, self.guard, self.bucket, slot);
+        // Unless the version has wrapped since. But then a stranger has left its slot: its handle cannot come
+        // again while this thread is pinned.
+        let is_same =
+            |slot: usize| self.bucket.word(slot).handle() == self.strangers[slot].handle();
+        if self.control.slots(self.tag).all(is_same)
+            || cfg!(cortado_mutant = "version_bucket_looks_once")
+        {
+            return Publish::Done(hit);
+        }
+        self.remove_duplicates(hit, published, matches)
+    }
+
+    /// Takes out what has the key of a new entry that was published on the strength of a probe that had
+    /// become out of date.
+    ///
+    /// The new entry stays, and those go that were there when it was published. Two inserts that do
+    /// this at once may take out each other's entry: both count as evicted then, as any entry may be at
+    /// any time, and none that is out of date is left.
+    #[cold]
+    fn remove_duplicates(
+        &self,
+        hit: Hit<'g, T>,
+        published: Control,
+        matches: impl Fn(&T, &T) -> bool,
+    ) -> Publish<'g, T> {
+        let (mut duplicates, mut first) = (Vec::new(), None);
+        let mut note = |panic| match &first {
+            None => first = Some(panic),
+            Some(_) => drop_panic(panic),
+        };
+        while let Some((slot, word, handle)) = self.duplicate(&hit, published, &matches, &mut note)
+        {
+            if self.bucket.mark_dying(slot, word) {
+                duplicates.push(Unlinked(handle));
+                duplicates.extend(self.bucket.free_dying(slot, word).and_then(taken));
+            }
+        }
+        // A stranger may have left since.
+        if duplicates.is_empty() && first.is_none() {
+            return Publish::Done(hit);
+        }
+        Publish::Duplicates(hit, duplicates, first)
+    }
+
+    /// Returns an entry that has the key of the new one and was there when that was published.
+    fn duplicate(
+        &self,
+        new: &Hit<'g, T>,
+        published: Control,
+        matches: &impl Fn(&T, &T) -> bool,
+        note: &mut impl FnMut(Panic),
+    ) -> Option<(usize, Word, Handle)> {
+        let Self { table, guard, bucket, tag, bits, .. } = *self;
+        'again: loop {
+            for slot in bucket.control().slots(tag).filter(|&slot| slot != new.slot) {
+                let (word, handle) = match bucket.validated(slot, tag, bits) {
+                    Validated::Gone => continue,
+                    Validated::Changed => continue 'again,
+                    Validated::Holds(word, handle) => (word, handle),
+                };
+                let Some(entry) = table.alive(guard, word, handle) else { continue };
+                // A comparison that panics counts as a match: to evict a stranger costs a miss, and to leave a
+                // duplicate would show a value that is out of date.
+                let is_key = catch_unwind(AssertUnwindSafe(|| matches(entry, new.entry)));
+                if !is_key.map_err(&mut *note).unwrap_or(true) {
+                    continue;
+                }
+                // Was it there beside the new one? If that still is, yes. If that has left, only if nothing was
+                // published since: otherwise it may be a newer one, which is there by right.
+                let is_beside = matches!(
+                    bucket.validated(new.slot, tag, bits),
+                    Validated::Holds(word, handle) if !word.is_dying() && handle == new.handle
+                );
+                if !is_beside && !bucket.control().has_version_of(published) {
+                    return None;
+                }
+                return Some((slot, word, handle));
+            }
+            return None;
+        }
+    }
+}
+
+impl<'g, T> Full<'g, T> {
+    /// Returns the entries that were in the bucket when it was probed; `None` if it has changed.
+    pub fn residents(&self) -> Option<[Option<Hit<'g, T>>; SLOTS]> {
+        let Self { table, guard, bucket, control } = *self;
+        let words: [Word; SLOTS] = std::array::from_fn(|slot| bucket.word(slot));
+        // Acquire, in `control`: orders the second look at the words after it.
+        if bucket.control() != control {
+            return None;
+        }
+        Some(std::array::from_fn(|slot| {
+            let word = words[slot];
+            let handle = word.handle()?;
+            // The version alone would be fooled when it wraps. A slot that is not published is a claim.
+            if control.tag(slot) == 0 || word.is_dying() || bucket.word(slot) != word {
+                return None;
+            }
+            Some(Hit { entry: table.entry(guard, handle), handle, bucket, slot })
+        }))
+    }
+
+    /// Takes out whatever is in a resident's slot, unless the bucket has changed; returns it.
+    pub fn evict(&self, resident: &Hit<'g, T>) -> Option<Unlinked> {
+        self.bucket.unpublish(self.control, resident.slot).and_then(taken)
+    }
+}
+
+impl<'t, T> Fresh<'t, T> {
+    /// Returns the handle of the entry's cell.
+    pub fn handle(&self) -> Handle {
+        self.handle
+    }
+
+    /// Takes the entry back.
+    pub fn into_inner(self) -> T {
+        let mut fresh = ManuallyDrop::new(self);
+        fresh.withdraw();
+        // SAFETY: the entry was not published, so it is this thread's alone; `fresh` is not dropped.
+        let entry = unsafe { fresh.table.slab.take(fresh.handle) };
+        fresh.give_cell_back();
+        entry
+    }
+
+    fn withdraw(&mut self) {
+        if let Some((bucket, slot)) = self.claim.take() {
+            bucket.withdraw(slot);
+        }
+    }
+
+    /// Gives back the cell, whose entry was moved out.
+    ///
+    /// A reader may have seen the handle in a slot and be about to compare it again. It must not meet the same
+    /// handle with another entry in it: the cell waits for it.
+    fn give_cell_back(&self) {
+        if self.is_exposed && !cfg!(cortado_mutant = "buckets_husk_used_again") {
+            self.table.collect(&self.table.husks, self.handle);
+        } else {
+            self.table.slab.release(self.handle, self.stripe);
+        }
+    }
+
+    /// Ends the claim: the entry is in the table.
+    fn published<'g>(
+        self,
+        table: &'g Table<T>,
+        guard: &'g Guard,
+        bucket: &'g Bucket,
+        slot: usize,
+    ) -> Hit<'g, T> {
+        let mut fresh = ManuallyDrop::new(self);
+        // Of another slot, if it has replaced an entry.
+        fresh.withdraw();
+        Hit { entry: table.entry(guard, fresh.handle), handle: fresh.handle, bucket, slot }
+    }
+}
+
+impl<T> Deref for Fresh<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: `prepare` wrote it, and until it is published it is this thread's alone.
+        unsafe { self.table.slab.get(self.handle) }
+    }
+}
+
+impl<T> Drop for Fresh<'_, T> {
+    fn drop(&mut self) {
+        self.withdraw();
+        // Gives the cell back even if the destructor panics.
+        let cell = Emptied(self);
+        // SAFETY: as in `into_inner`.
+        unsafe { cell.0.table.slab.drop_value(cell.0.handle) };
+    }
+}
+
+/// Gives the cell of an entry back when it is dropped.
+struct Emptied<'a, 't, T>(&'a Fresh<'t, T>);
+
+impl<T> Drop for Emptied<'_, '_, T> {
+    fn drop(&mut self) {
+        self.0.give_cell_back();
+    }
+}
+
+fn taken(word: Word) -> Option<Unlinked> {
+    // One that is dying belongs to the thread that marked it.
+    word.handle().filter(|_| !word.is_dying()).map(Unlinked)
+}
