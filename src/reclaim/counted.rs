@@ -1,5 +1,8 @@
 //! A grace period whose end a collector reports: that of crossbeam-epoch, and of the models.
+//!
+//! Such a collector does not say which threads are pinned.
 
+use super::{Domain, Reader};
 use crate::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -29,5 +32,31 @@ impl Grace {
         // AcqRel: Release pairs with the Acquire in `is_over`; Acquire chains the reads of those
         // that ended their wait before this one.
         self.outstanding.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A pin that a collector tells of: there is none.
+#[derive(Debug)]
+pub enum Pin {}
+
+/// Returns no pin.
+pub fn pins_of(_: Domain) -> Vec<Pin> {
+    Vec::new()
+}
+
+impl Pin {
+    /// Returns whether it has ended.
+    pub fn is_over(&self) -> bool {
+        match *self {}
+    }
+
+    /// Returns the thread whose pin it is.
+    pub fn reader(&self) -> Reader {
+        match *self {}
+    }
+
+    /// Returns what no other pin has.
+    pub fn key(&self) -> (usize, u64) {
+        match *self {}
     }
 }

@@ -51,7 +51,7 @@ pub use self::process::registry;
 #[cfg(any(cortado_loom, cortado_shuttle))]
 pub use self::process::{end_thread, reset, reset_with};
 use super::{
-    Domain,
+    Domain, Reader,
     barrier::{Barrier, light},
     departure::Departure,
 };
@@ -246,7 +246,7 @@ impl Slot {
         announce(&self.whose, domain.to_bits(), order);
         let seq = self.seq.load(Ordering::Relaxed); // Relaxed: written by this thread.
         // Release: pairs with the Acquire in `Registry::note`, which sees this domain with it, and (of
-        // a repin) with that in `Pins::are_over`, as in `unpin`.
+        // a repin) with that in `Pin::is_over`, as in `unpin`.
         let order = ordering!(Release, mutant("guard_relaxed_pin") => Relaxed);
         announce(&self.seq, seq.wrapping_add(step), order);
         pass_light(held);
@@ -275,7 +275,7 @@ impl Slot {
     #[inline]
     fn end(&self) {
         let seq = self.seq.load(Ordering::Relaxed); // Relaxed: written by this thread.
-        // Release: pairs with the Acquires in `Registry::note` and `Pins::are_over`: all that was
+        // Release: pairs with the Acquires in `Registry::note` and `Pin::is_over`: all that was
         // read under the pin was read before.
         let order = ordering!(Release, mutant("guard_relaxed_unpin") => Relaxed);
         announce(&self.seq, seq.wrapping_add(1), order);
@@ -319,14 +319,16 @@ impl Slot {
 
     fn reader(&self) -> Reader {
         // Relaxed: as in `note_name`.
+        let thread = Some(self.owner.load(Ordering::Relaxed)).filter(|&o| o != FREE && o != ENDING);
+        if thread.is_none() {
+            // The name is that of an earlier owner.
+            return Reader { thread, name: String::new() };
+        }
+        // Relaxed: as in `note_name`.
         let [low, high] = [0, 1].map(|i| u128::from(self.name[i].load(Ordering::Relaxed)));
         let name = (low | high << 64).to_le_bytes();
         let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
-        Reader {
-            // Relaxed: as in `note_name`.
-            thread: Some(self.owner.load(Ordering::Relaxed)).filter(|&o| o != FREE && o != ENDING),
-            name: String::from_utf8_lossy(&name[..length]).into_owned(),
-        }
+        Reader { thread, name: String::from_utf8_lossy(&name[..length]).into_owned() }
     }
 }
 
@@ -452,7 +454,7 @@ impl Registry {
                 let whose = slot.whose.load(Ordering::Acquire);
                 let seq = slot.seq.load(Ordering::Acquire);
                 if is_pinned(seq) && Domain::from_bits(whose).meets(domain) {
-                    pins.push((slot, seq));
+                    pins.push(Pin { slot, seq });
                 }
                 continue;
             }
@@ -466,7 +468,7 @@ impl Registry {
             // Acquire: pairs with the Release in `begin`: where it is of a later pin, this one is over.
             let order = ordering!(Acquire, mutant("guard_relaxed_look_at_whose") => Relaxed);
             if Domain::from_bits(look(&slot.whose, order)).meets(domain) {
-                pins.push((slot, seq));
+                pins.push(Pin { slot, seq });
             }
         }
         Pins { pins }
@@ -479,45 +481,52 @@ impl fmt::Debug for Chunk {
     }
 }
 
+/// A pin that a sweeper has found.
+#[derive(Clone, Debug)]
+pub struct Pin {
+    slot: &'static Slot,
+    seq: u64,
+}
+
+/// Returns the pins that there are for a domain.
+///
+/// Without a barrier: a pin that has only just begun may be missed.
+pub fn pins_of(domain: Domain) -> Vec<Pin> {
+    registry().note(domain).pins
+}
+
+impl Pin {
+    /// Returns whether it has ended. A thread that has pinned again has ended it.
+    pub fn is_over(&self) -> bool {
+        // Acquire: pairs with the Release in `end` and in `begin` of a repin: what was read under
+        // the pin was read before.
+        let order = ordering!(Acquire, mutant("guard_relaxed_grace") => Relaxed);
+        look(&self.slot.seq, order) != self.seq
+    }
+
+    /// Returns the thread whose pin it is, or was.
+    pub fn reader(&self) -> Reader {
+        self.slot.reader()
+    }
+
+    /// Returns what no other pin of the process has, earlier and later ones included.
+    pub fn key(&self) -> (usize, u64) {
+        (ptr::from_ref(self.slot).addr(), self.seq)
+    }
+}
+
 /// The pins of one moment, as far as they have not ended since.
 #[derive(Clone, Debug, Default)]
-pub struct Pins {
-    pins: Vec<(&'static Slot, u64)>,
+struct Pins {
+    pins: Vec<Pin>,
 }
 
 impl Pins {
-    /// Notes the pins that there are for a domain.
-    ///
-    /// Without a barrier: a pin that has only just begun may be missed.
-    pub fn of(domain: Domain) -> Self {
-        registry().note(domain)
-    }
-
-    /// Returns the threads that have been pinned since these pins were noted.
-    ///
-    /// A thread that has pinned again is not among them.
-    pub fn stalled(&mut self) -> Vec<Reader> {
-        self.are_over();
-        self.pins.iter().map(|(slot, _)| slot.reader()).collect()
-    }
-
     /// Forgets those that have ended; returns whether none is left.
     fn are_over(&mut self) -> bool {
-        // Acquire: pairs with the Release in `end` and in `begin` of a repin: what was read under the
-        // pin was read before.
-        let order = ordering!(Acquire, mutant("guard_relaxed_grace") => Relaxed);
-        self.pins.retain(|(slot, seq)| look(&slot.seq, order) == *seq);
+        self.pins.retain(|pin| !pin.is_over());
         self.pins.is_empty()
     }
-}
-
-/// A thread that is pinned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reader {
-    /// Its number ([`thread_number`]), unless it is ending.
-    pub thread: Option<u64>,
-    /// The first sixteen bytes of its name.
-    pub name: String,
 }
 
 /// A grace period: until all pins of a domain that there were at its beginning have ended.
@@ -707,6 +716,18 @@ mod tests {
     }
 
     #[test]
+    fn slot_does_not_show_the_name_of_an_earlier_owner() {
+        let registry = alone(Barrier::choose());
+        let slot = registry.take_slot(7);
+        slot.note_name();
+        let reader = slot.reader();
+        assert!(reader.thread == Some(7) && !reader.name.is_empty(), "{reader:?}");
+        slot.leave();
+        assert!(ptr::eq(registry.take_slot(ENDING), slot));
+        assert_eq!(slot.reader(), Reader { thread: None, name: String::new() });
+    }
+
+    #[test]
     fn leaked_guard_keeps_its_slot() {
         let registry = alone(Barrier::choose());
         let slot = registry.take_slot(1);
@@ -714,37 +735,6 @@ mod tests {
         slot.leave();
         assert!((0..100).all(|i| !ptr::eq(registry.take_slot(i + 2), slot)));
         assert!(!Grace::begin_in(registry, Domain::new()).is_over_in(registry));
-    }
-
-    #[test]
-    fn stalled_readers_are_known_by_number_and_name() {
-        let domain = Domain::new();
-        let (to_reader, orders) = mpsc::channel::<()>();
-        let (to_us, reports) = mpsc::channel();
-        let reader = move || {
-            let mut guard = pin_for(domain);
-            to_us.send(thread_number() as u64).unwrap();
-            orders.recv().unwrap();
-            guard.repin(domain);
-            to_us.send(0).unwrap();
-            orders.recv().unwrap();
-        };
-        let name = String::from("a reader of a name that is long");
-        let handle = thread::Builder::new().name(name).spawn(reader).unwrap();
-        let number = reports.recv().unwrap();
-        let seen = Reader { thread: Some(number), name: "a reader of a na".into() };
-        // Other tests pin for every domain.
-        let is_among = |pins: &mut Pins| pins.stalled().contains(&seen);
-        let mut pins = Pins::of(domain);
-        assert!(is_among(&mut pins) && is_among(&mut pins));
-        assert!(!is_among(&mut Pins::of(Domain::new())));
-        to_reader.send(()).unwrap();
-        reports.recv().unwrap();
-        assert!(!is_among(&mut pins), "it has pinned again");
-        assert!(is_among(&mut Pins::of(domain)));
-        to_reader.send(()).unwrap();
-        handle.join().unwrap();
-        assert!(!is_among(&mut Pins::of(domain)));
     }
 
     thread_local! {

@@ -157,6 +157,11 @@ impl<T: Stored> Table<T> {
         pin_for(self.domain)
     }
 
+    /// Returns the domain of this table's pins.
+    pub fn domain(&self) -> Domain {
+        self.domain
+    }
+
     /// Ends the pin of a guard and begins a new one, unless the thread has other guards.
     #[inline]
     pub fn repin(&self, guard: &mut Guard) {
