@@ -49,6 +49,7 @@
 //! first and publishes after, so the sum is never above it, not for an instant. Memory that was removed and
 //! is still looked at by a reader is beside the budget: it is metered
 //! ([`MemoryUse::garbage`](MemoryUse)) and has its own limit ([`CacheBuilder::max_garbage`]).
+//! [`Cache::stalled_readers`] names the threads that hold it back.
 //!
 //! ```
 //! use cortado::{Cache, Insert, Reject};
@@ -272,7 +273,9 @@ pub use crate::{
         Cache, CacheBuilder, Claim, Cloned, Computed, DefaultHashBuilder, EntryInfo, Export,
         FillGuard, Imported, InsertOptions, Iter, Op, Pinned, Record, ValueRef, Wait,
     },
-    engine::{Expiry, Insert, MemoryUse, Reject, RemovalCause, Removed, Ticked, Work},
+    engine::{
+        Expiry, Insert, MemoryUse, Reject, RemovalCause, Removed, StalledReader, Ticked, Work,
+    },
 };
 pub use crate::{
     clock::{Clock, ManualClock, SystemClock},

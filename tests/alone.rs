@@ -86,6 +86,41 @@ fn stalled_reader_holds_back_garbage_and_the_budget_is_kept() {
 }
 
 #[test]
+fn stalled_readers_are_counted_and_named_in_their_own_cache_alone() {
+    let _alone = alone();
+    let second = Duration::from_secs(1);
+    let known = |count| cfg!(not(feature = "crossbeam-epoch")).then_some(count);
+    let caches = [(); 2].map(|()| {
+        let clock = ManualClock::new();
+        let builder = builder(10, Maintenance::Manual).clock(clock.clone());
+        (builder.build().unwrap(), clock)
+    });
+    let [(cache, clock), (other, other_clock)] = &caches;
+    let tally = Arc::new(Tally::default());
+    for cache in [cache, other] {
+        assert!(cache.insert(0, tally.make(0)).is_in());
+    }
+    let counts = || {
+        clock.advance(second);
+        other_clock.advance(second);
+        let counts = [cache, other].map(|cache| cache.memory().stalled_readers);
+        let named = [cache, other].map(|cache| cache.stalled_readers().len() as u64);
+        assert_eq!(named, counts.map(|count| count.unwrap_or(0)));
+        counts
+    };
+    beside_a_stalled_reader(cache, || {
+        assert_eq!(counts(), [known(0), known(0)], "nothing has been seen before");
+        assert_eq!(counts(), [known(1), known(0)]);
+        beside_a_stalled_reader(cache, || {
+            assert_eq!(counts(), [known(1), known(0)], "the second one is new");
+            assert_eq!(counts(), [known(2), known(0)]);
+        });
+        assert_eq!(counts(), [known(1), known(0)]);
+    });
+    assert_eq!(counts(), [known(0), known(0)]);
+}
+
+#[test]
 fn too_much_garbage_rejects_inserts_until_it_is_freed() {
     let _alone = alone();
     for maintenance in BOTH {

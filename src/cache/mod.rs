@@ -36,7 +36,8 @@ pub use self::{
 };
 use crate::{
     engine::{
-        Engine, Insert, MemoryUse, Mode, Reject, RemovalCause, Ticked, Trace, Work, address_of,
+        Engine, Insert, MemoryUse, Mode, Reject, RemovalCause, StalledReader, Ticked, Trace, Work,
+        address_of,
     },
     entry::Entry,
     evictor::Evictor,
@@ -751,7 +752,9 @@ where
 
     /// Returns the memory in use, garbage included.
     ///
-    /// Figures are sums at a moment, of parts that others may be at work with.
+    /// Figures are sums at a moment, of parts that others may be at work with. Reads a cache line
+    /// of each thread of the process that has used a cache, and asks the clock, to count
+    /// [stalled readers](MemoryUse::stalled_readers).
     ///
     /// # Examples
     ///
@@ -767,6 +770,56 @@ where
     /// ```
     pub fn memory(&self) -> MemoryUse {
         self.engine.memory()
+    }
+
+    /// Returns the threads that have been in one pin of this cache for at least 100 ms, in no
+    /// particular order: those that hold back garbage, and have inserts
+    /// [rejected](crate::Reject::Garbage) if it becomes too much.
+    ///
+    /// A pin is known from the first scan on that finds it. While garbage waits for readers,
+    /// maintenance and writes scan, so that the first call has the answer; otherwise the first call
+    /// begins to watch, and one that comes 100 ms later answers (see [`StalledReader`]). The
+    /// calling thread is among them if it holds a value itself. Hits pay nothing for this.
+    ///
+    /// Reads a cache line of each thread of the process that has used a cache, and sorts those that
+    /// are pinned. Allocates. Never waits for a reader.
+    ///
+    /// Empty with the feature `crossbeam-epoch`, whose collector does not say which threads are
+    /// pinned, and in the other cases in which [`MemoryUse::stalled_readers`] is `None`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::{sync::mpsc, thread, time::Duration};
+    /// use cortado::{Cache, ManualClock};
+    ///
+    /// let clock = ManualClock::new();
+    /// let cache = Cache::builder().max_cost(10).clock(clock.clone()).build_manual()?;
+    /// cache.insert("k", 1);
+    /// thread::scope(|scope| {
+    ///     let (ready, is_ready) = mpsc::channel();
+    ///     let (release, is_released) = mpsc::channel::<()>();
+    ///     let cache = &cache;
+    ///     let slow = move || {
+    ///         let held = cache.get("k");
+    ///         ready.send(()).unwrap();
+    ///         is_released.recv().unwrap(); // slow work under a guard
+    ///         drop(held);
+    ///     };
+    ///     thread::Builder::new().name("slow".into()).spawn_scoped(scope, slow).unwrap();
+    ///     is_ready.recv().unwrap();
+    ///     assert!(cache.stalled_readers().is_empty(), "the first call begins to watch");
+    ///     clock.advance(Duration::from_secs(1));
+    ///     let stalled = cache.stalled_readers();
+    ///     # #[cfg(not(feature = "crossbeam-epoch"))]
+    ///     assert_eq!((stalled.len(), stalled[0].name.as_str()), (1, "slow"));
+    ///     release.send(()).unwrap();
+    /// });
+    /// assert!(cache.stalled_readers().is_empty());
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
+    pub fn stalled_readers(&self) -> Vec<StalledReader> {
+        self.engine.stalled_readers()
     }
 
     /// Does a slice of the deferred work: counts accesses, makes room, frees what was removed.

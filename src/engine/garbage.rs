@@ -193,6 +193,7 @@ impl<K, V, S> Engine<K, V, S> {
         if swept.waiting > 0 {
             // The thread could not find it in the meantime.
             self.rouse();
+            self.scan_pins_if_due();
         }
         // Both ways: what maintenance seals, no writer has noted.
         let limbo = self.table.limbo();

@@ -213,6 +213,14 @@ pub struct MemoryUse {
     pub garbage: u64,
     /// The number of entries that are unlinked and not yet freed.
     pub garbage_entries: u64,
+    /// The number of [stalled readers](crate::StalledReader): threads that have been in one pin of
+    /// this cache for at least 100 ms, and hold back what is removed.
+    ///
+    /// `None` if it is not known: with the feature `crossbeam-epoch`, whose collector does not say
+    /// which threads are pinned; or if the cache's clock panics, or another thread was stopped
+    /// while it recorded the same. [`Cache::stalled_readers`](crate::Cache::stalled_readers) says
+    /// who they are.
+    pub stalled_readers: Option<u64>,
 }
 
 impl<K, V, S> Engine<K, V, S> {
@@ -252,6 +260,8 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the memory in use.
     pub fn memory(&self) -> MemoryUse {
+        // Before the pin, or this thread would be among them.
+        let stalled_readers = self.count_stalled_readers();
         let guard = self.table.pin();
         // What is away is not counted.
         let windows = self
@@ -260,6 +270,7 @@ impl<K, V, S> Engine<K, V, S> {
             .filter_map(|maintainer| borrow(maintainer, |maintainer| maintainer.window.bytes()));
         let race = borrow(&self.racer, |racer| racer.bytes()).unwrap_or(0);
         let backlog = borrow(&self.backlog, |backlog| backlog.bytes()).unwrap_or(0);
+        let stalls = borrow(&self.stalls, |stalls| stalls.bytes()).unwrap_or(0);
         let deadlines = borrow(&self.timetable, |timetable| timetable.bytes()).unwrap_or(0);
         let memory = MemoryUse {
             table: self.table.bytes(&guard),
@@ -274,10 +285,12 @@ impl<K, V, S> Engine<K, V, S> {
                 + self.samples.bytes()
                 + windows.sum::<usize>()
                 + backlog
-                + race,
+                + race
+                + stalls,
             deadlines,
             garbage: self.table.limbo().cost(),
             garbage_entries: self.table.limbo().count(),
+            stalled_readers,
         };
         if memory.garbage_entries > 0 {
             // To count it, this sat down at each desk, and the thread could not find it in the meantime.

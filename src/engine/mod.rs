@@ -8,6 +8,7 @@ mod hooks;
 mod kept;
 mod maintain;
 mod read;
+mod stalls;
 mod timing;
 mod write;
 
@@ -23,6 +24,7 @@ pub use self::{
     hooks::{Expiry, Hooks, RemovalCause, Removed},
     maintain::{MemoryUse, Ticked, Work},
     read::Trace,
+    stalls::StalledReader,
     timing::{Notice, Timing, address_of},
     write::{Insert, Loaded, Mode, Reject, Terms},
 };
@@ -48,6 +50,7 @@ use crate::{
         desk::Desk,
         limbo::{Retired, Unlinked},
         pin,
+        stall::StallDetector,
     },
     sketch::Sketch,
     stripe::{Stripes, thread_number},
@@ -103,6 +106,8 @@ pub struct Engine<K, V, S> {
     surplus: AtomicU64,
     /// The race, for whoever takes it out.
     racer: Place<Racer>,
+    /// Which threads stay pinned.
+    stalls: Place<StallDetector>,
     locals: Box<[CachePadded<Local>]>,
     /// Whether an entry ever cost anything but 1.
     costs_vary: AtomicBool,
@@ -185,6 +190,7 @@ impl<K, V, S> Engine<K, V, S> {
             window_cost: CachePadded::default(),
             surplus: AtomicU64::new(0),
             racer: AtomicCell::new(Some(Box::new(Racer::new(settings.seed, scale)))),
+            stalls: AtomicCell::new(Some(Box::default())),
             locals: (0..stripes).map(|_| CachePadded::default()).collect(),
             pressure: AtomicU8::new(Pressure::None as u8),
             trim_due: AtomicBool::new(false),

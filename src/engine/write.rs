@@ -85,6 +85,7 @@ pub enum Reject {
     Cold,
     /// Too much is unlinked and not yet freed, because some reader holds on to a value: see
     /// [`max_garbage`](crate::CacheBuilder::max_garbage).
+    /// [`Cache::stalled_readers`](crate::Cache::stalled_readers) says which.
     Garbage,
     /// What is there stays: the room it would take is that of [pinned](crate::Priority::Pinned)
     /// entries, or [`replace_if`](crate::CacheBuilder::replace_if) said no.

@@ -74,6 +74,7 @@ fn auto_traits_of_every_public_type_are_those_of_the_docs() {
         RemovalCause: "yyyyy";
         Ticked: "yyyyy";
         MemoryUse: "yyyyy";
+        StalledReader: "yyyyy";
         Metrics: "yyyyy";
         LifeExpectancy: "yyyyy";
         SystemClock: "yyyyy";

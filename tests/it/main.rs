@@ -19,6 +19,8 @@ mod pin;
 mod priority;
 mod remove;
 mod restart;
+#[cfg(not(feature = "crossbeam-epoch"))]
+mod stalled;
 #[path = "../support/mod.rs"]
 mod support;
 mod ttl;
