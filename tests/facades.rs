@@ -104,10 +104,21 @@ mod metrics_crate {
         let garbage = notebook.gauge("cortado_garbage_cost cache=c");
         assert_eq!(garbage, 9.0 - cache.cost() as f64);
         assert_eq!(notebook.gauge("cortado_life_seconds cache=c quantile=0.5"), 4.096);
+        clock.advance(Duration::from_secs(1));
+        if cfg!(not(feature = "crossbeam-epoch")) {
+            assert_eq!(notebook.gauge("cortado_stalled_readers cache=c"), 0.0);
+            exporter.publish();
+            assert_eq!(notebook.gauge("cortado_stalled_readers cache=c"), 1.0);
+            let meaning = notebook.described.lock().unwrap()["cortado_stalled_readers"].clone();
+            assert!(meaning.ends_with('.'), "{meaning}");
+        }
         drop(held);
         cache.flush();
         exporter.publish();
         assert_eq!(notebook.gauge("cortado_garbage_entries cache=c"), 0.0);
+        if cfg!(not(feature = "crossbeam-epoch")) {
+            assert_eq!(notebook.gauge("cortado_stalled_readers cache=c"), 0.0);
+        }
         assert_eq!(notebook.counter("cortado_garbage_freed_total cache=c"), 1);
     }
 }
@@ -252,6 +263,7 @@ mod serde_crate {
         assert_eq!((old.hits, old.misses), (3, 0));
         let memory = serde_json::to_value(cache.memory()).unwrap();
         assert_eq!(memory["table"], cache.memory().table);
+        assert_eq!(memory["stalled_readers"].as_u64(), cache.memory().stalled_readers);
         let records: Vec<_> = cache.pin().export().map(|record| record.cloned()).collect();
         let text = serde_json::to_string(&records).unwrap();
         assert_eq!(serde_json::from_str::<Vec<Record<u32, String>>>(&text).unwrap(), records);

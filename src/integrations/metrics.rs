@@ -7,10 +7,13 @@
 //! | `cortado_cost`, `cortado_max_cost` | gauge | what they cost, and the budget |
 //! | `cortado_memory_bytes` | gauge, one for each `part` | [`MemoryUse`](crate::MemoryUse) |
 //! | `cortado_garbage_cost`, `cortado_garbage_entries` | gauge | what has left and is not freed yet |
+//! | `cortado_stalled_readers` | gauge | [threads](crate::StalledReader) that hold garbage back |
 //! | `cortado_life_seconds` | gauge, one for each `quantile` | how long entries lived that were evicted |
 //!
 //! Each has the label `cache`, the [name](crate::CacheBuilder::name) of the cache. Counters stay at 0 unless the
-//! builder turned [`metrics`](crate::CacheBuilder::metrics) on.
+//! builder turned [`metrics`](crate::CacheBuilder::metrics) on. With the feature `crossbeam-epoch`
+//! there is no `cortado_stalled_readers`, because its collector does not say which threads are
+//! pinned.
 
 use std::{
     fmt,
@@ -22,6 +25,7 @@ use ::metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge,
 use crate::{
     cache::{Cache, DefaultHashBuilder},
     metrics::Metrics,
+    reclaim::READERS_ARE_KNOWN,
 };
 
 /// Hands the figures of one cache on, each time it is [told](Self::publish) to.
@@ -50,6 +54,8 @@ pub struct Exporter<K, V, S = DefaultHashBuilder> {
     memory: [Gauge; 5],
     garbage_cost: Gauge,
     garbage_entries: Gauge,
+    /// `None` if the collector does not know.
+    stalled_readers: Option<Gauge>,
     lives: [(f64, Gauge); QUANTILES.len()],
 }
 
@@ -75,6 +81,13 @@ where
             Unit::Count,
             "Entries that have left and are not freed yet."
         );
+        if READERS_ARE_KNOWN {
+            describe_gauge!(
+                "cortado_stalled_readers",
+                Unit::Count,
+                "Threads that have been in one pin for 100 ms and hold garbage back."
+            );
+        }
         describe_gauge!(
             "cortado_life_seconds",
             Unit::Seconds,
@@ -91,6 +104,8 @@ where
             ),
             garbage_cost: gauge!("cortado_garbage_cost", "cache" => label.clone()),
             garbage_entries: gauge!("cortado_garbage_entries", "cache" => label.clone()),
+            stalled_readers: READERS_ARE_KNOWN
+                .then(|| gauge!("cortado_stalled_readers", "cache" => label.clone())),
             lives: QUANTILES.map(|(part, quantile)| {
                 let labels = [("cache", label.clone()), ("quantile", quantile.to_owned())];
                 (part, gauge!("cortado_life_seconds", &labels))
@@ -115,6 +130,9 @@ where
         }
         self.garbage_cost.set(memory.garbage as f64);
         self.garbage_entries.set(memory.garbage_entries as f64);
+        if let Some((gauge, stalled)) = self.stalled_readers.as_ref().zip(memory.stalled_readers) {
+            gauge.set(stalled as f64);
+        }
         for (part, gauge) in &self.lives {
             if let Some(life) = metrics.life_expectancy.quantile(*part) {
                 gauge.set(life.as_secs_f64());
