@@ -176,7 +176,8 @@ mod tests {
         // Each scan finds one more.
         for (i, _) in readers.iter().enumerate() {
             let shown: Vec<_> = readers[..=i].iter().map(|(number, ..)| Some(*number)).collect();
-            let pins = pins_of(domain).into_iter();
+            // In any order: a scan comes upon slots as they were made.
+            let pins = pins_of(domain).into_iter().rev();
             let pins = pins.filter(|pin| shown.contains(&pin.reader().thread)).collect();
             detector.record(pins, i as u64);
         }
