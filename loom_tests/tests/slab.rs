@@ -49,10 +49,9 @@ fn make(slab: &Slab<Value>, number: u32) -> Handle {
 /// Moves a value out of its cell again.
 fn unmake(slab: &Slab<Value>, handle: Handle, number: u32) {
     // SAFETY: the caller made it.
-    let mut value = unsafe { slab.take(handle) };
+    let value = unsafe { slab.take(handle) };
     value.watched.write();
     assert_eq!(value.number, number);
-    value.number = 0;
 }
 
 /// Makes a value, looks that it stays, and gives its cell back.

@@ -4,13 +4,9 @@
 //!
 //! To retire a value, a thread adds it to the *open* batch of its [`desk`](super::desk), which is its
 //! alone meanwhile. A batch that is full, or whose desk gives it up, is *sealed*: pushed on one list.
-//! A sweep takes the whole sealed list, begins a grace period, a single one for all of it, and takes a *line*
-//! (a swap: from then on it is its alone), a queue of batches that wait. It queues the batches there, takes
-//! those out at the line's head whose grace period is over, puts the line back, and frees them. Then it goes
-//! on to the next line, until it has freed as much as it may. A line that is away is left to the sweep that has
-//! it; a thread that lost its core in a sweep keeps one line away, and the others go on. A sweep that finds all
-//! of them away puts a new one in the first one's place, and whoever comes back there joins the two. At every
-//! moment a batch belongs to exactly one of: a desk, a thread, the list, a line. Nobody ever waits for anybody.
+//! A sweep takes the whole sealed list, begins a grace period, a single one for all of it, and queues it in a
+//! [line](super::line), of which there are a few. There it frees what is ripe. At every moment a batch belongs to
+//! exactly one of: a desk, a thread, the list, a line. Nobody ever waits for anybody.
 //!
 //! So a writer that retires a value asks nothing of the collector, and one heavy barrier serves all
 //! batches that a sweep finds sealed. Where no guard is in the way the period is over at once, and the
@@ -28,7 +24,6 @@
 use std::{
     any::Any,
     cell::Cell,
-    collections::VecDeque,
     mem::MaybeUninit,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
@@ -40,24 +35,18 @@ use super::{
     Domain, Grace, Guard,
     block::{Stored, drop_in_block, take_from_block},
     desk::{Desk, Tools},
-    last_look, own,
+    last_look,
+    line::Lines,
+    own,
     pile::{Chain, Pile, Sheet},
 };
 use crate::{
     sync::{
-        Watched,
         atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
         thread_local,
     },
     util::drop_panic,
 };
-
-/// Batches that a sweep takes out of a line before it frees them: so many that the line is seldom
-/// away, and a writer's turn takes it once.
-const BATCHES_AT_ONCE: usize = if crate::sync::IS_MODEL { 1 } else { 64 };
-/// Lines of a limbo with many stripes: a thread that lost its core with a line keeps what waits there from
-/// being freed.
-const MAX_LINES: usize = if crate::sync::IS_MODEL { 2 } else { 8 };
 
 /// Holds retired values until no guard can see them, and meters them.
 pub struct Limbo<T: Stored> {
@@ -66,7 +55,7 @@ pub struct Limbo<T: Stored> {
     stripes: Box<[CachePadded<Stripe<T>>]>,
     /// Sealed batches.
     sealed: CachePadded<Pile<Batch<T>>>,
-    lines: Box<[CachePadded<LineCell<T>>]>,
+    lines: Lines<Box<Sheet<Batch<T>>>>,
     /// Batches whose values are being dropped.
     freeing: AtomicUsize,
     batch_size: usize,
@@ -175,24 +164,6 @@ struct Item<T> {
     label: u8,
 }
 
-/// A batch, and its period if it is the first that waits for that: one without waits for the period
-/// before it.
-type Waiting<T> = (Option<Grace>, Box<Sheet<Batch<T>>>);
-
-/// Batches in the order in which their grace periods end, or nearly.
-struct Line<T> {
-    waiting: VecDeque<Waiting<T>>,
-    watched: Watched,
-}
-
-/// Where a line is while no sweep has it.
-struct LineCell<T> {
-    /// Null while it is away.
-    line: AtomicPtr<Line<T>>,
-    /// How many batches wait in it, or did when it was put back last.
-    waiting: AtomicUsize,
-}
-
 /// Sealed batches that a sweep has taken, and that [`Limbo::sweep_sealed`] has to get.
 #[must_use = "batches that are not swept are leaked"]
 pub struct Sealed<T>(Chain<Batch<T>>);
@@ -230,7 +201,7 @@ impl<T: Stored> Limbo<T> {
             domain,
             stripes: (0..stripes.max(1)).map(|_| stripe()).collect(),
             sealed: CachePadded::default(),
-            lines: (0..stripes.clamp(1, MAX_LINES)).map(|_| CachePadded::default()).collect(),
+            lines: Lines::new(stripes),
             batch_size: batch_size.max(1),
             stock: CachePadded::default(),
             freeing: AtomicUsize::new(0),
@@ -287,67 +258,28 @@ impl<T: Stored> Limbo<T> {
         farewell: Option<Farewell<'_, T>>,
     ) -> Swept {
         debug_assert!(grace.is_some() || sealed.is_empty(), "batches without a grace period");
+        let is_empty = sealed.is_empty();
+        // All values were unlinked before their batches were pushed, which the taker has seen: a period that
+        // began after that covers them.
+        let batches = sealed.0.inspect(|_batch| {
+            #[cfg(any(cortado_loom, cortado_shuttle))]
+            for item in &_batch.items {
+                super::note_sealed(item.value.as_ptr() as usize);
+            }
+        });
+        let grace = grace.filter(|_| !is_empty);
         let mut swept = Swept::default();
-        let mut news = (!sealed.is_empty()).then_some((sealed, grace));
-        for (index, place) in self.lines.iter().enumerate() {
-            // Relaxed: a glance that saves a turn. The first line is where most of it is.
-            if index == 0 || news.is_some() || place.waiting.load(Ordering::Relaxed) > 0 {
-                self.sweep_line(place, &mut news, (most, farewell), &mut swept);
-            }
-            if swept.freed >= most {
-                break;
-            }
-        }
-        if let Some((sealed, grace)) = news {
-            // All lines are away.
-            let mut line = Box::<Line<T>>::default();
-            line.queue(sealed, grace);
-            swept.waiting += self.lines[0].put_back(line);
-        }
+        let progress = self.lines.sweep(
+            batches,
+            grace,
+            most,
+            |batch| batch.items.len(),
+            |batch| {
+                self.free(batch, &mut swept, farewell);
+            },
+        );
+        swept.waiting = progress.waiting;
         swept
-    }
-
-    /// Sweeps a line, unless another sweep has it; the news are added to it first.
-    fn sweep_line(
-        &self,
-        place: &LineCell<T>,
-        news: &mut Option<(Sealed<T>, Option<Grace>)>,
-        (most, farewell): (usize, Option<Farewell<'_, T>>),
-        swept: &mut Swept,
-    ) {
-        while let Some(mut line) = place.take() {
-            line.watched.write();
-            if let Some((sealed, grace)) = news.take() {
-                line.queue(sealed, grace);
-            }
-            // Freed when the line is back in its place: destructors take long, and a thread that lost
-            // its core in one would keep all that waits from the other sweeps.
-            let mut ripe = [const { None }; BATCHES_AT_ONCE];
-            let (mut taken, mut count) = (0, swept.freed);
-            while taken < ripe.len()
-                && count < most
-                && let Some((grace, _)) = line.waiting.front_mut()
-                && (cfg!(cortado_mutant = "limbo_no_grace")
-                    || grace.as_mut().is_none_or(Grace::is_over))
-                && let Some((_, batch)) = line.waiting.pop_front()
-            {
-                count += batch.items.len();
-                ripe[taken] = Some(batch);
-                taken += 1;
-            }
-            let waiting = line.waiting.len();
-            // What another sweep has left may have come to it, and only this one knows of that.
-            let there = place.put_back(line);
-            let waiting =
-                if cfg!(cortado_mutant = "waker_forgets_others") { waiting } else { there };
-            for batch in ripe.into_iter().flatten() {
-                self.free(batch, swept, farewell);
-            }
-            if taken < BATCHES_AT_ONCE || swept.freed >= most {
-                swept.waiting += waiting;
-                return;
-            }
-        }
     }
 
     /// Returns whether anything is retired and not freed, to the thread that has lain down: it finds
@@ -361,7 +293,7 @@ impl<T: Stored> Limbo<T> {
         // What leaves a desk goes to the sealed ones, and from there to a line.
         desks.any(|index| Desk::new(self, index).batch().is_some())
             || self.sealed.last_look()
-            || self.lines.iter().any(|place| last_look(&place.line) && place.is_waiting())
+            || self.lines.last_look()
     }
 
     /// Returns the cost of all values that are retired and not freed.
@@ -605,81 +537,6 @@ impl<T> Batch<T> {
     }
 }
 
-impl<T> LineCell<T> {
-    /// Takes the line out, unless it is away.
-    fn take(&self) -> Option<Box<Line<T>>> {
-        // AcqRel: Acquire pairs with the Release in `put_back`, so that the line's content is seen;
-        // Release is for a last look that meets another sweep.
-        let line = if cfg!(cortado_mutant = "limbo_line_by_load") {
-            self.line.load(Ordering::Acquire)
-        } else {
-            self.line.swap(ptr::null_mut(), Ordering::AcqRel)
-        };
-        // SAFETY: what was there came from `Box::into_raw`, and the swap made it ours.
-        unsafe { own(line) }
-    }
-
-    /// Puts a line back; returns how many batches wait in what is there then.
-    fn put_back(&self, mut line: Box<Line<T>>) -> usize {
-        loop {
-            let waiting = line.waiting.len();
-            // Relaxed: for a glance.
-            self.waiting.store(waiting, Ordering::Relaxed);
-            let raw = Box::into_raw(line);
-            // LINE (AcqRel): Release pairs with the Acquire in `take`, and Acquire with the Release in
-            // `last_look`.
-            // Relaxed: the other line is taken out by a swap of its own.
-            let there = self.line.compare_exchange(ptr::null_mut(), raw, LINE, Ordering::Relaxed);
-            if there.is_ok() {
-                return waiting;
-            }
-            // SAFETY: the exchange failed, so `raw` is still ours alone.
-            line = unsafe { Box::from_raw(raw) };
-            // A sweep that found all lines away has put one here; each turn of this loop is one that did.
-            let Some(mut other) = self.take() else { continue };
-            other.watched.write();
-            line.waiting.append(&mut other.waiting);
-        }
-    }
-
-    /// Returns whether batches wait in the line, if it is not away.
-    fn is_waiting(&self) -> bool {
-        self.take().is_some_and(|line| {
-            line.watched.write();
-            self.put_back(line) > 0
-        })
-    }
-}
-
-impl<T> Default for LineCell<T> {
-    fn default() -> Self {
-        let line = AtomicPtr::new(Box::into_raw(Box::default()));
-        Self { line, waiting: AtomicUsize::new(0) }
-    }
-}
-
-impl<T> Line<T> {
-    /// Adds batches that wait for a period.
-    ///
-    /// All their values were unlinked before they were pushed, which the taker has seen: a period
-    /// that began after that covers them.
-    fn queue(&mut self, sealed: Sealed<T>, mut grace: Option<Grace>) {
-        for batch in sealed.0 {
-            #[cfg(any(cortado_loom, cortado_shuttle))]
-            for item in &batch.items {
-                super::note_sealed(item.value.as_ptr() as usize);
-            }
-            self.waiting.push_back((grace.take(), batch));
-        }
-    }
-}
-
-impl<T> Default for Line<T> {
-    fn default() -> Self {
-        Self { waiting: VecDeque::new(), watched: Watched::new() }
-    }
-}
-
 impl<T: Stored> Limbo<T> {
     /// Frees everything, for nobody can look at it any more; a panic of a destructor or a farewell comes
     /// back when all have run.
@@ -690,12 +547,9 @@ impl<T: Stored> Limbo<T> {
         }
         // Relaxed, twice: `&mut self` means that every other thread's part is over and seen, and that
         // no guard's reader holds a reference: they borrow the owner.
-        for place in &self.lines {
-            let line = place.line.swap(ptr::null_mut(), Ordering::Relaxed); // Relaxed: as above.
-            // SAFETY: the line is ours, and came from `Box::into_raw`.
-            for (_, batch) in unsafe { own(line) }.into_iter().flat_map(|line| line.waiting) {
-                self.free(batch, &mut swept, farewell);
-            }
+        let waiting: Vec<_> = self.lines.drain().collect();
+        for batch in waiting {
+            self.free(batch, &mut swept, farewell);
         }
         for stripe in &self.stripes {
             let tools = stripe.tools.swap(ptr::null_mut(), Ordering::Relaxed); // Relaxed: as above.
@@ -744,16 +598,6 @@ thread_local! {
 // Acquire, see `is_at_rest`. The mutant does not see what was done to a value before it came to rest.
 const REST: Ordering =
     if cfg!(cortado_mutant = "limbo_relaxed_rest") { Ordering::Relaxed } else { Ordering::Acquire };
-
-// AcqRel, see `put_back`. With one mutant the next sweep may see an old line; with the other the
-// thread may sleep over it.
-const LINE: Ordering = if cfg!(cortado_mutant = "limbo_relaxed_line") {
-    Ordering::Relaxed
-} else if cfg!(cortado_mutant = "waker_blind_line") {
-    Ordering::Release
-} else {
-    Ordering::AcqRel
-};
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

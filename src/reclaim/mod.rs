@@ -52,6 +52,7 @@ mod domain;
 ))]
 mod hooks;
 pub mod limbo;
+pub mod line;
 pub mod pile;
 pub mod stall;
 

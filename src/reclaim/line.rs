@@ -1,0 +1,253 @@
+//! Lines: queues of what waits for its grace period.
+//!
+//! # Protocol
+//!
+//! A sweep takes a line out of its cell by a swap, and has it alone from then on: it adds what it
+//! brings, takes out what is at the head and whose grace period is over, puts the line back, and only
+//! then frees what it has taken. Then it goes on to the next line, until it has freed as much as it may.
+//!
+//! A line that is out is left to the sweep that has it: a thread that lost its core with a line in hand keeps one
+//! line out, and the others go on. A sweep that brings something and finds all lines out puts a
+//! new one into the first cell, and the sweep that comes back there joins the two. No thread waits.
+//!
+//! # Orderings
+//!
+//! * Release of the CAS that puts a line back ↔ Acquire of the swap: what the line holds.
+//! * The last look of a thread that is about to sleep, and the sweep that it meets: see [`last_look`].
+
+use std::{collections::VecDeque, ptr};
+
+use crossbeam_utils::CachePadded;
+
+use super::{Grace, last_look, own};
+use crate::sync::{
+    IS_MODEL, Watched,
+    atomic::{AtomicPtr, AtomicUsize, Ordering},
+};
+
+/// Items that a sweep takes out of a line before it frees them: so many that the line is seldom
+/// out, and a writer's turn takes it once.
+const ITEMS_AT_ONCE: usize = if IS_MODEL { 1 } else { 64 };
+/// Lines of a structure with many stripes.
+const MAX_LINES: usize = if IS_MODEL { 2 } else { 8 };
+
+/// Queues of items that wait for their grace periods.
+#[derive(Debug)]
+pub struct Lines<P> {
+    cells: Box<[CachePadded<LineCell<P>>]>,
+}
+
+/// Where a line is while no sweep has it.
+#[derive(Debug)]
+struct LineCell<P> {
+    /// Null while it is out.
+    line: AtomicPtr<Line<P>>,
+    /// How many items wait in it, or did when it was put back last.
+    waiting: AtomicUsize,
+}
+
+/// Items in the order in which their grace periods end, or nearly.
+struct Line<P> {
+    waiting: VecDeque<Waiting<P>>,
+    watched: Watched,
+}
+
+/// An item, and its period if it is the first that waits for that: one without waits for the period
+/// before it.
+type Waiting<P> = (Option<Grace>, P);
+
+/// What a sweep of lines did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Values freed, as `size` counts them.
+    pub freed: usize,
+    /// Items left in the lines, those of others included that were found there.
+    pub waiting: usize,
+}
+
+// SAFETY: a line goes from thread to thread with what it holds, and no two have it at a time.
+unsafe impl<P: Send> Send for Lines<P> {}
+// SAFETY: as above.
+unsafe impl<P: Send> Sync for Lines<P> {}
+
+impl<P> Lines<P> {
+    /// Makes as many empty lines as there are stripes, up to a bound.
+    pub fn new(stripes: usize) -> Self {
+        let cells = (0..stripes.clamp(1, MAX_LINES)).map(|_| CachePadded::default());
+        Self { cells: cells.collect() }
+    }
+
+    /// Adds items that a grace period covers, and frees those whose period is over, until `max` values are
+    /// freed. `size` tells how many an item has.
+    ///
+    /// All that the new items hold was unlinked before the period began; without a period there must be none.
+    pub fn sweep(
+        &self,
+        items: impl Iterator<Item = P>,
+        grace: Option<Grace>,
+        max: usize,
+        size: impl Fn(&P) -> usize,
+        mut free: impl FnMut(P),
+    ) -> Progress {
+        let mut progress = Progress::default();
+        let has_news = grace.is_some();
+        let mut news = Some((items, grace)).filter(|_| has_news);
+        for (index, cell) in self.cells.iter().enumerate() {
+            // Relaxed: a glance that saves a turn. The first line is where most of it is.
+            if index > 0 && news.is_none() && cell.waiting.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            while let Some(mut line) = cell.take() {
+                line.watched.write();
+                if let Some((items, grace)) = news.take() {
+                    line.queue(items, grace);
+                }
+                // Freed when the line is back in its cell: destructors take long, and a thread that lost its
+                // core in one would keep all that waits from the other sweeps.
+                let mut ripe = [const { None }; ITEMS_AT_ONCE];
+                let (mut taken, mut count) = (0, progress.freed);
+                while taken < ripe.len()
+                    && count < max
+                    && let Some(item) = line.take_ripe()
+                {
+                    count += size(&item);
+                    ripe[taken] = Some(item);
+                    taken += 1;
+                }
+                let left = line.waiting.len();
+                // What another sweep has left may have come to it, and only this one knows of that.
+                let there = cell.put_back(line);
+                let waiting =
+                    if cfg!(cortado_mutant = "waker_forgets_others") { left } else { there };
+                progress.freed = count;
+                ripe.into_iter().flatten().for_each(&mut free);
+                if taken < ITEMS_AT_ONCE || count >= max {
+                    progress.waiting += waiting;
+                    break;
+                }
+            }
+            if progress.freed >= max {
+                break;
+            }
+        }
+        if let Some((items, grace)) = news {
+            // All lines are out.
+            let mut line = Box::<Line<P>>::default();
+            line.queue(items, grace);
+            progress.waiting += self.cells[0].put_back(line);
+        }
+        progress
+    }
+
+    /// Returns whether anything waits, to the thread that is about to sleep; see
+    /// [`waker`](crate::waker).
+    pub fn last_look(&self) -> bool {
+        self.cells.iter().any(|cell| last_look(&cell.line) && cell.is_waiting())
+    }
+
+    /// Takes everything out; the caller is alone.
+    pub fn drain(&mut self) -> impl Iterator<Item = P> {
+        self.cells.iter_mut().flat_map(|cell| {
+            // Relaxed: `&mut self` means that every other thread's part is over and seen.
+            let line = cell.line.swap(ptr::null_mut(), Ordering::Relaxed);
+            // SAFETY: the line is ours, and came from `Box::into_raw`.
+            let line = unsafe { own(line) };
+            line.into_iter().flat_map(|line| line.waiting.into_iter().map(|(_, item)| item))
+        })
+    }
+}
+
+impl<P> LineCell<P> {
+    /// Takes the line out, unless it is out already.
+    fn take(&self) -> Option<Box<Line<P>>> {
+        // AcqRel: Acquire pairs with the Release in `put_back`, so that the line's content is seen;
+        // Release is for a last look that meets another sweep.
+        let line = if cfg!(cortado_mutant = "limbo_line_by_load") {
+            self.line.load(Ordering::Acquire)
+        } else {
+            self.line.swap(ptr::null_mut(), Ordering::AcqRel)
+        };
+        // SAFETY: what was there came from `Box::into_raw`, and the swap made it ours.
+        unsafe { own(line) }
+    }
+
+    /// Puts a line back; returns how many items wait in what is there then.
+    fn put_back(&self, mut line: Box<Line<P>>) -> usize {
+        loop {
+            let waiting = line.waiting.len();
+            // Relaxed: for a glance.
+            self.waiting.store(waiting, Ordering::Relaxed);
+            let raw = Box::into_raw(line);
+            // LINE (AcqRel): Release pairs with the Acquire in `take`, and Acquire with the Release in
+            // `last_look`.
+            // Relaxed: the other line is taken out by a swap of its own.
+            let there = self.line.compare_exchange(ptr::null_mut(), raw, LINE, Ordering::Relaxed);
+            if there.is_ok() {
+                return waiting;
+            }
+            // SAFETY: the exchange failed, so `raw` is still ours alone.
+            line = unsafe { Box::from_raw(raw) };
+            // A sweep that found all lines out has put one here; each turn of this loop is one that did.
+            let Some(mut other) = self.take() else { continue };
+            other.watched.write();
+            line.waiting.append(&mut other.waiting);
+        }
+    }
+
+    /// Returns whether items wait in the line, if it is not out.
+    fn is_waiting(&self) -> bool {
+        self.take().is_some_and(|line| {
+            line.watched.write();
+            self.put_back(line) > 0
+        })
+    }
+}
+
+impl<P> Default for LineCell<P> {
+    fn default() -> Self {
+        let line = AtomicPtr::new(Box::into_raw(Box::default()));
+        Self { line, waiting: AtomicUsize::new(0) }
+    }
+}
+
+impl<P> Drop for LineCell<P> {
+    fn drop(&mut self) {
+        // Relaxed: as in `Lines::drain`.
+        let line = self.line.swap(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: the line is ours, and came from `Box::into_raw`.
+        drop(unsafe { own(line) });
+    }
+}
+
+impl<P> Line<P> {
+    /// Adds items that wait for a period.
+    fn queue(&mut self, items: impl Iterator<Item = P>, mut grace: Option<Grace>) {
+        self.waiting.extend(items.map(|item| (grace.take(), item)));
+    }
+
+    /// Takes the first item, if its period is over.
+    fn take_ripe(&mut self) -> Option<P> {
+        let (grace, _) = self.waiting.front_mut()?;
+        let is_over = grace.as_mut().is_none_or(Grace::is_over);
+        if !is_over && !cfg!(cortado_mutant = "limbo_no_grace") {
+            return None;
+        }
+        self.waiting.pop_front().map(|(_, item)| item)
+    }
+}
+
+impl<P> Default for Line<P> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), watched: Watched::new() }
+    }
+}
+
+// AcqRel, see `put_back`. With one mutant the next sweep may see an old line; with the other the
+// thread may sleep over it.
+const LINE: Ordering = if cfg!(cortado_mutant = "limbo_relaxed_line") {
+    Ordering::Relaxed
+} else if cfg!(cortado_mutant = "waker_blind_line") {
+    Ordering::Release
+} else {
+    Ordering::AcqRel
+};
