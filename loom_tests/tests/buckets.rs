@@ -193,3 +193,32 @@ fn a_handle_that_was_given_up_is_not_used_again() {
         assert_eq!(World::finish(world), [5]);
     });
 }
+
+/// What was removed is freed while a reader may still look at it, and not before the reader has gone.
+#[test]
+fn a_reader_meets_a_remove_and_a_sweep() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1)]));
+        let reader = spawn_reader(&world, |w| {
+            let guard = w.pin();
+            (w.get_in(&guard, A), w.get_in(&guard, A))
+        });
+        assert_eq!(world.remove(A), Some(1));
+        world.sweep();
+        assert!(reader.join().unwrap() != (None, Some(1)));
+        assert_eq!(World::finish(world), []);
+    });
+}
+
+/// Two threads retire into one bag, and one of them sweeps.
+#[test]
+fn two_removes_and_a_sweep_meet() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1), (B, 2)]));
+        let other = spawn(&world, |w| w.remove(B));
+        assert_eq!(world.remove(A), Some(1));
+        world.sweep();
+        assert_eq!(other.join().unwrap(), Some(2));
+        assert_eq!(World::finish(world), []);
+    });
+}

@@ -32,17 +32,18 @@
 mod bucket;
 mod control;
 mod find;
+mod retire;
 mod write;
 
 pub use bucket::Bucket;
 pub use control::SLOTS;
 pub use find::Hit;
+pub use retire::Swept;
 pub use write::{Fresh, Full, Occupied, Probe, Publish, Vacant};
 
-use self::bucket::Word;
 use crate::{
     error::OutOfMemory,
-    reclaim::{Domain, Guard, pin_for},
+    reclaim::{Domain, Guard, line::Lines, pin_for},
     slab::{Bags, Handle, Slab, boxed},
 };
 
@@ -52,10 +53,10 @@ pub struct Table<T> {
     domain: Domain,
     array: Box<[Bucket]>,
     slab: Slab<T>,
-    /// Retired entries.
-    retired: Bags,
-    /// Cells without a value whose handles were in a slot.
-    husks: Bags,
+    /// Full bags of retired handles.
+    sealed: Bags,
+    /// Bags, by their numbers, that wait for their grace periods.
+    lines: Lines<u32>,
 }
 
 /// An entry that was taken out of the table, and that only its holder may retire.
@@ -85,8 +86,8 @@ impl<T> Table<T> {
             domain: Domain::new(),
             array: boxed(count, Bucket::unused).ok_or(error)?,
             slab: Slab::new(expected, stripes),
-            retired: Bags::new(),
-            husks: Bags::new(),
+            sealed: Bags::new(),
+            lines: Lines::new(stripes),
         })
     }
 
@@ -104,40 +105,6 @@ impl<T> Table<T> {
     /// Returns an unlinked entry, to look at it while the guard lives.
     pub fn unlinked<'g>(&'g self, guard: &'g Guard, entry: &Unlinked) -> &'g T {
         self.entry(guard, entry.0)
-    }
-
-    /// Retires an entry: it is dropped, and its cell used again, when every guard of this moment is gone.
-    ///
-    /// Where there is no memory for a list, the entry is leaked.
-    pub fn retire(&self, _: &Guard, entry: Unlinked) {
-        // In the models a grace period begins at once: the earliest that it may.
-        #[cfg(any(cortado_loom, cortado_shuttle))]
-        {
-            drop(crate::reclaim::Grace::begin(self.domain));
-            crate::reclaim::note_sealed(entry.0.raw() as usize);
-        }
-        self.collect(&self.retired, entry.0);
-    }
-
-    fn collect(&self, bags: &Bags, handle: Handle) {
-        if let Some(mut bag) = self.slab.bag() {
-            bag.push(handle);
-            self.slab.put_bag(bags, bag);
-        }
-    }
-
-    /// Drops what was retired, at a moment when no other thread has a guard: `&mut self` says so.
-    pub fn reclaim(&mut self) -> usize {
-        let mut count = 0;
-        for bag in self.slab.take_bags(&self.retired) {
-            for handle in bag.iter() {
-                count += 1;
-                // SAFETY: retired entries are in one bag, once, and hold a value; no reader is left.
-                unsafe { self.slab.drop_value(handle) };
-            }
-        }
-        drop(self.slab.take_bags(&self.husks));
-        count
     }
 
     /// Returns the bucket of a hash, and the four bits of the hash that follow those of its number.
@@ -158,22 +125,6 @@ impl<T> Table<T> {
         // SAFETY: the callers have seen the handle published, by an Acquire, under the guard; an entry is
         // retired after it was unlinked, and stays until the guard is gone.
         unsafe { self.slab.get(handle) }
-    }
-}
-
-impl<T> Drop for Table<T> {
-    fn drop(&mut self) {
-        let words = self.array.iter().flat_map(|bucket| {
-            let control = bucket.control();
-            control.taken().map(|slot| bucket.word(slot))
-        });
-        let live: Vec<Handle> =
-            words.filter(|word| !word.is_dying()).filter_map(Word::handle).collect();
-        for handle in live {
-            // SAFETY: a published entry is in one slot; `&mut self` says that no reader is left.
-            unsafe { self.slab.drop_value(handle) };
-        }
-        self.reclaim();
     }
 }
 
@@ -236,7 +187,7 @@ mod tests {
                 Probe::Found(there) => match there.replace(fresh) {
                     Ok((_, old)) => {
                         let value = table.unlinked(guard, &old).value;
-                        table.retire(guard, old);
+                        table.retire(guard, old, 0);
                         return Some(value);
                     }
                     Err(again) => fresh = again,
@@ -250,7 +201,7 @@ mod tests {
                             let victim = full.residents().into_iter().flatten().flatten().next();
                             if let Some(out) = victim.and_then(|victim| full.evict(&victim)) {
                                 evicted(table.unlinked(guard, &out).key);
-                                table.retire(guard, out);
+                                table.retire(guard, out, 0);
                             }
                             again
                         }
@@ -269,8 +220,24 @@ mod tests {
             return None;
         };
         let value = there.get().entry.value;
-        table.retire(guard, there.remove(none)?);
+        table.retire(guard, there.remove(none)?, 0);
         Some(value)
+    }
+
+    /// Frees all that was retired; returns how many values were dropped.
+    fn sweep(table: &Entries<'_>) -> usize {
+        table.seal();
+        let mut freed = 0;
+        loop {
+            let swept = table.sweep(usize::MAX);
+            assert!(swept.panic.is_none());
+            freed += swept.freed;
+            if swept.waiting == 0 {
+                return freed;
+            }
+            // Other tests pin for every domain.
+            thread::yield_now();
+        }
     }
 
     fn spread(key: u64) -> u64 {
@@ -280,7 +247,7 @@ mod tests {
     #[test]
     fn entry_is_inserted_replaced_found_and_removed() {
         let alive = AtomicU64::new(0);
-        let mut table = Table::new(1, 10, 1).unwrap();
+        let table = Table::new(1, 10, 1).unwrap();
         let guard = table.pin();
         let put = |key, value| put(&table, &guard, key, Entry::new(key, value, &alive), |_| ());
         assert_eq!(get(&table, &guard, 1, 1), None);
@@ -292,7 +259,7 @@ mod tests {
         assert_eq!((get(&table, &guard, 1, 1), get(&table, &guard, 2, 2)), (None, Some(20)));
         assert_eq!(alive.load(Relaxed), 3);
         drop(guard);
-        assert_eq!((table.reclaim(), alive.load(Relaxed)), (2, 1));
+        assert_eq!((sweep(&table), alive.load(Relaxed)), (2, 1));
         drop(table);
         assert_eq!(alive.load(Relaxed), 0);
     }
@@ -330,7 +297,7 @@ mod tests {
     #[test]
     fn entry_that_is_taken_back_leaves_no_trace() {
         let alive = AtomicU64::new(0);
-        let mut table = Table::new(1, 10, 1).unwrap();
+        let table = Table::new(1, 10, 1).unwrap();
         let guard = table.pin();
         // Claimed, and out of date before it could be published.
         let mut fresh = table.prepare(Entry::new(1, 1, &alive), 0).unwrap();
@@ -351,7 +318,7 @@ mod tests {
             assert_ne!(hit.handle, handle);
         }
         drop(guard);
-        assert_eq!((table.reclaim(), alive.load(Relaxed)), (0, 8));
+        assert_eq!((sweep(&table), alive.load(Relaxed)), (0, 8));
     }
 
     #[test]
@@ -401,7 +368,7 @@ mod tests {
         const KEYS: u64 = 40;
 
         let alive = AtomicU64::new(0);
-        let mut table = Table::new(4, 100, 4).unwrap();
+        let table = Table::new(4, 100, 4).unwrap();
         // What went in, less what came out.
         let balance = AtomicU64::new(0);
         thread::scope(|scope| {
@@ -410,6 +377,9 @@ mod tests {
                 scope.spawn(move || {
                     let mut random = id;
                     for turn in 0..TURNS {
+                        if turn % 64 == id {
+                            assert!(table.sweep(usize::MAX).panic.is_none());
+                        }
                         random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
                         let key = (random >> 33) % KEYS;
                         let guard = table.pin();
@@ -436,7 +406,9 @@ mod tests {
                 });
             }
         });
-        table.reclaim();
+        sweep(&table);
+        // Cells are used again.
+        assert!(table.slab().cells() < 30_000, "{:?}", table.slab());
         let guard = table.pin();
         let there = (0..KEYS).filter(|&key| get(&table, &guard, spread(key), key).is_some());
         let there = there.count() as u64;

@@ -380,7 +380,7 @@ impl<'t, T> Fresh<'t, T> {
     /// handle with another entry in it: the cell waits for it.
     fn give_cell_back(&self) {
         if self.is_exposed && !cfg!(cortado_mutant = "buckets_husk_used_again") {
-            self.table.collect(&self.table.husks, self.handle);
+            self.table.retire_husk(self.handle, self.stripe);
         } else {
             self.table.slab.release(self.handle, self.stripe);
         }

@@ -37,6 +37,8 @@ const FIRST_SEGMENT: u32 = if IS_MODEL { 2 } else { 16 };
 const SEGMENTS: usize = if IS_MODEL { 4 } else { 24 };
 /// The number of no magazine.
 const NONE: u32 = 0;
+/// Beside a handle in a magazine: its cell holds no value.
+const HUSK: u32 = 1 << 31;
 
 /// All magazines of one slab.
 pub(super) struct Depot {
@@ -186,9 +188,15 @@ impl Bags {
         Self(CachePadded::new(Stack(AtomicU64::new(0))))
     }
 
-    pub(super) fn put(&self, depot: &Depot, bag: Magazine<'_>) {
-        debug_assert!(ptr::eq(depot, bag.depot), "a magazine of another slab");
+    /// Sets a bag aside. All bags of a stack are of one slab.
+    pub fn put(&self, bag: Magazine<'_>) {
+        let depot = bag.depot;
         self.0.push(depot, bag.into_number());
+    }
+
+    /// Returns whether there is a bag, or was a moment ago.
+    pub fn is_empty(&self) -> bool {
+        self.0.0.load(Relaxed) as u32 == NONE // Relaxed: a glance.
     }
 
     /// Takes all of them, the newest first.
@@ -308,10 +316,25 @@ impl Magazine<'_> {
     /// Panics if the magazine is full.
     #[inline]
     pub fn push(&mut self, handle: Handle) {
+        self.push_raw(handle.raw() | HUSK);
+    }
+
+    /// Adds a retired handle; `has_value` tells whether its cell still holds a value.
+    ///
+    /// # Panics
+    ///
+    /// As for [`push`](Self::push).
+    #[inline]
+    pub fn push_retired(&mut self, handle: Handle, has_value: bool) {
+        self.push_raw(handle.raw() | if has_value { 0 } else { HUSK });
+    }
+
+    #[inline]
+    fn push_raw(&mut self, raw: u32) {
         let slot = self.slot;
         // Relaxed, here and below: this thread's alone; the push or the stripe shows it.
         let len = slot.len.load(Relaxed);
-        slot.handles[len as usize].store(handle.raw(), Relaxed);
+        slot.handles[len as usize].store(raw, Relaxed);
         slot.len.store(len + 1, Relaxed);
     }
 
@@ -325,11 +348,12 @@ impl Magazine<'_> {
         Some(Handle::new(slot.handles[len as usize].load(Relaxed)))
     }
 
-    /// Returns the handles.
-    pub fn iter(&self) -> impl Iterator<Item = Handle> {
+    /// Returns the handles, and of each whether its cell holds a value.
+    pub fn iter(&self) -> impl Iterator<Item = (Handle, bool)> {
         let slot = self.slot;
         // Relaxed: as in `push`.
-        slot.handles[..self.len()].iter().map(|handle| Handle::new(handle.load(Relaxed)))
+        let raw = slot.handles[..self.len()].iter().map(|raw| raw.load(Relaxed));
+        raw.map(|raw| (Handle::new(raw), raw & HUSK == 0))
     }
 
     /// Returns the magazine's number, which no other one of its slab has.
@@ -339,7 +363,7 @@ impl Magazine<'_> {
 
     /// Turns the magazine into its number, for [`Depot::magazine`].
     #[inline]
-    pub(super) fn into_number(self) -> u32 {
+    pub fn into_number(self) -> u32 {
         let number = self.number;
         std::mem::forget(self);
         number

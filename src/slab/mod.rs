@@ -72,11 +72,12 @@ pub struct Slab<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Handle(u32);
 
-/// A place for a magazine of free handles.
+/// A place for a magazine of free handles, and for a bag of retired ones.
 struct Stripe {
     is_acquired: AtomicBool,
-    /// The magazine's number, 0 if there is none. Of the thread that acquired the stripe.
+    /// Their numbers, 0 where there is none. Of the thread that acquired the stripe.
     magazine: AtomicU32,
+    bag: AtomicU32,
 }
 
 /// The right to use a stripe's magazine.
@@ -105,7 +106,11 @@ impl<T> Slab<T> {
         let stripes = stripes.max(1).next_power_of_two();
         // Each stripe has a magazine of free handles, and its user a bag.
         let capacity = expected / (2 * MAGAZINE_PART * stripes);
-        let stripe = || Stripe { is_acquired: AtomicBool::new(false), magazine: AtomicU32::new(0) };
+        let stripe = || Stripe {
+            is_acquired: AtomicBool::new(false),
+            magazine: AtomicU32::new(0),
+            bag: AtomicU32::new(0),
+        };
         Self {
             chunks: Chunks::new(expected),
             depot: Depot::new(capacity.clamp(MIN_MAGAZINE, MAX_MAGAZINE)),
@@ -180,9 +185,42 @@ impl<T> Slab<T> {
         self.depot.take_empty()
     }
 
-    /// Sets a bag aside, to be taken when its handles have waited for long enough.
-    pub fn put_bag(&self, bags: &Bags, bag: Magazine<'_>) {
-        bags.put(&self.depot, bag);
+    /// Adds a retired handle to the bag of the stripe; `has_value` tells whether its cell holds a value. A bag that
+    /// is full then goes to `sealed`, and the result is true. Where another thread has the stripe, the handle
+    /// gets a bag of its own.
+    ///
+    /// Where memory is so short that there is none for a bag, the cell is not used again, and its value is
+    /// not dropped.
+    #[inline]
+    pub fn collect(&self, handle: Handle, has_value: bool, stripe: usize, sealed: &Bags) -> bool {
+        let acquired = self.acquire(stripe);
+        let open = acquired.as_ref().and_then(|acquired| acquired.take_bag(&self.depot));
+        let Some(mut bag) = open.or_else(|| self.bag()) else { return false };
+        bag.push_retired(handle, has_value);
+        match acquired {
+            Some(acquired) if !bag.is_full() => {
+                acquired.put_bag(bag);
+                false
+            }
+            _ => {
+                sealed.put(bag);
+                true
+            }
+        }
+    }
+
+    /// Seals the bags that are not full, but for those of stripes that are in use; returns how many.
+    pub fn seal(&self, sealed: &Bags) -> usize {
+        let bags = (0..self.stripes.len()).filter_map(|stripe| {
+            let acquired = self.acquire(stripe)?;
+            acquired.take_bag(&self.depot)
+        });
+        bags.map(|bag| sealed.put(bag)).count()
+    }
+
+    /// Returns the bag that [`Magazine::into_number`] made a number of, which must be done once.
+    pub fn bag_of(&self, number: u32) -> Option<Magazine<'_>> {
+        self.depot.magazine(number)
     }
 
     /// Takes the bags that were set aside. Each that is dropped releases its handles.
@@ -323,6 +361,19 @@ impl Acquired<'_> {
     #[inline]
     fn put(&self, magazine: Magazine<'_>) {
         self.0.magazine.store(magazine.into_number(), Relaxed);
+    }
+
+    /// The same for the bag of retired handles.
+    #[inline]
+    fn take_bag<'a>(&self, depot: &'a Depot) -> Option<Magazine<'a>> {
+        let number = self.0.bag.load(Relaxed); // Relaxed, here and below: as in `take`.
+        self.0.bag.store(0, Relaxed);
+        depot.magazine(number)
+    }
+
+    #[inline]
+    fn put_bag(&self, bag: Magazine<'_>) {
+        self.0.bag.store(bag.into_number(), Relaxed); // Relaxed: as in `take`.
     }
 }
 

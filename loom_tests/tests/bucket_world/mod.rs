@@ -95,7 +95,7 @@ impl World {
 
     fn stray(&self, guard: &Guard, entry: Unlinked) {
         self.strays.fetch_add(1, SeqCst);
-        self.table.retire(guard, entry);
+        self.table.retire(guard, entry, 0);
     }
 
     fn prepare(&self, key: u64, value: u64) -> Fresh<'_, Entry> {
@@ -117,7 +117,7 @@ impl World {
                 Probe::Found(there) => match there.replace(fresh) {
                     Ok((_, old)) => {
                         let value = self.table.unlinked(&guard, &old).read();
-                        self.table.retire(&guard, old);
+                        self.table.retire(&guard, old, 0);
                         return Set::Replaced(value);
                     }
                     Err(again) => fresh = again,
@@ -223,27 +223,35 @@ impl World {
 
     fn retire(&self, guard: &Guard, entry: Unlinked) -> u64 {
         let value = self.table.unlinked(guard, &entry).read();
-        self.table.retire(guard, entry);
+        self.table.retire(guard, entry, 0);
         value
     }
 
     /// When all threads have ended: returns the values that are left of these keys.
     pub fn finish(world: Arc<Self>) -> Vec<u64> {
         let world = Arc::try_unwrap(world).unwrap_or_else(|_| panic!("a thread is left"));
-        let Self { mut table, counts, .. } = world;
+        let Self { table, counts, .. } = world;
         let guard = table.pin();
         let get = |key| table.find(&guard, Self::hash(key), |entry| entry.is(key));
         let left: Vec<u64> =
             [A, A2, A3, B].into_iter().filter_map(get).map(|hit| hit.entry.read()).collect();
         drop(guard);
+        table.seal();
+        let swept = table.sweep(usize::MAX);
+        assert!(swept.waiting == 0 && swept.panic.is_none());
+        let made = counts.made.load(SeqCst);
         let dropped = counts.dropped.load(SeqCst);
-        let reclaimed = table.reclaim();
-        let (made, alive) = (counts.made.load(SeqCst), left.len());
-        assert_eq!(dropped + reclaimed + alive, made, "an entry is lost, or was retired twice");
+        assert_eq!(dropped + left.len(), made, "an entry is lost, or was dropped twice");
         drop(table);
         assert_eq!(counts.dropped.load(SeqCst), made);
         reclaim::census();
         left
+    }
+
+    /// Frees what no guard can see any more.
+    pub fn sweep(&self) {
+        self.table.seal();
+        assert!(self.table.sweep(usize::MAX).panic.is_none());
     }
 }
 
