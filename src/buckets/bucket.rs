@@ -159,13 +159,13 @@ impl Bucket {
         self.words[slot].store(Word::EMPTY.0, Release);
     }
 
-    /// Loads the entry of a slot that the control word showed with `tag`, if it was published at one
-    /// instant after both loads and has these four bits of the hash.
+    /// Loads the entry of a slot that `control` shows with `tag`, if it was published at one instant
+    /// after both loads and has these four bits of the hash.
     ///
     /// An entry is read only after this check: what is claimed and not yet published belongs to its
     /// inserter alone.
     #[inline]
-    pub fn validated(&self, slot: usize, tag: u64, bits: u32) -> Validated {
+    pub fn validated(&self, control: Control, slot: usize, tag: u64, bits: u32) -> Validated {
         let word = self.word(slot);
         if !word.has_bits(bits) {
             return Validated::Gone;
@@ -179,11 +179,9 @@ impl Bucket {
         // `now` means that it was there at `now`: a handle enters a slot once, and cannot come again while
         // the caller is pinned.
         let is_same = self.words[slot].load(Relaxed) == word.0;
-        if is_same && now.tag(slot) == tag && !now.is_frozen() {
-            Validated::Holds(word, handle)
-        } else {
-            Validated::Changed
-        }
+        // `control` was not frozen. That nothing changed is the common case, and one comparison.
+        let is_there = now == control || (now.tag(slot) == tag && !now.is_frozen());
+        if is_same && is_there { Validated::Holds(word, handle) } else { Validated::Changed }
     }
 
     /// Takes a published slot out of a bucket whose control word still is `control`, and empties it;

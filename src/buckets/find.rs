@@ -51,8 +51,9 @@ impl<T> Table<T> {
         let tag = Control::tag_of(hash);
         let (bucket, bits) = self.locate(hash);
         'again: loop {
-            for slot in bucket.control().slots(tag) {
-                match bucket.validated(slot, tag, bits) {
+            let control = bucket.control();
+            for slot in control.slots(tag) {
+                match bucket.validated(control, slot, tag, bits) {
                     Validated::Gone => {}
                     Validated::Changed => continue 'again,
                     Validated::Holds(word, handle) => {

@@ -129,7 +129,8 @@ impl<T> Table<T> {
                 if !word.has_bits(bits) {
                     continue;
                 }
-                let Validated::Holds(word, same) = bucket.validated(slot, tag, bits) else {
+                let Validated::Holds(word, same) = bucket.validated(control, slot, tag, bits)
+                else {
                     continue 'again;
                 };
                 if same != handle {
@@ -297,8 +298,9 @@ impl<'g, T> Vacant<'g, T> {
     ) -> Option<(usize, Word, Handle)> {
         let Self { table, guard, bucket, tag, bits, .. } = *self;
         'again: loop {
-            for slot in bucket.control().slots(tag).filter(|&slot| slot != new.slot) {
-                let (word, handle) = match bucket.validated(slot, tag, bits) {
+            let control = bucket.control();
+            for slot in control.slots(tag).filter(|&slot| slot != new.slot) {
+                let (word, handle) = match bucket.validated(control, slot, tag, bits) {
                     Validated::Gone => continue,
                     Validated::Changed => continue 'again,
                     Validated::Holds(word, handle) => (word, handle),
@@ -313,7 +315,7 @@ impl<'g, T> Vacant<'g, T> {
                 // Was it there beside the new one? If that still is, yes. If that has left, only if nothing was
                 // published since: otherwise it may be a newer one, which is there by right.
                 let is_beside = matches!(
-                    bucket.validated(new.slot, tag, bits),
+                    bucket.validated(published, new.slot, tag, bits),
                     Validated::Holds(word, handle) if !word.is_dying() && handle == new.handle
                 );
                 if !is_beside && !bucket.control().has_version_of(published) {

@@ -58,6 +58,8 @@ pub const HANDLE_BITS: u32 = if IS_MODEL { 4 } else { 26 };
 /// Pointers in the root, as a power of two.
 const ROOT_BITS: u32 = if IS_MODEL { 1 } else { 6 };
 const LEAVES: usize = 1 << ROOT_BITS;
+/// Bits of a handle below those that choose its leaf.
+const LEAF_BITS: u32 = HANDLE_BITS - ROOT_BITS;
 /// Bytes of a full chunk: a huge page.
 const CHUNK_BYTES: usize = 2 << 20;
 /// The least and the most bits of a cell's number. With fewer, leaves would be long; with more, handles would be
@@ -199,20 +201,20 @@ impl<T> Chunks<T> {
         wanted.clamp(MIN_CELLS.min(self.full), self.full)
     }
 
-    /// Returns the leaf of a chunk, and the chunk's index in it.
-    fn place(&self, chunk: u32) -> (usize, usize) {
-        let leaf_bits = HANDLE_BITS - ROOT_BITS - self.shift;
-        let leaf = (chunk >> leaf_bits) as usize & (LEAVES - 1);
-        (leaf, chunk as usize & ((1 << leaf_bits) - 1))
+    /// Returns the leaf of a handle, and the index of its chunk there.
+    #[inline]
+    fn place(&self, raw: u32) -> (usize, usize) {
+        let leaf = (raw >> LEAF_BITS) as usize & (LEAVES - 1);
+        (leaf, ((raw & ((1 << LEAF_BITS) - 1)) >> self.shift) as usize)
     }
 
     fn leaf_len(&self) -> usize {
-        1 << (HANDLE_BITS - ROOT_BITS - self.shift)
+        1 << (LEAF_BITS - self.shift)
     }
 
     /// Returns the slot of a chunk; allocates its leaf if there is none.
     fn slot_or_new(&self, chunk: u32) -> Option<&Slot<T>> {
-        let (leaf, index) = self.place(chunk);
+        let (leaf, index) = self.place(chunk << self.shift);
         let root = &self.root[leaf];
         // Acquire: pairs with the Release below.
         let mut slots = root.load(Acquire);
@@ -235,7 +237,7 @@ impl<T> Chunks<T> {
     /// Returns the slot of a chunk, if its leaf is there.
     #[inline]
     fn slot(&self, chunk: u32) -> Option<&Slot<T>> {
-        let (leaf, index) = self.place(chunk);
+        let (leaf, index) = self.place(chunk << self.shift);
         let slots = self.root[leaf].load(Acquire); // Acquire: as in `slot_or_new`.
         if slots.is_null() {
             return None;
@@ -259,7 +261,7 @@ impl<T> Chunks<T> {
     #[inline]
     pub(super) unsafe fn cell(&self, handle: Handle) -> *mut T {
         let raw = handle.raw();
-        let (leaf, index) = self.place(raw >> self.shift);
+        let (leaf, index) = self.place(raw);
         let slots = self.root[leaf].load(Relaxed); // Relaxed: see "Orderings".
         // SAFETY: the handle was issued, so its leaf is there; `place` masks the index.
         let slot = unsafe { &*slots.wrapping_add(index) };
