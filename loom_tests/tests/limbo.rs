@@ -247,9 +247,12 @@ fn two_threads_sweep_what_they_retire_with_two_lines() {
         world.replace(2);
         let freed = world.sweep() + other.join().unwrap();
         assert!(freed <= 2);
-        // A sweep that meets no other leaves nothing of what no guard can see.
-        let freed = freed + world.sweep();
-        assert_eq!((freed, world.limbo.count()), (2, 0));
+        // A sweep that meets no other leaves nothing of what no guard can see, where a period without guards is
+        // over at once.
+        if !cfg!(crossbeam_loom) {
+            let freed = freed + world.sweep();
+            assert_eq!((freed, world.limbo.count()), (2, 0));
+        }
         World::finish(world, 3, 3);
     });
 }

@@ -663,11 +663,11 @@ mod tests {
         let mut grace = Grace::begin_in(registry, domain);
         assert!(!grace.is_over_in(registry) && !grace.is_over_in(registry));
         // It begins once a barrier holds.
-        let working = Registry { barrier: Barrier::Fences, chunks: AtomicPtr::default() };
+        let working = alone(Barrier::Fences);
         let guard = working.take_slot(1).pin(domain);
-        assert!(!grace.is_over_in(&working));
+        assert!(!grace.is_over_in(working));
         drop(guard);
-        assert!(grace.is_over_in(&working));
+        assert!(grace.is_over_in(working));
     }
 
     #[test]
