@@ -229,12 +229,11 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
 enum Round {
     /// Entries were evicted or expired, so others are likely to do so soon.
     Busy,
-    /// Something was done, and something is left.
+    /// Something was freed or moved: more is likely to follow, and to wait for it costs a writer less than to
+    /// wake the thread, whose grace periods interrupt it.
     Progress,
     /// Something is left, and nothing could be done.
     Blocked,
-    /// Something was freed, and nothing is left but what that may have brought.
-    Freed,
     /// Nothing is left.
     Done,
 }
@@ -243,9 +242,8 @@ impl Round {
     fn of(ticked: Ticked, has_moved: bool) -> Self {
         match ticked {
             _ if ticked.evicted + ticked.expired > 0 => Self::Busy,
-            _ if ticked.pending && (ticked.freed > 0 || has_moved) => Self::Progress,
+            _ if ticked.freed > 0 || (ticked.pending && has_moved) => Self::Progress,
             _ if ticked.pending => Self::Blocked,
-            _ if ticked.freed > 0 => Self::Freed,
             _ => Self::Done,
         }
     }
@@ -279,7 +277,7 @@ impl Pace {
         match round {
             Round::Busy | Round::Progress => Some(SHORT_NAP),
             Round::Blocked if !self.is_long() => Some(self.nap()),
-            Round::Blocked | Round::Freed | Round::Done => None,
+            Round::Blocked | Round::Done => None,
         }
     }
 
@@ -426,7 +424,7 @@ mod tests {
         assert_eq!(Round::of(pending, false), Round::Blocked);
         assert_eq!(Round::of(pending, true), Round::Progress);
         assert_eq!(Round::of(Ticked { freed: 1, ..pending }, false), Round::Progress);
-        assert_eq!(Round::of(Ticked { freed: 1, ..ticked }, false), Round::Freed);
+        assert_eq!(Round::of(Ticked { freed: 1, ..ticked }, false), Round::Progress);
         assert_eq!(Round::of(Ticked { evicted: 1, ..ticked }, false), Round::Busy);
         assert_eq!(Round::of(Ticked { expired: 1, ..pending }, false), Round::Busy);
     }
