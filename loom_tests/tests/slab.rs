@@ -5,7 +5,7 @@ mod common;
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
-    slab::{Handle, Slab},
+    slab::{Bags, Handle, Slab},
     sync::{
         Arc, Watched,
         atomic::{AtomicU32, Ordering},
@@ -58,7 +58,12 @@ fn unmake(slab: &Slab<Value>, handle: Handle, number: u32) {
 fn use_a_cell(slab: &Slab<Value>, number: u32) {
     let handle = make(slab, number);
     unmake(slab, handle, number);
-    slab.release(handle, 0);
+    release(slab, handle);
+}
+
+fn release(slab: &Slab<Value>, handle: Handle) {
+    // SAFETY: the caller made it and moved its value out.
+    unsafe { slab.release(handle, 0) };
 }
 
 /// They race for the first leaf, chunk and magazine, and for the stripe.
@@ -101,7 +106,7 @@ fn cells_go_from_thread_to_thread() {
         use_a_cell(&world, 3);
         other.join().unwrap();
         use_a_cell(&world, 4);
-        // Whoever finds the stripe acquired may add a chunk.
+        // A thread that finds the stripe acquired may add a chunk.
         assert!(world.cells() <= 4);
     });
 }
@@ -113,12 +118,15 @@ fn a_bag_goes_from_thread_to_thread() {
         let world = world();
         let handles = [make(&world, 1), make(&world, 2)];
         let other = spawn(&world, |slab| use_a_cell(slab, 3));
-        let mut bag = world.bag().unwrap();
+        let sealed = Bags::new();
         for (number, handle) in (1..).zip(handles) {
             unmake(&world, handle, number);
-            bag.push(handle);
+            // SAFETY: allocated above, and retired once.
+            unsafe { world.collect(handle, false, 0, &sealed) };
         }
-        drop(bag);
+        world.seal(&sealed);
+        // SAFETY: the values were moved out, and no other thread knows of the handles.
+        unsafe { world.take_bags(&sealed) }.for_each(drop);
         use_a_cell(&world, 4);
         other.join().unwrap();
     });
@@ -152,17 +160,17 @@ fn a_pop_meets_a_magazine_that_comes_back() {
 fn a_cost_is_read_while_another_cell_gets_one() {
     explore(|| {
         let world = world();
-        let (plain, dear) = (make(&world, 1), make(&world, 2));
+        let (plain, costly) = (make(&world, 1), make(&world, 2));
         assert!(world.set_charge(plain, 1).is_ok());
         let other = spawn(&world, move |slab| {
-            slab.set_charge(dear, 5).unwrap();
-            slab.charge(dear)
+            slab.set_charge(costly, 5).unwrap();
+            slab.charge(costly)
         });
         assert_eq!(world.charge(plain), 1);
         assert_eq!(other.join().unwrap(), 5);
         assert_eq!(world.charge(plain), 1);
         unmake(&world, plain, 1);
-        unmake(&world, dear, 2);
+        unmake(&world, costly, 2);
     });
 }
 
@@ -204,7 +212,7 @@ fn a_published_cost_is_its_users() {
         let seen = reader.join().unwrap();
         assert!(seen.is_none_or(|cost| cost == 7), "{seen:?}");
         unmake(&world, handle, 1);
-        world.release(handle, 0);
+        release(&world, handle);
         let again = [make(&world, 2), make(&world, 3)];
         assert!(again.contains(&handle));
         for (number, handle) in (2..).zip(again) {
@@ -212,5 +220,35 @@ fn a_published_cost_is_its_users() {
             assert_eq!(world.charge(handle), 1);
             unmake(&world, handle, number);
         }
+    });
+}
+
+/// Two threads retire into one bag.
+#[test]
+fn two_threads_retire_at_one_stripe() {
+    explore(|| {
+        let world = world();
+        let sealed = Arc::new(Bags::new());
+        let retire = |slab: &Slab<Value>, handle, number, sealed: &Bags| {
+            unmake(slab, handle, number);
+            // SAFETY: made by this scenario, and retired once.
+            unsafe { slab.collect(handle, false, 0, sealed) };
+        };
+        let (one, two) = (make(&world, 1), make(&world, 2));
+        let other = spawn(&world, {
+            let sealed = Arc::clone(&sealed);
+            move |slab| retire(slab, one, 1, &sealed)
+        });
+        retire(&world, two, 2, &sealed);
+        other.join().unwrap();
+        world.seal(&sealed);
+        // SAFETY: the values were moved out, and the other thread has ended.
+        let bags = unsafe { world.take_bags(&sealed) };
+        let mut handles: Vec<_> =
+            bags.flat_map(|bag| bag.iter().collect::<Vec<_>>()).map(|(handle, _)| handle).collect();
+        handles.sort_unstable_by_key(|handle| handle.raw());
+        let mut both = [one, two];
+        both.sort_unstable_by_key(|handle| handle.raw());
+        assert_eq!(handles, both);
     });
 }

@@ -1,7 +1,7 @@
 //! The version of a bucket wraps while a thread is stopped (`src/table/meta.rs`, `src/buckets/control.rs`).
 //!
 //! Says something only where the version has two bits (`CORTADO_SMALL_VERSION=1`, see `build.rs`): four publishes are
-//! a lap then. With thirteen the same holds, and no schedule is long enough to break it.
+//! a lap then. With thirteen or fourteen the same holds, and no schedule is long enough to break it.
 
 mod bucket_world;
 mod common;

@@ -117,12 +117,6 @@ impl Control {
         Self(self.0 & !(TAG << (slot * TAG_BITS)))
     }
 
-    /// Returns the word after all slots were freed.
-    #[must_use]
-    pub fn cleared(self) -> Self {
-        Self(self.0 & !TAGS)
-    }
-
     /// Returns whether nothing was published between the two words, unless the version has wrapped.
     pub fn has_version_of(self, other: Self) -> bool {
         self.0 / VERSION_ONE == other.0 / VERSION_ONE
@@ -191,6 +185,5 @@ mod tests {
             assert_eq!(back == Control::EMPTY, turn.is_multiple_of(1 << VERSION_BITS), "{turn}");
             control = back;
         }
-        assert_eq!(control.with(2, 9).cleared(), control.with(3, 9).without(3));
     }
 }

@@ -35,12 +35,12 @@ mod find;
 mod retire;
 mod write;
 
-pub use bucket::Bucket;
 pub use control::SLOTS;
 pub use find::Hit;
 pub use retire::Swept;
 pub use write::{Fresh, Full, Occupied, Probe, Publish, Vacant};
 
+use self::bucket::{Bucket, Word};
 use crate::{
     error::OutOfMemory,
     reclaim::{Domain, Guard, line::Lines, pin_for},
@@ -64,12 +64,16 @@ pub struct Table<T> {
 /// Readers that were pinned before may still look at it.
 #[must_use = "an entry that is not retired is leaked"]
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unlinked(Handle);
+pub struct Unlinked {
+    handle: Handle,
+    /// Whose entry it is.
+    domain: Domain,
+}
 
 impl Unlinked {
     /// Returns the entry's handle.
     pub fn handle(&self) -> Handle {
-        self.0
+        self.handle
     }
 }
 
@@ -97,14 +101,39 @@ impl<T> Table<T> {
         pin_for(self.domain)
     }
 
-    /// Returns the memory of the entries.
-    pub fn slab(&self) -> &Slab<T> {
-        &self.slab
+    /// Returns the number of cells, those that were never issued included.
+    pub fn cells(&self) -> usize {
+        self.slab.cells()
+    }
+
+    /// Returns the bytes of the buckets and of the cells.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.array) + self.slab.bytes()
     }
 
     /// Returns an unlinked entry, to look at it while the guard lives.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the entry is another table's.
     pub fn unlinked<'g>(&'g self, guard: &'g Guard, entry: &Unlinked) -> &'g T {
-        self.entry(guard, entry.0)
+        self.check(entry);
+        self.entry(guard, entry.handle)
+    }
+
+    fn check(&self, entry: &Unlinked) {
+        assert_eq!(entry.domain, self.domain, "an entry of another table");
+    }
+
+    fn unlinked_of(&self, handle: Handle) -> Unlinked {
+        Unlinked { handle, domain: self.domain }
+    }
+
+    /// Returns the entry of a word that was taken out of its slot.
+    fn taken(&self, word: Word) -> Option<Unlinked> {
+        // One that is dying belongs to the thread that marked it.
+        let handle = word.handle().filter(|_| !word.is_dying())?;
+        Some(self.unlinked_of(handle))
     }
 
     /// Returns the bucket of a hash, and the four bits of the hash that follow those of its number.
@@ -180,7 +209,7 @@ mod tests {
         entry: Entry<'a>,
         mut evicted: impl FnMut(u64),
     ) -> Option<u64> {
-        let mut fresh = table.prepare(entry, 0).expect("memory");
+        let mut fresh = table.prepare(entry, hash, 0).expect("memory");
         loop {
             let key = fresh.key;
             match table.probe(guard, hash, |entry| entry.key == key, none) {
@@ -300,7 +329,7 @@ mod tests {
         let table = Table::new(1, 10, 1).unwrap();
         let guard = table.pin();
         // Claimed, and out of date before it could be published.
-        let mut fresh = table.prepare(Entry::new(1, 1, &alive), 0).unwrap();
+        let mut fresh = table.prepare(Entry::new(1, 1, &alive), 1, 0).unwrap();
         let Probe::Absent(vacant) = table.probe(&guard, 1, |entry| entry.key == 1, none) else {
             panic!("it is empty");
         };
@@ -328,7 +357,7 @@ mod tests {
         let guard = table.pin();
         put(&table, &guard, 1, Entry::new(1, 1, &alive), |_| ());
         for _ in 0..100 {
-            let fresh = table.prepare(Entry::new(9, 9, &alive), 0).unwrap();
+            let fresh = table.prepare(Entry::new(9, 9, &alive), 1, 0).unwrap();
             let result = catch_unwind(AssertUnwindSafe(|| {
                 let _fresh = &fresh;
                 let _ = table.probe(&guard, 1, |_| panic!("in Eq"), none);
@@ -340,6 +369,57 @@ mod tests {
         for key in 2..=SLOTS as u64 {
             put(&table, &guard, key, Entry::new(key, key, &alive), |_| panic!("a slot is taken"));
         }
+    }
+
+    #[test]
+    fn eviction_takes_no_claim_of_another_insert() {
+        let alive = AtomicU64::new(0);
+        let table = Table::new(1, 20, 1).unwrap();
+        let guard = table.pin();
+        let insert = |key: u64| put(&table, &guard, key, Entry::new(key, key, &alive), |_| ());
+        let vacant =
+            |key| match table.probe(&guard, key, |entry: &Entry<'_>| entry.key == key, none) {
+                Probe::Absent(vacant) => vacant,
+                Probe::Found(_) => panic!("{key} is there"),
+            };
+        let same = |a: &Entry<'_>, b: &Entry<'_>| a.key == b.key;
+        (1..=8).for_each(|key| assert_eq!(insert(key), None));
+        let old = table.find(&guard, 8, |entry| entry.key == 8).unwrap();
+        assert_eq!(
+            (remove(&table, &guard, 8, 8), remove(&table, &guard, 1, 1)),
+            (Some(8), Some(1))
+        );
+        let probed = vacant(20);
+        assert_eq!(insert(1), None);
+        // It claims the slot that 8 has left.
+        let claimed = table.prepare(Entry::new(20, 20, &alive), 20, 0).unwrap();
+        let Publish::Changed(claimed) = probed.publish(claimed, same) else { panic!("changed") };
+        let late = table.prepare(Entry::new(21, 21, &alive), 21, 0).unwrap();
+        let Publish::Full(late, full) = vacant(21).publish(late, same) else { panic!("full") };
+        assert_eq!(full.evict(&old), None);
+        assert_eq!(full.residents().unwrap().iter().flatten().count(), 7);
+        drop((claimed, late));
+        assert_eq!(alive.load(Relaxed), 7 + 2);
+    }
+
+    #[test]
+    fn what_is_of_another_table_is_refused() {
+        let alive = AtomicU64::new(0);
+        let (one, two) = (Table::new(1, 10, 1).unwrap(), Table::new(1, 10, 1).unwrap());
+        let refuses = |f: &dyn Fn()| assert!(catch_unwind(AssertUnwindSafe(f)).is_err());
+        refuses(&|| {
+            let guard = two.pin();
+            let foreign = one.prepare(Entry::new(1, 1, &alive), 1, 0).unwrap();
+            let Probe::Absent(vacant) = two.probe(&guard, 1, |_| false, none) else { return };
+            let _ = vacant.publish(foreign, |_, _| false);
+        });
+        refuses(&|| {
+            let guard = one.pin();
+            put(&one, &guard, 1, Entry::new(1, 1, &alive), |_| ());
+            let Probe::Found(there) = one.probe(&guard, 1, |_| true, none) else { return };
+            let Some(entry) = there.unlink() else { return };
+            two.retire(&two.pin(), entry, 0);
+        });
     }
 
     #[test]
@@ -408,7 +488,7 @@ mod tests {
         });
         sweep(&table);
         // Cells are used again.
-        assert!(table.slab().cells() < 30_000, "{:?}", table.slab());
+        assert!(table.cells() < 30_000, "{}", table.cells());
         let guard = table.pin();
         let there = (0..KEYS).filter(|&key| get(&table, &guard, spread(key), key).is_some());
         let there = there.count() as u64;

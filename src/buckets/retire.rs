@@ -2,18 +2,17 @@
 //!
 //! A retired handle goes into the bag of the thread's stripe. A full bag is sealed; a sweep begins one grace
 //! period for all sealed bags, which wait for it in [lines](crate::reclaim::line). When it is over,
-//! the values in the bag's cells are dropped, and the bag is a magazine of free cells as it is. So a
-//! table at its limit allocates nothing.
+//! the values in the bag's cells are dropped, and the bag is a magazine of free cells as it is.
 
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-use super::{Table, Unlinked, bucket::Word};
+use super::{Table, Unlinked};
 use crate::{
     reclaim::{Grace, Guard},
-    slab::Handle,
+    slab::{Handle, Magazine},
     util::drop_panic,
 };
 
@@ -31,13 +30,22 @@ pub struct Swept {
 impl<T> Table<T> {
     /// Retires an entry: it is dropped, and its cell used again, by a sweep when every guard of this moment is
     /// gone. Returns whether a sweep has something to do.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the entry is another table's.
     pub fn retire(&self, _: &Guard, entry: Unlinked, stripe: usize) -> bool {
-        self.slab.collect(entry.0, true, stripe, &self.sealed)
+        self.check(&entry);
+        // SAFETY: the handle is of this table's slab, and there is one `Unlinked` of it, which goes here.
+        let is_sealed = unsafe { self.slab.collect(entry.handle, true, stripe, &self.sealed) };
+        // Husks that were given up ask for none themselves.
+        is_sealed || !self.sealed.is_empty()
     }
 
     /// The same for a cell whose value was moved out, and whose handle readers may still compare.
     pub(super) fn retire_husk(&self, handle: Handle, stripe: usize) {
-        self.slab.collect(handle, false, stripe, &self.sealed);
+        // SAFETY: the handle is of this table's slab, and its `Fresh` gives it back once.
+        unsafe { self.slab.collect(handle, false, stripe, &self.sealed) };
     }
 
     /// Seals bags that are not full; returns how many.
@@ -50,7 +58,8 @@ impl<T> Table<T> {
     /// Runs destructors: call it unpinned. A panic of one is caught, the others run, and the first is
     /// handed back.
     pub fn sweep(&self, max: usize) -> Swept {
-        let mut bags = self.slab.take_bags(&self.sealed).peekable();
+        // SAFETY: of this table's slab; each becomes a number below.
+        let mut bags = unsafe { self.slab.take_bags(&self.sealed) }.peekable();
         // Begun after the bags were taken, whose handles were unlinked before they were sealed.
         let grace = bags.peek().is_some().then(|| Grace::begin(self.domain));
         let numbers = bags.map(|bag| {
@@ -61,14 +70,17 @@ impl<T> Table<T> {
             bag.into_number()
         });
         let size = |&number: &u32| {
-            let bag = self.slab.bag_of(number);
+            // SAFETY: a line has each number once, and it becomes a number again below.
+            let bag = unsafe { self.slab.bag_of(number) };
             let count = bag.as_ref().map_or(0, |bag| bag.iter().filter(|&(_, full)| full).count());
-            bag.map(crate::slab::Magazine::into_number);
+            bag.map(Magazine::into_number);
             count
         };
         let mut swept = Swept::default();
         let progress = self.lines.sweep(numbers, grace, max, size, |number| {
-            let _ = self.free(number).map_err(|panic| match &swept.panic {
+            // SAFETY: its grace period is over, and the line gave the number to this call alone.
+            let freed = unsafe { self.free(number) };
+            let _ = freed.map_err(|panic| match &swept.panic {
                 None => swept.panic = Some(panic),
                 Some(_) => drop_panic(panic),
             });
@@ -77,9 +89,15 @@ impl<T> Table<T> {
         swept
     }
 
-    /// Drops the values of a bag whose grace period is over, and makes its cells free.
-    fn free(&self, number: u32) -> Result<(), Box<dyn Any + Send>> {
-        let Some(bag) = self.slab.bag_of(number) else { return Ok(()) };
+    /// Drops the values of a bag, and makes its cells free.
+    ///
+    /// # Safety
+    ///
+    /// * The number is of a bag of retired handles, of this table, and is used once.
+    /// * Its grace period is over.
+    unsafe fn free(&self, number: u32) -> Result<(), Box<dyn Any + Send>> {
+        // SAFETY: the caller's promise.
+        let Some(bag) = (unsafe { self.slab.bag_of(number) }) else { return Ok(()) };
         let mut result = Ok(());
         for (handle, has_value) in bag.iter() {
             if has_value {
@@ -105,29 +123,26 @@ impl<T> Table<T> {
 
 impl<T> Drop for Table<T> {
     fn drop(&mut self) {
-        let live: Vec<Handle> = self
-            .array
-            .iter()
-            .flat_map(|bucket| bucket.control().taken().map(|slot| bucket.word(slot)))
-            .filter(|word| !word.is_dying())
-            .filter_map(Word::handle)
-            .collect();
         let mut first = None;
         let mut note = |panic| match &first {
             None => first = Some(panic),
             Some(_) => drop_panic(panic),
         };
-        for handle in live {
-            // SAFETY: a published entry is in one slot; `&mut self` says that no reader is left.
-            let drop_value = || unsafe { self.slab.drop_value(handle) };
-            let _ = catch_unwind(AssertUnwindSafe(drop_value)).map_err(&mut note);
+        for bucket in &self.array {
+            for word in bucket.control().taken().map(|slot| bucket.word(slot)) {
+                let Some(handle) = word.handle().filter(|_| !word.is_dying()) else { continue };
+                // SAFETY: a published entry is in one slot; `&mut self` says that no reader is left.
+                let drop_value = || unsafe { self.slab.drop_value(handle) };
+                let _ = catch_unwind(AssertUnwindSafe(drop_value)).map_err(&mut note);
+            }
         }
         self.seal();
         let waiting: Vec<u32> = self.lines.drain().collect();
-        let sealed: Vec<u32> =
-            self.slab.take_bags(&self.sealed).map(|bag| bag.into_number()).collect();
+        // SAFETY: of this table's slab; each becomes a number here.
+        let sealed = unsafe { self.slab.take_bags(&self.sealed) }.map(Magazine::into_number);
         for number in waiting.into_iter().chain(sealed) {
-            let _ = self.free(number).map_err(&mut note);
+            // SAFETY: no reader is left, and each number is in one of the two.
+            let _ = unsafe { self.free(number) }.map_err(&mut note);
         }
         if let Some(panic) = first
             && !std::thread::panicking()

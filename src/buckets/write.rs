@@ -24,6 +24,8 @@ use crate::{reclaim::Guard, slab::Handle, util::drop_panic};
 pub struct Fresh<'t, T> {
     table: &'t Table<T>,
     handle: Handle,
+    /// The hash under which it is published: a handle enters one bucket, and one slot of it, once.
+    hash: u64,
     stripe: usize,
     claim: Option<(&'t Bucket, usize)>,
     /// Whether the handle was ever in a slot.
@@ -45,6 +47,7 @@ pub struct Occupied<'g, T> {
     table: &'g Table<T>,
     guard: &'g Guard,
     control: Control,
+    hash: u64,
     word: Word,
     hit: Hit<'g, T>,
 }
@@ -56,6 +59,7 @@ pub struct Vacant<'g, T> {
     guard: &'g Guard,
     bucket: &'g Bucket,
     control: Control,
+    hash: u64,
     tag: u64,
     bits: u32,
     /// The words of the tag's slots. None matches.
@@ -63,6 +67,7 @@ pub struct Vacant<'g, T> {
 }
 
 /// What [`Vacant::publish`] did.
+#[must_use]
 #[derive(Debug)]
 pub enum Publish<'g, T> {
     /// The entry is in the table.
@@ -89,16 +94,16 @@ pub struct Full<'g, T> {
 pub type Panic = Box<dyn Any + Send>;
 
 impl<T> Table<T> {
-    /// Moves an entry into a cell.
+    /// Moves an entry of that hash into a cell.
     ///
     /// # Errors
     ///
     /// Returns the entry if there is no memory for it.
-    pub fn prepare(&self, entry: T, stripe: usize) -> Result<Fresh<'_, T>, T> {
+    pub fn prepare(&self, entry: T, hash: u64, stripe: usize) -> Result<Fresh<'_, T>, T> {
         let Some(handle) = self.slab.allocate(stripe) else { return Err(entry) };
         // SAFETY: allocated above, and nothing was written there yet.
         unsafe { self.slab.write(handle, entry) };
-        Ok(Fresh { table: self, handle, stripe, claim: None, is_exposed: false })
+        Ok(Fresh { table: self, handle, hash, stripe, claim: None, is_exposed: false })
     }
 
     /// Looks for the entry that has this hash and matches, for a writer.
@@ -137,7 +142,9 @@ impl<T> Table<T> {
                     continue 'again;
                 }
                 if word.is_dying() {
-                    if let Some(stray) = bucket.free_dying(slot, word).and_then(taken) {
+                    if let Some(stray) =
+                        bucket.free_dying(slot, word).and_then(|word| self.taken(word))
+                    {
                         strays(stray);
                     }
                     continue 'again;
@@ -145,7 +152,7 @@ impl<T> Table<T> {
                 let entry = self.entry(guard, handle);
                 if matches(entry) {
                     let hit = Hit { entry, handle, bucket, slot };
-                    return Probe::Found(Occupied { table: self, guard, control, word, hit });
+                    return Probe::Found(Occupied { table: self, guard, control, hash, word, hit });
                 }
             }
             return Probe::Absent(Vacant {
@@ -153,6 +160,7 @@ impl<T> Table<T> {
                 guard,
                 bucket,
                 control,
+                hash,
                 tag,
                 bits,
                 strangers,
@@ -172,8 +180,13 @@ impl<'g, T> Occupied<'g, T> {
     /// # Errors
     ///
     /// Returns the new entry if this one is not there any more: probe again.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the new entry was prepared for another table or another hash.
     #[inline]
     pub fn replace(self, fresh: Fresh<'g, T>) -> Result<(Hit<'g, T>, Unlinked), Fresh<'g, T>> {
+        fresh.check(self.table, self.hash);
         let Hit { bucket, slot, handle, .. } = self.hit;
         let new = Word::new(fresh.handle, self.word.bits());
         // Linearizes here. The slot has held the word since it was validated, because a handle enters a
@@ -181,7 +194,7 @@ impl<'g, T> Occupied<'g, T> {
         if !bucket.change_word(slot, self.word, new) {
             return Err(fresh);
         }
-        Ok((fresh.published(self.table, self.guard, bucket, slot), Unlinked(handle)))
+        Ok((fresh.published(self.table, self.guard, bucket, slot), self.table.unlinked_of(handle)))
     }
 
     /// Removes exactly this entry.
@@ -194,28 +207,36 @@ impl<'g, T> Occupied<'g, T> {
         if !bucket.mark_dying(slot, self.word) {
             return None;
         }
-        if let Some(stray) = bucket.free_dying(slot, self.word).and_then(taken) {
+        if let Some(stray) =
+            bucket.free_dying(slot, self.word).and_then(|word| self.table.taken(word))
+        {
             strays(stray);
         }
-        Some(Unlinked(handle))
+        Some(self.table.unlinked_of(handle))
     }
 
     /// Takes the slot out of the bucket, whichever entry is in it by then: cheaper than [`remove`](Self::remove),
     /// for a victim.
     pub fn unlink(self) -> Option<Unlinked> {
-        self.hit.bucket.unpublish(self.control, self.hit.slot).and_then(taken)
+        let word = self.hit.bucket.unpublish(self.control, self.hit.slot)?;
+        self.table.taken(word)
     }
 }
 
 impl<'g, T> Vacant<'g, T> {
     /// Publishes an entry, unless the bucket has changed since it was probed. `matches` compares two entries'
     /// keys.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the entry was prepared for another table or another hash.
     #[inline]
     pub fn publish(
         self,
         mut fresh: Fresh<'g, T>,
         matches: impl Fn(&T, &T) -> bool,
     ) -> Publish<'g, T> {
+        fresh.check(self.table, self.hash);
         let word = Word::new(fresh.handle, self.bits);
         // A claim is kept from one probe to the next, unless that was of another bucket.
         let claimed = match fresh.claim {
@@ -277,8 +298,9 @@ impl<'g, T> Vacant<'g, T> {
         while let Some((slot, word, handle)) = self.duplicate(&hit, published, &matches, &mut note)
         {
             if self.bucket.mark_dying(slot, word) {
-                duplicates.push(Unlinked(handle));
-                duplicates.extend(self.bucket.free_dying(slot, word).and_then(taken));
+                duplicates.push(self.table.unlinked_of(handle));
+                let stray = self.bucket.free_dying(slot, word);
+                duplicates.extend(stray.and_then(|word| self.table.taken(word)));
             }
         }
         // A stranger may have left since.
@@ -330,6 +352,9 @@ impl<'g, T> Vacant<'g, T> {
 
 impl<'g, T> Full<'g, T> {
     /// Returns the entries that were in the bucket when it was probed; `None` if it has changed.
+    ///
+    /// Where there are none but claims of other threads, or none that may go, the caller has to give up: another
+    /// probe finds the same for as long as those threads are stopped.
     pub fn residents(&self) -> Option<[Option<Hit<'g, T>>; SLOTS]> {
         let Self { table, guard, bucket, control } = *self;
         let words: [Word; SLOTS] = std::array::from_fn(|slot| bucket.word(slot));
@@ -337,24 +362,34 @@ impl<'g, T> Full<'g, T> {
         if bucket.control() != control {
             return None;
         }
-        Some(std::array::from_fn(|slot| {
+        let mut residents = [const { None }; SLOTS];
+        for slot in control.taken() {
             let word = words[slot];
-            let handle = word.handle()?;
-            // The version alone would be fooled when it wraps. A slot that is not published is a claim.
-            if control.tag(slot) == 0 || word.is_dying() || bucket.word(slot) != word {
-                return None;
-            }
-            Some(Hit { entry: table.entry(guard, handle), handle, bucket, slot })
-        }))
+            // The version alone would be fooled when it wraps.
+            let handle = word.handle().filter(|_| !word.is_dying() && bucket.word(slot) == word)?;
+            residents[slot] = Some(Hit { entry: table.entry(guard, handle), handle, bucket, slot });
+        }
+        Some(residents)
     }
 
     /// Takes out whatever is in a resident's slot, unless the bucket has changed; returns it.
     pub fn evict(&self, resident: &Hit<'g, T>) -> Option<Unlinked> {
-        self.bucket.unpublish(self.control, resident.slot).and_then(taken)
+        let is_resident =
+            ptr::eq(resident.bucket, self.bucket) && self.control.tag(resident.slot) != 0;
+        if !is_resident {
+            // A slot that was free is another thread's claim by now.
+            return None;
+        }
+        let word = self.bucket.unpublish(self.control, resident.slot)?;
+        self.table.taken(word)
     }
 }
 
 impl<'t, T> Fresh<'t, T> {
+    fn check(&self, table: &Table<T>, hash: u64) {
+        assert!(ptr::eq(self.table, table) && self.hash == hash, "prepared for another place");
+    }
+
     /// Returns the handle of the entry's cell.
     pub fn handle(&self) -> Handle {
         self.handle
@@ -384,7 +419,8 @@ impl<'t, T> Fresh<'t, T> {
         if self.is_exposed && !cfg!(cortado_mutant = "buckets_husk_used_again") {
             self.table.retire_husk(self.handle, self.stripe);
         } else {
-            self.table.slab.release(self.handle, self.stripe);
+            // SAFETY: of this table's slab; the value was moved out or dropped, and no slot ever showed the handle.
+            unsafe { self.table.slab.release(self.handle, self.stripe) };
         }
     }
 
@@ -429,9 +465,4 @@ impl<T> Drop for Emptied<'_, '_, T> {
     fn drop(&mut self) {
         self.0.give_cell_back();
     }
-}
-
-fn taken(word: Word) -> Option<Unlinked> {
-    // One that is dying belongs to the thread that marked it.
-    word.handle().filter(|_| !word.is_dying()).map(Unlinked)
 }

@@ -23,12 +23,12 @@
 //! The arrays of charges and of times are allocated when a cell of the chunk needs them first, zeroed,
 //! and put into place by CAS. Zero means cost 1, and no times, so a cell whose owner has not seen the array yet
 //! has what the owner meant. A cell's owner writes its entries of the arrays before it publishes the
-//! handle; if it finds no array, it inherits nothing, for the owner before it, whose writes it has seen,
+//! handle; if it finds no array, it inherits nothing: the owner before it, whose writes it has seen,
 //! has allocated none.
 //!
 //! # Orderings
 //!
-//! * Release of the frontier's move ↔ Acquire of the frontier's load: whoever issues a cell of a chunk
+//! * Release of the frontier's move ↔ Acquire of the frontier's load: a thread that issues a cell of a chunk
 //!   finds the chunk. Later CAS on the frontier continue the release sequence.
 //! * Release of a leaf's and of a chunk's CAS ↔ Acquire of their loads: what was put there is made.
 //! * A thread that has a handle got it, by an Acquire, from a thread that found the chunk. Hence leaf and cells are
@@ -115,10 +115,10 @@ impl<T> Chunks<T> {
     /// Makes a slab's memory without any chunk yet.
     pub(super) fn new(expected: usize) -> Self {
         let size = size_of::<T>().max(1);
-        let shift = (CHUNK_BYTES / size).checked_ilog2().unwrap_or(0).clamp(MIN_SHIFT, MAX_SHIFT);
+        let full = (CHUNK_BYTES / size).clamp(1, 1 << MAX_SHIFT);
         Self {
-            shift,
-            full: (CHUNK_BYTES / size).clamp(1, 1 << shift),
+            shift: full.next_power_of_two().ilog2().clamp(MIN_SHIFT, MAX_SHIFT),
+            full,
             expected,
             root: array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             frontier: CachePadded::new(AtomicU64::new(0)),
@@ -432,7 +432,9 @@ impl<T> Beside<T> {
     fn layout(len: usize) -> Option<Layout> {
         let layout = Layout::array::<T>(len).ok()?;
         let is_full = !IS_MODEL && layout.size() > CHUNK_BYTES / 2;
-        layout.align_to(if is_full { CHUNK_BYTES } else { MIN_ALIGN }).ok()
+        let layout = layout.align_to(if is_full { CHUNK_BYTES } else { MIN_ALIGN }).ok()?;
+        // A huge page is used where there is room for all of it.
+        Some(if is_full { layout.pad_to_align() } else { layout })
     }
 
     fn bytes(&self) -> usize {

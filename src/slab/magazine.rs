@@ -7,8 +7,7 @@
 //! without. The stacks are Treiber stacks of magazine numbers. Magazines are never freed before the
 //! depot, so a thread that was stopped in a pop may still read the `next` of one that has left the
 //! stack; a tag in the stack's word, which each push increments, makes its CAS fail then. (The tag has 32
-//! bits: to be fooled, a thread must be stopped between load and CAS for exactly a multiple of 2^32 pushes, each of
-//! a whole magazine.)
+//! bits: to be fooled, a thread must be stopped between load and CAS for exactly a multiple of 2^32 pushes.)
 //!
 //! # Orderings
 //!
@@ -101,7 +100,7 @@ impl Depot {
 
     /// Returns the magazine that [`Magazine::into_number`] made a number of.
     ///
-    /// The number must have come from there, once: whoever has it owns the magazine.
+    /// The number must have come from there, once: the thread that has it owns the magazine.
     #[inline]
     pub(super) fn magazine(&self, number: u32) -> Option<Magazine<'_>> {
         (number != NONE).then(|| self.own(number))
@@ -129,25 +128,28 @@ impl Depot {
     }
 
     fn make(&self) -> Option<Magazine<'_>> {
-        // Relaxed, here and below: only the addition has to be whole; the segment's pointer shows the magazine.
-        let number = self.made.load(Relaxed).checked_add(1)?;
-        let (segment, _) = place(number);
-        if segment >= SEGMENTS {
-            return None;
-        }
-        let number = self.made.fetch_add(1, Relaxed) + 1;
-        let (segment, _) = place(number);
-        let there = self.segments.get(segment)?;
-        // Acquire: pairs with the Release below.
-        if there.load(Acquire).is_null() {
-            let new = into_raw(self.make_segment(segment)?);
-            // AcqRel: Release shows the magazines; Acquire on failure pairs with it.
-            if there.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire).is_err() {
-                // SAFETY: `new` was made above with that length, and no other thread has seen it.
-                drop(unsafe { from_raw(new, segment_len(segment)) });
+        // Relaxed, here and below: the segment's pointer shows the magazine.
+        let mut made = self.made.load(Relaxed);
+        loop {
+            let number = made.checked_add(1)?;
+            let (segment, _) = place(number);
+            let there = self.segments.get(segment)?;
+            // Before the number is taken: without memory none is lost.
+            // Acquire: pairs with the Release below.
+            if there.load(Acquire).is_null() {
+                let new = into_raw(self.make_segment(segment)?);
+                // AcqRel: Release shows the magazines; Acquire on failure pairs with it.
+                if there.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire).is_err() {
+                    // SAFETY: `new` was made above with that length, and no other thread has seen it.
+                    drop(unsafe { from_raw(new, segment_len(segment)) });
+                }
+            }
+            // Relaxed, twice: as above.
+            match self.made.compare_exchange_weak(made, number, Relaxed, Relaxed) {
+                Ok(_) => return Some(self.own(number)),
+                Err(now) => made = now,
             }
         }
-        Some(self.own(number))
     }
 
     fn make_segment(&self, segment: usize) -> Option<Box<[Slot]>> {
@@ -309,13 +311,13 @@ impl Magazine<'_> {
         self.len() >= self.slot.handles.len()
     }
 
-    /// Adds a handle.
+    /// Adds the handle of a free cell.
     ///
     /// # Panics
     ///
     /// Panics if the magazine is full.
     #[inline]
-    pub fn push(&mut self, handle: Handle) {
+    pub(super) fn push(&mut self, handle: Handle) {
         self.push_raw(handle.raw() | HUSK);
     }
 
@@ -325,7 +327,7 @@ impl Magazine<'_> {
     ///
     /// As for [`push`](Self::push).
     #[inline]
-    pub fn push_retired(&mut self, handle: Handle, has_value: bool) {
+    pub(super) fn push_retired(&mut self, handle: Handle, has_value: bool) {
         self.push_raw(handle.raw() | if has_value { 0 } else { HUSK });
     }
 

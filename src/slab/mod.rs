@@ -12,7 +12,7 @@
 //! allocate   stripe's magazine → depot's filled magazines → fresh cells of the newest chunk → a new chunk
 //! release    stripe's magazine → depot
 //! bag        an empty magazine is filled with retired handles, waits for its grace period, and is
-//!            a filled magazine as it is: no list is copied, and nothing is allocated
+//!            a filled magazine as it is: no list is copied
 //! ```
 //!
 //! The slab knows nothing of grace periods. A handle that was ever stored where readers look must not be
@@ -53,7 +53,8 @@ use crate::{
     util::CachePadded,
 };
 
-/// The magazines of all stripes together hold at most one cell in so many of those expected.
+/// The magazines and bags of all stripes together hold about one cell in so many of those expected, and no fewer
+/// than [`MIN_MAGAZINE`] each.
 const MAGAZINE_PART: usize = 64;
 /// The least and the most handles of a magazine.
 const MIN_MAGAZINE: usize = if IS_MODEL { 2 } else { 4 };
@@ -75,8 +76,9 @@ pub struct Handle(u32);
 /// A place for a magazine of free handles, and for a bag of retired ones.
 struct Stripe {
     is_acquired: AtomicBool,
-    /// Their numbers, 0 where there is none. Of the thread that acquired the stripe.
+    /// The magazine's number, 0 if there is none. Of the thread that acquired the stripe.
     magazine: AtomicU32,
+    /// The bag's number, 0 if there is none or a thread is at work with it.
     bag: AtomicU32,
 }
 
@@ -159,11 +161,14 @@ impl<T> Slab<T> {
         Some(magazine)
     }
 
-    /// Gives a cell back. Its value was dropped or moved out before, and every thread that may still look at it
-    /// has gone.
+    /// Gives a cell back. Where memory is so short that there is none for a list of handles, the cell is not used
+    /// again.
     ///
-    /// Where memory is so short that there is none for a list of handles, the cell is not used again.
-    pub fn release(&self, handle: Handle, stripe: usize) {
+    /// # Safety
+    ///
+    /// * This slab has issued the handle, and it is given back once: it is in no magazine.
+    /// * The cell holds no value, and no thread looks at it any more.
+    pub unsafe fn release(&self, handle: Handle, stripe: usize) {
         if let Some(acquired) = self.acquire(stripe) {
             let there = acquired.take(&self.depot).filter(|magazine| !magazine.is_full());
             if let Some(mut magazine) = there.or_else(|| self.depot.take_empty()) {
@@ -178,53 +183,82 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Returns an empty magazine, to collect retired handles in.
-    ///
-    /// Dropping it releases them all at once: the same must hold for each as for [`release`](Self::release).
+    /// Returns a magazine without handles.
     pub fn bag(&self) -> Option<Magazine<'_>> {
         self.depot.take_empty()
     }
 
     /// Adds a retired handle to the bag of the stripe; `has_value` tells whether its cell holds a value. A bag that
-    /// is full then goes to `sealed`, and the result is true. Where another thread has the stripe, the handle
-    /// gets a bag of its own.
+    /// is full then goes to `sealed`, and the result is true. A thread that finds the bag taken fills another
+    /// one, so that one that was stopped with it keeps a single bag.
     ///
     /// Where memory is so short that there is none for a bag, the cell is not used again, and its value is
     /// not dropped.
+    ///
+    /// # Safety
+    ///
+    /// * This slab has issued the handle, and it is retired once: it is in no magazine.
     #[inline]
-    pub fn collect(&self, handle: Handle, has_value: bool, stripe: usize, sealed: &Bags) -> bool {
-        let acquired = self.acquire(stripe);
-        let open = acquired.as_ref().and_then(|acquired| acquired.take_bag(&self.depot));
-        let Some(mut bag) = open.or_else(|| self.bag()) else { return false };
+    pub unsafe fn collect(
+        &self,
+        handle: Handle,
+        has_value: bool,
+        stripe: usize,
+        sealed: &Bags,
+    ) -> bool {
+        let place = &self.stripe(stripe).bag;
+        let Some(mut bag) = self.take_bag(place).or_else(|| self.depot.take_empty()) else {
+            return false;
+        };
         bag.push_retired(handle, has_value);
-        match acquired {
-            Some(acquired) if !bag.is_full() => {
-                acquired.put_bag(bag);
-                false
+        if !bag.is_full() {
+            // Release: pairs with the Acquire in `take_bag`. Relaxed on failure: nothing is read then.
+            let release = ordering!(Release, mutant("slab_relaxed_bag") => Relaxed);
+            let number = bag.into_number();
+            if place.compare_exchange(0, number, release, Relaxed).is_ok() {
+                return false;
             }
-            _ => {
-                sealed.put(bag);
-                true
+            // Another thread has put its own there.
+            match self.depot.magazine(number) {
+                Some(full) => bag = full,
+                None => return false,
             }
         }
+        sealed.put(bag);
+        true
     }
 
-    /// Seals the bags that are not full, but for those of stripes that are in use; returns how many.
+    #[inline]
+    fn take_bag(&self, place: &AtomicU32) -> Option<Magazine<'_>> {
+        // Acquire: pairs with the Release in `collect`, so that the bag's content is seen.
+        self.depot.magazine(place.swap(0, Acquire))
+    }
+
+    /// Seals the bags that are not full, but for those that threads are at work with; returns how many.
     pub fn seal(&self, sealed: &Bags) -> usize {
-        let bags = (0..self.stripes.len()).filter_map(|stripe| {
-            let acquired = self.acquire(stripe)?;
-            acquired.take_bag(&self.depot)
-        });
+        let bags = self.stripes.iter().filter_map(|stripe| self.take_bag(&stripe.bag));
         bags.map(|bag| sealed.put(bag)).count()
     }
 
-    /// Returns the bag that [`Magazine::into_number`] made a number of, which must be done once.
-    pub fn bag_of(&self, number: u32) -> Option<Magazine<'_>> {
+    /// Returns the bag that [`Magazine::into_number`] made a number of.
+    ///
+    /// # Safety
+    ///
+    /// * The number came from there, of a magazine of this slab, and is turned back once.
+    pub unsafe fn bag_of(&self, number: u32) -> Option<Magazine<'_>> {
         self.depot.magazine(number)
     }
 
     /// Takes the bags that were set aside. Each that is dropped releases its handles.
-    pub fn take_bags<'a>(&'a self, bags: &Bags) -> impl Iterator<Item = Magazine<'a>> + use<'a, T> {
+    ///
+    /// # Safety
+    ///
+    /// * They are of this slab.
+    /// * None is dropped before the cells of its handles hold no value and no thread looks at them.
+    pub unsafe fn take_bags<'a>(
+        &'a self,
+        bags: &Bags,
+    ) -> impl Iterator<Item = Magazine<'a>> + use<'a, T> {
         bags.take(&self.depot)
     }
 
@@ -335,9 +369,15 @@ impl<T> Slab<T> {
         self.chunks.bytes() + self.depot.bytes() + size_of_val(&*self.stripes)
     }
 
+    /// Returns a stripe: their number is a power of two.
+    #[inline]
+    fn stripe(&self, stripe: usize) -> &Stripe {
+        &self.stripes[stripe & (self.stripes.len() - 1)]
+    }
+
     #[inline]
     fn acquire(&self, stripe: usize) -> Option<Acquired<'_>> {
-        let stripe = &self.stripes[stripe & (self.stripes.len() - 1)];
+        let stripe = self.stripe(stripe);
         if cfg!(cortado_mutant = "slab_stripe_by_load") {
             return Some(Acquired(stripe));
         }
@@ -361,19 +401,6 @@ impl Acquired<'_> {
     #[inline]
     fn put(&self, magazine: Magazine<'_>) {
         self.0.magazine.store(magazine.into_number(), Relaxed);
-    }
-
-    /// The same for the bag of retired handles.
-    #[inline]
-    fn take_bag<'a>(&self, depot: &'a Depot) -> Option<Magazine<'a>> {
-        let number = self.0.bag.load(Relaxed); // Relaxed, here and below: as in `take`.
-        self.0.bag.store(0, Relaxed);
-        depot.magazine(number)
-    }
-
-    #[inline]
-    fn put_bag(&self, bag: Magazine<'_>) {
-        self.0.bag.store(bag.into_number(), Relaxed); // Relaxed: as in `take`.
     }
 }
 
@@ -401,6 +428,11 @@ mod tests {
 
     fn fill<T>(slab: &Slab<T>, count: usize) -> Vec<Handle> {
         (0..count).map(|_| slab.allocate(0).expect("memory")).collect()
+    }
+
+    fn release<T>(slab: &Slab<T>, handle: Handle) {
+        // SAFETY: allocated by the test, and nothing was written there.
+        unsafe { slab.release(handle, 0) };
     }
 
     #[test]
@@ -431,12 +463,12 @@ mod tests {
         let slab = Slab::<u64>::new(1000, 1);
         let mut handles = fill(&slab, 1000);
         // Once, so that there is a magazine for each few cells.
-        handles.iter().for_each(|&handle| slab.release(handle, 0));
+        handles.iter().for_each(|&handle| release(&slab, handle));
         let (cells, bytes) = (slab.cells(), slab.bytes());
         for _ in 0..10 {
             handles = fill(&slab, 1000);
             assert_eq!(handles.iter().collect::<HashSet<_>>().len(), 1000);
-            handles.iter().for_each(|&handle| slab.release(handle, 0));
+            handles.iter().for_each(|&handle| release(&slab, handle));
         }
         assert_eq!((slab.cells(), slab.bytes()), (cells, bytes));
     }
@@ -445,16 +477,37 @@ mod tests {
     fn bag_of_retired_handles_is_a_magazine() {
         let slab = Slab::<u64>::new(100_000, 1);
         let handles = fill(&slab, 1000);
-        let mut bag = slab.bag().unwrap();
-        for &handle in &handles[..256] {
-            assert!(!bag.is_full());
-            bag.push(handle);
+        let sealed = Bags::new();
+        for (&handle, n) in handles[..256].iter().zip(1..) {
+            // SAFETY: allocated above, and retired once.
+            assert_eq!(unsafe { slab.collect(handle, false, 0, &sealed) }, n == 256);
         }
-        assert!(bag.is_full() && bag.len() == 256);
-        drop(bag);
+        assert_eq!(slab.seal(&sealed), 0);
+        // SAFETY: nothing was written there, and no other thread is here.
+        let bags: Vec<_> = unsafe { slab.take_bags(&sealed) }.collect();
+        assert_eq!(bags.iter().map(Magazine::len).collect::<Vec<_>>(), [256]);
+        drop(bags);
         // The stripe's own come first.
         let again = fill(&slab, 512);
         assert_eq!(again.iter().filter(|handle| handles[..256].contains(handle)).count(), 256);
+    }
+
+    #[test]
+    fn thread_that_was_stopped_with_a_bag_keeps_one() {
+        let slab = Slab::<u64>::new(100_000, 1);
+        let handles = fill(&slab, 1000);
+        let sealed = Bags::new();
+        // SAFETY: allocated above, and retired once.
+        unsafe { slab.collect(handles[0], false, 0, &sealed) };
+        let held = slab.take_bag(&slab.stripes[0].bag).expect("it is there");
+        for &handle in &handles[1..] {
+            // SAFETY: as above.
+            unsafe { slab.collect(handle, false, 0, &sealed) };
+        }
+        // SAFETY: nothing was written there, and no other thread is here.
+        let bags: Vec<_> = unsafe { slab.take_bags(&sealed) }.collect();
+        assert_eq!(bags.iter().map(Magazine::len).collect::<Vec<_>>(), [256; 3]);
+        drop((bags, held));
     }
 
     #[test]
@@ -604,7 +657,8 @@ mod tests {
                         // SAFETY: written by this thread.
                         let owner = unsafe { slab.get(handle) }.swap(0, Relaxed);
                         assert_eq!(owner, id);
-                        slab.release(handle, id);
+                        // SAFETY: this thread's, and numbers need no drop.
+                        unsafe { slab.release(handle, id) };
                     }
                     for handle in mine {
                         // SAFETY: as above.

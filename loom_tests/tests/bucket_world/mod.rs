@@ -102,7 +102,7 @@ impl World {
         self.counts.made.fetch_add(1, SeqCst);
         let counts = StdArc::clone(&self.counts);
         let entry = Entry { key, value, watched: Watched::new(), counts };
-        self.table.prepare(entry, 0).unwrap_or_else(|_| panic!("no memory"))
+        self.table.prepare(entry, Self::hash(key), 0).unwrap_or_else(|_| panic!("no memory"))
     }
 
     /// Inserts or replaces; gives up where the bucket is full.
