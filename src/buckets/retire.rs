@@ -62,6 +62,10 @@ impl<T> Table<T> {
         let mut bags = unsafe { self.slab.take_bags(&self.sealed) }.peekable();
         // Begun after the bags were taken, whose handles were unlinked before they were sealed.
         let grace = bags.peek().is_some().then(|| Grace::begin(self.domain));
+        if grace.is_none() {
+            // A collector that needs help may have no other.
+            self.pin().advance();
+        }
         let numbers = bags.map(|bag| {
             #[cfg(any(cortado_loom, cortado_shuttle))]
             for (handle, _) in bag.iter() {
