@@ -66,7 +66,7 @@ pub struct Mutex<T>(std::sync::Mutex<T>);
 #[cfg(cortado_tsan)]
 impl<T> Mutex<T> {
     /// Makes a lock of a value.
-    pub fn new(value: T) -> Self {
+    pub const fn new(value: T) -> Self {
         Self(std::sync::Mutex::new(value))
     }
 
