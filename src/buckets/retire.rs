@@ -38,7 +38,7 @@ impl<T> Table<T> {
         self.check(&entry);
         // SAFETY: the handle is of this table's slab, and there is one `Unlinked` of it, which goes here.
         let is_sealed = unsafe { self.slab.collect(entry.handle, true, stripe, &self.sealed) };
-        // Husks that were given up ask for none themselves.
+        // A cell without a value, which was given up, asks for no sweep itself.
         is_sealed || !self.sealed.is_empty()
     }
 

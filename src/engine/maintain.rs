@@ -983,7 +983,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Takes, of the entries that no maintainer knows of yet, the one that waits for longest; one that was used
-    /// meanwhile has another turn.
+    /// since has another turn.
     fn oldest_waiting<'g>(&'g self, guard: &'g Guard) -> Option<(u64, &'g Entry<K, V>)> {
         let mut turns = 0;
         for _ in 0..TAKEN_IN {

@@ -6,7 +6,7 @@
 //! alone meanwhile. A batch that is full, or whose desk gives it up, is *sealed*: pushed on one list.
 //! A sweep takes the whole sealed list, begins a grace period, a single one for all of it, and queues it in a
 //! [line](super::line), of which there are a few. There it frees what is ripe. At every moment a batch belongs to
-//! exactly one of: a desk, a thread, the list, a line. Nobody ever waits for anybody.
+//! exactly one of: a desk, a thread, the list, a line. No thread waits for another.
 //!
 //! So a writer that retires a value asks nothing of the collector, and one heavy barrier serves all
 //! batches that a sweep finds sealed. Where no guard is in the way the period is over at once, and the

@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    /// Claims a slot and takes the entry back if the bucket changes meanwhile.
+    /// Claims a slot and takes the entry back if the bucket has changed.
     pub fn try_once(&self, key: u64, value: u64) -> bool {
         let guard = self.table.pin();
         let fresh = self.prepare(key, value);
