@@ -1,6 +1,6 @@
 //! Buckets: one cache line with a control word, eight entry words, and what readers note.
 
-use super::control::{Control, SLOTS};
+use super::control::{Control, SLOTS, TAG_BITS};
 use crate::{
     slab::Handle,
     sync::{
@@ -10,6 +10,7 @@ use crate::{
 };
 
 /// Bits of an entry word beside the handle's 26.
+const FROZEN: u32 = 1 << 26;
 const DYING: u32 = 1 << 27;
 const HASH_SHIFT: u32 = 28;
 
@@ -30,9 +31,9 @@ pub struct Bucket {
 ///
 /// ```text
 /// bits  0..26   handle; 0: the bucket is not in use yet; 1: empty
-/// bit   26      kept for the migration
+/// bit   26      FROZEN: it changes no more, for its bucket is being moved
 /// bit   27      DYING: removed in place, only the slot is still to be freed
-/// bits 28..32   the bits of the hash that follow those of the bucket's number
+/// bits 28..32   the four bits of the hash above those of the tag
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Word(u32);
@@ -68,6 +69,12 @@ impl Word {
         (handle.raw() > Self::EMPTY.0).then_some(handle)
     }
 
+    /// Returns the four bits of a hash that a word keeps.
+    #[inline]
+    pub fn bits_of(hash: u64) -> u32 {
+        (hash >> TAG_BITS) as u32 & 15
+    }
+
     /// Returns whether the entry may have a hash with these four bits.
     #[inline]
     pub fn has_bits(self, bits: u32) -> bool {
@@ -90,10 +97,26 @@ impl Word {
     fn dying(self) -> Self {
         Self(self.0 | DYING)
     }
+
+    fn is_frozen(self) -> bool {
+        self.0 & FROZEN != 0
+    }
+
+    #[must_use]
+    fn frozen(self) -> Self {
+        Self(self.0 | FROZEN)
+    }
+
+    /// Returns the word as it goes into the next array.
+    #[must_use]
+    pub fn thawed(self) -> Self {
+        Self(self.0 & !FROZEN)
+    }
 }
 
 impl Bucket {
     /// Makes what zeroed memory is: a bucket that is not in use.
+    #[cfg(any(cortado_loom, cortado_shuttle))]
     pub fn unused() -> Self {
         Self {
             control: AtomicU64::new(Control::UNUSED.0),
@@ -179,9 +202,28 @@ impl Bucket {
         // `now` means that it was there at `now`: a handle enters a slot once, and cannot come again while
         // the caller is pinned.
         let is_same = self.words[slot].load(Relaxed) == word.0;
-        // `control` was not frozen. That nothing changed is the common case, and one comparison.
+        // `control` was of a bucket in use. That nothing changed is the common case, and one comparison.
         let is_there = now == control || (now.tag(slot) == tag && !now.is_frozen());
         if is_same && is_there { Validated::Holds(word, handle) } else { Validated::Changed }
+    }
+
+    /// Stops every change of the bucket; who returns from it sees its last content.
+    pub fn freeze(&self) {
+        let mut control = self.control();
+        while !control.is_frozen() {
+            self.change_control(control, control.frozen());
+            control = self.control();
+        }
+        if cfg!(cortado_mutant = "resize_thawed_words") {
+            return;
+        }
+        for slot in control.taken() {
+            let mut word = self.word(slot);
+            while !word.is_frozen() {
+                self.change_word(slot, word, word.frozen());
+                word = self.word(slot);
+            }
+        }
     }
 
     /// Takes a published slot out of a bucket whose control word still is `control`, and empties it;
@@ -253,8 +295,10 @@ mod tests {
                 let word = Word::new(Handle::new(raw), bits);
                 assert_eq!(word.handle().map(Handle::raw), Some(raw));
                 assert!((0..16).all(|other| word.has_bits(other) == (other == bits)));
-                assert!(!word.is_dying() && word.dying().is_dying());
-                assert_eq!(word.dying().handle(), word.handle());
+                assert!(!word.is_dying() && word.dying().is_dying() && !word.is_frozen());
+                let frozen = word.dying().frozen();
+                assert!(frozen.is_dying() && frozen.is_frozen() && frozen.has_bits(bits));
+                assert_eq!((frozen.handle(), frozen.thawed()), (word.handle(), word.dying()));
             }
         }
         assert!(Word::EMPTY.handle().is_none() && Word::UNUSED.handle().is_none());

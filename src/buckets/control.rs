@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! bits  0..48   eight slots of 6 bits: the tag of the entry in the slot of that number; 0 = free
-//! bit   48      FROZEN: the bucket is being migrated; never cleared
-//! bit   49      INIT: the bucket is in use; zeroed memory is a bucket that is not
+//! bits 48..50   state: 0 unused (zeroed memory), 2 in use, 3 frozen, 1 moved; it never goes back
 //! bits 50..64   version: incremented by each publication
 //! ```
 //!
@@ -20,9 +19,12 @@ pub const SLOTS: usize = 8;
 /// Bits of the version. Two, where tests are to see it wrap.
 pub const VERSION_BITS: u32 = if cfg!(cortado_small_version) { 2 } else { 14 };
 
-const TAG_BITS: usize = 6;
+/// Bits of a tag.
+pub const TAG_BITS: usize = 6;
 const TAG: u64 = (1 << TAG_BITS) - 1;
+/// Set in a bucket that is frozen or moved.
 const FROZEN: u64 = 1 << 48;
+/// Set in a bucket that is in use or frozen.
 const INIT: u64 = 1 << 49;
 /// The version stands at the top, so that it wraps without touching its neighbours.
 const VERSION_ONE: u64 = 1 << (u64::BITS - VERSION_BITS);
@@ -85,16 +87,35 @@ impl Control {
         Slots(!self.slots(0).0 & TOP)
     }
 
-    /// Returns whether the bucket is being migrated, or was.
+    /// Returns whether the bucket is in use: writers may change it.
+    #[inline]
+    pub fn is_in_use(self) -> bool {
+        self.0 & (FROZEN | INIT) == INIT
+    }
+
+    /// Returns whether the bucket is frozen or has moved: it changes no more.
     #[inline]
     pub fn is_frozen(self) -> bool {
         self.0 & FROZEN != 0
     }
 
-    /// Returns whether the bucket is in use.
+    /// Returns whether what the bucket has held is in another array.
     #[inline]
-    pub fn is_in_use(self) -> bool {
-        self.0 & INIT != 0
+    pub fn is_moved(self) -> bool {
+        self.0 & (FROZEN | INIT) == FROZEN
+    }
+
+    /// Returns the word of the frozen bucket.
+    #[must_use]
+    pub fn frozen(self) -> Self {
+        Self(self.0 | FROZEN | INIT)
+    }
+
+    /// Returns the word of the bucket when it has moved.
+    #[must_use]
+    pub fn moved(self) -> Self {
+        debug_assert!(self.is_frozen());
+        Self(self.0 & !INIT)
     }
 
     /// Returns the word after a publication in a free slot.
@@ -128,8 +149,9 @@ impl std::fmt::Debug for Control {
         let tags: Vec<u64> = (0..SLOTS).map(|slot| self.tag(slot)).collect();
         f.debug_struct("Control")
             .field("tags", &tags)
-            .field("frozen", &self.is_frozen())
             .field("in_use", &self.is_in_use())
+            .field("frozen", &self.is_frozen())
+            .field("moved", &self.is_moved())
             .field("version", &(self.0 / VERSION_ONE))
             .finish()
     }
@@ -171,6 +193,25 @@ mod tests {
         for hash in 0..1000 {
             let low = hash % 64;
             assert_eq!(Control::tag_of(hash), if low == 0 { 1 } else { low });
+        }
+    }
+
+    #[test]
+    fn states_follow_each_other_and_keep_tags_and_version() {
+        for control in [Control::UNUSED, Control::EMPTY, Control::EMPTY.with(2, 63)] {
+            let (frozen, moved) = (control.frozen(), control.frozen().moved());
+            let states = [control, frozen, moved]
+                .map(|control| (control.is_in_use(), control.is_frozen(), control.is_moved()));
+            let is_used = control != Control::UNUSED;
+            assert_eq!(
+                states,
+                [(is_used, false, false), (false, true, false), (false, true, true)]
+            );
+            assert_eq!((frozen.frozen(), moved.moved()), (frozen, moved));
+            for later in [frozen, moved] {
+                assert!((0..SLOTS).all(|slot| later.tag(slot) == control.tag(slot)));
+                assert!(later.has_version_of(control));
+            }
         }
     }
 

@@ -2,8 +2,11 @@
 
 use super::{
     Table,
+    array::Array,
     bucket::{Bucket, Validated, Word},
     control::Control,
+    resize::has_moved,
+    upper,
 };
 use crate::{
     reclaim::Guard,
@@ -20,6 +23,14 @@ pub struct Hit<'g, T> {
     pub handle: Handle,
     pub(super) bucket: &'g Bucket,
     pub(super) slot: usize,
+}
+
+/// What a look into one bucket found.
+enum Search<'g, T> {
+    Found(Hit<'g, T>),
+    Absent,
+    /// Nothing is decided: the bucket is frozen or has moved.
+    Frozen,
 }
 
 impl<'g, T> Hit<'g, T> {
@@ -48,10 +59,29 @@ impl<T> Table<T> {
         hash: u64,
         matches: impl Fn(&T) -> bool,
     ) -> Option<Hit<'g, T>> {
-        let tag = Control::tag_of(hash);
-        let (bucket, bits) = self.locate(hash);
+        let array = self.root(guard);
+        match self.find_in(guard, array.of(upper(hash)), hash, &matches) {
+            Search::Found(hit) => Some(hit),
+            Search::Absent => None,
+            Search::Frozen => self.find_moved(guard, array, hash, &matches),
+        }
+    }
+
+    /// Looks into a bucket that is in use.
+    #[inline]
+    fn find_in<'g>(
+        &'g self,
+        guard: &'g Guard,
+        bucket: &'g Bucket,
+        hash: u64,
+        matches: &impl Fn(&T) -> bool,
+    ) -> Search<'g, T> {
+        let (tag, bits) = (Control::tag_of(hash), Word::bits_of(hash));
         'again: loop {
             let control = bucket.control();
+            if control.is_frozen() {
+                return Search::Frozen;
+            }
             for slot in control.slots(tag) {
                 match bucket.validated(control, slot, tag, bits) {
                     Validated::Gone => {}
@@ -60,12 +90,43 @@ impl<T> Table<T> {
                         if let Some(entry) = self.alive(guard, word, handle)
                             && matches(entry)
                         {
-                            return Some(Hit { entry, handle, bucket, slot });
+                            return Search::Found(Hit { entry, handle, bucket, slot });
                         }
                     }
                 }
             }
-            return None;
+            return Search::Absent;
+        }
+    }
+
+    /// Looks for an entry whose bucket in `array` was found frozen.
+    #[cold]
+    fn find_moved<'g>(
+        &'g self,
+        guard: &'g Guard,
+        mut array: &'g Array,
+        hash: u64,
+        matches: &impl Fn(&T) -> bool,
+    ) -> Option<Hit<'g, T>> {
+        let (tag, bits) = (Control::tag_of(hash), Word::bits_of(hash));
+        loop {
+            let index = array.index(upper(hash));
+            let next = array.next(guard).expect("a frozen bucket has a next array");
+            if !has_moved(array, next, index) || cfg!(cortado_mutant = "resize_reads_moved") {
+                // What the bucket shows was in the table when it had not moved, under the guard.
+                let bucket = array.at(index);
+                return bucket.control().slots(tag).find_map(|slot| {
+                    let word = bucket.word(slot);
+                    let handle = word.handle().filter(|_| word.has_bits(bits))?;
+                    let entry = self.alive(guard, word, handle)?;
+                    matches(entry).then_some(Hit { entry, handle, bucket, slot })
+                });
+            }
+            match self.find_in(guard, next.of(upper(hash)), hash, matches) {
+                Search::Found(hit) => return Some(hit),
+                Search::Absent => return None,
+                Search::Frozen => array = next,
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! It is eight-way set-associative: a hash names one bucket, one cache line, and the bucket's control word
 //! alone decides which of its eight slots hold an entry. So a key is in the table at most once, a
 //! removal frees its slot at once, and a full bucket concerns that bucket only: the caller chooses the
-//! victim. The table knows neither keys nor costs. The number of buckets is fixed so far.
+//! victim. The table knows neither keys nor costs.
 //!
 //! # Protocol
 //!
@@ -27,36 +27,64 @@
 //!
 //! A thread that takes an entry out holds it as [`Unlinked`], and no other thread does. Writers work in two
 //! steps: [`Table::probe`] says what is there, and what it returns makes the change, or says that the bucket
-//! has changed and that the caller must probe again. No step waits for another thread.
+//! has changed and that the caller must probe again. No step waits for another thread. How the table grows
+//! and shrinks is told in [`resize`].
+//!
+//! # Hashes
+//!
+//! ```text
+//! bits  0..6    the tag, in the control word
+//! bits  6..10   in the entry word: with the tag, a stranger's key is compared once in a thousand lookups
+//! bits 32..64   choose the bucket; the slab keeps them beside the cell, for growing and for the policy
+//! ```
 
+mod array;
 mod bucket;
 mod control;
 mod find;
+mod iter;
+mod resize;
 mod retire;
+mod sample;
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod testing;
 mod write;
 
 pub use control::SLOTS;
 pub use find::Hit;
+pub use iter::Iter;
 pub use retire::Swept;
+pub use sample::{Candidate, Line, Run};
 pub use write::{Fresh, Full, Occupied, Probe, Publish, Vacant};
 
-use self::bucket::{Bucket, Word};
+use self::{array::Array, bucket::Word};
 use crate::{
     error::OutOfMemory,
-    reclaim::{Domain, Guard, line::Lines, pin_for},
-    slab::{Bags, Handle, Slab, boxed},
+    reclaim::{
+        Domain, Guard,
+        line::Lines,
+        pile::{Pile, Sheet},
+        pin_for,
+    },
+    slab::{Bags, Handle, Slab},
+    sync::atomic::{AtomicPtr, Ordering::*},
 };
 
 /// A lock-free set of `T`.
 pub struct Table<T> {
     /// Whose memory its guards keep.
     domain: Domain,
-    array: Box<[Bucket]>,
+    /// The array in which every search begins.
+    root: AtomicPtr<Array>,
     slab: Slab<T>,
     /// Full bags of retired handles.
     sealed: Bags,
     /// Bags, by their numbers, that wait for their grace periods.
     lines: Lines<u32>,
+    /// Arrays that were the root.
+    old_arrays: Pile<Box<Array>>,
+    /// The same, where their grace period has begun.
+    array_lines: Lines<Box<Sheet<Box<Array>>>>,
 }
 
 /// An entry that was taken out of the table, and that only its holder may retire.
@@ -82,16 +110,17 @@ impl<T> Table<T> {
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`] if the buckets cannot be allocated.
+    /// [`OutOfMemory`] if the buckets cannot be allocated, or are more than 2^30.
     pub fn new(buckets: usize, expected: usize, stripes: usize) -> Result<Self, OutOfMemory> {
-        let count = buckets.max(1);
-        let error = OutOfMemory { bytes: count.saturating_mul(size_of::<Bucket>()) };
+        let root = Box::new(Array::new(buckets)?);
         Ok(Self {
             domain: Domain::new(),
-            array: boxed(count, Bucket::unused).ok_or(error)?,
+            root: AtomicPtr::new(Box::into_raw(root)),
             slab: Slab::new(expected, stripes),
             sealed: Bags::new(),
             lines: Lines::new(stripes),
+            old_arrays: Pile::new(),
+            array_lines: Lines::new(1),
         })
     }
 
@@ -106,9 +135,12 @@ impl<T> Table<T> {
         self.slab.cells()
     }
 
-    /// Returns the bytes of the buckets and of the cells.
-    pub fn bytes(&self) -> usize {
-        size_of_val(&*self.array) + self.slab.bytes()
+    /// Returns the bytes of the buckets and of the cells. Arrays that were the root, and wait for their readers, are
+    /// not counted.
+    pub fn bytes(&self, guard: &Guard) -> usize {
+        let root = self.root(guard);
+        let buckets = root.count() + root.next(guard).map_or(0, Array::count);
+        buckets * size_of::<bucket::Bucket>() + self.slab.bytes()
     }
 
     /// Returns an unlinked entry, to look at it while the guard lives.
@@ -136,13 +168,13 @@ impl<T> Table<T> {
         Some(self.unlinked_of(handle))
     }
 
-    /// Returns the bucket of a hash, and the four bits of the hash that follow those of its number.
     #[inline]
-    fn locate(&self, hash: u64) -> (&Bucket, u32) {
-        let product = u128::from(hash) * self.array.len() as u128;
-        // SAFETY: hash < 2^64, so the product is below len * 2^64, and its top word below len.
-        let bucket = unsafe { self.array.get_unchecked((product >> 64) as usize) };
-        (bucket, (product as u64 >> 60) as u32)
+    fn root<'g>(&'g self, guard: &'g Guard) -> &'g Array {
+        debug_assert!(guard.covers(self.domain), "a guard of another table");
+        // Acquire: pairs with the Release in `promote`, so that the array is seen made and its units moved.
+        let root = self.root.load(Acquire);
+        // SAFETY: never null; an array is retired after it has ceased to be the root, so the guard keeps it.
+        unsafe { &*root }
     }
 
     /// Returns the entry of a handle that was published at a moment when the guard was there.
@@ -157,9 +189,16 @@ impl<T> Table<T> {
     }
 }
 
+/// Returns the bits of a hash that choose its bucket.
+#[inline]
+fn upper(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
 impl<T> std::fmt::Debug for Table<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Table").field("buckets", &self.array.len()).finish_non_exhaustive()
+        let buckets = self.buckets(&self.pin());
+        f.debug_struct("Table").field("buckets", &buckets).finish_non_exhaustive()
     }
 }
 
@@ -168,109 +207,17 @@ mod tests {
     use std::{
         cell::Cell,
         panic::{AssertUnwindSafe, catch_unwind},
-        sync::atomic::{AtomicU64, Ordering::Relaxed},
+        sync::atomic::AtomicU64,
     };
 
-    use super::*;
-    use crate::{reclaim::Guard, sync::thread};
+    use super::{
+        testing::{Entry, get, none, put, remove, spread, sweep},
+        *,
+    };
+    use crate::sync::thread;
 
-    /// A key, a value, and a count of those alive.
-    #[derive(Debug)]
-    struct Entry<'a> {
-        key: u64,
-        value: u64,
-        alive: &'a AtomicU64,
-    }
-
-    impl<'a> Entry<'a> {
-        fn new(key: u64, value: u64, alive: &'a AtomicU64) -> Self {
-            alive.fetch_add(1, Relaxed);
-            Self { key, value, alive }
-        }
-    }
-
-    impl Drop for Entry<'_> {
-        fn drop(&mut self) {
-            self.alive.fetch_sub(1, Relaxed);
-        }
-    }
-
-    type Entries<'a> = Table<Entry<'a>>;
-
-    fn none(_: Unlinked) {
-        unreachable!("no version wraps here");
-    }
-
-    /// Inserts or replaces; returns the old value. Evicts the resident of the lowest slot where the bucket is full.
-    fn put<'a>(
-        table: &Entries<'a>,
-        guard: &Guard,
-        hash: u64,
-        entry: Entry<'a>,
-        mut evicted: impl FnMut(u64),
-    ) -> Option<u64> {
-        let mut fresh = table.prepare(entry, hash, 0).expect("memory");
-        loop {
-            let key = fresh.key;
-            match table.probe(guard, hash, |entry| entry.key == key, none) {
-                Probe::Found(there) => match there.replace(fresh) {
-                    Ok((_, old)) => {
-                        let value = table.unlinked(guard, &old).value;
-                        table.retire(guard, old, 0);
-                        return Some(value);
-                    }
-                    Err(again) => fresh = again,
-                },
-                Probe::Absent(vacant) => {
-                    fresh = match vacant.publish(fresh, |a, b| a.key == b.key) {
-                        Publish::Done(_) => return None,
-                        Publish::Duplicates(..) => unreachable!("no version wraps here"),
-                        Publish::Changed(again) => again,
-                        Publish::Full(again, full) => {
-                            let victim = full.residents().into_iter().flatten().flatten().next();
-                            if let Some(out) = victim.and_then(|victim| full.evict(&victim)) {
-                                evicted(table.unlinked(guard, &out).key);
-                                table.retire(guard, out, 0);
-                            }
-                            again
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn get(table: &Entries<'_>, guard: &Guard, hash: u64, key: u64) -> Option<u64> {
-        table.find(guard, hash, |entry| entry.key == key).map(|hit| hit.entry.value)
-    }
-
-    fn remove(table: &Entries<'_>, guard: &Guard, hash: u64, key: u64) -> Option<u64> {
-        let Probe::Found(there) = table.probe(guard, hash, |entry| entry.key == key, none) else {
-            return None;
-        };
-        let value = there.get().entry.value;
-        table.retire(guard, there.remove(none)?, 0);
-        Some(value)
-    }
-
-    /// Frees all that was retired; returns how many values were dropped.
-    fn sweep(table: &Entries<'_>) -> usize {
-        table.seal();
-        let mut freed = 0;
-        loop {
-            let swept = table.sweep(usize::MAX);
-            assert!(swept.panic.is_none());
-            freed += swept.freed;
-            if swept.waiting == 0 {
-                return freed;
-            }
-            // Other tests pin for every domain.
-            thread::yield_now();
-        }
-    }
-
-    fn spread(key: u64) -> u64 {
-        key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    fn unreached(_: u64) {
+        unreachable!("the table is not resized");
     }
 
     #[test]
@@ -283,8 +230,8 @@ mod tests {
         assert_eq!((put(1, 10), put(2, 20)), (None, None));
         assert_eq!((get(&table, &guard, 1, 1), get(&table, &guard, 2, 2)), (Some(10), Some(20)));
         assert_eq!((put(1, 11), get(&table, &guard, 1, 1)), (Some(10), Some(11)));
-        assert_eq!(remove(&table, &guard, 1, 1), Some(11));
-        assert_eq!(remove(&table, &guard, 1, 1), None);
+        assert_eq!(remove(&table, &guard, 1, 1, unreached), Some(11));
+        assert_eq!(remove(&table, &guard, 1, 1, unreached), None);
         assert_eq!((get(&table, &guard, 1, 1), get(&table, &guard, 2, 2)), (None, Some(20)));
         assert_eq!(alive.load(Relaxed), 3);
         drop(guard);
@@ -318,7 +265,7 @@ mod tests {
             put(&table, &guard, 7, Entry::new(key, key * 10, &alive), |_| ());
         }
         assert!((0..5).all(|key| get(&table, &guard, 7, key) == Some(key * 10)));
-        assert_eq!(remove(&table, &guard, 7, 3), Some(30));
+        assert_eq!(remove(&table, &guard, 7, 3, unreached), Some(30));
         assert_eq!(get(&table, &guard, 7, 3), None);
         assert!([0, 1, 2, 4].iter().all(|&key| get(&table, &guard, 7, key) == Some(key * 10)));
     }
@@ -378,7 +325,7 @@ mod tests {
         for key in 0..1000 {
             let guard = table.pin();
             put(&table, &guard, key, Entry::new(key, key, &alive), |_| ());
-            assert_eq!(remove(&table, &guard, key, key), Some(key));
+            assert_eq!(remove(&table, &guard, key, key, unreached), Some(key));
             drop(guard);
             assert_eq!(sweep(&table), 1);
         }
@@ -401,7 +348,7 @@ mod tests {
         (1..=8).for_each(|key| assert_eq!(insert(key), None));
         let old = table.find(&guard, 8, |entry| entry.key == 8).unwrap();
         assert_eq!(
-            (remove(&table, &guard, 8, 8), remove(&table, &guard, 1, 1)),
+            (remove(&table, &guard, 8, 8, unreached), remove(&table, &guard, 1, 1, unreached)),
             (Some(8), Some(1))
         );
         let probed = vacant(20);
@@ -480,7 +427,7 @@ mod tests {
                         let guard = table.pin();
                         match random >> 62 {
                             0 => {
-                                if remove(table, &guard, spread(key), key).is_some() {
+                                if remove(table, &guard, spread(key), key, unreached).is_some() {
                                     balance.fetch_sub(1, Relaxed);
                                 }
                             }

@@ -9,10 +9,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-use super::{Table, Unlinked};
+use super::{Table, Unlinked, array::Array, resize::has_moved};
 use crate::{
     reclaim::{Grace, Guard},
     slab::{Handle, Magazine},
+    sync::atomic::Ordering::*,
     util::drop_panic,
 };
 
@@ -21,7 +22,7 @@ use crate::{
 pub struct Swept {
     /// Values dropped.
     pub freed: usize,
-    /// Bags that still wait.
+    /// Bags, and arrays of buckets, that still wait.
     pub waiting: usize,
     /// What the first destructor that panicked did so with.
     pub panic: Option<Box<dyn Any + Send>>,
@@ -60,12 +61,18 @@ impl<T> Table<T> {
     pub fn sweep(&self, max: usize) -> Swept {
         // SAFETY: of this table's slab; each becomes a number below.
         let mut bags = unsafe { self.slab.take_bags(&self.sealed) }.peekable();
-        // Begun after the bags were taken, whose handles were unlinked before they were sealed.
-        let grace = bags.peek().is_some().then(|| Grace::begin(self.domain));
+        let mut arrays = self.old_arrays.take().peekable();
+        // Begun after both were taken, which were unlinked before: one for both, for it interrupts every thread of
+        // the process.
+        let (has_bags, has_arrays) = (bags.peek().is_some(), arrays.peek().is_some());
+        let grace = (has_bags || has_arrays).then(|| Grace::begin(self.domain));
         if grace.is_none() {
             // A collector that needs help may have no other.
             self.pin().advance();
         }
+        let of_arrays = grace.clone().filter(|_| has_arrays);
+        let old = self.array_lines.sweep(arrays, of_arrays, usize::MAX, |_| 1, drop);
+        let grace = grace.filter(|_| has_bags);
         let numbers = bags.map(|bag| {
             #[cfg(any(cortado_loom, cortado_shuttle))]
             for (handle, _) in bag.iter() {
@@ -89,7 +96,7 @@ impl<T> Table<T> {
                 Some(_) => drop_panic(panic),
             });
         });
-        (swept.freed, swept.waiting) = (progress.freed, progress.waiting);
+        (swept.freed, swept.waiting) = (progress.freed, progress.waiting + old.waiting);
         swept
     }
 
@@ -132,14 +139,16 @@ impl<T> Drop for Table<T> {
             None => first = Some(panic),
             Some(_) => drop_panic(panic),
         };
-        for bucket in &self.array {
-            for word in bucket.control().taken().map(|slot| bucket.word(slot)) {
-                let Some(handle) = word.handle().filter(|_| !word.is_dying()) else { continue };
-                // SAFETY: a published entry is in one slot; `&mut self` says that no reader is left.
-                let drop_value = || unsafe { self.slab.drop_value(handle) };
-                let _ = catch_unwind(AssertUnwindSafe(drop_value)).map_err(&mut note);
-            }
-        }
+        let root = self.root.load(Relaxed); // Relaxed: `&mut self`.
+        // SAFETY: it came from `Box::into_raw`; those before it wait in `old_arrays` and the lines.
+        let mut root = unsafe { Box::from_raw(root) };
+        let next = root.take_next();
+        let drop_value = |handle| {
+            // SAFETY: an entry is in one slot of a bucket that rules; `&mut self` says that no reader is left.
+            let drop_value = || unsafe { self.slab.drop_value(handle) };
+            let _ = catch_unwind(AssertUnwindSafe(drop_value)).map_err(&mut note);
+        };
+        ruled(&root, next.as_deref()).for_each(drop_value);
         self.seal();
         let waiting: Vec<u32> = self.lines.drain().collect();
         // SAFETY: of this table's slab; each becomes a number here.
@@ -154,4 +163,21 @@ impl<T> Drop for Table<T> {
             resume_unwind(panic);
         }
     }
+}
+
+/// Returns the handles of all entries of a table that is dropped.
+fn ruled<'a>(root: &'a Array, next: Option<&'a Array>) -> impl Iterator<Item = Handle> + 'a {
+    let has_moved = move |index| next.is_some_and(|next| has_moved(root, next, index));
+    let unmoved = (0..root.count()).filter(move |&index| !has_moved(index));
+    let unmoved = unmoved.map(|index| root.at(index));
+    // Of the children, those rule whose units have moved. The others may be filled already.
+    let children = next.into_iter().flat_map(move |next| {
+        let parent = move |child| if next.count() > root.count() { child / 2 } else { 2 * child };
+        let moved = (0..next.count()).filter(move |&child| has_moved(parent(child)));
+        moved.map(|child| next.at(child))
+    });
+    unmoved.chain(children).flat_map(|bucket| {
+        let words = bucket.control().taken().map(|slot| bucket.word(slot));
+        words.filter_map(|word| word.handle().filter(|_| !word.is_dying()))
+    })
 }

@@ -13,6 +13,7 @@ use super::{
     bucket::{Bucket, Validated, Word},
     control::{Control, SLOTS},
     find::Hit,
+    upper,
 };
 use crate::{reclaim::Guard, slab::Handle, util::drop_panic};
 
@@ -88,6 +89,7 @@ pub struct Full<'g, T> {
     guard: &'g Guard,
     bucket: &'g Bucket,
     control: Control,
+    hash: u64,
 }
 
 /// What a panic carries.
@@ -103,13 +105,16 @@ impl<T> Table<T> {
         let Some(handle) = self.slab.allocate(stripe) else { return Err(entry) };
         // SAFETY: allocated above, and nothing was written there yet.
         unsafe { self.slab.write(handle, entry) };
+        self.slab.set_hash(handle, upper(hash));
         Ok(Fresh { table: self, handle, hash, stripe, claim: None, is_exposed: false })
     }
 
     /// Looks for the entry that has this hash and matches, for a writer.
     ///
-    /// `strays` gets what was taken out by mistake because the version has wrapped: to be accounted for like a
-    /// victim.
+    /// Moves the bucket if the table is being resized and has begun to move it.
+    ///
+    /// `strays` gets what was taken out by mistake because the version has wrapped, or was displaced when the table
+    /// shrank: to be accounted for like a victim.
     #[inline]
     pub fn probe<'g>(
         &'g self,
@@ -118,12 +123,12 @@ impl<T> Table<T> {
         matches: impl Fn(&T) -> bool,
         mut strays: impl FnMut(Unlinked),
     ) -> Probe<'g, T> {
-        let tag = Control::tag_of(hash);
-        let (bucket, bits) = self.locate(hash);
+        let (tag, bits) = (Control::tag_of(hash), Word::bits_of(hash));
+        let mut bucket = self.root(guard).of(upper(hash));
         'again: loop {
             let control = bucket.control();
             if !control.is_in_use() {
-                bucket.init();
+                bucket = self.bucket_in_use(guard, hash, &mut strays);
                 continue;
             }
             let mut strangers = [Word::EMPTY; SLOTS];
@@ -165,6 +170,32 @@ impl<T> Table<T> {
                 bits,
                 strangers,
             });
+        }
+    }
+}
+
+impl<T> Table<T> {
+    /// Returns the bucket of a hash, and sees to it that it is in use.
+    #[cold]
+    fn bucket_in_use<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hash: u64,
+        strays: &mut impl FnMut(Unlinked),
+    ) -> &'g Bucket {
+        let mut array = self.root(guard);
+        loop {
+            let index = array.index(upper(hash));
+            let bucket = array.at(index);
+            let control = bucket.control();
+            if control.is_in_use() {
+                return bucket;
+            }
+            if control.is_frozen() {
+                array = self.moved(guard, array, index, strays);
+            } else {
+                bucket.init();
+            }
         }
     }
 }
@@ -248,8 +279,8 @@ impl<'g, T> Vacant<'g, T> {
             }
         };
         let Some(slot) = claimed else {
-            let Self { table, guard, bucket, control, .. } = self;
-            return Publish::Full(fresh, Full { table, guard, bucket, control });
+            let Self { table, guard, bucket, control, hash, .. } = self;
+            return Publish::Full(fresh, Full { table, guard, bucket, control, hash });
         };
         fresh.claim = Some((self.bucket, slot));
         fresh.is_exposed = true;
@@ -295,11 +326,12 @@ impl<'g, T> Vacant<'g, T> {
             None => first = Some(panic),
             Some(_) => drop_panic(panic),
         };
-        while let Some((slot, word, handle)) = self.duplicate(&hit, published, &matches, &mut note)
+        while let Some((bucket, slot, word, handle)) =
+            self.duplicate(&hit, published, &matches, &mut duplicates, &mut note)
         {
-            if self.bucket.mark_dying(slot, word) {
+            if bucket.mark_dying(slot, word) {
                 duplicates.push(self.table.unlinked_of(handle));
-                let stray = self.bucket.free_dying(slot, word);
+                let stray = bucket.free_dying(slot, word);
                 duplicates.extend(stray.and_then(|word| self.table.taken(word)));
             }
         }
@@ -310,42 +342,52 @@ impl<'g, T> Vacant<'g, T> {
         Publish::Duplicates(hit, duplicates, first)
     }
 
-    /// Returns an entry that has the key of the new one and was there when that was published.
+    /// Returns an entry that has the key of the new one and was there when that was published. `out` gets what
+    /// was displaced.
     fn duplicate(
         &self,
         new: &Hit<'g, T>,
         published: Control,
         matches: &impl Fn(&T, &T) -> bool,
+        out: &mut Vec<Unlinked>,
         note: &mut impl FnMut(Panic),
-    ) -> Option<(usize, Word, Handle)> {
-        let Self { table, guard, bucket, tag, bits, .. } = *self;
+    ) -> Option<(&'g Bucket, usize, Word, Handle)> {
+        let Self { table, guard, hash, tag, bits, .. } = *self;
         'again: loop {
+            let bucket = table.bucket_in_use(guard, hash, &mut |entry| out.push(entry));
             let control = bucket.control();
-            for slot in control.slots(tag).filter(|&slot| slot != new.slot) {
+            let is_first = ptr::eq(bucket, new.bucket);
+            // Where the new one is, unless it has left.
+            let mut slot_of_new = None;
+            let mut other = None;
+            for slot in control.slots(tag) {
                 let (word, handle) = match bucket.validated(control, slot, tag, bits) {
                     Validated::Gone => continue,
                     Validated::Changed => continue 'again,
                     Validated::Holds(word, handle) => (word, handle),
                 };
                 let Some(entry) = table.alive(guard, word, handle) else { continue };
-                // A comparison that panics counts as a match: to evict a stranger costs a miss, and to leave a
-                // duplicate would show a value that is out of date.
-                let is_key = catch_unwind(AssertUnwindSafe(|| matches(entry, new.entry)));
-                if !is_key.map_err(&mut *note).unwrap_or(true) {
-                    continue;
+                if handle == new.handle {
+                    slot_of_new = Some(slot);
+                } else if other.is_none() && !(is_first && slot == new.slot) {
+                    // A comparison that panics counts as a match: to evict a stranger costs a miss, and to
+                    // leave a duplicate would show a value that is out of date.
+                    let is_key = catch_unwind(AssertUnwindSafe(|| matches(entry, new.entry)));
+                    let is_key = is_key.map_err(&mut *note).unwrap_or(true);
+                    other = is_key.then_some((bucket, slot, word, handle));
                 }
-                // Was it there beside the new one? If that still is, yes. If that has left, only if nothing was
-                // published since: otherwise it may be a newer one, which is there by right.
-                let is_beside = matches!(
-                    bucket.validated(published, new.slot, tag, bits),
-                    Validated::Holds(word, handle) if !word.is_dying() && handle == new.handle
-                );
-                if !is_beside && !bucket.control().has_version_of(published) {
-                    return None;
-                }
-                return Some((slot, word, handle));
             }
-            return None;
+            let other = other?;
+            // Was it there beside the new one? If that still is, yes. If that has left, only if nothing was
+            // published since: otherwise it may be a newer one, which is there by right.
+            let is_beside = slot_of_new.is_some_and(|slot| {
+                matches!(
+                    bucket.validated(control, slot, tag, bits),
+                    Validated::Holds(word, handle) if !word.is_dying() && handle == new.handle
+                )
+            });
+            let is_older = is_first && bucket.control().has_version_of(published);
+            return (is_beside || is_older).then_some(other);
         }
     }
 }
@@ -356,7 +398,7 @@ impl<'g, T> Full<'g, T> {
     /// Where there are none but claims of other threads, or none that may go, the caller has to give up: another
     /// probe finds the same for as long as those threads are stopped.
     pub fn residents(&self) -> Option<[Option<Hit<'g, T>>; SLOTS]> {
-        let Self { table, guard, bucket, control } = *self;
+        let Self { table, guard, bucket, control, .. } = *self;
         let words: [Word; SLOTS] = std::array::from_fn(|slot| bucket.word(slot));
         // Acquire, in `control`: orders the second look at the words after it.
         if bucket.control() != control {
@@ -370,6 +412,21 @@ impl<'g, T> Full<'g, T> {
             residents[slot] = Some(Hit { entry: table.entry(guard, handle), handle, bucket, slot });
         }
         Some(residents)
+    }
+
+    /// Makes room by growth: begins to double the table, unless it is being resized, and moves this bucket. Returns
+    /// whether the caller should probe again.
+    ///
+    /// It should not where there is no memory, or where this bucket is one of the next array already, which must
+    /// become the root before the table can grow further. `strays`: as for [`Table::probe`].
+    pub fn grow(&self, mut strays: impl FnMut(Unlinked)) -> bool {
+        let Self { table, guard, bucket, hash, .. } = *self;
+        let array = table.root(guard);
+        if !ptr::eq(array.of(upper(hash)), bucket) || !table.grow(guard) {
+            return false;
+        }
+        table.moved(guard, array, array.index(upper(hash)), &mut strays);
+        true
     }
 
     /// Takes out whatever is in a resident's slot, unless the bucket has changed; returns it.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! handle   chunk (HANDLE_BITS - shift) │ cell (shift)
-//! root     LEAVES pointers  →  leaf: a slot a chunk  →  cells, and `Beside`: flags, charges, times
+//! root     LEAVES pointers  →  leaf: a slot a chunk  →  cells, and `Beside`: flags, hashes, charges, times
 //! ```
 //!
 //! A chunk has `1 << shift` handles and may have fewer cells; the other handles are never issued. The
@@ -47,7 +47,7 @@ use crate::{
     error::OutOfMemory,
     sync::{
         IS_MODEL,
-        atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering::*, WithMut},
+        atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, WithMut},
         ordering,
     },
     util::CachePadded,
@@ -99,6 +99,8 @@ struct Beside<T> {
     cells: *mut T,
     /// One a cell. Their number is that of the cells.
     flags: Box<[AtomicU8]>,
+    /// One a cell.
+    hashes: Box<[AtomicU32]>,
     /// The cost of each cell's entry, encoded by [`encode`]; null while all are 1.
     charges: AtomicPtr<AtomicU64>,
     /// Two words a cell; null while no entry has times.
@@ -286,6 +288,13 @@ impl<T> Chunks<T> {
         &beside.flags[cell]
     }
 
+    /// Returns the word of a handle that is for its hash.
+    #[inline]
+    pub(super) fn hash(&self, handle: Handle) -> &AtomicU32 {
+        let (beside, cell) = self.beside_of(handle);
+        &beside.hashes[cell]
+    }
+
     /// Returns the cost of a handle's entry.
     #[inline]
     pub(super) fn charge(&self, handle: Handle) -> u64 {
@@ -371,6 +380,7 @@ impl<T> Beside<T> {
     /// Allocates a chunk: uninitialised cells, and flags of 0.
     fn allocate(len: usize) -> Option<*mut Self> {
         let flags = try_boxed(len, || AtomicU8::new(0))?;
+        let hashes = try_boxed(len, || AtomicU32::new(0))?;
         let layout = Self::layout(len)?;
         let cells = if layout.size() == 0 {
             ptr::without_provenance_mut(layout.align())
@@ -385,7 +395,7 @@ impl<T> Beside<T> {
             advise_huge_pages(cells, layout.size());
         }
         let (charges, times) = (AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut()));
-        let new = Self { cells: cells.cast(), flags, charges, times };
+        let new = Self { cells: cells.cast(), flags, hashes, charges, times };
         let mut slot = Vec::new();
         if slot.try_reserve_exact(1).is_err() {
             // SAFETY: allocated above with that layout; the caller never sees it.
@@ -443,7 +453,7 @@ impl<T> Beside<T> {
         let charges = if self.charges.load(Relaxed).is_null() { 0 } else { len };
         let times = if self.times.load(Relaxed).is_null() { 0 } else { 2 * len };
         size_of::<Self>()
-            + len * (size_of::<T>() + size_of::<AtomicU8>())
+            + len * (size_of::<T>() + size_of::<AtomicU8>() + size_of::<AtomicU32>())
             + (charges + times) * size_of::<AtomicU64>()
     }
 }
@@ -521,9 +531,9 @@ pub(super) unsafe fn from_raw<T>(first: *mut T, len: usize) -> Box<[T]> {
 }
 
 /// Asks for huge pages. A hint: a system that has none ignores it.
-fn advise_huge_pages(start: *mut u8, len: usize) {
+pub fn advise_huge_pages(start: *mut u8, len: usize) {
     #[cfg(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle))))]
-    // SAFETY: advice about memory that this slab has just allocated; it changes no content.
+    // SAFETY: advice about memory that the caller has just allocated; it changes no content.
     unsafe {
         libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE);
     }

@@ -5,7 +5,7 @@
 //! An allocator's block per entry costs a call for each insert and each removal, 8 to 16 bytes of header,
 //! an 8-byte pointer in the table and, with 4 KiB pages, a miss of the translation buffer per hit. A slab
 //! has none of these: [`chunk`] holds the cells, two megabytes at a time on huge pages, and beside them what is
-//! kept per handle (flags, costs other than 1, deadlines); [`magazine`] carries free handles between
+//! kept per handle (flags, hashes, costs other than 1, deadlines); [`magazine`] carries free handles between
 //! threads, up to 256 at a time (Bonwick and Adams, "Magazines and Vmem", 2001).
 //!
 //! ```text
@@ -35,13 +35,13 @@ pub mod magazine;
 
 use std::fmt;
 
-pub use self::{
-    chunk::try_boxed as boxed,
-    magazine::{Bags, Magazine},
-};
 use self::{
     chunk::{Chunks, HANDLE_BITS},
     magazine::Depot,
+};
+pub use self::{
+    chunk::{advise_huge_pages, try_boxed as boxed},
+    magazine::{Bags, Magazine},
 };
 use crate::{
     error::OutOfMemory,
@@ -325,6 +325,19 @@ impl<T> Slab<T> {
     #[inline]
     pub fn flags(&self, handle: Handle) -> &AtomicU8 {
         self.chunks.flags(handle)
+    }
+
+    /// Returns 32 bits of the hash of a cell's entry, as [`set_hash`](Self::set_hash) has stored them.
+    #[inline]
+    pub fn hash(&self, handle: Handle) -> u32 {
+        // Relaxed: the word that shows the handle shows the hash.
+        self.chunks.hash(handle).load(Relaxed)
+    }
+
+    /// Stores 32 bits of the hash of a cell's entry, before the handle is published.
+    #[inline]
+    pub fn set_hash(&self, handle: Handle, hash: u32) {
+        self.chunks.hash(handle).store(hash, Relaxed); // Relaxed: the publication shows it.
     }
 
     /// Returns the cost that was set for a cell, 1 by default. Takes no memory while all costs are 1.

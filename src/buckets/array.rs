@@ -1,0 +1,279 @@
+//! Arrays of buckets: one is the table's root, and while the table is resized there is a next one.
+
+use std::ptr;
+
+use super::bucket::Bucket;
+use crate::{
+    error::OutOfMemory,
+    reclaim::Guard,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*},
+};
+
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+use lazy::Memory;
+#[cfg(any(cortado_loom, cortado_shuttle))]
+use modelled::Memory;
+
+/// The most buckets of an array: [`Array::index`] multiplies their number by 32 bits of a hash, and handles are
+/// used up long before.
+const MAX_BUCKETS: usize = 1 << 30;
+
+/// Buckets, and the way to those that take their place.
+pub struct Array {
+    buckets: Memory,
+    /// The array that is to take this one's place; set once, before any bucket is frozen.
+    next: AtomicPtr<Array>,
+    /// The next unit that a helper moves; wraps around until all have moved.
+    cursor: AtomicUsize,
+    /// All units below this one were found moved.
+    moved: AtomicUsize,
+    /// How many requests to grow are still refused at once, since one found no memory.
+    refusals: AtomicUsize,
+}
+
+impl Array {
+    /// Allocates `count` unused buckets, one at least; the system gives the memory as they are touched.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if the allocator refuses, or if there would be more than 2^30 buckets.
+    pub fn new(count: usize) -> Result<Self, OutOfMemory> {
+        let bytes = count.saturating_mul(size_of::<Bucket>());
+        if count > MAX_BUCKETS {
+            return Err(OutOfMemory { bytes });
+        }
+        Ok(Self {
+            buckets: Memory::new(count.max(1)).ok_or(OutOfMemory { bytes })?,
+            next: AtomicPtr::new(ptr::null_mut()),
+            cursor: AtomicUsize::new(0),
+            moved: AtomicUsize::new(0),
+            refusals: AtomicUsize::new(0),
+        })
+    }
+
+    /// Returns the number of buckets.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.buckets.as_slice().len()
+    }
+
+    /// Returns the bucket of an index.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is none.
+    #[inline]
+    pub fn at(&self, index: usize) -> &Bucket {
+        &self.buckets.as_slice()[index]
+    }
+
+    /// Returns the index of the bucket for hashes with these 32 upper bits. In an array of twice the size it is
+    /// twice that, or one more.
+    #[inline]
+    pub fn index(&self, upper: u32) -> usize {
+        ((u64::from(upper) * self.count() as u64) >> 32) as usize
+    }
+
+    /// Returns the bucket for hashes with these 32 upper bits.
+    #[inline]
+    pub fn of(&self, upper: u32) -> &Bucket {
+        // SAFETY: upper < 2^32 and count <= 2^30, so the product does not overflow and is below
+        // count * 2^32, and its upper half below count.
+        unsafe { self.buckets.as_slice().get_unchecked(self.index(upper)) }
+    }
+
+    /// Returns the array that takes this one's place, if the table is being resized.
+    #[inline]
+    pub fn next<'g>(&'g self, _: &'g Guard) -> Option<&'g Self> {
+        // Acquire: pairs with the Release in `link`, so that the array is seen made.
+        let next = self.next.load(Acquire);
+        // SAFETY: arrays are retired when the next one has become the root; a thread that reached this one
+        // under a guard may follow it to the next.
+        unsafe { next.as_ref() }
+    }
+
+    /// Makes `next` this array's next one, unless it has one.
+    pub fn link(&self, next: Box<Self>) {
+        let next = Box::into_raw(next);
+        // Release: pairs with the Acquire in `next`. Relaxed on failure: the other array is not looked at.
+        let release = crate::sync::ordering!(Release, mutant("resize_relaxed_next") => Relaxed);
+        if self.next.compare_exchange(ptr::null_mut(), next, release, Relaxed).is_err() {
+            // SAFETY: the exchange failed, so the array is still this call's alone.
+            drop(unsafe { Box::from_raw(next) });
+        }
+    }
+
+    /// Takes the next array; the caller is alone.
+    pub fn take_next(&mut self) -> Option<Box<Self>> {
+        let next = self.next.swap(ptr::null_mut(), Relaxed); // Relaxed: `&mut self`.
+        // SAFETY: it came from `Box::into_raw`, and no other array has it as its next.
+        (!next.is_null()).then(|| unsafe { Box::from_raw(next) })
+    }
+
+    /// Returns the unit that a helper moves next, of `units`.
+    pub fn next_unit(&self, units: usize) -> usize {
+        // Relaxed: spreads helpers over the units; one that has moved already costs a look.
+        self.cursor.fetch_add(1, Relaxed) % units
+    }
+
+    /// Looks at up to `max` units that were not yet found moved; returns whether all of `units` have moved.
+    pub fn have_moved(&self, max: usize, units: usize, has_moved: impl Fn(usize) -> bool) -> bool {
+        // Acquire: pairs with the Release below; the units below, which other helpers have found moved, are
+        // seen moved here.
+        let from = self.moved.load(Acquire);
+        let end = from.saturating_add(max).min(units);
+        let to = (from..end).find(|&unit| !has_moved(unit)).unwrap_or(end);
+        // AcqRel: Release hands on what was found, Acquire takes over what others have found since.
+        let seen = if to > from { self.moved.fetch_max(to, AcqRel).max(to) } else { from };
+        seen == units
+    }
+
+    /// Returns whether a request to grow is refused without a try, and counts it.
+    pub fn refuses(&self) -> bool {
+        // Relaxed, twice: a hint. If two take the same one, it is used up a little later.
+        let refusals = self.refusals.load(Relaxed);
+        if refusals > 0 {
+            self.refusals.store(refusals - 1, Relaxed);
+        }
+        refusals > 0
+    }
+
+    /// Refuses the next `count` requests to grow.
+    pub fn refuse(&self, count: usize) {
+        self.refusals.store(count, Relaxed); // Relaxed: a hint.
+    }
+}
+
+impl std::fmt::Debug for Array {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Array").field("count", &self.count()).finish_non_exhaustive()
+    }
+}
+
+/// Zeroed memory, which the system gives as it is touched, in huge pages where it has them.
+#[cfg(not(any(cortado_loom, cortado_shuttle)))]
+mod lazy {
+    use std::{
+        alloc::{Layout, alloc_zeroed, dealloc},
+        ptr::NonNull,
+        slice,
+    };
+
+    use super::Bucket;
+    use crate::slab::advise_huge_pages;
+
+    /// What the system's allocator aligns to by itself. Where more is asked for, it clears the memory by hand.
+    const NATURAL_ALIGN: usize = 16;
+    const HUGE_PAGE: usize = 2 << 20;
+
+    pub struct Memory {
+        buckets: NonNull<Bucket>,
+        count: usize,
+        block: NonNull<u8>,
+        layout: Layout,
+    }
+
+    // SAFETY: it owns its memory, and buckets consist of atomics.
+    unsafe impl Send for Memory {}
+    // SAFETY: as above.
+    unsafe impl Sync for Memory {}
+
+    impl Memory {
+        pub fn new(count: usize) -> Option<Self> {
+            let line = align_of::<Bucket>();
+            let bytes = count.checked_mul(size_of::<Bucket>())?.checked_add(line)?;
+            let layout = Layout::from_size_align(bytes, NATURAL_ALIGN).ok()?;
+            // SAFETY: the layout is not empty: at least one line was added.
+            let block = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+            // SAFETY: the offset is below the line that was added.
+            let buckets = unsafe { block.add(block.align_offset(line)) };
+            let first = block.align_offset(HUGE_PAGE);
+            let huge = bytes.saturating_sub(first) / HUGE_PAGE * HUGE_PAGE;
+            if huge > 0 {
+                // SAFETY: `first + huge` is not beyond the end of the block.
+                advise_huge_pages(unsafe { block.add(first) }.as_ptr(), huge);
+            }
+            Some(Self { buckets: buckets.cast(), count, block, layout })
+        }
+
+        #[inline]
+        pub fn as_slice(&self) -> &[Bucket] {
+            // SAFETY: `count` buckets are there; zeroed memory is an unused bucket, and they change by atomic
+            // operations only.
+            unsafe { slice::from_raw_parts(self.buckets.as_ptr(), self.count) }
+        }
+    }
+
+    impl Drop for Memory {
+        fn drop(&mut self) {
+            // SAFETY: allocated with this layout, and freed once.
+            unsafe { dealloc(self.block.as_ptr(), self.layout) };
+        }
+    }
+}
+
+/// The same for model checkers, whose atomics are not plain memory.
+#[cfg(any(cortado_loom, cortado_shuttle))]
+mod modelled {
+    use super::Bucket;
+    use crate::sync::Watched;
+
+    pub struct Memory {
+        buckets: Box<[Bucket]>,
+        /// Read wherever a bucket is looked for, and written at the end: one must come before the other.
+        watched: Watched,
+    }
+
+    impl Memory {
+        pub fn new(count: usize) -> Option<Self> {
+            let buckets = (0..count).map(|_| Bucket::unused()).collect();
+            Some(Self { buckets, watched: Watched::new() })
+        }
+
+        pub fn as_slice(&self) -> &[Bucket] {
+            self.watched.read();
+            &self.buckets
+        }
+    }
+
+    impl Drop for Memory {
+        fn drop(&mut self) {
+            self.watched.write();
+        }
+    }
+}
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::buckets::control::Control;
+
+    #[test]
+    fn doubling_sends_a_hash_to_one_of_two_buckets() {
+        for count in [1, 2, 3, 7, 1000, (1 << 20) - 1] {
+            let (small, large) = (Array::new(count).unwrap(), Array::new(2 * count).unwrap());
+            let mut upper = 0_u32;
+            for _ in 0..1000 {
+                assert_eq!(large.index(upper) / 2, small.index(upper));
+                upper = upper.wrapping_mul(0x915f_77f5).wrapping_add(0x6a09_e667);
+            }
+            assert_eq!((small.index(0), small.index(u32::MAX)), (0, count - 1));
+        }
+    }
+
+    #[test]
+    fn buckets_are_lines_of_their_own_and_unused() {
+        let array = Array::new(100_000).unwrap();
+        assert_eq!(ptr::from_ref(array.at(0)).align_offset(64), 0);
+        assert!((0..array.count()).all(|index| array.at(index).control() == Control::UNUSED));
+        assert!(ptr::eq(array.of(u32::MAX), array.at(99_999)));
+    }
+
+    #[test]
+    fn more_buckets_than_can_be_named_are_an_error() {
+        for count in [usize::MAX, MAX_BUCKETS + 1] {
+            let bytes = count.saturating_mul(64);
+            assert_eq!(Array::new(count).err(), Some(OutOfMemory { bytes }));
+        }
+    }
+}

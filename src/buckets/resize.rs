@@ -1,0 +1,577 @@
+//! Growing and shrinking: a next array takes the root's place, bucket by bucket.
+//!
+//! # Protocol
+//!
+//! A *unit* is the least that moves at once: one bucket and its two children when the table doubles, two
+//! neighbours and their one child when it halves. Writers that meet a unit in the middle of its move, and
+//! helpers that were told to, move it:
+//!
+//! 1. *Freeze* its buckets: the control words first, then the words of published slots. Nothing in them changes
+//!    any more; claims are not published, and their owners withdraw them.
+//! 2. *Fill* the children: each slot of a child, which is [`Word::UNUSED`] so far, by CAS, then the child's control
+//!    word, by CAS. All helpers write the same, so it does not matter whose CAS succeeds; a helper that comes late finds
+//!    nothing unused, and cannot bring back what has been removed since.
+//! 3. *Hand over*: the control word of the unit's first bucket becomes *moved*, by CAS. Before it the frozen buckets
+//!    rule, after it the children. One word decides for all of them.
+//!
+//! When all units have moved, the next array becomes the root, and the old one is retired. No helper waits for
+//! another: a step that one was stopped in is done by the next.
+//!
+//! A helper finds out where an entry goes from the 32 bits of the hash that the slab keeps beside its cell, and calls no
+//! code of the user. An entry's word is copied as it is. If it has seen the unit unmoved under its guard, all entries of
+//! the unit were in the table then, so their handles have no other tenants under that guard.
+//!
+//! Slots keep their numbers when the table grows. When it shrinks, what finds no slot in the child is displaced: the last of
+//! the second bucket. The thread whose CAS handed the unit over tells the caller of them.
+//!
+//! # Orderings
+//!
+//! * Release of the hand-over ↔ Acquire of the control word's load: the children are filled.
+//! * Release of the count of moved units ↔ its Acquire, Release of the root's exchange ↔ Acquire of its
+//!   load: all units of the old array have moved.
+//! * Release of `link` ↔ Acquire of `next`: the next array is made. It is linked before a bucket is frozen, so
+//!   whoever sees a frozen bucket finds it.
+
+use std::ptr;
+
+use super::{
+    Table, Unlinked,
+    array::Array,
+    bucket::{Bucket, Word},
+    control::{Control, SLOTS},
+};
+use crate::{
+    reclaim::{Guard, pile::Sheet},
+    slab::Handle,
+    sync::{atomic::Ordering::*, ordering},
+};
+
+/// Requests to grow that are refused after one has found no memory. A request is a full bucket, so a table that cannot
+/// grow asks the allocator once in as many local evictions.
+const REFUSALS: usize = 256;
+/// Units that a helper looks at for each that it moves, to find out whether all have moved. It catches up
+/// with those that other helpers have moved out of turn.
+const LOOKS_PER_UNIT: usize = 4;
+
+impl<T> Table<T> {
+    /// Returns the number of buckets: of the next array, while the table is being resized.
+    pub fn buckets(&self, guard: &Guard) -> usize {
+        let root = self.root(guard);
+        root.next(guard).unwrap_or(root).count()
+    }
+
+    /// Begins to double the table, unless it is being resized already; returns whether it is then.
+    ///
+    /// It is not where there is no memory; the next requests are then refused without asking for it.
+    pub fn grow(&self, guard: &Guard) -> bool {
+        let root = self.root(guard);
+        if root.next(guard).is_some() {
+            return true;
+        }
+        if root.refuses() {
+            return false;
+        }
+        let is_begun = self.resize(guard, root, root.count().saturating_mul(2));
+        if !is_begun {
+            root.refuse(REFUSALS);
+        }
+        is_begun
+    }
+
+    /// Begins to halve the table, unless it is being resized already; returns whether it is then. Only an even number
+    /// of buckets can be halved.
+    pub fn shrink(&self, guard: &Guard) -> bool {
+        let root = self.root(guard);
+        root.next(guard).is_some()
+            || (root.count().is_multiple_of(2) && self.resize(guard, root, root.count() / 2))
+    }
+
+    fn resize(&self, guard: &Guard, root: &Array, count: usize) -> bool {
+        let Ok(next) = Array::new(count) else { return false };
+        root.link(Box::new(next));
+        // If this has ceased to be the root, it has a next array all the more.
+        debug_assert!(root.next(guard).is_some());
+        true
+    }
+
+    /// Moves up to `units` units, if the table is being resized; returns whether it was. `strays` gets what is
+    /// displaced.
+    pub fn help(&self, guard: &Guard, units: usize, mut strays: impl FnMut(Unlinked)) -> bool {
+        let array = self.root(guard);
+        let Some(next) = array.next(guard) else { return false };
+        let all = units_of(array, next);
+        let mut has_moved = false;
+        for _ in 0..units.min(all) {
+            let unit = array.next_unit(all);
+            has_moved |= self.move_unit(guard, array, next, unit, &mut strays);
+        }
+        self.promote_if_done(guard, array, next, units.saturating_mul(LOOKS_PER_UNIT), has_moved);
+        true
+    }
+
+    /// Moves the unit of a bucket, and returns the array that rules its hashes then.
+    #[cold]
+    pub(super) fn moved<'g>(
+        &'g self,
+        guard: &'g Guard,
+        array: &'g Array,
+        index: usize,
+        strays: &mut impl FnMut(Unlinked),
+    ) -> &'g Array {
+        let next = array.next(guard).expect("a bucket moves to a next array");
+        let has_moved = self.move_unit(guard, array, next, unit_of(array, next, index), strays);
+        self.promote_if_done(guard, array, next, LOOKS_PER_UNIT, has_moved);
+        next
+    }
+
+    /// Moves a unit, unless it has moved; returns whether this call has handed it over.
+    fn move_unit(
+        &self,
+        guard: &Guard,
+        array: &Array,
+        next: &Array,
+        unit: usize,
+        strays: &mut impl FnMut(Unlinked),
+    ) -> bool {
+        let first = first_of(array, next, unit);
+        // Looked at under the guard, and before any handle: see "Protocol".
+        if array.at(first).control().is_moved() && !cfg!(cortado_mutant = "resize_moves_again") {
+            return false;
+        }
+        let mut displaced = Vec::new();
+        if next.count() > array.count() {
+            let parent = array.at(first);
+            parent.freeze();
+            let mut tags = [[None; SLOTS]; 2];
+            for slot in 0..SLOTS {
+                let entry = moving(parent, slot);
+                let hash = entry.as_ref().map(|entry| self.hash_of_moving(guard, entry.handle));
+                let child = hash.map(|hash| next.index(hash));
+                for half in 0..2 {
+                    let from = entry.as_ref().filter(|_| child == Some(2 * unit + half));
+                    tags[half][slot] = from.map(|entry| entry.tag);
+                    next.at(2 * unit + half).fill(slot, from);
+                }
+            }
+            for (half, tags) in tags.iter().enumerate() {
+                next.at(2 * unit + half).put_in_use(tags);
+            }
+        } else {
+            let parents = [array.at(first), array.at(first + 1)];
+            parents.iter().for_each(|parent| parent.freeze());
+            let mut entries = parents
+                .into_iter()
+                .flat_map(|parent| (0..SLOTS).filter_map(|slot| moving(parent, slot)));
+            let mut tags = [None; SLOTS];
+            for (slot, tag) in tags.iter_mut().enumerate() {
+                let from = entries.next();
+                *tag = from.as_ref().map(|entry| entry.tag);
+                next.at(unit).fill(slot, from.as_ref());
+            }
+            displaced.extend(entries.map(|entry| entry.handle));
+            next.at(unit).put_in_use(&tags);
+        }
+        let is_ours = array.at(first).hand_over();
+        if is_ours || cfg!(cortado_mutant = "resize_displaced_twice") {
+            displaced.into_iter().for_each(|handle| strays(self.unlinked_of(handle)));
+        }
+        is_ours
+    }
+
+    fn hash_of_moving(&self, guard: &Guard, handle: Handle) -> u32 {
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        guard.check_readable(handle.raw() as usize);
+        let _ = guard;
+        self.hash_of(handle)
+    }
+
+    /// Returns the upper 32 bits of the hash of an entry.
+    #[inline]
+    pub fn hash_of(&self, handle: Handle) -> u32 {
+        self.slab.hash(handle)
+    }
+
+    /// Makes `next` the root if all units have moved; looks at `max` of those that were not yet found to have.
+    fn promote_if_done(
+        &self,
+        guard: &Guard,
+        array: &Array,
+        next: &Array,
+        max: usize,
+        has_moved: bool,
+    ) {
+        // A helper that has moved the last unit may be stopped before it comes here.
+        if cfg!(cortado_mutant = "resize_last_promotes") && !has_moved {
+            return;
+        }
+        let has_moved = |unit| array.at(first_of(array, next, unit)).control().is_moved();
+        // Each that finds it done promotes, not only the one that has counted the last: that may be stopped, too.
+        if array.have_moved(max, units_of(array, next), has_moved) {
+            self.promote(guard, array, next);
+        }
+    }
+
+    /// Makes `next` the root, and retires the old one.
+    fn promote(&self, _: &Guard, array: &Array, next: &Array) {
+        let (old, new) = (ptr::from_ref(array).cast_mut(), ptr::from_ref(next).cast_mut());
+        // Release: pairs with the Acquire in `root`. Relaxed on failure: another helper has done it.
+        let release = ordering!(Release, mutant("resize_relaxed_root") => Relaxed);
+        let is_promoted = self.root.compare_exchange(old, new, release, Relaxed).is_ok();
+        if !is_promoted && !cfg!(cortado_mutant = "resize_array_twice") {
+            return;
+        }
+        // SAFETY: it came from `Box::into_raw`; it is the root no more, and the exchange succeeds once for it.
+        // Its threads have guards, and it goes when they are gone.
+        let old = unsafe { Box::from_raw(old) };
+        if cfg!(cortado_mutant = "resize_array_at_once") {
+            return;
+        }
+        self.old_arrays.push(Sheet::new(old));
+    }
+}
+
+/// An entry on its way into a child.
+struct Moving<'g> {
+    handle: Handle,
+    tag: u64,
+    word: Word,
+    bucket: &'g Bucket,
+    slot: usize,
+}
+
+/// Returns the entry in a slot of a frozen bucket, if it moves.
+fn moving(bucket: &Bucket, slot: usize) -> Option<Moving<'_>> {
+    let tag = bucket.control().tag(slot);
+    if tag == 0 {
+        return None;
+    }
+    let word = bucket.word(slot).thawed();
+    if word.is_dying() && !cfg!(cortado_mutant = "resize_dying_moves") {
+        return None;
+    }
+    word.handle().map(|handle| Moving { handle, tag, word, bucket, slot })
+}
+
+/// Returns the number of units of a resize.
+fn units_of(array: &Array, next: &Array) -> usize {
+    array.count().min(next.count())
+}
+
+/// Returns the unit of a bucket.
+fn unit_of(array: &Array, next: &Array, index: usize) -> usize {
+    if next.count() > array.count() { index } else { index / 2 }
+}
+
+/// Returns the bucket of a unit whose control word says whether it has moved.
+fn first_of(array: &Array, next: &Array, unit: usize) -> usize {
+    if next.count() > array.count() { unit } else { 2 * unit }
+}
+
+/// Returns whether the unit of a frozen bucket has moved.
+pub(super) fn has_moved(array: &Array, next: &Array, index: usize) -> bool {
+    array.at(first_of(array, next, unit_of(array, next, index))).control().is_moved()
+}
+
+impl Bucket {
+    /// Fills a slot of a child, unless it was filled before.
+    fn fill(&self, slot: usize, from: Option<&Moving<'_>>) {
+        let word = from.map_or(Word::EMPTY, |entry| entry.word);
+        let is_empty = || self.word(slot) == Word::EMPTY;
+        let unfilled = if cfg!(cortado_mutant = "resize_no_unused") && is_empty() {
+            Word::EMPTY
+        } else {
+            Word::UNUSED
+        };
+        if self.change_word(slot, unfilled, word)
+            && let Some(&Moving { bucket, slot: old, .. }) = from
+        {
+            // Relaxed: hints, which may come late.
+            self.access[slot].store(bucket.access[old].load(Relaxed), Relaxed);
+            self.class[slot].store(bucket.class[old].load(Relaxed), Relaxed);
+        }
+    }
+
+    /// Puts a child whose slots are filled in use, with the tags of its slots, unless it is.
+    fn put_in_use(&self, tags: &[Option<u64>; SLOTS]) {
+        let mut control = Control::EMPTY;
+        for (slot, tag) in tags.iter().enumerate() {
+            if let Some(tag) = *tag {
+                control = control.with(slot, tag);
+            }
+        }
+        self.change_control(Control::UNUSED, control);
+    }
+
+    /// Hands a frozen bucket over to its children; returns whether this call did.
+    fn hand_over(&self) -> bool {
+        let control = self.control();
+        !control.is_moved() && self.change_control(control, control.moved())
+    }
+}
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        sync::atomic::AtomicU64,
+    };
+
+    use super::{
+        super::{
+            Probe, Publish,
+            testing::{Entries, Entry, get, help, put, remove, spread, sweep},
+        },
+        *,
+    };
+    use crate::sync::thread;
+
+    fn unreached(_: u64) {
+        unreachable!("there is room for all");
+    }
+
+    fn filled<'a>(buckets: usize, keys: u64, alive: &'a AtomicU64) -> Entries<'a> {
+        let table = Table::new(buckets, 1000, 1).unwrap();
+        let guard = table.pin();
+        for key in 0..keys {
+            let entry = Entry::new(key, key, alive);
+            assert_eq!(put(&table, &guard, spread(key), entry, unreached), None);
+        }
+        drop(guard);
+        table
+    }
+
+    /// Returns the keys that a lookup finds, after a check that iteration shows the same.
+    fn keys(table: &Entries<'_>, guard: &Guard) -> Vec<u64> {
+        let found = (0..100).filter(|&key| get(table, guard, spread(key), key).is_some()).collect();
+        let mut shown: Vec<u64> = table.iter(guard).map(|hit| hit.entry.key).collect();
+        shown.sort_unstable();
+        assert_eq!(found, shown);
+        found
+    }
+
+    #[test]
+    fn entries_are_found_at_every_step_of_a_growth() {
+        let alive = AtomicU64::new(0);
+        for buckets in [1, 2, 3, 8] {
+            let table = filled(buckets, 5 * buckets as u64, &alive);
+            let guard = table.pin();
+            let all = keys(&table, &guard);
+            assert_eq!(all.len(), 5 * buckets);
+            for _ in 0..3 {
+                let before = table.buckets(&guard);
+                assert!(table.grow(&guard) && table.grow(&guard));
+                assert_eq!(table.buckets(&guard), 2 * before);
+                while help(&table, &guard, 1, unreached) {
+                    assert_eq!(keys(&table, &guard), all);
+                }
+                assert_eq!(keys(&table, &guard), all);
+            }
+            drop(guard);
+            assert_eq!((sweep(&table), alive.load(Relaxed)), (0, 5 * buckets as u64));
+            drop(table);
+            assert_eq!(alive.load(Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn shrinking_displaces_what_finds_no_slot_and_nothing_else() {
+        let alive = AtomicU64::new(0);
+        for keys_before in [8, 16, 20] {
+            let table = filled(4, keys_before, &alive);
+            let guard = table.pin();
+            let mut all = keys(&table, &guard);
+            while table.buckets(&guard) > 1 {
+                assert!(table.shrink(&guard));
+                let displaced = RefCell::new(Vec::new());
+                while help(&table, &guard, 1, |key| displaced.borrow_mut().push(key)) {
+                    all.retain(|key| !displaced.borrow().contains(key));
+                    assert_eq!(keys(&table, &guard), all);
+                }
+            }
+            assert_eq!(all.len(), SLOTS, "one bucket is full");
+            assert!(!table.shrink(&guard), "an odd number");
+            drop(guard);
+            assert_eq!(sweep(&table) as u64, keys_before - SLOTS as u64);
+            assert_eq!(alive.load(Relaxed), SLOTS as u64);
+            drop(table);
+            assert_eq!(alive.load(Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn writers_move_the_buckets_that_they_meet() {
+        let alive = AtomicU64::new(0);
+        let table = filled(1, 5, &alive);
+        let guard = table.pin();
+        assert!(table.grow(&guard));
+        // Its only bucket moves on the way, and with it the table.
+        table.root(&guard).at(0).freeze();
+        assert_eq!(keys(&table, &guard), [0, 1, 2, 3, 4]);
+        let entry = Entry::new(1, 11, &alive);
+        assert_eq!(put(&table, &guard, spread(1), entry, unreached), Some(1));
+        assert_eq!(table.root(&guard).count(), 2);
+        assert_eq!(get(&table, &guard, spread(1), 1), Some(11));
+        assert!(table.grow(&guard));
+        table.root(&guard).at(0).freeze();
+        table.root(&guard).at(1).freeze();
+        assert_eq!(remove(&table, &guard, spread(1), 1, unreached), Some(11));
+        assert_eq!(remove(&table, &guard, spread(77), 77, unreached), None);
+        assert_eq!(keys(&table, &guard), [0, 2, 3, 4]);
+    }
+
+    #[test]
+    fn full_bucket_makes_room_by_growth() {
+        let alive = AtomicU64::new(0);
+        let table = filled(1, SLOTS as u64, &alive);
+        let guard = table.pin();
+        for key in 8..40 {
+            let mut fresh = table.prepare(Entry::new(key, key, &alive), spread(key), 0).unwrap();
+            fresh = loop {
+                let stray = |_| unreachable!("there is room for all");
+                let probe = table.probe(&guard, spread(key), |entry| entry.key == key, stray);
+                let Probe::Absent(vacant) = probe else { panic!("{key} is there") };
+                match vacant.publish(fresh, |a, b| a.key == b.key) {
+                    Publish::Done(_) => {
+                        break table.prepare(Entry::new(0, 0, &alive), 0, 0).unwrap();
+                    }
+                    Publish::Full(again, full) => {
+                        fresh = again;
+                        if !full.grow(stray) {
+                            // The next array is full here, too: it must become the root first.
+                            while help(&table, &guard, 1, unreached) {}
+                        }
+                    }
+                    Publish::Changed(again) => fresh = again,
+                    Publish::Duplicates(..) => unreachable!("no version wraps here"),
+                }
+            };
+            drop(fresh);
+            assert_eq!(keys(&table, &guard).len() as u64, key + 1);
+        }
+    }
+
+    #[test]
+    fn what_readers_have_noted_moves_with_the_entry() {
+        let alive = AtomicU64::new(0);
+        let table = filled(4, 16, &alive);
+        let guard = table.pin();
+        let find = |key| table.find(&guard, spread(key), |entry| entry.key == key).unwrap();
+        for key in 0..16 {
+            find(key).access().store(key as u16 + 100, Relaxed);
+            find(key).class().store(key as u8, Relaxed);
+        }
+        let check = || {
+            for key in keys(&table, &guard) {
+                assert_eq!(find(key).access().load(Relaxed), key as u16 + 100);
+                assert_eq!(find(key).class().load(Relaxed), key as u8);
+            }
+        };
+        assert!(table.grow(&guard));
+        while help(&table, &guard, 1, unreached) {
+            check();
+        }
+        assert!(table.shrink(&guard));
+        while help(&table, &guard, 1, unreached) {
+            check();
+        }
+    }
+
+    #[test]
+    fn table_that_is_dropped_in_the_middle_drops_every_entry_once() {
+        let alive = AtomicU64::new(0);
+        for is_growth in [true, false] {
+            for steps in 0..5 {
+                let table = filled(4, 16, &alive);
+                let guard = table.pin();
+                assert!(if is_growth { table.grow(&guard) } else { table.shrink(&guard) });
+                (0..steps).for_each(|_| _ = help(&table, &guard, 1, |_| ()));
+                // A thread was stopped in the middle of a move.
+                if let Some(next) = table.root(&guard).next(&guard) {
+                    let root = table.root(&guard);
+                    let index = (0..4).find(|&index| !has_moved(root, next, index)).unwrap();
+                    root.at(index).freeze();
+                    let unit = unit_of(root, next, index);
+                    let entry = moving(root.at(index), 0);
+                    next.at(unit * next.count() / units_of(root, next)).fill(0, entry.as_ref());
+                }
+                drop(guard);
+                assert_eq!(alive.load(Relaxed), 16);
+                drop(table);
+                assert_eq!(alive.load(Relaxed), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn table_without_memory_asks_for_it_once_in_many_requests() {
+        let alive = AtomicU64::new(0);
+        let table = filled(1, 1, &alive);
+        let guard = table.pin();
+        table.root(&guard).refuse(2);
+        assert_eq!([(); 3].map(|()| table.grow(&guard)), [false, false, true]);
+    }
+
+    #[test]
+    fn every_entry_is_in_one_hand_while_the_table_is_resized() {
+        const THREADS: u64 = 8;
+        const TURNS: u64 = 20_000;
+        const KEYS: u64 = 100;
+
+        let alive = AtomicU64::new(0);
+        let table = Table::new(4, 1000, 4).unwrap();
+        // What went in, less what came out.
+        let balance = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for id in 1..=THREADS {
+                let (table, alive, balance) = (&table, &alive, &balance);
+                scope.spawn(move || {
+                    let out = |_| _ = balance.fetch_sub(1, Relaxed);
+                    let mut random = id;
+                    for turn in 0..TURNS {
+                        if turn % 64 == id {
+                            assert!(table.sweep(usize::MAX).panic.is_none());
+                        }
+                        random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
+                        let key = (random >> 33) % KEYS;
+                        let guard = table.pin();
+                        match (random >> 56) % 16 {
+                            0..4 => {
+                                if remove(table, &guard, spread(key), key, out).is_some() {
+                                    balance.fetch_sub(1, Relaxed);
+                                }
+                            }
+                            4..8 => {
+                                let value = get(table, &guard, spread(key), key);
+                                assert!(value.is_none_or(|value| value / TURNS / 16 == key));
+                            }
+                            8 if turn.is_multiple_of(8) => {
+                                let seen = table.iter(&guard).filter(|hit| hit.entry.key < KEYS);
+                                assert!(seen.count() as u64 <= 4 * KEYS);
+                            }
+                            9 if table.buckets(&guard) <= 16 => _ = table.grow(&guard),
+                            10 if table.buckets(&guard) > 2 => _ = table.shrink(&guard),
+                            11 => _ = help(table, &guard, 2, out),
+                            _ => {
+                                let value = (key * 16 + id) * TURNS + turn;
+                                let entry = Entry::new(key, value, alive);
+                                if put(table, &guard, spread(key), entry, out).is_none() {
+                                    balance.fetch_add(1, Relaxed);
+                                }
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let guard = table.pin();
+        let displaced = Cell::new(0);
+        while help(&table, &guard, 8, |_| displaced.set(displaced.get() + 1)) {}
+        let there = keys(&table, &guard).len() as u64;
+        drop(guard);
+        sweep(&table);
+        assert_eq!(balance.load(Relaxed) - displaced.get(), there);
+        assert_eq!(alive.load(Relaxed), there);
+        drop(table);
+        assert_eq!(alive.load(Relaxed), 0);
+    }
+}

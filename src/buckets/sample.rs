@@ -1,0 +1,274 @@
+//! Runs of buckets, from which victims are chosen without a look at any entry.
+
+use super::{
+    Table, Unlinked,
+    array::Array,
+    bucket::{Bucket, Word},
+    control::{Control, SLOTS, Slots},
+    iter::{Part, parts},
+};
+use crate::{reclaim::Guard, slab::Handle, sync::atomic::Ordering::*};
+
+/// The buckets of a run, each a line of memory that follows the one before.
+pub struct Run<'g> {
+    array: &'g Array,
+    guard: &'g Guard,
+    index: usize,
+    left: usize,
+    parts: [Option<Part<'g>>; 2],
+}
+
+/// What a bucket shows to the choice of a victim.
+pub struct Line<'g> {
+    bucket: &'g Bucket,
+    control: Control,
+}
+
+/// An entry that was in the table when its line was read.
+#[derive(Clone, Copy)]
+pub struct Candidate<'g> {
+    bucket: &'g Bucket,
+    slot: usize,
+    word: Word,
+}
+
+impl<T> Table<T> {
+    /// Reads the lines of `len` consecutive buckets from a random one on, and no bucket twice.
+    ///
+    /// Each entry has the same chance to be in the first. A bucket that moves in this moment is left out.
+    #[inline]
+    pub fn run<'g>(&'g self, guard: &'g Guard, random: u32, len: usize) -> Run<'g> {
+        let array = self.root(guard);
+        let left = len.min(array.count());
+        Run { array, guard, index: array.index(random), left, parts: [None, None] }
+    }
+
+    /// Takes a candidate out, or what has replaced it in the very moment; `None` if it has left.
+    ///
+    /// What comes out may be another entry, where the version has wrapped: look at its handle.
+    pub fn unlink(&self, guard: &Guard, candidate: &Candidate<'_>) -> Option<Unlinked> {
+        debug_assert!(guard.covers(self.domain), "a guard of another table");
+        let Candidate { bucket, slot, word } = *candidate;
+        loop {
+            let control = bucket.control();
+            // A word that is not frozen is of a bucket that is not: the exchange would fail otherwise.
+            if !control.is_in_use() || control.tag(slot) == 0 || bucket.word(slot) != word {
+                return None;
+            }
+            if let Some(taken) = bucket.unpublish(control, slot) {
+                return self.taken(taken);
+            }
+        }
+    }
+}
+
+impl<'g> Iterator for Run<'g> {
+    type Item = Line<'g>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Line<'g>> {
+        loop {
+            let part = match self.parts[0].take() {
+                Some(part) => {
+                    self.parts[0] = self.parts[1].take();
+                    part
+                }
+                None => {
+                    self.left = self.left.checked_sub(1)?;
+                    let index = self.index;
+                    self.index = if index + 1 == self.array.count() { 0 } else { index + 1 };
+                    let [first, second] = parts(self.array, index, self.guard);
+                    self.parts[0] = second;
+                    // Of two buckets that have become one, the first brings it.
+                    match first.filter(|part| !part.is_second_half()) {
+                        Some(part) => part,
+                        None => continue,
+                    }
+                }
+            };
+            let control = part.bucket.control();
+            if control.is_in_use() {
+                return Some(Line { bucket: part.bucket, control });
+            }
+        }
+    }
+}
+
+impl<'g> Line<'g> {
+    /// Returns the slots that are not free.
+    #[inline]
+    pub fn taken(&self) -> Slots {
+        self.control.taken()
+    }
+
+    /// Returns the access bits of all slots.
+    #[inline]
+    pub fn access(&self) -> [u16; SLOTS] {
+        // Relaxed: hints. Loaded one by one: a wider load beside stores of this size would be a data race.
+        std::array::from_fn(|slot| self.bucket.access[slot].load(Relaxed))
+    }
+
+    /// Stores the access bits of a slot; another thread's may be lost.
+    #[inline]
+    pub fn set_access(&self, slot: usize, access: u16) {
+        self.bucket.access[slot].store(access, Relaxed); // Relaxed: a hint.
+    }
+
+    /// Returns the classes of all slots.
+    #[inline]
+    pub fn class(&self) -> [u8; SLOTS] {
+        std::array::from_fn(|slot| self.bucket.class[slot].load(Relaxed)) // Relaxed: as above.
+    }
+
+    /// Returns the entry in a slot; `None` if it has left.
+    #[inline]
+    pub fn candidate(&self, slot: usize) -> Option<Candidate<'g>> {
+        let word = self.bucket.word(slot);
+        word.handle().filter(|_| !word.is_dying())?;
+        Some(Candidate { bucket: self.bucket, slot, word })
+    }
+}
+
+impl Candidate<'_> {
+    /// Returns the entry's handle, good for what the slab keeps beside its cell. That may be of another entry by now:
+    /// [`Table::unlink`] decides.
+    #[inline]
+    pub fn handle(&self) -> Handle {
+        self.word.handle().expect("made of a word with a handle")
+    }
+}
+
+impl std::fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Line<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").field("control", &self.control).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Candidate<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Candidate").field("word", &self.word).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::{
+        super::testing::{Entries, Entry, help, put, spread, sweep},
+        *,
+    };
+
+    fn table(alive: &AtomicU64) -> Entries<'_> {
+        let table = Table::new(8, 100, 1).unwrap();
+        let guard = table.pin();
+        for key in 0..20 {
+            let entry = Entry::new(key, key, alive);
+            assert_eq!(put(&table, &guard, spread(key), entry, |_| panic!("there is room")), None);
+        }
+        drop(guard);
+        table
+    }
+
+    fn candidates<'g>(run: Run<'g>) -> Vec<Candidate<'g>> {
+        run.flat_map(|line| {
+            line.taken().filter_map(|slot| line.candidate(slot)).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
+    #[test]
+    fn run_over_all_buckets_shows_every_entry_once_also_while_the_table_is_resized() {
+        let alive = AtomicU64::new(0);
+        let table = table(&alive);
+        let guard = table.pin();
+        let check = || {
+            for random in [0, 1 << 31, u32::MAX, 0x1234_5678] {
+                let run = candidates(table.run(&guard, random, usize::MAX));
+                let mut handles: Vec<u32> = run.iter().map(|at| at.handle().raw()).collect();
+                handles.sort_unstable();
+                let mut all: Vec<u32> = table.iter(&guard).map(|hit| hit.handle.raw()).collect();
+                all.sort_unstable();
+                assert_eq!(handles, all);
+            }
+        };
+        check();
+        assert!(table.grow(&guard));
+        while help(&table, &guard, 1, |_| panic!("there is room")) {
+            check();
+        }
+        assert!(table.shrink(&guard));
+        while help(&table, &guard, 1, |_| ()) {
+            check();
+        }
+    }
+
+    #[test]
+    fn run_has_as_many_lines_as_asked_for() {
+        let alive = AtomicU64::new(0);
+        let table = table(&alive);
+        let guard = table.pin();
+        for len in 0..12 {
+            // Each bucket was used.
+            assert_eq!(table.run(&guard, 0, len).count(), len.min(8));
+        }
+    }
+
+    #[test]
+    fn line_shows_what_readers_have_noted() {
+        let alive = AtomicU64::new(0);
+        let table = table(&alive);
+        let guard = table.pin();
+        for hit in table.iter(&guard) {
+            hit.access().store(hit.entry.key as u16 + 7, Relaxed);
+            hit.class().store(hit.entry.key as u8, Relaxed);
+        }
+        for line in table.run(&guard, 0, 8) {
+            let (access, class) = (line.access(), line.class());
+            for slot in line.taken() {
+                let candidate = line.candidate(slot).unwrap();
+                let mut all = table.iter(&guard);
+                let hit = all.find(|hit| hit.handle == candidate.handle()).unwrap();
+                assert_eq!(access[slot], hit.entry.key as u16 + 7);
+                assert_eq!(class[slot], hit.entry.key as u8);
+                line.set_access(slot, 3);
+                assert_eq!(hit.access().load(Relaxed), 3);
+            }
+        }
+    }
+
+    #[test]
+    fn candidate_is_unlinked_once_and_never_what_came_after_it() {
+        let alive = AtomicU64::new(0);
+        let table = table(&alive);
+        let guard = table.pin();
+        let all = candidates(table.run(&guard, 0, usize::MAX));
+        let out = table.unlink(&guard, &all[0]).unwrap();
+        assert_eq!(out.handle(), all[0].handle());
+        assert!(table.unlink(&guard, &all[0]).is_none());
+        let key = table.unlinked(&guard, &out).key;
+        table.retire(&guard, out, 0);
+        for at in &all[1..] {
+            let mut entries = table.iter(&guard);
+            let key = entries.find(|hit| hit.handle == at.handle()).unwrap().entry.key;
+            let entry = Entry::new(key, 100, &alive);
+            assert_eq!(put(&table, &guard, spread(key), entry, |_| ()), Some(key));
+            assert!(table.unlink(&guard, at).is_none(), "it was replaced");
+        }
+        let entry = Entry::new(key, 100, &alive);
+        assert_eq!(put(&table, &guard, spread(key), entry, |_| ()), None);
+        assert!(table.unlink(&guard, &all[0]).is_none(), "another entry has the slot");
+        let all = candidates(table.run(&guard, 0, usize::MAX));
+        assert!(table.grow(&guard));
+        while help(&table, &guard, 1, |_| ()) {}
+        assert!(all.iter().all(|at| table.unlink(&guard, at).is_none()), "they have moved");
+        drop(guard);
+        assert_eq!((sweep(&table), alive.load(Relaxed)), (20, 20));
+    }
+}

@@ -1,0 +1,134 @@
+//! What the unit tests of the table share.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::{Probe, Publish, Table, Unlinked};
+use crate::{reclaim::Guard, sync::thread};
+
+/// A key, a value, and a count of those alive.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    pub key: u64,
+    pub value: u64,
+    alive: &'a AtomicU64,
+}
+
+impl<'a> Entry<'a> {
+    pub fn new(key: u64, value: u64, alive: &'a AtomicU64) -> Self {
+        alive.fetch_add(1, Relaxed);
+        Self { key, value, alive }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Relaxed);
+    }
+}
+
+pub type Entries<'a> = Table<Entry<'a>>;
+
+/// For a table that is not resized.
+pub fn none(_: Unlinked) {
+    unreachable!("no version wraps here");
+}
+
+/// Retires an entry and tells of its key.
+fn drop_out(table: &Entries<'_>, guard: &Guard, entry: Unlinked, out: &mut impl FnMut(u64)) {
+    out(table.unlinked(guard, &entry).key);
+    table.retire(guard, entry, 0);
+}
+
+/// Inserts or replaces; returns the old value. Evicts the resident of the lowest slot where the bucket is full.
+/// `evicted` gets its key, and those of displaced entries.
+pub fn put<'a>(
+    table: &Entries<'a>,
+    guard: &Guard,
+    hash: u64,
+    entry: Entry<'a>,
+    mut evicted: impl FnMut(u64),
+) -> Option<u64> {
+    let mut fresh = table.prepare(entry, hash, 0).expect("memory");
+    loop {
+        let key = fresh.key;
+        let strays = |entry| drop_out(table, guard, entry, &mut evicted);
+        match table.probe(guard, hash, |entry| entry.key == key, strays) {
+            Probe::Found(there) => match there.replace(fresh) {
+                Ok((_, old)) => {
+                    let value = table.unlinked(guard, &old).value;
+                    table.retire(guard, old, 0);
+                    return Some(value);
+                }
+                Err(again) => fresh = again,
+            },
+            Probe::Absent(vacant) => {
+                fresh = match vacant.publish(fresh, |a, b| a.key == b.key) {
+                    Publish::Done(_) => return None,
+                    Publish::Duplicates(..) => unreachable!("no version wraps here"),
+                    Publish::Changed(again) => again,
+                    Publish::Full(again, full) => {
+                        let victim = full.residents().into_iter().flatten().flatten().next();
+                        if let Some(out) = victim.and_then(|victim| full.evict(&victim)) {
+                            drop_out(table, guard, out, &mut evicted);
+                        }
+                        again
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub fn get(table: &Entries<'_>, guard: &Guard, hash: u64, key: u64) -> Option<u64> {
+    table.find(guard, hash, |entry| entry.key == key).map(|hit| hit.entry.value)
+}
+
+pub fn remove(
+    table: &Entries<'_>,
+    guard: &Guard,
+    hash: u64,
+    key: u64,
+    mut displaced: impl FnMut(u64),
+) -> Option<u64> {
+    loop {
+        let strays = |entry| drop_out(table, guard, entry, &mut displaced);
+        let probe = table.probe(guard, hash, |entry| entry.key == key, strays);
+        let Probe::Found(there) = probe else { return None };
+        let value = there.get().entry.value;
+        if let Some(entry) = there.remove(none) {
+            table.retire(guard, entry, 0);
+            return Some(value);
+        }
+    }
+}
+
+/// Moves up to `units` units; returns whether the table is being resized.
+pub fn help(
+    table: &Entries<'_>,
+    guard: &Guard,
+    units: usize,
+    mut displaced: impl FnMut(u64),
+) -> bool {
+    table.help(guard, units, |entry| drop_out(table, guard, entry, &mut displaced))
+}
+
+/// Frees all that was retired; returns how many values were dropped.
+pub fn sweep(table: &Entries<'_>) -> usize {
+    table.seal();
+    let mut freed = 0;
+    loop {
+        let swept = table.sweep(usize::MAX);
+        assert!(swept.panic.is_none());
+        freed += swept.freed;
+        if swept.waiting == 0 {
+            return freed;
+        }
+        // Other tests pin for every domain.
+        thread::yield_now();
+    }
+}
+
+/// A hash.
+pub fn spread(key: u64) -> u64 {
+    key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
