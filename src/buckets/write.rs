@@ -414,13 +414,16 @@ impl<'g, T> Full<'g, T> {
         Some(residents)
     }
 
-    /// Makes room by growth: begins to double the table, unless it is being resized, and moves this bucket. Returns
-    /// whether the caller should probe again.
+    /// Makes room by growth: begins to double the table, unless it is being resized, and moves this bucket, unless it
+    /// has changed. Returns whether the caller should probe again.
     ///
     /// It should not where there is no memory, or where this bucket is one of the next array already, which must
     /// become the root before the table can grow further. `strays`: as for [`Table::probe`].
     pub fn grow(&self, mut strays: impl FnMut(Unlinked)) -> bool {
-        let Self { table, guard, bucket, hash, .. } = *self;
+        let Self { table, guard, bucket, control, hash } = *self;
+        if bucket.control() != control {
+            return true;
+        }
         let array = table.root(guard);
         if !ptr::eq(array.of(upper(hash)), bucket) || !table.grow(guard) {
             return false;

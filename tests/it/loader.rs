@@ -22,7 +22,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::{
     builder,
     support::{
-        BOTH, settle,
+        BOTH, forever, settle,
         tasks::{block_on, give_way},
     },
 };
@@ -552,8 +552,7 @@ fn shared_value_is_told_of_once_whoever_takes_it_last() {
     let Claim::Fill(guard) = cache.claim(2, Wait::No) else { panic!("it is not loaded") };
     let mut task = ask(&cache, 2);
     assert!(poll(&mut task).is_pending());
-    // What the task owns beside is not worth a leak.
-    std::mem::forget(task);
+    forever(task);
     drop(guard.fill(11));
     settle(&cache);
     assert_eq!(told.load(SeqCst), 2);

@@ -15,7 +15,7 @@ use cortado::{Cache, Maintenance, ValueRef, Work};
 
 use crate::{
     builder,
-    support::{BOTH, Random, Tally, Tracked, audit, eventually, seed, settle},
+    support::{BOTH, Random, Tally, Tracked, audit, eventually, forever, seed, settle},
 };
 
 #[test]
@@ -185,7 +185,7 @@ fn value_held_by_a_thread_local_variable_lives_until_its_destructor_drops_it() {
     for is_pinned_first in [false, true] {
         let tally = Arc::new(Tally::default());
         let cache = builder(100, Maintenance::Manual).build().unwrap();
-        let cache: &'static Cache<u64, Tracked> = Box::leak(Box::new(cache));
+        let cache: &'static Cache<u64, Tracked> = forever(cache);
         assert!(cache.insert(1, tally.make(7)).is_in());
         let (ending, is_ending) = mpsc::channel();
         let (proceed, go_on) = mpsc::channel();

@@ -9,7 +9,7 @@ use std::{
     collections::HashSet,
     hash::{BuildHasher, Hash, Hasher},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant},
@@ -24,6 +24,14 @@ pub use cortado::__internals::sync::thread;
 pub use std::thread;
 
 pub const BOTH: [Maintenance; 2] = [Maintenance::Thread, Maintenance::Manual];
+
+/// Never drops a value, and keeps it where a leak detector finds it: for tests of what users forget.
+pub fn forever<'a, T: 'a>(value: T) -> &'a T {
+    static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    let value: &'a T = Box::leak(Box::new(value));
+    KEPT.lock().expect("no holder panics").push(std::ptr::from_ref(value).expose_provenance());
+    value
+}
 
 /// Counts what was made and dropped.
 #[derive(Debug, Default)]

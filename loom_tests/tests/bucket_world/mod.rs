@@ -1,16 +1,16 @@
-//! A table of one bucket (`src/buckets`) under a model, its entries, and the counts that are checked at the end.
+//! A table of a few buckets (`src/buckets`) under a model, its entries, and the counts that are checked at the end.
 
 #![allow(dead_code)] // each test file uses some of it
 
 use std::sync::{
     Arc as StdArc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
 
 use cortado::__internals::{
     buckets::{Fresh, Probe, Publish, Table, Unlinked},
     reclaim::{self, Guard},
-    sync::{Arc, Watched, model::as_reader, thread},
+    sync::{Arc, Watched, model::as_reader, thread, thread_number},
 };
 
 /// A key. Keys are their own hashes but for bits 8 to 15.
@@ -21,6 +21,13 @@ pub const A2: u64 = 0x101;
 pub const A3: u64 = 0x201;
 /// A key with another tag.
 pub const B: u64 = 2;
+/// A key of the upper half of all hashes.
+pub const UP: u64 = (1 << 63) + 3;
+/// A key of the second quarter.
+pub const ODD: u64 = (1 << 62) + 4;
+
+/// Values from here on are of entries that only take up slots.
+pub const FILLER: u64 = 100;
 
 /// Entries made and dropped in an execution, invisible to the model.
 #[derive(Default)]
@@ -70,18 +77,28 @@ pub enum Set {
 pub struct World {
     table: Table<Entry>,
     counts: StdArc<Counts>,
-    /// Entries that were taken out by mistake, or as duplicates.
+    /// Entries that were taken out by mistake, as duplicates, or displaced.
     pub strays: AtomicUsize,
+    /// The thread that stops where it displaces an entry.
+    stops: AtomicUsize,
+    lets_go: AtomicBool,
 }
 
 impl World {
-    /// Starts an execution with these entries in the bucket.
+    /// Starts an execution with these entries in one bucket.
     pub fn with(entries: &[(u64, u64)]) -> Self {
+        Self::with_buckets(1, entries)
+    }
+
+    /// Starts an execution with these entries in so many buckets.
+    pub fn with_buckets(buckets: usize, entries: &[(u64, u64)]) -> Self {
         reclaim::reset();
         let world = Self {
-            table: Table::new(1, 4, 1).unwrap(),
+            table: Table::new(buckets, 4, 1).unwrap(),
             counts: StdArc::default(),
             strays: AtomicUsize::new(0),
+            stops: AtomicUsize::new(usize::MAX),
+            lets_go: AtomicBool::new(false),
         };
         for &(key, value) in entries {
             assert_eq!(world.set(key, value), Set::Inserted);
@@ -96,6 +113,11 @@ impl World {
     fn stray(&self, guard: &Guard, entry: Unlinked) {
         self.strays.fetch_add(1, SeqCst);
         self.table.retire(guard, entry, 0);
+        if self.stops.load(SeqCst) == thread_number() {
+            while !self.lets_go.load(SeqCst) {
+                thread::park();
+            }
+        }
     }
 
     fn prepare(&self, key: u64, value: u64) -> Fresh<'_, Entry> {
@@ -107,6 +129,11 @@ impl World {
 
     /// Inserts or replaces; gives up where the bucket is full.
     pub fn set(&self, key: u64, value: u64) -> Set {
+        self.set_or_grow(key, value, false)
+    }
+
+    /// Inserts or replaces; where the bucket is full the table grows, if it may.
+    pub fn set_or_grow(&self, key: u64, value: u64, may_grow: bool) -> Set {
         let fresh = self.prepare(key, value);
         let guard = self.table.pin();
         // Its claim goes before the guard.
@@ -131,7 +158,11 @@ impl World {
                             return Set::Inserted;
                         }
                         Publish::Changed(again) => fresh = again,
-                        Publish::Full(again, _) => {
+                        Publish::Full(again, full) => {
+                            if may_grow && full.grow(|entry| self.stray(&guard, entry)) {
+                                fresh = again;
+                                continue;
+                            }
                             // As where a value is rejected: it is moved out.
                             drop(again.into_inner());
                             return Set::Full;
@@ -233,19 +264,85 @@ impl World {
         let Self { table, counts, .. } = world;
         let guard = table.pin();
         let get = |key| table.find(&guard, Self::hash(key), |entry| entry.is(key));
-        let left: Vec<u64> =
-            [A, A2, A3, B].into_iter().filter_map(get).map(|hit| hit.entry.read()).collect();
+        let left: Vec<u64> = [A, A2, A3, B, UP, ODD]
+            .into_iter()
+            .filter_map(get)
+            .map(|hit| hit.entry.read())
+            .collect();
+        let mut shown: Vec<u64> = table.iter(&guard).map(|hit| hit.entry.read()).collect();
+        shown.retain(|value| *value < FILLER);
+        let mut found = left.clone();
+        (found.sort_unstable(), shown.sort_unstable());
+        assert_eq!(found, shown);
+        let fillers = table.iter(&guard).filter(|hit| hit.entry.read() >= FILLER).count();
         drop(guard);
         table.seal();
         let swept = table.sweep(usize::MAX);
         assert!(swept.waiting == 0 && swept.panic.is_none());
         let made = counts.made.load(SeqCst);
         let dropped = counts.dropped.load(SeqCst);
-        assert_eq!(dropped + left.len(), made, "an entry is lost, or was dropped twice");
+        assert_eq!(dropped + left.len() + fillers, made, "an entry is lost, or was dropped twice");
         drop(table);
         assert_eq!(counts.dropped.load(SeqCst), made);
         reclaim::census();
         left
+    }
+
+    /// Begins to double the table.
+    pub fn grow(&self) {
+        assert!(self.table.grow(&self.pin()));
+    }
+
+    /// Begins to halve the table.
+    pub fn shrink(&self) {
+        assert!(self.table.shrink(&self.pin()));
+    }
+
+    /// Moves up to so many units.
+    pub fn help(&self, units: usize) {
+        let guard = self.table.pin();
+        self.table.help(&guard, units, |entry| self.stray(&guard, entry));
+    }
+
+    /// The same, and stops where it displaces an entry until [`let_go`](Self::let_go).
+    pub fn help_and_stop(&self, units: usize) {
+        self.stops.store(thread_number(), SeqCst);
+        self.help(units);
+    }
+
+    /// Lets the thread go on that has stopped.
+    pub fn let_go(&self, stopped: &thread::JoinHandle<()>) {
+        self.lets_go.store(true, SeqCst);
+        stopped.thread().unpark();
+    }
+
+    pub fn buckets(&self) -> usize {
+        self.table.buckets(&self.pin())
+    }
+
+    /// Fills a bucket with `count` entries of the hash of `key`, whose values are [`FILLER`] and more.
+    pub fn fill(&self, key: u64, count: u64) {
+        for i in 0..count {
+            assert_eq!(self.set(key + ((i + 8) << 8), FILLER + i), Set::Inserted);
+        }
+    }
+
+    /// Returns the values that an iteration shows, those of fillers left out.
+    pub fn values(&self) -> Vec<u64> {
+        let guard = self.table.pin();
+        let mut values: Vec<u64> = self.table.iter(&guard).map(|hit| hit.entry.read()).collect();
+        values.retain(|value| *value < FILLER);
+        values.sort_unstable();
+        values
+    }
+
+    /// Takes out the first entry that a run of lines shows; returns its value.
+    pub fn evict(&self) -> Option<u64> {
+        let guard = self.table.pin();
+        let mut run = self.table.run(&guard, 0, usize::MAX);
+        let candidate = run.find_map(|line| line.taken().find_map(|slot| line.candidate(slot)))?;
+        let entry = self.table.unlink(&guard, &candidate)?;
+        Some(self.retire(&guard, entry))
     }
 
     /// Frees what no guard can see any more.
