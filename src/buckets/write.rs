@@ -421,11 +421,12 @@ impl<'g, T> Full<'g, T> {
     /// become the root before the table can grow further. `strays`: as for [`Table::probe`].
     pub fn grow(&self, mut strays: impl FnMut(Unlinked)) -> bool {
         let Self { table, guard, bucket, control, hash } = *self;
-        if bucket.control() != control {
-            return true;
-        }
         let array = table.root(guard);
-        if !ptr::eq(array.of(upper(hash)), bucket) || !table.grow(guard) {
+        if !ptr::eq(array.of(upper(hash)), bucket) {
+            // If it is of an array that was the root, it has moved.
+            return bucket.control() != control;
+        }
+        if !table.grow(guard) {
             return false;
         }
         table.moved(guard, array, array.index(upper(hash)), &mut strays);
