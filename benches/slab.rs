@@ -3,7 +3,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::{collections::VecDeque, hint::black_box};
 
-use cortado::__internals::slab::{Bags, Slab};
+use cortado::__internals::slab::{Bags, Retired, Slab};
 
 /// Values that live at a time; the oldest is freed for each that is made.
 const LIVE: u64 = 50_000;
@@ -36,11 +36,18 @@ fn slab(criterion: &mut Criterion) {
         });
     });
     group.bench_function("a cell, put into a bag", |bencher| {
-        let sealed = Bags::new();
+        let sealed = Bags::new(1);
         bencher.iter(|| {
             handles.push_back(make(black_box(1)));
             // SAFETY: allocated above, and retired once.
-            if unsafe { slab.collect(handles.pop_front().expect("many"), false, 0, &sealed) } {
+            if unsafe {
+                slab.collect(
+                    Retired::empty(handles.pop_front().expect("many")),
+                    u64::MAX,
+                    0,
+                    &sealed,
+                )
+            } {
                 // SAFETY: numbers need no drop, and no other thread is here.
                 unsafe { slab.take_bags(&sealed) }.for_each(drop);
             }

@@ -222,3 +222,21 @@ fn two_removes_and_a_sweep_meet() {
         assert_eq!(World::finish(world), []);
     });
 }
+
+/// A thread that finds the table at rest finds all values dropped.
+#[test]
+fn a_sweep_meets_a_look_whether_all_is_at_rest() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1)]));
+        assert_eq!(world.remove(A), Some(1));
+        world.seal();
+        world.watch_drops();
+        let sweeper = spawn(&world, |w| w.sweep());
+        if world.is_at_rest() {
+            assert_eq!(world.dropped(), 1);
+        }
+        sweeper.join().unwrap();
+        assert!(world.is_at_rest());
+        assert!(World::finish(world).is_empty());
+    });
+}

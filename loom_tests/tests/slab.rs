@@ -5,7 +5,7 @@ mod common;
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
-    slab::{Bags, Handle, Slab},
+    slab::{Bags, Handle, Retired, Slab},
     sync::{
         Arc, Watched,
         atomic::{AtomicU32, Ordering},
@@ -118,11 +118,11 @@ fn a_bag_goes_from_thread_to_thread() {
         let world = world();
         let handles = [make(&world, 1), make(&world, 2)];
         let other = spawn(&world, |slab| use_a_cell(slab, 3));
-        let sealed = Bags::new();
+        let sealed = Bags::new(1);
         for (number, handle) in (1..).zip(handles) {
             unmake(&world, handle, number);
             // SAFETY: allocated above, and retired once.
-            unsafe { world.collect(handle, false, 0, &sealed) };
+            unsafe { world.collect(Retired::empty(handle), u64::MAX, 0, &sealed) };
         }
         world.seal(&sealed);
         // SAFETY: the values were moved out, and no other thread knows of the handles.
@@ -228,11 +228,11 @@ fn a_published_cost_is_its_users() {
 fn two_threads_retire_at_one_stripe() {
     explore(|| {
         let world = world();
-        let sealed = Arc::new(Bags::new());
+        let sealed = Arc::new(Bags::new(1));
         let retire = |slab: &Slab<Value>, handle, number, sealed: &Bags| {
             unmake(slab, handle, number);
             // SAFETY: made by this scenario, and retired once.
-            unsafe { slab.collect(handle, false, 0, sealed) };
+            unsafe { slab.collect(Retired::empty(handle), u64::MAX, 0, sealed) };
         };
         let (one, two) = (make(&world, 1), make(&world, 2));
         let other = spawn(&world, {

@@ -110,7 +110,8 @@ impl Word {
     /// Returns the word as it goes into the next array.
     #[must_use]
     pub fn thawed(self) -> Self {
-        Self(self.0 & !FROZEN)
+        let lost = if cfg!(cortado_mutant = "resize_dying_moves") { DYING } else { 0 };
+        Self(self.0 & !(FROZEN | lost))
     }
 }
 

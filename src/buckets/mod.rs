@@ -53,7 +53,7 @@ mod write;
 pub use control::SLOTS;
 pub use find::Hit;
 pub use iter::Iter;
-pub use retire::Swept;
+pub use retire::{Farewell, Swept, Terms};
 pub use sample::{Candidate, Line, Run};
 pub use write::{Fresh, Full, Occupied, Probe, Publish, Vacant};
 
@@ -67,7 +67,7 @@ use crate::{
         pin_for,
     },
     slab::{Bags, Handle, Slab},
-    sync::atomic::{AtomicPtr, Ordering::*},
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*},
 };
 
 /// A lock-free set of `T`.
@@ -81,6 +81,8 @@ pub struct Table<T> {
     sealed: Bags,
     /// Bags, by their numbers, that wait for their grace periods.
     lines: Lines<u32>,
+    /// Bags whose values have left the count and are not dropped yet.
+    freeing: AtomicUsize,
     /// Arrays that were the root.
     old_arrays: Pile<Box<Array>>,
     /// The same, where their grace period has begun.
@@ -117,7 +119,8 @@ impl<T> Table<T> {
             domain: Domain::new(),
             root: AtomicPtr::new(Box::into_raw(root)),
             slab: Slab::new(expected, stripes),
-            sealed: Bags::new(),
+            sealed: Bags::new(stripes),
+            freeing: AtomicUsize::new(0),
             lines: Lines::new(stripes),
             old_arrays: Pile::new(),
             array_lines: Lines::new(1),
@@ -380,7 +383,7 @@ mod tests {
             put(&one, &guard, 1, Entry::new(1, 1, &alive), |_| ());
             let Probe::Found(there) = one.probe(&guard, 1, |_| true, none) else { return };
             let Some(entry) = there.unlink() else { return };
-            two.retire(&two.pin(), entry, 0);
+            two.retire(&two.pin(), entry, Terms::NONE, 0);
         });
     }
 
@@ -420,7 +423,7 @@ mod tests {
                     let mut random = id;
                     for turn in 0..TURNS {
                         if turn % 64 == id {
-                            assert!(table.sweep(usize::MAX).panic.is_none());
+                            assert!(table.sweep(usize::MAX, None).panic.is_none());
                         }
                         random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
                         let key = (random >> 33) % KEYS;

@@ -142,19 +142,17 @@ impl<T> Table<T> {
         if next.count() > array.count() {
             let parent = array.at(first);
             parent.freeze();
-            let mut tags = [[None; SLOTS]; 2];
-            for slot in 0..SLOTS {
-                let entry = moving(parent, slot);
-                let hash = entry.as_ref().map(|entry| self.hash_of_moving(guard, entry.handle));
-                let child = hash.map(|hash| next.index(hash));
-                for half in 0..2 {
-                    let from = entry.as_ref().filter(|_| child == Some(2 * unit + half));
-                    tags[half][slot] = from.map(|entry| entry.tag);
-                    next.at(2 * unit + half).fill(slot, from);
+            for child in [2 * unit, 2 * unit + 1] {
+                let goes_there = |entry: &Moving<'_>| {
+                    next.index(self.hash_of_moving(guard, entry.handle)) == child
+                };
+                let mut tags = [None; SLOTS];
+                for (slot, tag) in tags.iter_mut().enumerate() {
+                    let from = moving(parent, slot).filter(goes_there);
+                    *tag = from.as_ref().map(|entry| entry.tag);
+                    next.at(child).fill(slot, from.as_ref());
                 }
-            }
-            for (half, tags) in tags.iter().enumerate() {
-                next.at(2 * unit + half).put_in_use(tags);
+                next.at(child).put_in_use(&tags);
             }
         } else {
             let parents = [array.at(first), array.at(first + 1)];
@@ -246,7 +244,7 @@ fn moving(bucket: &Bucket, slot: usize) -> Option<Moving<'_>> {
         return None;
     }
     let word = bucket.word(slot).thawed();
-    if word.is_dying() && !cfg!(cortado_mutant = "resize_dying_moves") {
+    if word.is_dying() {
         return None;
     }
     word.handle().map(|handle| Moving { handle, tag, word, bucket, slot })
@@ -529,7 +527,7 @@ mod tests {
                     let mut random = id;
                     for turn in 0..TURNS {
                         if turn % 64 == id {
-                            assert!(table.sweep(usize::MAX).panic.is_none());
+                            assert!(table.sweep(usize::MAX, None).panic.is_none());
                         }
                         random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
                         let key = (random >> 33) % KEYS;

@@ -3,29 +3,72 @@
 //! A retired handle goes into the bag of the thread's stripe. A full bag is sealed; a sweep begins one grace
 //! period for all sealed bags, which wait for it in [lines](crate::reclaim::line). When it is over,
 //! the values in the bag's cells are dropped, and the bag is a magazine of free cells as it is.
+//!
+//! A value is retired with a label and a cost. What is retired and not freed is *garbage*; the table knows its cost and
+//! its number at any time. Where the owner gives a *farewell*, that gets each value that has a label other than 0, in place
+//! of its destructor.
+//!
+//! # Orderings
+//!
+//! * Release where values leave the count ↔ Acquire where it is read, Release where `freeing` falls ↔ Acquire where
+//!   it is read after the count: a thread that finds the table at rest sees all values dropped.
 
 use std::{
     any::Any,
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-use super::{Table, Unlinked, array::Array, resize::has_moved};
+use super::{Fresh, Table, Unlinked, array::Array, resize::has_moved};
 use crate::{
     reclaim::{Grace, Guard},
-    slab::{Handle, Magazine},
-    sync::atomic::Ordering::*,
+    slab::{Garbage, Handle, Magazine, Retired},
+    sync::{atomic::Ordering::*, ordering, thread_local},
     util::drop_panic,
 };
+
+/// What is called with each value that has a label, the label and the cost, in place of its destructor.
+pub type Farewell<'a, T> = &'a dyn Fn(T, u8, u64);
 
 /// What a sweep found.
 #[derive(Debug, Default)]
 pub struct Swept {
-    /// Values dropped.
+    /// Values freed.
     pub freed: usize,
     /// Bags, and arrays of buckets, that still wait.
     pub waiting: usize,
-    /// What the first destructor that panicked did so with.
+    /// What the first destructor or farewell that panicked did so with.
     pub panic: Option<Box<dyn Any + Send>>,
+}
+
+/// What an entry is retired with.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// What its farewell is told; 0 for none. Below [`LABELS`](crate::slab::LABELS).
+    pub label: u8,
+    /// What it costs while it is garbage.
+    pub cost: u64,
+    /// The cost at which the bag is sealed before it is full.
+    pub seal_at: u64,
+}
+
+thread_local! {
+    /// Whether this thread is in the middle of dropping values.
+    static IS_FREEING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Swept {
+    fn note(&mut self, panic: Box<dyn Any + Send>) {
+        match &self.panic {
+            None => self.panic = Some(panic),
+            Some(_) => drop_panic(panic),
+        }
+    }
+}
+
+impl Terms {
+    /// No label, no cost, and full bags only.
+    pub const NONE: Self = Self { label: 0, cost: 0, seal_at: u64::MAX };
 }
 
 impl<T> Table<T> {
@@ -35,18 +78,53 @@ impl<T> Table<T> {
     /// # Panics
     ///
     /// Panics if the entry is another table's.
-    pub fn retire(&self, _: &Guard, entry: Unlinked, stripe: usize) -> bool {
+    pub fn retire(&self, _: &Guard, entry: Unlinked, terms: Terms, stripe: usize) -> bool {
         self.check(&entry);
-        // SAFETY: the handle is of this table's slab, and there is one `Unlinked` of it, which goes here.
-        let is_sealed = unsafe { self.slab.collect(entry.handle, true, stripe, &self.sealed) };
+        let Terms { label, cost, seal_at } = terms;
+        let retired = Retired { handle: entry.handle, label: Some(label), cost };
+        // SAFETY: the handle is of this table's slab, and there is one `Unlinked` of it, which goes here. Its cell
+        // holds a value until that is freed.
+        let is_sealed = unsafe { self.slab.collect(retired, seal_at, stripe, &self.sealed) };
         // A cell without a value, which was given up, asks for no sweep itself.
         is_sealed || !self.sealed.is_empty()
     }
 
     /// The same for a cell whose value was moved out, and whose handle readers may still compare.
     pub(super) fn retire_husk(&self, handle: Handle, stripe: usize) {
+        let retired = Retired::empty(handle);
         // SAFETY: the handle is of this table's slab, and its `Fresh` gives it back once.
-        unsafe { self.slab.collect(handle, false, stripe, &self.sealed) };
+        unsafe { self.slab.collect(retired, u64::MAX, stripe, &self.sealed) };
+    }
+
+    /// Returns what is retired and not freed: exact when no thread retires or frees. Cells whose entries were taken
+    /// back count, too, until they are sealed.
+    pub fn garbage(&self) -> Garbage {
+        let (open, sealed) = (self.slab.open_garbage(), self.sealed_garbage());
+        Garbage {
+            cost: open.cost.saturating_add(sealed.cost),
+            count: open.count.saturating_add(sealed.count),
+        }
+    }
+
+    /// Returns what of it is in sealed bags.
+    pub fn sealed_garbage(&self) -> Garbage {
+        self.sealed.garbage()
+    }
+
+    /// Returns whether nothing is garbage, and all that was freed has been dropped, or has had its farewell.
+    ///
+    /// In a destructor or a farewell it does not ask about those of other threads: two that wait for each other
+    /// would wait for ever.
+    pub fn is_at_rest(&self) -> bool {
+        // In this order: a value is on its way from the count until `freeing` falls.
+        if self.garbage().count > 0 {
+            return false;
+        }
+        // Acquire: pairs with the Release where `freeing` falls: what was dropped has happened.
+        let acquire = ordering!(Acquire, mutant("buckets_relaxed_rest") => Relaxed);
+        cfg!(cortado_mutant = "buckets_rests_early")
+            || IS_FREEING.try_with(Cell::get).unwrap_or(false)
+            || self.freeing.load(acquire) == 0
     }
 
     /// Seals bags that are not full; returns how many.
@@ -54,11 +132,11 @@ impl<T> Table<T> {
         self.slab.seal(&self.sealed)
     }
 
-    /// Drops what no guard can see any more, until `max` values are dropped.
+    /// Drops what no guard can see any more, until `max` values are freed.
     ///
-    /// Runs destructors: call it unpinned. A panic of one is caught, the others run, and the first is
+    /// Runs destructors and farewells: call it unpinned. A panic of one is caught, the others run, and the first is
     /// handed back.
-    pub fn sweep(&self, max: usize) -> Swept {
+    pub fn sweep(&self, max: usize, farewell: Option<Farewell<'_, T>>) -> Swept {
         // SAFETY: of this table's slab; each becomes a number below.
         let mut bags = unsafe { self.slab.take_bags(&self.sealed) }.peekable();
         let mut arrays = self.old_arrays.take().peekable();
@@ -83,81 +161,113 @@ impl<T> Table<T> {
         let size = |&number: &u32| {
             // SAFETY: a line has each number once, and it becomes a number again below.
             let bag = unsafe { self.slab.bag_of(number) };
-            let count = bag.as_ref().map_or(0, |bag| bag.iter().filter(|&(_, full)| full).count());
+            let count = bag.as_ref().map_or(0, |bag| bag.garbage().count);
             bag.map(Magazine::into_number);
-            count
+            count as usize
         };
         let mut swept = Swept::default();
         let progress = self.lines.sweep(numbers, grace, max, size, |number| {
             // SAFETY: its grace period is over, and the line gave the number to this call alone.
-            let freed = unsafe { self.free(number) };
-            let _ = freed.map_err(|panic| match &swept.panic {
-                None => swept.panic = Some(panic),
-                Some(_) => drop_panic(panic),
-            });
+            unsafe { self.free(number, farewell, &mut swept) };
         });
         (swept.freed, swept.waiting) = (progress.freed, progress.waiting + old.waiting);
         swept
     }
 
-    /// Drops the values of a bag, and makes its cells free.
+    /// Frees all garbage, whatever its grace period.
+    pub fn drain(&mut self, farewell: Option<Farewell<'_, T>>) -> Swept {
+        self.seal();
+        let waiting: Vec<u32> = self.lines.drain().collect();
+        // SAFETY: of this table's slab; each becomes a number here.
+        let sealed = unsafe { self.slab.take_bags(&self.sealed) }.map(Magazine::into_number);
+        let all: Vec<u32> = waiting.into_iter().chain(sealed).collect();
+        let mut swept = Swept::default();
+        for number in all {
+            // SAFETY: `&mut self` says that no reader is left, and each number was in one of the two.
+            swept.freed += unsafe { self.free(number, farewell, &mut swept) };
+        }
+        swept
+    }
+
+    /// Drops the values of a bag, and makes its cells free; returns how many values there were.
     ///
     /// # Safety
     ///
     /// * The number is of a bag of retired handles, of this table, and is used once.
     /// * Its grace period is over.
-    unsafe fn free(&self, number: u32) -> Result<(), Box<dyn Any + Send>> {
+    unsafe fn free(
+        &self,
+        number: u32,
+        farewell: Option<Farewell<'_, T>>,
+        swept: &mut Swept,
+    ) -> usize {
         // SAFETY: the caller's promise.
-        let Some(bag) = (unsafe { self.slab.bag_of(number) }) else { return Ok(()) };
-        let mut result = Ok(());
-        for (handle, has_value) in bag.iter() {
-            if has_value {
+        let Some(mut bag) = (unsafe { self.slab.bag_of(number) }) else { return 0 };
+        let garbage = bag.garbage();
+        let is_loud = std::mem::needs_drop::<T>() || farewell.is_some();
+        let is_freeing = is_loud.then(|| {
+            // Relaxed: shown by the Release of the count.
+            self.freeing.fetch_add(1, Relaxed);
+            IS_FREEING.try_with(|freeing| freeing.replace(true)).unwrap_or(false)
+        });
+        // Before the values are dropped, so that a destructor that looks at the figures does not find itself there.
+        self.sealed.forget(garbage, number as usize);
+        for (handle, label) in bag.iter() {
+            if let Some(label) = label {
                 // SAFETY: the entry was unlinked, its grace period is over, and it is in this bag only.
-                let drop_value = || unsafe { self.slab.drop_value(handle) };
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(drop_value)) {
-                    match &result {
-                        Ok(()) => result = Err(panic),
-                        Err(_) => drop_panic(panic),
+                let drop_value = || match farewell.filter(|_| label != 0) {
+                    Some(farewell) => {
+                        let cost = self.slab.charge(handle);
+                        // SAFETY: as above.
+                        farewell(unsafe { self.slab.take(handle) }, label, cost);
                     }
+                    // SAFETY: as above.
+                    None => unsafe { self.slab.drop_value(handle) },
+                };
+                if is_loud && let Err(panic) = catch_unwind(AssertUnwindSafe(drop_value)) {
+                    swept.note(panic);
                 }
             }
             #[cfg(any(cortado_loom, cortado_shuttle))]
             crate::reclaim::note_freed(handle.raw() as usize);
         }
+        if let Some(is_freeing) = is_freeing {
+            // Release: pairs with the Acquire in `is_at_rest`.
+            self.freeing.fetch_sub(1, Release);
+            let _ = IS_FREEING.try_with(|freeing| freeing.set(is_freeing));
+        }
+        bag.forget_values();
         if cfg!(any(cortado_loom, cortado_shuttle)) {
             // Cells never come back in a model, so that no handle comes twice.
             bag.into_number();
         }
-        result
+        garbage.count as usize
+    }
+}
+
+impl<T> Fresh<'_, T> {
+    /// Makes an entry that was not published one that was: readable for those who are told of it, until it is retired.
+    pub fn into_unlinked(self) -> Unlinked {
+        let table = self.table;
+        table.unlinked_of(self.into_handle())
     }
 }
 
 impl<T> Drop for Table<T> {
     fn drop(&mut self) {
-        let mut first = None;
-        let mut note = |panic| match &first {
-            None => first = Some(panic),
-            Some(_) => drop_panic(panic),
-        };
+        let mut swept = self.drain(None);
         let root = self.root.load(Relaxed); // Relaxed: `&mut self`.
         // SAFETY: it came from `Box::into_raw`; those before it wait in `old_arrays` and the lines.
         let mut root = unsafe { Box::from_raw(root) };
         let next = root.take_next();
-        let drop_value = |handle| {
+        for handle in ruled(&root, next.as_deref()) {
             // SAFETY: an entry is in one slot of a bucket that rules; `&mut self` says that no reader is left.
             let drop_value = || unsafe { self.slab.drop_value(handle) };
-            let _ = catch_unwind(AssertUnwindSafe(drop_value)).map_err(&mut note);
-        };
-        ruled(&root, next.as_deref()).for_each(drop_value);
-        self.seal();
-        let waiting: Vec<u32> = self.lines.drain().collect();
-        // SAFETY: of this table's slab; each becomes a number here.
-        let sealed = unsafe { self.slab.take_bags(&self.sealed) }.map(Magazine::into_number);
-        for number in waiting.into_iter().chain(sealed) {
-            // SAFETY: no reader is left, and each number is in one of the two.
-            let _ = unsafe { self.free(number) }.map_err(&mut note);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(drop_value)) {
+                swept.note(panic);
+            }
         }
-        if let Some(panic) = first
+        if let Some(panic) = swept.panic
             && !std::thread::panicking()
         {
             resume_unwind(panic);
@@ -180,4 +290,159 @@ fn ruled<'a>(root: &'a Array, next: Option<&'a Array>) -> impl Iterator<Item = H
         let words = bucket.control().taken().map(|slot| bucket.word(slot));
         words.filter_map(|word| word.handle().filter(|_| !word.is_dying()))
     })
+}
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use std::{cell::RefCell, sync::atomic::AtomicU64};
+
+    use super::{
+        super::{
+            Probe,
+            testing::{Entries, Entry, none, put, spread},
+        },
+        *,
+    };
+    use crate::sync::thread;
+
+    /// Takes an entry out.
+    fn unlink(table: &Entries<'_>, guard: &Guard, key: u64) -> Unlinked {
+        match table.probe(guard, spread(key), |entry| entry.key == key, none) {
+            Probe::Found(there) => there.remove(none).expect("no other thread is here"),
+            Probe::Absent(_) => panic!("{key} is not there"),
+        }
+    }
+
+    fn filled(keys: u64, alive: &AtomicU64) -> Entries<'_> {
+        let table = Table::new(100, 10_000, 1).unwrap();
+        let guard = table.pin();
+        for key in 0..keys {
+            put(&table, &guard, spread(key), Entry::new(key, key, alive), |_| panic!("full"));
+        }
+        drop(guard);
+        table
+    }
+
+    /// Sweeps until nothing waits.
+    fn sweep_all<'a>(table: &Entries<'a>, farewell: Option<Farewell<'_, Entry<'a>>>) -> Swept {
+        table.seal();
+        let mut all = Swept::default();
+        loop {
+            let swept = table.sweep(usize::MAX, farewell);
+            all.freed += swept.freed;
+            swept.panic.into_iter().for_each(|panic| all.note(panic));
+            if swept.waiting == 0 {
+                return all;
+            }
+            // Other tests pin for every domain.
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn garbage_is_counted_with_its_cost_until_it_is_freed() {
+        let alive = AtomicU64::new(0);
+        let table = filled(200, &alive);
+        let guard = table.pin();
+        let mut cost = 0;
+        for key in 0..200 {
+            cost += key;
+            let terms = Terms { cost: key, ..Terms::NONE };
+            table.retire(&guard, unlink(&table, &guard, key), terms, 0);
+            assert_eq!(table.garbage(), Garbage { cost, count: key + 1 });
+        }
+        assert!(!table.is_at_rest());
+        drop(guard);
+        assert_eq!((sweep_all(&table, None).freed, alive.load(Relaxed)), (200, 0));
+        assert_eq!((table.garbage(), table.is_at_rest()), (Garbage::default(), true));
+    }
+
+    #[test]
+    fn costly_garbage_is_sealed_before_its_bag_is_full() {
+        let alive = AtomicU64::new(0);
+        let table = filled(20, &alive);
+        let guard = table.pin();
+        for key in 0..20 {
+            let terms = Terms { cost: 40, seal_at: 100, ..Terms::NONE };
+            let is_sealed = table.retire(&guard, unlink(&table, &guard, key), terms, 0);
+            assert_eq!(is_sealed, key >= 2);
+            assert_eq!(table.sealed_garbage().count, (key + 1) / 3 * 3);
+        }
+    }
+
+    #[test]
+    fn values_with_a_label_have_a_farewell_and_others_a_destructor() {
+        let alive = AtomicU64::new(0);
+        let table = filled(30, &alive);
+        let guard = table.pin();
+        for key in 0..30 {
+            let terms = Terms { label: key as u8, ..Terms::NONE };
+            table.retire(&guard, unlink(&table, &guard, key), terms, 0);
+        }
+        drop(guard);
+        let told = RefCell::new(Vec::new());
+        let farewell = |entry: Entry<'_>, label, cost| {
+            assert_eq!((u64::from(label), cost), (entry.key, 1));
+            told.borrow_mut().push(label);
+        };
+        assert_eq!(sweep_all(&table, Some(&farewell)).freed, 30);
+        let mut told = told.into_inner();
+        told.sort_unstable();
+        assert_eq!(told, (1..30).collect::<Vec<u8>>());
+        assert_eq!(alive.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn panic_of_a_farewell_stops_no_other_and_is_handed_back() {
+        let alive = AtomicU64::new(0);
+        for is_drain in [false, true] {
+            let mut table = filled(10, &alive);
+            let guard = table.pin();
+            for key in 0..10 {
+                let terms = Terms { label: 1, ..Terms::NONE };
+                table.retire(&guard, unlink(&table, &guard, key), terms, 0);
+            }
+            drop(guard);
+            let farewell = |entry: Entry<'_>, _, _| assert!(entry.key > 4, "{}", entry.key);
+            let swept = if is_drain {
+                table.drain(Some(&farewell))
+            } else {
+                sweep_all(&table, Some(&farewell))
+            };
+            assert!(swept.panic.is_some());
+            assert_eq!((swept.freed, alive.load(Relaxed)), (10, 0));
+            assert!(table.is_at_rest());
+        }
+    }
+
+    #[test]
+    fn table_is_not_at_rest_while_another_thread_says_farewell() {
+        let alive = AtomicU64::new(0);
+        let table = filled(1, &alive);
+        let guard = table.pin();
+        let terms = Terms { label: 1, ..Terms::NONE };
+        table.retire(&guard, unlink(&table, &guard, 0), terms, 0);
+        drop(guard);
+        let farewell = |_: Entry<'_>, _, _| {
+            assert_eq!(table.garbage(), Garbage::default());
+            assert!(table.is_at_rest(), "it would wait for itself");
+            assert!(!thread::scope(|scope| scope.spawn(|| table.is_at_rest()).join().unwrap()));
+        };
+        let swept = sweep_all(&table, Some(&farewell));
+        assert!(swept.panic.is_none() && swept.freed == 1 && table.is_at_rest());
+    }
+
+    #[test]
+    fn entry_that_was_never_published_can_be_read_until_it_is_retired() {
+        let alive = AtomicU64::new(0);
+        let table = filled(1, &alive);
+        let fresh = table.prepare(Entry::new(9, 90, &alive), spread(9), 0).unwrap();
+        let loose = fresh.into_unlinked();
+        let guard = table.pin();
+        let entry = table.unlinked(&guard, &loose);
+        table.retire(&guard, loose, Terms::NONE, 0);
+        assert_eq!(entry.value, 90);
+        drop(guard);
+        assert_eq!((sweep_all(&table, None).freed, alive.load(Relaxed)), (1, 1));
+    }
 }

@@ -161,7 +161,10 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     use super::{
-        super::testing::{Entries, Entry, help, put, spread, sweep},
+        super::{
+            Terms,
+            testing::{Entries, Entry, help, put, spread, sweep},
+        },
         *,
     };
 
@@ -253,7 +256,7 @@ mod tests {
         assert_eq!(out.handle(), all[0].handle());
         assert!(table.unlink(&guard, &all[0]).is_none());
         let key = table.unlinked(&guard, &out).key;
-        table.retire(&guard, out, 0);
+        table.retire(&guard, out, Terms::NONE, 0);
         for at in &all[1..] {
             let mut entries = table.iter(&guard);
             let key = entries.find(|hit| hit.handle == at.handle()).unwrap().entry.key;

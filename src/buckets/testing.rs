@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Probe, Publish, Table, Unlinked};
+use super::{Probe, Publish, Table, Terms, Unlinked};
 use crate::{reclaim::Guard, sync::thread};
 
 /// A key, a value, and a count of those alive.
@@ -36,7 +36,7 @@ pub fn none(_: Unlinked) {
 /// Retires an entry and tells of its key.
 fn drop_out(table: &Entries<'_>, guard: &Guard, entry: Unlinked, out: &mut impl FnMut(u64)) {
     out(table.unlinked(guard, &entry).key);
-    table.retire(guard, entry, 0);
+    table.retire(guard, entry, Terms::NONE, 0);
 }
 
 /// Inserts or replaces; returns the old value. Evicts the resident of the lowest slot where the bucket is full.
@@ -56,7 +56,7 @@ pub fn put<'a>(
             Probe::Found(there) => match there.replace(fresh) {
                 Ok((_, old)) => {
                     let value = table.unlinked(guard, &old).value;
-                    table.retire(guard, old, 0);
+                    table.retire(guard, old, Terms::NONE, 0);
                     return Some(value);
                 }
                 Err(again) => fresh = again,
@@ -96,7 +96,7 @@ pub fn remove(
         let Probe::Found(there) = probe else { return None };
         let value = there.get().entry.value;
         if let Some(entry) = there.remove(none) {
-            table.retire(guard, entry, 0);
+            table.retire(guard, entry, Terms::NONE, 0);
             return Some(value);
         }
     }
@@ -117,7 +117,7 @@ pub fn sweep(table: &Entries<'_>) -> usize {
     table.seal();
     let mut freed = 0;
     loop {
-        let swept = table.sweep(usize::MAX);
+        let swept = table.sweep(usize::MAX, None);
         assert!(swept.panic.is_none());
         freed += swept.freed;
         if swept.waiting == 0 {

@@ -23,7 +23,7 @@ use crate::{reclaim::Guard, slab::Handle, util::drop_panic};
 #[must_use]
 #[derive(Debug)]
 pub struct Fresh<'t, T> {
-    table: &'t Table<T>,
+    pub(super) table: &'t Table<T>,
     handle: Handle,
     /// The hash under which it is published: a handle enters one bucket, and one slot of it, once.
     hash: u64,
@@ -464,6 +464,13 @@ impl<'t, T> Fresh<'t, T> {
         let entry = unsafe { fresh.table.slab.take(fresh.handle) };
         fresh.give_cell_back();
         entry
+    }
+
+    /// Gives up the claim, and returns the handle, whose cell holds the entry.
+    pub(super) fn into_handle(self) -> Handle {
+        let mut fresh = ManuallyDrop::new(self);
+        fresh.withdraw();
+        fresh.handle
     }
 
     fn withdraw(&mut self) {

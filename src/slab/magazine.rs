@@ -38,6 +38,10 @@ const SEGMENTS: usize = if IS_MODEL { 4 } else { 24 };
 const NONE: u32 = 0;
 /// Beside a handle in a magazine: its cell holds no value.
 const HUSK: u32 = 1 << 31;
+/// The label of a value, below that.
+const LABEL_SHIFT: u32 = 26;
+/// Labels are below this.
+pub const LABELS: u8 = 1 << (31 - LABEL_SHIFT);
 
 /// All magazines of one slab.
 pub(super) struct Depot {
@@ -55,6 +59,8 @@ struct Slot {
     /// The magazine below, in a stack.
     next: AtomicU32,
     len: AtomicU32,
+    /// What the values of a bag cost.
+    cost: AtomicU64,
     handles: Box<[AtomicU32]>,
     watched: Watched,
 }
@@ -63,15 +69,52 @@ struct Slot {
 #[derive(Debug)]
 struct Stack(AtomicU64);
 
-/// A stack of magazines that their owner has set aside, with handles that wait for something.
+/// A stack of bags that their owner has set aside, and the figures of all that were and are not forgotten.
 #[derive(Debug)]
-pub struct Bags(CachePadded<Stack>);
+pub struct Bags {
+    stack: CachePadded<Stack>,
+    figures: Box<[CachePadded<Figures>]>,
+}
+
+/// What was sealed less what was freed, through the threads of one stripe; wraps.
+#[derive(Debug, Default)]
+struct Figures {
+    cost: AtomicU64,
+    count: AtomicU64,
+}
+
+/// Values that are retired and not freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Garbage {
+    /// What they cost.
+    pub cost: u64,
+    /// How many there are.
+    pub count: u64,
+}
+
+/// A handle on its way into a bag.
+#[derive(Clone, Copy, Debug)]
+pub struct Retired {
+    /// The handle.
+    pub handle: Handle,
+    /// What its user wants to know of the value when it is freed, below [`LABELS`]; `None` if the cell holds none.
+    pub label: Option<u8>,
+    /// What the value costs.
+    pub cost: u64,
+}
 
 /// A magazine that is this thread's own. Dropping it puts it into a stack.
 pub struct Magazine<'a> {
     depot: &'a Depot,
     slot: &'a Slot,
     number: u32,
+}
+
+impl Retired {
+    /// Makes that of a cell that holds no value.
+    pub fn empty(handle: Handle) -> Self {
+        Self { handle, label: None, cost: 0 }
+    }
 }
 
 impl Depot {
@@ -109,6 +152,16 @@ impl Depot {
     /// Returns how many handles a magazine holds.
     pub(super) fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Returns what lies in the bag of that number, whichever thread has it: a figure.
+    pub(super) fn glance(&self, number: u32) -> Garbage {
+        if number == NONE {
+            return Garbage::default();
+        }
+        let slot = self.slot(number);
+        // Relaxed, twice: figures.
+        Garbage { cost: slot.cost.load(Relaxed), count: slot.len.load(Relaxed).into() }
     }
 
     /// Returns the bytes of all magazines.
@@ -160,6 +213,7 @@ impl Depot {
             Slot {
                 next: AtomicU32::new(NONE),
                 len: AtomicU32::new(0),
+                cost: AtomicU64::new(0),
                 handles: handles.unwrap_or_default(),
                 watched: Watched::new(),
             }
@@ -185,20 +239,54 @@ impl Depot {
 }
 
 impl Bags {
-    /// Makes an empty stack.
-    pub fn new() -> Self {
-        Self(CachePadded::new(Stack(AtomicU64::new(0))))
+    /// Makes an empty stack, used by about `stripes` threads at once.
+    pub fn new(stripes: usize) -> Self {
+        let stripes = stripes.max(1).next_power_of_two();
+        Self {
+            stack: CachePadded::new(Stack(AtomicU64::new(0))),
+            figures: (0..stripes).map(|_| CachePadded::default()).collect(),
+        }
     }
 
     /// Sets a bag aside. All bags of a stack are of one slab.
-    pub fn put(&self, bag: Magazine<'_>) {
+    pub fn put(&self, bag: Magazine<'_>, stripe: usize) {
+        let garbage = bag.garbage();
+        let figures = self.figures(stripe);
+        // Relaxed, twice: figures. They are there before the bag can be found, so no sum is below 0 in the end.
+        figures.cost.fetch_add(garbage.cost, Relaxed);
+        figures.count.fetch_add(garbage.count, Relaxed);
         let depot = bag.depot;
-        self.0.push(depot, bag.into_number());
+        self.stack.push(depot, bag.into_number());
+    }
+
+    /// Takes the values of a bag out of the figures.
+    pub fn forget(&self, garbage: Garbage, stripe: usize) {
+        let figures = self.figures(stripe);
+        figures.cost.fetch_sub(garbage.cost, Relaxed); // Relaxed: a figure.
+        // Release: pairs with the Acquire in `garbage`: a thread that finds the values gone from the count sees
+        // what was done before.
+        figures.count.fetch_sub(garbage.count, Release);
+    }
+
+    /// Returns the sums of all bags that were put here and not forgotten: exact when no thread puts or forgets.
+    pub fn garbage(&self) -> Garbage {
+        let not_below_zero = |sum: u64| if sum > u64::MAX / 2 { 0 } else { sum };
+        // Acquire: see `forget`.
+        let count = self.figures.iter().map(|figures| figures.count.load(Acquire));
+        let cost = self.figures.iter().map(|figures| figures.cost.load(Relaxed)); // Relaxed: a figure.
+        Garbage {
+            count: not_below_zero(count.fold(0, u64::wrapping_add)),
+            cost: not_below_zero(cost.fold(0, u64::wrapping_add)),
+        }
+    }
+
+    fn figures(&self, stripe: usize) -> &Figures {
+        &self.figures[stripe & (self.figures.len() - 1)]
     }
 
     /// Returns whether there is a bag, or was a moment ago.
     pub fn is_empty(&self) -> bool {
-        self.0.0.load(Relaxed) as u32 == NONE // Relaxed: a glance.
+        self.stack.0.load(Relaxed) as u32 == NONE // Relaxed: a glance.
     }
 
     /// Takes all of them, the newest first.
@@ -206,19 +294,13 @@ impl Bags {
         &self,
         depot: &'a Depot,
     ) -> impl Iterator<Item = Magazine<'a>> + use<'a> {
-        let mut next = self.0.take();
+        let mut next = self.stack.take();
         std::iter::from_fn(move || {
             let magazine = depot.magazine(next)?;
             // Relaxed: this thread's alone since the stack was taken.
             next = magazine.slot.next.load(Relaxed);
             Some(magazine)
         })
-    }
-}
-
-impl Default for Bags {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -321,14 +403,37 @@ impl Magazine<'_> {
         self.push_raw(handle.raw() | HUSK);
     }
 
-    /// Adds a retired handle; `has_value` tells whether its cell still holds a value.
+    /// Adds a retired handle.
     ///
     /// # Panics
     ///
     /// As for [`push`](Self::push).
     #[inline]
-    pub(super) fn push_retired(&mut self, handle: Handle, has_value: bool) {
-        self.push_raw(handle.raw() | if has_value { 0 } else { HUSK });
+    pub(super) fn push_retired(&mut self, retired: Retired) {
+        debug_assert!(retired.label.is_none_or(|label| label < LABELS));
+        let label = retired.label.map_or(HUSK, |label| u32::from(label) << LABEL_SHIFT);
+        self.push_raw(retired.handle.raw() | label);
+        if retired.cost > 0 {
+            let cost = self.cost().saturating_add(retired.cost);
+            self.slot.cost.store(cost, Relaxed); // Relaxed: the owner's.
+        }
+    }
+
+    /// Returns what the values cost that were added.
+    #[inline]
+    pub fn cost(&self) -> u64 {
+        self.slot.cost.load(Relaxed) // Relaxed: the owner's.
+    }
+
+    /// Returns how many values were added, and what they cost.
+    pub fn garbage(&self) -> Garbage {
+        let count = self.iter().filter(|(_, label)| label.is_some()).count();
+        Garbage { cost: self.cost(), count: count as u64 }
+    }
+
+    /// Makes the handles those of free cells.
+    pub fn forget_values(&mut self) {
+        self.slot.cost.store(0, Relaxed); // Relaxed: the owner's.
     }
 
     #[inline]
@@ -350,12 +455,13 @@ impl Magazine<'_> {
         Some(Handle::new(slot.handles[len as usize].load(Relaxed)))
     }
 
-    /// Returns the handles, and of each whether its cell holds a value.
-    pub fn iter(&self) -> impl Iterator<Item = (Handle, bool)> {
+    /// Returns the handles, and of each the label of its value, if its cell holds one.
+    pub fn iter(&self) -> impl Iterator<Item = (Handle, Option<u8>)> {
         let slot = self.slot;
         // Relaxed: as in `push`.
         let raw = slot.handles[..self.len()].iter().map(|raw| raw.load(Relaxed));
-        raw.map(|raw| (Handle::new(raw), raw & HUSK == 0))
+        let label = |raw: u32| (raw >> LABEL_SHIFT) as u8 & (LABELS - 1);
+        raw.map(move |raw| (Handle::new(raw), (raw & HUSK == 0).then(|| label(raw))))
     }
 
     /// Returns the magazine's number, which no other one of its slab has.

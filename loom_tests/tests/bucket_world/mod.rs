@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use cortado::__internals::{
-    buckets::{Fresh, Probe, Publish, Table, Unlinked},
+    buckets::{Fresh, Probe, Publish, Table, Terms, Unlinked},
     reclaim::{self, Guard},
     sync::{Arc, Watched, model::as_reader, thread, thread_number},
 };
@@ -34,6 +34,9 @@ pub const FILLER: u64 = 100;
 struct Counts {
     made: AtomicUsize,
     dropped: AtomicUsize,
+    /// Written by each drop from the moment when a scenario wants that.
+    drops: Watched,
+    watches_drops: AtomicBool,
 }
 
 /// An entry with a cell that loom watches: reads must come between its making and its drop.
@@ -62,6 +65,9 @@ impl Drop for Entry {
         if !std::thread::panicking() {
             self.watched.write();
             self.counts.dropped.fetch_add(1, SeqCst);
+            if self.counts.watches_drops.load(SeqCst) {
+                self.counts.drops.write();
+            }
         }
     }
 }
@@ -112,7 +118,7 @@ impl World {
 
     fn stray(&self, guard: &Guard, entry: Unlinked) {
         self.strays.fetch_add(1, SeqCst);
-        self.table.retire(guard, entry, 0);
+        self.table.retire(guard, entry, Terms::NONE, 0);
         if self.stops.load(SeqCst) == thread_number() {
             while !self.lets_go.load(SeqCst) {
                 thread::park();
@@ -144,7 +150,7 @@ impl World {
                 Probe::Found(there) => match there.replace(fresh) {
                     Ok((_, old)) => {
                         let value = self.table.unlinked(&guard, &old).read();
-                        self.table.retire(&guard, old, 0);
+                        self.table.retire(&guard, old, Terms::NONE, 0);
                         return Set::Replaced(value);
                     }
                     Err(again) => fresh = again,
@@ -254,7 +260,7 @@ impl World {
 
     fn retire(&self, guard: &Guard, entry: Unlinked) -> u64 {
         let value = self.table.unlinked(guard, &entry).read();
-        self.table.retire(guard, entry, 0);
+        self.table.retire(guard, entry, Terms::NONE, 0);
         value
     }
 
@@ -272,12 +278,13 @@ impl World {
         let mut shown: Vec<u64> = table.iter(&guard).map(|hit| hit.entry.read()).collect();
         shown.retain(|value| *value < FILLER);
         let mut found = left.clone();
-        (found.sort_unstable(), shown.sort_unstable());
+        found.sort_unstable();
+        shown.sort_unstable();
         assert_eq!(found, shown);
         let fillers = table.iter(&guard).filter(|hit| hit.entry.read() >= FILLER).count();
         drop(guard);
         table.seal();
-        let swept = table.sweep(usize::MAX);
+        let swept = table.sweep(usize::MAX, None);
         assert!(swept.waiting == 0 && swept.panic.is_none());
         let made = counts.made.load(SeqCst);
         let dropped = counts.dropped.load(SeqCst);
@@ -345,10 +352,29 @@ impl World {
         Some(self.retire(&guard, entry))
     }
 
+    pub fn seal(&self) {
+        self.table.seal();
+    }
+
+    pub fn is_at_rest(&self) -> bool {
+        self.table.is_at_rest()
+    }
+
+    /// From now on destructors write what [`dropped`](Self::dropped) reads; no two may run at once.
+    pub fn watch_drops(&self) {
+        self.counts.watches_drops.store(true, SeqCst);
+    }
+
+    /// Returns how many entries were dropped.
+    pub fn dropped(&self) -> usize {
+        self.counts.drops.read();
+        self.counts.dropped.load(SeqCst)
+    }
+
     /// Frees what no guard can see any more.
     pub fn sweep(&self) {
         self.table.seal();
-        assert!(self.table.sweep(usize::MAX).panic.is_none());
+        assert!(self.table.sweep(usize::MAX, None).panic.is_none());
     }
 }
 
