@@ -14,6 +14,7 @@ use std::{
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
+    buckets::{Table, Terms},
     budget::Budget,
     reclaim::{
         self,
@@ -35,10 +36,68 @@ struct World {
     waker: Waker,
     budget: Budget,
     pile: Pile<u64>,
-    limbo: Limbo<Value>,
+    garbage: Garbage,
     /// What the thread has done so far, invisible to the model.
     done: AtomicU64,
     dropped: StdArc<AtomicUsize>,
+}
+
+/// Where garbage lies: with the old table, or with the new one.
+enum Garbage {
+    Limbo(Limbo<Value>),
+    Table(Table<Value>),
+}
+
+use Garbage::{Limbo as Old, Table as New};
+
+impl Garbage {
+    fn limbo(stripes: usize) -> Self {
+        Old(Limbo::new(stripes, 64, 0))
+    }
+
+    fn table(stripes: usize) -> Self {
+        New(Table::new(1, 512, stripes).unwrap())
+    }
+
+    fn retire(&self, value: Value, stripe: usize) {
+        match self {
+            Old(limbo) => {
+                let guard = pin();
+                let value = Owned::new(value).into_raw();
+                // SAFETY: from a block that nobody else knows of.
+                let value = unsafe { Unlinked::new(value) };
+                let _ = limbo.retire(&guard, value, 1, stripe);
+            }
+            New(table) => {
+                let value = table.prepare(value, 1, stripe).unwrap_or_else(|_| panic!("no memory"));
+                let guard = table.pin();
+                table.retire(&guard, value.into_unlinked(), Terms::NONE, stripe);
+            }
+        }
+    }
+
+    /// Returns how many values were freed, and how many batches wait.
+    fn sweep(&self) -> (usize, usize) {
+        match self {
+            Old(limbo) => {
+                limbo.seal_open();
+                let swept = limbo.sweep(usize::MAX);
+                (swept.freed, swept.waiting)
+            }
+            New(table) => {
+                table.seal();
+                let swept = table.sweep(usize::MAX, None);
+                (swept.freed, swept.waiting)
+            }
+        }
+    }
+
+    fn last_look(&self) -> bool {
+        match self {
+            Old(limbo) => limbo.last_look(),
+            New(table) => table.last_look(),
+        }
+    }
 }
 
 /// What is retired.
@@ -78,16 +137,16 @@ impl Round {
 
 impl World {
     fn new() -> Arc<Self> {
-        Self::with_stripes(8)
+        Self::with(|| Garbage::limbo(8))
     }
 
-    fn with_stripes(stripes: usize) -> Arc<Self> {
+    fn with(garbage: fn() -> Garbage) -> Arc<Self> {
         reclaim::reset();
         Arc::new(Self {
             waker: Waker::default(),
             budget: Budget::new(10),
             pile: Pile::new(),
-            limbo: Limbo::new(stripes, 64, 0),
+            garbage: garbage(),
             done: AtomicU64::new(0),
             dropped: StdArc::default(),
         })
@@ -119,7 +178,7 @@ impl World {
     }
 
     fn has_work(&self) -> bool {
-        self.budget.last_look() > 0 || self.pile.last_look() || self.limbo.last_look()
+        self.budget.last_look() > 0 || self.pile.last_look() || self.garbage.last_look()
     }
 
     /// Does what it finds at a glance; returns whether something waits.
@@ -132,10 +191,9 @@ impl World {
         for sheet in self.pile.take() {
             self.done.fetch_add(**sheet, SeqCst);
         }
-        self.limbo.seal_open();
-        let swept = self.limbo.sweep(usize::MAX);
-        self.done.fetch_add(swept.freed as u64, SeqCst);
-        swept.waiting > 0
+        let (freed, waiting) = self.garbage.sweep();
+        self.done.fetch_add(freed as u64, SeqCst);
+        waiting > 0
     }
 
     /// As an insert.
@@ -152,26 +210,19 @@ impl World {
 
     /// As an insert that helps to free.
     fn sweep(&self) {
-        self.limbo.seal_open();
-        let swept = self.limbo.sweep(usize::MAX);
-        self.done.fetch_add(swept.freed as u64, SeqCst);
-        if swept.freed > 0 {
+        let (freed, waiting) = self.garbage.sweep();
+        self.done.fetch_add(freed as u64, SeqCst);
+        if freed > 0 {
             // Else the thread would wait for work that is done.
             self.push(0);
-        } else if swept.waiting > 0 {
+        } else if waiting > 0 {
             self.waker.wake();
         }
     }
 
     /// As a remove.
     fn retire(&self, stripe: usize) {
-        {
-            let guard = pin();
-            let value = Owned::new(Value(StdArc::clone(&self.dropped))).into_raw();
-            // SAFETY: from a block that nobody else knows of.
-            let value = unsafe { Unlinked::new(value) };
-            let _ = self.limbo.retire(&guard, value, 1, stripe);
-        }
+        self.garbage.retire(Value(StdArc::clone(&self.dropped)), stripe);
         self.waker.wake();
     }
 }
@@ -191,7 +242,10 @@ fn finish(world: Arc<World>) {
 
 /// Has a thread do so much work, which `bring` brings and others.
 fn work(work: u64, others: &[fn(&World)], bring: fn(&World)) {
-    let world = World::new();
+    work_in(World::new(), work, others, bring);
+}
+
+fn work_in(world: Arc<World>, work: u64, others: &[fn(&World)], bring: fn(&World)) {
     let runner = spawn(&world, move |w| w.run(work, Round::Plain));
     let others: Vec<_> = others.iter().map(|&other| spawn(&world, other)).collect();
     bring(&world);
@@ -233,8 +287,7 @@ fn a_sweep_meets_a_thread_that_lies_down() {
 }
 
 /// What is retired waits for this thread's guard while it is swept; then the thread has to free it.
-fn sweep_what_waits(others: &[fn(&World)]) {
-    let world = World::new();
+fn sweep_what_waits(world: Arc<World>, others: &[fn(&World)]) {
     let guard = pin();
     world.retire(1);
     world.sweep();
@@ -253,20 +306,20 @@ fn sweep_what_waits(others: &[fn(&World)]) {
 /// The line is in the sweep's hands while the thread looks.
 #[test]
 fn a_sweep_of_what_waits_meets_a_thread_that_lies_down() {
-    explore(|| sweep_what_waits(&[]));
+    explore(|| sweep_what_waits(World::new(), &[]));
 }
 
 /// One of the sweeps finds the line away.
 #[test]
 fn two_sweeps_of_what_waits_meet_a_thread_that_lies_down() {
-    explore(|| sweep_what_waits(&[World::sweep]));
+    explore(|| sweep_what_waits(World::new(), &[World::sweep]));
 }
 
 /// One of the sweeps finds in its place what the other has left there.
 #[test]
 fn two_sweeps_meet_at_the_only_line_and_a_thread_that_lies_down() {
     explore(|| {
-        let world = World::with_stripes(1);
+        let world = World::with(|| Garbage::limbo(1));
         let guard = pin();
         world.retire(1);
         let runner = spawn(&world, |w| w.run(1, Round::Plain));
@@ -278,6 +331,49 @@ fn two_sweeps_meet_at_the_only_line_and_a_thread_that_lies_down() {
         assert_eq!(world.done.load(SeqCst), 1);
         finish(world);
     });
+}
+
+/// The same in the next table, where what is retired lies in bags.
+mod in_bags {
+    use super::*;
+
+    /// Bags of two handles.
+    fn world() -> Arc<World> {
+        World::with(|| Garbage::table(2))
+    }
+
+    #[test]
+    fn a_retirement_meets_a_thread_that_lies_down() {
+        explore(|| work_in(world(), 1, &[], |w| w.retire(1)));
+    }
+
+    /// The second fills the bag, which is sealed.
+    #[test]
+    fn two_retirements_meet_a_thread_that_lies_down() {
+        explore(|| {
+            work_in(world(), 2, &[], |w| {
+                w.retire(1);
+                w.retire(1);
+            });
+        });
+    }
+
+    /// Two at one stripe: one of them finds the other's bag in its place.
+    #[test]
+    fn two_retirements_at_one_stripe_meet_a_thread_that_lies_down() {
+        explore(|| work_in(world(), 2, &[|w| w.retire(1)], |w| w.retire(1)));
+    }
+
+    /// Another thread takes the garbage, cannot free it, and puts it into a line.
+    #[test]
+    fn a_sweep_meets_a_thread_that_lies_down() {
+        explore(|| work_in(world(), 1, &[|w| w.sweep()], |w| w.retire(1)));
+    }
+
+    #[test]
+    fn a_sweep_of_what_waits_meets_a_thread_that_lies_down() {
+        explore(|| sweep_what_waits(world(), &[]));
+    }
 }
 
 #[test]

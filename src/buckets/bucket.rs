@@ -249,6 +249,27 @@ impl Bucket {
         Some(Word(self.words[slot].swap(Word::EMPTY.0, AcqRel)))
     }
 
+    /// Takes all published slots out; returns what was in them, or `None` if the bucket is frozen.
+    pub fn unpublish_all(&self) -> Option<[Word; SLOTS]> {
+        loop {
+            let control = self.control();
+            let mut words = [Word::EMPTY; SLOTS];
+            if control.is_frozen() {
+                return None;
+            }
+            if control.taken().next().is_none() {
+                return Some(words);
+            }
+            if self.change_control(control, control.without_any()) {
+                for slot in control.taken() {
+                    // AcqRel: as in `unpublish`.
+                    words[slot] = Word(self.words[slot].swap(Word::EMPTY.0, AcqRel));
+                }
+                return Some(words);
+            }
+        }
+    }
+
     /// Frees the slot of an entry that was removed in place.
     ///
     /// Returns what it has taken out by mistake: the word of another entry, if the version wrapped while

@@ -138,6 +138,12 @@ impl Control {
         Self(self.0 & !(TAG << (slot * TAG_BITS)))
     }
 
+    /// Returns the word after all slots were freed.
+    #[must_use]
+    pub fn without_any(self) -> Self {
+        Self(self.0 & !TAGS)
+    }
+
     /// Returns whether nothing was published between the two words, unless the version has wrapped.
     pub fn has_version_of(self, other: Self) -> bool {
         self.0 / VERSION_ONE == other.0 / VERSION_ONE

@@ -1,4 +1,6 @@
-//! Lookup.
+//! Lookup: one by one, held, and many at a time.
+
+use std::{marker::PhantomData, ops::Deref, ptr::NonNull};
 
 use super::{
     Table,
@@ -10,9 +12,12 @@ use super::{
 };
 use crate::{
     reclaim::Guard,
-    slab::Handle,
+    slab::{Handle, prefetch},
     sync::atomic::{AtomicU8, AtomicU16},
 };
+
+/// Lookups under way at once in [`Table::find_many`]: about as many misses of the cache as a core keeps in flight.
+const AHEAD: usize = 16;
 
 /// An entry that was found, and where.
 #[derive(Debug)]
@@ -23,6 +28,18 @@ pub struct Hit<'g, T> {
     pub handle: Handle,
     pub(super) bucket: &'g Bucket,
     pub(super) slot: usize,
+}
+
+/// An entry that is kept readable by the guard that this holds.
+///
+/// Not `Send`: the guard pins this thread.
+pub struct Held<'a, T> {
+    entry: NonNull<T>,
+    handle: Handle,
+    /// Keeps the entry from being freed.
+    guard: Guard,
+    /// Keeps the table, whose drop frees all, from being dropped.
+    _table: PhantomData<&'a Table<T>>,
 }
 
 /// What a look into one bucket found.
@@ -44,6 +61,33 @@ impl<'g, T> Hit<'g, T> {
     #[inline]
     pub fn class(&self) -> &'g AtomicU8 {
         &self.bucket.class[self.slot & 7]
+    }
+}
+
+impl<T> Held<'_, T> {
+    /// Returns the entry's handle.
+    #[inline]
+    pub fn handle(&self) -> Handle {
+        self.handle
+    }
+}
+
+impl<T> Deref for Held<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        let _ = &self.guard;
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        self.guard.check_readable(self.handle.raw() as usize);
+        // SAFETY: the entry was found under the guard, in a table that outlives this.
+        unsafe { self.entry.as_ref() }
+    }
+}
+
+impl<T> std::fmt::Debug for Held<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").field("handle", &self.handle).finish_non_exhaustive()
     }
 }
 
@@ -128,6 +172,49 @@ impl<T> Table<T> {
                 Search::Frozen => array = next,
             }
         }
+    }
+
+    /// Looks up many hashes, and fetches buckets and entries ahead of their use.
+    ///
+    /// Calls `found` once for each hash, in order, with the index of the hash.
+    pub fn find_many<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hashes: &[u64],
+        matches: impl Fn(usize, &T) -> bool,
+        mut found: impl FnMut(usize, Option<Hit<'g, T>>),
+    ) {
+        for (chunk, hashes) in hashes.chunks(AHEAD).enumerate() {
+            let array = self.root(guard);
+            for &hash in hashes {
+                prefetch(array.of(upper(hash)));
+            }
+            for &hash in hashes {
+                let bucket = array.of(upper(hash));
+                if let Some(slot) = bucket.control().slots(Control::tag_of(hash)).next()
+                    && let Some(handle) = bucket.word(slot).handle()
+                {
+                    // SAFETY: the word was read by an Acquire. Nothing is read of the cell.
+                    prefetch(unsafe { self.slab.address(handle) });
+                }
+            }
+            for (index, &hash) in (chunk * AHEAD..).zip(hashes) {
+                found(index, self.find(guard, hash, |entry| matches(index, entry)));
+            }
+        }
+    }
+
+    /// Keeps what `find` returns readable for as long as the result lives.
+    #[inline]
+    pub fn hold<'a>(
+        &'a self,
+        guard: Guard,
+        find: impl for<'g> FnOnce(&'g Self, &'g Guard) -> Option<Hit<'g, T>>,
+    ) -> Option<Held<'a, T>> {
+        // What `find` returns is good for any lifetime of this guard and this table.
+        let Hit { entry, handle, .. } = find(self, &guard)?;
+        let entry = NonNull::from(entry);
+        Some(Held { entry, handle, guard, _table: PhantomData })
     }
 
     /// Returns the entry of a validated word, unless it was removed in place.

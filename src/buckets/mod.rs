@@ -51,7 +51,7 @@ mod testing;
 mod write;
 
 pub use control::SLOTS;
-pub use find::Hit;
+pub use find::{Held, Hit};
 pub use iter::Iter;
 pub use retire::{Farewell, Swept, Terms};
 pub use sample::{Candidate, Line, Run};

@@ -15,7 +15,11 @@ use super::{
     find::Hit,
     upper,
 };
-use crate::{reclaim::Guard, slab::Handle, util::drop_panic};
+use crate::{
+    reclaim::Guard,
+    slab::Handle,
+    util::{drop_panic, for_all},
+};
 
 /// An entry in a cell of its own, on its way into the table, and the slot it has claimed.
 ///
@@ -175,6 +179,36 @@ impl<T> Table<T> {
 }
 
 impl<T> Table<T> {
+    /// Takes all entries out. What was inserted before the call is out when it returns; what is inserted during the
+    /// call may stay.
+    ///
+    /// `removed` gets them, all of a bucket even if it panics.
+    pub fn clear(&self, guard: &Guard, mut removed: impl FnMut(Unlinked)) {
+        let mut array = self.root(guard);
+        loop {
+            while let Some(next) = array.next(guard) {
+                for index in 0..array.count() {
+                    self.moved(guard, array, index, &mut removed);
+                }
+                array = next;
+            }
+            // A bucket that begins to move is met again in the next array.
+            let mut all = true;
+            for index in 0..array.count() {
+                match array.at(index).unpublish_all() {
+                    None => all = false,
+                    Some(words) => {
+                        let entries = words.map(|word| self.taken(word));
+                        for_all(entries.into_iter().flatten(), &mut removed);
+                    }
+                }
+            }
+            if all {
+                return;
+            }
+        }
+    }
+
     /// Returns the bucket of a hash, and sees to it that it is in use.
     #[cold]
     fn bucket_in_use<'g>(

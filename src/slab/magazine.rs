@@ -25,8 +25,11 @@ use super::{
 use crate::{
     sync::{
         IS_MODEL, Watched,
-        atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*, WithMut},
-        ordering,
+        atomic::{
+            AtomicPtr, AtomicU32, AtomicU64,
+            Ordering::{self, *},
+            WithMut,
+        },
     },
     util::CachePadded,
 };
@@ -42,6 +45,15 @@ const HUSK: u32 = 1 << 31;
 const LABEL_SHIFT: u32 = 26;
 /// Labels are below this.
 pub const LABELS: u8 = 1 << (31 - LABEL_SHIFT);
+
+/// How a magazine is pushed. The mutants do not show what is in it, or do not see a thread that has lain down.
+const PUSH: Ordering = if cfg!(cortado_mutant = "slab_relaxed_push") {
+    Acquire
+} else if cfg!(cortado_mutant = "waker_blind_bags") {
+    Release
+} else {
+    AcqRel
+};
 
 /// All magazines of one slab.
 pub(super) struct Depot {
@@ -289,6 +301,11 @@ impl Bags {
         self.stack.0.load(Relaxed) as u32 == NONE // Relaxed: a glance.
     }
 
+    /// The same to the thread that has lain down; see [`waker`](crate::waker).
+    pub fn last_look(&self) -> bool {
+        self.stack.last_look()
+    }
+
     /// Takes all of them, the newest first.
     pub(super) fn take<'a>(
         &self,
@@ -330,13 +347,26 @@ impl Stack {
                 ((top >> 32) as u32).wrapping_add(1)
             };
             let new = u64::from(tag) << 32 | u64::from(number);
-            // Release: pairs with the Acquire in `pop`. Relaxed on failure: as for the load.
-            let release = ordering!(Release, mutant("slab_relaxed_push") => Relaxed);
-            match self.0.compare_exchange_weak(top, new, release, Relaxed) {
+            // PUSH (AcqRel): Release pairs with the Acquire in `pop`, Acquire with the Release in `last_look`.
+            // Relaxed on failure: as for the load.
+            match self.0.compare_exchange_weak(top, new, PUSH, Relaxed) {
                 Ok(_) => return,
                 Err(now) => top = now,
             }
         }
+    }
+
+    /// Returns whether there is a magazine, to the thread that has lain down; see [`waker`](crate::waker).
+    fn last_look(&self) -> bool {
+        let mut top = self.0.load(Relaxed); // Relaxed: compared before it is acted on.
+        while top as u32 == NONE {
+            // Release: pairs with the Acquire of a later push. Relaxed on failure: as for the load.
+            match self.0.compare_exchange_weak(top, top, Release, Relaxed) {
+                Ok(_) => return false,
+                Err(now) => top = now,
+            }
+        }
+        true
     }
 
     /// Takes the whole stack; returns the number of the magazine on top.

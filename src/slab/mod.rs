@@ -47,7 +47,10 @@ use crate::{
     error::OutOfMemory,
     sync::{
         IS_MODEL,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*},
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+            Ordering::{self, *},
+        },
         ordering,
     },
     util::CachePadded,
@@ -59,6 +62,15 @@ const MAGAZINE_PART: usize = 64;
 /// The least and the most handles of a magazine.
 const MIN_MAGAZINE: usize = if IS_MODEL { 2 } else { 4 };
 const MAX_MAGAZINE: usize = if IS_MODEL { 2 } else { 256 };
+
+/// How a bag is put back. The mutants do not show what is in it, or do not see a thread that has lain down.
+const BAG: Ordering = if cfg!(cortado_mutant = "slab_relaxed_bag") {
+    Acquire
+} else if cfg!(cortado_mutant = "waker_blind_bag") {
+    Release
+} else {
+    AcqRel
+};
 
 /// Memory for values of one type.
 ///
@@ -213,10 +225,10 @@ impl<T> Slab<T> {
         };
         bag.push_retired(retired);
         if !bag.is_full() && bag.cost() < seal_at {
-            // Release: pairs with the Acquire in `take_bag`. Relaxed on failure: nothing is read then.
-            let release = ordering!(Release, mutant("slab_relaxed_bag") => Relaxed);
             let number = bag.into_number();
-            if place.compare_exchange(0, number, release, Relaxed).is_ok() {
+            // BAG (AcqRel): Release pairs with the Acquire in `take_bag`, Acquire with the Release in
+            // `last_look`. Relaxed on failure: nothing is read then.
+            if place.compare_exchange(0, number, BAG, Relaxed).is_ok() {
                 return false;
             }
             // Another thread has put its own there.
@@ -233,6 +245,16 @@ impl<T> Slab<T> {
     fn take_bag(&self, place: &AtomicU32) -> Option<Magazine<'_>> {
         // Acquire: pairs with the Release in `collect`, so that the bag's content is seen.
         self.depot.magazine(place.swap(0, Acquire))
+    }
+
+    /// Returns whether a bag has something in it, to the thread that has lain down; see [`waker`](crate::waker).
+    /// Cells without a value count, too.
+    pub fn last_look(&self) -> bool {
+        self.stripes.iter().any(|stripe| {
+            // Release: pairs with the Acquire of what puts a bag there later. Relaxed: where one is, there is
+            // nothing to miss.
+            stripe.bag.compare_exchange(0, 0, Release, Relaxed).is_err()
+        })
     }
 
     /// Seals the bags that are not full, but for those that threads are at work with; returns how many.
@@ -302,6 +324,17 @@ impl<T> Slab<T> {
         let cell = unsafe { self.chunks.cell(handle) };
         // SAFETY: the caller's promise: there is a value, and it stays.
         unsafe { &*cell }
+    }
+
+    /// Returns the address of a cell.
+    ///
+    /// # Safety
+    ///
+    /// * The handle came, directly or through others, by an Acquire from the thread that it was issued to.
+    #[inline]
+    pub unsafe fn address(&self, handle: Handle) -> *const T {
+        // SAFETY: the caller's promise.
+        unsafe { self.chunks.cell(handle) }
     }
 
     /// Moves the value out of a cell, which holds nothing then.
@@ -438,6 +471,28 @@ impl Drop for Acquired<'_> {
         let release = ordering!(Release, mutant("slab_relaxed_stripe") => Relaxed);
         self.0.is_acquired.store(false, release);
     }
+}
+
+/// Fetches a line of memory ahead of its use; never faults.
+#[inline]
+pub fn prefetch<P>(address: *const P) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint and may name any address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl1keep, [{address}]",
+            address = in(reg) address,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
 }
 
 impl<T> fmt::Debug for Slab<T> {
