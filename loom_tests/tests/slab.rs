@@ -252,3 +252,26 @@ fn two_threads_retire_at_one_stripe() {
         assert_eq!(handles, both);
     });
 }
+
+/// A thread takes all free cells to give their memory back, while another takes and gives cells.
+#[test]
+fn a_trim_meets_an_allocation_and_a_release() {
+    explore(|| {
+        let world = world();
+        let old = [make(&world, 1), make(&world, 2)];
+        unmake(&world, old[0], 1);
+        release(&world, old[0]);
+        let other = spawn(&world, move |slab| {
+            let mine = make(slab, 3);
+            unmake(slab, old[1], 2);
+            release(slab, old[1]);
+            mine
+        });
+        world.trim();
+        let mine = make(&world, 4);
+        let theirs = other.join().unwrap();
+        assert_ne!(mine, theirs);
+        unmake(&world, mine, 4);
+        unmake(&world, theirs, 3);
+    });
+}

@@ -260,6 +260,85 @@ mod tests {
     }
 
     #[test]
+    fn held_entry_outlives_its_removal() {
+        let alive = AtomicU64::new(0);
+        let table = Table::new(1, 10, 1).unwrap();
+        put(&table, &table.pin(), 1, Entry::new(1, 10, &alive), |_| ());
+        let held = table.hold(table.pin(), |table, guard| {
+            table.find(guard, 1, |entry: &Entry<'_>| entry.key == 1)
+        });
+        let held = held.unwrap();
+        assert_eq!(remove(&table, &table.pin(), 1, 1, unreached), Some(10));
+        table.seal();
+        assert_eq!(table.sweep(usize::MAX, None).freed, 0);
+        assert_eq!((held.value, alive.load(Relaxed)), (10, 1));
+        drop(held);
+        assert_eq!((sweep(&table), alive.load(Relaxed)), (1, 0));
+        assert!(table.hold(table.pin(), |_, _| None).is_none());
+    }
+
+    #[test]
+    fn many_are_looked_up_in_order() {
+        let alive = AtomicU64::new(0);
+        let table = Table::new(8, 100, 1).unwrap();
+        let guard = table.pin();
+        for key in (0..30).step_by(2) {
+            put(&table, &guard, spread(key), Entry::new(key, key + 100, &alive), |_| ());
+        }
+        let hashes: Vec<u64> = (0..40).map(spread).collect();
+        let mut found = Vec::new();
+        let matches = |index: usize, entry: &Entry<'_>| entry.key == index as u64;
+        table.find_many(&guard, &hashes, matches, |index, hit| {
+            assert_eq!(index, found.len());
+            found.push(hit.map(|hit| hit.entry.value));
+        });
+        let there = |key: &u64| key.is_multiple_of(2) && *key < 30;
+        let expected: Vec<_> = (0..40).map(|key| there(&key).then_some(key + 100)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn clear_takes_out_all_also_while_the_table_is_resized() {
+        let alive = AtomicU64::new(0);
+        for steps in 0..5 {
+            let table = Table::new(4, 100, 1).unwrap();
+            let guard = table.pin();
+            for key in 0..16 {
+                put(&table, &guard, spread(key), Entry::new(key, key, &alive), unreached);
+            }
+            assert!(table.grow(&guard));
+            (0..steps).for_each(|_| _ = table.help(&guard, 1, none));
+            let mut keys = Vec::new();
+            table.clear(&guard, |entry| {
+                keys.push(table.unlinked(&guard, &entry).key);
+                table.retire(&guard, entry, Terms::NONE, 0);
+            });
+            keys.sort_unstable();
+            assert_eq!(keys, (0..16).collect::<Vec<_>>());
+            assert_eq!(table.iter(&guard).count(), 0);
+            drop(guard);
+            assert_eq!((sweep(&table), alive.load(Relaxed)), (16, 0));
+        }
+    }
+
+    #[test]
+    fn cleared_table_gives_its_memory_back() {
+        let alive = AtomicU64::new(0);
+        let table = Table::new(20_000, 60_000, 1).unwrap();
+        let guard = table.pin();
+        for key in 0..60_000 {
+            put(&table, &guard, spread(key), Entry::new(key, key, &alive), |_| ());
+        }
+        let full = table.bytes(&guard);
+        table.clear(&guard, |entry| _ = table.retire(&guard, entry, Terms::NONE, 0));
+        drop(guard);
+        sweep(&table);
+        assert_eq!((table.trim(), alive.load(Relaxed)), (cfg!(target_os = "linux"), 0));
+        let left = table.bytes(&table.pin());
+        assert!(left < full || cfg!(not(target_os = "linux")), "{left} of {full}");
+    }
+
+    #[test]
     fn equal_hashes_are_told_apart_by_the_comparison() {
         let alive = AtomicU64::new(0);
         let table = Table::new(2, 10, 1).unwrap();

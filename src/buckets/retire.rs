@@ -185,6 +185,12 @@ impl<T> Table<T> {
         swept
     }
 
+    /// Gives memory that holds no entry back to the system, as [`Slab::trim`](crate::slab::Slab::trim) does; returns
+    /// whether there was any. Seal and sweep before.
+    pub fn trim(&self) -> bool {
+        self.slab.trim() > 0
+    }
+
     /// Frees all garbage, whatever its grace period.
     pub fn drain(&mut self, farewell: Option<Farewell<'_, T>>) -> Swept {
         self.seal();

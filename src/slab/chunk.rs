@@ -105,6 +105,8 @@ struct Beside<T> {
     charges: AtomicPtr<AtomicU64>,
     /// Two words a cell; null while no entry has times.
     times: AtomicPtr<AtomicU64>,
+    /// Bytes of the cells that were given back to the system, and that no cell was taken of since.
+    given_back: AtomicUsize,
 }
 
 // SAFETY: chunks hand out raw pointers to cells, and it is for those who use them to share `T`s only as
@@ -335,6 +337,43 @@ impl<T> Chunks<T> {
         Ok(times[2 * cell..].first_chunk().expect("two words a cell"))
     }
 
+    /// Returns the number of a handle's chunk.
+    pub(super) fn chunk_of(&self, handle: Handle) -> u32 {
+        handle.raw() >> self.shift
+    }
+
+    /// Returns how many cells of a chunk were issued.
+    pub(super) fn issued(&self, chunk: u32) -> usize {
+        let (newest, issued) = unpack(self.frontier.load(Acquire)); // Acquire: as in `issue`.
+        match self.beside(chunk) {
+            Some(beside) if chunk < newest => beside.flags.len(),
+            Some(_) if chunk == newest => issued as usize,
+            _ => 0,
+        }
+    }
+
+    /// Gives the memory of a chunk's first `count` cells back to the system, which gives it again, zeroed, when
+    /// they are written to. Returns whether it has taken any.
+    ///
+    /// # Safety
+    ///
+    /// * No other thread has a handle of these cells, and they hold no values.
+    pub(super) unsafe fn give_back(&self, chunk: u32, count: usize) -> bool {
+        let Some(beside) = self.beside(chunk) else { return false };
+        let len = count.min(beside.flags.len()) * size_of::<T>();
+        // SAFETY: the caller's promise.
+        let given = unsafe { give_pages_back(beside.cells.cast(), len) };
+        beside.given_back.store(given, Relaxed); // Relaxed: a figure.
+        given > 0
+    }
+
+    /// Notes that cells of a chunk are used again.
+    pub(super) fn take_again(&self, chunk: u32) {
+        if let Some(beside) = self.beside(chunk) {
+            beside.given_back.store(0, Relaxed); // Relaxed: a figure.
+        }
+    }
+
     /// Returns the number of cells.
     pub(super) fn cells(&self) -> usize {
         self.cells.load(Relaxed) // Relaxed: a figure.
@@ -395,7 +434,9 @@ impl<T> Beside<T> {
             advise_huge_pages(cells, layout.size());
         }
         let (charges, times) = (AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut()));
-        let new = Self { cells: cells.cast(), flags, hashes, charges, times };
+        let cells = cells.cast();
+        let given_back = AtomicUsize::new(0);
+        let new = Self { cells, flags, hashes, charges, times, given_back };
         let mut slot = Vec::new();
         if slot.try_reserve_exact(1).is_err() {
             // SAFETY: allocated above with that layout; the caller never sees it.
@@ -452,9 +493,10 @@ impl<T> Beside<T> {
         // Relaxed, twice: figures.
         let charges = if self.charges.load(Relaxed).is_null() { 0 } else { len };
         let times = if self.times.load(Relaxed).is_null() { 0 } else { 2 * len };
-        size_of::<Self>()
+        let used = size_of::<Self>()
             + len * (size_of::<T>() + size_of::<AtomicU8>() + size_of::<AtomicU32>())
-            + (charges + times) * size_of::<AtomicU64>()
+            + (charges + times) * size_of::<AtomicU64>();
+        used - self.given_back.load(Relaxed) // Relaxed: a figure.
     }
 }
 
@@ -539,4 +581,36 @@ pub fn advise_huge_pages(start: *mut u8, len: usize) {
     }
     #[cfg(not(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle)))))]
     let _ = (start, len);
+}
+
+/// Gives the whole pages of a range back to the system; returns their bytes.
+///
+/// # Safety
+///
+/// * The range was allocated, and nothing that any thread reads is in it.
+unsafe fn give_pages_back(start: *mut u8, len: usize) -> usize {
+    #[cfg(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle))))]
+    {
+        // SAFETY: a question about a constant of the system.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
+        if !page.is_power_of_two() {
+            return 0;
+        }
+        let offset = start.align_offset(page);
+        let whole = len.saturating_sub(offset) / page * page;
+        if whole == 0 {
+            return 0;
+        }
+        let first = start.wrapping_add(offset).cast();
+        // SAFETY: whole pages within the range, which the caller promises hold nothing. The pages of an allocator are
+        // private and have no file behind them, so the next read of one gives zeros.
+        let result = unsafe { libc::madvise(first, whole, libc::MADV_DONTNEED) };
+        if result == 0 { whole } else { 0 }
+    }
+    #[cfg(not(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle)))))]
+    {
+        let _ = start;
+        // A model has nothing to give, and pretends to.
+        if IS_MODEL { len } else { 0 }
+    }
 }

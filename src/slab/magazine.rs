@@ -64,6 +64,8 @@ pub(super) struct Depot {
     made: AtomicU32,
     filled: CachePadded<Stack>,
     empty: CachePadded<Stack>,
+    /// Those with handles of chunks whose memory was given back.
+    cold: CachePadded<Stack>,
 }
 
 /// A magazine while it is in a stack or with a thread.
@@ -138,12 +140,28 @@ impl Depot {
             made: AtomicU32::new(NONE),
             filled: CachePadded::new(Stack(AtomicU64::new(0))),
             empty: CachePadded::new(Stack(AtomicU64::new(0))),
+            cold: CachePadded::new(Stack(AtomicU64::new(0))),
         }
     }
 
     /// Takes a magazine with handles, if there is one.
     pub(super) fn take_filled(&self) -> Option<Magazine<'_>> {
         self.filled.pop(self)
+    }
+
+    /// Takes a magazine of cells whose memory was given back, if there is one.
+    pub(super) fn take_cold(&self) -> Option<Magazine<'_>> {
+        self.cold.pop(self)
+    }
+
+    /// Takes all magazines with handles.
+    pub(super) fn take_all_filled(&self) -> impl Iterator<Item = Magazine<'_>> {
+        take_all(&self.filled, self)
+    }
+
+    /// Puts a magazine of cells whose memory was given back aside.
+    pub(super) fn put_cold(&self, magazine: Magazine<'_>) {
+        self.cold.push(self, magazine.into_number());
     }
 
     /// Takes a magazine without handles, or makes one.
@@ -311,14 +329,19 @@ impl Bags {
         &self,
         depot: &'a Depot,
     ) -> impl Iterator<Item = Magazine<'a>> + use<'a> {
-        let mut next = self.stack.take();
-        std::iter::from_fn(move || {
-            let magazine = depot.magazine(next)?;
-            // Relaxed: this thread's alone since the stack was taken.
-            next = magazine.slot.next.load(Relaxed);
-            Some(magazine)
-        })
+        take_all(&self.stack, depot)
     }
+}
+
+/// Takes all magazines of a stack, the newest first.
+fn take_all<'a>(stack: &Stack, depot: &'a Depot) -> impl Iterator<Item = Magazine<'a>> + use<'a> {
+    let mut next = stack.take();
+    std::iter::from_fn(move || {
+        let magazine = depot.magazine(next)?;
+        // Relaxed: this thread's alone since the stack was taken.
+        next = magazine.slot.next.load(Relaxed);
+        Some(magazine)
+    })
 }
 
 impl Drop for Depot {

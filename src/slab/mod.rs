@@ -33,7 +33,7 @@
 pub mod chunk;
 pub mod magazine;
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use self::{
     chunk::{Chunks, HANDLE_BITS},
@@ -150,7 +150,8 @@ impl<T> Slab<T> {
 
     #[cold]
     fn allocate_from_depot(&self, stripe: usize) -> Option<Handle> {
-        let Some(mut magazine) = self.depot.take_filled().or_else(|| self.fresh()) else {
+        let there = self.depot.take_filled().or_else(|| self.take_cold());
+        let Some(mut magazine) = there.or_else(|| self.fresh()) else {
             // There may be memory for a cell if there is none for a magazine.
             return self.chunks.issue(1).map(|handles| Handle::new(handles.start));
         };
@@ -162,6 +163,68 @@ impl<T> Slab<T> {
             drop(other);
         }
         handle
+    }
+
+    /// Returns a magazine of cells whose memory was given back.
+    fn take_cold(&self) -> Option<Magazine<'_>> {
+        let magazine = self.depot.take_cold()?;
+        magazine
+            .iter()
+            .for_each(|(handle, _)| self.chunks.take_again(self.chunks.chunk_of(handle)));
+        Some(magazine)
+    }
+
+    /// Gives the memory of chunks without any value in them back to the system; returns how many chunks there were. The
+    /// system gives it again when the cells are used again.
+    ///
+    /// A chunk counts as used while handles of it are with other threads, or wait in bags. Takes time in proportion to the
+    /// number of free cells, and memory for a list of them; without that it does nothing. Threads that allocate during the
+    /// call may find no free cell, and take fresh ones.
+    pub fn trim(&self) -> usize {
+        // Those of the stripes, too, but for stripes that other threads use now.
+        for index in 0..self.stripes.len() {
+            if let Some(acquired) = self.acquire(index) {
+                drop(acquired.take(&self.depot));
+            }
+        }
+        let magazines: Vec<Magazine<'_>> = self.depot.take_all_filled().collect();
+        let count = magazines.iter().map(Magazine::len).sum();
+        let (mut handles, mut free) = (Vec::new(), BTreeMap::<u32, usize>::new());
+        if handles.try_reserve_exact(count).is_err() {
+            return 0;
+        }
+        for (handle, _) in magazines.iter().flat_map(Magazine::iter) {
+            handles.push(handle);
+            *free.entry(self.chunks.chunk_of(handle)).or_default() += 1;
+        }
+        // More cells of the newest chunk may be issued from now on, but not again those that are here.
+        free.retain(|&chunk, &mut count| {
+            // SAFETY: all handles of these cells are in the list, which is this thread's alone: free cells, which hold
+            // no value.
+            self.chunks.issued(chunk) == count && unsafe { self.chunks.give_back(chunk, count) }
+        });
+        // The same magazines get them again, those of chunks whose memory is gone apart from the others.
+        handles.sort_by_key(|handle| free.contains_key(&self.chunks.chunk_of(*handle)));
+        let cold =
+            handles.partition_point(|handle| !free.contains_key(&self.chunks.chunk_of(*handle)));
+        let mut magazines = magazines.into_iter();
+        let (warm, cold) = handles.split_at(cold);
+        for (handles, is_cold) in [(warm, false), (cold, true)] {
+            for part in handles.chunks(self.depot.capacity()) {
+                let Some(mut magazine) = magazines.next().or_else(|| self.depot.take_empty())
+                else {
+                    // Without memory for one more list these cells are not used again.
+                    break;
+                };
+                while magazine.pop().is_some() {}
+                part.iter().for_each(|&handle| magazine.push(handle));
+                if is_cold {
+                    self.depot.put_cold(magazine);
+                }
+            }
+        }
+        magazines.for_each(|mut magazine| while magazine.pop().is_some() {});
+        free.len()
     }
 
     /// Returns a magazine of fresh cells.
@@ -602,6 +665,80 @@ mod tests {
         let slab = Slab::<[u64; 2]>::new(1_000_000, 4);
         fill(&slab, 1_000_000);
         assert!(slab.bytes() < 22 * 1_000_000, "{}", slab.bytes());
+    }
+
+    #[test]
+    fn trim_gives_back_the_memory_of_chunks_without_values_and_the_cells_are_used_again() {
+        const CELLS: usize = 100_000;
+        let slab = Slab::<[u64; 8]>::new(CELLS, 2);
+        let new = slab.bytes();
+        let handles = fill(&slab, CELLS);
+        for &handle in &handles {
+            // SAFETY: allocated above.
+            unsafe { slab.write(handle, [u64::from(handle.raw()); 8]) };
+        }
+        let full = slab.bytes();
+        assert_eq!((slab.trim(), slab.bytes()), (0, full));
+        let (kept, freed) = handles.split_first().unwrap();
+        for &handle in freed {
+            // SAFETY: allocated above, and released once; the value has no destructor.
+            unsafe { slab.release(handle, 0) };
+        }
+        let cells = slab.cells();
+        assert!(slab.trim() >= 1);
+        // SAFETY: written above.
+        assert_eq!(unsafe { slab.get(*kept) }, &[u64::from(kept.raw()); 8]);
+        let trimmed = slab.bytes();
+        if cfg!(target_os = "linux") {
+            // One chunk of four is in use; what is beside cells stays, and lists of free cells came.
+            assert!(trimmed < new + full / 2, "{trimmed} of {full}");
+        }
+        // SAFETY: as above.
+        unsafe { slab.release(*kept, 0) };
+        assert!(slab.trim() >= 1);
+        let again = fill(&slab, CELLS);
+        assert_eq!(slab.cells(), cells, "no cell is lost");
+        assert!(slab.bytes() >= full);
+        for &handle in &again {
+            // SAFETY: allocated above.
+            unsafe { slab.write(handle, [1; 8]) };
+        }
+        let mut raw: Vec<u32> = again.iter().map(|handle| handle.raw()).collect();
+        raw.sort_unstable();
+        raw.dedup();
+        assert_eq!(raw.len(), CELLS, "no cell has two users");
+    }
+
+    #[test]
+    fn trim_takes_no_cell_from_those_who_use_it() {
+        const THREADS: u64 = 4;
+        const TURNS: u64 = 3_000;
+
+        let slab = Slab::<u64>::new(2_000, 2);
+        thread::scope(|scope| {
+            for id in 0..THREADS {
+                let slab = &slab;
+                scope.spawn(move || {
+                    for turn in 0..TURNS {
+                        let mine = fill(slab, 100);
+                        for (&handle, value) in mine.iter().zip(turn..) {
+                            // SAFETY: allocated by this thread.
+                            unsafe { slab.write(handle, value << 8 | id) };
+                        }
+                        if turn % 16 == id {
+                            slab.trim();
+                        }
+                        for (&handle, value) in mine.iter().zip(turn..) {
+                            // SAFETY: written above.
+                            assert_eq!(unsafe { *slab.get(handle) }, value << 8 | id);
+                            // SAFETY: allocated by this thread, and released once.
+                            unsafe { slab.release(handle, id as usize) };
+                        }
+                    }
+                });
+            }
+        });
+        assert!(slab.cells() < 20_000, "{}", slab.cells());
     }
 
     #[test]
