@@ -358,6 +358,39 @@ fn a_stopped_helper_holds_up_nobody() {
     });
 }
 
+/// A unit has moved, and an entry of it is freed, while another has still to move: a helper that comes to the first does
+/// not look at its entries.
+#[test]
+fn a_helper_meets_a_unit_that_has_moved() {
+    explore(|| {
+        let world = World::with_buckets(2, &[(A, 1), (B, 2), (UP, 9)]);
+        world.grow();
+        let world = Arc::new(world);
+        let helper = spawn(&world, |w| w.help(2));
+        assert_eq!(world.remove(A), Some(1));
+        world.sweep();
+        world.help(1);
+        helper.join().unwrap();
+        assert_eq!(World::finish(world), [2, 9]);
+    });
+}
+
+/// One pair of buckets has become one, the other has not yet.
+#[test]
+fn an_iteration_shows_what_has_moved_once() {
+    explore(|| {
+        let world = World::with_buckets(4, &[(A, 1), (UP, 9), (ODD, 5)]);
+        world.shrink();
+        let world = Arc::new(world);
+        world.help(1);
+        let helper = spawn(&world, |w| w.set(B, 2));
+        let seen = world.values();
+        assert_eq!(helper.join().unwrap(), Set::Inserted);
+        assert!(seen == [1, 5, 9] || seen == [1, 2, 5, 9], "{seen:?}");
+        assert_eq!(World::finish(world), [1, 2, 9, 5]);
+    });
+}
+
 #[test]
 fn an_iteration_meets_a_shrink() {
     explore(|| {

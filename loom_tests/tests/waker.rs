@@ -44,19 +44,19 @@ struct World {
 
 /// Where garbage lies: with the old table, or with the new one.
 enum Garbage {
-    Limbo(Limbo<Value>),
-    Table(Table<Value>),
+    Limbo(Box<Limbo<Value>>),
+    Table(Box<Table<Value>>),
 }
 
 use Garbage::{Limbo as Old, Table as New};
 
 impl Garbage {
     fn limbo(stripes: usize) -> Self {
-        Old(Limbo::new(stripes, 64, 0))
+        Old(Box::new(Limbo::new(stripes, 64, 0)))
     }
 
     fn table(stripes: usize) -> Self {
-        New(Table::new(1, 512, stripes).unwrap())
+        New(Box::new(Table::new(1, 512, stripes).unwrap()))
     }
 
     fn retire(&self, value: Value, stripe: usize) {

@@ -128,6 +128,11 @@ impl Array {
         seen == units
     }
 
+    /// Returns how many units were found moved.
+    pub fn moved_units(&self) -> usize {
+        self.moved.load(Relaxed) // Relaxed: a figure.
+    }
+
     /// Returns whether a request to grow is refused without a try, and counts it.
     pub fn refuses(&self) -> bool {
         // Relaxed, twice: a hint. If two take the same one, it is used up a little later.

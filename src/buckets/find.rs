@@ -1,6 +1,6 @@
 //! Lookup: one by one, held, and many at a time.
 
-use std::{marker::PhantomData, ops::Deref, ptr::NonNull};
+use std::{ops::Deref, ptr::NonNull};
 
 use super::{
     Table,
@@ -13,19 +13,25 @@ use super::{
 use crate::{
     reclaim::Guard,
     slab::{Handle, prefetch},
-    sync::atomic::{AtomicU8, AtomicU16},
+    sync::atomic::{AtomicU8, AtomicU16, AtomicU64},
 };
 
 /// Lookups under way at once in [`Table::find_many`]: about as many misses of the cache as a core keeps in flight.
 const AHEAD: usize = 16;
 
-/// An entry that was found, and where.
-#[derive(Debug)]
-pub struct Hit<'g, T> {
+/// An entry that is readable for as long as a guard lives.
+pub struct EntryRef<'g, T> {
     /// The entry.
     pub entry: &'g T,
     /// Its handle.
     pub handle: Handle,
+    pub(super) table: &'g Table<T>,
+}
+
+/// An entry that was found, and where.
+#[derive(Debug)]
+pub struct Hit<'g, T> {
+    pub(super) at: EntryRef<'g, T>,
     pub(super) bucket: &'g Bucket,
     pub(super) slot: usize,
 }
@@ -38,8 +44,8 @@ pub struct Held<'a, T> {
     handle: Handle,
     /// Keeps the entry from being freed.
     guard: Guard,
-    /// Keeps the table, whose drop frees all, from being dropped.
-    _table: PhantomData<&'a Table<T>>,
+    /// Its drop frees all.
+    table: &'a Table<T>,
 }
 
 /// What a look into one bucket found.
@@ -50,7 +56,53 @@ enum Search<'g, T> {
     Frozen,
 }
 
+impl<T> Clone for EntryRef<'_, T> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for EntryRef<'_, T> {}
+
+impl<T> Deref for EntryRef<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.entry
+    }
+}
+
+impl<'g, T> EntryRef<'g, T> {
+    /// Returns the two words for times beside the entry's cell, if its chunk has them.
+    #[inline]
+    pub fn time_words(self) -> Option<&'g [AtomicU64; 2]> {
+        self.table.slab.times(self.handle)
+    }
+}
+
+impl<T> std::fmt::Debug for EntryRef<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EntryRef").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+impl<'g, T> Deref for Hit<'g, T> {
+    type Target = EntryRef<'g, T>;
+
+    #[inline]
+    fn deref(&self) -> &EntryRef<'g, T> {
+        &self.at
+    }
+}
+
 impl<'g, T> Hit<'g, T> {
+    /// Returns the entry.
+    #[inline]
+    pub fn at(&self) -> EntryRef<'g, T> {
+        self.at
+    }
+
     /// Returns the access bits of the slot: those of another entry if this one has left since.
     #[inline]
     pub fn access(&self) -> &'g AtomicU16 {
@@ -65,10 +117,14 @@ impl<'g, T> Hit<'g, T> {
 }
 
 impl<T> Held<'_, T> {
-    /// Returns the entry's handle.
+    /// Returns the entry.
     #[inline]
-    pub fn handle(&self) -> Handle {
-        self.handle
+    pub fn get(&self) -> EntryRef<'_, T> {
+        let _ = &self.guard;
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        self.guard.check_readable(self.table.key_of(self.handle));
+        // SAFETY: the entry was found under the guard, in a table that outlives this.
+        EntryRef { entry: unsafe { self.entry.as_ref() }, handle: self.handle, table: self.table }
     }
 }
 
@@ -77,11 +133,7 @@ impl<T> Deref for Held<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        let _ = &self.guard;
-        #[cfg(any(cortado_loom, cortado_shuttle))]
-        self.guard.check_readable(self.handle.raw() as usize);
-        // SAFETY: the entry was found under the guard, in a table that outlives this.
-        unsafe { self.entry.as_ref() }
+        self.get().entry
     }
 }
 
@@ -103,6 +155,17 @@ impl<T> Table<T> {
         hash: u64,
         matches: impl Fn(&T) -> bool,
     ) -> Option<Hit<'g, T>> {
+        self.find_by(guard, hash, |entry| matches(entry.entry))
+    }
+
+    /// The same with a comparison that may ask for what is kept beside the entry.
+    #[inline]
+    pub fn find_by<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hash: u64,
+        matches: impl Fn(EntryRef<'g, T>) -> bool,
+    ) -> Option<Hit<'g, T>> {
         let array = self.root(guard);
         match self.find_in(guard, array.of(upper(hash)), hash, &matches) {
             Search::Found(hit) => Some(hit),
@@ -118,7 +181,7 @@ impl<T> Table<T> {
         guard: &'g Guard,
         bucket: &'g Bucket,
         hash: u64,
-        matches: &impl Fn(&T) -> bool,
+        matches: &impl Fn(EntryRef<'g, T>) -> bool,
     ) -> Search<'g, T> {
         let (tag, bits) = (Control::tag_of(hash), Word::bits_of(hash));
         'again: loop {
@@ -134,7 +197,7 @@ impl<T> Table<T> {
                         if let Some(entry) = self.alive(guard, word, handle)
                             && matches(entry)
                         {
-                            return Search::Found(Hit { entry, handle, bucket, slot });
+                            return Search::Found(Hit { at: entry, bucket, slot });
                         }
                     }
                 }
@@ -150,7 +213,7 @@ impl<T> Table<T> {
         guard: &'g Guard,
         mut array: &'g Array,
         hash: u64,
-        matches: &impl Fn(&T) -> bool,
+        matches: &impl Fn(EntryRef<'g, T>) -> bool,
     ) -> Option<Hit<'g, T>> {
         let (tag, bits) = (Control::tag_of(hash), Word::bits_of(hash));
         loop {
@@ -163,7 +226,7 @@ impl<T> Table<T> {
                     let word = bucket.word(slot);
                     let handle = word.handle().filter(|_| word.has_bits(bits))?;
                     let entry = self.alive(guard, word, handle)?;
-                    matches(entry).then_some(Hit { entry, handle, bucket, slot })
+                    matches(entry).then_some(Hit { at: entry, bucket, slot })
                 });
             }
             match self.find_in(guard, next.of(upper(hash)), hash, matches) {
@@ -209,12 +272,13 @@ impl<T> Table<T> {
     pub fn hold<'a>(
         &'a self,
         guard: Guard,
-        find: impl for<'g> FnOnce(&'g Self, &'g Guard) -> Option<Hit<'g, T>>,
+        find: impl for<'g> FnOnce(&'g &'a Self, &'g Guard) -> Option<EntryRef<'g, T>>,
     ) -> Option<Held<'a, T>> {
-        // What `find` returns is good for any lifetime of this guard and this table.
-        let Hit { entry, handle, .. } = find(self, &guard)?;
+        // What `find` returns is good for any lifetime of this guard and this table. (The reference to a reference
+        // says that the table outlives the guard.)
+        let EntryRef { entry, handle, .. } = find(&self, &guard)?;
         let entry = NonNull::from(entry);
-        Some(Held { entry, handle, guard, _table: PhantomData })
+        Some(Held { entry, handle, guard, table: self })
     }
 
     /// Returns the entry of a validated word, unless it was removed in place.
@@ -224,7 +288,7 @@ impl<T> Table<T> {
         guard: &'g Guard,
         word: Word,
         handle: Handle,
-    ) -> Option<&'g T> {
+    ) -> Option<EntryRef<'g, T>> {
         (!word.is_dying()).then(|| self.entry(guard, handle))
     }
 }

@@ -43,6 +43,7 @@ mod bucket;
 mod control;
 mod find;
 mod iter;
+mod loose;
 mod resize;
 mod retire;
 mod sample;
@@ -51,11 +52,12 @@ mod testing;
 mod write;
 
 pub use control::SLOTS;
-pub use find::{Held, Hit};
+pub use find::{EntryRef, Held, Hit};
 pub use iter::Iter;
+pub use loose::Loose;
 pub use retire::{Farewell, Swept, Terms};
-pub use sample::{Candidate, Line, Run};
-pub use write::{Fresh, Full, Occupied, Probe, Publish, Vacant};
+pub use sample::{Candidate, Line, Run, Sampled};
+pub use write::{Fresh, Full, Occupied, Panic, Probe, Publish, Vacant};
 
 use self::{array::Array, bucket::Word};
 use crate::{
@@ -69,6 +71,9 @@ use crate::{
     slab::{Bags, Handle, Slab},
     sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*},
 };
+
+/// Entries for which ten bytes an entry are no matter.
+const FEW_ENTRIES: usize = 1 << 16;
 
 /// A lock-free set of `T`.
 pub struct Table<T> {
@@ -133,17 +138,33 @@ impl<T> Table<T> {
         pin_for(self.domain)
     }
 
+    /// Ends the pin of a guard and begins a new one, unless the thread has other guards.
+    #[inline]
+    pub fn repin(&self, guard: &mut Guard) {
+        guard.repin(self.domain);
+    }
+
+    /// Returns the domain of this table's pins.
+    pub fn domain(&self) -> Domain {
+        self.domain
+    }
+
+    /// Returns the bytes of the arrays of buckets. Those that were the root, and wait for their readers, are not
+    /// counted.
+    pub fn bucket_bytes(&self, guard: &Guard) -> usize {
+        let root = self.root(guard);
+        let buckets = root.count() + root.next(guard).map_or(0, Array::count);
+        buckets * size_of::<bucket::Bucket>()
+    }
+
+    /// Returns the bytes of the cells and of what is kept beside them, free ones included.
+    pub fn cell_bytes(&self) -> usize {
+        self.slab.bytes()
+    }
+
     /// Returns the number of cells, those that were never issued included.
     pub fn cells(&self) -> usize {
         self.slab.cells()
-    }
-
-    /// Returns the bytes of the buckets and of the cells. Arrays that were the root, and wait for their readers, are
-    /// not counted.
-    pub fn bytes(&self, guard: &Guard) -> usize {
-        let root = self.root(guard);
-        let buckets = root.count() + root.next(guard).map_or(0, Array::count);
-        buckets * size_of::<bucket::Bucket>() + self.slab.bytes()
     }
 
     /// Returns an unlinked entry, to look at it while the guard lives.
@@ -151,7 +172,7 @@ impl<T> Table<T> {
     /// # Panics
     ///
     /// Panics if the entry is another table's.
-    pub fn unlinked<'g>(&'g self, guard: &'g Guard, entry: &Unlinked) -> &'g T {
+    pub fn unlinked<'g>(&'g self, guard: &'g Guard, entry: &Unlinked) -> EntryRef<'g, T> {
         self.check(entry);
         self.entry(guard, entry.handle)
     }
@@ -182,14 +203,32 @@ impl<T> Table<T> {
 
     /// Returns the entry of a handle that was published at a moment when the guard was there.
     #[inline]
-    fn entry<'g>(&'g self, guard: &'g Guard, handle: Handle) -> &'g T {
+    fn entry<'g>(&'g self, guard: &'g Guard, handle: Handle) -> EntryRef<'g, T> {
         debug_assert!(guard.covers(self.domain), "a guard of another table");
         #[cfg(any(cortado_loom, cortado_shuttle))]
-        guard.check_readable(handle.raw() as usize);
+        guard.check_readable(self.key_of(handle));
         // SAFETY: the callers have seen the handle published, by an Acquire, under the guard; an entry is
         // retired after it was unlinked, and stays until the guard is gone.
-        unsafe { self.slab.get(handle) }
+        EntryRef { entry: unsafe { self.slab.get(handle) }, handle, table: self }
     }
+
+    /// Returns a name of a handle that no other table's handle has, for the models.
+    #[cfg(any(cortado_loom, cortado_shuttle))]
+    fn key_of(&self, handle: Handle) -> usize {
+        self.domain.to_bits() as usize * (Handle::MASK as usize + 1) + handle.raw() as usize
+    }
+}
+
+/// Returns how many buckets so many entries want.
+pub fn buckets_for(entries: usize) -> usize {
+    // Three eighths of the slots in use, where memory is no matter, and nine twentieths beyond.
+    let slots = if entries <= FEW_ENTRIES {
+        entries.saturating_mul(8) / 3
+    } else {
+        entries.saturating_mul(20) / 9
+    };
+    // An even number can be halved again when the table shrinks.
+    slots.div_ceil(SLOTS).max(1).next_multiple_of(2)
 }
 
 /// Returns the bits of a hash that choose its bucket.
@@ -265,7 +304,7 @@ mod tests {
         let table = Table::new(1, 10, 1).unwrap();
         put(&table, &table.pin(), 1, Entry::new(1, 10, &alive), |_| ());
         let held = table.hold(table.pin(), |table, guard| {
-            table.find(guard, 1, |entry: &Entry<'_>| entry.key == 1)
+            table.find(guard, 1, |entry: &Entry<'_>| entry.key == 1).map(|hit| hit.at())
         });
         let held = held.unwrap();
         assert_eq!(remove(&table, &table.pin(), 1, 1, unreached), Some(10));
@@ -329,12 +368,12 @@ mod tests {
         for key in 0..60_000 {
             put(&table, &guard, spread(key), Entry::new(key, key, &alive), |_| ());
         }
-        let full = table.bytes(&guard);
+        let full = table.cell_bytes();
         table.clear(&guard, |entry| _ = table.retire(&guard, entry, Terms::NONE, 0));
         drop(guard);
         sweep(&table);
         assert_eq!((table.trim(), alive.load(Relaxed)), (cfg!(target_os = "linux"), 0));
-        let left = table.bytes(&table.pin());
+        let left = table.cell_bytes();
         assert!(left < full || cfg!(not(target_os = "linux")), "{left} of {full}");
     }
 

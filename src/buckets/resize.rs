@@ -60,6 +60,17 @@ impl<T> Table<T> {
         root.next(guard).unwrap_or(root).count()
     }
 
+    /// Returns the number of slots of the root.
+    pub fn slots(&self, guard: &Guard) -> usize {
+        self.root(guard).count() * SLOTS
+    }
+
+    /// Returns how many units were found moved, if the table is being resized.
+    pub fn moved_units(&self, guard: &Guard) -> Option<usize> {
+        let root = self.root(guard);
+        root.next(guard).map(|_| root.moved_units())
+    }
+
     /// Begins to double the table, unless it is being resized already; returns whether it is then.
     ///
     /// It is not where there is no memory; the next requests are then refused without asking for it.
@@ -96,9 +107,25 @@ impl<T> Table<T> {
 
     /// Moves up to `units` units, if the table is being resized; returns whether it was. `strays` gets what is
     /// displaced.
-    pub fn help(&self, guard: &Guard, units: usize, mut strays: impl FnMut(Unlinked)) -> bool {
+    #[inline]
+    pub fn help(&self, guard: &Guard, units: usize, strays: impl FnMut(Unlinked)) -> bool {
         let array = self.root(guard);
-        let Some(next) = array.next(guard) else { return false };
+        let next = array.next(guard);
+        if let Some(next) = next {
+            self.help_from(guard, array, next, units, strays);
+        }
+        next.is_some()
+    }
+
+    #[cold]
+    fn help_from(
+        &self,
+        guard: &Guard,
+        array: &Array,
+        next: &Array,
+        units: usize,
+        mut strays: impl FnMut(Unlinked),
+    ) {
         let all = units_of(array, next);
         let mut has_moved = false;
         for _ in 0..units.min(all) {
@@ -106,7 +133,6 @@ impl<T> Table<T> {
             has_moved |= self.move_unit(guard, array, next, unit, &mut strays);
         }
         self.promote_if_done(guard, array, next, units.saturating_mul(LOOKS_PER_UNIT), has_moved);
-        true
     }
 
     /// Moves the unit of a bucket, and returns the array that rules its hashes then.
@@ -178,7 +204,7 @@ impl<T> Table<T> {
 
     fn hash_of_moving(&self, guard: &Guard, handle: Handle) -> u32 {
         #[cfg(any(cortado_loom, cortado_shuttle))]
-        guard.check_readable(handle.raw() as usize);
+        guard.check_readable(self.key_of(handle));
         let _ = guard;
         self.hash_of(handle)
     }

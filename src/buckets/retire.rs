@@ -162,13 +162,7 @@ impl<T> Table<T> {
         let of_arrays = grace.clone().filter(|_| has_arrays);
         let old = self.array_lines.sweep(arrays, of_arrays, usize::MAX, |_| 1, drop);
         let grace = grace.filter(|_| has_bags);
-        let numbers = bags.map(|bag| {
-            #[cfg(any(cortado_loom, cortado_shuttle))]
-            for (handle, _) in bag.iter() {
-                crate::reclaim::note_sealed(handle.raw() as usize);
-            }
-            bag.into_number()
-        });
+        let numbers = bags.map(|bag| self.begin_to_wait(bag));
         let size = |&number: &u32| {
             // SAFETY: a line has each number once, and it becomes a number again below.
             let bag = unsafe { self.slab.bag_of(number) };
@@ -191,12 +185,22 @@ impl<T> Table<T> {
         self.slab.trim() > 0
     }
 
+    /// Turns a bag into what waits in a line.
+    fn begin_to_wait(&self, bag: Magazine<'_>) -> u32 {
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        for (handle, _) in bag.iter() {
+            crate::reclaim::note_sealed(self.key_of(handle));
+        }
+        bag.into_number()
+    }
+
     /// Frees all garbage, whatever its grace period.
     pub fn drain(&mut self, farewell: Option<Farewell<'_, T>>) -> Swept {
         self.seal();
         let waiting: Vec<u32> = self.lines.drain().collect();
         // SAFETY: of this table's slab; each becomes a number here.
-        let sealed = unsafe { self.slab.take_bags(&self.sealed) }.map(Magazine::into_number);
+        let sealed = unsafe { self.slab.take_bags(&self.sealed) };
+        let sealed = sealed.map(|bag| self.begin_to_wait(bag));
         let all: Vec<u32> = waiting.into_iter().chain(sealed).collect();
         let mut swept = Swept::default();
         for number in all {
@@ -246,7 +250,7 @@ impl<T> Table<T> {
                 }
             }
             #[cfg(any(cortado_loom, cortado_shuttle))]
-            crate::reclaim::note_freed(handle.raw() as usize);
+            crate::reclaim::note_freed(self.key_of(handle));
         }
         if let Some(is_freeing) = is_freeing {
             // Release: pairs with the Acquire in `is_at_rest`.

@@ -1,13 +1,22 @@
 //! Runs of buckets, from which victims are chosen without a look at any entry.
 
+use std::ops::ControlFlow;
+
 use super::{
-    Table, Unlinked,
+    EntryRef, Table, Unlinked,
     array::Array,
     bucket::{Bucket, Word},
     control::{Control, SLOTS, Slots},
     iter::{Part, parts},
 };
-use crate::{reclaim::Guard, slab::Handle, sync::atomic::Ordering::*};
+use crate::{
+    reclaim::Guard,
+    slab::{Handle, prefetch},
+    sync::atomic::Ordering::*,
+};
+
+/// Buckets whose entries are fetched at once: at half load, about what one victim takes.
+const LINES_AHEAD: usize = 3;
 
 /// The buckets of a run, each a line of memory that follows the one before.
 pub struct Run<'g> {
@@ -32,6 +41,27 @@ pub struct Candidate<'g> {
     word: Word,
 }
 
+/// An entry that was in the table when it was sampled, and where.
+pub struct Sampled<'g, T> {
+    /// The entry.
+    pub entry: EntryRef<'g, T>,
+    /// What [`Table::unlink`] takes out.
+    pub candidate: Candidate<'g>,
+}
+
+impl<T> Clone for Sampled<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Sampled<'_, T> {}
+
+impl<T> std::fmt::Debug for Sampled<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sampled").field("candidate", &self.candidate).finish_non_exhaustive()
+    }
+}
+
 impl<T> Table<T> {
     /// Reads the lines of `len` consecutive buckets from a random one on, and no bucket twice.
     ///
@@ -41,6 +71,89 @@ impl<T> Table<T> {
         let array = self.root(guard);
         let left = len.min(array.count());
         Run { array, guard, index: array.index(random), left, parts: [None, None] }
+    }
+
+    /// Visits the entries of up to `len` consecutive buckets from a random one on, until `visit` breaks. Entries are
+    /// fetched ahead, a few buckets at a time.
+    pub fn sample<'g>(
+        &'g self,
+        guard: &'g Guard,
+        random: u32,
+        len: usize,
+        mut visit: impl FnMut(Sampled<'g, T>) -> ControlFlow<()>,
+    ) {
+        let mut run = self.run(guard, random, len);
+        loop {
+            let mut lines: [Option<Line<'g>>; LINES_AHEAD] = [const { None }; LINES_AHEAD];
+            let mut words = [[Word::EMPTY; SLOTS]; LINES_AHEAD];
+            for (line, words) in lines.iter_mut().zip(&mut words) {
+                *line = run.next();
+                let Some(line) = line else { break };
+                for slot in line.taken() {
+                    let word = line.bucket.word(slot);
+                    words[slot & (SLOTS - 1)] = word;
+                    if let Some(handle) = word.handle() {
+                        // SAFETY: the word was read by an Acquire. Nothing is read of the cell.
+                        prefetch(unsafe { self.slab.address(handle) });
+                    }
+                }
+            }
+            for (line, words) in lines.iter().zip(&words) {
+                let Some(Line { bucket, control }) = *line else { return };
+                // One look for all slots, where nothing was published in between.
+                if bucket.control() != control {
+                    if self.visit_line(guard, bucket, &mut visit).is_break() {
+                        return;
+                    }
+                    continue;
+                }
+                for slot in control.taken() {
+                    let word = words[slot & (SLOTS - 1)];
+                    // The version may have wrapped. A handle enters a slot once under a guard: if the word is still
+                    // there, it was there at `control`.
+                    let Some(handle) = word.handle().filter(|_| !word.is_dying()) else { continue };
+                    if bucket.word(slot) != word {
+                        continue;
+                    }
+                    let entry = self.entry(guard, handle);
+                    let candidate = Candidate { bucket, slot, word };
+                    if visit(Sampled { entry, candidate }).is_break() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Visits the entries of a bucket that is being changed.
+    #[cold]
+    fn visit_line<'g>(
+        &'g self,
+        guard: &'g Guard,
+        bucket: &'g Bucket,
+        visit: &mut impl FnMut(Sampled<'g, T>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let line = Line { bucket, control: bucket.control() };
+        for candidate in line.taken().filter_map(|slot| line.candidate(slot)) {
+            if let Some(entry) = self.look(guard, &candidate) {
+                visit(Sampled { entry, candidate })?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Returns the entry of a candidate if it is in the table.
+    #[inline]
+    pub fn look<'g>(
+        &'g self,
+        guard: &'g Guard,
+        candidate: &Candidate<'_>,
+    ) -> Option<EntryRef<'g, T>> {
+        let Candidate { bucket, slot, word } = *candidate;
+        let control = bucket.control();
+        // A handle enters a slot once under a guard: if the word is still there, it was there at `control`.
+        let is_there = control.is_in_use() && control.tag(slot) != 0 && bucket.word(slot) == word;
+        is_there.then(|| self.entry(guard, candidate.handle()))
     }
 
     /// Takes a candidate out, or what has replaced it in the very moment; `None` if it has left.
@@ -68,29 +181,43 @@ impl<'g> Iterator for Run<'g> {
     #[inline]
     fn next(&mut self) -> Option<Line<'g>> {
         loop {
-            let part = match self.parts[0].take() {
-                Some(part) => {
-                    self.parts[0] = self.parts[1].take();
-                    part
+            if self.parts[0].is_some() {
+                if let Some(line) = self.next_part() {
+                    return Some(line);
                 }
-                None => {
-                    self.left = self.left.checked_sub(1)?;
-                    let index = self.index;
-                    self.index = if index + 1 == self.array.count() { 0 } else { index + 1 };
-                    let [first, second] = parts(self.array, index, self.guard);
-                    self.parts[0] = second;
-                    // Of two buckets that have become one, the first brings it.
-                    match first.filter(|part| !part.is_second_half()) {
-                        Some(part) => part,
-                        None => continue,
-                    }
-                }
-            };
-            let control = part.bucket.control();
-            if control.is_in_use() {
-                return Some(Line { bucket: part.bucket, control });
+                continue;
             }
+            self.left = self.left.checked_sub(1)?;
+            let index = self.index;
+            self.index = if index + 1 == self.array.count() { 0 } else { index + 1 };
+            let bucket = self.array.at(index);
+            let control = bucket.control();
+            if control.is_in_use() {
+                return Some(Line { bucket, control });
+            }
+            self.begin_parts(index);
         }
+    }
+}
+
+impl<'g> Run<'g> {
+    /// Sets about what a bucket has become that is not in use.
+    #[cold]
+    fn begin_parts(&mut self, index: usize) {
+        let [first, second] = parts(self.array, index, self.guard);
+        // Of two buckets that have become one, the first brings it.
+        if first.is_some_and(|part| !part.is_second_half()) {
+            self.parts = [first, second];
+        }
+    }
+
+    /// Returns the next part of it, if that is in use.
+    #[cold]
+    fn next_part(&mut self) -> Option<Line<'g>> {
+        let part = self.parts[0].take()?;
+        self.parts[0] = self.parts[1].take();
+        let control = part.bucket.control();
+        control.is_in_use().then_some(Line { bucket: part.bucket, control })
     }
 }
 

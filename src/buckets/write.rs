@@ -4,21 +4,23 @@ use std::{
     any::Any,
     mem::ManuallyDrop,
     ops::Deref,
-    panic::{AssertUnwindSafe, catch_unwind},
-    ptr,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    ptr::{self, NonNull},
 };
 
 use super::{
     Table, Unlinked,
     bucket::{Bucket, Validated, Word},
     control::{Control, SLOTS},
-    find::Hit,
+    find::{EntryRef, Hit},
     upper,
 };
 use crate::{
+    error::OutOfMemory,
     reclaim::Guard,
     slab::Handle,
-    util::{drop_panic, for_all},
+    sync::atomic::Ordering::Relaxed,
+    util::{caught, drop_panic, for_all},
 };
 
 /// An entry in a cell of its own, on its way into the table, and the slot it has claimed.
@@ -29,6 +31,7 @@ use crate::{
 pub struct Fresh<'t, T> {
     pub(super) table: &'t Table<T>,
     handle: Handle,
+    cell: NonNull<T>,
     /// The hash under which it is published: a handle enters one bucket, and one slot of it, once.
     hash: u64,
     stripe: usize,
@@ -108,9 +111,9 @@ impl<T> Table<T> {
     pub fn prepare(&self, entry: T, hash: u64, stripe: usize) -> Result<Fresh<'_, T>, T> {
         let Some(handle) = self.slab.allocate(stripe) else { return Err(entry) };
         // SAFETY: allocated above, and nothing was written there yet.
-        unsafe { self.slab.write(handle, entry) };
+        let cell = unsafe { self.slab.write(handle, entry) };
         self.slab.set_hash(handle, upper(hash));
-        Ok(Fresh { table: self, handle, hash, stripe, claim: None, is_exposed: false })
+        Ok(Fresh { table: self, handle, cell, hash, stripe, claim: None, is_exposed: false })
     }
 
     /// Looks for the entry that has this hash and matches, for a writer.
@@ -158,9 +161,9 @@ impl<T> Table<T> {
                     }
                     continue 'again;
                 }
-                let entry = self.entry(guard, handle);
-                if matches(entry) {
-                    let hit = Hit { entry, handle, bucket, slot };
+                let at = self.entry(guard, handle);
+                if matches(at.entry) {
+                    let hit = Hit { at, bucket, slot };
                     return Probe::Found(Occupied { table: self, guard, control, hash, word, hit });
                 }
             }
@@ -179,6 +182,61 @@ impl<T> Table<T> {
 }
 
 impl<T> Table<T> {
+    /// Removes the entry that matches, or one that takes its place in the very moment. `strays`: as for
+    /// [`probe`](Self::probe).
+    pub fn remove(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        matches: impl Fn(&T) -> bool,
+        mut strays: impl FnMut(Unlinked),
+    ) -> Option<Unlinked> {
+        loop {
+            let Probe::Found(there) = self.probe(guard, hash, &matches, &mut strays) else {
+                return None;
+            };
+            let handle = there.get().handle;
+            // Another thread may have removed exactly this entry, or the bucket has changed.
+            let Some(out) = there.unlink() else { continue };
+            if out.handle == handle || cfg!(cortado_mutant = "version_bucket_believes") {
+                return Some(out);
+            }
+            // A replacement has the same key; what else it may be, the key tells.
+            let entry = self.unlinked(guard, &out);
+            match catch_unwind(AssertUnwindSafe(|| matches(entry.entry))) {
+                Ok(true) => return Some(out),
+                Ok(false) => strays(out),
+                Err(panic) => {
+                    caught(|| strays(out));
+                    resume_unwind(panic);
+                }
+            }
+        }
+    }
+
+    /// Removes the entry that matches if `condition` holds for it, and no other. `condition` is asked again where the
+    /// entry was replaced. `strays`: as for [`probe`](Self::probe).
+    pub fn remove_if(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        matches: impl Fn(&T) -> bool,
+        mut condition: impl FnMut(EntryRef<'_, T>) -> bool,
+        mut strays: impl FnMut(Unlinked),
+    ) -> Option<Unlinked> {
+        loop {
+            let Probe::Found(there) = self.probe(guard, hash, &matches, &mut strays) else {
+                return None;
+            };
+            if !condition(there.get().at) {
+                return None;
+            }
+            if let Some(out) = there.remove(&mut strays) {
+                return Some(out);
+            }
+        }
+    }
+
     /// Takes all entries out. What was inserted before the call is out when it returns; what is inserted during the
     /// call may stay.
     ///
@@ -252,14 +310,17 @@ impl<'g, T> Occupied<'g, T> {
     #[inline]
     pub fn replace(self, fresh: Fresh<'g, T>) -> Result<(Hit<'g, T>, Unlinked), Fresh<'g, T>> {
         fresh.check(self.table, self.hash);
-        let Hit { bucket, slot, handle, .. } = self.hit;
+        let Hit { at, bucket, slot } = self.hit;
         let new = Word::new(fresh.handle, self.word.bits());
         // Linearizes here. The slot has held the word since it was validated, because a handle enters a
         // slot once.
         if !bucket.change_word(slot, self.word, new) {
             return Err(fresh);
         }
-        Ok((fresh.published(self.table, self.guard, bucket, slot), self.table.unlinked_of(handle)))
+        Ok((
+            fresh.published(self.table, self.guard, bucket, slot),
+            self.table.unlinked_of(at.handle),
+        ))
     }
 
     /// Removes exactly this entry.
@@ -267,7 +328,7 @@ impl<'g, T> Occupied<'g, T> {
     /// Returns what is out: this entry, unless it is not there any more. `strays`: as for
     /// [`Table::probe`].
     pub fn remove(self, mut strays: impl FnMut(Unlinked)) -> Option<Unlinked> {
-        let Hit { bucket, slot, handle, .. } = self.hit;
+        let Hit { at, bucket, slot } = self.hit;
         // Linearizes here.
         if !bucket.mark_dying(slot, self.word) {
             return None;
@@ -277,7 +338,7 @@ impl<'g, T> Occupied<'g, T> {
         {
             strays(stray);
         }
-        Some(self.table.unlinked_of(handle))
+        Some(self.table.unlinked_of(at.handle))
     }
 
     /// Takes the slot out of the bucket, whichever entry is in it by then: cheaper than [`remove`](Self::remove),
@@ -406,7 +467,7 @@ impl<'g, T> Vacant<'g, T> {
                 } else if other.is_none() && !(is_first && slot == new.slot) {
                     // A comparison that panics counts as a match: to evict a stranger costs a miss, and to
                     // leave a duplicate would show a value that is out of date.
-                    let is_key = catch_unwind(AssertUnwindSafe(|| matches(entry, new.entry)));
+                    let is_key = catch_unwind(AssertUnwindSafe(|| matches(entry.entry, new.entry)));
                     let is_key = is_key.map_err(&mut *note).unwrap_or(true);
                     other = is_key.then_some((bucket, slot, word, handle));
                 }
@@ -443,7 +504,7 @@ impl<'g, T> Full<'g, T> {
             let word = words[slot];
             // The version alone would be fooled when it wraps.
             let handle = word.handle().filter(|_| !word.is_dying() && bucket.word(slot) == word)?;
-            residents[slot] = Some(Hit { entry: table.entry(guard, handle), handle, bucket, slot });
+            residents[slot] = Some(Hit { at: table.entry(guard, handle), bucket, slot });
         }
         Some(residents)
     }
@@ -488,6 +549,25 @@ impl<'t, T> Fresh<'t, T> {
     /// Returns the handle of the entry's cell.
     pub fn handle(&self) -> Handle {
         self.handle
+    }
+
+    /// Returns the entry, which only this thread sees yet.
+    #[inline]
+    pub fn get(&self) -> EntryRef<'_, T> {
+        EntryRef { entry: self, handle: self.handle, table: self.table }
+    }
+
+    /// Stores two words of times beside the entry's cell.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if its chunk has none yet, and there is no memory for them.
+    pub fn set_times(&self, times: [u64; 2]) -> Result<(), OutOfMemory> {
+        let words = self.table.slab.times_or_new(self.handle)?;
+        for (word, time) in words.iter().zip(times) {
+            word.store(time, Relaxed); // Relaxed: the publication shows it.
+        }
+        Ok(())
     }
 
     /// Takes the entry back.
@@ -537,7 +617,10 @@ impl<'t, T> Fresh<'t, T> {
         let mut fresh = ManuallyDrop::new(self);
         // Of another slot, if it has replaced an entry.
         fresh.withdraw();
-        Hit { entry: table.entry(guard, fresh.handle), handle: fresh.handle, bucket, slot }
+        debug_assert!(guard.covers(table.domain), "a guard of another table");
+        // SAFETY: `prepare` wrote it; it was published under the guard, and is retired later.
+        let entry = unsafe { fresh.cell.as_ref() };
+        Hit { at: EntryRef { entry, handle: fresh.handle, table }, bucket, slot }
     }
 }
 
@@ -546,7 +629,7 @@ impl<T> Deref for Fresh<'_, T> {
 
     fn deref(&self) -> &T {
         // SAFETY: `prepare` wrote it, and until it is published it is this thread's alone.
-        unsafe { self.table.slab.get(self.handle) }
+        unsafe { self.cell.as_ref() }
     }
 }
 

@@ -36,8 +36,9 @@ impl Domain {
         Self(bits)
     }
 
+    /// Returns the number of the domain.
     #[inline]
-    pub(super) fn to_bits(self) -> u64 {
+    pub fn to_bits(self) -> u64 {
         self.0
     }
 }

@@ -53,8 +53,13 @@ use crate::{
     util::CachePadded,
 };
 
-/// Bits of a handle: a table keeps six more beside it in a word.
-pub const HANDLE_BITS: u32 = if IS_MODEL { 4 } else { 26 };
+/// Bits of a handle: a table keeps six more beside it in a word. Under shuttle there are whole caches, whose cells are
+/// never used again.
+pub const HANDLE_BITS: u32 = match () {
+    () if cfg!(cortado_loom) => 4,
+    () if cfg!(cortado_shuttle) => 14,
+    () => 26,
+};
 /// Pointers in the root, as a power of two.
 const ROOT_BITS: u32 = if IS_MODEL { 1 } else { 6 };
 const LEAVES: usize = 1 << ROOT_BITS;
@@ -69,7 +74,7 @@ const MAX_SHIFT: u32 = if IS_MODEL { 1 } else { 17 };
 /// Cells of the smallest chunk, unless a full one has fewer.
 const MIN_CELLS: usize = 64;
 /// Once as many cells as expected are there, a chunk adds this part to them.
-const GROWTH_PART: usize = 8;
+const GROWTH_PART: usize = 4;
 /// A cache line: cells of small chunks start there, too.
 const MIN_ALIGN: usize = 64;
 
@@ -352,17 +357,30 @@ impl<T> Chunks<T> {
         }
     }
 
-    /// Gives the memory of a chunk's first `count` cells back to the system, which gives it again, zeroed, when
-    /// they are written to. Returns whether it has taken any.
+    /// Gives the memory of a chunk's first `count` cells, and of what is beside them, back to the system, which gives it
+    /// again, zeroed, when it is written to. Returns whether it has taken any.
     ///
     /// # Safety
     ///
     /// * No other thread has a handle of these cells, and they hold no values.
     pub(super) unsafe fn give_back(&self, chunk: u32, count: usize) -> bool {
         let Some(beside) = self.beside(chunk) else { return false };
-        let len = count.min(beside.flags.len()) * size_of::<T>();
-        // SAFETY: the caller's promise.
-        let given = unsafe { give_pages_back(beside.cells.cast(), len) };
+        let count = count.min(beside.flags.len());
+        let charges = beside.charges.load(Acquire); // Acquire: as in `Array::get`.
+        let times = beside.times.load(Acquire); // Acquire: as above.
+        let parts: [(*mut u8, usize); 5] = [
+            (beside.cells.cast(), size_of::<T>()),
+            (beside.flags.as_ptr().cast_mut().cast(), size_of::<AtomicU8>()),
+            (beside.hashes.as_ptr().cast_mut().cast(), size_of::<AtomicU32>()),
+            (charges.cast(), size_of::<AtomicU64>()),
+            (times.cast(), 2 * size_of::<AtomicU64>()),
+        ];
+        let mut given = 0;
+        for (start, size) in parts.into_iter().filter(|(start, _)| !start.is_null()) {
+            // SAFETY: the caller's promise; where a thread that has an old handle reads what is beside its cell, zeros
+            // are as good as what was there.
+            given += unsafe { give_pages_back(start, count * size) };
+        }
         beside.given_back.store(given, Relaxed); // Relaxed: a figure.
         given > 0
     }

@@ -35,8 +35,12 @@ use crate::{
 };
 
 /// Magazines of the first segment; each further one has twice as many.
-const FIRST_SEGMENT: u32 = if IS_MODEL { 2 } else { 16 };
-const SEGMENTS: usize = if IS_MODEL { 4 } else { 24 };
+const FIRST_SEGMENT: u32 = if IS_MODEL { 2 } else { 4 };
+const SEGMENTS: usize = match () {
+    () if cfg!(cortado_loom) => 4,
+    () if cfg!(cortado_shuttle) => 13,
+    () => 24,
+};
 /// The number of no magazine.
 const NONE: u32 = 0;
 /// Beside a handle in a magazine: its cell holds no value.
@@ -59,13 +63,20 @@ const PUSH: Ordering = if cfg!(cortado_mutant = "slab_relaxed_push") {
 pub(super) struct Depot {
     /// Handles that a magazine holds.
     capacity: usize,
-    segments: [AtomicPtr<Slot>; SEGMENTS],
+    segments: [AtomicPtr<Segment>; SEGMENTS],
     /// The number of the magazine that was made last.
     made: AtomicU32,
     filled: CachePadded<Stack>,
     empty: CachePadded<Stack>,
     /// Those with handles of chunks whose memory was given back.
     cold: CachePadded<Stack>,
+}
+
+/// Magazines that were allocated together.
+struct Segment {
+    slots: Box<[Slot]>,
+    /// The handles of all of them, as many each as a magazine holds.
+    handles: Box<[AtomicU32]>,
 }
 
 /// A magazine while it is in a stack or with a thread.
@@ -75,7 +86,6 @@ struct Slot {
     len: AtomicU32,
     /// What the values of a bag cost.
     cost: AtomicU64,
-    handles: Box<[AtomicU32]>,
     watched: Watched,
 }
 
@@ -121,6 +131,7 @@ pub struct Retired {
 pub struct Magazine<'a> {
     depot: &'a Depot,
     slot: &'a Slot,
+    handles: &'a [AtomicU32],
     number: u32,
 }
 
@@ -205,9 +216,11 @@ impl Depot {
 
     #[inline]
     fn own(&self, number: u32) -> Magazine<'_> {
-        let slot = self.slot(number);
+        let (segment, index) = self.segment(number);
+        let slot = &segment.slots[index];
         slot.watched.write();
-        Magazine { depot: self, slot, number }
+        let handles = &segment.handles[index * self.capacity..][..self.capacity];
+        Magazine { depot: self, slot, handles, number }
     }
 
     fn make(&self) -> Option<Magazine<'_>> {
@@ -223,8 +236,8 @@ impl Depot {
                 let new = into_raw(self.make_segment(segment)?);
                 // AcqRel: Release shows the magazines; Acquire on failure pairs with it.
                 if there.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire).is_err() {
-                    // SAFETY: `new` was made above with that length, and no other thread has seen it.
-                    drop(unsafe { from_raw(new, segment_len(segment)) });
+                    // SAFETY: `new` was made above, a slice of one, and no other thread has seen it.
+                    drop(unsafe { from_raw(new, 1) });
                 }
             }
             // Relaxed, twice: as above.
@@ -235,30 +248,33 @@ impl Depot {
         }
     }
 
-    fn make_segment(&self, segment: usize) -> Option<Box<[Slot]>> {
-        let mut is_short = false;
-        let segment = try_boxed(segment_len(segment), || {
-            let handles = try_boxed(self.capacity, || AtomicU32::new(0));
-            is_short |= handles.is_none();
-            Slot {
-                next: AtomicU32::new(NONE),
-                len: AtomicU32::new(0),
-                cost: AtomicU64::new(0),
-                handles: handles.unwrap_or_default(),
-                watched: Watched::new(),
-            }
-        });
-        if is_short { None } else { segment }
+    fn make_segment(&self, segment: usize) -> Option<Box<[Segment]>> {
+        let len = segment_len(segment);
+        let slots = try_boxed(len, || Slot {
+            next: AtomicU32::new(NONE),
+            len: AtomicU32::new(0),
+            cost: AtomicU64::new(0),
+            watched: Watched::new(),
+        })?;
+        let handles = try_boxed(len * self.capacity, || AtomicU32::new(0))?;
+        let mut parts = Some(Segment { slots, handles });
+        try_boxed(1, || parts.take().expect("called once"))
+    }
+
+    #[inline]
+    fn segment(&self, number: u32) -> (&Segment, usize) {
+        let (segment, index) = place(number);
+        // Acquire: pairs with the Release in `make`. A number that came from another thread by an Acquire
+        // shows its segment already; one that came by a glance is compared before it is acted on.
+        let segment = self.segments[segment].load(Acquire);
+        // SAFETY: a number was given out by `make`, so its segment is there, and stays.
+        (unsafe { &*segment }, index)
     }
 
     #[inline]
     fn slot(&self, number: u32) -> &Slot {
-        let (segment, index) = place(number);
-        // Acquire: pairs with the Release in `make`. A number that came from another thread by an Acquire
-        // shows its segment already; one that came by a glance is compared before it is acted on.
-        let slots = self.segments[segment].load(Acquire);
-        // SAFETY: a number was given out by `make`, so its segment is there and has that index.
-        unsafe { &*slots.wrapping_add(index) }
+        let (segment, index) = self.segment(number);
+        &segment.slots[index]
     }
 
     #[cold]
@@ -346,11 +362,11 @@ fn take_all<'a>(stack: &Stack, depot: &'a Depot) -> impl Iterator<Item = Magazin
 
 impl Drop for Depot {
     fn drop(&mut self) {
-        for (segment, index) in self.segments.iter_mut().zip(0..) {
-            let slots = segment.with_mut(|slots| *slots);
-            if !slots.is_null() {
-                // SAFETY: a segment has that length, and `&mut self` says that no other thread is here.
-                drop(unsafe { from_raw(slots, segment_len(index)) });
+        for segment in &mut self.segments {
+            let segment = segment.with_mut(|segment| *segment);
+            if !segment.is_null() {
+                // SAFETY: `make` has put a slice of one there, and `&mut self` says that no other thread is here.
+                drop(unsafe { from_raw(segment, 1) });
             }
         }
     }
@@ -443,7 +459,7 @@ impl Magazine<'_> {
     /// Returns whether there is no room for another.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.len() >= self.slot.handles.len()
+        self.len() >= self.handles.len()
     }
 
     /// Adds the handle of a free cell.
@@ -494,7 +510,7 @@ impl Magazine<'_> {
         let slot = self.slot;
         // Relaxed, here and below: this thread's alone; the push or the stripe shows it.
         let len = slot.len.load(Relaxed);
-        slot.handles[len as usize].store(raw, Relaxed);
+        self.handles[len as usize].store(raw, Relaxed);
         slot.len.store(len + 1, Relaxed);
     }
 
@@ -505,14 +521,13 @@ impl Magazine<'_> {
         // Relaxed, here and below: as in `push`.
         let len = slot.len.load(Relaxed).checked_sub(1)?;
         slot.len.store(len, Relaxed);
-        Some(Handle::new(slot.handles[len as usize].load(Relaxed)))
+        Some(Handle::new(self.handles[len as usize].load(Relaxed)))
     }
 
     /// Returns the handles, and of each the label of its value, if its cell holds one.
     pub fn iter(&self) -> impl Iterator<Item = (Handle, Option<u8>)> {
-        let slot = self.slot;
         // Relaxed: as in `push`.
-        let raw = slot.handles[..self.len()].iter().map(|raw| raw.load(Relaxed));
+        let raw = self.handles[..self.len()].iter().map(|raw| raw.load(Relaxed));
         let label = |raw: u32| (raw >> LABEL_SHIFT) as u8 & (LABELS - 1);
         raw.map(move |raw| (Handle::new(raw), (raw & HUSK == 0).then(|| label(raw))))
     }

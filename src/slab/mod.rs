@@ -33,7 +33,7 @@
 pub mod chunk;
 pub mod magazine;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ptr::NonNull};
 
 use self::{
     chunk::{Chunks, HANDLE_BITS},
@@ -56,12 +56,15 @@ use crate::{
     util::CachePadded,
 };
 
-/// The magazines and bags of all stripes together hold about one cell in so many of those expected, and no fewer
-/// than [`MIN_MAGAZINE`] each.
+/// The magazines and bags of all stripes together hold about one cell in so many of those expected, but for the least
+/// number.
 const MAGAZINE_PART: usize = 64;
-/// The least and the most handles of a magazine.
+/// A magazine has handles for cells of so many bytes at least: lists of fewer would take more memory than they save.
+const MAGAZINE_BYTES: usize = 4096;
+/// The least and the most handles of a magazine, and the most that the number of bytes asks for.
 const MIN_MAGAZINE: usize = if IS_MODEL { 2 } else { 4 };
 const MAX_MAGAZINE: usize = if IS_MODEL { 2 } else { 256 };
+const MAX_BY_BYTES: usize = if IS_MODEL { 2 } else { 64 };
 
 /// How a bag is put back. The mutants do not show what is in it, or do not see a thread that has lain down.
 const BAG: Ordering = if cfg!(cortado_mutant = "slab_relaxed_bag") {
@@ -120,6 +123,8 @@ impl<T> Slab<T> {
         let stripes = stripes.max(1).next_power_of_two();
         // Each stripe has a magazine of free handles, and its user a bag.
         let capacity = expected / (2 * MAGAZINE_PART * stripes);
+        let least = MAGAZINE_BYTES / size_of::<T>().max(1);
+        let least = least.clamp(MIN_MAGAZINE, MAX_BY_BYTES);
         let stripe = || Stripe {
             is_acquired: AtomicBool::new(false),
             magazine: AtomicU32::new(0),
@@ -127,7 +132,7 @@ impl<T> Slab<T> {
         };
         Self {
             chunks: Chunks::new(expected),
-            depot: Depot::new(capacity.clamp(MIN_MAGAZINE, MAX_MAGAZINE)),
+            depot: Depot::new(capacity.clamp(least, MAX_MAGAZINE)),
             stripes: (0..stripes).map(|_| CachePadded::new(stripe())).collect(),
         }
     }
@@ -361,18 +366,20 @@ impl<T> Slab<T> {
         bags.take(&self.depot)
     }
 
-    /// Moves a value into a cell.
+    /// Moves a value into a cell; returns its address.
     ///
     /// # Safety
     ///
     /// * [`allocate`](Self::allocate) of this slab has returned the handle to this thread, and the cell holds
     ///   nothing.
     #[inline]
-    pub unsafe fn write(&self, handle: Handle, value: T) {
+    pub unsafe fn write(&self, handle: Handle, value: T) -> NonNull<T> {
         // SAFETY: the handle was issued to this thread.
         let cell = unsafe { self.chunks.cell(handle) };
         // SAFETY: the cell is this thread's alone until it publishes the handle.
         unsafe { cell.write(value) };
+        // SAFETY: an issued handle has a cell.
+        unsafe { NonNull::new_unchecked(cell) }
     }
 
     /// Returns the value of a cell.
