@@ -1,11 +1,11 @@
 //! `Entry`: key, value, cost and marks, as stored.
 
 use crate::{
+    buckets::EntryRef,
     budget::{CHARGE_DIGITS, ROUNDED_FROM},
     config::{PULSES_PER_AGE, Priority},
     due::NEVER,
-    reclaim::block::{Stored, tail},
-    sync::atomic::{AtomicU32, AtomicU64, Ordering, WithMut},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 /// What a slot of the table points to.
@@ -15,7 +15,7 @@ use crate::{
 pub struct Entry<K, V> {
     /// What readers note; never has the window's mark.
     marks: AtomicU32,
-    /// The charge; whether times lie behind the entry; and the window's mark, which is maintenance's: a
+    /// The charge; whether there are times beside the cell; and the window's mark, which is maintenance's: a
     /// reader that notes a hit with a plain store must not bring it back.
     charge: AtomicU32,
     /// The key.
@@ -43,10 +43,15 @@ impl<K, V> Entry<K, V> {
         Charge(self.charge.load(Ordering::Relaxed) & !(WINDOW | TIMED)).get()
     }
 
-    /// Returns when the entry expires, if it may.
+    /// Returns whether the entry may expire: then there are times beside its cell.
     #[inline]
-    pub fn times(&self) -> Option<&Times> {
-        tail(self)
+    pub fn is_timed(&self) -> bool {
+        self.charge.load(Ordering::Relaxed) & TIMED != 0 // Relaxed: never changes once it is shared.
+    }
+
+    /// Makes it one that may expire, before it is published.
+    pub fn set_timed(&self) {
+        self.charge.fetch_or(TIMED, Ordering::Relaxed); // Relaxed: unpublished.
     }
 
     /// Notes an access at pulse `now`; returns whether it is the first of this pulse.
@@ -130,64 +135,73 @@ impl<K, V> Entry<K, V> {
     }
 }
 
-// SAFETY: `TIMED` is changed by `set_tail` only, and clear at first.
-#[allow(unsafe_code)]
-unsafe impl<K, V> Stored for Entry<K, V> {
-    type Tail = Times;
-
+impl<'g, K, V> EntryRef<'g, Entry<K, V>> {
+    /// Returns when the entry expires, if it may.
     #[inline]
-    fn has_tail(&self) -> bool {
-        self.charge.load(Ordering::Relaxed) & TIMED != 0 // Relaxed: never changes once it is shared.
-    }
-
-    fn set_tail(&mut self, has_tail: bool) {
-        self.charge
-            .with_mut(|charge| *charge = *charge & !TIMED | if has_tail { TIMED } else { 0 });
+    pub fn times(self) -> Option<Times<'g>> {
+        if self.is_timed() { self.time_words().map(Times) } else { None }
     }
 }
 
-/// When an entry expires: what lies behind those that may. Times are nanoseconds of the cache's clock.
-#[derive(Debug)]
-pub struct Times {
-    /// Its highest bit: whether maintenance knows of it. In one word with the deadline, so that it is never
-    /// said of another one; and apart from `used`, which hits change by plain stores.
-    deadline: AtomicU64,
-    /// The last access.
-    used: AtomicU64,
+/// When an entry expires: two words beside the cell of those that may. Times are nanoseconds of the cache's clock.
+///
+/// The first is the deadline. Its highest bit says whether maintenance knows of it: in one word with the deadline, so
+/// that it is never said of another one; and apart from the second, the last access, which hits change by plain stores.
+#[derive(Clone, Copy, Debug)]
+pub struct Times<'g>(&'g [AtomicU64; 2]);
+
+/// The times of an entry that is about to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewTimes {
+    /// When it expires; [`NEVER`] if it does not.
+    pub deadline: u64,
+    /// When it is made.
+    pub now: u64,
 }
 
-impl Times {
-    /// Makes the times of an entry that is made at `now`.
-    pub fn new(deadline: u64, now: u64) -> Self {
-        Self { deadline: AtomicU64::new(deadline.min(FAR)), used: AtomicU64::new(now) }
+impl NewTimes {
+    /// Returns the words beside the cell.
+    pub fn words(self) -> [u64; 2] {
+        [self.deadline.min(FAR), self.now]
+    }
+}
+
+impl<'g> Times<'g> {
+    /// Returns the times in two words.
+    pub fn of(words: &'g [AtomicU64; 2]) -> Self {
+        Self(words)
+    }
+
+    fn deadline_word(self) -> &'g AtomicU64 {
+        &self.0[0]
     }
 
     /// Returns when the entry expires if it is not used any more; [`NEVER`] if it does not.
     ///
     /// `idle` is how long it may go unused.
     #[inline]
-    pub fn deadline(&self, idle: u64) -> u64 {
+    pub fn deadline(self, idle: u64) -> u64 {
         let deadline = self.hard_deadline();
         if idle == NEVER { deadline } else { deadline.min(self.used().saturating_add(idle)) }
     }
 
     /// Returns the deadline that no use moves.
     #[inline]
-    pub fn hard_deadline(&self) -> u64 {
+    pub fn hard_deadline(self) -> u64 {
         // Relaxed: the time itself is all that is read.
-        deadline_in(self.deadline.load(Ordering::Relaxed))
+        deadline_in(self.deadline_word().load(Ordering::Relaxed))
     }
 
     /// Changes that deadline; returns what it was. If it was later, maintenance does not know of it any more.
-    pub fn set_deadline(&self, deadline: u64) -> u64 {
+    pub fn set_deadline(self, deadline: u64) -> u64 {
         let deadline = deadline.min(FAR);
-        let mut seen = self.deadline.load(Ordering::Relaxed); // Relaxed: the exchange decides.
+        let mut seen = self.deadline_word().load(Ordering::Relaxed); // Relaxed: the exchange decides.
         loop {
             // One that is put off is met at the old time, and noted anew then.
             let is_known = deadline >= seen & !NOTED || cfg!(cortado_mutant = "due_keeps_note");
             let word = deadline | if is_known { seen & NOTED } else { 0 };
             // Relaxed, twice: as in `hard_deadline`.
-            match self.deadline.compare_exchange_weak(
+            match self.deadline_word().compare_exchange_weak(
                 seen,
                 word,
                 Ordering::Relaxed,
@@ -201,22 +215,22 @@ impl Times {
 
     /// Returns when the entry was used last.
     #[inline]
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed) // Relaxed: as in `hard_deadline`.
+    pub fn used(self) -> u64 {
+        self.0[1].load(Ordering::Relaxed) // Relaxed: as in `hard_deadline`.
     }
 
     /// Notes a use, if the last one is more than `grain` ago.
     #[inline]
-    pub fn touch(&self, now: u64, grain: u64) {
+    pub fn touch(self, now: u64, grain: u64) {
         if now.saturating_sub(self.used()) > grain {
-            self.used.store(now, Ordering::Relaxed); // Relaxed: as in `hard_deadline`.
+            self.0[1].store(now, Ordering::Relaxed); // Relaxed: as in `hard_deadline`.
         }
     }
 
     /// Notes that maintenance knows of the deadline that it reads next; returns whether it did not yet.
-    pub fn note(&self) -> bool {
+    pub fn note(self) -> bool {
         // Relaxed: decides who notes it. It has read the newest deadline, so the next read goes not back.
-        self.deadline.fetch_or(NOTED, Ordering::Relaxed) & NOTED == 0
+        self.deadline_word().fetch_or(NOTED, Ordering::Relaxed) & NOTED == 0
     }
 }
 
@@ -452,27 +466,27 @@ mod tests {
     #[test]
     fn cost_is_none_of_the_marks_beside_it() {
         for cost in [0, 3, (1 << 29) - 1, 1 << 40] {
-            let mut entry = Entry::new(1, 2, Charge::new(cost).unwrap(), 0);
-            assert!(!entry.has_tail());
-            for has_tail in [true, true, false, false, true] {
-                entry.set_tail(has_tail);
-                assert_eq!((entry.cost(), entry.has_tail()), (cost, has_tail));
+            let entry = Entry::new(1, 2, Charge::new(cost).unwrap(), 0);
+            assert!(!entry.is_timed());
+            for _ in 0..2 {
+                entry.set_timed();
+                assert_eq!((entry.cost(), entry.is_timed()), (cost, true));
                 assert!(entry.is_in_window());
             }
             assert!(entry.leave_window() && !entry.leave_window());
-            assert_eq!((entry.cost(), entry.has_tail()), (cost, true));
+            assert_eq!((entry.cost(), entry.is_timed()), (cost, true));
         }
     }
 
     #[test]
     fn charge_is_set_and_its_marks_stay() {
-        let mut entry = entry();
-        entry.set_tail(true);
+        let entry = entry();
+        entry.set_timed();
         entry.set_charge(Charge::new(1 << 40).unwrap());
-        assert_eq!((entry.cost(), entry.has_tail(), entry.is_in_window()), (1 << 40, true, true));
+        assert_eq!((entry.cost(), entry.is_timed(), entry.is_in_window()), (1 << 40, true, true));
         entry.leave_window();
         entry.set_charge(Charge::new(7).unwrap());
-        assert_eq!((entry.cost(), entry.has_tail(), entry.is_in_window()), (7, true, false));
+        assert_eq!((entry.cost(), entry.is_timed(), entry.is_in_window()), (7, true, false));
     }
 
     #[test]
@@ -507,7 +521,8 @@ mod tests {
 
     #[test]
     fn use_is_noted_where_the_last_is_more_than_a_grain_ago() {
-        let times = Times::new(NEVER, 7);
+        let words = NewTimes { deadline: NEVER, now: 7 }.words().map(AtomicU64::new);
+        let times = Times::of(&words);
         for (now, used) in [(9, 7), (10, 7), (11, 11), (14, 11), (5, 11)] {
             times.touch(now, 3);
             assert_eq!(times.used(), used);
@@ -534,7 +549,8 @@ mod tests {
 
     #[test]
     fn a_deadline_is_noted_once_and_anew_if_it_comes_earlier() {
-        let times = Times::new(50, 7);
+        let words = NewTimes { deadline: 50, now: 7 }.words().map(AtomicU64::new);
+        let times = Times::of(&words);
         assert!(times.note() && !times.note());
         assert_eq!((times.set_deadline(60), times.hard_deadline()), (50, 60));
         times.touch(9, 1);
@@ -544,8 +560,10 @@ mod tests {
         assert_eq!((times.set_deadline(40), times.hard_deadline()), (NEVER, 40));
         assert!(times.note() && !times.note());
         assert_eq!((times.deadline(NEVER), times.deadline(3), times.used()), (40, 12, 9));
-        assert_eq!(Times::new(NEVER, 0).deadline(NEVER), NEVER);
-        assert_eq!(Times::new(NEVER - 1, 0).deadline(NEVER), NEVER);
+        for deadline in [NEVER, NEVER - 1] {
+            let words = NewTimes { deadline, now: 0 }.words().map(AtomicU64::new);
+            assert_eq!(Times::of(&words).deadline(NEVER), NEVER);
+        }
     }
 
     #[test]

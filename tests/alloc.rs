@@ -16,32 +16,28 @@ struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    /// Bytes that this thread has taken, less those that it has given back.
-    static BYTES: Cell<i64> = const { Cell::new(0) };
 }
 
-fn count(allocations: u64, bytes: i64) {
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
-    let _ = BYTES.try_with(|sum| sum.set(sum.get() + bytes));
+fn count() {
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
 }
 
 // SAFETY: every call is handed to the system's allocator as it came; the counter is a plain cell of
 // the calling thread and allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(1, layout.size() as i64);
+        count();
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(1, layout.size() as i64);
+        count();
         // SAFETY: the caller's promise.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        count(0, -(layout.size() as i64));
         // SAFETY: the caller's promise.
         unsafe { System.dealloc(block, layout) }
     }
@@ -101,33 +97,22 @@ fn a_hit_allocates_nothing() {
 }
 
 #[test]
-fn a_new_entry_allocates_once() {
+fn new_entries_allocate_chunks_of_cells_and_no_more() {
     let _alone = ALONE.lock();
     for maintenance in [Maintenance::Thread, Maintenance::Manual] {
         let cache = filled(maintenance);
         let before = cache.metrics();
-        let mut at_most_once = 0;
         let mut all = 0;
         for key in ENTRIES..2 * ENTRIES {
-            let taken = allocations(|| _ = black_box(cache.insert(key, key)));
-            // None where a full bucket's entry left its memory.
-            at_most_once += u64::from(taken <= 1);
-            all += taken;
+            all += allocations(|| _ = black_box(cache.insert(key, key)));
         }
         let seen = cache.metrics() - before;
         println!("{maintenance:?}: {all} for {ENTRIES}, {} of full buckets", seen.local_evictions);
         assert_eq!(seen.inserts, ENTRIES);
-        // What is beyond: the window's queue doubles twice. A full ring of newcomers that finds the
-        // maintainer away is queued (two allocations). A newcomer to a full bucket sends an entry to
-        // limbo, which makes and seals a batch now and then.
-        let batches = seen.local_evictions / 64 + 1;
+        // Chunks, lists of free cells, and the window's queue, which doubles. A full ring of newcomers that finds the
+        // maintainer away is queued (two allocations).
         let rings = if maintenance == Maintenance::Thread { ENTRIES / 32 } else { 0 };
-        assert!(all + seen.local_evictions >= ENTRIES, "{all} for {ENTRIES}");
-        assert!(all <= ENTRIES + 4 + 6 * batches + 2 * rings, "{all} for {ENTRIES}");
-        assert!(
-            at_most_once >= ENTRIES - 4 - 2 * batches - rings,
-            "{at_most_once} of {ENTRIES} took one"
-        );
+        assert!(all <= ENTRIES / 100 + 2 * rings, "{all} for {ENTRIES}");
     }
 }
 
@@ -149,10 +134,8 @@ fn an_entry_of_a_full_cache_takes_the_memory_of_an_earlier_one() {
         let seen = cache.metrics() - before;
         let each = taken as f64 / 20_000.0;
         println!("{maintenance:?}: {each:.3} an insert, {} evicted", seen.evictions);
-        // For each batch of garbage that is retired the collector makes a bag, limbo a grace period
-        // and the stock a few packs. An insert that is rejected gives its memory to the allocator.
-        // A quarter of what it would be without the stock leaves room for all that.
-        assert!(taken < 20_000 / 4 + seen.rejected_cold, "{taken} for 20000");
+        // A grace period now and then, and more cells where a pinned thread lacks a core.
+        assert!(taken < 20_000 / 16, "{taken} for 20000");
     }
 }
 
@@ -169,7 +152,7 @@ fn an_update_takes_the_memory_of_an_earlier_one() {
         update(ENTRIES);
         let taken = allocations(|| update(20_000));
         println!("{maintenance:?}: {taken} for 20000 updates");
-        assert!(taken < 20_000 / 4, "{taken} for 20000");
+        assert!(taken < 20_000 / 16, "{taken} for 20000");
     }
 }
 
@@ -179,7 +162,14 @@ fn a_removal_allocates_for_every_batch_only() {
     let cache = filled(Maintenance::Manual);
     let taken = allocations(|| (0..ENTRIES).for_each(|key| drop(cache.remove(&key))));
     println!("{taken} for {ENTRIES} removals");
-    assert!(taken <= ENTRIES / 64 * 5 + 8, "{taken} for {ENTRIES}");
+    assert!(taken <= ENTRIES / 64 + 8, "{taken} for {ENTRIES}");
+}
+
+/// Returns the bytes of memory that this process has in use, where the system tells.
+fn resident() -> Option<i64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: i64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * 4096)
 }
 
 #[test]
@@ -188,22 +178,25 @@ fn memory_of_the_process_goes_back_when_a_cache_is_cleared() {
     let cache = Cache::builder().max_cost(1 << 30).maintenance(Maintenance::Manual).timed(true);
     let cache = cache.build().unwrap();
     let mut after = Vec::new();
-    for _ in 0..3 {
-        let before = BYTES.get();
+    for round in 0..3 {
+        let Some(before) = resident() else { return };
         for key in 0..100_000u64 {
             let _ = cache.insert_with_ttl(key, [key; 32], std::time::Duration::from_secs(9 + key));
         }
-        assert!(BYTES.get() - before > 100_000 * 256);
+        let full = resident().unwrap_or(0) - before;
+        assert!(full > 100_000 * 256, "{full}");
         cache.clear();
         // Memory that the collector keeps goes a little later.
         for _ in 0..100 {
             cache.flush();
         }
         // The sketch stays: frequencies stay known.
-        let kept = BYTES.get() - before - cache.memory().sketch as i64;
-        println!("{kept} bytes kept, {:?}", cache.memory());
-        after.push(BYTES.get());
-        assert!(kept < 1 << 20, "{kept} bytes kept");
+        let sketch = if round == 0 { cache.memory().sketch as i64 } else { 0 };
+        let kept = resident().unwrap_or(0) - before - sketch;
+        println!("{kept} bytes kept of {full}, {:?}", cache.memory());
+        after.push(resident().unwrap_or(0));
+        // The allocator keeps some, and there are lists of free cells.
+        assert!(kept < full / 3, "{kept} bytes kept of {full}");
     }
-    assert!(after[2] - after[1] < 1 << 16, "each time there is more: {after:?}");
+    assert!(after[2] - after[1] < 1 << 20, "each time there is more: {after:?}");
 }

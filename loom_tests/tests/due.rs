@@ -16,7 +16,7 @@ use cortado::__internals::{
     entry::Times,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         thread,
     },
     waker::Waker,
@@ -231,7 +231,8 @@ fn notes_meet_laps_of_their_ring() {
 }
 
 /// The keeper's part for one entry: what it has noted of it.
-fn keep_entry(world: &World, times: &Times, noted: &Mutex<Vec<u64>>) {
+fn keep_entry(world: &World, words: &[AtomicU64; 2], noted: &Mutex<Vec<u64>>) {
+    let times = Times::of(words);
     world.due.begin();
     world.due.collect(|_| {
         if times.note() {
@@ -245,22 +246,23 @@ fn keep_entry(world: &World, times: &Times, noted: &Mutex<Vec<u64>>) {
 fn a_renewal_meets_a_use_and_the_keeper() {
     explore(|| {
         let world = World::new(1);
-        let times = Arc::new(Times::new(50, 0));
+        let words = Arc::new([50, 0].map(AtomicU64::new));
+        let times = Times::of(&words);
         let noted = StdArc::new(Mutex::new(Vec::new()));
         let _ = world.due.note(1, 50);
         let keeper = {
-            let (world, times, noted) = (world.clone(), times.clone(), noted.clone());
-            thread::spawn(move || keep_entry(&world, &times, &noted))
+            let (world, words, noted) = (world.clone(), words.clone(), noted.clone());
+            thread::spawn(move || keep_entry(&world, &words, &noted))
         };
         let user = {
-            let times = times.clone();
-            thread::spawn(move || times.touch(9, 1))
+            let words = words.clone();
+            thread::spawn(move || Times::of(&words).touch(9, 1))
         };
         assert_eq!(times.set_deadline(20), 50);
         let _ = world.due.note(1, 20);
         keeper.join().unwrap();
         user.join().unwrap();
-        keep_entry(&world, &times, &noted);
+        keep_entry(&world, &words, &noted);
         let noted = noted.lock().unwrap();
         assert!(noted.contains(&20), "noted {noted:?}");
     });

@@ -16,18 +16,14 @@ use std::{
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
+    buckets::{Loose, Table, Terms},
     flight::{Arrival, Caller, Flights, Follower, Joined, Leader, Outcome},
-    reclaim::{
-        self,
-        block::{Owned, Stored},
-        pin,
-    },
+    reclaim,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
         thread,
     },
-    table::{Loose, Table},
 };
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
@@ -360,11 +356,6 @@ struct Value {
     dropped: StdArc<AtomicUsize>,
 }
 
-// SAFETY: it never has a tail, and says so.
-unsafe impl Stored for Value {
-    type Tail = ();
-}
-
 impl Value {
     fn read(&self) {
         #[cfg(cortado_loom)]
@@ -387,39 +378,40 @@ impl Drop for Value {
 /// A flight whose value is not let in.
 struct Shared {
     // Before the table, for what is kept is the table's.
-    flights: Flights<u32, Loose<Value>>,
+    flights: Flights<u32, Loose>,
     table: Table<Value>,
     dropped: StdArc<AtomicUsize>,
 }
 
 /// What a follower does.
-type Act = fn(&Shared, Follower<'_, u32, Loose<Value>>);
+type Act = fn(&Shared, Follower<'_, u32, Loose>);
 
 impl Shared {
     fn new() -> Arc<Self> {
         reclaim::reset();
         Arc::new(Self {
             flights: Flights::new(),
-            table: Table::with_buckets(1, 1, 1),
+            table: Table::new(1, 4, 1).unwrap(),
             dropped: StdArc::default(),
         })
     }
 
-    fn lead(&self) -> Leader<'_, u32, Loose<Value>> {
+    fn lead(&self) -> Leader<'_, u32, Loose> {
         match self.flights.join(1, 1, Caller::Task) {
             Joined::Lead(leader) => leader,
             _ => panic!("no other is here"),
         }
     }
 
-    fn fill(&self, leader: Leader<'_, u32, Loose<Value>>) {
-        let guard = pin();
-        let value = Owned::new(Value {
+    fn fill(&self, leader: Leader<'_, u32, Loose>) {
+        let guard = self.table.pin();
+        let value = Value {
             #[cfg(cortado_loom)]
             watched: loom::cell::Cell::new(7),
             dropped: StdArc::clone(&self.dropped),
-        });
-        let loose = self.table.loosen_unpublished(value, 1, 1);
+        };
+        let value = self.table.prepare(value, 1, 0).unwrap_or_else(|_| panic!("no memory"));
+        let loose = Loose::unpublished(value, Terms { seal_at: 0, ..Terms::NONE });
         let value = self.table.see(&guard, &loose);
         let ((), kept) = leader.complete(|_, _| ((), Outcome::Kept(loose)), |()| None);
         value.read();
@@ -427,13 +419,13 @@ impl Shared {
         value.read();
     }
 
-    fn retire(&self, last: Option<Loose<Value>>) {
+    fn retire(&self, last: Option<Loose>) {
         if let Some(last) = last {
-            let _ = self.table.retire_loose(&pin(), last, 0);
+            self.table.retire_loose(&self.table.pin(), last, 0);
         }
     }
 
-    fn take(&self, mut follower: Follower<'_, u32, Loose<Value>>) {
+    fn take(&self, mut follower: Follower<'_, u32, Loose>) {
         match follower.wait() {
             Arrival::Completed => {}
             // It follows the other one, which lets go.
@@ -448,12 +440,12 @@ impl Shared {
         self.sweep();
     }
 
-    fn leave(&self, mut follower: Follower<'_, u32, Loose<Value>>) {
+    fn leave(&self, mut follower: Follower<'_, u32, Loose>) {
         self.retire(follower.leave());
     }
 
     fn sweep(&self) {
-        assert!(self.table.sweep(usize::MAX).panic.is_none());
+        assert!(self.table.sweep(usize::MAX, None).panic.is_none());
     }
 
     /// Asks; follows as it is told, or lets go if it would lead.

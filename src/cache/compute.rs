@@ -6,6 +6,7 @@ use equivalent::Equivalent;
 
 use super::{Cache, InsertOptions};
 use crate::{
+    buckets::EntryRef,
     engine::{Mode, Reject, RemovalCause, Terms, address_of},
     entry::Entry,
 };
@@ -102,14 +103,14 @@ where
             // What `f` decides is a write, unless it keeps what is there.
             let write = engine.flights.begin_write(hash);
             let seen = engine.table.find(&guard, hash, |entry| entry.key == key);
-            let seen = seen.filter(|entry| engine.is_live(entry));
-            let (value, terms) = match f(seen.map(|entry| &entry.value)) {
+            let seen = seen.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
+            let (value, terms) = match f(seen.as_deref().map(|entry| &entry.value)) {
                 Op::Keep => return Computed::Kept,
                 Op::Put(value) => (value, Terms::DEFAULT),
                 Op::PutWith(value, options) => (value, options.terms()),
                 Op::Remove => {
                     let removed = seen.map(|seen| {
-                        let is_it = |entry: &Entry<K, V>| std::ptr::eq(entry, seen);
+                        let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.handle == seen.handle;
                         let (table, cause) = (&engine.table, RemovalCause::Removed);
                         engine.take_which(table, &guard, hash, |k| *k == key, is_it, cause)
                     });
@@ -124,7 +125,7 @@ where
                 }
             };
             // The guard keeps the address from naming another entry.
-            let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(address_of(entry)));
+            let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(address_of(&entry)));
             let mode = (mode, pressure);
             let computed = match engine.put_pinned(&guard, hash, (key, value), terms, mode) {
                 Ok(true) => Computed::Inserted,

@@ -63,12 +63,13 @@ where
     {
         let (engine, guard) = (&self.engine, self.engine.table.pin());
         let hash = engine.hash(key);
-        let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key))?;
+        let entry =
+            engine.table.find(&guard, hash, |entry: &Entry<K, V>| key.equivalent(&entry.key))?.at();
         engine.is_live(entry).then(|| EntryInfo {
             cost: entry.cost(),
             ttl: entry.times().and_then(|times| engine.timing.left(times)),
             age: entry.times().and_then(|times| engine.timing.age(times)),
-            frequency: engine.frequency(hash, Some(entry)),
+            frequency: engine.frequency(hash, Some(&entry)),
             priority: entry.marks().priority(),
         })
     }
@@ -104,8 +105,8 @@ where
         let (engine, guard) = (&self.engine, self.engine.table.pin());
         let hash = engine.hash(key);
         let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
-        let entry = entry.filter(|entry| engine.is_live(entry)).ok_or(TtlError::Absent)?;
-        match (Entry::times(entry), ttl) {
+        let entry = entry.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
+        match (entry.ok_or(TtlError::Absent)?.times(), ttl) {
             (Some(times), _) => engine.set_ttl(hash, times, ttl),
             (None, None) => {}
             (None, Some(_)) => return Err(TtlError::Untimed),

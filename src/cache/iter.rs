@@ -1,6 +1,6 @@
 //! Iteration over a cache while it changes.
 
-use crate::{engine::Timing, entry::Entry, table};
+use crate::{buckets, engine::Timing, entry::Entry};
 
 /// Goes through the entries of a cache; made by [`Pinned::iter`](super::Pinned::iter).
 ///
@@ -20,12 +20,12 @@ use crate::{engine::Timing, entry::Entry, table};
 /// ```
 #[derive(Debug)]
 pub struct Iter<'g, K, V> {
-    entries: table::Iter<'g, Entry<K, V>>,
+    entries: buckets::Iter<'g, Entry<K, V>>,
     timing: &'g Timing,
 }
 
 impl<'g, K, V> Iter<'g, K, V> {
-    pub(super) fn new(entries: table::Iter<'g, Entry<K, V>>, timing: &'g Timing) -> Self {
+    pub(super) fn new(entries: buckets::Iter<'g, Entry<K, V>>, timing: &'g Timing) -> Self {
         Self { entries, timing }
     }
 }
@@ -35,7 +35,7 @@ impl<'g, K, V> Iterator for Iter<'g, K, V> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let timing = self.timing;
-        let entry = self.entries.find(|entry| timing.is_live(entry))?;
+        let entry = self.entries.find(|entry| timing.is_live(entry.at()))?.at().entry;
         Some((&entry.key, &entry.value))
     }
 }

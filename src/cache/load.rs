@@ -94,7 +94,7 @@ pub struct FillGuard<'a, K, V, S> {
     cache: &'a Cache<K, V, S>,
     hash: u64,
     /// There until it is filled.
-    leader: Option<Leader<'a, K, Loaded<K, V>>>,
+    leader: Option<Leader<'a, K, Loaded>>,
     stopwatch: Stopwatch,
 }
 
@@ -110,7 +110,7 @@ pub(super) enum Step<'a, K, V, S> {
 pub(super) struct Waiter<'a, K, V, S> {
     cache: &'a Cache<K, V, S>,
     hash: u64,
-    pub(super) follower: Follower<'a, K, Loaded<K, V>>,
+    pub(super) follower: Follower<'a, K, Loaded>,
 }
 
 /// # Loading
@@ -341,7 +341,7 @@ where
     pub(super) fn guard<'a>(
         &'a self,
         hash: u64,
-        leader: Leader<'a, K, Loaded<K, V>>,
+        leader: Leader<'a, K, Loaded>,
     ) -> FillGuard<'a, K, V, S> {
         let stopwatch = self.engine.start_stopwatch();
         FillGuard { cache: self, hash, leader: Some(leader), stopwatch }

@@ -131,7 +131,7 @@ where
     /// Returns what the load that it followed has led to, or the key, to ask again.
     fn arrive(
         &mut self,
-        arrival: Arrival<'a, K, crate::engine::Loaded<K, V>>,
+        arrival: Arrival<'a, K, crate::engine::Loaded>,
     ) -> Result<Answer<'a, K, V, S>, K> {
         let State::Waiting(key, mut waiter) = mem::replace(&mut self.state, State::Over) else {
             unreachable!("it follows a load");

@@ -35,6 +35,7 @@ pub use self::{
     value_ref::ValueRef,
 };
 use crate::{
+    buckets::{EntryRef, Held},
     engine::{
         Engine, Insert, MemoryUse, Mode, Reject, RemovalCause, StalledReader, Ticked, Trace, Work,
         address_of,
@@ -43,7 +44,6 @@ use crate::{
     evictor::Evictor,
     metrics::Metrics,
     sync::Arc,
-    table::Held,
 };
 
 /// The default hasher: ahash with keys drawn at random for each cache.
@@ -308,7 +308,7 @@ where
     {
         let (hash, guard) = (self.engine.hash(key), self.engine.table.pin());
         let entry = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
-        self.engine.frequency(hash, entry)
+        self.engine.frequency(hash, entry.as_deref().map(|entry| entry.entry))
     }
 
     #[inline]
@@ -539,7 +539,7 @@ where
     {
         self.engine.sweep_if_due();
         let hash = self.engine.hash(key);
-        let condition = |entry: &Entry<K, V>| condition(&entry.value);
+        let condition = |entry: EntryRef<'_, Entry<K, V>>| condition(&entry.value);
         let matches = |k: &K| key.equivalent(k);
         let removed = self.engine.remove_which(hash, matches, condition, RemovalCause::Removed);
         removed.map(|entry| self.value_ref(entry))
@@ -566,9 +566,9 @@ where
         engine.sweep_if_due();
         let guard = self.engine.table.pin();
         for entry in engine.table.iter(&guard) {
-            if engine.is_live(entry) && !keep(&entry.key, &entry.value) {
-                let address = address_of(entry);
-                let is_it = |other: &Entry<K, V>| address_of(other) == address;
+            if engine.is_live(entry.at()) && !keep(&entry.key, &entry.value) {
+                let address = address_of(&entry);
+                let is_it = |other: EntryRef<'_, Entry<K, V>>| address_of(&other) == address;
                 let hash = engine.hash(&entry.key);
                 let is_key = |k: &K| *k == entry.key;
                 drop(engine.remove_which(hash, is_key, is_it, RemovalCause::Removed));
@@ -914,7 +914,7 @@ where
 
     /// Does what can be done now; returns whether that was all.
     fn flush_once(&self) -> bool {
-        !self.tick(Work::ALL).pending && self.engine.table.limbo().is_at_rest()
+        !self.tick(Work::ALL).pending && self.engine.table.is_at_rest()
     }
 }
 

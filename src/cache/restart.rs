@@ -7,6 +7,7 @@ use std::{
 
 use super::{Cache, Pinned};
 use crate::{
+    buckets::EntryRef,
     config::Priority,
     engine::{Engine, Insert, Mode, Terms},
     entry::Entry,
@@ -109,7 +110,8 @@ where
     /// ```
     pub fn export(&self) -> impl Iterator<Item = Record<&K, &V>> {
         let engine = &self.cache.engine;
-        let live = engine.table.iter(&self.guard).filter(|entry| engine.is_live(entry));
+        let entries = engine.table.iter(&self.guard).map(|hit| hit.at());
+        let live = entries.filter(|entry| engine.is_live(*entry));
         live.map(move |entry| record(engine, engine.hash(&entry.key), entry))
     }
 }
@@ -120,7 +122,7 @@ pub struct Export<'a, K, V, S> {
     /// Records of the current part, copied while the thread was pinned.
     copied: std::vec::IntoIter<Record<K, V>>,
     /// The hash at which the next part begins.
-    next: Option<u64>,
+    next: Option<u32>,
 }
 
 impl<K, V, S> Iterator for Export<'_, K, V, S>
@@ -139,13 +141,11 @@ where
             let from = self.next?;
             let engine = &self.cache.engine;
             let guard = engine.table.pin();
-            let (part, next) = engine.table.iter_part(&guard, from, BUCKETS_PER_PIN);
-            let live = part.filter(|entry| engine.is_live(entry));
+            let (part, next) = engine.table.iter_from(&guard, from, BUCKETS_PER_PIN);
+            let live = part.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
             let hashed = live.map(|entry| (engine.hash(&entry.key), entry));
-            // A bucket that was split or merged since may show what the last part has shown.
-            let new = hashed.filter(|(hash, _)| *hash >= from);
             let copied: Vec<_> =
-                new.map(|(hash, entry)| record(engine, hash, entry).cloned()).collect();
+                hashed.map(|(hash, entry)| record(engine, hash, entry).cloned()).collect();
             self.copied = copied.into_iter();
             self.next = next;
         }
@@ -161,15 +161,15 @@ impl<K, V, S> std::fmt::Debug for Export<'_, K, V, S> {
 fn record<'g, K: Hash + Eq, V, S: BuildHasher>(
     engine: &Engine<K, V, S>,
     hash: u64,
-    entry: &'g Entry<K, V>,
+    entry: EntryRef<'g, Entry<K, V>>,
 ) -> Record<&'g K, &'g V> {
     Record {
-        key: &entry.key,
-        value: &entry.value,
-        cost: entry.cost().saturating_sub(engine.overhead(entry.times().is_some())),
+        key: &entry.entry.key,
+        value: &entry.entry.value,
+        cost: entry.cost().saturating_sub(engine.overhead(entry.is_timed())),
         ttl: entry.times().and_then(|times| engine.timing.left(times)),
         priority: entry.marks().priority(),
-        frequency: engine.frequency(hash, Some(entry)),
+        frequency: engine.frequency(hash, Some(&entry)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, time::Duration};
 
-use crate::{engine::Timing, entry::Entry, table::Held};
+use crate::{buckets::Held, engine::Timing, entry::Entry};
 
 /// A value of the cache, readable for as long as this lives.
 ///
@@ -52,7 +52,7 @@ impl<'a, K, V> ValueRef<'a, K, V> {
 
     /// Returns what is left of the entry's time; `None` if it does not expire.
     pub fn ttl(&self) -> Option<Duration> {
-        self.timing.left(self.entry.times()?)
+        self.timing.left(self.entry.get().times()?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Garbage: entries that were unlinked and are not freed yet, how much of it may stand, and who
 //! frees it.
 //!
-//! Retired entries wait in [`limbo`](crate::reclaim::limbo) for their grace period. The thread of
+//! Retired entries wait in [bags](crate::buckets) for their grace period. The thread of
 //! the cache frees them; writers help where it falls behind. A writer frees only while it is not
 //! pinned, does a bounded part, and never waits for a grace period.
 //!
@@ -14,11 +14,12 @@
 
 use super::{Engine, RemovalCause, hooks, hooks::Removed};
 use crate::{
+    buckets::Swept,
     config::{GARBAGE_FLOOR_BYTES, Maintenance},
     entry::Entry,
     flight::is_loading,
     metrics::Counter,
-    reclaim::limbo::Swept,
+    slab::Garbage,
     sync::atomic::Ordering,
 };
 
@@ -119,9 +120,11 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns the cost at which a batch of garbage is sealed before it is full: all open batches
     /// together hold a small part of what may be.
     pub(super) fn seal_at(&self) -> u64 {
-        let stripes = 2 * self.locals.len() as u64;
-        let by_limit = self.settings.max_garbage.unwrap_or(self.budget.limit()) / stripes;
-        let by_cost = (self.budget.limit() / (HELP_PART * stripes)).max(MIN_HELP_COST);
+        // Shifts in place of divisions: the number of stripes is a power of two.
+        let shift = 1 + self.locals.len().trailing_zeros();
+        let by_limit = self.settings.max_garbage.unwrap_or(self.budget.limit()) >> shift;
+        let by_cost = (self.budget.limit() >> shift) / HELP_PART;
+        let by_cost = by_cost.max(MIN_HELP_COST);
         if self.costs_vary() { by_limit.min(by_cost) } else { by_limit }
     }
 
@@ -135,8 +138,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Notes that garbage was sealed: is there too much, and who frees it?
     pub(super) fn note_garbage(&self) {
-        let limbo = self.table.limbo();
-        let (cost, count) = (limbo.sealed_cost(), limbo.sealed_count());
+        let Garbage { cost, count } = self.table.sealed_garbage();
         self.note_pressure(cost, count);
         let limit = self.settings.max_garbage.unwrap_or(self.budget.limit());
         // Relaxed: a count of turns.
@@ -186,8 +188,8 @@ impl<K, V, S> Engine<K, V, S> {
     /// A destructor that panics is counted; the first payload comes back in the result.
     pub fn sweep(&self, most: usize) -> Swept {
         let swept = match &self.hooks.on_remove {
-            Some(on_remove) => self.table.sweep_with(most, Some(&farewell(on_remove))),
-            None => self.table.sweep(most),
+            Some(on_remove) => self.table.sweep(most, Some(&farewell(on_remove))),
+            None => self.table.sweep(most, None),
         };
         self.counters.add(Counter::GarbageFreed, swept.freed as u64);
         if swept.waiting > 0 {
@@ -196,15 +198,15 @@ impl<K, V, S> Engine<K, V, S> {
             self.scan_pins_if_due();
         }
         // Both ways: what maintenance seals, no writer has noted.
-        let limbo = self.table.limbo();
-        self.note_pressure(limbo.sealed_cost(), limbo.sealed_count());
+        let Garbage { cost, count } = self.table.sealed_garbage();
+        self.note_pressure(cost, count);
         swept
     }
 }
 
 /// Tells the user of an entry that has left, when no other thread can see it any more.
-pub(super) fn farewell<K, V>(on_remove: &hooks::OnRemove<K, V>) -> impl Fn(Entry<K, V>, u8) {
-    move |entry, label| {
+pub(super) fn farewell<K, V>(on_remove: &hooks::OnRemove<K, V>) -> impl Fn(Entry<K, V>, u8, u64) {
+    move |entry, label, _| {
         if let Some(cause) = RemovalCause::of(label) {
             on_remove(Removed::new(entry, cause));
         }

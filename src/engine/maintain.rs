@@ -13,6 +13,7 @@ use std::{
 
 use super::{Engine, Place, RemovalCause};
 use crate::{
+    buckets::{SLOTS, Sampled, Unlinked, buckets_for},
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
     entry::{Entry, Marks},
     policy::{
@@ -22,10 +23,9 @@ use crate::{
         victim::{SAMPLE, SAMPLE_BY_COST, Traits, burden},
         window::{Newcomer, Window},
     },
-    reclaim::{Guard, limbo::Unlinked},
+    reclaim::Guard,
     stripe::{CAPACITY, thread_number},
     sync::atomic::Ordering,
-    table::{LANES, Sampled, buckets_for},
     trace,
     util::{Rng, for_all},
 };
@@ -272,11 +272,13 @@ impl<K, V, S> Engine<K, V, S> {
         let backlog = borrow(&self.backlog, |backlog| backlog.bytes()).unwrap_or(0);
         let stalls = borrow(&self.stalls, |stalls| stalls.bytes()).unwrap_or(0);
         let deadlines = borrow(&self.timetable, |timetable| timetable.bytes()).unwrap_or(0);
-        let memory = MemoryUse {
-            table: self.table.bytes(&guard),
-            entries: self.len() as usize * size_of::<Entry<K, V>>(),
+        let garbage = self.table.garbage();
+        let entries = self.len() as usize * size_of::<Entry<K, V>>();
+        MemoryUse {
+            table: self.table.bucket_bytes(&guard),
+            entries,
             sketch: self.sketch.bytes(),
-            buffers: self.table.limbo().bytes()
+            buffers: self.table.cell_bytes().saturating_sub(entries)
                 + self.events.bytes()
                 + self.newcomers.bytes()
                 + size_of_val(&*self.locals)
@@ -288,15 +290,10 @@ impl<K, V, S> Engine<K, V, S> {
                 + race
                 + stalls,
             deadlines,
-            garbage: self.table.limbo().cost(),
-            garbage_entries: self.table.limbo().count(),
+            garbage: garbage.cost,
+            garbage_entries: garbage.count,
             stalled_readers,
-        };
-        if memory.garbage_entries > 0 {
-            // To count it, this sat down at each desk, and the thread could not find it in the meantime.
-            self.rouse();
         }
-        memory
     }
 
     /// Calls `f` with a maintainer that nobody else has, if there is one: that of this thread, or another.
@@ -327,7 +324,7 @@ impl<K, V, S> Engine<K, V, S> {
         K: Hash,
         S: BuildHasher,
     {
-        let wanted = buckets_for(entries.max(self.len() as usize)) * LANES;
+        let wanted = buckets_for(entries.max(self.len() as usize)) * SLOTS;
         self.finish_resize(guard);
         // Two buckets may be more than fit into one, and a pinned entry has to stay.
         let may_shrink = || !self.kept.is_any() && self.table.slots(guard) / 2 >= wanted;
@@ -341,7 +338,7 @@ impl<K, V, S> Engine<K, V, S> {
         K: Hash,
         S: BuildHasher,
     {
-        while self.table.help_migration(guard, self, RESIZE_UNITS) {}
+        while self.table.help(guard, RESIZE_UNITS, |entry| self.displace(guard, entry)) {}
     }
 }
 
@@ -416,7 +413,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 || entry.marks().is_pinned()
                 || self.is_filling(self.reserve())
                 || self.victim(guard, rng.next_u64(), Among::Main).is_none_or(|victim| {
-                    self.admits(self.contender(hash, entry), victim.entry, rng.next_u64())
+                    self.admits(self.contender(hash, entry), &victim.entry, rng.next_u64())
                 });
             let is_settled =
                 if wins { self.enter_main(entry) } else { self.evict(guard, hash, entry) };
@@ -434,7 +431,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// bucket and tag, which then would take the turn of another. Hash 0 is queued as 1.)
     fn find_in_window<'g>(&'g self, guard: &'g Guard, hash: u64) -> Option<&'g Entry<K, V>> {
         let is_it = |entry: &Entry<K, V>| self.hash(&entry.key).max(1) == hash.max(1);
-        self.table.find(guard, hash, |entry| entry.is_in_window() && is_it(entry))
+        let hit = self.table.find(guard, hash, |entry| entry.is_in_window() && is_it(entry))?;
+        Some(hit.at().entry)
     }
 
     /// Does a slice of the deferred work; returns what it did. Call it unpinned.
@@ -491,12 +489,13 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             }
         }
         let guard = self.table.pin();
-        let moved = self.table.moved(&guard);
-        ticked.pending = self.table.help_migration(&guard, self, RESIZE_UNITS);
-        let has_moved = self.table.moved(&guard) != moved;
+        let moved = self.table.moved_units(&guard);
+        let displace = |entry| self.displace(&guard, entry);
+        ticked.pending = self.table.help(&guard, RESIZE_UNITS, displace);
+        let has_moved = self.table.moved_units(&guard) != moved;
         borrow(&self.racer, |racer| self.adapt(&guard, racer));
         self.sketch.grow(self.len() as usize);
-        self.table.seal_retired();
+        self.table.seal();
         drop(guard);
         let swept = self.sweep(usize::MAX);
         ticked.freed += swept.freed;
@@ -514,13 +513,13 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         if !self.trim_due.load(Ordering::Relaxed) {
             return false;
         }
-        if !self.table.limbo().is_at_rest() {
+        if !self.table.is_at_rest() {
             // What is freed later would be kept for new entries.
             return true;
         }
         self.trim_due.store(false, Ordering::Relaxed);
         let guard = self.table.pin();
-        self.table.give_back_stock();
+        self.table.trim();
         borrow(&self.backlog, |backlog| {
             backlog.hashes.retain(|&hash| self.find_in_window(&guard, hash).is_some());
             backlog.hashes.shrink_to_fit();
@@ -655,7 +654,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let costs_vary = self.costs_vary();
         for _ in 0..PLAYED {
             let Some(hash) = racer.samples.pop_front() else { return };
-            let entry = self.table.find(guard, hash, |entry| self.hash(&entry.key) == hash);
+            let hit = self.table.find(guard, hash, |entry| self.hash(&entry.key) == hash);
+            let entry = hit.map(|hit| hit.at().entry);
             let cost = match entry {
                 // It is none of the policy's business.
                 Some(entry) if entry.marks().is_pinned() => continue,
@@ -822,7 +822,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let victim = self.victim(guard, maintainer.rng.next_u64(), Among::Main);
         let luck = maintainer.rng.next_u64();
         match victim {
-            Some(victim) if self.wins(leaver, victim.entry, luck) => {
+            Some(victim) if self.wins(leaver, &victim.entry, luck) => {
                 // In this order, so that main is never above its share for it.
                 let gone = self.evict_sampled(guard, victim);
                 self.promote(maintainer, leaver);
@@ -837,7 +837,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     fn judge(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
         let victim = self.victim(guard, maintainer.rng.next_u64(), Among::Main);
         let luck = maintainer.rng.next_u64();
-        if victim.is_none_or(|victim| self.wins(leaver, victim.entry, luck)) {
+        if victim.is_none_or(|victim| self.wins(leaver, &victim.entry, luck)) {
             self.promote(maintainer, leaver);
             return false;
         }
@@ -877,7 +877,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let mut worst = None;
         let mut seen = 0;
         let mut look = |sampled: Sampled<'g, Entry<K, V>>| {
-            let entry = sampled.entry;
+            let entry = sampled.entry.entry;
             let marks = entry.marks();
             if self.may_go(entry, marks, among) {
                 seen += 1;
@@ -889,12 +889,12 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             if seen < want { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let buckets = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
-        self.table.sample(guard, random, buckets, &mut look);
+        self.table.sample(guard, upper(random), buckets, &mut look);
         if worst.is_none() {
             // A nearly empty table: go on until there is one. Main may be empty beside a full window.
             let most = if among == Among::Main { MOST_SAMPLE_BUCKETS } else { usize::MAX };
-            self.table.sample(guard, random, most, |sampled| {
-                let entry = sampled.entry;
+            self.table.sample(guard, upper(random), most, |sampled| {
+                let entry = sampled.entry.entry;
                 if self.may_go(entry, entry.marks(), among) {
                     worst = Some((0.0, sampled));
                     return ControlFlow::Break(());
@@ -932,17 +932,18 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// Evicts an entry that was found by this hash; returns whether it was still there.
     fn evict(&self, guard: &Guard, hash: u64, entry: &Entry<K, V>) -> bool {
         let is_it = |other: &Entry<K, V>| std::ptr::eq(other, entry);
-        let gone = self.table.remove_if(guard, hash, self, is_it, |_| true);
+        let strays = |entry| self.displace(guard, entry);
+        let gone = self.table.remove_if(guard, hash, is_it, |_| true, strays);
         gone.map(|entry| self.end(guard, entry)).is_some()
     }
 
     fn evict_sampled(&self, guard: &Guard, victim: Sampled<'_, Entry<K, V>>) -> bool {
-        let gone = self.table.unlink_sampled(victim);
+        let gone = self.table.unlink(guard, &victim.candidate);
         gone.map(|entry| self.end(guard, entry)).is_some()
     }
 
-    fn end(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
-        self.recall(self.bury(&self.table, guard, entry, RemovalCause::Evicted, true));
+    fn end(&self, guard: &Guard, entry: Unlinked) {
+        self.recall(&self.bury(&self.table, guard, entry, RemovalCause::Evicted, true));
     }
 
     /// Makes room while all maintainers are away: of a sample, the oldest entry of the window duels with the
@@ -972,8 +973,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             };
             let contender = |entry: &Entry<K, V>| self.contender(self.hash(&entry.key), entry);
             match victim {
-                Some(victim) if self.admits(contender(oldest.entry), victim.entry, luck) => {
-                    self.enter_main(oldest.entry);
+                Some(victim) if self.admits(contender(&oldest.entry), &victim.entry, luck) => {
+                    self.enter_main(&oldest.entry);
                     self.evict_sampled(guard, victim);
                 }
                 _ => _ = self.evict_sampled(guard, oldest),
@@ -1028,7 +1029,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         luck: u64,
     ) {
         let is_settled = match victim {
-            Some(victim) if self.admits(self.contender(hash, entry), victim.entry, luck) => {
+            Some(victim) if self.admits(self.contender(hash, entry), &victim.entry, luck) => {
                 self.evict_sampled(guard, victim);
                 self.enter_main(entry)
             }
@@ -1056,8 +1057,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let mut worst = [None, None];
         let mut seen = 0;
         let buckets = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
-        self.table.sample(guard, random, buckets, |sampled| {
-            let (entry, marks) = (sampled.entry, sampled.entry.marks());
+        self.table.sample(guard, upper(random), buckets, |sampled| {
+            let (entry, marks) = (sampled.entry.entry, sampled.entry.marks());
             if self.may_go(entry, marks, Among::Unpinned) {
                 seen += 1;
                 let burden = self.burden(entry, now);
@@ -1070,6 +1071,11 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         });
         worst.map(|worst| worst.map(|(_, sampled)| sampled))
     }
+}
+
+/// Returns the half of a random number that chooses a bucket.
+fn upper(random: u64) -> u32 {
+    (random >> 32) as u32
 }
 
 /// Who may be a victim.
@@ -1302,7 +1308,7 @@ mod tests {
     fn sleeping_thread_is_woken_where_the_table_begins_to_move_and_finds_the_old_array() {
         let engine = sized(1 << 20, 0);
         engine.waker.belongs_to(crate::sync::thread::current());
-        let bytes = || engine.table.bytes(&engine.table.pin());
+        let bytes = || engine.table.bucket_bytes(&engine.table.pin());
         let before = bytes();
         engine.waker.sleep(|| {
             for key in 0.. {
@@ -1316,8 +1322,10 @@ mod tests {
             None
         });
         assert!(!engine.waker.rise());
-        while engine.table.help_migration(&engine.table.pin(), &engine, 1) {}
-        assert_eq!((bytes(), engine.table.limbo().count()), (2 * before, 0));
+        let guard = engine.table.pin();
+        while engine.table.help(&guard, 1, |entry| engine.displace(&guard, entry)) {}
+        drop(guard);
+        assert_eq!((bytes(), engine.table.garbage().count), (2 * before, 0));
         assert_eq!(engine.outlook(), (true, Outlook::Never));
         while engine.outlook().0 {
             engine.maintain(Work::ALL);

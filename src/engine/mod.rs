@@ -34,6 +34,7 @@ use self::{
     timing::Timetable,
 };
 use crate::{
+    buckets::{EntryRef, Hit, SLOTS, Table, Terms as GarbageTerms, Unlinked, buckets_for},
     budget::Budget,
     config::{Settings, Victim},
     due::{Due, Outlook},
@@ -45,20 +46,13 @@ use crate::{
         pulse::Pulse,
         race::{SETTINGS, Scale, Setting},
     },
-    reclaim::{
-        Guard,
-        desk::Desk,
-        limbo::{Retired, Unlinked},
-        pin,
-        stall::StallDetector,
-    },
+    reclaim::{Guard, stall::StallDetector},
     sketch::Sketch,
     stripe::{Stripes, thread_number},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
-    table::{Host, LANES, Table},
     util::{CachePadded, caught, is_thread_of},
     waker::Waker,
 };
@@ -76,7 +70,7 @@ pub struct Engine<K, V, S> {
     pub waker: Arc<Waker>,
     pub hooks: Hooks<K, V>,
     pub timing: Timing,
-    pub flights: Flights<K, Loaded<K, V>>,
+    pub flights: Flights<K, Loaded>,
     pulse: Pulse,
     /// Hashes of accesses, on their way to the sketch.
     events: Stripes,
@@ -159,7 +153,7 @@ impl<K, V, S> Engine<K, V, S> {
         let scale = Scale::of(entries as u64);
         let maintainers = (entries as u64 / ENTRIES_PER_MAINTAINER).clamp(1, MOST_MAINTAINERS);
         Ok(Self {
-            table: Table::new(entries, stripes)?,
+            table: Table::new(buckets_for(entries), entries, stripes)?,
             hasher,
             budget: Budget::new(settings.max_cost),
             kept: Kept::default(),
@@ -261,40 +255,25 @@ impl<K, V, S> Engine<K, V, S> {
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
-        entry: Unlinked<Entry<K, V>>,
+        entry: Unlinked,
         cause: RemovalCause,
         leaves: bool,
-    ) -> &'g Entry<K, V> {
-        let entry = {
-            let mut desk = table.desk(thread_number());
-            self.bury_at(&mut desk, table, guard, entry, cause, leaves)
-        };
-        self.rouse();
-        entry
-    }
-
-    /// The same at a desk where this thread sits; it is to [`rouse`](Self::rouse) when it has got up.
-    fn bury_at<'g, 'd: 'g>(
-        &self,
-        desk: &mut Desk<'d, Entry<K, V>>,
-        table: &'g Table<Entry<K, V>>,
-        guard: &'g Guard,
-        entry: Unlinked<Entry<K, V>>,
-        cause: RemovalCause,
-        leaves: bool,
-    ) -> &'g Entry<K, V> {
-        let entry = entry.labelled(cause as u8);
-        let cost = entry.get().cost();
-        self.write_off(entry.get(), leaves);
-        let seal_at = self.seal_at();
-        let (entry, retired) = table.retire_at(desk, guard, entry, cost, seal_at);
-        match retired {
-            Retired::Sealed => self.note_garbage(),
-            Retired::Open => {}
+    ) -> EntryRef<'g, Entry<K, V>> {
+        let seen = table.unlinked(guard, &entry);
+        self.write_off(&seen, leaves);
+        let terms = self.garbage_terms(&seen, cause);
+        if table.retire(guard, entry, terms, thread_number()) {
+            self.note_garbage();
         }
         let was_evicted = cause == RemovalCause::Evicted;
-        self.births.end(address_of(entry), was_evicted, || self.time_of_births());
-        entry
+        self.births.end(address_of(&seen), was_evicted, || self.time_of_births());
+        self.rouse();
+        seen
+    }
+
+    /// Returns what an entry that leaves is retired with.
+    fn garbage_terms(&self, entry: &Entry<K, V>, cause: RemovalCause) -> GarbageTerms {
+        GarbageTerms { label: cause as u8, cost: entry.cost(), seal_at: self.seal_at() }
     }
 
     /// Refunds an entry that this thread took out, and takes it out of the figures.
@@ -313,8 +292,8 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Retires an entry that a load has brought and that the table has not.
-    pub fn retire_loaded(&self, loaded: Loaded<K, V>) {
-        if self.table.retire_loose(&pin(), loaded, thread_number()) == Retired::Sealed {
+    pub fn retire_loaded(&self, loaded: Loaded) {
+        if self.table.retire_loose(&self.table.pin(), loaded, thread_number()) {
             self.note_garbage();
         }
         self.rouse();
@@ -389,50 +368,42 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 }
 
-impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Engine<K, V, S> {
-    fn hash(&self, entry: &Entry<K, V>) -> u64 {
-        self.hash(&entry.key)
-    }
-
+impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
+    /// Returns whether a table of so many slots, one of whose buckets is full, should grow.
     fn is_crowded(&self, slots: usize) -> bool {
         // Below half there is room elsewhere: this bucket is only unlucky.
         self.len() > slots as u64 / 2
     }
 
+    /// The same for a bucket whose entries must all stay.
     fn is_cramped(&self, slots: usize) -> bool {
         // By chance alone, no bucket is full below this load (a mean of 0.1 in each): one in 10^12. Keys
         // that fill one were chosen to collide.
         self.len() > slots as u64 / 64
     }
 
-    fn choose_leaver(
+    /// Chooses who leaves a full bucket, if any may.
+    fn choose_leaver<'r, 'g>(
         &self,
-        residents: &[Option<&Entry<K, V>>; LANES],
-        _newcomer: &Entry<K, V>,
-    ) -> Option<usize> {
+        residents: &'r [Option<Hit<'g, Entry<K, V>>>; SLOTS],
+    ) -> Option<&'r Hit<'g, Entry<K, V>>> {
         let now = self.pulse.now();
-        let residents = residents.iter().enumerate();
-        let burdens = residents.filter_map(|(lane, entry)| {
-            let entry = entry.filter(|entry| !entry.marks().is_pinned())?;
-            Some((lane, self.burden(entry, now)))
-        });
-        burdens.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(lane, _)| lane)
+        let residents = residents.iter().flatten().filter(|hit| !hit.marks().is_pinned());
+        let burdens = residents.map(|hit| (hit, self.burden(hit, now)));
+        burdens.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(hit, _)| hit)
     }
 
-    fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
+    /// Ends the stay of an entry that had to leave for lack of slots, or was taken out by mistake.
+    pub fn displace(&self, guard: &Guard, entry: Unlinked) {
         let cause = RemovalCause::Evicted;
-        self.recall_displaced(self.bury(&self.table, guard, entry, cause, true));
-    }
-
-    fn moving(&self) {
-        self.rouse();
+        self.recall_displaced(&self.bury(&self.table, guard, entry, cause, true));
     }
 }
 
 impl<K, V, S> Engine<K, V, S> {
     /// Returns whether a listener has still to hear of something.
     pub fn has_untold(&self) -> bool {
-        self.hooks.on_remove.is_some() && self.table.limbo().count() > 0
+        self.hooks.on_remove.is_some() && self.table.garbage().count > 0
     }
 
     /// Tells the listener of all that has left and that it was not told of yet.
@@ -443,7 +414,7 @@ impl<K, V, S> Engine<K, V, S> {
     pub fn tell_all(&mut self) {
         // What followers that were forgotten have not taken.
         for loaded in self.flights.take_all_kept() {
-            let _ = self.table.retire_loose(&self.table.pin(), loaded, 0);
+            self.table.retire_loose(&self.table.pin(), loaded, 0);
         }
         if let Some(on_remove) = &self.hooks.on_remove
             && let Some(panic) = self.table.drain(Some(&garbage::farewell(on_remove))).panic

@@ -4,12 +4,13 @@
 
 use super::Engine;
 use crate::{
+    buckets::Held,
     entry::Entry,
     metrics::Counter,
     reclaim::Guard,
+    slab::prefetch,
     stripe::{CAPACITY, Push, Ring},
     sync::atomic::Ordering,
-    table::{Held, prefetch},
 };
 
 /// What a read does beside reading.
@@ -30,12 +31,13 @@ impl<K, V, S> Engine<K, V, S> {
         trace: Trace,
         matches: impl Fn(&K) -> bool,
     ) -> Option<Held<'_, Entry<K, V>>> {
-        let is_live = |entry: &&Entry<K, V>| match trace {
-            Trace::Leave => self.is_live_read(hash, entry),
-            Trace::None => self.is_live(entry),
-        };
         let held = self.table.hold(self.table.pin(), |table, guard| {
-            table.find(guard, hash, |entry| matches(&entry.key)).filter(is_live)
+            let hit = table.find(guard, hash, |entry| matches(&entry.key))?;
+            let is_live = match trace {
+                Trace::Leave => self.is_live_read(hash, hit.at()),
+                Trace::None => self.is_live(hit.at()),
+            };
+            is_live.then(|| hit.at())
         });
         if trace == Trace::Leave {
             self.note_access(hash, held.as_deref());
@@ -51,8 +53,9 @@ impl<K, V, S> Engine<K, V, S> {
         hash: u64,
         matches: impl Fn(&K) -> bool,
     ) -> Option<&'g Entry<K, V>> {
-        let entry = self.table.find(guard, hash, |entry| matches(&entry.key));
-        let entry = entry.filter(|entry| self.is_live_read(hash, entry));
+        let hit = self.table.find(guard, hash, |entry| matches(&entry.key));
+        let entry = hit.map(|hit| hit.at()).filter(|entry| self.is_live_read(hash, *entry));
+        let entry = entry.map(|entry| entry.entry);
         self.note_access(hash, entry);
         entry
     }
@@ -70,8 +73,10 @@ impl<K, V, S> Engine<K, V, S> {
             guard,
             hashes,
             |index, entry| matches(index, &entry.key),
-            |index, entry| {
-                let entry = entry.filter(|entry| self.is_live_read(hashes[index], entry));
+            |index, hit| {
+                let entry = hit.map(|hit| hit.at());
+                let entry = entry.filter(|entry| self.is_live_read(hashes[index], *entry));
+                let entry = entry.map(|entry| entry.entry);
                 self.note_access(hashes[index], entry);
                 found(index, entry.map(|entry| &entry.value));
             },

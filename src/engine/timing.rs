@@ -8,13 +8,15 @@ use std::{
 
 use super::{Engine, RemovalCause, maintain::borrow};
 use crate::{
+    buckets::{EntryRef, Hit},
     clock::{Callback, Clock, ManualClock, SystemClock, to_nanoseconds},
     config::Settings,
     deadlines::{Deadlines, Note},
     due::{Due, NEVER},
-    entry::{END, Entry, Times},
+    entry::{END, Entry, NewTimes, Times},
     metrics::Counter,
     reclaim::Guard,
+    sync::atomic::AtomicU64,
     trace::Stopwatch,
 };
 
@@ -102,29 +104,29 @@ impl Timing {
     }
 
     /// Returns what is left of an entry's time; `None` if it does not expire.
-    pub fn left(&self, times: &Times) -> Option<Duration> {
+    pub fn left(&self, times: Times<'_>) -> Option<Duration> {
         let deadline = times.deadline(self.idle);
         (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(self.now())))
     }
 
     /// Returns how long ago an entry was written, if it has times and no use has moved them.
-    pub fn age(&self, times: &Times) -> Option<Duration> {
+    pub fn age(&self, times: Times<'_>) -> Option<Duration> {
         (self.idle == NEVER).then(|| Duration::from_nanos(self.now().saturating_sub(times.used())))
     }
 
     /// Returns whether an entry's time is not over yet.
     #[inline]
-    pub fn is_live<K, V>(&self, entry: &Entry<K, V>) -> bool {
+    pub fn is_live<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
         entry.times().is_none_or(|times| self.is_in_time(times))
     }
 
     #[inline(never)]
-    fn is_in_time(&self, times: &Times) -> bool {
+    fn is_in_time(&self, times: Times<'_>) -> bool {
         !self.is_over(times, self.now())
     }
 
     #[inline]
-    fn is_over(&self, times: &Times, now: u64) -> bool {
+    fn is_over(&self, times: Times<'_>, now: u64) -> bool {
         times.deadline(self.idle) <= now
     }
 }
@@ -169,12 +171,12 @@ impl Timetable {
 impl<K, V, S> Engine<K, V, S> {
     /// Returns whether an entry's time is not over yet.
     #[inline]
-    pub fn is_live(&self, entry: &Entry<K, V>) -> bool {
+    pub fn is_live(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
         self.timing.is_live(entry)
     }
 
     /// The same at the time that [`time_of_deadlines`](Self::time_of_deadlines) has returned.
-    pub(super) fn is_live_at(&self, entry: &Entry<K, V>, now: Option<u64>) -> bool {
+    pub(super) fn is_live_at(&self, entry: EntryRef<'_, Entry<K, V>>, now: Option<u64>) -> bool {
         let over = |(times, now)| self.timing.is_over(times, now);
         !entry.times().zip(now).is_some_and(over)
     }
@@ -187,12 +189,12 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns whether an entry's time is not over yet, for a read, which may put the deadline off.
     #[inline]
-    pub(super) fn is_live_read(&self, hash: u64, entry: &Entry<K, V>) -> bool {
-        entry.times().is_none_or(|times| self.read_in_time(hash, entry, times))
+    pub(super) fn is_live_read(&self, hash: u64, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+        entry.times().is_none_or(|times| self.read_in_time(hash, &entry, times))
     }
 
     #[inline(never)]
-    fn read_in_time(&self, hash: u64, entry: &Entry<K, V>, times: &Times) -> bool {
+    fn read_in_time(&self, hash: u64, entry: &Entry<K, V>, times: Times<'_>) -> bool {
         let timing = &self.timing;
         let now = timing.now();
         if timing.is_over(times, now) {
@@ -218,7 +220,7 @@ impl<K, V, S> Engine<K, V, S> {
         value: &V,
         ttl: Option<Option<Duration>>,
         may_inherit: bool,
-    ) -> Option<Times> {
+    ) -> Option<NewTimes> {
         let timing = &self.timing;
         let expiry = self.hooks.expiry.as_deref();
         let is_needed = ttl.flatten().is_some()
@@ -234,16 +236,24 @@ impl<K, V, S> Engine<K, V, S> {
             (None, Some(expiry)) => expiry.on_create(key, value),
             (None, None) => timing.ttl,
         };
-        Some(Times::new(deadline_after(now, lives), now))
+        Some(NewTimes { deadline: deadline_after(now, lives), now })
     }
 
     /// Returns whether the time of an entry was over when it began.
-    pub(super) fn is_born_dead(&self, times: Option<&Times>) -> bool {
-        times.is_some_and(|times| self.timing.is_over(times, times.used()))
+    pub(super) fn is_born_dead(&self, times: Option<NewTimes>) -> bool {
+        times.is_some_and(|times| {
+            let words = times.words().map(AtomicU64::new);
+            self.timing.is_over(Times::of(&words), times.now)
+        })
     }
 
     /// Gives an unpublished entry the deadline that becomes the successor of `old`.
-    pub(super) fn inherit_deadline(&self, new: &Entry<K, V>, old: &Entry<K, V>, keeps: bool) {
+    pub(super) fn inherit_deadline(
+        &self,
+        new: EntryRef<'_, Entry<K, V>>,
+        old: EntryRef<'_, Entry<K, V>>,
+        keeps: bool,
+    ) {
         let Some(times) = new.times() else { return };
         if let Some(expiry) = &self.hooks.expiry {
             let left = old.times().and_then(|times| self.timing.left(times));
@@ -266,11 +276,11 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Changes the deadline of an entry, to `ttl` from now on or to none.
-    pub fn set_ttl(&self, hash: u64, times: &Times, ttl: Option<Duration>) {
+    pub fn set_ttl(&self, hash: u64, times: Times<'_>, ttl: Option<Duration>) {
         self.move_deadline(hash, times, deadline_after(self.timing.now(), ttl));
     }
 
-    fn move_deadline(&self, hash: u64, times: &Times, deadline: u64) {
+    fn move_deadline(&self, hash: u64, times: Times<'_>, deadline: u64) {
         let before = times.set_deadline(deadline);
         // One that is put off is met at the old time, and noted anew then.
         if deadline < before {
@@ -279,7 +289,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Sends the deadline of a published entry on its way to the timetable, if it has one.
-    pub(super) fn note_deadline(&self, hash: u64, times: &Times) {
+    pub(super) fn note_deadline(&self, hash: u64, times: Times<'_>) {
         let at = times.deadline(self.timing.idle);
         if at == NEVER {
             return;
@@ -342,12 +352,13 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Sees to an entry whose note has come up; returns whether it was removed.
     fn meet(&self, guard: &Guard, put_off: &mut Vec<Note>, note: Note, now: u64) -> bool {
-        let Some(times) = self.noted(guard, note).and_then(Entry::times) else { return false };
+        let Some(times) = self.noted(guard, note).and_then(|hit| hit.times()) else { return false };
         let is_same = |entry: &Entry<K, V>| address_of(entry) == note.address;
-        let is_over = |entry: &Entry<K, V>| {
+        let is_over = |entry: EntryRef<'_, Entry<K, V>>| {
             entry.times().is_some_and(|times| self.timing.is_over(times, now))
         };
-        if let Some(entry) = self.table.remove_if(guard, note.hash, self, is_same, is_over) {
+        let strays = |entry| self.displace(guard, entry);
+        if let Some(entry) = self.table.remove_if(guard, note.hash, is_same, is_over, strays) {
             self.counters.add(Counter::Expirations, 1);
             self.bury(&self.table, guard, entry, RemovalCause::Expired, true);
             return true;
@@ -360,7 +371,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         false
     }
 
-    fn noted<'g>(&'g self, guard: &'g Guard, note: Note) -> Option<&'g Entry<K, V>> {
+    fn noted<'g>(&'g self, guard: &'g Guard, note: Note) -> Option<Hit<'g, Entry<K, V>>> {
         self.table.find(guard, note.hash, |entry| address_of(entry) == note.address)
     }
 
@@ -372,13 +383,13 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         while let Some(&hash) = posted.hashes.last() {
             // Every entry of this very hash that maintenance does not know of. (The table would also offer
             // those that share bucket and tag, and not find them under it after it grew.)
-            let is_news = |entry: &Entry<K, V>| {
+            let is_news = |entry: EntryRef<'_, Entry<K, V>>| {
                 self.hash(&entry.key) == hash && entry.times().is_some_and(Times::note)
             };
-            while let Some(entry) = self.table.find(&guard, hash, is_news) {
+            while let Some(entry) = self.table.find_by(&guard, hash, is_news) {
                 let at = entry.times().map_or(NEVER, |times| times.deadline(self.timing.idle));
                 if at != NEVER {
-                    deadlines.add(Note { hash, address: address_of(entry), at });
+                    deadlines.add(Note { hash, address: address_of(&entry), at });
                 }
             }
             posted.hashes.pop();
@@ -399,7 +410,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let guard = self.table.pin();
         let mut known = std::collections::HashSet::new();
         deadlines.retain(|note| {
-            let times = self.noted(&guard, *note).and_then(Entry::times);
+            let times = self.noted(&guard, *note).and_then(|hit| hit.times());
             // Of several notes of an entry one is kept that does not come too late.
             times.is_some_and(|times| {
                 note.at <= times.deadline(self.timing.idle) && known.insert(note.address)

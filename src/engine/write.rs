@@ -4,23 +4,24 @@
 //! no eviction makes room for.
 
 use std::{
-    cell::RefCell,
+    alloc::{Layout, handle_alloc_error},
     hash::{BuildHasher, Hash},
-    panic::resume_unwind,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     time::Duration,
 };
 
 use super::{Engine, Kept, Pressure, RemovalCause, address_of};
 use crate::{
+    buckets::{EntryRef, Fresh, Full, Held, Loose, Panic, Probe, Publish, Table, Unlinked},
     budget::Budget,
     config::Priority,
-    entry::{Charge, Entry, Times},
+    entry::{Charge, Entry},
     flight::{Outcome, Write},
     metrics::Counter,
-    reclaim::{Guard, block::Owned, desk::Desk, limbo::Unlinked},
+    reclaim::Guard,
     stripe::{Push, thread_number},
     sync::atomic::Ordering,
-    table::{Held, Host, LANES, Loose, Table, Upsert},
+    util::drop_panic,
 };
 
 /// What an insert did. It is decided, and visible to everybody, when the call returns.
@@ -87,6 +88,8 @@ pub enum Reject {
     /// [`max_garbage`](crate::CacheBuilder::max_garbage).
     /// [`Cache::stalled_readers`](crate::Cache::stalled_readers) says which.
     Garbage,
+    /// There is no memory for it.
+    Memory,
     /// What is there stays: the room it would take is that of [pinned](crate::Priority::Pinned)
     /// entries, or [`replace_if`](crate::CacheBuilder::replace_if) said no.
     Kept,
@@ -144,12 +147,11 @@ impl Terms {
 }
 
 /// The entry that is there now, and whether there was none of its key; or what was refused.
-type Put<'g, K, V> = Result<(&'g Entry<K, V>, bool), Refused<K, V>>;
+type Put<'g, K, V> = Result<(EntryRef<'g, Entry<K, V>>, bool), Refused<K, V>>;
 
 /// An entry that is ready to be published, and what its writer needs for that.
 struct Prepared<'a, K, V> {
-    entry: Owned<Entry<K, V>>,
-    desk: Desk<'a, Entry<K, V>>,
+    entry: Fresh<'a, Entry<K, V>>,
     /// What its writer named; the rest is that of the entry it replaces, if its mode keeps it.
     terms: Terms,
     mode: Mode,
@@ -158,10 +160,10 @@ struct Prepared<'a, K, V> {
 }
 
 /// What a load has brought and the table has not.
-pub type Loaded<K, V> = Loose<Entry<K, V>>;
+pub type Loaded = Loose;
 
 /// What is returned to the caller of a load, and what has become of what that has brought.
-pub type Filled<'a, K, V> = (Held<'a, Entry<K, V>>, Outcome<Loaded<K, V>>);
+pub type Filled<'a, K, V> = (Held<'a, Entry<K, V>>, Outcome<Loaded>);
 
 /// What a write leaves in the caller's hands.
 pub struct Refused<K, V> {
@@ -220,29 +222,33 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         mode: Mode,
     ) -> Result<bool, Refused<K, V>> {
         let pressure = self.garbage_pressure();
-        let put = self.prepare((key, value), terms, mode, pressure).and_then(|prepared| {
-            // Pinned for the probe and the exchange only: a grace period waits for it.
-            let guard = self.table.pin();
-            let write = self.flights.begin_write(hash);
-            let put = self.upsert(&self.table, &guard, hash, prepared).map(|(_, is_new)| is_new);
-            // An insert that is refused is newer than what a load brings, too.
-            if put.is_ok() || mode == Mode::Upsert {
-                self.commit(&guard, hash, write);
-            }
-            put
-        });
+        let put = self.prepare(&self.table, hash, (key, value), terms, mode, pressure).and_then(
+            |prepared| {
+                // Pinned for the probe and the exchange only: a grace period waits for it.
+                let guard = self.table.pin();
+                let write = self.flights.begin_write(hash);
+                let put =
+                    self.upsert(&self.table, &guard, hash, prepared).map(|(_, is_new)| is_new);
+                // An insert that is refused is newer than what a load brings, too.
+                if put.is_ok() || mode == Mode::Upsert {
+                    self.commit(&guard, hash, write);
+                }
+                put
+            },
+        );
         let put = put.map_err(|refused| self.refuse(hash, refused, (mode, pressure)));
         self.sweep_if_due();
         put
     }
 
     /// Invalidates the loads that a write has met, which this thread has begun when it was pinned.
-    pub fn commit(&self, guard: &Guard, hash: u64, write: Write<'_, K, Loaded<K, V>>) {
+    pub fn commit(&self, guard: &Guard, hash: u64, write: Write<'_, K, Loaded>) {
         let Some(address) = write.commit() else { return };
         // A load has ended in the meantime, and left it to this write to take out what it has
         // published.
         let is_it = |entry: &Entry<K, V>| address_of(entry) == address;
-        if let Some(entry) = self.table.remove_if(guard, hash, self, is_it, |_| true) {
+        let strays = |entry| self.displace(guard, entry);
+        if let Some(entry) = self.table.remove_if(guard, hash, is_it, |_| true, strays) {
             self.counters.add(Counter::LoadsOvertaken, 1);
             self.part_with(&self.table, guard, entry, RemovalCause::Removed);
         }
@@ -283,7 +289,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             self.counters.add(Counter::LoadsOvertaken, 1);
             Err(Refused { key, value, refusal: Refusal::Forbidden })
         } else {
-            self.prepare((key, value), terms, Mode::Loaded, pressure)
+            self.prepare(&self.table, hash, (key, value), terms, Mode::Loaded, pressure)
         };
         let held = self.table.hold(self.table.pin(), |table, guard| {
             let mut prepared = prepared;
@@ -291,7 +297,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 let put = prepared.and_then(|prepared| self.upsert(table, guard, hash, prepared));
                 let refused = match put {
                     Ok((entry, _)) => {
-                        outcome = Outcome::Published(address_of(entry));
+                        outcome = Outcome::Published(address_of(&entry));
                         return Some(entry);
                     }
                     Err(refused) if is_invalid => refused,
@@ -301,13 +307,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     None => table.find(guard, hash, |entry| entry.key == refused.key),
                     Some(_) => None,
                 };
-                let there = there.filter(|entry| self.is_live(entry));
+                let there = there.map(|hit| hit.at()).filter(|entry| self.is_live(*entry));
                 if there.is_some() || is_invalid || refused.refusal != Refusal::Forbidden {
                     break (refused, there);
                 }
                 // What kept this one out has left: perhaps another load has taken it back.
                 let Refused { key, value, .. } = refused;
-                prepared = self.prepare((key, value), terms, Mode::Loaded, pressure);
+                prepared =
+                    self.prepare(&self.table, hash, (key, value), terms, Mode::Loaded, pressure);
             };
             let cause = match refused.refusal {
                 Refusal::Expired => RemovalCause::Expired,
@@ -315,7 +322,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             };
             let cost = Charge::new(terms.cost.unwrap_or(1)).unwrap_or(Charge::NOTHING);
             let entry = Entry::new(refused.key, refused.value, cost, self.pulse.now());
-            let loaded = table.loosen_unpublished(Owned::new(entry), cause as u8, cost.get());
+            let terms = self.garbage_terms(&entry, cause);
+            let Ok(fresh) = table.prepare(entry, hash, thread_number()) else {
+                // As where a box cannot be made: the caller is promised a reference.
+                handle_alloc_error(Layout::new::<Entry<K, V>>());
+            };
+            let loaded = Loose::unpublished(fresh, terms);
             if there.is_some() {
                 // Those who wait find it, too; what was loaded is older.
                 self.retire_loaded(loaded);
@@ -330,16 +342,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Takes out what a load has put in, for its key was written while it ran; returns it, to be
     /// retired.
-    pub fn take_back(&self, hash: u64, loaded: &Held<'_, Entry<K, V>>) -> Option<Loaded<K, V>> {
+    pub fn take_back(&self, hash: u64, loaded: &Held<'_, Entry<K, V>>) -> Option<Loaded> {
         self.counters.add(Counter::LoadsOvertaken, 1);
         let is_it = |entry: &Entry<K, V>| std::ptr::eq(entry, &**loaded);
         let guard = self.table.pin();
-        let entry = self.table.remove_if(&guard, hash, self, is_it, |_| true)?;
+        let strays = |entry| self.displace(&guard, entry);
+        let entry = self.table.remove_if(&guard, hash, is_it, |_| true, strays)?;
         self.counters.add(Counter::Removes, 1);
-        self.write_off(entry.get(), true);
-        self.births.end(address_of(entry.get()), false, || self.time_of_births());
-        let cost = entry.get().cost();
-        Some(self.table.loosen(entry.labelled(RemovalCause::Removed as u8), cost))
+        let seen = self.table.unlinked(&guard, &entry);
+        self.write_off(&seen, true);
+        self.births.end(address_of(&seen), false, || self.time_of_births());
+        let terms = self.garbage_terms(&seen, RemovalCause::Removed);
+        Some(Loose::new(entry, terms))
     }
 
     /// Looks for what a load has left in the table, for one that has waited for it: an entry of the
@@ -351,8 +365,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         published: Option<usize>,
     ) -> Option<Held<'_, Entry<K, V>>> {
         self.table.hold(self.table.pin(), |table, guard| {
-            let entry = table.find(guard, hash, |entry| matches(&entry.key))?;
-            let is_it = published == Some(address_of(entry));
+            let entry = table.find(guard, hash, |entry| matches(&entry.key))?.at();
+            let is_it = published == Some(address_of(&entry));
             (is_it || self.is_live(entry)).then_some(entry)
         })
     }
@@ -369,20 +383,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         terms: Terms,
         (mode, pressure): (Mode, Pressure),
     ) -> Put<'g, K, V> {
-        self.prepare(entry, terms, mode, pressure)
+        self.prepare(table, hash, entry, terms, mode, pressure)
             .and_then(|prepared| self.upsert(table, guard, hash, prepared))
             .map_err(|refused| self.refuse(hash, refused, (mode, pressure)))
     }
 
     /// Makes the entry that is to be published: asks what it costs and how long it lives, and
     /// allocates it.
-    fn prepare(
+    fn prepare<'t>(
         &self,
+        table: &'t Table<Entry<K, V>>,
+        hash: u64,
         (key, value): (K, V),
         terms: Terms,
         mode: Mode,
         pressure: Pressure,
-    ) -> Result<Prepared<'_, K, V>, Refused<K, V>> {
+    ) -> Result<Prepared<'t, K, V>, Refused<K, V>> {
         let terms = self.priced(&key, &value, terms);
         let times = self.times_for(&key, &value, terms.ttl, mode.keeps());
         let cost = terms.cost.unwrap_or(1).saturating_add(self.overhead(times.is_some()));
@@ -390,17 +406,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             let refusal = Refusal::Rejected(Reject::TooCostly);
             return Err(Refused { key, value, refusal });
         };
-        if mode == Mode::Loaded && self.is_born_dead(times.as_ref()) {
+        if mode == Mode::Loaded && self.is_born_dead(times) {
             return Err(Refused { key, value, refusal: Refusal::Expired });
         };
         let entry = Entry::new(key, value, charge, self.pulse.now());
         entry.set_priority(terms.priority.unwrap_or_default());
-        let mut desk = self.table.desk(thread_number());
-        let entry = match times {
-            Some(times) => Owned::with_tail(entry, times),
-            None => desk.make(entry),
+        if times.is_some() {
+            entry.set_timed();
+        }
+        let no_memory = |Entry { key, value, .. }| {
+            let refusal = Refusal::Rejected(Reject::Memory);
+            Refused { key, value, refusal }
         };
-        Ok(Prepared { entry, desk, terms, mode, pressure })
+        let entry = table.prepare(entry, hash, thread_number()).map_err(no_memory)?;
+        if let Some(times) = times
+            && entry.set_times(times.words()).is_err()
+        {
+            return Err(no_memory(entry.into_inner()));
+        }
+        Ok(Prepared { entry, terms, mode, pressure })
     }
 
     /// Returns the charge of a cost, if the budget could hold that.
@@ -412,7 +436,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Returns the charge of an entry that takes the place of `old` and costs the same.
     fn inherited_charge(&self, new: &Entry<K, V>, old: &Entry<K, V>) -> Option<Charge> {
-        let [before, after] = [old, new].map(|entry| self.overhead(entry.times().is_some()));
+        let [before, after] = [old, new].map(|entry| self.overhead(entry.is_timed()));
         self.charge((old.cost() - before.min(old.cost())).saturating_add(after))
     }
 
@@ -425,7 +449,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Returns what is added to an entry's own cost.
     pub fn overhead(&self, has_times: bool) -> u64 {
-        let times = if has_times { size_of::<Times>() } else { 0 };
+        let times = if has_times { TIMES_BYTES } else { 0 };
         if self.settings.charge_overhead { (size_of::<Entry<K, V>>() + times) as u64 } else { 0 }
     }
 
@@ -449,7 +473,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 // Nothing was to be replaced, so nothing is out of date.
                 let guard = self.table.pin();
                 let resident = self.table.find(&guard, hash, |entry| entry.key == *key);
-                if resident.is_some_and(|entry| self.is_live(entry)) {
+                if resident.is_some_and(|hit| self.is_live(hit.at())) {
                     refused.refusal = Refusal::Forbidden;
                 }
             }
@@ -465,7 +489,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 }
             }
             (_, Mode::Instead(address)) => {
-                let is_it = |entry: &Entry<K, V>| address_of(entry) == address;
+                let is_it = |entry: EntryRef<'_, Entry<K, V>>| address_of(&entry) == address;
                 if self.remove_which(hash, |k| k == key, is_it, RemovalCause::Replaced).is_none() {
                     refused.refusal = Refusal::Forbidden;
                 }
@@ -478,7 +502,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 }
                 Refusal::Rejected(Reject::TooCostly) => Counter::RejectedCostly,
                 Refusal::Rejected(Reject::Cold) => Counter::RejectedCold,
-                Refusal::Rejected(Reject::Garbage) => Counter::RejectedGarbage,
+                Refusal::Rejected(Reject::Garbage | Reject::Memory) => Counter::RejectedGarbage,
             },
             1,
         );
@@ -491,141 +515,274 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         hash: u64,
-        prepared: Prepared<'_, K, V>,
+        prepared: Prepared<'g, K, V>,
     ) -> Put<'g, K, V> {
-        let Prepared { mut entry, desk, terms, mode, pressure } = prepared;
-        let mut cost = entry.cost();
+        let Prepared { entry, terms, mode, pressure } = prepared;
+        let cost = entry.cost();
         if cost != 1 && !self.costs_vary() {
             self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.
         }
-        let now = self.pulse.now();
-        let seat = Seat { engine: self, desk: RefCell::new(Some(desk)) };
-        let mut charged = Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None };
+        let mut plan = Plan {
+            mode,
+            terms,
+            pressure,
+            now: self.pulse.now(),
+            cost,
+            charged: Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None },
+            is_news: true,
+            in_window: true,
+            was_over: false,
+        };
+        let mut entry = entry;
         for _ in 0..ROOM_TRIES {
-            // What the budget lacked when the table asked for permission.
-            let mut short = 0;
-            let mut refusal = Refusal::Rejected(Reject::Cold);
-            // Whether a replacement is the first access of this pulse.
-            let mut is_news = true;
-            // Whether it is in the window when it is published.
-            let mut in_window = true;
-            // Whether what it replaces was over.
-            let mut was_over = false;
-            let outcome = table.upsert(
-                guard,
-                hash,
-                entry,
-                &seat,
-                |resident, new| resident.key == new.key,
-                |resident, new| {
-                    let live = resident.filter(|old| self.is_live(old));
-                    was_over = resident.is_some() && live.is_none();
-                    if !self.may_put(mode, live, new) {
-                        refusal = Refusal::Forbidden;
-                        return false;
-                    }
-                    let too_much = if live.is_some() { Pressure::Hard } else { Pressure::Soft };
-                    if pressure >= too_much {
-                        refusal = Refusal::Rejected(Reject::Garbage);
-                        return false;
-                    }
-                    if let Some(old) = live {
-                        if mode.keeps() {
-                            let priority = old.marks().priority();
-                            new.set_priority(terms.priority.unwrap_or(priority));
-                            if terms.cost.is_none() {
-                                let Some(charge) = self.inherited_charge(new, old) else {
-                                    refusal = Refusal::Rejected(Reject::TooCostly);
-                                    return false;
-                                };
-                                new.set_charge(charge);
-                                cost = charge.get();
-                            }
-                        }
-                        if terms.ttl.is_none() {
-                            self.inherit_deadline(new, old, mode.keeps());
-                        }
-                    }
-                    let need = resident.map_or(cost, |old| {
-                        is_news = new.succeed(old, now);
-                        cost.saturating_sub(old.cost())
-                    });
-                    in_window = new.is_in_window();
-                    short = charged.raise_to(need);
-                    charged.pin((short == 0 && new.marks().is_pinned()).then_some(cost));
-                    short == 0
-                },
-            );
-            match outcome {
-                Upsert::Inserted { new, panic } => {
-                    seat.leave();
-                    charged.spend(cost);
-                    if !in_window {
-                        self.add_to_main(cost);
-                    }
-                    self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
-                    self.counters.add(Counter::Inserts, 1);
-                    self.counters.add(Counter::CostAdded, cost);
-                    self.welcome(guard, hash, in_window);
-                    if let Some(times) = new.times() {
-                        self.note_deadline(hash, times);
-                    }
-                    self.births.begin(address_of(new), || self.time_of_births());
+            let (back, refusal, short) = match self.publish(table, guard, hash, entry, &mut plan) {
+                Published::Inserted(new, panic) => {
+                    self.note_insert(guard, hash, new, &mut plan);
                     if let Some(panic) = panic {
                         resume_unwind(panic);
                     }
                     return Ok((new, true));
                 }
-                Upsert::Replaced { new, old } => {
-                    charged.exchange(old.get().cost(), cost);
-                    let leaves_queue = !self.enter_main(old.get());
-                    if !in_window {
-                        self.add_to_main(cost);
-                    } else if leaves_queue {
-                        // Its turn in the window came in between, and passed the old one on to main.
-                        self.enter_main(new);
-                    }
-                    self.counters.add(Counter::CostAdded, cost);
-                    let cause = if was_over {
-                        self.counters.add(Counter::Expirations, 1);
-                        self.counters.add(Counter::Inserts, 1);
-                        RemovalCause::Expired
-                    } else {
-                        self.counters.add(Counter::Updates, 1);
-                        self.births.pass_on(address_of(old.get()), address_of(new));
-                        RemovalCause::Replaced
-                    };
-                    seat.bury(guard, old, cause, false);
-                    if is_news {
-                        self.note_mark(hash);
-                    }
-                    if let Some(times) = new.times() {
-                        self.note_deadline(hash, times);
-                    }
-                    if was_over {
-                        self.births.begin(address_of(new), || self.time_of_births());
-                    }
-                    return Ok((new, was_over));
+                Published::Replaced(new, old) => {
+                    self.note_replacement(guard, hash, new, old, &mut plan);
+                    return Ok((new, plan.was_over));
                 }
-                Upsert::Full(back) => {
+                Published::Full(back) => {
                     let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
                     return Err(refused(back, Refusal::Rejected(reason)));
                 }
-                Upsert::Refused(back) => {
+                Published::Refused(back, refusal) => return Err(refused(back, refusal)),
+                Published::Short(back, short) => (back, Refusal::Rejected(Reject::Cold), short),
+            };
+            if short > self.unpinned_max().saturating_sub(plan.charged.cost) {
+                return Err(refused(back, Refusal::Rejected(Reject::Kept)));
+            }
+            if !self.make_room(guard, hash, short) {
+                return Err(refused(back, refusal));
+            }
+            entry = back;
+        }
+        Err(refused(entry, Refusal::Rejected(Reject::Cold)))
+    }
+
+    /// Tries to publish an entry, until it is in the table or something is in its way.
+    fn publish<'g>(
+        &self,
+        table: &'g Table<Entry<K, V>>,
+        guard: &'g Guard,
+        hash: u64,
+        mut entry: Fresh<'g, Entry<K, V>>,
+        plan: &mut Plan<'_>,
+    ) -> Published<'g, K, V> {
+        let strays = |entry| self.displace(guard, entry);
+        table.help(guard, UNITS_MOVED_BY_WRITER, strays);
+        loop {
+            let is_key = |resident: &Entry<K, V>| resident.key == entry.key;
+            let probe = table.probe(guard, hash, is_key, strays);
+            let resident = match &probe {
+                Probe::Found(there) => Some(there.get().at()),
+                Probe::Absent(_) => None,
+            };
+            match self.plan(plan, resident, entry.get()) {
+                Ok(0) => {}
+                Ok(short) => return Published::Short(entry, short),
+                Err(refusal) => return Published::Refused(entry, refusal),
+            }
+            let vacant = match probe {
+                Probe::Found(there) => match there.replace(entry) {
+                    Ok((new, old)) => return Published::Replaced(new.at(), old),
+                    Err(back) => {
+                        entry = back;
+                        continue;
+                    }
+                },
+                Probe::Absent(vacant) => vacant,
+            };
+            let full = match vacant.publish(entry, |resident, new| resident.key == new.key) {
+                Publish::Done(new) => return Published::Inserted(new.at(), None),
+                Publish::Duplicates(new, duplicates, first) => {
+                    let panic = self.displace_all(guard, duplicates, first);
+                    return Published::Inserted(new.at(), panic);
+                }
+                Publish::Changed(back) => {
                     entry = back;
-                    // Making room takes others' entries out, and wants the desk.
-                    seat.leave();
-                    if short > self.unpinned_max().saturating_sub(charged.cost) {
-                        refusal = Refusal::Rejected(Reject::Kept);
-                        short = 0;
-                    }
-                    if short == 0 || !self.make_room(guard, hash, short) {
-                        return Err(refused(entry, refusal));
-                    }
+                    continue;
+                }
+                Publish::Full(back, full) => {
+                    entry = back;
+                    full
+                }
+            };
+            if !self.make_slot(table, guard, &full) {
+                return Published::Full(entry);
+            }
+        }
+    }
+
+    /// Makes room in a full bucket: by growth, or by evicting a resident; returns whether it did, or the bucket has
+    /// changed.
+    #[cold]
+    fn make_slot<'g>(
+        &self,
+        table: &'g Table<Entry<K, V>>,
+        guard: &'g Guard,
+        full: &Full<'g, Entry<K, V>>,
+    ) -> bool {
+        let strays = |entry| self.displace(guard, entry);
+        if self.is_crowded(table.slots(guard)) && full.grow(strays) {
+            self.rouse();
+            return true;
+        }
+        let Some(residents) = full.residents() else { return true };
+        if let Some(leaver) = self.choose_leaver(&residents) {
+            // Whichever entry it is: one that has come into the slot since is as good a victim.
+            if let Some(out) = full.evict(leaver) {
+                self.displace(guard, out);
+            }
+            return true;
+        }
+        if !self.is_cramped(table.slots(guard)) {
+            return false;
+        }
+        // An array that is still being filled cannot grow. If nothing is being filled either, there is no memory, or
+        // another helper has just ended what was: one more try.
+        let mut is_moving = true;
+        while !full.grow(strays) {
+            if !is_moving {
+                return false;
+            }
+            is_moving = table.help(guard, usize::MAX, strays);
+        }
+        self.rouse();
+        true
+    }
+
+    /// Ends the stay of entries that a publication has found to be duplicates; returns the first panic.
+    fn displace_all(
+        &self,
+        guard: &Guard,
+        duplicates: Vec<Unlinked>,
+        mut first: Option<Panic>,
+    ) -> Option<Panic> {
+        for entry in duplicates {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.displace(guard, entry))) {
+                match &first {
+                    None => first = Some(panic),
+                    Some(_) => drop_panic(panic),
                 }
             }
         }
-        Err(refused(entry, Refusal::Rejected(Reject::Cold)))
+        first
+    }
+
+    /// Decides whether an entry may take the place of `resident`, or of none, and charges for it; returns what the
+    /// budget lacks.
+    ///
+    /// Asked again whenever the bucket has changed.
+    fn plan(
+        &self,
+        plan: &mut Plan<'_>,
+        resident: Option<EntryRef<'_, Entry<K, V>>>,
+        new: EntryRef<'_, Entry<K, V>>,
+    ) -> Result<u64, Refusal> {
+        let live = resident.filter(|old| self.is_live(*old));
+        plan.was_over = resident.is_some() && live.is_none();
+        plan.is_news = true;
+        if !self.may_put(plan.mode, live.as_deref(), &new) {
+            return Err(Refusal::Forbidden);
+        }
+        let too_much = if live.is_some() { Pressure::Hard } else { Pressure::Soft };
+        if plan.pressure >= too_much {
+            return Err(Refusal::Rejected(Reject::Garbage));
+        }
+        if let Some(old) = live {
+            if plan.mode.keeps() {
+                let priority = old.marks().priority();
+                new.set_priority(plan.terms.priority.unwrap_or(priority));
+                if plan.terms.cost.is_none() {
+                    let charge = self.inherited_charge(&new, &old);
+                    let charge = charge.ok_or(Refusal::Rejected(Reject::TooCostly))?;
+                    new.set_charge(charge);
+                    plan.cost = charge.get();
+                }
+            }
+            if plan.terms.ttl.is_none() {
+                self.inherit_deadline(new, old, plan.mode.keeps());
+            }
+        }
+        let need = resident.map_or(plan.cost, |old| {
+            plan.is_news = new.succeed(&old, plan.now);
+            plan.cost.saturating_sub(old.cost())
+        });
+        plan.in_window = new.is_in_window();
+        let short = plan.charged.raise_to(need);
+        plan.charged.pin((short == 0 && new.marks().is_pinned()).then_some(plan.cost));
+        Ok(short)
+    }
+
+    /// Does what follows from an insert.
+    fn note_insert(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        new: EntryRef<'_, Entry<K, V>>,
+        plan: &mut Plan<'_>,
+    ) {
+        let cost = plan.cost;
+        let in_window = plan.in_window;
+        plan.charged.spend(cost);
+        if !in_window {
+            self.add_to_main(cost);
+        }
+        self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
+        self.counters.add(Counter::Inserts, 1);
+        self.counters.add(Counter::CostAdded, cost);
+        self.welcome(guard, hash, in_window);
+        if let Some(times) = new.times() {
+            self.note_deadline(hash, times);
+        }
+        self.births.begin(address_of(&new), || self.time_of_births());
+    }
+
+    /// Does what follows from a replacement.
+    fn note_replacement(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        new: EntryRef<'_, Entry<K, V>>,
+        old: Unlinked,
+        plan: &mut Plan<'_>,
+    ) {
+        let cost = plan.cost;
+        let seen = self.table.unlinked(guard, &old);
+        plan.charged.exchange(seen.cost(), cost);
+        let leaves_queue = !self.enter_main(&seen);
+        if !plan.in_window {
+            self.add_to_main(cost);
+        } else if leaves_queue {
+            // Its turn in the window came in between, and passed the old one on to main.
+            self.enter_main(&new);
+        }
+        self.counters.add(Counter::CostAdded, cost);
+        let cause = if plan.was_over {
+            self.counters.add(Counter::Expirations, 1);
+            self.counters.add(Counter::Inserts, 1);
+            RemovalCause::Expired
+        } else {
+            self.counters.add(Counter::Updates, 1);
+            self.births.pass_on(address_of(&seen), address_of(&new));
+            RemovalCause::Replaced
+        };
+        self.bury(&self.table, guard, old, cause, false);
+        if plan.is_news {
+            self.note_mark(hash);
+        }
+        if let Some(times) = new.times() {
+            self.note_deadline(hash, times);
+        }
+        if plan.was_over {
+            self.births.begin(address_of(&new), || self.time_of_births());
+        }
     }
 
     /// Returns whether an entry may be put where `live` is, or nothing.
@@ -702,9 +859,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let now = self.time_of_deadlines();
         self.table.hold(self.table.pin(), |table, guard| {
             let write = self.flights.begin_write(hash);
-            let removed = table.remove(guard, hash, self, |entry| matches(&entry.key));
+            let is_key = |entry: &Entry<K, V>| matches(&entry.key);
+            let removed = table.remove(guard, hash, is_key, |entry| self.displace(guard, entry));
             let removed = removed.map(|entry| {
-                let is_live = self.is_live_at(entry.get(), now);
+                let is_live = self.is_live_at(table.unlinked(guard, &entry), now);
                 let cause = if is_live { cause } else { RemovalCause::Expired };
                 (self.part_with(table, guard, entry, cause), is_live)
             });
@@ -719,7 +877,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         &self,
         hash: u64,
         matches: impl Fn(&K) -> bool,
-        condition: impl FnMut(&Entry<K, V>) -> bool,
+        condition: impl FnMut(EntryRef<'_, Entry<K, V>>) -> bool,
         cause: RemovalCause,
     ) -> Option<Held<'_, Entry<K, V>>> {
         self.table.hold(self.table.pin(), |table, guard| {
@@ -737,12 +895,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         guard: &'g Guard,
         hash: u64,
         matches: impl Fn(&K) -> bool,
-        mut condition: impl FnMut(&Entry<K, V>) -> bool,
+        mut condition: impl FnMut(EntryRef<'_, Entry<K, V>>) -> bool,
         cause: RemovalCause,
-    ) -> Option<&'g Entry<K, V>> {
+    ) -> Option<EntryRef<'g, Entry<K, V>>> {
         let matches = |entry: &Entry<K, V>| matches(&entry.key);
-        let condition = |entry: &Entry<K, V>| self.is_live(entry) && condition(entry);
-        let entry = table.remove_if(guard, hash, self, matches, condition)?;
+        let condition = |entry: EntryRef<'_, Entry<K, V>>| self.is_live(entry) && condition(entry);
+        let strays = |entry| self.displace(guard, entry);
+        let entry = table.remove_if(guard, hash, matches, condition, strays)?;
         Some(self.part_with(table, guard, entry, cause))
     }
 
@@ -762,7 +921,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let now = self.time_of_deadlines();
         let guard = self.table.pin();
         let mut gone = Vec::new();
-        self.take_all(&guard, now, |entry| gone.push(entry));
+        self.take_all(&guard, now, |entry| gone.push(entry.entry));
         // Last, for it is the user's and may panic.
         gone.into_iter().for_each(&mut show);
         drop(guard);
@@ -773,11 +932,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         &'g self,
         guard: &'g Guard,
         now: Option<u64>,
-        mut taken: impl FnMut(&'g Entry<K, V>),
+        mut taken: impl FnMut(EntryRef<'g, Entry<K, V>>),
     ) {
         self.flights.invalidate_all();
-        self.table.clear(guard, self, |entry| {
-            let is_live = self.is_live_at(entry.get(), now);
+        self.table.clear(guard, |entry| {
+            let is_live = self.is_live_at(self.table.unlinked(guard, &entry), now);
             let cause = if is_live { RemovalCause::Cleared } else { RemovalCause::Expired };
             let entry = self.part_with(&self.table, guard, entry, cause);
             if is_live {
@@ -797,87 +956,48 @@ impl<K, V, S> Engine<K, V, S> {
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
-        entry: Unlinked<Entry<K, V>>,
+        entry: Unlinked,
         cause: RemovalCause,
-    ) -> &'g Entry<K, V> {
+    ) -> EntryRef<'g, Entry<K, V>> {
         let is_over = cause == RemovalCause::Expired;
         self.counters.add(if is_over { Counter::Expirations } else { Counter::Removes }, 1);
         self.bury(table, guard, entry, cause, true)
     }
 }
 
-fn refused<K, V>(entry: Owned<Entry<K, V>>, refusal: Refusal) -> Refused<K, V> {
+fn refused<K, V>(entry: Fresh<'_, Entry<K, V>>, refusal: Refusal) -> Refused<K, V> {
     let Entry { key, value, .. } = entry.into_inner();
     Refused { key, value, refusal }
 }
 
-/// An engine as the host of a writer that sits at its desk: what has to leave is retired there.
-struct Seat<'a, K, V, S> {
-    engine: &'a Engine<K, V, S>,
-    desk: RefCell<Option<Desk<'a, Entry<K, V>>>>,
+/// What a writer has decided of an entry that it is about to publish.
+struct Plan<'a> {
+    mode: Mode,
+    terms: Terms,
+    /// How much garbage there was when the writer looked.
+    pressure: Pressure,
+    now: u32,
+    cost: u64,
+    charged: Charged<'a>,
+    /// Whether a replacement is the first access of this pulse.
+    is_news: bool,
+    /// Whether it is in the window when it is published.
+    in_window: bool,
+    /// Whether what it replaces was over.
+    was_over: bool,
 }
 
-impl<K, V, S> Seat<'_, K, V, S> {
-    /// Gets up from the desk; the next one finds it free, and the thread what this one leaves there.
-    fn leave(&self) {
-        let Some(desk) = self.desk.take() else { return };
-        let has_garbage = desk.has_garbage();
-        drop(desk);
-        if has_garbage {
-            self.engine.rouse();
-        }
-    }
-
-    /// Ends the stay of an entry that this writer took out.
-    fn bury<'g>(
-        &'g self,
-        guard: &'g Guard,
-        entry: Unlinked<Entry<K, V>>,
-        cause: RemovalCause,
-        leaves: bool,
-    ) -> &'g Entry<K, V> {
-        let engine = self.engine;
-        match &mut *self.desk.borrow_mut() {
-            Some(desk) => engine.bury_at(desk, &engine.table, guard, entry, cause, leaves),
-            None => engine.bury(&engine.table, guard, entry, cause, leaves),
-        }
-    }
-}
-
-impl<K, V, S> Drop for Seat<'_, K, V, S> {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-impl<K: Hash, V, S: BuildHasher> Host<Entry<K, V>> for Seat<'_, K, V, S> {
-    fn hash(&self, entry: &Entry<K, V>) -> u64 {
-        Host::hash(self.engine, entry)
-    }
-
-    fn is_crowded(&self, slots: usize) -> bool {
-        self.engine.is_crowded(slots)
-    }
-
-    fn is_cramped(&self, slots: usize) -> bool {
-        self.engine.is_cramped(slots)
-    }
-
-    fn choose_leaver(
-        &self,
-        residents: &[Option<&Entry<K, V>>; LANES],
-        newcomer: &Entry<K, V>,
-    ) -> Option<usize> {
-        self.engine.choose_leaver(residents, newcomer)
-    }
-
-    fn displaced(&self, guard: &Guard, entry: Unlinked<Entry<K, V>>) {
-        self.engine.recall_displaced(self.bury(guard, entry, RemovalCause::Evicted, true));
-    }
-
-    fn moving(&self) {
-        self.engine.rouse();
-    }
+/// What became of an entry that was to be published.
+enum Published<'g, K, V> {
+    /// It is in the table, and no entry of its key was; with the first panic of the user's code.
+    Inserted(EntryRef<'g, Entry<K, V>>, Option<Panic>),
+    /// It is, in place of another.
+    Replaced(EntryRef<'g, Entry<K, V>>, Unlinked),
+    /// The budget lacks so much.
+    Short(Fresh<'g, Entry<K, V>>, u64),
+    /// Its bucket is full, and nothing there may leave.
+    Full(Fresh<'g, Entry<K, V>>),
+    Refused(Fresh<'g, Entry<K, V>>, Refusal),
 }
 
 /// What a writer has charged to the budget for an entry that is not in the table yet.
@@ -941,5 +1061,9 @@ impl Drop for Charged<'_> {
 /// Times that a writer makes room before it gives up. Each time at least the room it lacked was
 /// free for a moment, and others took it.
 const ROOM_TRIES: usize = 32;
+/// Bytes of the times beside the cell of an entry that may expire.
+const TIMES_BYTES: usize = 2 * size_of::<u64>();
+/// Units of a resize that a writer moves beside its own work.
+const UNITS_MOVED_BY_WRITER: usize = 2;
 /// Rings that a writer tries for its new entry while others drain theirs.
 const RINGS_TRIED: usize = 4;

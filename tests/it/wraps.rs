@@ -11,7 +11,7 @@ use std::{
 use cortado::{Cache, IdentityHash, Insert, RemovalCause};
 
 /// Publishes after which the version of a bucket is the same again.
-const LAP: u64 = 1 << 13;
+const LAP: u64 = 1 << 14;
 
 type Hook = Box<dyn FnOnce()>;
 
