@@ -239,23 +239,12 @@ impl World {
         }
     }
 
-    /// Takes out whatever is in the slot of the entry that it has found; returns its value if it has the key.
+    /// Removes the key's entry, whichever that is by then; returns its value.
     pub fn remove(&self, key: u64) -> Option<u64> {
         let guard = self.table.pin();
-        loop {
-            let stray = |entry| self.stray(&guard, entry);
-            match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray) {
-                Probe::Absent(_) => return None,
-                Probe::Found(there) => {
-                    if let Some(entry) = there.unlink() {
-                        if self.table.unlinked(&guard, &entry).is(key) {
-                            return Some(self.retire(&guard, entry));
-                        }
-                        self.stray(&guard, entry);
-                    }
-                }
-            }
-        }
+        let stray = |entry| self.stray(&guard, entry);
+        let entry = self.table.remove(&guard, Self::hash(key), |entry| entry.is(key), stray)?;
+        Some(self.retire(&guard, entry))
     }
 
     fn retire(&self, guard: &Guard, entry: Unlinked) -> u64 {
