@@ -517,7 +517,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         hash: u64,
         prepared: Prepared<'g, K, V>,
     ) -> Put<'g, K, V> {
-        let Prepared { entry, terms, mode, pressure } = prepared;
+        let Prepared { mut entry, terms, mode, pressure } = prepared;
         let cost = entry.cost();
         if cost != 1 && !self.costs_vary() {
             self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.
@@ -533,7 +533,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             in_window: true,
             was_over: false,
         };
-        let mut entry = entry;
         for _ in 0..ROOM_TRIES {
             let (back, refusal, short) = match self.publish(table, guard, hash, entry, &mut plan) {
                 Published::Inserted(new, panic) => {

@@ -330,12 +330,7 @@ impl Bags {
         &self.figures[stripe & (self.figures.len() - 1)]
     }
 
-    /// Returns whether there is a bag, or was a moment ago.
-    pub fn is_empty(&self) -> bool {
-        self.stack.0.load(Relaxed) as u32 == NONE // Relaxed: a glance.
-    }
-
-    /// The same to the thread that has lain down; see [`waker`](crate::waker).
+    /// Returns whether there is a bag, to the thread that has lain down; see [`waker`](crate::waker).
     pub fn last_look(&self) -> bool {
         self.stack.last_look()
     }
