@@ -165,9 +165,9 @@ impl Depot {
         self.cold.pop(self)
     }
 
-    /// Takes all magazines with handles.
+    /// Takes all magazines with handles, those of cells whose memory was given back included.
     pub(super) fn take_all_filled(&self) -> impl Iterator<Item = Magazine<'_>> {
-        take_all(&self.filled, self)
+        take_all(&self.filled, self).chain(take_all(&self.cold, self))
     }
 
     /// Puts a magazine of cells whose memory was given back aside.
