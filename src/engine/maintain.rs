@@ -330,6 +330,8 @@ impl<K, V, S> Engine<K, V, S> {
         let may_shrink = || !self.kept.is_any() && self.table.slots(guard) / 2 >= wanted;
         while may_shrink() && self.table.shrink(guard) {
             self.finish_resize(guard);
+            // The old array waits for its grace period, though nothing was removed.
+            self.rouse();
         }
     }
 
@@ -1330,5 +1332,29 @@ mod tests {
         while engine.outlook().0 {
             engine.maintain(Work::ALL);
         }
+    }
+
+    #[test]
+    fn sleeping_thread_is_woken_where_an_empty_table_shrinks() {
+        let engine = sized(1 << 20, 0);
+        for key in 0..1000 {
+            put(&engine, key);
+        }
+        engine.clear();
+        // It has shrunk; make it large again, with nothing in it.
+        let guard = engine.table.pin();
+        assert!(engine.table.grow(&guard));
+        while engine.table.help(&guard, 1, |entry| engine.displace(&guard, entry)) {}
+        drop(guard);
+        while engine.maintain(Work::ALL).ticked.pending {}
+        engine.waker.belongs_to(crate::sync::thread::current());
+        engine.waker.sleep(|| {
+            assert!(engine.waker.is_idle() && !engine.outlook().0);
+            engine.clear();
+            assert!(!engine.waker.is_idle());
+            None
+        });
+        assert!(!engine.waker.rise());
+        assert!(engine.outlook().0, "the old array waits");
     }
 }

@@ -574,7 +574,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         plan: &mut Plan<'_>,
     ) -> Published<'g, K, V> {
         let strays = |entry| self.displace(guard, entry);
-        table.help(guard, UNITS_MOVED_BY_WRITER, strays);
+        if table.help(guard, UNITS_MOVED_BY_WRITER, strays) {
+            // There are units left, or an old array to be freed.
+            self.rouse();
+        }
         loop {
             let is_key = |resident: &Entry<K, V>| resident.key == entry.key;
             let probe = table.probe(guard, hash, is_key, strays);
