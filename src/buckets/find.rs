@@ -6,7 +6,7 @@ use super::{
     Table,
     array::Array,
     bucket::{Bucket, Validated, Word},
-    control::Control,
+    control::{Control, SLOTS},
     resize::has_moved,
     upper,
 };
@@ -106,13 +106,13 @@ impl<'g, T> Hit<'g, T> {
     /// Returns the access bits of the slot: those of another entry if this one has left since.
     #[inline]
     pub fn access(&self) -> &'g AtomicU16 {
-        &self.bucket.access[self.slot & 7]
+        &self.bucket.access[self.slot & (SLOTS - 1)]
     }
 
     /// Returns the class of the slot; the same holds.
     #[inline]
     pub fn class(&self) -> &'g AtomicU8 {
-        &self.bucket.class[self.slot & 7]
+        &self.bucket.class[self.slot & (SLOTS - 1)]
     }
 }
 

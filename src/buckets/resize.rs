@@ -30,7 +30,7 @@
 //! * Release of the count of moved units ↔ its Acquire, Release of the root's exchange ↔ Acquire of its
 //!   load: all units of the old array have moved.
 //! * Release of `link` ↔ Acquire of `next`: the next array is made. It is linked before a bucket is frozen, so
-//!   whoever sees a frozen bucket finds it.
+//!   a thread that sees a frozen bucket finds it.
 
 use std::ptr;
 
@@ -44,6 +44,7 @@ use crate::{
     reclaim::{Guard, pile::Sheet},
     slab::Handle,
     sync::{atomic::Ordering::*, ordering},
+    util::for_all,
 };
 
 /// Requests to grow that are refused after one has found no memory. A request is a full bucket, so a table that cannot
@@ -197,7 +198,7 @@ impl<T> Table<T> {
         }
         let is_ours = array.at(first).hand_over();
         if is_ours || cfg!(cortado_mutant = "resize_displaced_twice") {
-            displaced.into_iter().for_each(|handle| strays(self.unlinked_of(handle)));
+            for_all(displaced, |handle| strays(self.unlinked_of(handle)));
         }
         is_ours
     }
