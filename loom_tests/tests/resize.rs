@@ -322,7 +322,7 @@ fn a_shrink_meets_a_remove_a_sweep_and_a_reader() {
     });
 }
 
-/// The entry that finds no slot leaves once, whoever moves it, or is removed.
+/// The entry that finds no slot leaves once, whichever thread moves it, or is removed.
 #[test]
 fn a_shrink_meets_a_remove_of_what_finds_no_slot() {
     explore(|| {
