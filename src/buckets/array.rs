@@ -149,6 +149,37 @@ impl Array {
     }
 }
 
+/// An array that was the root. Dropping it frees the array.
+///
+/// A pointer and no `Box`, which would say that no other thread looks at the array: those with older guards do.
+pub struct OldArray(*mut Array);
+
+// SAFETY: an array may be freed by any thread.
+unsafe impl Send for OldArray {}
+
+impl OldArray {
+    /// # Safety
+    ///
+    /// * The array came from `Box::into_raw`, is no root any more, and belongs to the caller alone.
+    /// * The result is dropped when no guard is left under which a thread may have reached it.
+    pub unsafe fn new(array: *mut Array) -> Self {
+        Self(array)
+    }
+}
+
+impl Drop for OldArray {
+    fn drop(&mut self) {
+        // SAFETY: `new`'s promises.
+        drop(unsafe { Box::from_raw(self.0) });
+    }
+}
+
+impl std::fmt::Debug for OldArray {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OldArray").finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Array {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Array").field("count", &self.count()).finish_non_exhaustive()

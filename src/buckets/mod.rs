@@ -59,7 +59,10 @@ pub use retire::{Farewell, Swept, Terms};
 pub use sample::{Candidate, Line, Run, Sampled};
 pub use write::{Fresh, Full, Occupied, Panic, Probe, Publish, Vacant};
 
-use self::{array::Array, bucket::Word};
+use self::{
+    array::{Array, OldArray},
+    bucket::Word,
+};
 use crate::{
     error::OutOfMemory,
     reclaim::{
@@ -89,9 +92,9 @@ pub struct Table<T> {
     /// Bags whose values have left the count and are not dropped yet.
     freeing: AtomicUsize,
     /// Arrays that were the root.
-    old_arrays: Pile<Box<Array>>,
+    old_arrays: Pile<OldArray>,
     /// The same, where their grace period has begun.
-    array_lines: Lines<Box<Sheet<Box<Array>>>>,
+    array_lines: Lines<Box<Sheet<OldArray>>>,
 }
 
 /// An entry that was taken out of the table, and that only its holder may retire.

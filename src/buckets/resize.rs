@@ -36,7 +36,7 @@ use std::ptr;
 
 use super::{
     Table, Unlinked,
-    array::Array,
+    array::{Array, OldArray},
     bucket::{Bucket, Word},
     control::{Control, SLOTS},
 };
@@ -246,8 +246,7 @@ impl<T> Table<T> {
             return;
         }
         // SAFETY: it came from `Box::into_raw`; it is the root no more, and the exchange succeeds once for it.
-        // Its threads have guards, and it goes when they are gone.
-        let old = unsafe { Box::from_raw(old) };
+        let old = unsafe { OldArray::new(old) };
         if cfg!(cortado_mutant = "resize_array_at_once") {
             return;
         }
