@@ -55,7 +55,7 @@ pub use control::SLOTS;
 pub use find::{EntryRef, Held, Hit};
 pub use iter::Iter;
 pub use loose::Loose;
-pub use retire::{Farewell, Swept, Terms};
+pub use retire::{Finalizer, Swept, Terms};
 pub use sample::{Candidate, Line, Run, Sampled};
 pub use write::{Fresh, Full, Occupied, Panic, Probe, Publish, Vacant};
 

@@ -5,7 +5,7 @@
 //! the values in the bag's cells are dropped, and the bag is a magazine of free cells as it is.
 //!
 //! A value is retired with a label and a cost. What is retired and not freed is *garbage*; the table knows its cost and
-//! its number at any time. Where the owner gives a *farewell*, that gets each value that has a label other than 0, in place
+//! its number at any time. Where the owner gives a *finalizer*, that gets each value that has a label other than 0, in place
 //! of its destructor.
 //!
 //! # Orderings
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// What is called with each value that has a label, the label and the cost, in place of its destructor.
-pub type Farewell<'a, T> = &'a dyn Fn(T, u8, u64);
+pub type Finalizer<'a, T> = &'a dyn Fn(T, u8, u64);
 
 /// What a sweep found.
 #[derive(Debug, Default)]
@@ -37,14 +37,14 @@ pub struct Swept {
     pub freed: usize,
     /// Bags, and arrays of buckets, that still wait.
     pub waiting: usize,
-    /// What the first destructor or farewell that panicked did so with.
+    /// What the first destructor or finalizer that panicked did so with.
     pub panic: Option<Box<dyn Any + Send>>,
 }
 
 /// What an entry is retired with.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// What its farewell is told; 0 for none. Below [`LABELS`](crate::slab::LABELS).
+    /// What the finalizer is told; 0 for none. Below [`LABELS`](crate::slab::LABELS).
     pub label: u8,
     /// What it costs while it is garbage.
     pub cost: u64,
@@ -109,9 +109,9 @@ impl<T> Table<T> {
         self.sealed.garbage()
     }
 
-    /// Returns whether nothing is garbage, and all that was freed has been dropped, or has had its farewell.
+    /// Returns whether nothing is garbage, and all that was freed has been dropped, or has been given to the finalizer.
     ///
-    /// In a destructor or a farewell it does not ask about those of other threads: two that wait for each other
+    /// In a destructor or a finalizer it does not ask about those of other threads: two that wait for each other
     /// would wait for ever.
     pub fn is_at_rest(&self) -> bool {
         // In this order: a value is on its way from the count until `freeing` falls.
@@ -143,9 +143,9 @@ impl<T> Table<T> {
 
     /// Drops what no guard can see any more, until `max` values are freed.
     ///
-    /// Runs destructors and farewells: call it unpinned. A panic of one is caught, the others run, and the first is
+    /// Runs destructors and finalizers: call it unpinned. A panic of one is caught, the others run, and the first is
     /// handed back.
-    pub fn sweep(&self, max: usize, farewell: Option<Farewell<'_, T>>) -> Swept {
+    pub fn sweep(&self, max: usize, finalizer: Option<Finalizer<'_, T>>) -> Swept {
         // SAFETY: of this table's slab; each becomes a number below.
         let mut bags = unsafe { self.slab.take_bags(&self.sealed) }.peekable();
         let mut arrays = self.old_arrays.take().peekable();
@@ -171,7 +171,7 @@ impl<T> Table<T> {
         let mut swept = Swept::default();
         let progress = self.lines.sweep(numbers, grace, max, size, |number| {
             // SAFETY: its grace period is over, and the line gave the number to this call alone.
-            unsafe { self.free(number, farewell, &mut swept) };
+            unsafe { self.free(number, finalizer, &mut swept) };
         });
         (swept.freed, swept.waiting) = (progress.freed, progress.waiting + old.waiting);
         swept
@@ -193,7 +193,7 @@ impl<T> Table<T> {
     }
 
     /// Frees all garbage, whatever its grace period.
-    pub fn drain(&mut self, farewell: Option<Farewell<'_, T>>) -> Swept {
+    pub fn drain(&mut self, finalizer: Option<Finalizer<'_, T>>) -> Swept {
         self.seal();
         let waiting: Vec<u32> = self.lines.drain().collect();
         // SAFETY: of this table's slab; each becomes a number here.
@@ -203,7 +203,7 @@ impl<T> Table<T> {
         let mut swept = Swept::default();
         for number in all {
             // SAFETY: `&mut self` says that no reader is left, and each number was in one of the two.
-            swept.freed += unsafe { self.free(number, farewell, &mut swept) };
+            swept.freed += unsafe { self.free(number, finalizer, &mut swept) };
         }
         swept
     }
@@ -217,13 +217,13 @@ impl<T> Table<T> {
     unsafe fn free(
         &self,
         number: u32,
-        farewell: Option<Farewell<'_, T>>,
+        finalizer: Option<Finalizer<'_, T>>,
         swept: &mut Swept,
     ) -> usize {
         // SAFETY: the caller's promise.
         let Some(mut bag) = (unsafe { self.slab.bag_of(number) }) else { return 0 };
         let garbage = bag.garbage();
-        let is_loud = std::mem::needs_drop::<T>() || farewell.is_some();
+        let is_loud = std::mem::needs_drop::<T>() || finalizer.is_some();
         let is_freeing = is_loud.then(|| {
             // Relaxed: shown by the Release of the count.
             self.freeing.fetch_add(1, Relaxed);
@@ -234,11 +234,11 @@ impl<T> Table<T> {
         for (handle, label) in bag.iter() {
             if let Some(label) = label {
                 // SAFETY: the entry was unlinked, its grace period is over, and it is in this bag only.
-                let drop_value = || match farewell.filter(|_| label != 0) {
-                    Some(farewell) => {
+                let drop_value = || match finalizer.filter(|_| label != 0) {
+                    Some(finalizer) => {
                         let cost = self.slab.charge(handle);
                         // SAFETY: as above.
-                        farewell(unsafe { self.slab.take(handle) }, label, cost);
+                        finalizer(unsafe { self.slab.take(handle) }, label, cost);
                     }
                     // SAFETY: as above.
                     None => unsafe { self.slab.drop_value(handle) },
@@ -343,11 +343,11 @@ mod tests {
     }
 
     /// Sweeps until nothing waits.
-    fn sweep_all<'a>(table: &Entries<'a>, farewell: Option<Farewell<'_, Entry<'a>>>) -> Swept {
+    fn sweep_all<'a>(table: &Entries<'a>, finalizer: Option<Finalizer<'_, Entry<'a>>>) -> Swept {
         table.seal();
         let mut all = Swept::default();
         loop {
-            let swept = table.sweep(usize::MAX, farewell);
+            let swept = table.sweep(usize::MAX, finalizer);
             all.freed += swept.freed;
             swept.panic.into_iter().for_each(|panic| all.note(panic));
             if swept.waiting == 0 {
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn values_with_a_label_have_a_farewell_and_others_a_destructor() {
+    fn values_with_a_label_go_to_the_finalizer_and_others_to_their_destructor() {
         let alive = AtomicU64::new(0);
         let table = filled(30, &alive);
         let guard = table.pin();
@@ -400,11 +400,11 @@ mod tests {
         }
         drop(guard);
         let told = RefCell::new(Vec::new());
-        let farewell = |entry: Entry<'_>, label, cost| {
+        let finalizer = |entry: Entry<'_>, label, cost| {
             assert_eq!((u64::from(label), cost), (entry.key, 1));
             told.borrow_mut().push(label);
         };
-        assert_eq!(sweep_all(&table, Some(&farewell)).freed, 30);
+        assert_eq!(sweep_all(&table, Some(&finalizer)).freed, 30);
         let mut told = told.into_inner();
         told.sort_unstable();
         assert_eq!(told, (1..30).collect::<Vec<u8>>());
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn panic_of_a_farewell_stops_no_other_and_is_handed_back() {
+    fn panic_of_a_finalizer_stops_no_other_and_is_handed_back() {
         let alive = AtomicU64::new(0);
         for is_drain in [false, true] {
             let mut table = filled(10, &alive);
@@ -422,11 +422,11 @@ mod tests {
                 table.retire(&guard, unlink(&table, &guard, key), terms, 0);
             }
             drop(guard);
-            let farewell = |entry: Entry<'_>, _, _| assert!(entry.key > 4, "{}", entry.key);
+            let finalizer = |entry: Entry<'_>, _, _| assert!(entry.key > 4, "{}", entry.key);
             let swept = if is_drain {
-                table.drain(Some(&farewell))
+                table.drain(Some(&finalizer))
             } else {
-                sweep_all(&table, Some(&farewell))
+                sweep_all(&table, Some(&finalizer))
             };
             assert!(swept.panic.is_some());
             assert_eq!((swept.freed, alive.load(Relaxed)), (10, 0));
@@ -435,19 +435,19 @@ mod tests {
     }
 
     #[test]
-    fn table_is_not_at_rest_while_another_thread_says_farewell() {
+    fn table_is_not_at_rest_while_another_thread_finalizes() {
         let alive = AtomicU64::new(0);
         let table = filled(1, &alive);
         let guard = table.pin();
         let terms = Terms { label: 1, ..Terms::NONE };
         table.retire(&guard, unlink(&table, &guard, 0), terms, 0);
         drop(guard);
-        let farewell = |_: Entry<'_>, _, _| {
+        let finalizer = |_: Entry<'_>, _, _| {
             assert_eq!(table.garbage(), Garbage::default());
             assert!(table.is_at_rest(), "it would wait for itself");
             assert!(!thread::scope(|scope| scope.spawn(|| table.is_at_rest()).join().unwrap()));
         };
-        let swept = sweep_all(&table, Some(&farewell));
+        let swept = sweep_all(&table, Some(&finalizer));
         assert!(swept.panic.is_none() && swept.freed == 1 && table.is_at_rest());
     }
 

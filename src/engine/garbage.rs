@@ -188,7 +188,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// A destructor that panics is counted; the first payload comes back in the result.
     pub fn sweep(&self, most: usize) -> Swept {
         let swept = match &self.hooks.on_remove {
-            Some(on_remove) => self.table.sweep(most, Some(&farewell(on_remove))),
+            Some(on_remove) => self.table.sweep(most, Some(&finalizer(on_remove))),
             None => self.table.sweep(most, None),
         };
         self.counters.add(Counter::GarbageFreed, swept.freed as u64);
@@ -205,7 +205,7 @@ impl<K, V, S> Engine<K, V, S> {
 }
 
 /// Tells the user of an entry that has left, when no other thread can see it any more.
-pub(super) fn farewell<K, V>(on_remove: &hooks::OnRemove<K, V>) -> impl Fn(Entry<K, V>, u8, u64) {
+pub(super) fn finalizer<K, V>(on_remove: &hooks::OnRemove<K, V>) -> impl Fn(Entry<K, V>, u8, u64) {
     move |entry, label, _| {
         if let Some(cause) = RemovalCause::of(label) {
             on_remove(Removed::new(entry, cause));

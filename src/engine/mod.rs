@@ -417,7 +417,7 @@ impl<K, V, S> Engine<K, V, S> {
             self.table.retire_loose(&self.table.pin(), loaded, 0);
         }
         if let Some(on_remove) = &self.hooks.on_remove
-            && let Some(panic) = self.table.drain(Some(&garbage::farewell(on_remove))).panic
+            && let Some(panic) = self.table.drain(Some(&garbage::finalizer(on_remove))).panic
             && !std::thread::panicking()
         {
             std::panic::resume_unwind(panic);
