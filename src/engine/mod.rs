@@ -1,12 +1,13 @@
 //! `Engine`: owns the parts, and is the only place where they meet.
 //!
-//! `read.rs` is what a get does, `write.rs` what the writers do, `maintain.rs` the deferred work
-//! and how room is made.
+//! `read.rs` is what a get does, `write.rs` what the writers do, `publish.rs` how an entry comes in,
+//! `maintain.rs` the deferred work and how room is made.
 
 mod garbage;
 mod hooks;
 mod kept;
 mod maintain;
+mod publish;
 mod read;
 mod stalls;
 mod timing;

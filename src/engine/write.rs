@@ -6,22 +6,19 @@
 use std::{
     alloc::{Layout, handle_alloc_error},
     hash::{BuildHasher, Hash},
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     time::Duration,
 };
 
-use super::{Engine, Kept, Pressure, RemovalCause, address_of};
+use super::{Engine, Pressure, RemovalCause, address_of};
 use crate::{
-    buckets::{EntryRef, Fresh, Full, Held, Loose, Panic, Probe, Publish, Table, Unlinked},
-    budget::Budget,
+    buckets::{EntryRef, Fresh, Held, Loose, Table, Unlinked},
     config::Priority,
     entry::{Charge, Entry},
     flight::{Outcome, Write},
     metrics::Counter,
     reclaim::Guard,
-    stripe::{Push, thread_number},
+    stripe::thread_number,
     sync::atomic::Ordering,
-    util::drop_panic,
 };
 
 /// What an insert did. It is decided, and visible to everybody, when the call returns.
@@ -97,7 +94,7 @@ pub enum Reject {
 
 /// Why a write did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+pub(super) enum Refusal {
     /// Its mode does not allow it.
     Forbidden,
     /// It was loaded, and its time is over.
@@ -123,7 +120,7 @@ pub enum Mode {
 
 impl Mode {
     /// Returns whether what is replaced hands its cost, priority and deadline on.
-    fn keeps(self) -> bool {
+    pub(super) fn keeps(self) -> bool {
         matches!(self, Self::IfPresent | Self::Instead(_))
     }
 }
@@ -147,16 +144,16 @@ impl Terms {
 }
 
 /// The entry that is there now, and whether there was none of its key; or what was refused.
-type Put<'g, K, V> = Result<(EntryRef<'g, Entry<K, V>>, bool), Refused<K, V>>;
+pub(super) type Put<'g, K, V> = Result<(EntryRef<'g, Entry<K, V>>, bool), Refused<K, V>>;
 
 /// An entry that is ready to be published, and what its writer needs for that.
-struct Prepared<'a, K, V> {
-    entry: Fresh<'a, Entry<K, V>>,
+pub(super) struct Prepared<'a, K, V> {
+    pub(super) entry: Fresh<'a, Entry<K, V>>,
     /// What its writer named; the rest is that of the entry it replaces, if its mode keeps it.
-    terms: Terms,
-    mode: Mode,
+    pub(super) terms: Terms,
+    pub(super) mode: Mode,
     /// How much garbage there was when the writer looked.
-    pressure: Pressure,
+    pub(super) pressure: Pressure,
 }
 
 /// What a load has brought and the table has not.
@@ -169,7 +166,7 @@ pub type Filled<'a, K, V> = (Held<'a, Entry<K, V>>, Outcome<Loaded>);
 pub struct Refused<K, V> {
     pub key: K,
     pub value: V,
-    refusal: Refusal,
+    pub(super) refusal: Refusal,
 }
 
 impl<K, V> Refused<K, V> {
@@ -435,7 +432,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Returns the charge of an entry that takes the place of `old` and costs the same.
-    fn inherited_charge(&self, new: &Entry<K, V>, old: &Entry<K, V>) -> Option<Charge> {
+    pub(super) fn inherited_charge(&self, new: &Entry<K, V>, old: &Entry<K, V>) -> Option<Charge> {
         let [before, after] = [old, new].map(|entry| self.overhead(entry.is_timed()));
         self.charge((old.cost() - before.min(old.cost())).saturating_add(after))
     }
@@ -507,344 +504,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             1,
         );
         refused
-    }
-
-    /// Publishes an entry. It is refused if there is too much garbage for what it would do.
-    fn upsert<'g>(
-        &self,
-        table: &'g Table<Entry<K, V>>,
-        guard: &'g Guard,
-        hash: u64,
-        prepared: Prepared<'g, K, V>,
-    ) -> Put<'g, K, V> {
-        let Prepared { mut entry, terms, mode, pressure } = prepared;
-        let cost = entry.cost();
-        if cost != 1 && !self.costs_vary() {
-            self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.
-        }
-        let mut plan = Plan {
-            mode,
-            terms,
-            pressure,
-            now: self.pulse.now(),
-            cost,
-            charged: Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None },
-            is_news: true,
-            in_window: true,
-            was_over: false,
-        };
-        for _ in 0..ROOM_TRIES {
-            let (back, refusal, short) = match self.publish(table, guard, hash, entry, &mut plan) {
-                Published::Inserted(new, panic) => {
-                    self.note_insert(guard, hash, new, &mut plan);
-                    if let Some(panic) = panic {
-                        resume_unwind(panic);
-                    }
-                    return Ok((new, true));
-                }
-                Published::Replaced(new, old) => {
-                    self.note_replacement(guard, hash, new, old, &mut plan);
-                    return Ok((new, plan.was_over));
-                }
-                Published::Full(back) => {
-                    let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
-                    return Err(refused(back, Refusal::Rejected(reason)));
-                }
-                Published::Refused(back, refusal) => return Err(refused(back, refusal)),
-                Published::Short(back, short) => (back, Refusal::Rejected(Reject::Cold), short),
-            };
-            if short > self.unpinned_max().saturating_sub(plan.charged.cost) {
-                return Err(refused(back, Refusal::Rejected(Reject::Kept)));
-            }
-            if !self.make_room(guard, hash, short) {
-                return Err(refused(back, refusal));
-            }
-            entry = back;
-        }
-        Err(refused(entry, Refusal::Rejected(Reject::Cold)))
-    }
-
-    /// Tries to publish an entry, until it is in the table or something is in its way.
-    fn publish<'g>(
-        &self,
-        table: &'g Table<Entry<K, V>>,
-        guard: &'g Guard,
-        hash: u64,
-        mut entry: Fresh<'g, Entry<K, V>>,
-        plan: &mut Plan<'_>,
-    ) -> Published<'g, K, V> {
-        let strays = |entry| self.displace(guard, entry);
-        if table.help(guard, UNITS_MOVED_BY_WRITER, strays) {
-            // There are units left, or an old array to be freed.
-            self.rouse();
-        }
-        loop {
-            let is_key = |resident: &Entry<K, V>| resident.key == entry.key;
-            let probe = table.probe(guard, hash, is_key, strays);
-            let resident = match &probe {
-                Probe::Found(there) => Some(there.get().at()),
-                Probe::Absent(_) => None,
-            };
-            match self.plan(plan, resident, entry.get()) {
-                Ok(0) => {}
-                Ok(short) => return Published::Short(entry, short),
-                Err(refusal) => return Published::Refused(entry, refusal),
-            }
-            let vacant = match probe {
-                Probe::Found(there) => match there.replace(entry) {
-                    Ok((new, old)) => return Published::Replaced(new.at(), old),
-                    Err(back) => {
-                        entry = back;
-                        continue;
-                    }
-                },
-                Probe::Absent(vacant) => vacant,
-            };
-            let full = match vacant.publish(entry, |resident, new| resident.key == new.key) {
-                Publish::Done(new) => return Published::Inserted(new.at(), None),
-                Publish::Duplicates(new, duplicates, first) => {
-                    let panic = self.displace_all(guard, duplicates, first);
-                    return Published::Inserted(new.at(), panic);
-                }
-                Publish::Changed(back) => {
-                    entry = back;
-                    continue;
-                }
-                Publish::Full(back, full) => {
-                    entry = back;
-                    full
-                }
-            };
-            if !self.make_slot(table, guard, &full) {
-                return Published::Full(entry);
-            }
-        }
-    }
-
-    /// Makes room in a full bucket: by growth, or by evicting a resident; returns whether it did, or the bucket has
-    /// changed.
-    #[cold]
-    fn make_slot<'g>(
-        &self,
-        table: &'g Table<Entry<K, V>>,
-        guard: &'g Guard,
-        full: &Full<'g, Entry<K, V>>,
-    ) -> bool {
-        let strays = |entry| self.displace(guard, entry);
-        if self.is_crowded(table.slots(guard)) && full.grow(strays) {
-            self.rouse();
-            return true;
-        }
-        let Some(residents) = full.residents() else { return true };
-        if let Some(leaver) = self.choose_leaver(&residents) {
-            // Whichever entry it is: one that has come into the slot since is as good a victim.
-            if let Some(out) = full.evict(leaver) {
-                self.displace(guard, out);
-            }
-            return true;
-        }
-        if !self.is_cramped(table.slots(guard)) {
-            return false;
-        }
-        // An array that is still being filled cannot grow. If nothing is being filled either, there is no memory, or
-        // another helper has just ended what was: one more try.
-        let mut is_moving = true;
-        while !full.grow(strays) {
-            if !is_moving {
-                return false;
-            }
-            is_moving = table.help(guard, usize::MAX, strays);
-        }
-        self.rouse();
-        true
-    }
-
-    /// Ends the stay of entries that a publication has found to be duplicates; returns the first panic.
-    fn displace_all(
-        &self,
-        guard: &Guard,
-        duplicates: Vec<Unlinked>,
-        mut first: Option<Panic>,
-    ) -> Option<Panic> {
-        for entry in duplicates {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.displace(guard, entry))) {
-                match &first {
-                    None => first = Some(panic),
-                    Some(_) => drop_panic(panic),
-                }
-            }
-        }
-        first
-    }
-
-    /// Decides whether an entry may take the place of `resident`, or of none, and charges for it; returns what the
-    /// budget lacks.
-    ///
-    /// Asked again whenever the bucket has changed.
-    fn plan(
-        &self,
-        plan: &mut Plan<'_>,
-        resident: Option<EntryRef<'_, Entry<K, V>>>,
-        new: EntryRef<'_, Entry<K, V>>,
-    ) -> Result<u64, Refusal> {
-        let live = resident.filter(|old| self.is_live(*old));
-        plan.was_over = resident.is_some() && live.is_none();
-        plan.is_news = true;
-        if !self.may_put(plan.mode, live.as_deref(), &new) {
-            return Err(Refusal::Forbidden);
-        }
-        let too_much = if live.is_some() { Pressure::Hard } else { Pressure::Soft };
-        if plan.pressure >= too_much {
-            return Err(Refusal::Rejected(Reject::Garbage));
-        }
-        if let Some(old) = live {
-            if plan.mode.keeps() {
-                let priority = old.marks().priority();
-                new.set_priority(plan.terms.priority.unwrap_or(priority));
-                if plan.terms.cost.is_none() {
-                    let charge = self.inherited_charge(&new, &old);
-                    let charge = charge.ok_or(Refusal::Rejected(Reject::TooCostly))?;
-                    new.set_charge(charge);
-                    plan.cost = charge.get();
-                }
-            }
-            if plan.terms.ttl.is_none() {
-                self.inherit_deadline(new, old, plan.mode.keeps());
-            }
-        }
-        let need = resident.map_or(plan.cost, |old| {
-            plan.is_news = new.succeed(&old, plan.now);
-            plan.cost.saturating_sub(old.cost())
-        });
-        plan.in_window = new.is_in_window();
-        let short = plan.charged.raise_to(need);
-        plan.charged.pin((short == 0 && new.marks().is_pinned()).then_some(plan.cost));
-        Ok(short)
-    }
-
-    /// Does what follows from an insert.
-    fn note_insert(
-        &self,
-        guard: &Guard,
-        hash: u64,
-        new: EntryRef<'_, Entry<K, V>>,
-        plan: &mut Plan<'_>,
-    ) {
-        let cost = plan.cost;
-        let in_window = plan.in_window;
-        plan.charged.spend(cost);
-        if !in_window {
-            self.add_to_main(cost);
-        }
-        self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
-        self.counters.add(Counter::Inserts, 1);
-        self.counters.add(Counter::CostAdded, cost);
-        self.welcome(guard, hash, in_window);
-        if let Some(times) = new.times() {
-            self.note_deadline(hash, times);
-        }
-        self.births.begin(address_of(&new), || self.time_of_births());
-    }
-
-    /// Does what follows from a replacement.
-    fn note_replacement(
-        &self,
-        guard: &Guard,
-        hash: u64,
-        new: EntryRef<'_, Entry<K, V>>,
-        old: Unlinked,
-        plan: &mut Plan<'_>,
-    ) {
-        let cost = plan.cost;
-        let seen = self.table.unlinked(guard, &old);
-        plan.charged.exchange(seen.cost(), cost);
-        let leaves_queue = !self.enter_main(&seen);
-        if !plan.in_window {
-            self.add_to_main(cost);
-        } else if leaves_queue {
-            // Its turn in the window came in between, and passed the old one on to main.
-            self.enter_main(&new);
-        }
-        self.counters.add(Counter::CostAdded, cost);
-        let cause = if plan.was_over {
-            self.counters.add(Counter::Expirations, 1);
-            self.counters.add(Counter::Inserts, 1);
-            RemovalCause::Expired
-        } else {
-            self.counters.add(Counter::Updates, 1);
-            self.births.pass_on(address_of(&seen), address_of(&new));
-            RemovalCause::Replaced
-        };
-        self.bury(&self.table, guard, old, cause, false);
-        if plan.is_news {
-            self.note_mark(hash);
-        }
-        if let Some(times) = new.times() {
-            self.note_deadline(hash, times);
-        }
-        if plan.was_over {
-            self.births.begin(address_of(&new), || self.time_of_births());
-        }
-    }
-
-    /// Returns whether an entry may be put where `live` is, or nothing.
-    fn may_put(&self, mode: Mode, live: Option<&Entry<K, V>>, new: &Entry<K, V>) -> bool {
-        let allows = match (mode, live) {
-            (Mode::Upsert, _)
-            | (Mode::IfAbsent | Mode::Loaded, None)
-            | (Mode::IfPresent, Some(_)) => true,
-            (Mode::IfAbsent | Mode::Loaded, Some(_))
-            | (Mode::IfPresent | Mode::Instead(_), None) => false,
-            (Mode::Instead(address), Some(old)) => address_of(old) == address,
-        };
-        let (Some(old), Some(replace_if)) = (live, &self.hooks.replace_if) else { return allows };
-        let is_asked = matches!(mode, Mode::Upsert | Mode::IfPresent);
-        allows && (!is_asked || replace_if(&new.key, &old.value, &new.value))
-    }
-
-    /// Does what a new entry asks for: it is an access, it goes to the window, and the thread may
-    /// have to make up for the room it took.
-    fn welcome(&self, guard: &Guard, hash: u64, to_window: bool) {
-        self.note_sample(hash);
-        let local = self.local();
-        // Relaxed, twice: if two threads of a stripe interfere, an access counts twice.
-        if local.last_miss.load(Ordering::Relaxed) == hash {
-            // The miss that led to this insert was counted.
-            local.last_miss.store(0, Ordering::Relaxed);
-        } else {
-            self.note_event(hash);
-        }
-        if to_window && !self.queue_newcomer(guard, hash) {
-            // No queue knows of it, so it does not wait for its turn.
-            self.judge_alone(guard, hash);
-        }
-        if self.waker.is_idle() && self.is_reserve_low() {
-            self.waker.wake();
-        }
-    }
-
-    /// Sends a new entry on its way to the window, unless all rings are held. It may come twice, and is
-    /// never lost: what is in the window and in no queue would stay for ever.
-    fn queue_newcomer(&self, guard: &Guard, hash: u64) -> bool {
-        // In a ring 0 looks like nothing; 1 has the same tag, and in every array the same bucket.
-        let hash = hash.max(1);
-        let number = thread_number();
-        for ring in (0..RINGS_TRIED).map(|i| self.newcomers.stripe(number + i)) {
-            match ring.place(hash) {
-                Push::Accepted => return true,
-                Push::Full => {
-                    let mut is_in = false;
-                    ring.drain(|hashes| {
-                        is_in = hashes.contains(&hash);
-                        self.hand_over(guard, hashes);
-                    });
-                    // Its own slot may have been taken.
-                    return is_in;
-                }
-                Push::Contended => {}
-            }
-        }
-        false
     }
 
     /// Removes an entry; the caller may look at it for as long as it likes. Frees nothing, for the caller stays
@@ -967,105 +626,5 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
-fn refused<K, V>(entry: Fresh<'_, Entry<K, V>>, refusal: Refusal) -> Refused<K, V> {
-    let Entry { key, value, .. } = entry.into_inner();
-    Refused { key, value, refusal }
-}
-
-/// What a writer has decided of an entry that it is about to publish.
-struct Plan<'a> {
-    mode: Mode,
-    terms: Terms,
-    /// How much garbage there was when the writer looked.
-    pressure: Pressure,
-    now: u32,
-    cost: u64,
-    charged: Charged<'a>,
-    /// Whether a replacement is the first access of this pulse.
-    is_news: bool,
-    /// Whether it is in the window when it is published.
-    in_window: bool,
-    /// Whether what it replaces was over.
-    was_over: bool,
-}
-
-/// What became of an entry that was to be published.
-enum Published<'g, K, V> {
-    /// It is in the table, and no entry of its key was; with the first panic of the user's code.
-    Inserted(EntryRef<'g, Entry<K, V>>, Option<Panic>),
-    /// It is, in place of another.
-    Replaced(EntryRef<'g, Entry<K, V>>, Unlinked),
-    /// The budget lacks so much.
-    Short(Fresh<'g, Entry<K, V>>, u64),
-    /// Its bucket is full, and nothing there may leave.
-    Full(Fresh<'g, Entry<K, V>>),
-    Refused(Fresh<'g, Entry<K, V>>, Refusal),
-}
-
-/// What a writer has charged to the budget for an entry that is not in the table yet.
-///
-/// Dropping it refunds what was not spent, so that no panic leaves a cost without an entry.
-struct Charged<'a> {
-    budget: &'a Budget,
-    kept: &'a Kept,
-    cost: u64,
-    /// The cost that was counted as a pinned entry's.
-    pinned: Option<u64>,
-}
-
-impl Charged<'_> {
-    /// Charges up to `need` in all; returns how much the budget lacks, charging nothing then.
-    fn raise_to(&mut self, need: u64) -> u64 {
-        let more = need.saturating_sub(self.cost);
-        if more == 0 || self.budget.try_charge(more) {
-            self.cost += more;
-            return 0;
-        }
-        more
-    }
-
-    /// Counts a pinned entry of that cost, or none.
-    fn pin(&mut self, cost: Option<u64>) {
-        if self.pinned != cost {
-            if let Some(cost) = cost {
-                self.kept.add(cost);
-            }
-            if let Some(before) = std::mem::replace(&mut self.pinned, cost) {
-                self.kept.sub(before);
-            }
-        }
-    }
-
-    /// Turns the charge into that of a published entry.
-    fn spend(&mut self, cost: u64) {
-        self.pinned = None;
-        debug_assert!(self.cost >= cost, "published {cost} with {} charged", self.cost);
-        self.cost -= cost;
-    }
-
-    /// The same where an entry of cost `old` gave up its place.
-    fn exchange(&mut self, old: u64, cost: u64) {
-        self.pinned = None;
-        debug_assert!(self.cost + old >= cost, "published {cost} with {} charged", self.cost);
-        self.cost = self.cost + old - cost;
-    }
-}
-
-impl Drop for Charged<'_> {
-    fn drop(&mut self) {
-        self.pin(None);
-        if self.cost > 0 {
-            self.budget.refund(self.cost);
-        }
-    }
-}
-
-/// Times that a writer makes room before it gives up. Each time at least the room it lacked was
-/// free for a moment, and others took it.
-const ROOM_TRIES: usize = 32;
 /// Bytes of the times beside the cell of an entry that may expire.
 const TIMES_BYTES: usize = 2 * size_of::<u64>();
-/// Units of a resize that a writer moves beside its own work.
-const UNITS_MOVED_BY_WRITER: usize = 2;
-/// Rings that a writer tries for its new entry while others drain theirs.
-const RINGS_TRIED: usize = 4;
