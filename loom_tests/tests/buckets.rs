@@ -1,4 +1,4 @@
-//! The protocol of a bucket of the next table (`src/buckets`).
+//! The protocol of a bucket of the table (`src/buckets`).
 
 mod bucket_world;
 mod common;

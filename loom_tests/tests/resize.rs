@@ -1,4 +1,4 @@
-//! Growing and shrinking of the next table (`src/buckets/resize.rs`) against readers and writers.
+//! Growing and shrinking of the table (`src/buckets/resize.rs`) against readers and writers.
 
 mod bucket_world;
 mod common;

@@ -168,7 +168,7 @@ fn writers_of_one_tag_meet_laps() {
     });
 }
 
-/// The same in the next table.
+/// The same in the table that the engine uses.
 mod buckets {
     use std::sync::atomic::Ordering::SeqCst;
 

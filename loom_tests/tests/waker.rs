@@ -333,7 +333,7 @@ fn two_sweeps_meet_at_the_only_line_and_a_thread_that_lies_down() {
     });
 }
 
-/// The same in the next table, where what is retired lies in bags.
+/// The same in the table, where what is retired lies in bags.
 mod in_bags {
     use super::*;
 

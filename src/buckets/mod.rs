@@ -1,4 +1,4 @@
-//! The next table: a lock-free set of entries that live in a [`Slab`], found by a hash and the caller's comparison.
+//! The table: a lock-free set of entries that live in a [`Slab`], found by a hash and the caller's comparison.
 //!
 //! It is eight-way set-associative: a hash names one bucket, one cache line, and the bucket's control word
 //! alone decides which of its eight slots hold an entry. So a key is in the table at most once, a

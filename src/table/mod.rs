@@ -1,4 +1,4 @@
-//! The table: a lock-free set of entries, found by a hash and the caller's comparison.
+//! The old table, which the engine does not use any more: a lock-free set of entries, found by a hash and the caller's comparison.
 //!
 //! It is seven-way set-associative: a hash names one bucket, and the bucket's meta word alone
 //! decides which of its seven slots hold an entry. So a key is in the table at most once, a
