@@ -7,10 +7,6 @@
 //! `used`, and `used` never passes the limit it was compared with, not even between two
 //! instructions. [`Budget::set_max`] moves the limit at once; what is charged already stays charged,
 //! so after lowering it `used` may be above until evictions have caught up.
-//!
-//! A large charge is stored with 23 significant bits, rounded up. So that an entry of exactly the
-//! budget still fits, the limit that charges are compared with is the budget rounded down to such a
-//! number, and the charge of an entry between the two is that limit: it fills the budget alone.
 
 use crossbeam_utils::CachePadded;
 
@@ -22,25 +18,13 @@ use crate::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 pub struct Budget {
     /// Written by every insert and eviction, so it has a cache line of its own.
     used: CachePadded<AtomicU64>,
-    /// The budget, as the user named it.
     max: AtomicU64,
-    /// What may be charged: `max`, or a little less.
-    limit: AtomicU64,
-    /// The most that `limit` ever was below `max`: what an entry may cost more than its charge.
-    shortfall: AtomicU64,
 }
 
 impl Budget {
     /// Makes a budget of `max`, nothing of it used.
     pub fn new(max: u64) -> Self {
-        let budget = Self {
-            used: CachePadded::default(),
-            max: AtomicU64::new(0),
-            limit: AtomicU64::new(0),
-            shortfall: AtomicU64::new(0),
-        };
-        budget.set_max(max);
-        budget
+        Self { used: CachePadded::default(), max: AtomicU64::new(max) }
     }
 
     /// Charges `cost` if it fits, and says whether it did.
@@ -50,7 +34,7 @@ impl Budget {
     #[must_use = "a charge that failed allows nothing to be published"]
     pub fn try_charge(&self, cost: u64) -> bool {
         if cfg!(cortado_mutant = "budget_check_then_add") {
-            let fits = self.used.load(Relaxed) + cost <= self.limit.load(Relaxed);
+            let fits = self.used.load(Relaxed) + cost <= self.max.load(Relaxed);
             if fits {
                 self.used.fetch_add(cost, Relaxed);
             }
@@ -61,7 +45,7 @@ impl Budget {
         loop {
             // Relaxed: a limit that moves meanwhile counts as moved before or after this charge.
             // Looked at again each time, for others may have charged and refunded much since.
-            let limit = self.limit.load(Relaxed);
+            let limit = self.max.load(Relaxed);
             let Some(wanted) = used.checked_add(cost).filter(|wanted| *wanted <= limit) else {
                 return false;
             };
@@ -103,55 +87,28 @@ impl Budget {
         self.used.fetch_add(0, Release)
     }
 
-    /// Returns the budget as it was set.
+    /// Returns the limit.
     pub fn max(&self) -> u64 {
         // Relaxed: nothing is published with the limit.
         self.max.load(Relaxed)
     }
 
-    /// Returns the most that may be charged: the budget, rounded down to a cost that an entry can
-    /// be charged exactly.
-    pub fn limit(&self) -> u64 {
-        // Relaxed: nothing is published with the limit.
-        self.limit.load(Relaxed)
-    }
-
     /// Moves the limit. What is charged stays charged.
     pub fn set_max(&self, max: u64) {
-        let limit = rounded_down(max);
-        let short = max - limit;
-        // Relaxed, all: nothing is published with the limit.
-        let before = self.shortfall.fetch_max(short, Relaxed);
-        // An entry that was charged less than it costs, under another limit, may stay: then its
-        // charge is at most this limit, and it costs at most one part in 2^22 more.
-        let spare = before.saturating_sub(short).min(limit >> (CHARGE_DIGITS - 1));
-        let limit = if limit < ROUNDED_FROM { limit } else { rounded_down(limit - spare) };
-        self.max.store(max, Relaxed);
-        self.limit.store(limit, Relaxed);
+        self.max.store(max, Relaxed); // Relaxed: nothing is published with the limit.
     }
 
     /// Returns what may still be charged: 0 where the limit was lowered below what is charged.
     pub fn remaining(&self) -> u64 {
-        self.limit().saturating_sub(self.used())
+        self.max().saturating_sub(self.used())
     }
 
     /// Returns whether less than `reserve` is left, or more than the limit is charged (after it was
     /// lowered), so that making room is due.
     pub fn is_over_reserve(&self, reserve: u64) -> bool {
-        self.used().saturating_add(reserve) > self.limit()
+        self.used().saturating_add(reserve) > self.max()
     }
 }
-
-/// Returns the largest cost of at most `cost` that a charge can express exactly.
-fn rounded_down(cost: u64) -> u64 {
-    let dropped = (u64::BITS - cost.leading_zeros()).saturating_sub(CHARGE_DIGITS);
-    if cost < ROUNDED_FROM { cost } else { cost >> dropped << dropped }
-}
-
-/// Charges below this are exact; from here on they have [`CHARGE_DIGITS`] significant bits.
-pub const ROUNDED_FROM: u64 = 1 << 29;
-/// The significant bits of a rounded charge: it is at most one part in 4 million too much.
-pub const CHARGE_DIGITS: u32 = 23;
 
 const CHARGE: Ordering =
     if cfg!(cortado_mutant = "waker_relaxed_charge") { Relaxed } else { Acquire };
@@ -179,11 +136,10 @@ mod tests {
     #[test]
     fn a_charge_near_the_end_of_the_numbers_does_not_wrap() {
         let budget = Budget::new(u64::MAX);
-        let limit = budget.limit();
-        assert!(budget.try_charge(limit - 1));
+        assert!(budget.try_charge(u64::MAX - 1));
         assert!(!budget.try_charge(2) && !budget.try_charge(u64::MAX));
         assert!(budget.try_charge(1));
-        assert_eq!(budget.used(), limit);
+        assert_eq!(budget.used(), u64::MAX);
     }
 
     #[test]
@@ -196,31 +152,6 @@ mod tests {
         budget.refund(4);
         assert!(budget.try_charge(1));
         assert!(!budget.try_charge(1));
-    }
-
-    #[test]
-    fn limit_is_the_budget_rounded_down_to_what_a_charge_can_express() {
-        for max in [1, 1000, (1 << 29) - 1, 1 << 29, 1 << 40, 1 << 63] {
-            assert_eq!(Budget::new(max).limit(), max);
-        }
-        for max in [(1 << 29) + 1, 4_000_000_001, (1 << 40) + 77, u64::MAX] {
-            let budget = Budget::new(max);
-            assert!(budget.limit() < max && max - budget.limit() < (max >> 22) + 1, "{max}");
-            assert_eq!(budget.max(), max);
-        }
-    }
-
-    #[test]
-    fn raised_limit_leaves_room_for_what_an_entry_costs_more_than_its_charge() {
-        let budget = Budget::new((1 << 29) + 63);
-        assert_eq!(budget.limit(), 1 << 29);
-        budget.set_max(1 << 30);
-        assert!(budget.limit() + 63 <= 1 << 30);
-        budget.set_max(100);
-        assert_eq!(budget.limit(), 100, "no such entry fits");
-        let budget = Budget::new(u64::MAX);
-        budget.set_max(1 << 30);
-        assert!((1 << 30) - budget.limit() <= 1 << 8);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct Note {
     /// The hash of its key.
     pub hash: u64,
     /// Tells the entry from others of its hash; never followed.
-    pub address: usize,
+    pub id: usize,
     /// When it is due, in nanoseconds since the cache's clock began.
     pub at: u64,
 }
@@ -280,7 +280,7 @@ mod tests {
     const HOUR: u64 = 3_600_000 * MS;
 
     fn note(hash: u64, at: u64) -> Note {
-        Note { hash, address: hash as usize, at }
+        Note { hash, id: hash as usize, at }
     }
 
     fn wheel_of(times: impl IntoIterator<Item = u64>) -> Deadlines {
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn a_note_is_handed_out_as_it_came() {
         let mut wheel = Deadlines::new();
-        let given = Note { hash: u64::MAX, address: 7, at: 5 };
+        let given = Note { hash: u64::MAX, id: 7, at: 5 };
         wheel.add(given);
         let mut taken = None;
         assert_eq!(wheel.advance(5, 1, |note| taken = Some(note)), 1);

@@ -57,6 +57,12 @@ impl Array {
         self.buckets.as_slice().len()
     }
 
+    /// Returns the bucket of an index, if there is one.
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<&Bucket> {
+        self.buckets.as_slice().get(index)
+    }
+
     /// Returns the bucket of an index.
     ///
     /// # Panics

@@ -1,6 +1,9 @@
 //! Buckets: one cache line with a control word, eight entry words, and what readers note.
 
-use super::control::{Control, SLOTS, TAG_BITS};
+use super::{
+    Hints,
+    control::{Control, SLOTS, TAG_BITS},
+};
 use crate::{
     slab::Handle,
     sync::{
@@ -208,6 +211,13 @@ impl Bucket {
         if is_same && is_there { Validated::Holds(word, handle) } else { Validated::Changed }
     }
 
+    /// Stores what the policy keeps of an entry. A hint, for another thread's may come later.
+    #[inline]
+    pub fn set_hints(&self, slot: usize, hints: Hints) {
+        self.access[slot & (SLOTS - 1)].store(hints.access, Relaxed); // Relaxed: as it says.
+        self.class[slot & (SLOTS - 1)].store(hints.class, Relaxed); // Relaxed: as above.
+    }
+
     /// Stops every change of the bucket; who returns from it sees its last content.
     pub fn freeze(&self) {
         let mut control = self.control();
@@ -249,8 +259,9 @@ impl Bucket {
         Some(Word(self.words[slot].swap(Word::EMPTY.0, AcqRel)))
     }
 
-    /// Takes all published slots out; returns what was in them, or `None` if the bucket is frozen.
-    pub fn unpublish_all(&self) -> Option<[Word; SLOTS]> {
+    /// Takes all published slots out; returns what was in them, and the control word that showed it, or `None` if the
+    /// bucket is frozen.
+    pub fn unpublish_all(&self) -> Option<(Control, [Word; SLOTS])> {
         loop {
             let control = self.control();
             let mut words = [Word::EMPTY; SLOTS];
@@ -258,24 +269,24 @@ impl Bucket {
                 return None;
             }
             if control.taken().next().is_none() {
-                return Some(words);
+                return Some((control, words));
             }
             if self.change_control(control, control.without_any()) {
                 for slot in control.taken() {
                     // AcqRel: as in `unpublish`.
                     words[slot] = Word(self.words[slot].swap(Word::EMPTY.0, AcqRel));
                 }
-                return Some(words);
+                return Some((control, words));
             }
         }
     }
 
     /// Frees the slot of an entry that was removed in place.
     ///
-    /// Returns what it has taken out by mistake: the word of another entry, if the version wrapped while
+    /// Returns what it has taken out by mistake: tag and word of another entry, if the version wrapped while
     /// this thread was stopped.
     #[must_use]
-    pub fn free_dying(&self, slot: usize, word: Word) -> Option<Word> {
+    pub fn free_dying(&self, slot: usize, word: Word) -> Option<(u64, Word)> {
         let word = word.dying();
         loop {
             let control = self.control();
@@ -283,7 +294,7 @@ impl Bucket {
                 return None;
             }
             if let Some(taken) = self.unpublish(control, slot) {
-                return Some(taken).filter(|&taken| taken != word);
+                return (taken != word).then(|| (control.tag(slot), taken));
             }
         }
     }

@@ -21,7 +21,7 @@ pub const VERSION_BITS: u32 = if cfg!(cortado_small_version) { 2 } else { 14 };
 
 /// Bits of a tag.
 pub const TAG_BITS: usize = 6;
-const TAG: u64 = (1 << TAG_BITS) - 1;
+pub const TAG: u64 = (1 << TAG_BITS) - 1;
 /// Set in a bucket that is frozen or moved.
 const FROZEN: u64 = 1 << 48;
 /// Set in a bucket that is in use or frozen.

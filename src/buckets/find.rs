@@ -29,7 +29,6 @@ pub struct EntryRef<'g, T> {
 }
 
 /// An entry that was found, and where.
-#[derive(Debug)]
 pub struct Hit<'g, T> {
     pub(super) at: EntryRef<'g, T>,
     pub(super) bucket: &'g Bucket,
@@ -74,6 +73,33 @@ impl<T> Deref for EntryRef<'_, T> {
 }
 
 impl<'g, T> EntryRef<'g, T> {
+    /// Returns a number that no other entry of this table has, as long as a guard lives that was there while this one was.
+    #[inline]
+    pub fn id(self) -> usize {
+        // The lowest numbers stay free for its users.
+        (self.handle.raw() as usize) << 2
+    }
+
+    /// Returns the byte beside the entry's cell, which the table does not use. A new entry finds that of the last
+    /// tenant.
+    #[inline]
+    pub fn byte(self) -> &'g AtomicU8 {
+        self.table.slab.flags(self.handle)
+    }
+
+    /// Returns what the entry costs.
+    #[inline]
+    pub fn charge(self) -> u64 {
+        self.table.slab.charge(self.handle)
+    }
+
+    /// Returns whether the entry has this hash, as far as the table knows it: beside what a lookup has compared, its
+    /// upper half.
+    #[inline]
+    pub fn has_upper_of(self, hash: u64) -> bool {
+        self.table.slab.hash(self.handle) == upper(hash)
+    }
+
     /// Returns the two words for times beside the entry's cell, if its chunk has them.
     #[inline]
     pub fn time_words(self) -> Option<&'g [AtomicU64; 2]> {
@@ -84,6 +110,20 @@ impl<'g, T> EntryRef<'g, T> {
 impl<T> std::fmt::Debug for EntryRef<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EntryRef").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+impl<T> Clone for Hit<'_, T> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Hit<'_, T> {}
+
+impl<T> std::fmt::Debug for Hit<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hit").field("at", &self.at).field("slot", &self.slot).finish()
     }
 }
 
@@ -150,17 +190,6 @@ impl<T> Table<T> {
     /// entry was. Writes nothing, and repeats itself only if the very slot it reads is changed.
     #[inline]
     pub fn find<'g>(
-        &'g self,
-        guard: &'g Guard,
-        hash: u64,
-        matches: impl Fn(&T) -> bool,
-    ) -> Option<Hit<'g, T>> {
-        self.find_by(guard, hash, |entry| matches(entry.entry))
-    }
-
-    /// The same with a comparison that may ask for what is kept beside the entry.
-    #[inline]
-    pub fn find_by<'g>(
         &'g self,
         guard: &'g Guard,
         hash: u64,
@@ -244,7 +273,7 @@ impl<T> Table<T> {
         &'g self,
         guard: &'g Guard,
         hashes: &[u64],
-        matches: impl Fn(usize, &T) -> bool,
+        matches: impl Fn(usize, EntryRef<'g, T>) -> bool,
         mut found: impl FnMut(usize, Option<Hit<'g, T>>),
     ) {
         for (chunk, hashes) in hashes.chunks(AHEAD).enumerate() {

@@ -56,12 +56,13 @@ pub use find::{EntryRef, Held, Hit};
 pub use iter::Iter;
 pub use loose::Loose;
 pub use retire::{Finalizer, Swept, Terms};
-pub use sample::{Candidate, Line, Run, Sampled};
+pub use sample::{Candidate, Line, Remembered, Run};
 pub use write::{Fresh, Full, Occupied, Panic, Probe, Publish, Vacant};
 
 use self::{
     array::{Array, OldArray},
-    bucket::Word,
+    bucket::{Bucket, Word},
+    control::Control,
 };
 use crate::{
     error::OutOfMemory,
@@ -104,6 +105,10 @@ pub struct Table<T> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unlinked {
     handle: Handle,
+    /// The bits of its hash that are in its bucket.
+    low: u16,
+    /// What its slot showed of its use.
+    access: u16,
     /// Whose entry it is.
     domain: Domain,
 }
@@ -113,6 +118,29 @@ impl Unlinked {
     pub fn handle(&self) -> Handle {
         self.handle
     }
+
+    /// Returns the access bits of its slot when it was unlinked. A hint; 0 if it was in none.
+    pub fn access(&self) -> u16 {
+        self.access
+    }
+}
+
+/// What the policy keeps in the bucket of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// The access bits.
+    pub access: u16,
+    /// The class.
+    pub class: u8,
+}
+
+/// The bits of a hash that a table knows of its entries; see the [module](self).
+pub const HASH_BITS: u64 = 0xffff_ffff_0000_03ff;
+
+/// Returns a hash without the bits that a table does not know. No two keys are told apart by the others.
+#[inline]
+pub fn known(hash: u64) -> u64 {
+    (hash & HASH_BITS & !control::TAG) | Control::tag_of(hash)
 }
 
 impl<T> Table<T> {
@@ -157,7 +185,7 @@ impl<T> Table<T> {
     pub fn bucket_bytes(&self, guard: &Guard) -> usize {
         let root = self.root(guard);
         let buckets = root.count() + root.next(guard).map_or(0, Array::count);
-        buckets * size_of::<bucket::Bucket>()
+        buckets * size_of::<Bucket>()
     }
 
     /// Returns the bytes of the cells and of what is kept beside them, free ones included.
@@ -184,15 +212,25 @@ impl<T> Table<T> {
         assert_eq!(entry.domain, self.domain, "an entry of another table");
     }
 
-    fn unlinked_of(&self, handle: Handle) -> Unlinked {
-        Unlinked { handle, domain: self.domain }
+    /// Returns the entry of a word that was taken out of a slot, where it had this tag.
+    fn unlinked_of(&self, bucket: &Bucket, slot: usize, tag: u64, word: Word) -> Option<Unlinked> {
+        Some(Unlinked {
+            handle: word.handle()?,
+            low: word.bits() as u16 * (control::TAG as u16 + 1) | tag as u16,
+            // Relaxed: a hint; the slot may have the next entry by now.
+            access: bucket.access[slot & (SLOTS - 1)].load(Relaxed),
+            domain: self.domain,
+        })
     }
 
-    /// Returns the entry of a word that was taken out of its slot.
-    fn taken(&self, word: Word) -> Option<Unlinked> {
-        // One that is dying belongs to the thread that marked it.
-        let handle = word.handle().filter(|_| !word.is_dying())?;
-        Some(self.unlinked_of(handle))
+    /// The same, unless it was dying: that entry belongs to the thread that marked it.
+    fn taken(&self, bucket: &Bucket, slot: usize, tag: u64, word: Word) -> Option<Unlinked> {
+        if word.is_dying() { None } else { self.unlinked_of(bucket, slot, tag, word) }
+    }
+
+    /// Returns the hash of an entry that was unlinked, as [`known`] returns it.
+    pub fn hash_of(&self, entry: &Unlinked) -> u64 {
+        u64::from(self.slab.hash(entry.handle)) << 32 | u64::from(entry.low)
     }
 
     #[inline]
@@ -307,7 +345,7 @@ mod tests {
         let table = Table::new(1, 10, 1).unwrap();
         put(&table, &table.pin(), 1, Entry::new(1, 10, &alive), |_| ());
         let held = table.hold(table.pin(), |table, guard| {
-            table.find(guard, 1, |entry: &Entry<'_>| entry.key == 1).map(|hit| hit.at())
+            table.find(guard, 1, |entry| entry.key == 1).map(|hit| hit.at())
         });
         let held = held.unwrap();
         assert_eq!(remove(&table, &table.pin(), 1, 1, unreached), Some(10));
@@ -329,8 +367,7 @@ mod tests {
         }
         let hashes: Vec<u64> = (0..40).map(spread).collect();
         let mut found = Vec::new();
-        let matches = |index: usize, entry: &Entry<'_>| entry.key == index as u64;
-        table.find_many(&guard, &hashes, matches, |index, hit| {
+        table.find_many(&guard, &hashes, |index, entry| entry.key == index as u64, |index, hit| {
             assert_eq!(index, found.len());
             found.push(hit.map(|hit| hit.entry.value));
         });
@@ -405,7 +442,7 @@ mod tests {
             panic!("it is empty");
         };
         put(&table, &guard, 2, Entry::new(2, 2, &alive), |_| ());
-        fresh = match vacant.publish(fresh, |a, b| a.key == b.key) {
+        fresh = match vacant.publish(fresh, Hints::default(), |a, b| a.key == b.key) {
             Publish::Changed(fresh) => fresh,
             other => panic!("{other:?}"),
         };
@@ -464,7 +501,7 @@ mod tests {
         let guard = table.pin();
         let insert = |key: u64| put(&table, &guard, key, Entry::new(key, key, &alive), |_| ());
         let vacant =
-            |key| match table.probe(&guard, key, |entry: &Entry<'_>| entry.key == key, none) {
+            |key| match table.probe(&guard, key, |entry| entry.key == key, none) {
                 Probe::Absent(vacant) => vacant,
                 Probe::Found(_) => panic!("{key} is there"),
             };
@@ -479,9 +516,9 @@ mod tests {
         assert_eq!(insert(1), None);
         // It claims the slot that 8 has left.
         let claimed = table.prepare(Entry::new(20, 20, &alive), 20, 0).unwrap();
-        let Publish::Changed(claimed) = probed.publish(claimed, same) else { panic!("changed") };
+        let Publish::Changed(claimed) = probed.publish(claimed, Hints::default(), same) else { panic!("changed") };
         let late = table.prepare(Entry::new(21, 21, &alive), 21, 0).unwrap();
-        let Publish::Full(late, full) = vacant(21).publish(late, same) else { panic!("full") };
+        let Publish::Full(late, full) = vacant(21).publish(late, Hints::default(), same) else { panic!("full") };
         assert_eq!(full.evict(&old), None);
         assert_eq!(full.residents().unwrap().iter().flatten().count(), 7);
         drop((claimed, late));
@@ -497,7 +534,7 @@ mod tests {
             let guard = two.pin();
             let foreign = one.prepare(Entry::new(1, 1, &alive), 1, 0).unwrap();
             let Probe::Absent(vacant) = two.probe(&guard, 1, |_| false, none) else { return };
-            let _ = vacant.publish(foreign, |_, _| false);
+            let _ = vacant.publish(foreign, Hints::default(), |_, _| false);
         });
         refuses(&|| {
             let guard = one.pin();

@@ -171,7 +171,7 @@ impl<T> Table<T> {
             parent.freeze();
             for child in [2 * unit, 2 * unit + 1] {
                 let goes_there = |entry: &Moving<'_>| {
-                    next.index(self.hash_of_moving(guard, entry.handle)) == child
+                    next.index(self.upper_of_moving(guard, entry.handle)) == child
                 };
                 let mut tags = [None; SLOTS];
                 for (slot, tag) in tags.iter_mut().enumerate() {
@@ -193,26 +193,29 @@ impl<T> Table<T> {
                 *tag = from.as_ref().map(|entry| entry.tag);
                 next.at(unit).fill(slot, from.as_ref());
             }
-            displaced.extend(entries.map(|entry| entry.handle));
+            displaced.extend(entries);
             next.at(unit).put_in_use(&tags);
         }
         let is_ours = array.at(first).hand_over();
         if is_ours || cfg!(cortado_mutant = "resize_displaced_twice") {
-            for_all(displaced, |handle| strays(self.unlinked_of(handle)));
+            let out = |entry: Moving<'_>| {
+                self.unlinked_of(entry.bucket, entry.slot, entry.tag, entry.word)
+            };
+            for_all(displaced.into_iter().filter_map(out), strays);
         }
         is_ours
     }
 
-    fn hash_of_moving(&self, guard: &Guard, handle: Handle) -> u32 {
+    fn upper_of_moving(&self, guard: &Guard, handle: Handle) -> u32 {
         #[cfg(any(cortado_loom, cortado_shuttle))]
         guard.check_readable(self.key_of(handle));
         let _ = guard;
-        self.hash_of(handle)
+        self.upper_of(handle)
     }
 
     /// Returns the upper 32 bits of the hash of an entry.
     #[inline]
-    pub fn hash_of(&self, handle: Handle) -> u32 {
+    pub fn upper_of(&self, handle: Handle) -> u32 {
         self.slab.hash(handle)
     }
 
@@ -342,7 +345,7 @@ mod tests {
 
     use super::{
         super::{
-            Probe, Publish,
+            Hints, Probe, Publish,
             testing::{Entries, Entry, get, help, put, remove, spread, sweep},
         },
         *,
@@ -454,7 +457,7 @@ mod tests {
                 let stray = |_| unreachable!("there is room for all");
                 let probe = table.probe(&guard, spread(key), |entry| entry.key == key, stray);
                 let Probe::Absent(vacant) = probe else { panic!("{key} is there") };
-                match vacant.publish(fresh, |a, b| a.key == b.key) {
+                match vacant.publish(fresh, Hints::default(), |a, b| a.key == b.key) {
                     Publish::Done(_) => {
                         break table.prepare(Entry::new(0, 0, &alive), 0, 0).unwrap();
                     }

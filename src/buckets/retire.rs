@@ -19,7 +19,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-use super::{Fresh, Table, Unlinked, array::Array, resize::has_moved};
+use super::{Fresh, Table, Unlinked, array::Array, known, resize::has_moved};
 use crate::{
     reclaim::{Grace, Guard},
     slab::{Garbage, Handle, Magazine, Retired},
@@ -268,7 +268,8 @@ impl<T> Fresh<'_, T> {
     /// Makes an entry that was not published one that was: readable for those who are told of it, until it is retired.
     pub fn into_unlinked(self) -> Unlinked {
         let table = self.table;
-        table.unlinked_of(self.into_handle())
+        let low = (known(self.hash) & 0x3ff) as u16;
+        Unlinked { handle: self.into_handle(), low, access: 0, domain: table.domain }
     }
 }
 

@@ -1,22 +1,20 @@
 //! Runs of buckets, from which victims are chosen without a look at any entry.
 
-use std::ops::ControlFlow;
-
 use super::{
-    EntryRef, Table, Unlinked,
+    EntryRef, Hit, Table, Unlinked,
     array::Array,
     bucket::{Bucket, Word},
-    control::{Control, SLOTS, Slots},
+    control::{Control, SLOTS, TAG_BITS, Slots},
     iter::{Part, parts},
 };
 use crate::{
     reclaim::Guard,
-    slab::{Handle, prefetch},
-    sync::atomic::Ordering::*,
+    slab::Handle,
+    sync::atomic::{AtomicU8, AtomicU16, Ordering::*},
 };
 
-/// Buckets whose entries are fetched at once: at half load, about what one victim takes.
-const LINES_AHEAD: usize = 3;
+/// The index of a line that is not of the root.
+const ELSEWHERE: u32 = u32::MAX;
 
 /// The buckets of a run, each a line of memory that follows the one before.
 pub struct Run<'g> {
@@ -31,6 +29,7 @@ pub struct Run<'g> {
 pub struct Line<'g> {
     bucket: &'g Bucket,
     control: Control,
+    index: u32,
 }
 
 /// An entry that was in the table when its line was read.
@@ -38,28 +37,18 @@ pub struct Line<'g> {
 pub struct Candidate<'g> {
     bucket: &'g Bucket,
     slot: usize,
+    tag: u64,
     word: Word,
+    index: u32,
 }
 
-/// An entry that was in the table when it was sampled, and where.
-pub struct Sampled<'g, T> {
-    /// The entry.
-    pub entry: EntryRef<'g, T>,
-    /// What [`Table::unlink`] takes out.
-    pub candidate: Candidate<'g>,
-}
-
-impl<T> Clone for Sampled<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for Sampled<'_, T> {}
-
-impl<T> std::fmt::Debug for Sampled<'_, T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sampled").field("candidate", &self.candidate).finish_non_exhaustive()
-    }
+/// A candidate without a guard: what has to be there again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    index: u32,
+    slot: u8,
+    tag: u8,
+    word: Word,
 }
 
 impl<T> Table<T> {
@@ -73,73 +62,60 @@ impl<T> Table<T> {
         Run { array, guard, index: array.index(random), left, parts: [None, None] }
     }
 
-    /// Visits the entries of up to `len` consecutive buckets from a random one on, until `visit` breaks. Entries are
-    /// fetched ahead, a few buckets at a time.
-    pub fn sample<'g>(
-        &'g self,
-        guard: &'g Guard,
-        random: u32,
-        len: usize,
-        mut visit: impl FnMut(Sampled<'g, T>) -> ControlFlow<()>,
-    ) {
-        let mut run = self.run(guard, random, len);
-        loop {
-            let mut lines: [Option<Line<'g>>; LINES_AHEAD] = [const { None }; LINES_AHEAD];
-            let mut words = [[Word::EMPTY; SLOTS]; LINES_AHEAD];
-            for (line, words) in lines.iter_mut().zip(&mut words) {
-                *line = run.next();
-                let Some(line) = line else { break };
-                for slot in line.taken() {
-                    let word = line.bucket.word(slot);
-                    words[slot & (SLOTS - 1)] = word;
-                    if let Some(handle) = word.handle() {
-                        // SAFETY: the word was read by an Acquire. Nothing is read of the cell.
-                        prefetch(unsafe { self.slab.address(handle) });
-                    }
-                }
-            }
-            for (line, words) in lines.iter().zip(&words) {
-                let Some(Line { bucket, control }) = *line else { return };
-                // One look for all slots, where nothing was published in between.
-                if bucket.control() != control {
-                    if self.visit_line(guard, bucket, &mut visit).is_break() {
-                        return;
-                    }
-                    continue;
-                }
-                for slot in control.taken() {
-                    let word = words[slot & (SLOTS - 1)];
-                    // The version may have wrapped. A handle enters a slot once under a guard: if the word is still
-                    // there, it was there at `control`.
-                    let Some(handle) = word.handle().filter(|_| !word.is_dying()) else { continue };
-                    if bucket.word(slot) != word {
-                        continue;
-                    }
-                    let entry = self.entry(guard, handle);
-                    let candidate = Candidate { bucket, slot, word };
-                    if visit(Sampled { entry, candidate }).is_break() {
-                        return;
-                    }
-                }
-            }
-        }
+    /// The same from the bucket of number `first` on; their number is taken modulo that of the buckets.
+    pub fn run_from<'g>(&'g self, guard: &'g Guard, first: usize, len: usize) -> Run<'g> {
+        let array = self.root(guard);
+        let left = len.min(array.count());
+        Run { array, guard, index: first % array.count(), left, parts: [None, None] }
     }
 
-    /// Visits the entries of a bucket that is being changed.
-    #[cold]
-    fn visit_line<'g>(
+    /// Returns the candidate of an entry that was found; `None` if it has left its slot.
+    #[inline]
+    pub fn candidate_of<'g>(&'g self, hit: &Hit<'g, T>) -> Option<Candidate<'g>> {
+        let (bucket, slot) = (hit.bucket, hit.slot);
+        let tag = bucket.control().tag(slot);
+        let word = bucket.word(slot);
+        let is_there = tag != 0 && word.handle() == Some(hit.handle) && !word.is_dying();
+        is_there.then_some(Candidate { bucket, slot, tag, word, index: ELSEWHERE })
+    }
+
+    /// Returns what to look for when the guard is gone, if the candidate is in the root array.
+    pub fn remember(&self, candidate: &Candidate<'_>) -> Option<Remembered> {
+        let Candidate { slot, tag, word, index, .. } = *candidate;
+        let (slot, tag) = (slot as u8, tag as u8);
+        (index != ELSEWHERE).then_some(Remembered { index, slot, tag, word })
+    }
+
+    /// Returns the entry that is where a candidate was remembered: the same one, or a later one that has its cell and
+    /// its slot.
+    #[inline]
+    pub fn recall<'g>(
         &'g self,
         guard: &'g Guard,
-        bucket: &'g Bucket,
-        visit: &mut impl FnMut(Sampled<'g, T>) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        let line = Line { bucket, control: bucket.control() };
-        for candidate in line.taken().filter_map(|slot| line.candidate(slot)) {
-            if let Some(entry) = self.look(guard, &candidate) {
-                visit(Sampled { entry, candidate })?;
-            }
-        }
-        ControlFlow::Continue(())
+        remembered: &Remembered,
+    ) -> Option<Candidate<'g>> {
+        let Remembered { index, slot, tag, word } = *remembered;
+        let array = self.root(guard);
+        let bucket = array.get(index as usize)?;
+        let candidate = Candidate { bucket, slot: usize::from(slot), tag: u64::from(tag), word, index };
+        self.look(guard, &candidate).map(|_| candidate)
+    }
+
+    /// Returns the hash of a candidate, as [`known`](super::known) returns it.
+    #[inline]
+    pub fn hash_of_candidate(&self, candidate: &Candidate<'_>) -> u64 {
+        let low = u64::from(candidate.word.bits()) << TAG_BITS | candidate.tag;
+        u64::from(self.upper_of(candidate.handle())) << 32 | low
+    }
+
+    /// Returns where a candidate is, if it is in the table.
+    pub fn hit_of<'g>(
+        &'g self,
+        guard: &'g Guard,
+        candidate: &Candidate<'g>,
+    ) -> Option<Hit<'g, T>> {
+        let at = self.look(guard, candidate)?;
+        Some(Hit { at, bucket: candidate.bucket, slot: candidate.slot })
     }
 
     /// Returns the entry of a candidate if it is in the table.
@@ -149,10 +125,10 @@ impl<T> Table<T> {
         guard: &'g Guard,
         candidate: &Candidate<'_>,
     ) -> Option<EntryRef<'g, T>> {
-        let Candidate { bucket, slot, word } = *candidate;
+        let Candidate { bucket, slot, tag, word, .. } = *candidate;
         let control = bucket.control();
         // A handle enters a slot once under a guard: if the word is still there, it was there at `control`.
-        let is_there = control.is_in_use() && control.tag(slot) != 0 && bucket.word(slot) == word;
+        let is_there = control.is_in_use() && control.tag(slot) == tag && bucket.word(slot) == word;
         is_there.then(|| self.entry(guard, candidate.handle()))
     }
 
@@ -161,15 +137,15 @@ impl<T> Table<T> {
     /// What comes out may be another entry, where the version has wrapped: look at its handle.
     pub fn unlink(&self, guard: &Guard, candidate: &Candidate<'_>) -> Option<Unlinked> {
         debug_assert!(guard.covers(self.domain), "a guard of another table");
-        let Candidate { bucket, slot, word } = *candidate;
+        let Candidate { bucket, slot, tag, word, .. } = *candidate;
         loop {
             let control = bucket.control();
             // A word that is not frozen is of a bucket that is not: the exchange would fail otherwise.
-            if !control.is_in_use() || control.tag(slot) == 0 || bucket.word(slot) != word {
+            if !control.is_in_use() || control.tag(slot) != tag || bucket.word(slot) != word {
                 return None;
             }
             if let Some(taken) = bucket.unpublish(control, slot) {
-                return self.taken(taken);
+                return self.taken(bucket, slot, control.tag(slot), taken);
             }
         }
     }
@@ -193,7 +169,7 @@ impl<'g> Iterator for Run<'g> {
             let bucket = self.array.at(index);
             let control = bucket.control();
             if control.is_in_use() {
-                return Some(Line { bucket, control });
+                return Some(Line { bucket, control, index: index as u32 });
             }
             self.begin_parts(index);
         }
@@ -217,7 +193,8 @@ impl<'g> Run<'g> {
         let part = self.parts[0].take()?;
         self.parts[0] = self.parts[1].take();
         let control = part.bucket.control();
-        control.is_in_use().then_some(Line { bucket: part.bucket, control })
+        let line = Line { bucket: part.bucket, control, index: ELSEWHERE };
+        control.is_in_use().then_some(line)
     }
 }
 
@@ -228,31 +205,37 @@ impl<'g> Line<'g> {
         self.control.taken()
     }
 
-    /// Returns the access bits of all slots.
+    /// Returns the access bits of a slot.
     #[inline]
-    pub fn access(&self) -> [u16; SLOTS] {
-        // Relaxed: hints. Loaded one by one: a wider load beside stores of this size would be a data race.
-        std::array::from_fn(|slot| self.bucket.access[slot].load(Relaxed))
+    pub fn access(&self, slot: usize) -> u16 {
+        self.bucket.access[slot & (SLOTS - 1)].load(Relaxed) // Relaxed: a hint.
     }
 
     /// Stores the access bits of a slot; another thread's may be lost.
     #[inline]
     pub fn set_access(&self, slot: usize, access: u16) {
-        self.bucket.access[slot].store(access, Relaxed); // Relaxed: a hint.
+        self.bucket.access[slot & (SLOTS - 1)].store(access, Relaxed); // Relaxed: as above.
     }
 
-    /// Returns the classes of all slots.
+    /// Returns the class of a slot.
     #[inline]
-    pub fn class(&self) -> [u8; SLOTS] {
-        std::array::from_fn(|slot| self.bucket.class[slot].load(Relaxed)) // Relaxed: as above.
+    pub fn class(&self, slot: usize) -> u8 {
+        self.bucket.class[slot & (SLOTS - 1)].load(Relaxed) // Relaxed: as above.
+    }
+
+    /// Stores the class of a slot; another thread's may be lost.
+    #[inline]
+    pub fn set_class(&self, slot: usize, class: u8) {
+        self.bucket.class[slot & (SLOTS - 1)].store(class, Relaxed); // Relaxed: as above.
     }
 
     /// Returns the entry in a slot; `None` if it has left.
     #[inline]
     pub fn candidate(&self, slot: usize) -> Option<Candidate<'g>> {
-        let word = self.bucket.word(slot);
+        let Self { bucket, control, index } = *self;
+        let word = bucket.word(slot);
         word.handle().filter(|_| !word.is_dying())?;
-        Some(Candidate { bucket: self.bucket, slot, word })
+        Some(Candidate { bucket, slot, tag: control.tag(slot), word, index })
     }
 }
 
@@ -262,6 +245,18 @@ impl Candidate<'_> {
     #[inline]
     pub fn handle(&self) -> Handle {
         self.word.handle().expect("made of a word with a handle")
+    }
+
+    /// Returns the access bits of its slot.
+    #[inline]
+    pub fn access(&self) -> &AtomicU16 {
+        &self.bucket.access[self.slot & (SLOTS - 1)]
+    }
+
+    /// Returns the class of its slot.
+    #[inline]
+    pub fn class(&self) -> &AtomicU8 {
+        &self.bucket.class[self.slot & (SLOTS - 1)]
     }
 }
 
@@ -289,7 +284,7 @@ mod tests {
 
     use super::{
         super::{
-            Terms,
+            Terms, known,
             testing::{Entries, Entry, help, put, spread, sweep},
         },
         *,
@@ -360,15 +355,17 @@ mod tests {
             hit.class().store(hit.entry.key as u8, Relaxed);
         }
         for line in table.run(&guard, 0, 8) {
-            let (access, class) = (line.access(), line.class());
             for slot in line.taken() {
                 let candidate = line.candidate(slot).unwrap();
                 let mut all = table.iter(&guard);
                 let hit = all.find(|hit| hit.handle == candidate.handle()).unwrap();
-                assert_eq!(access[slot], hit.entry.key as u16 + 7);
-                assert_eq!(class[slot], hit.entry.key as u8);
+                assert_eq!(line.access(slot), hit.entry.key as u16 + 7);
+                assert_eq!(line.class(slot), hit.entry.key as u8);
                 line.set_access(slot, 3);
-                assert_eq!(hit.access().load(Relaxed), 3);
+                line.set_class(slot, 4);
+                let hints = (hit.access().load(Relaxed), hit.class().load(Relaxed));
+                assert_eq!(hints, (3, 4));
+                assert_eq!(table.hash_of_candidate(&candidate), known(spread(hit.entry.key)));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Probe, Publish, Table, Terms, Unlinked};
+use super::{Hints, Probe, Publish, Table, Terms, Unlinked};
 use crate::{reclaim::Guard, sync::thread};
 
 /// A key, a value, and a count of those alive.
@@ -62,7 +62,7 @@ pub fn put<'a>(
                 Err(again) => fresh = again,
             },
             Probe::Absent(vacant) => {
-                fresh = match vacant.publish(fresh, |a, b| a.key == b.key) {
+                fresh = match vacant.publish(fresh, Hints::default(), |a, b| a.key == b.key) {
                     Publish::Done(_) => return None,
                     Publish::Duplicates(..) => unreachable!("no version wraps here"),
                     Publish::Changed(again) => again,

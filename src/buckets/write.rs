@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Table, Unlinked,
+    Hints, Table, Unlinked,
     bucket::{Bucket, Validated, Word},
     control::{Control, SLOTS},
     find::{EntryRef, Hit},
@@ -33,7 +33,7 @@ pub struct Fresh<'t, T> {
     handle: Handle,
     cell: NonNull<T>,
     /// The hash under which it is published: a handle enters one bucket, and one slot of it, once.
-    hash: u64,
+    pub(super) hash: u64,
     stripe: usize,
     claim: Option<(&'t Bucket, usize)>,
     /// Whether the handle was ever in a slot.
@@ -127,7 +127,7 @@ impl<T> Table<T> {
         &'g self,
         guard: &'g Guard,
         hash: u64,
-        matches: impl Fn(&T) -> bool,
+        matches: impl Fn(EntryRef<'g, T>) -> bool,
         mut strays: impl FnMut(Unlinked),
     ) -> Probe<'g, T> {
         let (tag, bits) = (Control::tag_of(hash), Word::bits_of(hash));
@@ -154,15 +154,13 @@ impl<T> Table<T> {
                     continue 'again;
                 }
                 if word.is_dying() {
-                    if let Some(stray) =
-                        bucket.free_dying(slot, word).and_then(|word| self.taken(word))
-                    {
+                    if let Some(stray) = self.free_dying(bucket, slot, word) {
                         strays(stray);
                     }
                     continue 'again;
                 }
                 let at = self.entry(guard, handle);
-                if matches(at.entry) {
+                if matches(at) {
                     let hit = Hit { at, bucket, slot };
                     return Probe::Found(Occupied { table: self, guard, control, hash, word, hit });
                 }
@@ -188,7 +186,7 @@ impl<T> Table<T> {
         &self,
         guard: &Guard,
         hash: u64,
-        matches: impl Fn(&T) -> bool,
+        matches: impl Fn(EntryRef<'_, T>) -> bool,
         mut strays: impl FnMut(Unlinked),
     ) -> Option<Unlinked> {
         loop {
@@ -203,7 +201,7 @@ impl<T> Table<T> {
             }
             // A replacement has the same key; what else it may be, the key tells.
             let entry = self.unlinked(guard, &out);
-            match catch_unwind(AssertUnwindSafe(|| matches(entry.entry))) {
+            match catch_unwind(AssertUnwindSafe(|| matches(entry))) {
                 Ok(true) => return Some(out),
                 Ok(false) => strays(out),
                 Err(panic) => {
@@ -220,7 +218,7 @@ impl<T> Table<T> {
         &self,
         guard: &Guard,
         hash: u64,
-        matches: impl Fn(&T) -> bool,
+        matches: impl Fn(EntryRef<'_, T>) -> bool,
         mut condition: impl FnMut(EntryRef<'_, T>) -> bool,
         mut strays: impl FnMut(Unlinked),
     ) -> Option<Unlinked> {
@@ -255,9 +253,13 @@ impl<T> Table<T> {
             for index in 0..array.count() {
                 match array.at(index).unpublish_all() {
                     None => all = false,
-                    Some(words) => {
-                        let entries = words.map(|word| self.taken(word));
-                        for_all(entries.into_iter().flatten(), &mut removed);
+                    Some((control, words)) => {
+                        let bucket = array.at(index);
+                        let words = words.into_iter().enumerate();
+                        let entries = words.filter_map(|(slot, word)| {
+                            self.taken(bucket, slot, control.tag(slot), word)
+                        });
+                        for_all(entries, &mut removed);
                     }
                 }
             }
@@ -265,6 +267,12 @@ impl<T> Table<T> {
                 return;
             }
         }
+    }
+
+    /// Frees the slot of an entry that was removed in place; returns what it has taken out by mistake.
+    fn free_dying(&self, bucket: &Bucket, slot: usize, word: Word) -> Option<Unlinked> {
+        let (tag, word) = bucket.free_dying(slot, word)?;
+        self.taken(bucket, slot, tag, word)
     }
 
     /// Returns the bucket of a hash, and sees to it that it is in use.
@@ -317,10 +325,10 @@ impl<'g, T> Occupied<'g, T> {
         if !bucket.change_word(slot, self.word, new) {
             return Err(fresh);
         }
-        Ok((
-            fresh.published(self.table, self.guard, bucket, slot),
-            self.table.unlinked_of(at.handle),
-        ))
+        let old = self.table.unlinked_of(bucket, slot, Control::tag_of(self.hash), self.word);
+        let old = old.expect("the word of an entry");
+        debug_assert_eq!(old.handle, at.handle);
+        Ok((fresh.published(self.table, self.guard, bucket, slot), old))
     }
 
     /// Removes exactly this entry.
@@ -328,30 +336,30 @@ impl<'g, T> Occupied<'g, T> {
     /// Returns what is out: this entry, unless it is not there any more. `strays`: as for
     /// [`Table::probe`].
     pub fn remove(self, mut strays: impl FnMut(Unlinked)) -> Option<Unlinked> {
-        let Hit { at, bucket, slot } = self.hit;
+        let Hit { bucket, slot, .. } = self.hit;
         // Linearizes here.
         if !bucket.mark_dying(slot, self.word) {
             return None;
         }
-        if let Some(stray) =
-            bucket.free_dying(slot, self.word).and_then(|word| self.table.taken(word))
-        {
+        let out = self.table.unlinked_of(bucket, slot, Control::tag_of(self.hash), self.word);
+        if let Some(stray) = self.table.free_dying(bucket, slot, self.word) {
             strays(stray);
         }
-        Some(self.table.unlinked_of(at.handle))
+        out
     }
 
     /// Takes the slot out of the bucket, whichever entry is in it by then: cheaper than [`remove`](Self::remove),
     /// for a victim.
     pub fn unlink(self) -> Option<Unlinked> {
-        let word = self.hit.bucket.unpublish(self.control, self.hit.slot)?;
-        self.table.taken(word)
+        let Hit { bucket, slot, .. } = self.hit;
+        let word = bucket.unpublish(self.control, slot)?;
+        self.table.taken(bucket, slot, self.control.tag(slot), word)
     }
 }
 
 impl<'g, T> Vacant<'g, T> {
-    /// Publishes an entry, unless the bucket has changed since it was probed. `matches` compares two entries'
-    /// keys.
+    /// Publishes an entry, unless the bucket has changed since it was probed. `hints` come to its bucket with it;
+    /// `matches` compares two entries' keys.
     ///
     /// # Panics
     ///
@@ -360,6 +368,7 @@ impl<'g, T> Vacant<'g, T> {
     pub fn publish(
         self,
         mut fresh: Fresh<'g, T>,
+        hints: Hints,
         matches: impl Fn(&T, &T) -> bool,
     ) -> Publish<'g, T> {
         fresh.check(self.table, self.hash);
@@ -383,6 +392,8 @@ impl<'g, T> Vacant<'g, T> {
             // What was probed is older than the claim.
             return Publish::Changed(fresh);
         }
+        // The slot is this thread's, and the publication shows them.
+        self.bucket.set_hints(slot, hints);
         // Linearizes here. The word is the one that was scanned, so nothing was published in the bucket since,
         // and no entry of this key is in it.
         let published = self.control.with(slot, self.tag);
@@ -421,13 +432,12 @@ impl<'g, T> Vacant<'g, T> {
             None => first = Some(panic),
             Some(_) => drop_panic(panic),
         };
-        while let Some((bucket, slot, word, handle)) =
+        while let Some((bucket, slot, word)) =
             self.duplicate(&hit, published, &matches, &mut duplicates, &mut note)
         {
             if bucket.mark_dying(slot, word) {
-                duplicates.push(self.table.unlinked_of(handle));
-                let stray = bucket.free_dying(slot, word);
-                duplicates.extend(stray.and_then(|word| self.table.taken(word)));
+                duplicates.extend(self.table.unlinked_of(bucket, slot, self.tag, word));
+                duplicates.extend(self.table.free_dying(bucket, slot, word));
             }
         }
         // A stranger may have left since.
@@ -446,7 +456,7 @@ impl<'g, T> Vacant<'g, T> {
         matches: &impl Fn(&T, &T) -> bool,
         out: &mut Vec<Unlinked>,
         note: &mut impl FnMut(Panic),
-    ) -> Option<(&'g Bucket, usize, Word, Handle)> {
+    ) -> Option<(&'g Bucket, usize, Word)> {
         let Self { table, guard, hash, tag, bits, .. } = *self;
         'again: loop {
             let bucket = table.bucket_in_use(guard, hash, &mut |entry| out.push(entry));
@@ -469,7 +479,7 @@ impl<'g, T> Vacant<'g, T> {
                     // leave a duplicate would show a value that is out of date.
                     let is_key = catch_unwind(AssertUnwindSafe(|| matches(entry.entry, new.entry)));
                     let is_key = is_key.map_err(&mut *note).unwrap_or(true);
-                    other = is_key.then_some((bucket, slot, word, handle));
+                    other = is_key.then_some((bucket, slot, word));
                 }
             }
             let other = other?;
@@ -537,7 +547,8 @@ impl<'g, T> Full<'g, T> {
             return None;
         }
         let word = self.bucket.unpublish(self.control, resident.slot)?;
-        self.table.taken(word)
+        let tag = self.control.tag(resident.slot);
+        self.table.taken(self.bucket, resident.slot, tag, word)
     }
 }
 
@@ -555,6 +566,17 @@ impl<'t, T> Fresh<'t, T> {
     #[inline]
     pub fn get(&self) -> EntryRef<'_, T> {
         EntryRef { entry: self, handle: self.handle, table: self.table }
+    }
+
+    /// Sets the cost of the entry. Every entry has to once one has had another cost than 1: its cell has that of the
+    /// last tenant.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if there is no memory for costs; the cost is 1 then.
+    #[inline]
+    pub fn set_cost(&self, cost: u64) -> Result<(), OutOfMemory> {
+        self.table.slab.set_charge(self.handle, cost)
     }
 
     /// Stores two words of times beside the entry's cell.

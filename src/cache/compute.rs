@@ -7,7 +7,7 @@ use equivalent::Equivalent;
 use super::{Cache, InsertOptions};
 use crate::{
     buckets::EntryRef,
-    engine::{Mode, Reject, RemovalCause, Terms, address_of},
+    engine::{Mode, Reject, RemovalCause, Terms},
     entry::Entry,
 };
 
@@ -124,8 +124,8 @@ where
                     return computed;
                 }
             };
-            // The guard keeps the address from naming another entry.
-            let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(address_of(&entry)));
+            // The guard keeps the id from naming another entry.
+            let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(entry.id()));
             let mode = (mode, pressure);
             let computed = match engine.put_pinned(&guard, hash, (key, value), terms, mode) {
                 Ok(true) => Computed::Inserted,

@@ -63,14 +63,14 @@ where
     {
         let (engine, guard) = (&self.engine, self.engine.table.pin());
         let hash = engine.hash(key);
-        let entry =
-            engine.table.find(&guard, hash, |entry: &Entry<K, V>| key.equivalent(&entry.key))?.at();
+        let hit = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key))?;
+        let entry = hit.at();
         engine.is_live(entry).then(|| EntryInfo {
-            cost: entry.cost(),
+            cost: entry.charge(),
             ttl: entry.times().and_then(|times| engine.timing.left(times)),
             age: entry.times().and_then(|times| engine.timing.age(times)),
-            frequency: engine.frequency(hash, Some(&entry)),
-            priority: entry.marks().priority(),
+            frequency: engine.frequency_of(hash, Some(&hit)),
+            priority: entry.flags().priority(),
         })
     }
 
@@ -104,7 +104,7 @@ where
     {
         let (engine, guard) = (&self.engine, self.engine.table.pin());
         let hash = engine.hash(key);
-        let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
+        let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
         let entry = entry.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
         match (entry.ok_or(TtlError::Absent)?.times(), ttl) {
             (Some(times), _) => engine.set_ttl(hash, times, ttl),

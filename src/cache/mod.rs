@@ -38,7 +38,6 @@ use crate::{
     buckets::{EntryRef, Held},
     engine::{
         Engine, Insert, MemoryUse, Mode, Reject, RemovalCause, StalledReader, Ticked, Trace, Work,
-        address_of,
     },
     entry::Entry,
     evictor::Evictor,
@@ -307,8 +306,8 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let (hash, guard) = (self.engine.hash(key), self.engine.table.pin());
-        let entry = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
-        self.engine.frequency(hash, entry.as_deref().map(|entry| entry.entry))
+        let hit = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
+        self.engine.frequency_of(hash, hit.as_ref())
     }
 
     #[inline]
@@ -352,8 +351,7 @@ where
 
     /// Inserts an entry of a given cost, or replaces the one of its key.
     ///
-    /// A cost of 0 is legal: such an entry is not evicted for its cost. Costs of 512 MiB and more
-    /// are charged rounded up by less than one part in 4 million.
+    /// A cost of 0 is legal: such an entry is not evicted for its cost.
     ///
     /// # Examples
     ///
@@ -567,8 +565,8 @@ where
         let guard = self.engine.table.pin();
         for entry in engine.table.iter(&guard) {
             if engine.is_live(entry.at()) && !keep(&entry.key, &entry.value) {
-                let address = address_of(&entry);
-                let is_it = |other: EntryRef<'_, Entry<K, V>>| address_of(&other) == address;
+                let id = entry.id();
+                let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == id;
                 let hash = engine.hash(&entry.key);
                 let is_key = |k: &K| *k == entry.key;
                 drop(engine.remove_which(hash, is_key, is_it, RemovalCause::Removed));

@@ -194,9 +194,9 @@ where
 
     fn first_by<O: Ord>(&self, most: usize, order: impl Fn(Heat) -> O) -> Vec<(&K, &V)> {
         let engine = &self.cache.engine;
-        let entries = engine.table.iter(&self.guard).map(|hit| hit.at());
-        let entries = entries.filter(|entry| engine.is_live(*entry)).map(|entry| entry.entry);
-        let mut ranked: Vec<_> = entries.map(|entry| (order(engine.heat(entry)), entry)).collect();
+        let hits = engine.table.iter(&self.guard).filter(|hit| engine.is_live(hit.at()));
+        let ranked = hits.map(|hit| (order(engine.heat(&hit)), hit.at().entry));
+        let mut ranked: Vec<_> = ranked.collect();
         if most < ranked.len() {
             ranked.select_nth_unstable_by(most, |a, b| a.0.cmp(&b.0));
             ranked.truncate(most);

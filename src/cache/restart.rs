@@ -7,7 +7,7 @@ use std::{
 
 use super::{Cache, Pinned};
 use crate::{
-    buckets::EntryRef,
+    buckets::Hit,
     config::Priority,
     engine::{Engine, Insert, Mode, Terms},
     entry::Entry,
@@ -110,9 +110,8 @@ where
     /// ```
     pub fn export(&self) -> impl Iterator<Item = Record<&K, &V>> {
         let engine = &self.cache.engine;
-        let entries = engine.table.iter(&self.guard).map(|hit| hit.at());
-        let live = entries.filter(|entry| engine.is_live(*entry));
-        live.map(move |entry| record(engine, engine.hash(&entry.key), entry))
+        let live = engine.table.iter(&self.guard).filter(|hit| engine.is_live(hit.at()));
+        live.map(move |hit| record(engine, engine.hash(&hit.entry.key), &hit))
     }
 }
 
@@ -142,10 +141,10 @@ where
             let engine = &self.cache.engine;
             let guard = engine.table.pin();
             let (part, next) = engine.table.iter_from(&guard, from, BUCKETS_PER_PIN);
-            let live = part.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
-            let hashed = live.map(|entry| (engine.hash(&entry.key), entry));
-            let copied: Vec<_> =
-                hashed.map(|(hash, entry)| record(engine, hash, entry).cloned()).collect();
+            let live = part.filter(|hit| engine.is_live(hit.at()));
+            let copied: Vec<_> = live
+                .map(|hit| record(engine, engine.hash(&hit.entry.key), &hit).cloned())
+                .collect();
             self.copied = copied.into_iter();
             self.next = next;
         }
@@ -161,15 +160,16 @@ impl<K, V, S> std::fmt::Debug for Export<'_, K, V, S> {
 fn record<'g, K: Hash + Eq, V, S: BuildHasher>(
     engine: &Engine<K, V, S>,
     hash: u64,
-    entry: EntryRef<'g, Entry<K, V>>,
+    hit: &Hit<'g, Entry<K, V>>,
 ) -> Record<&'g K, &'g V> {
+    let (entry, flags) = (hit.at(), hit.flags());
     Record {
         key: &entry.entry.key,
         value: &entry.entry.value,
-        cost: entry.cost().saturating_sub(engine.overhead(entry.is_timed())),
+        cost: entry.charge().saturating_sub(engine.overhead(flags.is_timed())),
         ttl: entry.times().and_then(|times| engine.timing.left(times)),
-        priority: entry.marks().priority(),
-        frequency: engine.frequency(hash, Some(&entry)),
+        priority: flags.priority(),
+        frequency: engine.frequency_of(hash, Some(hit)),
     }
 }
 

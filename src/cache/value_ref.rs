@@ -47,7 +47,7 @@ impl<'a, K, V> ValueRef<'a, K, V> {
 
     /// Returns what the entry was charged.
     pub fn cost(&self) -> u64 {
-        self.entry.cost()
+        self.entry.get().charge()
     }
 
     /// Returns what is left of the entry's time; `None` if it does not expire.

@@ -97,7 +97,7 @@ impl<K, V, S> Engine<K, V, S> {
     fn pressure_of(&self, cost: u64, count: u64) -> Pressure {
         let (limit, floor) = match self.settings.max_garbage {
             Some(limit) => (limit, 0),
-            None => (self.budget.limit(), GARBAGE_FLOOR_BYTES),
+            None => (self.budget.max(), GARBAGE_FLOOR_BYTES),
         };
         let bytes = self.garbage_bytes(cost, count);
         let is_over = |n: u64| cost > limit.saturating_mul(n) && (floor == 0 || bytes > floor * n);
@@ -122,8 +122,8 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn seal_at(&self) -> u64 {
         // Shifts in place of divisions: the number of stripes is a power of two.
         let shift = 1 + self.locals.len().trailing_zeros();
-        let by_limit = self.settings.max_garbage.unwrap_or(self.budget.limit()) >> shift;
-        let by_cost = (self.budget.limit() >> shift) / HELP_PART;
+        let by_limit = self.settings.max_garbage.unwrap_or(self.budget.max()) >> shift;
+        let by_cost = (self.budget.max() >> shift) / HELP_PART;
         let by_cost = by_cost.max(MIN_HELP_COST);
         if self.costs_vary() { by_limit.min(by_cost) } else { by_limit }
     }
@@ -140,7 +140,7 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn note_garbage(&self) {
         let Garbage { cost, count } = self.table.sealed_garbage();
         self.note_pressure(cost, count);
-        let limit = self.settings.max_garbage.unwrap_or(self.budget.limit());
+        let limit = self.settings.max_garbage.unwrap_or(self.budget.max());
         // Relaxed: a count of turns.
         let seals = self.local().seals.fetch_add(1, Ordering::Relaxed);
         let is_turn = seals.is_multiple_of(SEALS_PER_SWEEP);
@@ -149,7 +149,7 @@ impl<K, V, S> Engine<K, V, S> {
         let floor = if self.settings.max_garbage.is_some() { 0 } else { HELP_ENTRIES };
         let is_much = cost > limit / 2 && count > floor;
         let is_heavy =
-            self.costs_vary() && cost > (self.budget.limit() / HELP_PART).max(MIN_HELP_COST);
+            self.costs_vary() && cost > (self.budget.max() / HELP_PART).max(MIN_HELP_COST);
         let is_manual = self.settings.maintenance == Maintenance::Manual;
         if (is_turn && (is_light || is_manual)) || is_much || is_heavy {
             // Relaxed, twice: a hint, written only if it differs.
@@ -206,9 +206,9 @@ impl<K, V, S> Engine<K, V, S> {
 
 /// Tells the user of an entry that has left, when no other thread can see it any more.
 pub(super) fn finalizer<K, V>(on_remove: &hooks::OnRemove<K, V>) -> impl Fn(Entry<K, V>, u8, u64) {
-    move |entry, label, _| {
+    move |entry, label, cost| {
         if let Some(cause) = RemovalCause::of(label) {
-            on_remove(Removed::new(entry, cause));
+            on_remove(Removed::new(entry, cost, cause));
         }
     }
 }

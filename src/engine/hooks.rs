@@ -107,9 +107,8 @@ pub struct Removed<K, V> {
 }
 
 impl<K, V> Removed<K, V> {
-    pub(super) fn new(entry: Entry<K, V>, cause: RemovalCause) -> Self {
-        let cost = entry.cost();
-        let Entry { key, value, .. } = entry;
+    pub(super) fn new(entry: Entry<K, V>, cost: u64, cause: RemovalCause) -> Self {
+        let Entry { key, value } = entry;
         Self { key, value, cost, cause }
     }
 }

@@ -8,19 +8,20 @@
 use std::{
     collections::VecDeque,
     hash::{BuildHasher, Hash},
-    ops::ControlFlow,
 };
 
-use super::{Engine, Place, RemovalCause};
+use super::{Engine, NORMAL_WEIGHT, Place, access_of};
 use crate::{
-    buckets::{SLOTS, Sampled, Unlinked, buckets_for},
+    buckets::{Candidate, EntryRef, Hit, Line, Remembered, SLOTS, buckets_for},
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
-    entry::{Entry, Marks},
+    entry::{Entry, Flags},
     policy::{
+        access::Access,
         admission::{Contender, Rule},
         race::{Look, Race, Scale},
-        shadow::Access,
-        victim::{SAMPLE, SAMPLE_BY_COST, Traits, burden},
+        class::Class,
+        shadow,
+        victim::{BATCH, SAMPLE, SAMPLE_BY_COST, score_of},
         window::{Newcomer, Window},
     },
     reclaim::Guard,
@@ -38,20 +39,35 @@ pub struct Maintainer {
     taken: u32,
     /// The ring of newcomers to go on with.
     next_ring: usize,
+    /// Entries of the main region that were chosen to go, the first one last.
+    victims: Vec<Chosen>,
     rng: Rng,
+}
+
+/// An entry that was chosen to go, unless it is referenced before.
+#[derive(Clone, Copy, Debug)]
+struct Chosen {
+    place: Remembered,
+    access: Access,
 }
 
 impl Maintainer {
     /// Makes an empty window; random choices begin with `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { window: Window::default(), taken: 0, next_ring: 0, rng: Rng::new(seed) }
+        Self {
+            window: Window::default(),
+            taken: 0,
+            next_ring: 0,
+            victims: Vec::with_capacity(BATCH),
+            rng: Rng::new(seed),
+        }
     }
 }
 
 /// An entry whose time in the window is over.
 struct Leaver<'g, K, V> {
     newcomer: Newcomer,
-    entry: &'g Entry<K, V>,
+    hit: Hit<'g, Entry<K, V>>,
 }
 
 impl<K, V> Clone for Leaver<'_, K, V> {
@@ -60,6 +76,57 @@ impl<K, V> Clone for Leaver<'_, K, V> {
     }
 }
 impl<K, V> Copy for Leaver<'_, K, V> {}
+
+/// An entry that may be evicted.
+pub(super) struct Resident<'g, K, V> {
+    candidate: Candidate<'g>,
+    entry: EntryRef<'g, Entry<K, V>>,
+}
+
+impl<K, V> Clone for Resident<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<K, V> Copy for Resident<'_, K, V> {}
+
+/// The candidates with the highest scores of a sample, the highest first.
+struct Worst<'g, const N: usize> {
+    scores: [f32; N],
+    found: [Option<Candidate<'g>>; N],
+}
+
+impl<'g, const N: usize> Worst<'g, N> {
+    fn new() -> Self {
+        Self { scores: [f32::NEG_INFINITY; N], found: [None; N] }
+    }
+
+    /// Takes in the candidate in a slot, if its score is high enough.
+    #[inline]
+    fn offer(&mut self, score: f32, line: &Line<'g>, slot: usize) {
+        if score > self.scores[N - 1] {
+            self.insert(score, line.candidate(slot));
+        }
+    }
+
+    fn insert(&mut self, score: f32, candidate: Option<Candidate<'g>>) {
+        if candidate.is_none() {
+            return;
+        }
+        let mut place = N - 1;
+        while place > 0 && self.scores[place - 1] < score {
+            self.scores[place] = self.scores[place - 1];
+            self.found[place] = self.found[place - 1];
+            place -= 1;
+        }
+        self.scores[place] = score;
+        self.found[place] = candidate;
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = Candidate<'g>> {
+        self.found.iter().flatten().copied()
+    }
+}
 
 /// What the race is run with.
 #[derive(Debug)]
@@ -239,25 +306,6 @@ impl<K, V, S> Engine<K, V, S> {
         self.budget.is_over_reserve(self.reserve() / 2)
     }
 
-    /// Returns how much an entry is in the way of others.
-    #[inline]
-    pub(super) fn burden(&self, entry: &Entry<K, V>, now: u32) -> f64 {
-        let marks = entry.marks();
-        let cost = self.weight_of(entry, marks);
-        burden(Traits { touched: marks.is_touched(), idle: marks.idle(now), cost })
-    }
-
-    /// Returns what an entry costs in the eyes of the policy, its priority included.
-    #[inline]
-    fn weight_of(&self, entry: &Entry<K, V>, marks: Marks) -> u64 {
-        let weight = self.weight(entry.cost());
-        weight.saturating_mul(match marks.priority() {
-            Priority::Low => NORMAL_WEIGHT * PRIORITY_FACTOR,
-            Priority::Normal => NORMAL_WEIGHT,
-            Priority::High | Priority::Pinned => NORMAL_WEIGHT / PRIORITY_FACTOR,
-        })
-    }
-
     /// Returns the memory in use.
     pub fn memory(&self) -> MemoryUse {
         // Before the pin, or this thread would be among them.
@@ -319,11 +367,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Halves the table until it suits `entries`, moving everything.
-    pub(super) fn shrink_table(&self, guard: &Guard, entries: usize)
-    where
-        K: Hash,
-        S: BuildHasher,
-    {
+    pub(super) fn shrink_table(&self, guard: &Guard, entries: usize) {
         let wanted = buckets_for(entries.max(self.len() as usize)) * SLOTS;
         self.finish_resize(guard);
         // Two buckets may be more than fit into one, and a pinned entry has to stay.
@@ -335,11 +379,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    fn finish_resize(&self, guard: &Guard)
-    where
-        K: Hash,
-        S: BuildHasher,
-    {
+    fn finish_resize(&self, guard: &Guard) {
         while self.table.help(guard, RESIZE_UNITS, |entry| self.displace(guard, entry)) {}
     }
 }
@@ -357,7 +397,7 @@ pub(super) fn borrow<T, R>(place: &Place<T>, f: impl FnOnce(&mut T) -> R) -> Opt
     back.1.as_deref_mut().map(f)
 }
 
-impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
+impl<K, V, S> Engine<K, V, S> {
     /// Makes room for `short` more, on behalf of a new entry of that hash; returns whether it was there for a
     /// moment.
     #[cold]
@@ -409,32 +449,41 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// it would win a duel, though no entry has to go; it is evicted otherwise.
     pub(super) fn judge_alone(&self, guard: &Guard, hash: u64) {
         for _ in 0..JUDGED_TRIES {
-            let Some(entry) = self.find_in_window(guard, hash) else { return };
+            let Some(hit) = self.find_in_window(guard, hash) else { return };
             let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
-            let wins = entry.cost() == 0
-                || entry.marks().is_pinned()
+            let wins = self.is_exempt(hit.at())
                 || self.is_filling(self.reserve())
                 || self.victim(guard, rng.next_u64(), Among::Main).is_none_or(|victim| {
-                    self.admits(self.contender(hash, entry), &victim.entry, rng.next_u64())
+                    self.admits(self.contender(hash, &hit), &victim, rng.next_u64())
                 });
             let is_settled =
-                if wins { self.enter_main(entry) } else { self.evict(guard, hash, entry) };
+                if wins { self.enter_main(hash, &hit) } else { self.evict(guard, &hit) };
             if is_settled {
                 return;
             }
             // It was replaced this moment, by one that is in the window.
         }
-        if let Some(entry) = self.find_in_window(guard, hash) {
-            self.enter_main(entry);
+        if let Some(hit) = self.find_in_window(guard, hash) {
+            self.enter_main(hash, &hit);
         }
     }
 
     /// Returns the entry of the window that has this very hash. (The table would also offer those that share
-    /// bucket and tag, which then would take the turn of another. Hash 0 is queued as 1.)
-    fn find_in_window<'g>(&'g self, guard: &'g Guard, hash: u64) -> Option<&'g Entry<K, V>> {
-        let is_it = |entry: &Entry<K, V>| self.hash(&entry.key).max(1) == hash.max(1);
-        let hit = self.table.find(guard, hash, |entry| entry.is_in_window() && is_it(entry))?;
-        Some(hit.at().entry)
+    /// bucket and tag, which then would take the turn of another.)
+    fn find_in_window<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hash: u64,
+    ) -> Option<Hit<'g, Entry<K, V>>> {
+        let is_it = |entry: EntryRef<'_, Entry<K, V>>| {
+            entry.has_upper_of(hash) && entry.flags().is_in_window()
+        };
+        self.table.find(guard, hash, is_it)
+    }
+
+    /// Returns whether to evict an entry would make no room, or break a promise: it has no rival, then.
+    fn is_exempt(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+        self.cost_of(entry) == 0 || entry.flags().is_unevictable()
     }
 
     /// Does a slice of the deferred work; returns what it did. Call it unpinned.
@@ -537,9 +586,9 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Lowers or raises the budget; a lower one is kept when the call returns.
     pub fn set_max_cost(&self, max: u64) {
-        let before = self.budget.limit();
+        let before = self.budget.max();
         self.budget.set_max(max);
-        let limit = self.budget.limit();
+        let limit = self.budget.max();
         if limit < before {
             let guard = self.table.pin();
             while self.budget.used() > limit {
@@ -556,7 +605,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 let anyone = || self.victim(&guard, random, Among::Unpinned);
                 match anyone().or_else(|| self.victim(&guard, random, Among::All)) {
                     // If somebody else takes it or replaces it first, another one goes.
-                    Some(victim) => _ = self.evict_sampled(&guard, victim),
+                    Some(victim) => _ = self.evict_resident(&guard, victim),
                     // What is charged belongs to inserts under way.
                     None => break,
                 }
@@ -571,7 +620,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// Evicts until `room` is free, or `most` entries have gone; returns how many.
     fn settle(&self, guard: &Guard, maintainer: &mut Maintainer, room: u64, most: usize) -> usize {
         borrow(&self.racer, |racer| self.race(guard, racer));
-        let max = self.budget.limit();
+        let max = self.budget.max();
         let share = self.setting().share_of(self.unpinned_max());
         // What main may cost. What the room is for comes to the window first.
         let target = max.saturating_sub(share.max(room));
@@ -597,7 +646,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 // What is in the window since it was larger is in main already, by right.
                 moved += 1;
                 let leaver = self.leaver(guard, maintainer);
-                let cost = leaver.map_or(surplus, |leaver| leaver.entry.cost());
+                let cost = leaver.map_or(surplus, |leaver| self.cost_of(leaver.hit.at()));
                 self.surplus.store(surplus.saturating_sub(cost), Ordering::Relaxed);
                 if let Some(leaver) = leaver {
                     self.promote(maintainer, leaver);
@@ -656,21 +705,20 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         let costs_vary = self.costs_vary();
         for _ in 0..PLAYED {
             let Some(hash) = racer.samples.pop_front() else { return };
-            let hit = self.table.find(guard, hash, |entry| self.hash(&entry.key) == hash);
-            let entry = hit.map(|hit| hit.at().entry);
-            let cost = match entry {
+            let hit = self.table.find(guard, hash, |entry| entry.has_upper_of(hash));
+            let cost = match &hit {
                 // It is none of the policy's business.
-                Some(entry) if entry.marks().is_pinned() => continue,
-                Some(entry) => entry.cost(),
+                Some(hit) if hit.flags().is_unevictable() => continue,
+                Some(hit) => self.cost_of(hit.at()),
                 // It went meanwhile, and with it what it cost.
                 None if costs_vary => continue,
                 None => 1,
             };
-            let access = Access {
+            let access = shadow::Access {
                 hash,
                 cost,
                 weight: self.weight(cost),
-                frequency: self.frequency(hash, entry),
+                frequency: self.frequency_of(hash, hit.as_ref()),
                 now: self.pulse.now(),
             };
             let worth = match self.settings.victim {
@@ -715,7 +763,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// Returns how many entries a writer that finds no room evicts: more than it needs if a few free
     /// places are nothing to the cache, for to begin costs as much as to evict two.
     fn evict_ahead(&self) -> u64 {
-        if self.costs_vary() { 0 } else { (self.budget.limit() / AHEAD_PART).min(MOST_AHEAD) }
+        if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MOST_AHEAD) }
     }
 
     /// Brings new entries into the window, `most` or fewer: those of the backlog, then those of the rings,
@@ -740,10 +788,10 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             self.table.find_many(
                 guard,
                 hashes,
-                |_, entry| entry.is_in_window(),
-                |index, entry| {
-                    if let Some(entry) = entry {
-                        cost += maintainer.window.push(hashes[index], entry.cost());
+                |_, entry| entry.flags().is_in_window(),
+                |index, hit| {
+                    if let Some(hit) = hit {
+                        cost += maintainer.window.push(hashes[index], self.cost_of(hit.at()));
                     }
                 },
             );
@@ -781,14 +829,13 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     ) -> Option<Leaver<'g, K, V>> {
         let mut turns = 0;
         while let Some(newcomer) = self.next_newcomer(maintainer) {
-            let Some(entry) = self.find_in_window(guard, newcomer.hash) else { continue };
-            let leaver = Leaver { newcomer, entry };
-            if entry.cost() == 0 || entry.marks().is_pinned() {
-                // To evict it would make no room, or break a promise: nobody has to make way for it, either.
+            let Some(hit) = self.find_in_window(guard, newcomer.hash) else { continue };
+            let leaver = Leaver { newcomer, hit };
+            if self.is_exempt(hit.at()) {
                 self.promote(maintainer, leaver);
-            } else if entry.is_touched() && turns < MOST_TURNS {
+            } else if access_of(&hit).is_referenced() && turns < MOST_TURNS {
                 turns += 1;
-                entry.clear_touched();
+                self.unreference(newcomer.hash, &hit);
                 self.queue_again(maintainer, newcomer);
             } else {
                 return Some(leaver);
@@ -804,7 +851,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Moves a leaver to main.
     fn promote(&self, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) {
-        if !self.enter_main(leaver.entry) {
+        if !self.enter_main(leaver.newcomer.hash, &leaver.hit) {
             // It was replaced this moment, by one that is in the window and waits for its turn.
             self.queue_again(maintainer, leaver.newcomer);
         }
@@ -812,7 +859,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Evicts a leaver; returns whether it was there.
     fn expel(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
-        let gone = self.evict(guard, leaver.newcomer.hash, leaver.entry);
+        let gone = self.evict(guard, &leaver.hit);
         if !gone {
             self.queue_again(maintainer, leaver.newcomer); // As above.
         }
@@ -821,12 +868,12 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Lets a leaver fight for a place in main; evicts one of the two.
     fn duel(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
-        let victim = self.victim(guard, maintainer.rng.next_u64(), Among::Main);
+        let victim = self.next_victim(guard, maintainer);
         let luck = maintainer.rng.next_u64();
         match victim {
-            Some(victim) if self.wins(leaver, &victim.entry, luck) => {
+            Some(victim) if self.wins(leaver, &victim, luck) => {
                 // In this order, so that main is never above its share for it.
-                let gone = self.evict_sampled(guard, victim);
+                let gone = self.evict_resident(guard, victim);
                 self.promote(maintainer, leaver);
                 gone
             }
@@ -837,33 +884,68 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// Lets a leaver into main if it would win a duel, though nobody has to go; evicts it otherwise.
     /// Returns whether it did.
     fn judge(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
-        let victim = self.victim(guard, maintainer.rng.next_u64(), Among::Main);
+        let victim = self.next_victim(guard, maintainer);
         let luck = maintainer.rng.next_u64();
-        if victim.is_none_or(|victim| self.wins(leaver, &victim.entry, luck)) {
+        if victim.is_none_or(|victim| self.wins(leaver, &victim, luck)) {
             self.promote(maintainer, leaver);
             return false;
         }
         self.expel(guard, maintainer, leaver)
     }
 
-    fn wins(&self, leaver: Leaver<'_, K, V>, victim: &Entry<K, V>, luck: u64) -> bool {
-        self.admits(self.contender(leaver.newcomer.hash, leaver.entry), victim, luck)
+    fn wins(&self, leaver: Leaver<'_, K, V>, victim: &Resident<'_, K, V>, luck: u64) -> bool {
+        self.admits(self.contender(leaver.newcomer.hash, &leaver.hit), victim, luck)
     }
 
-    fn admits(&self, candidate: Contender, victim: &Entry<K, V>, luck: u64) -> bool {
+    fn admits(&self, candidate: Contender, victim: &Resident<'_, K, V>, luck: u64) -> bool {
         let rule = self.setting().rule;
         let mean = if rule == Rule::Seen && self.costs_vary() {
-            self.weight(self.budget.used() / self.len().max(1)).saturating_mul(NORMAL_WEIGHT)
+            self.weight_of(self.budget.used() / self.len().max(1), Priority::Normal)
         } else {
             NORMAL_WEIGHT
         };
-        let victim = self.contender(self.hash(&victim.key), victim);
-        rule.admits(candidate, victim, mean, luck)
+        rule.admits(candidate, self.resident_contender(victim), mean, luck)
     }
 
-    fn contender(&self, hash: u64, entry: &Entry<K, V>) -> Contender {
-        let cost = self.weight_of(entry, entry.marks());
-        Contender { frequency: self.frequency(hash, Some(entry)), cost }
+    fn contender(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) -> Contender {
+        let cost = self.weight_of(self.cost_of(hit.at()), hit.flags().priority());
+        Contender { frequency: self.frequency_of(hash, Some(hit)), cost }
+    }
+
+    fn resident_contender(&self, resident: &Resident<'_, K, V>) -> Contender {
+        let Resident { candidate, entry } = resident;
+        let cost = self.weight_of(self.cost_of(*entry), entry.flags().priority());
+        let access = Access::from_bits(candidate.access().load(Ordering::Relaxed)); // Relaxed: a hint.
+        let hash = self.table.hash_of_candidate(candidate);
+        Contender { frequency: self.frequency(hash, Some(access)), cost }
+    }
+
+    /// Takes the next of the entries of main that were chosen to go; chooses others where there is none left.
+    fn next_victim<'g>(
+        &'g self,
+        guard: &'g Guard,
+        maintainer: &mut Maintainer,
+    ) -> Option<Resident<'g, K, V>> {
+        for _ in 0..2 {
+            while let Some(Chosen { place, access }) = maintainer.victims.pop() {
+                if let Some(candidate) = self.table.recall(guard, &place)
+                    && candidate.access().load(Ordering::Relaxed) == access.to_bits() // Relaxed: a hint.
+                    && let Some(resident) = self.resident(guard, candidate, Among::Main)
+                {
+                    return Some(resident);
+                }
+            }
+            let random = maintainer.rng.next_u64();
+            let count = (self.capacity() / ENTRIES_PER_VICTIM).clamp(1, BATCH as u64) as usize;
+            let worst = self.sample(guard, random, count, Among::Main);
+            for candidate in worst.found[..count].iter().rev().flatten() {
+                // Relaxed: a hint.
+                let access = Access::from_bits(candidate.access().load(Ordering::Relaxed));
+                let place = self.table.remember(candidate);
+                maintainer.victims.extend(place.map(|place| Chosen { place, access }));
+            }
+        }
+        self.victim(guard, maintainer.rng.next_u64(), Among::Main)
     }
 
     /// Returns the least worthy of a random sample.
@@ -872,80 +954,93 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         guard: &'g Guard,
         random: u64,
         among: Among,
-    ) -> Option<Sampled<'g, Entry<K, V>>> {
-        let costs_vary = self.costs_vary();
-        let want = if costs_vary { SAMPLE_BY_COST } else { SAMPLE };
-        let now = self.pulse.now();
-        let mut worst = None;
-        let mut seen = 0;
-        let mut look = |sampled: Sampled<'g, Entry<K, V>>| {
-            let entry = sampled.entry.entry;
-            let marks = entry.marks();
-            if self.may_go(entry, marks, among) {
-                seen += 1;
-                let burden = self.burden(entry, now);
-                if worst.is_none_or(|(most, _)| burden > most) {
-                    worst = Some((burden, sampled));
-                }
-            }
-            if seen < want { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
-        let buckets = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
-        self.table.sample(guard, upper(random), buckets, &mut look);
-        if worst.is_none() {
-            // A nearly empty table: go on until there is one. Main may be empty beside a full window.
+    ) -> Option<Resident<'g, K, V>> {
+        let worst = self.sample(guard, random, 1, among);
+        let chosen = worst.candidates().find_map(|candidate| self.resident(guard, candidate, among));
+        // A nearly empty table: go on until there is one. Main may be empty beside a full window.
+        chosen.or_else(|| {
             let most = if among == Among::Main { MOST_SAMPLE_BUCKETS } else { usize::MAX };
-            self.table.sample(guard, upper(random), most, |sampled| {
-                let entry = sampled.entry.entry;
-                if self.may_go(entry, entry.marks(), among) {
-                    worst = Some((0.0, sampled));
-                    return ControlFlow::Break(());
-                }
-                ControlFlow::Continue(())
-            });
-        }
-        worst.map(|(_, sampled)| sampled)
+            self.table.run(guard, upper(random), most).find_map(|line| {
+                let candidates = line.taken().filter_map(|slot| line.candidate(slot));
+                candidates.into_iter().find_map(|candidate| self.resident(guard, candidate, among))
+            })
+        })
     }
 
-    #[inline]
-    fn may_go(&self, entry: &Entry<K, V>, marks: Marks, among: Among) -> bool {
-        let may_go = match among {
-            Among::Main => !marks.is_in_window() && !marks.is_pinned(),
-            Among::Unpinned => !marks.is_pinned(),
-            Among::All => true,
-        };
-        // An entry without cost makes no room.
-        may_go && entry.cost() > 0
+    /// Looks at consecutive buckets from a random one on, until there were enough entries for so many victims; returns the
+    /// worst of them.
+    fn sample<'g>(
+        &'g self,
+        guard: &'g Guard,
+        random: u64,
+        count: usize,
+        among: Among,
+    ) -> Worst<'g, BATCH> {
+        let want = count * if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
+        // Relaxed: any recent number will do.
+        let lines = count * self.sample_buckets.load(Ordering::Relaxed);
+        let now = self.pulse.now();
+        let mut worst = Worst::new();
+        let mut seen = 0;
+        for line in self.table.run(guard, upper(random), lines) {
+            for slot in line.taken() {
+                let class = Class::from_bits(line.class(slot));
+                if among.may_have(class) {
+                    seen += 1;
+                    let access = Access::from_bits(line.access(slot));
+                    worst.offer(score_of(access, class, now), &line, slot);
+                }
+            }
+            if seen >= want {
+                break;
+            }
+        }
+        worst
+    }
+
+    /// Returns the entry of a candidate if it is there, and what its flags and its cost say allows to evict it; brings its
+    /// class up to date.
+    pub(super) fn resident<'g>(
+        &'g self,
+        guard: &'g Guard,
+        candidate: Candidate<'g>,
+        among: Among,
+    ) -> Option<Resident<'g, K, V>> {
+        let entry = self.table.look(guard, &candidate)?;
+        let (cost, flags) = (self.cost_of(entry), entry.flags());
+        let class = self.class_of(cost, flags).to_bits();
+        // Relaxed, twice: a hint.
+        if candidate.class().load(Ordering::Relaxed) != class {
+            candidate.class().store(class, Ordering::Relaxed);
+        }
+        among.has(cost, flags).then_some(Resident { candidate, entry })
     }
 
     fn evict_victim(&self, guard: &Guard, maintainer: &mut Maintainer) -> bool {
-        let random = maintainer.rng.next_u64();
-        self.victim(guard, random, Among::Main)
-            .is_some_and(|victim| self.evict_sampled(guard, victim))
+        self.next_victim(guard, maintainer)
+            .is_some_and(|victim| self.evict_resident(guard, victim))
     }
 
     /// Evicts whatever a sample of both regions offers.
     fn evict_any(&self, guard: &Guard) -> bool {
         let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
         self.victim(guard, random, Among::Unpinned)
-            .is_some_and(|victim| self.evict_sampled(guard, victim))
+            .is_some_and(|victim| self.evict_resident(guard, victim))
     }
 
-    /// Evicts an entry that was found by this hash; returns whether it was still there.
-    fn evict(&self, guard: &Guard, hash: u64, entry: &Entry<K, V>) -> bool {
-        let is_it = |other: &Entry<K, V>| std::ptr::eq(other, entry);
-        let strays = |entry| self.displace(guard, entry);
-        let gone = self.table.remove_if(guard, hash, is_it, |_| true, strays);
-        gone.map(|entry| self.end(guard, entry)).is_some()
+    /// Evicts an entry that was found; returns whether it was still there.
+    fn evict(&self, guard: &Guard, hit: &Hit<'_, Entry<K, V>>) -> bool {
+        let there = self.table.candidate_of(hit);
+        there.is_some_and(|candidate| self.evict_candidate(guard, &candidate))
     }
 
-    fn evict_sampled(&self, guard: &Guard, victim: Sampled<'_, Entry<K, V>>) -> bool {
-        let gone = self.table.unlink(guard, &victim.candidate);
-        gone.map(|entry| self.end(guard, entry)).is_some()
+    fn evict_resident(&self, guard: &Guard, resident: Resident<'_, K, V>) -> bool {
+        self.evict_candidate(guard, &resident.candidate)
     }
 
-    fn end(&self, guard: &Guard, entry: Unlinked) {
-        self.recall(&self.bury(&self.table, guard, entry, RemovalCause::Evicted, true));
+    fn evict_candidate(&self, guard: &Guard, candidate: &Candidate<'_>) -> bool {
+        let gone = self.table.unlink(guard, candidate);
+        gone.map(|entry| self.end_evicted(guard, entry)).is_some()
     }
 
     /// Makes room while all maintainers are away: of a sample, the oldest entry of the window duels with the
@@ -967,19 +1062,21 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
                 if let Some((hash, oldest)) = self.oldest_waiting(guard) {
                     self.duel_alone(guard, (hash, oldest), victim, luck);
                 } else if let Some(victim) = victim {
-                    self.evict_sampled(guard, victim);
+                    self.evict_resident(guard, victim);
                 } else {
                     break;
                 }
                 continue;
             };
-            let contender = |entry: &Entry<K, V>| self.contender(self.hash(&entry.key), entry);
             match victim {
-                Some(victim) if self.admits(contender(&oldest.entry), &victim.entry, luck) => {
-                    self.enter_main(&oldest.entry);
-                    self.evict_sampled(guard, victim);
+                Some(victim) if self.admits(self.resident_contender(&oldest), &victim, luck) => {
+                    let hash = self.table.hash_of_candidate(&oldest.candidate);
+                    if let Some(hit) = self.table.hit_of(guard, &oldest.candidate) {
+                        self.enter_main(hash, &hit);
+                    }
+                    self.evict_resident(guard, victim);
                 }
-                _ => _ = self.evict_sampled(guard, oldest),
+                _ => _ = self.evict_resident(guard, oldest),
             }
         }
         self.budget.remaining() >= short
@@ -987,21 +1084,21 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Takes, of the entries that no maintainer knows of yet, the one that waits for longest; one that was used
     /// since has another turn.
-    fn oldest_waiting<'g>(&'g self, guard: &'g Guard) -> Option<(u64, &'g Entry<K, V>)> {
+    fn oldest_waiting<'g>(&'g self, guard: &'g Guard) -> Option<(u64, Hit<'g, Entry<K, V>>)> {
         let mut turns = 0;
         for _ in 0..TAKEN_IN {
             let oldest = borrow(&self.backlog, |backlog| backlog.hashes.pop_front()).flatten();
             let hash = oldest.or_else(|| self.take_from_a_ring(guard))?;
-            let Some(entry) = self.find_in_window(guard, hash) else { continue };
-            if entry.cost() == 0 || entry.marks().is_pinned() {
+            let Some(hit) = self.find_in_window(guard, hash) else { continue };
+            if self.is_exempt(hit.at()) {
                 // As at the window's head.
-                self.settle_alone(guard, hash, self.enter_main(entry));
-            } else if entry.is_touched() && turns < MOST_TURNS {
+                self.settle_alone(guard, hash, self.enter_main(hash, &hit));
+            } else if access_of(&hit).is_referenced() && turns < MOST_TURNS {
                 turns += 1;
-                entry.clear_touched();
+                self.unreference(hash, &hit);
                 self.put_off(guard, &[hash]);
             } else {
-                return Some((hash, entry));
+                return Some((hash, hit));
             }
         }
         None
@@ -1026,16 +1123,16 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     fn duel_alone(
         &self,
         guard: &Guard,
-        (hash, entry): (u64, &Entry<K, V>),
-        victim: Option<Sampled<'_, Entry<K, V>>>,
+        (hash, hit): (u64, Hit<'_, Entry<K, V>>),
+        victim: Option<Resident<'_, K, V>>,
         luck: u64,
     ) {
         let is_settled = match victim {
-            Some(victim) if self.admits(self.contender(hash, entry), &victim.entry, luck) => {
-                self.evict_sampled(guard, victim);
-                self.enter_main(entry)
+            Some(victim) if self.admits(self.contender(hash, &hit), &victim, luck) => {
+                self.evict_resident(guard, victim);
+                self.enter_main(hash, &hit)
             }
-            _ => self.evict(guard, hash, entry),
+            _ => self.evict(guard, &hit),
         };
         self.settle_alone(guard, hash, is_settled);
     }
@@ -1053,25 +1150,31 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         &'g self,
         guard: &'g Guard,
         random: u64,
-    ) -> [Option<Sampled<'g, Entry<K, V>>>; 2] {
+    ) -> [Option<Resident<'g, K, V>>; 2] {
         let now = self.pulse.now();
         // Of the window, of main.
-        let mut worst = [None, None];
+        let mut worst = [Worst::<2>::new(), Worst::<2>::new()];
         let mut seen = 0;
-        let buckets = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
-        self.table.sample(guard, upper(random), buckets, |sampled| {
-            let (entry, marks) = (sampled.entry.entry, sampled.entry.marks());
-            if self.may_go(entry, marks, Among::Unpinned) {
-                seen += 1;
-                let burden = self.burden(entry, now);
-                let worst = &mut worst[usize::from(!marks.is_in_window())];
-                if worst.is_none_or(|(most, _)| burden > most) {
-                    *worst = Some((burden, sampled));
+        let lines = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
+        for line in self.table.run(guard, upper(random), lines) {
+            for slot in line.taken() {
+                let class = Class::from_bits(line.class(slot));
+                if Among::Unpinned.may_have(class) {
+                    seen += 1;
+                    let access = Access::from_bits(line.access(slot));
+                    let worst = &mut worst[usize::from(!class.is_in_window())];
+                    worst.offer(score_of(access, class, now), &line, slot);
                 }
             }
-            if seen < ALONE_SAMPLE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        worst.map(|worst| worst.map(|(_, sampled)| sampled))
+            if seen >= ALONE_SAMPLE {
+                break;
+            }
+        }
+        let [window, main] = worst;
+        let first = |worst: Worst<'g, 2>, among| {
+            worst.candidates().find_map(|candidate| self.resident(guard, candidate, among))
+        };
+        [first(window, Among::Window), first(main, Among::Main)]
     }
 }
 
@@ -1082,7 +1185,9 @@ fn upper(random: u64) -> u32 {
 
 /// Who may be a victim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Among {
+pub(super) enum Among {
+    /// The window.
+    Window,
     /// The main region.
     Main,
     /// Both regions.
@@ -1091,10 +1196,34 @@ enum Among {
     All,
 }
 
-/// What a normal entry weighs, and how many times as much one of low priority does, or one of high
-/// priority less.
-const NORMAL_WEIGHT: u64 = PRIORITY_FACTOR;
-const PRIORITY_FACTOR: u64 = 8;
+impl Among {
+    /// Returns whether an entry of this cost and these flags is one of them. One without cost never is: to evict it makes
+    /// no room.
+    fn has(self, cost: u64, flags: Flags) -> bool {
+        let is_one = match self {
+            Self::Window => flags.is_in_window() && !flags.is_unevictable(),
+            Self::Main => !flags.is_in_window() && !flags.is_unevictable(),
+            Self::Unpinned => !flags.is_unevictable(),
+            Self::All => true,
+        };
+        is_one && cost > 0
+    }
+
+    /// Returns whether an entry of this class is likely to be one of them.
+    #[inline]
+    fn may_have(self, class: Class) -> bool {
+        match self {
+            Self::Window => class.is_in_window() && class.is_evictable(),
+            Self::Main => !class.is_in_window() && class.is_evictable(),
+            Self::Unpinned => class.is_evictable(),
+            Self::All => true,
+        }
+    }
+}
+
+/// Victims are chosen one by one in a cache of fewer than twice as many entries: a sample of most of the cache is no
+/// sample.
+const ENTRIES_PER_VICTIM: u64 = 256;
 /// Evictions of one call that makes room: enough that one large entry can take the place of many.
 const MOST_EVICTIONS: usize = 1 << 14;
 /// Evictions of a slice of maintenance.
@@ -1178,7 +1307,7 @@ mod tests {
     /// Returns how many entries the window's queues know of, and how many are marked as in the window.
     fn queued_and_marked(engine: &Engine<u64, u64, crate::IdentityHash>) -> (usize, usize) {
         let guard = engine.table.pin();
-        let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();
+        let marked = engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
         let windows = engine.window_cost.load(Ordering::Relaxed) as usize;
         let backlog = borrow(&engine.backlog, |backlog| backlog.hashes.len()).unwrap();
         let rings = engine.newcomers.drain_all(|hashes| {
@@ -1297,7 +1426,7 @@ mod tests {
         let engine = manual(1000);
         (0..5000).for_each(|key| put(&engine, key));
         let guard = engine.table.pin();
-        let marked = engine.table.iter(&guard).filter(|entry| entry.is_in_window()).count();
+        let marked = engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
         let queued = engine.window_cost.load(Ordering::Relaxed) as usize;
         // The newest are still in their ring.
         let newest = engine.newcomers.drain_all(|_| ());

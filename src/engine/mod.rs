@@ -26,7 +26,7 @@ pub use self::{
     maintain::{MemoryUse, Ticked, Work},
     read::Trace,
     stalls::StalledReader,
-    timing::{Notice, Timing, address_of},
+    timing::{Notice, Timing},
     write::{Insert, Loaded, Mode, Reject, Terms},
 };
 use self::{
@@ -35,17 +35,22 @@ use self::{
     timing::Timetable,
 };
 use crate::{
-    buckets::{EntryRef, Hit, SLOTS, Table, Terms as GarbageTerms, Unlinked, buckets_for},
+    buckets::{
+        EntryRef, Hit, SLOTS, Table, Terms as GarbageTerms, Unlinked, buckets_for, known,
+    },
     budget::Budget,
-    config::{Settings, Victim},
+    config::{Priority, Settings, Victim},
     due::{Due, Outlook},
-    entry::Entry,
+    entry::{Entry, Flags},
     error::OutOfMemory,
     flight::Flights,
     metrics::{Births, Counter, Counters, Metrics},
     policy::{
+        access::Access,
+        class::Class,
         pulse::Pulse,
         race::{SETTINGS, Scale, Setting},
+        victim::score_of,
     },
     reclaim::{Guard, stall::StallDetector},
     sketch::Sketch,
@@ -85,6 +90,8 @@ pub struct Engine<K, V, S> {
     setting: AtomicUsize,
     /// Buckets read to find a sample.
     sample_buckets: AtomicUsize,
+    /// Buckets whose access bits had a turn to be aged; wraps.
+    aged: CachePadded<AtomicUsize>,
     /// Deadlines on their way to the timetable.
     due: Due,
     timetable: Place<Timetable>,
@@ -173,6 +180,7 @@ impl<K, V, S> Engine<K, V, S> {
             sample_mask: AtomicU64::new(scale.mask()),
             setting: AtomicUsize::new(0),
             sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),
+            aged: CachePadded::default(),
             due: Due::new(stripes),
             timetable: AtomicCell::new(Some(Box::new(Timetable::new()))),
             backlog: AtomicCell::new(Some(Box::default())),
@@ -205,20 +213,78 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns how many entries fill the budget, as far as can be told.
     fn capacity(&self) -> u64 {
-        if self.costs_vary() { self.len().max(1) } else { self.budget.limit().max(1) }
+        if self.costs_vary() { self.len().max(1) } else { self.budget.max().max(1) }
     }
 
     fn costs_vary(&self) -> bool {
         self.costs_vary.load(Ordering::Relaxed) // Relaxed: set once, and a little late is harmless.
     }
 
-    /// Moves an entry from the window to the main region; returns whether this call did.
-    fn enter_main(&self, entry: &Entry<K, V>) -> bool {
-        let moved = entry.leave_window();
+    /// Moves an entry of this hash from the window to the main region; returns whether this call did.
+    fn enter_main(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) -> bool {
+        let moved = self.leave_window(hit.at());
         if moved {
-            self.add_to_main(entry.cost());
+            let class = hit.class();
+            // Relaxed, twice: a hint.
+            let new = Class::from_bits(class.load(Ordering::Relaxed)).in_main();
+            class.store(new.to_bits(), Ordering::Relaxed);
+            self.unreference(hash, hit);
         }
         moved
+    }
+
+    /// Takes an entry out of the window, and into the account of the main region; returns whether this call did.
+    fn leave_window(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+        let moved = entry.leave_window();
+        if moved {
+            self.add_to_main(self.cost_of(entry));
+        }
+        moved
+    }
+
+    /// Forgets that an entry of this hash was referenced; its hits go to the sketch.
+    fn unreference(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) {
+        // Relaxed, twice: a hint; a hit that comes in between is lost.
+        let access = Access::from_bits(hit.access().load(Ordering::Relaxed));
+        if access.is_referenced() {
+            hit.access().store(access.unreferenced().to_bits(), Ordering::Relaxed);
+            self.sketch.add(hash, access.hits(self.pulse.now()));
+        }
+    }
+
+    /// Returns what an entry is charged.
+    #[inline]
+    fn cost_of(&self, entry: EntryRef<'_, Entry<K, V>>) -> u64 {
+        // Whoever charged another cost has set the flag before it published the entry.
+        if self.costs_vary() { entry.charge() } else { 1 }
+    }
+
+    /// Returns the cost that the policy sees.
+    #[inline]
+    fn weight(&self, cost: u64) -> u64 {
+        match self.settings.victim {
+            Victim::FrequencyPerCost => cost,
+            Victim::Frequency => 1,
+        }
+    }
+
+    /// Returns the same, an entry's priority included.
+    #[inline]
+    fn weight_of(&self, cost: u64, priority: Priority) -> u64 {
+        self.weight(cost).saturating_mul(match priority {
+            Priority::Low => NORMAL_WEIGHT * PRIORITY_FACTOR,
+            Priority::Normal => NORMAL_WEIGHT,
+            Priority::High | Priority::Pinned => NORMAL_WEIGHT / PRIORITY_FACTOR,
+        })
+    }
+
+    /// Returns the class of an entry.
+    #[inline]
+    fn class_of(&self, cost: u64, flags: Flags) -> Class {
+        // An entry without cost makes no room.
+        let may_go = cost > 0 && !flags.is_unevictable();
+        let weight = may_go.then(|| self.weight_of(cost, flags.priority()));
+        Class::new(flags.is_in_window(), weight)
     }
 
     fn add_to_main(&self, cost: u64) {
@@ -227,15 +293,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns what is left of the budget beside pinned entries.
     fn unpinned_max(&self) -> u64 {
-        self.budget.limit().saturating_sub(self.kept.cost())
-    }
-
-    /// Returns the cost that the policy sees.
-    fn weight(&self, cost: u64) -> u64 {
-        match self.settings.victim {
-            Victim::FrequencyPerCost => cost,
-            Victim::Frequency => 1,
-        }
+        self.budget.max().saturating_sub(self.kept.cost())
     }
 
     /// Returns the window's share and the rule of admission.
@@ -261,26 +319,26 @@ impl<K, V, S> Engine<K, V, S> {
         leaves: bool,
     ) -> EntryRef<'g, Entry<K, V>> {
         let seen = table.unlinked(guard, &entry);
-        self.write_off(&seen, leaves);
-        let terms = self.garbage_terms(&seen, cause);
+        self.write_off(seen, leaves);
+        let terms = self.garbage_terms(self.cost_of(seen), cause);
         if table.retire(guard, entry, terms, thread_number()) {
             self.note_garbage();
         }
         let was_evicted = cause == RemovalCause::Evicted;
-        self.births.end(address_of(&seen), was_evicted, || self.time_of_births());
+        self.births.end(seen.id(), was_evicted, || self.time_of_births());
         self.rouse();
         seen
     }
 
     /// Returns what an entry that leaves is retired with.
-    fn garbage_terms(&self, entry: &Entry<K, V>, cause: RemovalCause) -> GarbageTerms {
-        GarbageTerms { label: cause as u8, cost: entry.cost(), seal_at: self.seal_at() }
+    fn garbage_terms(&self, cost: u64, cause: RemovalCause) -> GarbageTerms {
+        GarbageTerms { label: cause as u8, cost, seal_at: self.seal_at() }
     }
 
     /// Refunds an entry that this thread took out, and takes it out of the figures.
-    fn write_off(&self, entry: &Entry<K, V>, leaves: bool) {
-        let cost = entry.cost();
-        if entry.marks().is_pinned() {
+    fn write_off(&self, entry: EntryRef<'_, Entry<K, V>>, leaves: bool) {
+        let cost = self.cost_of(entry);
+        if entry.flags().is_unevictable() {
             self.kept.sub(cost);
         }
         if !entry.leave_window() {
@@ -327,49 +385,43 @@ impl<K, V, S> Engine<K, V, S> {
     /// Says whether there is work, and what comes due, hashes that wait included.
     pub fn outlook(&self) -> (bool, Outlook) {
         let is_low =
-            self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.limit();
+            self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.max();
         let has_garbage = self.table.last_look();
         (is_low || has_garbage, self.due.last_look())
     }
 }
 
 impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
-    /// Returns the hash of a key, its bits spread over the whole word.
+    /// Returns the hash of a key: its bits spread over those that the table [keeps](known).
     #[inline]
     pub fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        spread(self.hasher.hash_one(key))
-    }
-
-    /// Returns how often a resident entry was asked for of late.
-    fn frequency_of(&self, entry: &Entry<K, V>) -> u8 {
-        self.frequency(self.hash(&entry.key), Some(entry))
+        known(spread(self.hasher.hash_one(key)))
     }
 
     /// Returns how much a resident entry is in use.
-    pub fn heat(&self, entry: &Entry<K, V>) -> Heat {
-        (self.frequency_of(entry), Reverse(entry.marks().idle(self.pulse.now())))
-    }
-
-    /// Counts an entry that was evicted, and hands on to the sketch how often it was hit.
-    ///
-    /// Called when all accounts are settled, for a user's hash function may panic.
-    fn recall(&self, entry: &Entry<K, V>) {
-        self.counters.add(Counter::Evictions, 1);
-        self.counters.add(Counter::CostEvicted, entry.cost());
-        let hits = entry.marks().hits(self.pulse.now());
-        if hits > 0 {
-            self.sketch.add(self.hash(&entry.key), hits);
-        }
-    }
-
-    /// The same for an entry that had to leave a full bucket.
-    fn recall_displaced(&self, entry: &Entry<K, V>) {
-        self.counters.add(Counter::LocalEvictions, 1);
-        self.recall(entry);
+    pub fn heat(&self, hit: &Hit<'_, Entry<K, V>>) -> Heat {
+        let access = access_of(hit);
+        let frequency = self.frequency(self.hash(&hit.entry.key), Some(access));
+        (frequency, Reverse(access.idle(self.pulse.now())))
     }
 }
 
-impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
+impl<K, V, S> Engine<K, V, S> {
+    /// Ends the stay of an entry that was evicted: as [`bury`](Self::bury), and hands on to the sketch how often it was
+    /// hit.
+    fn end_evicted(&self, guard: &Guard, entry: Unlinked) {
+        self.counters.add(Counter::Evictions, 1);
+        let hash = self.table.hash_of(&entry);
+        let hits = Access::from_bits(entry.access()).hits(self.pulse.now());
+        let seen = self.bury(&self.table, guard, entry, RemovalCause::Evicted, true);
+        self.counters.add(Counter::CostEvicted, self.cost_of(seen));
+        if hits > 0 {
+            self.sketch.add(hash, hits);
+        }
+    }
+}
+
+impl<K, V, S> Engine<K, V, S> {
     /// Returns whether a table of so many slots, one of whose buckets is full, should grow.
     fn is_crowded(&self, slots: usize) -> bool {
         // Below half there is room elsewhere: this bucket is only unlucky.
@@ -389,19 +441,19 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         residents: &'r [Option<Hit<'g, Entry<K, V>>>; SLOTS],
     ) -> Option<&'r Hit<'g, Entry<K, V>>> {
         let now = self.pulse.now();
-        let residents = residents.iter().flatten().filter(|hit| !hit.marks().is_pinned());
-        let burdens = residents.map(|hit| (hit, self.burden(hit, now)));
-        burdens.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(hit, _)| hit)
+        let residents = residents.iter().flatten().filter(|hit| !hit.flags().is_unevictable());
+        // Relaxed: a hint.
+        let class = |hit: &Hit<'_, Entry<K, V>>| Class::from_bits(hit.class().load(Ordering::Relaxed));
+        let scores = residents.map(|hit| (hit, score_of(access_of(hit), class(hit), now)));
+        scores.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(hit, _)| hit)
     }
 
     /// Ends the stay of an entry that had to leave for lack of slots, or was taken out by mistake.
     pub fn displace(&self, guard: &Guard, entry: Unlinked) {
-        let cause = RemovalCause::Evicted;
-        self.recall_displaced(&self.bury(&self.table, guard, entry, cause, true));
+        self.counters.add(Counter::LocalEvictions, 1);
+        self.end_evicted(guard, entry);
     }
-}
 
-impl<K, V, S> Engine<K, V, S> {
     /// Returns whether a listener has still to hear of something.
     pub fn has_untold(&self) -> bool {
         self.hooks.on_remove.is_some() && self.table.garbage().count > 0
@@ -454,6 +506,16 @@ fn stripes() -> usize {
     (cores * STRIPES_PER_CORE).next_power_of_two().min(MAX_STRIPES)
 }
 
+/// Returns the access bits of an entry.
+#[inline]
+fn access_of<K, V>(hit: &Hit<'_, Entry<K, V>>) -> Access {
+    Access::from_bits(hit.access().load(Ordering::Relaxed)) // Relaxed: a hint.
+}
+
+/// What a normal entry weighs, and how many times as much one of low priority does, or one of high
+/// priority less.
+const NORMAL_WEIGHT: u64 = PRIORITY_FACTOR;
+const PRIORITY_FACTOR: u64 = 8;
 /// An odd number without pattern: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// So many threads that lack a core may hold a maintainer before others have to do without.

@@ -6,14 +6,15 @@ use std::{
 };
 
 use super::{
-    Engine, Kept, Pressure, RemovalCause, address_of,
+    Engine, Kept, Pressure, RemovalCause,
     write::{Mode, Prepared, Put, Refusal, Refused, Reject, Terms},
 };
 use crate::{
-    buckets::{EntryRef, Fresh, Full, Panic, Probe, Publish, Table, Unlinked},
+    buckets::{EntryRef, Fresh, Full, Hints, Hit, Panic, Probe, Publish, Table, Unlinked},
     budget::Budget,
-    entry::Entry,
+    entry::{Entry, Flags},
     metrics::Counter,
+    policy::access::Access,
     reclaim::Guard,
     stripe::{Push, thread_number},
     sync::atomic::Ordering,
@@ -37,10 +38,8 @@ struct Plan<'a> {
     now: u32,
     cost: u64,
     charged: Charged<'a>,
-    /// Whether a replacement is the first access of this pulse.
-    is_news: bool,
-    /// Whether it is in the window when it is published.
-    in_window: bool,
+    /// Its flags when it is published.
+    flags: Flags,
     /// Whether what it replaces was over.
     was_over: bool,
 }
@@ -48,9 +47,9 @@ struct Plan<'a> {
 /// What became of an entry that was to be published.
 enum Published<'g, K, V> {
     /// It is in the table, and no entry of its key was; with the first panic of the user's code.
-    Inserted(EntryRef<'g, Entry<K, V>>, Option<Panic>),
+    Inserted(Hit<'g, Entry<K, V>>, Option<Panic>),
     /// It is, in place of another.
-    Replaced(EntryRef<'g, Entry<K, V>>, Unlinked),
+    Replaced(Hit<'g, Entry<K, V>>, Unlinked),
     /// The budget lacks so much.
     Short(Fresh<'g, Entry<K, V>>, u64),
     /// Its bucket is full, and nothing there may leave.
@@ -125,11 +124,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         hash: u64,
         prepared: Prepared<'g, K, V>,
     ) -> Put<'g, K, V> {
-        let Prepared { mut entry, terms, mode, pressure } = prepared;
-        let cost = entry.cost();
-        if cost != 1 && !self.costs_vary() {
-            self.costs_vary.store(true, Ordering::Relaxed); // Relaxed: a hint for the policy.
-        }
+        let Prepared { mut entry, cost, terms, mode, pressure } = prepared;
         let mut plan = Plan {
             mode,
             terms,
@@ -137,22 +132,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             now: self.pulse.now(),
             cost,
             charged: Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None },
-            is_news: true,
-            in_window: true,
+            flags: entry.get().flags(),
             was_over: false,
         };
         for _ in 0..ROOM_TRIES {
             let (back, refusal, short) = match self.publish(table, guard, hash, entry, &mut plan) {
                 Published::Inserted(new, panic) => {
-                    self.note_insert(guard, hash, new, &mut plan);
+                    self.note_insert(guard, hash, new.at(), &mut plan);
                     if let Some(panic) = panic {
                         resume_unwind(panic);
                     }
-                    return Ok((new, true));
+                    return Ok((new.at(), true));
                 }
                 Published::Replaced(new, old) => {
                     self.note_replacement(guard, hash, new, old, &mut plan);
-                    return Ok((new, plan.was_over));
+                    return Ok((new.at(), plan.was_over));
                 }
                 Published::Full(back) => {
                     let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
@@ -187,20 +181,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             self.rouse();
         }
         loop {
-            let is_key = |resident: &Entry<K, V>| resident.key == entry.key;
+            let is_key = |resident: EntryRef<'_, Entry<K, V>>| resident.key == entry.key;
             let probe = table.probe(guard, hash, is_key, strays);
             let resident = match &probe {
                 Probe::Found(there) => Some(there.get().at()),
                 Probe::Absent(_) => None,
             };
-            match self.plan(plan, resident, entry.get()) {
+            match self.plan(plan, resident, &entry) {
                 Ok(0) => {}
                 Ok(short) => return Published::Short(entry, short),
                 Err(refusal) => return Published::Refused(entry, refusal),
             }
             let vacant = match probe {
                 Probe::Found(there) => match there.replace(entry) {
-                    Ok((new, old)) => return Published::Replaced(new.at(), old),
+                    Ok((new, old)) => return Published::Replaced(new, old),
                     Err(back) => {
                         entry = back;
                         continue;
@@ -208,11 +202,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 },
                 Probe::Absent(vacant) => vacant,
             };
-            let full = match vacant.publish(entry, |resident, new| resident.key == new.key) {
-                Publish::Done(new) => return Published::Inserted(new.at(), None),
+            let class = self.class_of(plan.cost, plan.flags).to_bits();
+            let hints = Hints { access: Access::new(plan.now).to_bits(), class };
+            let is_same = |resident: &Entry<K, V>, new: &Entry<K, V>| resident.key == new.key;
+            let full = match vacant.publish(entry, hints, is_same) {
+                Publish::Done(new) => return Published::Inserted(new, None),
                 Publish::Duplicates(new, duplicates, first) => {
                     let panic = self.displace_all(guard, duplicates, first);
-                    return Published::Inserted(new.at(), panic);
+                    return Published::Inserted(new, panic);
                 }
                 Publish::Changed(back) => {
                     entry = back;
@@ -293,41 +290,57 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         &self,
         plan: &mut Plan<'_>,
         resident: Option<EntryRef<'_, Entry<K, V>>>,
-        new: EntryRef<'_, Entry<K, V>>,
+        new: &Fresh<'_, Entry<K, V>>,
     ) -> Result<u64, Refusal> {
         let live = resident.filter(|old| self.is_live(*old));
         plan.was_over = resident.is_some() && live.is_none();
-        plan.is_news = true;
-        if !self.may_put(plan.mode, live.as_deref(), &new) {
+        if !self.may_put(plan.mode, live, new) {
             return Err(Refusal::Forbidden);
         }
         let too_much = if live.is_some() { Pressure::Hard } else { Pressure::Soft };
         if plan.pressure >= too_much {
             return Err(Refusal::Rejected(Reject::Garbage));
         }
+        let mut priority = plan.flags.priority();
         if let Some(old) = live {
             if plan.mode.keeps() {
-                let priority = old.marks().priority();
-                new.set_priority(plan.terms.priority.unwrap_or(priority));
+                priority = plan.terms.priority.unwrap_or(old.flags().priority());
                 if plan.terms.cost.is_none() {
-                    let charge = self.inherited_charge(&new, &old);
-                    let charge = charge.ok_or(Refusal::Rejected(Reject::TooCostly))?;
-                    new.set_charge(charge);
-                    plan.cost = charge.get();
+                    self.inherit_cost(plan, new, old)?;
                 }
             }
             if plan.terms.ttl.is_none() {
-                self.inherit_deadline(new, old, plan.mode.keeps());
+                self.inherit_deadline(new.get(), old, plan.mode.keeps());
             }
         }
-        let need = resident.map_or(plan.cost, |old| {
-            plan.is_news = new.succeed(&old, plan.now);
-            plan.cost.saturating_sub(old.cost())
-        });
-        plan.in_window = new.is_in_window();
-        let short = plan.charged.raise_to(need);
-        plan.charged.pin((short == 0 && new.marks().is_pinned()).then_some(plan.cost));
+        // What takes the place of an entry is in its region; what takes none comes to the window.
+        let in_window = resident.is_none_or(|old| old.flags().is_in_window());
+        let flags = Flags::new(in_window, plan.flags.is_timed(), priority);
+        if flags != plan.flags {
+            plan.flags = flags;
+            new.get().set_flags(flags);
+        }
+        let refund = resident.map_or(0, |old| self.cost_of(old));
+        let short = plan.charged.raise_to(plan.cost.saturating_sub(refund));
+        let is_kept = short == 0 && plan.flags.is_unevictable();
+        plan.charged.pin(is_kept.then_some(plan.cost));
         Ok(short)
+    }
+
+    /// Gives an entry the cost of the one that it is to replace.
+    fn inherit_cost(
+        &self,
+        plan: &mut Plan<'_>,
+        new: &Fresh<'_, Entry<K, V>>,
+        old: EntryRef<'_, Entry<K, V>>,
+    ) -> Result<(), Refusal> {
+        let cost = self.inherited_cost(new.get(), old);
+        if cost > self.budget.max() {
+            return Err(Refusal::Rejected(Reject::TooCostly));
+        }
+        self.set_cost(new, cost).map_err(|_| Refusal::Rejected(Reject::Memory))?;
+        plan.cost = cost;
+        Ok(())
     }
 
     /// Does what follows from an insert.
@@ -339,19 +352,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         plan: &mut Plan<'_>,
     ) {
         let cost = plan.cost;
-        let in_window = plan.in_window;
         plan.charged.spend(cost);
-        if !in_window {
-            self.add_to_main(cost);
-        }
         self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
         self.counters.add(Counter::Inserts, 1);
         self.counters.add(Counter::CostAdded, cost);
-        self.welcome(guard, hash, in_window);
+        self.welcome(guard, hash);
         if let Some(times) = new.times() {
             self.note_deadline(hash, times);
         }
-        self.births.begin(address_of(&new), || self.time_of_births());
+        self.births.begin(new.id(), || self.time_of_births());
     }
 
     /// Does what follows from a replacement.
@@ -359,19 +368,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         &self,
         guard: &Guard,
         hash: u64,
-        new: EntryRef<'_, Entry<K, V>>,
+        new: Hit<'_, Entry<K, V>>,
         old: Unlinked,
         plan: &mut Plan<'_>,
     ) {
         let cost = plan.cost;
         let seen = self.table.unlinked(guard, &old);
-        plan.charged.exchange(seen.cost(), cost);
-        let leaves_queue = !self.enter_main(&seen);
-        if !plan.in_window {
+        plan.charged.exchange(self.cost_of(seen), cost);
+        // Relaxed: a hint, as the access bits, which are those of the slot.
+        new.class().store(self.class_of(cost, plan.flags).to_bits(), Ordering::Relaxed);
+        let leaves_queue = !self.leave_window(seen);
+        if !plan.flags.is_in_window() {
             self.add_to_main(cost);
         } else if leaves_queue {
             // Its turn in the window came in between, and passed the old one on to main.
-            self.enter_main(&new);
+            self.enter_main(hash, &new);
         }
         self.counters.add(Counter::CostAdded, cost);
         let cause = if plan.was_over {
@@ -380,30 +391,35 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             RemovalCause::Expired
         } else {
             self.counters.add(Counter::Updates, 1);
-            self.births.pass_on(address_of(&seen), address_of(&new));
+            self.births.pass_on(seen.id(), new.id());
             RemovalCause::Replaced
         };
         self.bury(&self.table, guard, old, cause, false);
-        if plan.is_news {
+        if self.reference(&new) {
             self.note_mark(hash);
         }
         if let Some(times) = new.times() {
             self.note_deadline(hash, times);
         }
         if plan.was_over {
-            self.births.begin(address_of(&new), || self.time_of_births());
+            self.births.begin(new.id(), || self.time_of_births());
         }
     }
 
     /// Returns whether an entry may be put where `live` is, or nothing.
-    fn may_put(&self, mode: Mode, live: Option<&Entry<K, V>>, new: &Entry<K, V>) -> bool {
+    fn may_put(
+        &self,
+        mode: Mode,
+        live: Option<EntryRef<'_, Entry<K, V>>>,
+        new: &Entry<K, V>,
+    ) -> bool {
         let allows = match (mode, live) {
             (Mode::Upsert, _)
             | (Mode::IfAbsent | Mode::Loaded, None)
             | (Mode::IfPresent, Some(_)) => true,
             (Mode::IfAbsent | Mode::Loaded, Some(_))
             | (Mode::IfPresent | Mode::Instead(_), None) => false,
-            (Mode::Instead(address), Some(old)) => address_of(old) == address,
+            (Mode::Instead(id), Some(old)) => old.id() == id,
         };
         let (Some(old), Some(replace_if)) = (live, &self.hooks.replace_if) else { return allows };
         let is_asked = matches!(mode, Mode::Upsert | Mode::IfPresent);
@@ -412,7 +428,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Does what a new entry asks for: it is an access, it goes to the window, and the thread may
     /// have to make up for the room it took.
-    fn welcome(&self, guard: &Guard, hash: u64, to_window: bool) {
+    fn welcome(&self, guard: &Guard, hash: u64) {
         self.note_sample(hash);
         let local = self.local();
         // Relaxed, twice: if two threads of a stripe interfere, an access counts twice.
@@ -422,7 +438,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         } else {
             self.note_event(hash);
         }
-        if to_window && !self.queue_newcomer(guard, hash) {
+        if !self.queue_newcomer(guard, hash) {
             // No queue knows of it, so it does not wait for its turn.
             self.judge_alone(guard, hash);
         }
@@ -434,8 +450,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Sends a new entry on its way to the window, unless all rings are held. It may come twice, and is
     /// never lost: what is in the window and in no queue would stay for ever.
     fn queue_newcomer(&self, guard: &Guard, hash: u64) -> bool {
-        // In a ring 0 looks like nothing; 1 has the same tag, and in every array the same bucket.
-        let hash = hash.max(1);
         let number = thread_number();
         for ring in (0..RINGS_TRIED).map(|i| self.newcomers.stripe(number + i)) {
             match ring.place(hash) {
@@ -457,6 +471,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 }
 
 fn refused<K, V>(entry: Fresh<'_, Entry<K, V>>, refusal: Refusal) -> Refused<K, V> {
-    let Entry { key, value, .. } = entry.into_inner();
+    let Entry { key, value } = entry.into_inner();
     Refused { key, value, refusal }
 }

@@ -2,11 +2,12 @@
 //!
 //! Expiry on read is seen to here: an entry whose time is over is a miss, whether it was removed or not.
 
-use super::Engine;
+use super::{Engine, access_of, maintain::Among};
 use crate::{
-    buckets::Held,
+    buckets::{Held, Hit, SLOTS},
     entry::Entry,
     metrics::Counter,
+    policy::access::Access,
     reclaim::Guard,
     slab::prefetch,
     stripe::{CAPACITY, Push, Ring},
@@ -37,10 +38,13 @@ impl<K, V, S> Engine<K, V, S> {
                 Trace::Leave => self.is_live_read(hash, hit.at()),
                 Trace::None => self.is_live(hit.at()),
             };
+            if is_live && trace == Trace::Leave {
+                self.note_hit(hash, &hit);
+            }
             is_live.then(|| hit.at())
         });
-        if trace == Trace::Leave {
-            self.note_access(hash, held.as_deref());
+        if held.is_none() && trace == Trace::Leave {
+            self.note_miss(hash);
         }
         held
     }
@@ -54,10 +58,7 @@ impl<K, V, S> Engine<K, V, S> {
         matches: impl Fn(&K) -> bool,
     ) -> Option<&'g Entry<K, V>> {
         let hit = self.table.find(guard, hash, |entry| matches(&entry.key));
-        let entry = hit.map(|hit| hit.at()).filter(|entry| self.is_live_read(hash, *entry));
-        let entry = entry.map(|entry| entry.entry);
-        self.note_access(hash, entry);
-        entry
+        self.note_access(hash, hit).map(|hit| hit.at().entry)
     }
 
     /// Looks many entries up under the caller's guard, with the misses of memory overlapped.
@@ -74,32 +75,53 @@ impl<K, V, S> Engine<K, V, S> {
             hashes,
             |index, entry| matches(index, &entry.key),
             |index, hit| {
-                let entry = hit.map(|hit| hit.at());
-                let entry = entry.filter(|entry| self.is_live_read(hashes[index], *entry));
-                let entry = entry.map(|entry| entry.entry);
-                self.note_access(hashes[index], entry);
-                found(index, entry.map(|entry| &entry.value));
+                let hit = self.note_access(hashes[index], hit);
+                found(index, hit.map(|hit| &hit.at().entry.value));
             },
         );
     }
 
-    /// Notes an access for the policy: lossy, and only once a pulse for an entry that is there.
+    /// Notes an access for the policy; returns the entry if it is live.
     #[inline]
-    fn note_access(&self, hash: u64, entry: Option<&Entry<K, V>>) {
-        match entry {
-            Some(entry) => {
-                self.counters.add(Counter::Hits, 1);
-                if entry.touch(self.pulse.now()) {
-                    self.note_mark(hash);
-                }
-            }
-            None => {
-                self.counters.add(Counter::Misses, 1);
-                // Relaxed: if two threads of a stripe interfere, an access counts twice.
-                self.local().last_miss.store(hash, Ordering::Relaxed);
-                self.note_event(hash);
-            }
+    fn note_access<'g>(
+        &self,
+        hash: u64,
+        hit: Option<Hit<'g, Entry<K, V>>>,
+    ) -> Option<Hit<'g, Entry<K, V>>> {
+        let live = hit.filter(|hit| self.is_live_read(hash, hit.at()));
+        match &live {
+            Some(hit) => self.note_hit(hash, hit),
+            None => self.note_miss(hash),
         }
+        live
+    }
+
+    #[inline]
+    fn note_hit(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) {
+        self.counters.add(Counter::Hits, 1);
+        if self.reference(hit) {
+            self.note_mark(hash);
+        }
+    }
+
+    #[inline(never)]
+    fn note_miss(&self, hash: u64) {
+        self.counters.add(Counter::Misses, 1);
+        // Relaxed: if two threads of a stripe interfere, an access counts twice.
+        self.local().last_miss.store(hash, Ordering::Relaxed);
+        self.note_event(hash);
+    }
+
+    /// Notes a hit in the access bits of an entry; returns whether it is the first of this step.
+    ///
+    /// The bits of an entry that is hit all the time are written once a step, by all threads together.
+    #[inline]
+    pub(super) fn reference(&self, hit: &Hit<'_, Entry<K, V>>) -> bool {
+        let Some(access) = access_of(hit).hit(self.pulse.now()) else { return false };
+        // Relaxed: a hint. A store and no exchange, which would cost as much as the rest of a hit: of hits that meet here
+        // one counts, and one that was stopped may write to the slot's next entry.
+        hit.access().store(access.to_bits(), Ordering::Relaxed);
+        true
     }
 
     /// Counts a hit that left its mark in the entry: time goes by events, and it is one.
@@ -137,12 +159,39 @@ impl<K, V, S> Engine<K, V, S> {
     fn pass_time(&self, events: usize) {
         self.pulse.advance(events as u64);
         self.sketch.age(self.pulse.now());
+        self.age_entries(events as u64);
     }
 
-    /// Returns how often a hash was seen of late, from 0 to 15; a resident entry knows its hits.
-    pub fn frequency(&self, hash: u64, entry: Option<&Entry<K, V>>) -> u8 {
-        let hits = entry.map_or(0, |entry| entry.marks().hits(self.pulse.now()));
+    /// Ages the access bits of some buckets, and brings the classes there up to date; all have had their turn when the
+    /// clock has passed an age.
+    fn age_entries(&self, events: u64) {
+        let guard = self.table.pin();
+        let buckets = self.table.slots(&guard) / SLOTS;
+        let count = self.pulse.share(events, buckets as u64).min(MAX_AGED) as usize;
+        // Relaxed: which thread has which turn does not matter.
+        let first = self.aged.fetch_add(count, Ordering::Relaxed);
+        let now = self.pulse.now();
+        for line in self.table.run_from(&guard, first, count) {
+            for slot in line.taken() {
+                if let Some(access) = Access::from_bits(line.access(slot)).aged(now) {
+                    line.set_access(slot, access.to_bits());
+                }
+                if let Some(candidate) = line.candidate(slot) {
+                    let _ = self.resident(&guard, candidate, Among::All);
+                }
+            }
+        }
+    }
+
+    /// Returns how often a hash was seen lately, from 0 to 15; the access bits of a resident entry have its hits.
+    pub fn frequency(&self, hash: u64, access: Option<Access>) -> u8 {
+        let hits = access.map_or(0, |access| access.hits(self.pulse.now()));
         (self.sketch.estimate(hash) + hits).min(MOST_FREQUENCY)
+    }
+
+    /// The same, given the resident entry.
+    pub fn frequency_of(&self, hash: u64, hit: Option<&Hit<'_, Entry<K, V>>>) -> u8 {
+        self.frequency(hash, hit.map(access_of))
     }
 
     /// Sends a hash on its way to the sketch.
@@ -172,5 +221,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
+/// Buckets aged at once, at most: where there are more to an entry, they have their turns later.
+const MAX_AGED: u64 = 256;
 /// The counters of the sketch end there, and so does what is added to them.
 const MOST_FREQUENCY: u8 = 15;

@@ -2,7 +2,7 @@
 
 use std::{
     hash::{BuildHasher, Hash},
-    mem, ptr,
+    mem,
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     entry::{END, Entry, NewTimes, Times},
     metrics::Counter,
     reclaim::Guard,
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     trace::Stopwatch,
 };
 
@@ -32,6 +32,8 @@ pub struct Timing {
     grain: u64,
     /// Whether every entry has times.
     is_everywhere: bool,
+    /// Whether an entry has had times.
+    is_used: AtomicBool,
 }
 
 /// How the thread of a cache learns that the time has come.
@@ -72,6 +74,7 @@ impl Timing {
             idle,
             grain: (idle / GRAINS).min(MOST_GRAIN),
             is_everywhere: is_asked_for || ttl.is_some() || tti.is_some(),
+            is_used: AtomicBool::new(false),
         }
     }
 
@@ -117,12 +120,19 @@ impl Timing {
     /// Returns whether an entry's time is not over yet.
     #[inline]
     pub fn is_live<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
-        entry.times().is_none_or(|times| self.is_in_time(times))
+        !self.is_used() || self.is_in_time(entry)
     }
 
     #[inline(never)]
-    fn is_in_time(&self, times: Times<'_>) -> bool {
-        !self.is_over(times, self.now())
+    fn is_in_time<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+        entry.times().is_none_or(|times| !self.is_over(times, self.now()))
+    }
+
+    /// Returns whether an entry has had times.
+    #[inline]
+    fn is_used(&self) -> bool {
+        // Relaxed: set before such an entry is published, whose reader sees it therefore.
+        self.is_used.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -190,11 +200,12 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns whether an entry's time is not over yet, for a read, which may put the deadline off.
     #[inline]
     pub(super) fn is_live_read(&self, hash: u64, entry: EntryRef<'_, Entry<K, V>>) -> bool {
-        entry.times().is_none_or(|times| self.read_in_time(hash, &entry, times))
+        !self.timing.is_used() || self.read_in_time(hash, entry)
     }
 
     #[inline(never)]
-    fn read_in_time(&self, hash: u64, entry: &Entry<K, V>, times: Times<'_>) -> bool {
+    fn read_in_time(&self, hash: u64, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+        let Some(times) = entry.times() else { return true };
         let timing = &self.timing;
         let now = timing.now();
         if timing.is_over(times, now) {
@@ -229,6 +240,10 @@ impl<K, V, S> Engine<K, V, S> {
             || (may_inherit && self.due.is_used());
         if !is_needed {
             return None;
+        }
+        // Relaxed, twice: as in `is_used`. Written once: readers share the line.
+        if !timing.is_used.load(Ordering::Relaxed) {
+            timing.is_used.store(true, Ordering::Relaxed);
         }
         let now = timing.now();
         let lives = match (ttl, expiry) {
@@ -300,7 +315,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
-impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
+impl<K, V, S> Engine<K, V, S> {
     /// Removes up to `most` entries whose time is over; returns how many.
     pub(super) fn expire(&self, most: usize) -> usize {
         // A glance; what was noted meanwhile is found next time.
@@ -353,7 +368,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     /// Sees to an entry whose note has come up; returns whether it was removed.
     fn meet(&self, guard: &Guard, put_off: &mut Vec<Note>, note: Note, now: u64) -> bool {
         let Some(times) = self.noted(guard, note).and_then(|hit| hit.times()) else { return false };
-        let is_same = |entry: &Entry<K, V>| address_of(entry) == note.address;
+        let is_same = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == note.id;
         let is_over = |entry: EntryRef<'_, Entry<K, V>>| {
             entry.times().is_some_and(|times| self.timing.is_over(times, now))
         };
@@ -372,7 +387,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     fn noted<'g>(&'g self, guard: &'g Guard, note: Note) -> Option<Hit<'g, Entry<K, V>>> {
-        self.table.find(guard, note.hash, |entry| address_of(entry) == note.address)
+        self.table.find(guard, note.hash, |entry| entry.id() == note.id)
     }
 
     /// Brings the deadlines that were posted into the timetable.
@@ -384,12 +399,12 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             // Every entry of this very hash that maintenance does not know of. (The table would also offer
             // those that share bucket and tag, and not find them under it after it grew.)
             let is_news = |entry: EntryRef<'_, Entry<K, V>>| {
-                self.hash(&entry.key) == hash && entry.times().is_some_and(Times::note)
+                entry.has_upper_of(hash) && entry.times().is_some_and(Times::note)
             };
-            while let Some(entry) = self.table.find_by(&guard, hash, is_news) {
+            while let Some(entry) = self.table.find(&guard, hash, is_news) {
                 let at = entry.times().map_or(NEVER, |times| times.deadline(self.timing.idle));
                 if at != NEVER {
-                    deadlines.add(Note { hash, address: address_of(&entry), at });
+                    deadlines.add(Note { hash, id: entry.id(), at });
                 }
             }
             posted.hashes.pop();
@@ -413,15 +428,10 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
             let times = self.noted(&guard, *note).and_then(|hit| hit.times());
             // Of several notes of an entry one is kept that does not come too late.
             times.is_some_and(|times| {
-                note.at <= times.deadline(self.timing.idle) && known.insert(note.address)
+                note.at <= times.deadline(self.timing.idle) && known.insert(note.id)
             })
         });
     }
-}
-
-/// Tells an entry from others of its hash, for as long as it is in the table.
-pub fn address_of<K, V>(entry: &Entry<K, V>) -> usize {
-    ptr::from_ref(entry).addr()
 }
 
 fn deadline_after(now: u64, ttl: Option<Duration>) -> u64 {

@@ -9,11 +9,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Engine, Pressure, RemovalCause, address_of};
+use super::{Engine, Pressure, RemovalCause};
 use crate::{
     buckets::{EntryRef, Fresh, Held, Loose, Table, Unlinked},
     config::Priority,
-    entry::{Charge, Entry},
+    entry::{Entry, Flags},
+    error::OutOfMemory,
     flight::{Outcome, Write},
     metrics::Counter,
     reclaim::Guard,
@@ -114,7 +115,7 @@ pub enum Mode {
     Loaded,
     /// Replace only; cost, priority and deadline stay unless they are named.
     IfPresent,
-    /// Replace the entry of this address only; the same stays.
+    /// Replace the entry of this [id](EntryRef::id) only; the same stays.
     Instead(usize),
 }
 
@@ -149,6 +150,8 @@ pub(super) type Put<'g, K, V> = Result<(EntryRef<'g, Entry<K, V>>, bool), Refuse
 /// An entry that is ready to be published, and what its writer needs for that.
 pub(super) struct Prepared<'a, K, V> {
     pub(super) entry: Fresh<'a, Entry<K, V>>,
+    /// What is charged for it.
+    pub(super) cost: u64,
     /// What its writer named; the rest is that of the entry it replaces, if its mode keeps it.
     pub(super) terms: Terms,
     pub(super) mode: Mode,
@@ -240,10 +243,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Invalidates the loads that a write has met, which this thread has begun when it was pinned.
     pub fn commit(&self, guard: &Guard, hash: u64, write: Write<'_, K, Loaded>) {
-        let Some(address) = write.commit() else { return };
+        let Some(id) = write.commit() else { return };
         // A load has ended in the meantime, and left it to this write to take out what it has
         // published.
-        let is_it = |entry: &Entry<K, V>| address_of(entry) == address;
+        let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
         let strays = |entry| self.displace(guard, entry);
         if let Some(entry) = self.table.remove_if(guard, hash, is_it, |_| true, strays) {
             self.counters.add(Counter::LoadsOvertaken, 1);
@@ -294,7 +297,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 let put = prepared.and_then(|prepared| self.upsert(table, guard, hash, prepared));
                 let refused = match put {
                     Ok((entry, _)) => {
-                        outcome = Outcome::Published(address_of(&entry));
+                        outcome = Outcome::Published(entry.id());
                         return Some(entry);
                     }
                     Err(refused) if is_invalid => refused,
@@ -317,13 +320,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 Refusal::Expired => RemovalCause::Expired,
                 Refusal::Forbidden | Refusal::Rejected(_) => RemovalCause::Rejected,
             };
-            let cost = Charge::new(terms.cost.unwrap_or(1)).unwrap_or(Charge::NOTHING);
-            let entry = Entry::new(refused.key, refused.value, cost, self.pulse.now());
-            let terms = self.garbage_terms(&entry, cause);
+            let entry = Entry { key: refused.key, value: refused.value };
             let Ok(fresh) = table.prepare(entry, hash, thread_number()) else {
                 // As where a box cannot be made: the caller is promised a reference.
                 handle_alloc_error(Layout::new::<Entry<K, V>>());
             };
+            fresh.get().set_flags(Flags::new(true, false, Priority::default()));
+            let named = terms.cost.unwrap_or(1);
+            // Where there is no memory for it, it is told as 1.
+            let cost = if self.set_cost(&fresh, named).is_ok() { named } else { 1 };
+            let terms = self.garbage_terms(cost, cause);
             let loaded = Loose::unpublished(fresh, terms);
             if there.is_some() {
                 // Those who wait find it, too; what was loaded is older.
@@ -341,15 +347,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// retired.
     pub fn take_back(&self, hash: u64, loaded: &Held<'_, Entry<K, V>>) -> Option<Loaded> {
         self.counters.add(Counter::LoadsOvertaken, 1);
-        let is_it = |entry: &Entry<K, V>| std::ptr::eq(entry, &**loaded);
+        let id = loaded.get().id();
+        let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
         let guard = self.table.pin();
         let strays = |entry| self.displace(&guard, entry);
         let entry = self.table.remove_if(&guard, hash, is_it, |_| true, strays)?;
         self.counters.add(Counter::Removes, 1);
         let seen = self.table.unlinked(&guard, &entry);
-        self.write_off(&seen, true);
-        self.births.end(address_of(&seen), false, || self.time_of_births());
-        let terms = self.garbage_terms(&seen, RemovalCause::Removed);
+        self.write_off(seen, true);
+        self.births.end(seen.id(), false, || self.time_of_births());
+        let terms = self.garbage_terms(self.cost_of(seen), RemovalCause::Removed);
         Some(Loose::new(entry, terms))
     }
 
@@ -363,7 +370,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) -> Option<Held<'_, Entry<K, V>>> {
         self.table.hold(self.table.pin(), |table, guard| {
             let entry = table.find(guard, hash, |entry| matches(&entry.key))?.at();
-            let is_it = published == Some(address_of(&entry));
+            let is_it = published == Some(entry.id());
             (is_it || self.is_live(entry)).then_some(entry)
         })
     }
@@ -399,42 +406,52 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let terms = self.priced(&key, &value, terms);
         let times = self.times_for(&key, &value, terms.ttl, mode.keeps());
         let cost = terms.cost.unwrap_or(1).saturating_add(self.overhead(times.is_some()));
-        let Some(charge) = self.charge(cost) else {
+        if cost > self.budget.max() {
             let refusal = Refusal::Rejected(Reject::TooCostly);
             return Err(Refused { key, value, refusal });
-        };
+        }
         if mode == Mode::Loaded && self.is_born_dead(times) {
             return Err(Refused { key, value, refusal: Refusal::Expired });
         };
-        let entry = Entry::new(key, value, charge, self.pulse.now());
-        entry.set_priority(terms.priority.unwrap_or_default());
-        if times.is_some() {
-            entry.set_timed();
-        }
-        let no_memory = |Entry { key, value, .. }| {
+        let no_memory = |Entry { key, value }| {
             let refusal = Refusal::Rejected(Reject::Memory);
             Refused { key, value, refusal }
         };
-        let entry = table.prepare(entry, hash, thread_number()).map_err(no_memory)?;
-        if let Some(times) = times
-            && entry.set_times(times.words()).is_err()
-        {
+        let entry = table.prepare(Entry { key, value }, hash, thread_number()).map_err(no_memory)?;
+        let flags = Flags::new(true, times.is_some(), terms.priority.unwrap_or_default());
+        entry.get().set_flags(flags);
+        let is_set = self.set_cost(&entry, cost).is_ok();
+        if !is_set || times.is_some_and(|times| entry.set_times(times.words()).is_err()) {
             return Err(no_memory(entry.into_inner()));
         }
-        Ok(Prepared { entry, terms, mode, pressure })
+        Ok(Prepared { entry, cost, terms, mode, pressure })
     }
 
-    /// Returns the charge of a cost, if the budget could hold that.
-    fn charge(&self, cost: u64) -> Option<Charge> {
-        // Rounding never refuses what fits: see `Budget`.
-        let fits = cost <= self.budget.max();
-        fits.then(|| Charge::new(cost.min(self.budget.limit()))).flatten()
+    /// Stores what is charged for an entry that is not published yet.
+    pub(super) fn set_cost(
+        &self,
+        entry: &Fresh<'_, Entry<K, V>>,
+        cost: u64,
+    ) -> Result<(), OutOfMemory> {
+        if !self.costs_vary() {
+            // As long as all costs are 1, none is stored.
+            if cost == 1 {
+                return Ok(());
+            }
+            // Relaxed: whoever sees the entry sees this, too.
+            self.costs_vary.store(true, Ordering::Relaxed);
+        }
+        entry.set_cost(cost)
     }
 
-    /// Returns the charge of an entry that takes the place of `old` and costs the same.
-    pub(super) fn inherited_charge(&self, new: &Entry<K, V>, old: &Entry<K, V>) -> Option<Charge> {
-        let [before, after] = [old, new].map(|entry| self.overhead(entry.is_timed()));
-        self.charge((old.cost() - before.min(old.cost())).saturating_add(after))
+    /// Returns what an entry is charged that takes the place of `old` and costs the same.
+    pub(super) fn inherited_cost(
+        &self,
+        new: EntryRef<'_, Entry<K, V>>,
+        old: EntryRef<'_, Entry<K, V>>,
+    ) -> u64 {
+        let [before, after] = [old, new].map(|entry| self.overhead(entry.flags().is_timed()));
+        self.cost_of(old).saturating_sub(before).saturating_add(after)
     }
 
     /// Asks the cost function, if the terms do not name a cost. Unpinned where that can be: it is the
@@ -485,8 +502,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     refused.refusal = Refusal::Forbidden;
                 }
             }
-            (_, Mode::Instead(address)) => {
-                let is_it = |entry: EntryRef<'_, Entry<K, V>>| address_of(&entry) == address;
+            (_, Mode::Instead(id)) => {
+                let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
                 if self.remove_which(hash, |k| k == key, is_it, RemovalCause::Replaced).is_none() {
                     refused.refusal = Refusal::Forbidden;
                 }
@@ -520,7 +537,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let now = self.time_of_deadlines();
         self.table.hold(self.table.pin(), |table, guard| {
             let write = self.flights.begin_write(hash);
-            let is_key = |entry: &Entry<K, V>| matches(&entry.key);
+            let is_key = |entry: EntryRef<'_, Entry<K, V>>| matches(&entry.entry.key);
             let removed = table.remove(guard, hash, is_key, |entry| self.displace(guard, entry));
             let removed = removed.map(|entry| {
                 let is_live = self.is_live_at(table.unlinked(guard, &entry), now);
@@ -559,7 +576,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         mut condition: impl FnMut(EntryRef<'_, Entry<K, V>>) -> bool,
         cause: RemovalCause,
     ) -> Option<EntryRef<'g, Entry<K, V>>> {
-        let matches = |entry: &Entry<K, V>| matches(&entry.key);
+        let matches = |entry: EntryRef<'_, Entry<K, V>>| matches(&entry.entry.key);
         let condition = |entry: EntryRef<'_, Entry<K, V>>| self.is_live(entry) && condition(entry);
         let strays = |entry| self.displace(guard, entry);
         let entry = table.remove_if(guard, hash, matches, condition, strays)?;

@@ -94,7 +94,7 @@ pub enum State {
 pub enum Outcome<T> {
     /// Nothing, or what is found without the flight.
     Nothing,
-    /// An entry that was published, by its address.
+    /// An entry that was published, by its id.
     Published(usize),
     /// An entry that was not: the leader, or the last of the followers, retires it.
     Kept(T),
@@ -111,10 +111,10 @@ impl<T> Outcome<T> {
         }
     }
 
-    /// Returns the address of what was published.
+    /// Returns the id of what was published.
     pub fn published(&self) -> Option<usize> {
         match self {
-            Self::Published(address) => Some(*address),
+            Self::Published(id) => Some(*id),
             _ => None,
         }
     }
@@ -230,9 +230,9 @@ impl<K, T> Gate<K, T> {
 
     /// Returns whether the key was written while the load ran that has published this, which is
     /// over otherwise.
-    pub fn was_written(&self, shard: &mut Shard<K, T>, slot: usize, address: usize) -> bool {
+    pub fn was_written(&self, shard: &mut Shard<K, T>, slot: usize, id: usize) -> bool {
         let flight = shard.flights.get_mut(slot);
-        let is_left = |intent: &Arc<Intent>| intent.publish(address);
+        let is_left = |intent: &Arc<Intent>| intent.publish(id);
         flight.is_invalid || !flight.intents.iter().all(is_left)
     }
 

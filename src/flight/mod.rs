@@ -46,9 +46,9 @@
 //!
 //! * It has ended by then, and the writer finds in the table what it has published.
 //! * It ends after the commit, and is invalid.
-//! * It ends between the two. Then it leaves the address of what it has published in the writer's
+//! * It ends between the two. Then it leaves the id of what it has published in the writer's
 //!   [`Intent`](write::Intent), and the writer takes that entry back if it commits, and no other
-//!   entry: both are pinned, so the address is not used again.
+//!   entry: both are pinned, so the id is not used again.
 //!
 //! A load that began after the announcement has read what was written before it. If it still runs,
 //! the commit invalidates it, too.
@@ -452,13 +452,13 @@ impl<'a, K, T> Leader<'a, K, T> {
         let entered = self.enter();
         let (result, mut outcome) = publish(key, is_invalid);
         drop(entered);
-        if let Some(address) = outcome.published()
+        if let Some(id) = outcome.published()
             && !cfg!(cortado_mutant = "flight_looks_once")
         {
             // SeqCst: pairs with the fence in `Gate::announce`. Either this finds the note of a
             // write, or the write finds what was published.
             fence(Ordering::SeqCst);
-            let was_written = gate.was_written(&mut gate.lock(), slot, address);
+            let was_written = gate.was_written(&mut gate.lock(), slot, id);
             if was_written {
                 outcome = take_back(&result).map_or(Outcome::Nothing, Outcome::Kept);
             }
@@ -592,7 +592,7 @@ impl<'a, K, T> Follower<'a, K, T> {
         (seen, kept)
     }
 
-    /// Returns the address of the entry that the flight has published, if it is over.
+    /// Returns the id of the entry that the flight has published, if it is over.
     pub fn published(&self) -> Option<usize> {
         self.place?;
         self.flights.gate(self.hash).lock().published(self.slot)
@@ -730,7 +730,7 @@ mod tests {
         }
     }
 
-    /// Completes a load that publishes something at an address; returns whether it was invalid, at
+    /// Completes a load that publishes something at an id; returns whether it was invalid, at
     /// first or when it had published.
     fn complete<K>(leader: Leader<'_, K>) -> bool {
         let mut was_taken_back = false;

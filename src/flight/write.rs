@@ -19,13 +19,13 @@ pub struct Write<'a, K, T> {
 }
 
 /// What a write and the loads that it meets tell each other: nothing yet, how the write ended, or
-/// the address of what a load has published and left to the write to take back.
+/// the id of what a load has published and left to the write to take back.
 #[derive(Debug)]
 pub struct Intent {
     state: AtomicUsize,
 }
 
-/// Values of an [`Intent`] that are no address: what is published is aligned to more.
+/// Values of an [`Intent`] that are no id: those are greater.
 const PENDING: usize = 0;
 const COMMITTED: usize = 1;
 const VOID: usize = 2;
@@ -38,7 +38,7 @@ impl<'a, K, T> Write<'a, K, T> {
 
     /// Says that the key was written: its loads are invalid.
     ///
-    /// Returns the address of what a load has published that ended while the write was under way:
+    /// Returns the id of what a load has published that ended while the write was under way:
     /// the caller has to take it out, and only that. It was pinned since before it began to write.
     #[inline]
     pub fn commit(mut self) -> Option<usize> {
@@ -99,12 +99,12 @@ impl Intent {
 
     /// Leaves what a load has published to the write, if that is still under way. Returns whether
     /// the load need not take it back itself.
-    pub(super) fn publish(&self, address: usize) -> bool {
-        debug_assert!(address > VOID, "no address");
+    pub(super) fn publish(&self, id: usize) -> bool {
+        debug_assert!(id > VOID, "no id");
         // AcqRel: Release pairs with the Acquire in `commit`, Acquire with the Release there.
         // Acquire where it fails: as above. What the write has done comes before what the load does
         // next.
-        match self.state.compare_exchange(PENDING, address, Ordering::AcqRel, Ordering::Acquire) {
+        match self.state.compare_exchange(PENDING, id, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) | Err(VOID) => true,
             // It has happened; or another load of an equal hash has left its entry there, and this
             // one is taken back to be on the safe side.

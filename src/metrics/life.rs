@@ -1,9 +1,9 @@
 //! How long entries live: a sample of them is watched from birth to eviction.
 //!
-//! An entry is known by its address, which is no other's while it lives. A few thousand cells hold one
-//! address and the time of its birth each. A newcomer takes its cell if that is free, and is not watched
+//! An entry is known by its id, which is no other's while it lives. A few thousand cells hold one
+//! id and the time of its birth each. A newcomer takes its cell if that is free, and is not watched
 //! otherwise; who is watched does not depend on how long he will live, so the sample is a fair one. A cell that
-//! is left behind, for its entry was gone before the cell was taken, is free again when the address is used
+//! is left behind, for its entry was gone before the cell was taken, is free again when the id is used
 //! again.
 
 use std::{ops::Sub, time::Duration};
@@ -13,7 +13,7 @@ use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// When the entries that are watched were born, and how long those lived that were evicted.
 #[derive(Debug)]
 pub struct Births {
-    /// Part of an address and a time each, or 0. Empty where nothing is watched.
+    /// Part of an id and a time each, or 0. Empty where nothing is watched.
     cells: Box<[AtomicU64]>,
     lives: [AtomicU64; BUCKETS],
 }
@@ -28,16 +28,16 @@ impl Births {
         }
     }
 
-    /// Watches the entry at an address, born now, if its cell is free. `now` is in nanoseconds, and only
-    /// asked for then. Whoever calls it is pinned: the address is no other's meanwhile.
+    /// Watches the entry at an id, born now, if its cell is free. `now` is in nanoseconds, and only
+    /// asked for then. Whoever calls it is pinned: the id is no other's meanwhile.
     #[inline]
-    pub fn begin(&self, address: usize, now: impl FnOnce() -> u64) {
+    pub fn begin(&self, id: usize, now: impl FnOnce() -> u64) {
         if self.is_enabled() {
-            self.note_birth(address, now);
+            self.note_birth(id, now);
         }
     }
 
-    /// Lets the entry at one address go on at another.
+    /// Lets the entry at one id go on at another.
     #[inline]
     pub fn pass_on(&self, from: usize, to: usize) {
         if self.is_enabled() {
@@ -45,11 +45,11 @@ impl Births {
         }
     }
 
-    /// Ends the life of the entry at an address; counts it if it `was_evicted`.
+    /// Ends the life of the entry at an id; counts it if it `was_evicted`.
     #[inline]
-    pub fn end(&self, address: usize, was_evicted: bool, now: impl FnOnce() -> u64) {
+    pub fn end(&self, id: usize, was_evicted: bool, now: impl FnOnce() -> u64) {
         if self.is_enabled() {
-            self.note_end(address, was_evicted, now);
+            self.note_end(id, was_evicted, now);
         }
     }
 
@@ -59,8 +59,8 @@ impl Births {
     }
 
     #[inline(never)]
-    fn note_birth(&self, address: usize, now: impl FnOnce() -> u64) {
-        let Some((cell, name)) = self.cell(address) else { return };
+    fn note_birth(&self, id: usize, now: impl FnOnce() -> u64) {
+        let Some((cell, name)) = self.cell(id) else { return };
         // Relaxed, here and below: a cell says all that there is to know, and a life that is lost is one
         // less in the sample.
         let seen = cell.load(Relaxed);
@@ -80,8 +80,8 @@ impl Births {
     }
 
     #[inline(never)]
-    fn note_end(&self, address: usize, was_evicted: bool, now: impl FnOnce() -> u64) {
-        let Some(born) = self.take(address) else { return };
+    fn note_end(&self, id: usize, was_evicted: bool, now: impl FnOnce() -> u64) {
+        let Some(born) = self.take(id) else { return };
         if was_evicted {
             let life = (now() / NANOSECONDS_A_UNIT).saturating_sub(born);
             self.lives[bucket(life)].fetch_add(1, Relaxed); // Relaxed: as in `note_birth`.
@@ -99,10 +99,10 @@ impl Births {
         size_of_val(&*self.cells)
     }
 
-    /// Returns the birth of the entry at an address, if it was watched, and frees its cell.
+    /// Returns the birth of the entry at an id, if it was watched, and frees its cell.
     #[inline]
-    fn take(&self, address: usize) -> Option<u64> {
-        let (cell, name) = self.cell(address)?;
+    fn take(&self, id: usize) -> Option<u64> {
+        let (cell, name) = self.cell(id)?;
         let seen = cell.load(Relaxed); // Relaxed: as in `note_birth`.
         if seen & !TIME != name {
             return None;
@@ -111,10 +111,10 @@ impl Births {
         Some(seen & TIME)
     }
 
-    /// Returns the cell of an address, and what is written there beside the time.
+    /// Returns the cell of an id, and what is written there beside the time.
     #[inline]
-    fn cell(&self, address: usize) -> Option<(&AtomicU64, u64)> {
-        let mixed = (address as u64).wrapping_mul(SPREAD);
+    fn cell(&self, id: usize) -> Option<(&AtomicU64, u64)> {
+        let mixed = (id as u64).wrapping_mul(SPREAD);
         let cell = self.cells.get((mixed >> (u64::BITS - CELL_BITS)) as usize)?;
         // The bits below those of the cell; never 0, which is the name of a free one.
         let name = (mixed >> (u64::BITS - CELL_BITS - NAME_BITS)) | 1;
@@ -194,7 +194,7 @@ fn bucket(life: u64) -> usize {
 /// Entries watched at a time: 2 to the power of this.
 const CELL_BITS: u32 = 12;
 const CELLS: usize = 1 << CELL_BITS;
-/// A cell names an address by so many bits, and takes one in 2 to that power for another.
+/// A cell names an id by so many bits, and takes one in 2 to that power for another.
 const NAME_BITS: u32 = 24;
 const TIME_BITS: u32 = u64::BITS - NAME_BITS;
 const TIME: u64 = (1 << TIME_BITS) - 1;
@@ -216,9 +216,9 @@ mod tests {
     fn lives_are_counted_by_powers_of_two() {
         let births = Births::new(true);
         let lives = [0, 1, 2, 3, 4, 1000, 1023, 1024, u64::MAX / MS];
-        for (address, life) in (8..).step_by(8).zip(lives) {
-            births.begin(address, || 0);
-            births.end(address, true, || life * MS);
+        for (id, life) in (8..).step_by(8).zip(lives) {
+            births.begin(id, || 0);
+            births.end(id, true, || life * MS);
         }
         let counted: Vec<_> = births.snapshot().buckets().filter(|(_, count)| *count > 0).collect();
         let ms = Duration::from_millis;
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn life_whose_new_cell_is_anothers_is_lost_and_that_goes_on() {
         let births = Births::new(true);
-        let cell = |address| ptr::from_ref(births.cell(address).unwrap().0);
+        let cell = |id| ptr::from_ref(births.cell(id).unwrap().0);
         let other = (16..).step_by(8).find(|&other| cell(other) == cell(8)).unwrap();
         let apart = (16..).step_by(8).find(|&apart| cell(apart) != cell(8)).unwrap();
         births.begin(8, || 0);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn cell_that_was_left_behind_is_its_addresss_own_again() {
+    fn cell_that_was_left_behind_is_its_ids_own_again() {
         let births = Births::new(true);
         births.begin(8, || 0);
         births.begin(8, || 9 * MS);
@@ -292,9 +292,9 @@ mod tests {
     #[test]
     fn more_than_there_are_cells_are_not_watched() {
         let births = Births::new(true);
-        let addresses = || (8..).step_by(8).take(4 * CELLS);
-        addresses().for_each(|address| births.begin(address, || 0));
-        addresses().for_each(|address| births.end(address, true, || MS));
+        let ids = || (8..).step_by(8).take(4 * CELLS);
+        ids().for_each(|id| births.begin(id, || 0));
+        ids().for_each(|id| births.end(id, true, || MS));
         let count = births.snapshot().count();
         assert!(count > CELLS as u64 / 2 && count <= CELLS as u64, "{count}");
         assert!(births.cells.iter().all(|cell| cell.load(Relaxed) == 0));

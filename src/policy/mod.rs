@@ -4,7 +4,9 @@
 //! duel against a sampled victim of the main region to stay. How large the window is, and what wins
 //! a duel, is decided by a race. `docs/POLICY.md` tells the whole.
 
+pub mod access;
 pub mod admission;
+pub mod class;
 pub mod pulse;
 pub mod race;
 pub mod shadow;

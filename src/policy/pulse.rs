@@ -4,6 +4,7 @@
 //! coarse, it lets a hit leave no trace if the entry was hit in the same pulse already.
 
 use crate::{
+    config::PULSES_PER_AGE,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     util::CachePadded,
 };
@@ -53,6 +54,14 @@ impl Pulse {
         }
     }
 
+    /// Returns how many of `things` are to be seen to for so many events, if all are to be once in an age: one more than
+    /// their share.
+    pub fn share(&self, events: u64, things: u64) -> u64 {
+        // Relaxed: any recent length will do.
+        let age = self.length.load(Ordering::Relaxed).saturating_mul(u64::from(PULSES_PER_AGE));
+        (events.saturating_mul(things) / age).saturating_add(1)
+    }
+
     /// Adapts the length of a pulse to a cache of `entries` entries.
     pub fn set_entries(&self, entries: u64) {
         let new = length(entries);
@@ -81,6 +90,20 @@ mod tests {
             pulse.advance(64);
         }
         assert_eq!(pulse.now(), 64);
+    }
+
+    #[test]
+    fn all_things_have_had_their_turn_within_an_age() {
+        for (entries, things, events) in [(3, 2, 64), (6400, 3000, 64), (6400, 100_000, 1)] {
+            let pulse = Pulse::new(entries);
+            let (mut seen, mut passed) = (0, 0);
+            while pulse.now() < PULSES_PER_AGE {
+                seen += pulse.share(events, things);
+                passed += events;
+                pulse.advance(events);
+            }
+            assert!(seen >= things && seen <= things + things / 10 + passed / events + 2);
+        }
     }
 
     #[test]

@@ -146,8 +146,9 @@ impl Race {
 
 /// Entries of a shadow, up to twice as many. Smaller ones err more often, larger ones are slow to learn.
 const SHADOW_ENTRIES: u64 = 256;
-/// The sample is chosen by the bits of a hash from here on: the table takes those at both ends.
-const FIRST_BIT: u32 = 20;
+/// The sample is chosen by the bits of a hash from here on: the table knows no others between these and those of the
+/// tag, and takes the highest ones to choose a bucket.
+const FIRST_BIT: u32 = 32;
 /// Accesses of the sample between two looks.
 const LOOK: u32 = 512;
 /// What is left of what was won, from look to look.

@@ -10,12 +10,8 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-use super::{
-    admission::Contender,
-    race::Setting,
-    victim::{Traits, burden},
-};
-use crate::{entry::Marks, util::Rng};
+use super::{access::halved, admission::Contender, race::Setting, victim::score};
+use crate::util::Rng;
 
 /// One access, as the sample has it.
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +39,17 @@ pub struct Shadow {
     weight: u64,
 }
 
-/// What it knows of an entry. The hits in its marks are the frequency at its last access, which
-/// ages as the real one does.
+/// What it knows of an entry.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     hash: u64,
     cost: u64,
     weight: u64,
-    marks: Marks,
+    is_in_window: bool,
+    is_referenced: bool,
+    /// The step of the last access, and the frequency then, which ages as the real one does.
+    last: u32,
+    frequency: u8,
 }
 
 impl Shadow {
@@ -73,14 +72,24 @@ impl Shadow {
         let Access { hash, cost, weight, frequency, now } = access;
         if let Some(&place) = self.places.get(&hash) {
             let slot = &mut self.slots[place as usize];
-            slot.marks = slot.marks.seen(frequency, now);
+            slot.is_referenced = true;
+            slot.last = now;
+            slot.frequency = frequency;
             return true;
         }
         if cost > max {
             return false;
         }
         self.places.insert(hash, self.slots.len() as u32);
-        self.slots.push(Slot { hash, cost, weight, marks: Marks::new(frequency, now) });
+        self.slots.push(Slot {
+            hash,
+            cost,
+            weight,
+            is_in_window: true,
+            is_referenced: false,
+            last: now,
+            frequency,
+        });
         self.window.push_back(hash);
         self.window_cost += cost;
         self.cost += cost;
@@ -125,16 +134,16 @@ impl Shadow {
         while let Some(hash) = self.window.pop_front() {
             let Some(&place) = self.places.get(&hash) else { continue };
             let slot = &mut self.slots[place as usize];
-            if !slot.marks.is_in_window() {
+            if !slot.is_in_window {
                 continue;
             }
-            if slot.marks.is_touched() && turns < MOST_TURNS {
+            if slot.is_referenced && turns < MOST_TURNS {
                 turns += 1;
-                slot.marks = slot.marks.untouched();
+                slot.is_referenced = false;
                 self.window.push_back(hash);
                 continue;
             }
-            slot.marks = slot.marks.in_main();
+            (slot.is_in_window, slot.is_referenced) = (false, false);
             self.window_cost -= slot.cost;
             return Some(place as usize);
         }
@@ -148,13 +157,13 @@ impl Shadow {
         for _ in 0..MOST_LOOKS {
             let place = rng.below(self.slots.len() as u64) as usize;
             let Some(slot) = self.slots.get(place) else { break };
-            if slot.marks.is_in_window() {
+            if slot.is_in_window {
                 continue;
             }
-            let (touched, idle) = (slot.marks.is_touched(), slot.marks.idle(now));
-            let burden = burden(Traits { touched, idle, cost: slot.weight });
-            if worst.is_none_or(|(most, _)| burden > most) {
-                worst = Some((burden, place));
+            let idle = now.wrapping_sub(slot.last);
+            let score = score(slot.is_referenced, idle, slot.weight as f32);
+            if worst.is_none_or(|(most, _)| score > most) {
+                worst = Some((score, place));
             }
             seen += 1;
             if seen == SAMPLE {
@@ -166,7 +175,8 @@ impl Shadow {
 
     fn contender(&self, place: usize, now: u32) -> Contender {
         let slot = self.slots[place];
-        Contender { frequency: slot.marks.hits(now), cost: slot.weight }
+        let frequency = halved(slot.frequency, slot.last, now);
+        Contender { frequency, cost: slot.weight }
     }
 
     fn mean_weight(&self) -> u64 {
@@ -181,7 +191,7 @@ impl Shadow {
         }
         self.cost -= slot.cost;
         self.weight -= slot.weight;
-        if slot.marks.is_in_window() {
+        if slot.is_in_window {
             self.window_cost -= slot.cost;
         }
     }
@@ -223,7 +233,7 @@ mod tests {
     }
 
     fn in_main(shadow: &Shadow) -> Vec<u64> {
-        let slots = shadow.slots.iter().filter(|slot| !slot.marks.is_in_window());
+        let slots = shadow.slots.iter().filter(|slot| !slot.is_in_window);
         let mut hashes: Vec<u64> = slots.map(|slot| slot.hash).collect();
         hashes.sort_unstable();
         hashes
@@ -233,7 +243,7 @@ mod tests {
     fn check(shadow: &Shadow, max: u64) {
         let sum = |f: fn(&Slot) -> u64| shadow.slots.iter().map(f).sum::<u64>();
         assert_eq!((shadow.cost, shadow.weight), (sum(|slot| slot.cost), sum(|slot| slot.weight)));
-        let in_window = |slot: &&Slot| slot.marks.is_in_window();
+        let in_window = |slot: &&Slot| slot.is_in_window;
         let window: Vec<_> = shadow.slots.iter().filter(in_window).collect();
         assert_eq!(shadow.window_cost, window.iter().map(|slot| slot.cost).sum::<u64>());
         assert!(window.iter().all(|slot| shadow.window.contains(&slot.hash)));

@@ -1,59 +1,54 @@
-//! Victims: the worst of a sample.
+//! Victims: the entries with the greatest eviction score of a sample.
 //!
 //! Sampling in place of an order of all entries is Redis's and Ristretto's idea; the score is
-//! near that of hyperbolic caching (Blankstein, Sen, Freedman, 2017) with one bit for "used since
+//! near that of hyperbolic caching (Blankstein, Sen, Freedman, 2017) with one bit for "referenced since
 //! it came", the segment of a segmented LRU.
 
-/// What the choice looks at.
-#[derive(Clone, Copy, Debug)]
-pub struct Traits {
-    /// Whether the entry was accessed since it came to the main region.
-    pub touched: bool,
-    /// Pulses since its last access.
-    pub idle: u32,
-    /// What it takes of the budget; 1 where costs are to be ignored.
-    pub cost: u64,
-}
+use super::{access::Access, class::Class};
 
-/// Returns how much an entry is in the way: the highest of a sample is the victim.
-///
-/// Unused, long idle and costly entries are more so. Entries idle for less than [`FLAT_PULSES`]
-/// differ little. Without a division, for it is computed for every entry of a sample.
-#[inline]
-pub fn burden(traits: Traits) -> f64 {
-    let idle = f64::from(traits.idle) + FLAT_PULSES;
-    let unused = if traits.touched { 1.0 / TOUCHED_FACTOR } else { 1.0 };
-    unused * idle * traits.cost.max(1) as f64
-}
-
-/// Entries looked at to find a victim.
-pub const SAMPLE: usize = 12;
+/// Entries looked at for each victim.
+pub const SAMPLE: usize = 16;
 /// The same where costs vary.
 pub const SAMPLE_BY_COST: usize = 40;
-
-/// An entry that was used since it came is worth so many that were not.
-const TOUCHED_FACTOR: f64 = 8.0;
+/// Victims that are chosen at once: the worst of so many times as many entries.
+pub const BATCH: usize = 4;
+/// An entry that was referenced since it came is worth so many that were not.
+const REFERENCED_FACTOR: f32 = 8.0;
 /// A quarter of the time in which as many events pass as there are entries.
-const FLAT_PULSES: f64 = (super::pulse::PULSES_PER_ROUND / 4) as f64;
+const FLAT_STEPS: u32 = super::pulse::PULSES_PER_ROUND / 4;
+
+/// Returns the eviction score of an entry: the entry with the highest one of a sample is the victim.
+///
+/// Entries that were not referenced, are idle for long or cost much have high scores; idle times below a
+/// quarter of a round differ little.
+#[inline]
+pub fn score(is_referenced: bool, idle: u32, weight: f32) -> f32 {
+    let factor = if is_referenced { 1.0 / REFERENCED_FACTOR } else { 1.0 };
+    (idle + FLAT_STEPS) as f32 * factor * weight
+}
+
+/// The same of what a bucket shows of an entry.
+#[inline]
+pub fn score_of(access: Access, class: Class, now: u32) -> f32 {
+    score(access.is_referenced(), access.idle(now), class.weight())
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn idle_untouched_and_costly_entries_are_a_burden() {
-        let base = Traits { touched: true, idle: 100, cost: 10 };
-        assert!(burden(Traits { idle: 200, ..base }) > burden(base));
-        assert!(burden(Traits { touched: false, ..base }) > burden(base));
-        assert!(burden(Traits { cost: 20, ..base }) > burden(base));
-        assert!(burden(Traits { cost: u64::MAX, idle: u32::MAX, touched: false }).is_finite());
+    fn score_is_idle_time_from_a_quarter_of_a_round_times_weight_and_an_eighth_if_referenced() {
+        assert_eq!(score(false, 0, 1.0), 16.0);
+        assert_eq!((score(false, 16, 1.0), score(false, 48, 1.0)), (32.0, 64.0));
+        assert_eq!((score(true, 16, 1.0), score(false, 16, 10.0)), (4.0, 320.0));
+        assert!(score(false, u32::MAX - FLAT_STEPS, u64::MAX as f32).is_finite());
     }
 
     #[test]
-    fn burden_is_idle_time_from_a_quarter_of_a_round_times_cost_and_an_eighth_if_touched() {
-        let of = |touched, idle, cost| burden(Traits { touched, idle, cost });
-        assert_eq!((of(false, 0, 1), of(false, 16, 1), of(false, 48, 1)), (16.0, 32.0, 64.0));
-        assert_eq!((of(true, 16, 1), of(false, 16, 10)), (4.0, 320.0));
-        assert_eq!(of(false, 16, 0), of(false, 16, 1));
+    fn what_a_bucket_shows_has_the_score_of_its_entry() {
+        let class = Class::new(false, Some(8));
+        assert_eq!(score_of(Access::with_hits(3, 100), class, 132), score(true, 32, 8.0));
+        assert_eq!(score_of(Access::new(100), class, 100), score(false, 0, 8.0));
     }
 }

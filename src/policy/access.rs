@@ -1,0 +1,171 @@
+//! `Access`: the access bits of an entry, which a hit notes and the choice of a victim reads.
+
+use crate::config::PULSES_PER_AGE;
+
+/// Bits of the step.
+const STEP_BITS: u32 = 12;
+const STEP: u16 = (1 << STEP_BITS) - 1;
+const MAX_HITS: u8 = 15;
+/// An entry that was idle for longer counts as idle for so many steps: half of those that the bits tell apart.
+const MAX_IDLE: u32 = 1 << (STEP_BITS - 1);
+/// Ages in that time.
+const MAX_IDLE_AGES: u32 = MAX_IDLE / PULSES_PER_AGE;
+const AGE_BITS: u32 = PULSES_PER_AGE.ilog2();
+/// Steps by which the hits of entries age later than the sketch begins to, which takes that long: were it the other
+/// way round, keys outside would for a while seem to be more frequent than those inside.
+const LAG: u32 = PULSES_PER_AGE / 32;
+
+/// Returns what is left at step `now` of a frequency of step `last`: half of it for each age that has begun since.
+#[inline]
+pub fn halved(frequency: u8, last: u32, now: u32) -> u8 {
+    let age = |step: u32| step.wrapping_sub(LAG) >> AGE_BITS;
+    // The clock wraps, and with it the number of the age.
+    let ages = age(now).wrapping_sub(age(last)) & (u32::MAX >> AGE_BITS);
+    frequency.checked_shr(ages).unwrap_or(0)
+}
+
+/// When an entry was accessed last, and how often it was hit.
+///
+/// ```text
+/// bits  0..12   the step of the last access
+/// bits 12..16   hits: at most one a step; 0 also says that the entry was not referenced since it came to its region
+/// ```
+///
+/// The step is of 12 bits, so an entry that is idle for long has to be [aged](Self::aged) before it looks new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access(u16);
+
+impl Access {
+    /// Returns the bits of an entry that is new at step `now`.
+    #[inline]
+    pub fn new(now: u32) -> Self {
+        Self::with_hits(0, now)
+    }
+
+    /// Returns the bits of an entry that has been hit so many times, at step `now` the last time.
+    #[inline]
+    pub fn with_hits(hits: u8, now: u32) -> Self {
+        Self(u16::from(hits.min(MAX_HITS)) << STEP_BITS | (now as u16 & STEP))
+    }
+
+    /// Returns the bits that [`to_bits`](Self::to_bits) has returned.
+    #[inline]
+    pub fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
+    /// Returns the bits.
+    #[inline]
+    pub fn to_bits(self) -> u16 {
+        self.0
+    }
+
+    /// Returns what a hit at step `now` makes of the bits; `None` if it changes nothing, for there was one in this step.
+    #[inline]
+    pub fn hit(self, now: u32) -> Option<Self> {
+        let is_noted = self.is_referenced() && self.0 & STEP == now as u16 & STEP;
+        (!is_noted).then(|| Self::with_hits(self.hits(now) + 1, now))
+    }
+
+    /// Returns whether the entry was hit since it came to its region.
+    #[inline]
+    pub fn is_referenced(self) -> bool {
+        self.0 > STEP
+    }
+
+    /// Returns the bits without the hits.
+    #[must_use]
+    pub fn unreferenced(self) -> Self {
+        Self(self.0 & STEP)
+    }
+
+    /// Returns how many steps before `now` the entry was accessed last.
+    #[inline]
+    pub fn idle(self, now: u32) -> u32 {
+        u32::from((now as u16).wrapping_sub(self.0) & STEP)
+    }
+
+    /// Returns how often the entry was hit, halved whenever the clock has entered another age, as the counters of the
+    /// sketch are.
+    #[inline]
+    pub fn hits(self, now: u32) -> u8 {
+        let last = now.wrapping_sub(self.idle(now));
+        halved((self.0 >> STEP_BITS) as u8, last, now)
+    }
+
+    /// Returns the bits that keep an entry that has been idle for long from looking new; `None` if they are these. To be
+    /// asked once in as many steps as an age has.
+    pub fn aged(self, now: u32) -> Option<Self> {
+        if self.idle(now) <= MAX_IDLE {
+            return None;
+        }
+        let hits = (self.hits(now) << MAX_IDLE_AGES).max(u8::from(self.is_referenced()));
+        Some(Self::with_hits(hits, now.wrapping_sub(MAX_IDLE)))
+    }
+}
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::*;
+
+    /// Bits after a hit at each of these steps.
+    fn hit_at(steps: impl IntoIterator<Item = u32>) -> Access {
+        let mut steps = steps.into_iter();
+        let first = Access::new(steps.next().unwrap());
+        steps.fold(first, |access, step| access.hit(step).unwrap_or(access))
+    }
+
+    #[test]
+    fn only_the_first_hit_of_a_step_counts() {
+        let new = Access::new(10);
+        assert!(!new.is_referenced());
+        let hit = new.hit(10).unwrap();
+        assert!(hit.is_referenced() && hit.hit(10).is_none());
+        assert_eq!((hit.hits(10), hit.hit(11).unwrap().hits(11)), (1, 2));
+        assert_eq!(hit_at(0..100).hits(99), MAX_HITS);
+    }
+
+    #[test]
+    fn hits_are_halved_after_every_age() {
+        let access = hit_at([LAG, LAG + 1, LAG + 2, LAG + 3]);
+        let age = PULSES_PER_AGE + LAG;
+        assert_eq!((access.hits(LAG + 3), access.hits(age - 1)), (3, 3));
+        assert_eq!((access.hits(age), access.hits(age + PULSES_PER_AGE)), (1, 0));
+        assert_eq!(access.hit(age).unwrap().hits(age), 2, "one of three, and one more");
+    }
+
+    #[test]
+    fn unreferenced_bits_keep_the_step() {
+        let access = hit_at([7, 8]).unreferenced();
+        assert_eq!((access.is_referenced(), access.hits(8), access.idle(20)), (false, 0, 12));
+        assert_eq!(Access::from_bits(access.to_bits()), access);
+    }
+
+    #[test]
+    fn idle_time_survives_the_wrap_of_the_clock() {
+        for now in [u32::from(STEP), u32::MAX, 0] {
+            let access = Access::with_hits(3, now);
+            assert_eq!((access.idle(now), access.idle(now.wrapping_add(5))), (0, 5));
+        }
+        assert_eq!(Access::with_hits(3, u32::MAX).hits(LAG - 1), 3);
+        assert_eq!(Access::with_hits(3, u32::MAX).hits(LAG), 1, "another age has begun");
+    }
+
+    #[test]
+    fn entry_that_is_aged_in_time_never_looks_new() {
+        for (first, hits) in [(0, 0), (5, 15), (1000, 1), (4090, 7)] {
+            let mut access = Access::with_hits(hits, first);
+            let is_referenced = access.is_referenced();
+            for now in (first..).step_by(PULSES_PER_AGE as usize).take(20) {
+                let before = (access.idle(now), access.hits(now));
+                assert!(before.0 < 1 << STEP_BITS);
+                if let Some(aged) = access.aged(now) {
+                    assert_eq!((aged.idle(now), aged.hits(now)), (MAX_IDLE, before.1));
+                    access = aged;
+                }
+                assert!(access.idle(now) >= (now - first).min(MAX_IDLE));
+                assert_eq!(access.is_referenced(), is_referenced);
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `Class`: what the choice of victims is told of an entry, in one byte of its bucket.
+
+/// Bit 7: in the window.
+const WINDOW: u8 = 1 << 7;
+const WEIGHT: u8 = WINDOW - 1;
+
+/// The region of an entry, and about what it weighs.
+///
+/// The lower 7 bits are 0 for an entry that must not be evicted; otherwise they are 1 more than twice the binary
+/// logarithm of the weight, rounded down to 1 or 1.5 times a power of two.
+///
+/// It is a hint, which a late writer may leave out of date: the flags and the cost beside the entry's cell decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class(u8);
+
+impl Class {
+    /// Returns the class of an entry of this weight, which is 1 at least; `None` if it must not be evicted.
+    #[inline]
+    pub fn new(is_in_window: bool, weight: Option<u64>) -> Self {
+        let weight = weight.map_or(0, |weight| {
+            let exponent = weight.max(1).ilog2();
+            let half = (u128::from(weight.max(1)) << 1 >> exponent) as u32 & 1;
+            (2 * exponent + half + 1).min(u32::from(WEIGHT)) as u8
+        });
+        Self(weight | if is_in_window { WINDOW } else { 0 })
+    }
+
+    /// Returns the class that [`to_bits`](Self::to_bits) has returned.
+    #[inline]
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// Returns the bits.
+    #[inline]
+    pub fn to_bits(self) -> u8 {
+        self.0
+    }
+
+    /// Returns the class of the entry in the main region.
+    #[must_use]
+    pub fn in_main(self) -> Self {
+        Self(self.0 & WEIGHT)
+    }
+
+    /// Returns whether the entry is in the window.
+    #[inline]
+    pub fn is_in_window(self) -> bool {
+        self.0 & WINDOW != 0
+    }
+
+    /// Returns whether the entry may be evicted.
+    #[inline]
+    pub fn is_evictable(self) -> bool {
+        self.0 & WEIGHT != 0
+    }
+
+    /// Returns the weight, rounded down; meaningless for an entry that must not be evicted.
+    #[inline]
+    pub fn weight(self) -> f32 {
+        // The exponent and the highest bit of the fraction, as they stand in a float.
+        let bits = u32::from((self.0 & WEIGHT).wrapping_sub(1)) << 22;
+        f32::from_bits(bits.wrapping_add(1.0f32.to_bits()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weight_is_rounded_down_to_a_power_of_two_or_half_as_much_again() {
+        for exponent in 0..63 {
+            let power = 1u64 << exponent;
+            for (weight, rounded) in [
+                (power, power as f32),
+                (power + power / 4, power as f32),
+                (power + power.div_ceil(2), power as f32 * if exponent > 0 { 1.5 } else { 2.0 }),
+            ] {
+                assert_eq!(Class::new(false, Some(weight)).weight(), rounded, "{weight}");
+            }
+        }
+        assert_eq!(Class::new(false, Some(u64::MAX)).weight(), (1u64 << 63) as f32);
+        assert_eq!(Class::new(false, Some(0)), Class::new(false, Some(1)));
+    }
+
+    #[test]
+    fn region_and_weight_are_apart() {
+        for weight in [None, Some(1), Some(1000)] {
+            let (inside, main) = (Class::new(true, weight), Class::new(false, weight));
+            assert!(inside.is_in_window() && !main.is_in_window());
+            assert_eq!((inside.in_main(), main.in_main()), (main, main));
+            for class in [inside, main] {
+                assert_eq!(class.is_evictable(), weight.is_some());
+                assert_eq!(Class::from_bits(class.to_bits()), class);
+            }
+        }
+    }
+}
