@@ -263,5 +263,4 @@ mod tests {
             assert_eq!(Times::of(&words).deadline(NEVER), NEVER);
         }
     }
-
 }

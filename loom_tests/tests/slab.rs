@@ -163,8 +163,8 @@ fn a_cost_is_read_while_another_cell_gets_one() {
         let (plain, costly) = (make(&world, 1), make(&world, 2));
         assert!(world.set_charge(plain, 1).is_ok());
         let other = spawn(&world, move |slab| {
-            slab.set_charge(costly, 5).unwrap();
-            slab.charge(costly)
+            slab.checked_cell(costly).set_charge(5).unwrap();
+            slab.checked_cell(costly).charge()
         });
         assert_eq!(world.charge(plain), 1);
         assert_eq!(other.join().unwrap(), 5);
@@ -180,7 +180,7 @@ fn two_threads_set_costs() {
     explore(|| {
         let world = world();
         let (one, two) = (make(&world, 1), make(&world, 2));
-        let other = spawn(&world, move |slab| slab.set_charge(one, 5).unwrap());
+        let other = spawn(&world, move |slab| slab.checked_cell(one).set_charge(5).unwrap());
         world.set_charge(two, 0).unwrap();
         other.join().unwrap();
         assert_eq!((world.charge(one), world.charge(two)), (5, 0));
@@ -202,7 +202,7 @@ fn a_published_cost_is_its_users() {
                 // Acquire: pairs with the Release below, as a table's word does.
                 match published.load(Ordering::Acquire) {
                     0 => None,
-                    raw => Some(slab.charge(Handle::new(raw))),
+                    raw => Some(slab.checked_cell(Handle::new(raw)).charge()),
                 }
             }
         });

@@ -80,6 +80,12 @@ impl Array {
         ((u64::from(upper) * self.count() as u64) >> 32) as usize
     }
 
+    /// Returns the index of a bucket of this array.
+    pub fn index_of(&self, bucket: &Bucket) -> usize {
+        let first = self.buckets.as_slice().as_ptr().addr();
+        (ptr::from_ref(bucket).addr() - first) / size_of::<Bucket>()
+    }
+
     /// Returns the bucket for hashes with these 32 upper bits.
     #[inline]
     pub fn of(&self, upper: u32) -> &Bucket {

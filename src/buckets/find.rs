@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     reclaim::Guard,
-    slab::{Handle, prefetch},
+    slab::{Cell, Handle, prefetch},
     sync::atomic::{AtomicU8, AtomicU16, AtomicU64},
 };
 
@@ -25,7 +25,7 @@ pub struct EntryRef<'g, T> {
     pub entry: &'g T,
     /// Its handle.
     pub handle: Handle,
-    pub(super) table: &'g Table<T>,
+    pub(super) cell: Cell<'g, T>,
 }
 
 /// An entry that was found, and where.
@@ -84,26 +84,26 @@ impl<'g, T> EntryRef<'g, T> {
     /// tenant.
     #[inline]
     pub fn byte(self) -> &'g AtomicU8 {
-        self.table.slab.flags(self.handle)
+        self.cell.flags()
     }
 
     /// Returns what the entry costs.
     #[inline]
     pub fn charge(self) -> u64 {
-        self.table.slab.charge(self.handle)
+        self.cell.charge()
     }
 
     /// Returns whether the entry has this hash, as far as the table knows it: beside what a lookup has compared, its
     /// upper half.
     #[inline]
     pub fn has_upper_of(self, hash: u64) -> bool {
-        self.table.slab.hash(self.handle) == upper(hash)
+        self.cell.hash() == upper(hash)
     }
 
     /// Returns the two words for times beside the entry's cell, if its chunk has them.
     #[inline]
     pub fn time_words(self) -> Option<&'g [AtomicU64; 2]> {
-        self.table.slab.times(self.handle)
+        self.cell.times()
     }
 }
 
@@ -163,8 +163,10 @@ impl<T> Held<'_, T> {
         let _ = &self.guard;
         #[cfg(any(cortado_loom, cortado_shuttle))]
         self.guard.check_readable(self.table.key_of(self.handle));
+        // SAFETY: `find` has found it in a slot, by an Acquire.
+        let cell = unsafe { self.table.slab.cell(self.handle) };
         // SAFETY: the entry was found under the guard, in a table that outlives this.
-        EntryRef { entry: unsafe { self.entry.as_ref() }, handle: self.handle, table: self.table }
+        EntryRef { entry: unsafe { self.entry.as_ref() }, handle: self.handle, cell }
     }
 }
 
@@ -287,7 +289,7 @@ impl<T> Table<T> {
                     && let Some(handle) = bucket.word(slot).handle()
                 {
                     // SAFETY: the word was read by an Acquire. Nothing is read of the cell.
-                    prefetch(unsafe { self.slab.address(handle) });
+                    prefetch(unsafe { self.slab.cell(handle) }.address());
                 }
             }
             for (index, &hash) in (chunk * AHEAD..).zip(hashes) {
@@ -306,8 +308,7 @@ impl<T> Table<T> {
         // What `find` returns is good for any lifetime of this guard and this table. (The reference to a reference
         // says that the table outlives the guard.)
         let EntryRef { entry, handle, .. } = find(&self, &guard)?;
-        let entry = NonNull::from(entry);
-        Some(Held { entry, handle, guard, table: self })
+        Some(Held { entry: NonNull::from(entry), handle, guard, table: self })
     }
 
     /// Returns the entry of a validated word, unless it was removed in place.

@@ -56,7 +56,7 @@ pub use find::{EntryRef, Held, Hit};
 pub use iter::Iter;
 pub use loose::Loose;
 pub use retire::{Finalizer, Swept, Terms};
-pub use sample::{Candidate, Line, Remembered, Run};
+pub use sample::{Candidate, Line, PLACE_BITS, Place, Remembered, Run};
 pub use write::{Fresh, Full, Occupied, Panic, Probe, Publish, Vacant};
 
 use self::{
@@ -230,7 +230,7 @@ impl<T> Table<T> {
 
     /// Returns the hash of an entry that was unlinked, as [`known`] returns it.
     pub fn hash_of(&self, entry: &Unlinked) -> u64 {
-        u64::from(self.slab.hash(entry.handle)) << 32 | u64::from(entry.low)
+        u64::from(self.upper_of(entry.handle)) << 32 | u64::from(entry.low)
     }
 
     #[inline]
@@ -248,9 +248,11 @@ impl<T> Table<T> {
         debug_assert!(guard.covers(self.domain), "a guard of another table");
         #[cfg(any(cortado_loom, cortado_shuttle))]
         guard.check_readable(self.key_of(handle));
-        // SAFETY: the callers have seen the handle published, by an Acquire, under the guard; an entry is
-        // retired after it was unlinked, and stays until the guard is gone.
-        EntryRef { entry: unsafe { self.slab.get(handle) }, handle, table: self }
+        // SAFETY: the callers have seen the handle published, by an Acquire.
+        let cell = unsafe { self.slab.cell(handle) };
+        // SAFETY: it was published under the guard; an entry is retired after it was unlinked, and stays until the
+        // guard is gone.
+        EntryRef { entry: unsafe { &*cell.address() }, handle, cell }
     }
 
     /// Returns a name of a handle that no other table's handle has, for the models.
@@ -367,10 +369,15 @@ mod tests {
         }
         let hashes: Vec<u64> = (0..40).map(spread).collect();
         let mut found = Vec::new();
-        table.find_many(&guard, &hashes, |index, entry| entry.key == index as u64, |index, hit| {
-            assert_eq!(index, found.len());
-            found.push(hit.map(|hit| hit.entry.value));
-        });
+        table.find_many(
+            &guard,
+            &hashes,
+            |index, entry| entry.key == index as u64,
+            |index, hit| {
+                assert_eq!(index, found.len());
+                found.push(hit.map(|hit| hit.entry.value));
+            },
+        );
         let there = |key: &u64| key.is_multiple_of(2) && *key < 30;
         let expected: Vec<_> = (0..40).map(|key| there(&key).then_some(key + 100)).collect();
         assert_eq!(found, expected);
@@ -500,11 +507,10 @@ mod tests {
         let table = Table::new(1, 20, 1).unwrap();
         let guard = table.pin();
         let insert = |key: u64| put(&table, &guard, key, Entry::new(key, key, &alive), |_| ());
-        let vacant =
-            |key| match table.probe(&guard, key, |entry| entry.key == key, none) {
-                Probe::Absent(vacant) => vacant,
-                Probe::Found(_) => panic!("{key} is there"),
-            };
+        let vacant = |key| match table.probe(&guard, key, |entry| entry.key == key, none) {
+            Probe::Absent(vacant) => vacant,
+            Probe::Found(_) => panic!("{key} is there"),
+        };
         let same = |a: &Entry<'_>, b: &Entry<'_>| a.key == b.key;
         (1..=8).for_each(|key| assert_eq!(insert(key), None));
         let old = table.find(&guard, 8, |entry| entry.key == 8).unwrap();
@@ -516,9 +522,13 @@ mod tests {
         assert_eq!(insert(1), None);
         // It claims the slot that 8 has left.
         let claimed = table.prepare(Entry::new(20, 20, &alive), 20, 0).unwrap();
-        let Publish::Changed(claimed) = probed.publish(claimed, Hints::default(), same) else { panic!("changed") };
+        let Publish::Changed(claimed) = probed.publish(claimed, Hints::default(), same) else {
+            panic!("changed")
+        };
         let late = table.prepare(Entry::new(21, 21, &alive), 21, 0).unwrap();
-        let Publish::Full(late, full) = vacant(21).publish(late, Hints::default(), same) else { panic!("full") };
+        let Publish::Full(late, full) = vacant(21).publish(late, Hints::default(), same) else {
+            panic!("full")
+        };
         assert_eq!(full.evict(&old), None);
         assert_eq!(full.residents().unwrap().iter().flatten().count(), 7);
         drop((claimed, late));

@@ -216,7 +216,8 @@ impl<T> Table<T> {
     /// Returns the upper 32 bits of the hash of an entry.
     #[inline]
     pub fn upper_of(&self, handle: Handle) -> u32 {
-        self.slab.hash(handle)
+        // SAFETY: the callers have read it from a slot, by an Acquire.
+        unsafe { self.slab.cell(handle) }.hash()
     }
 
     /// Makes `next` the root if all units have moved; looks at `max` of those that were not yet found to have.

@@ -236,7 +236,8 @@ impl<T> Table<T> {
                 // SAFETY: the entry was unlinked, its grace period is over, and it is in this bag only.
                 let drop_value = || match finalizer.filter(|_| label != 0) {
                     Some(finalizer) => {
-                        let cost = self.slab.charge(handle);
+                        // SAFETY: as above.
+                        let cost = unsafe { self.slab.cell(handle) }.charge();
                         // SAFETY: as above.
                         finalizer(unsafe { self.slab.take(handle) }, label, cost);
                     }

@@ -4,7 +4,7 @@ use super::{
     EntryRef, Hit, Table, Unlinked,
     array::Array,
     bucket::{Bucket, Word},
-    control::{Control, SLOTS, TAG_BITS, Slots},
+    control::{Control, SLOTS, Slots, TAG_BITS},
     iter::{Part, parts},
 };
 use crate::{
@@ -13,8 +13,36 @@ use crate::{
     sync::atomic::{AtomicU8, AtomicU16, Ordering::*},
 };
 
-/// The index of a line that is not of the root.
-const ELSEWHERE: u32 = u32::MAX;
+const SLOT_BITS: u32 = SLOTS.ilog2();
+/// Set in the place of a bucket of the next array.
+const NEXT: u64 = 1 << (PLACE_BITS - 1);
+
+/// Where an entry was: a bucket of the root or of the next array, and a slot.
+///
+/// ```text
+/// bits  0..3    the slot
+/// bits  3..33   the index of the bucket
+/// bit   33      whether that is of the next array
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u64);
+
+/// Bits of a [`Place`].
+pub const PLACE_BITS: u32 = 34;
+
+impl Place {
+    /// Returns the place that [`to_bits`](Self::to_bits) has returned; higher bits are masked away.
+    #[inline]
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits & ((1 << PLACE_BITS) - 1))
+    }
+
+    /// Returns the bits.
+    #[inline]
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+}
 
 /// The buckets of a run, each a line of memory that follows the one before.
 pub struct Run<'g> {
@@ -29,7 +57,8 @@ pub struct Run<'g> {
 pub struct Line<'g> {
     bucket: &'g Bucket,
     control: Control,
-    index: u32,
+    /// The place of its first slot.
+    first: u64,
 }
 
 /// An entry that was in the table when its line was read.
@@ -39,15 +68,12 @@ pub struct Candidate<'g> {
     slot: usize,
     tag: u64,
     word: Word,
-    index: u32,
 }
 
 /// A candidate without a guard: what has to be there again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    index: u32,
-    slot: u8,
-    tag: u8,
+    place: Place,
     word: Word,
 }
 
@@ -75,15 +101,26 @@ impl<T> Table<T> {
         let (bucket, slot) = (hit.bucket, hit.slot);
         let tag = bucket.control().tag(slot);
         let word = bucket.word(slot);
+        // A handle enters one slot once under a guard.
         let is_there = tag != 0 && word.handle() == Some(hit.handle) && !word.is_dying();
-        is_there.then_some(Candidate { bucket, slot, tag, word, index: ELSEWHERE })
+        is_there.then_some(Candidate { bucket, slot, tag, word })
     }
 
-    /// Returns what to look for when the guard is gone, if the candidate is in the root array.
-    pub fn remember(&self, candidate: &Candidate<'_>) -> Option<Remembered> {
-        let Candidate { slot, tag, word, index, .. } = *candidate;
-        let (slot, tag) = (slot as u8, tag as u8);
-        (index != ELSEWHERE).then_some(Remembered { index, slot, tag, word })
+    /// Returns the candidate in a place, if there is one.
+    pub fn candidate_at<'g>(&'g self, guard: &'g Guard, place: Place) -> Option<Candidate<'g>> {
+        let root = self.root(guard);
+        let array = if place.0 & NEXT == 0 { root } else { root.next(guard)? };
+        let bucket = array.get(((place.0 & !NEXT) >> SLOT_BITS) as usize)?;
+        let control = bucket.control();
+        let line = Line { bucket, control, first: 0 };
+        let slot = place.0 as usize & (SLOTS - 1);
+        let is_taken = control.is_in_use() && control.tag(slot) != 0;
+        if is_taken { line.candidate(slot) } else { None }
+    }
+
+    /// Returns what to look for when the guard is gone.
+    pub fn remember(candidate: &Candidate<'_>, place: Place) -> Remembered {
+        Remembered { place, word: candidate.word }
     }
 
     /// Returns the entry that is where a candidate was remembered: the same one, or a later one that has its cell and
@@ -94,11 +131,8 @@ impl<T> Table<T> {
         guard: &'g Guard,
         remembered: &Remembered,
     ) -> Option<Candidate<'g>> {
-        let Remembered { index, slot, tag, word } = *remembered;
-        let array = self.root(guard);
-        let bucket = array.get(index as usize)?;
-        let candidate = Candidate { bucket, slot: usize::from(slot), tag: u64::from(tag), word, index };
-        self.look(guard, &candidate).map(|_| candidate)
+        let candidate = self.candidate_at(guard, remembered.place)?;
+        (candidate.word == remembered.word).then_some(candidate)
     }
 
     /// Returns the hash of a candidate, as [`known`](super::known) returns it.
@@ -109,11 +143,7 @@ impl<T> Table<T> {
     }
 
     /// Returns where a candidate is, if it is in the table.
-    pub fn hit_of<'g>(
-        &'g self,
-        guard: &'g Guard,
-        candidate: &Candidate<'g>,
-    ) -> Option<Hit<'g, T>> {
+    pub fn hit_of<'g>(&'g self, guard: &'g Guard, candidate: &Candidate<'g>) -> Option<Hit<'g, T>> {
         let at = self.look(guard, candidate)?;
         Some(Hit { at, bucket: candidate.bucket, slot: candidate.slot })
     }
@@ -169,7 +199,7 @@ impl<'g> Iterator for Run<'g> {
             let bucket = self.array.at(index);
             let control = bucket.control();
             if control.is_in_use() {
-                return Some(Line { bucket, control, index: index as u32 });
+                return Some(Line { bucket, control, first: (index as u64) << SLOT_BITS });
             }
             self.begin_parts(index);
         }
@@ -193,8 +223,9 @@ impl<'g> Run<'g> {
         let part = self.parts[0].take()?;
         self.parts[0] = self.parts[1].take();
         let control = part.bucket.control();
-        let line = Line { bucket: part.bucket, control, index: ELSEWHERE };
-        control.is_in_use().then_some(line)
+        let next = self.array.next(self.guard).filter(|_| control.is_in_use())?;
+        let first = (next.index_of(part.bucket) as u64) << SLOT_BITS | NEXT;
+        Some(Line { bucket: part.bucket, control, first })
     }
 }
 
@@ -232,10 +263,16 @@ impl<'g> Line<'g> {
     /// Returns the entry in a slot; `None` if it has left.
     #[inline]
     pub fn candidate(&self, slot: usize) -> Option<Candidate<'g>> {
-        let Self { bucket, control, index } = *self;
+        let Self { bucket, control, .. } = *self;
         let word = bucket.word(slot);
         word.handle().filter(|_| !word.is_dying())?;
-        Some(Candidate { bucket, slot, tag: control.tag(slot), word, index })
+        Some(Candidate { bucket, slot, tag: control.tag(slot), word })
+    }
+
+    /// Returns the place of a slot.
+    #[inline]
+    pub fn place(&self, slot: usize) -> Place {
+        Place(self.first | (slot & (SLOTS - 1)) as u64)
     }
 }
 

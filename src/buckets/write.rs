@@ -5,7 +5,7 @@ use std::{
     mem::ManuallyDrop,
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    ptr::{self, NonNull},
+    ptr,
 };
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     error::OutOfMemory,
     reclaim::Guard,
-    slab::Handle,
+    slab::{Cell, Handle},
     sync::atomic::Ordering::Relaxed,
     util::{caught, drop_panic, for_all},
 };
@@ -31,7 +31,7 @@ use crate::{
 pub struct Fresh<'t, T> {
     pub(super) table: &'t Table<T>,
     handle: Handle,
-    cell: NonNull<T>,
+    cell: Cell<'t, T>,
     /// The hash under which it is published: a handle enters one bucket, and one slot of it, once.
     pub(super) hash: u64,
     stripe: usize,
@@ -112,7 +112,7 @@ impl<T> Table<T> {
         let Some(handle) = self.slab.allocate(stripe) else { return Err(entry) };
         // SAFETY: allocated above, and nothing was written there yet.
         let cell = unsafe { self.slab.write(handle, entry) };
-        self.slab.set_hash(handle, upper(hash));
+        cell.set_hash(upper(hash));
         Ok(Fresh { table: self, handle, cell, hash, stripe, claim: None, is_exposed: false })
     }
 
@@ -328,7 +328,7 @@ impl<'g, T> Occupied<'g, T> {
         let old = self.table.unlinked_of(bucket, slot, Control::tag_of(self.hash), self.word);
         let old = old.expect("the word of an entry");
         debug_assert_eq!(old.handle, at.handle);
-        Ok((fresh.published(self.table, self.guard, bucket, slot), old))
+        Ok((fresh.published(self.guard, bucket, slot), old))
     }
 
     /// Removes exactly this entry.
@@ -401,7 +401,7 @@ impl<'g, T> Vacant<'g, T> {
             return Publish::Changed(fresh);
         }
         fresh.claim = None;
-        let hit = fresh.published(self.table, self.guard, self.bucket, slot);
+        let hit = fresh.published(self.guard, self.bucket, slot);
         // Unless the version has wrapped since. But then a stranger has left its slot: its handle cannot come
         // again while this thread is pinned.
         let is_same =
@@ -565,7 +565,7 @@ impl<'t, T> Fresh<'t, T> {
     /// Returns the entry, which only this thread sees yet.
     #[inline]
     pub fn get(&self) -> EntryRef<'_, T> {
-        EntryRef { entry: self, handle: self.handle, table: self.table }
+        EntryRef { entry: self, handle: self.handle, cell: self.cell }
     }
 
     /// Sets the cost of the entry. Every entry has to once one has had another cost than 1: its cell has that of the
@@ -576,7 +576,7 @@ impl<'t, T> Fresh<'t, T> {
     /// [`OutOfMemory`] if there is no memory for costs; the cost is 1 then.
     #[inline]
     pub fn set_cost(&self, cost: u64) -> Result<(), OutOfMemory> {
-        self.table.slab.set_charge(self.handle, cost)
+        self.cell.set_charge(cost)
     }
 
     /// Stores two words of times beside the entry's cell.
@@ -585,7 +585,7 @@ impl<'t, T> Fresh<'t, T> {
     ///
     /// [`OutOfMemory`] if its chunk has none yet, and there is no memory for them.
     pub fn set_times(&self, times: [u64; 2]) -> Result<(), OutOfMemory> {
-        let words = self.table.slab.times_or_new(self.handle)?;
+        let words = self.cell.times_or_new()?;
         for (word, time) in words.iter().zip(times) {
             word.store(time, Relaxed); // Relaxed: the publication shows it.
         }
@@ -629,20 +629,14 @@ impl<'t, T> Fresh<'t, T> {
     }
 
     /// Ends the claim: the entry is in the table.
-    fn published<'g>(
-        self,
-        table: &'g Table<T>,
-        guard: &'g Guard,
-        bucket: &'g Bucket,
-        slot: usize,
-    ) -> Hit<'g, T> {
+    fn published(self, guard: &'t Guard, bucket: &'t Bucket, slot: usize) -> Hit<'t, T> {
         let mut fresh = ManuallyDrop::new(self);
         // Of another slot, if it has replaced an entry.
         fresh.withdraw();
-        debug_assert!(guard.covers(table.domain), "a guard of another table");
+        debug_assert!(guard.covers(fresh.table.domain), "a guard of another table");
         // SAFETY: `prepare` wrote it; it was published under the guard, and is retired later.
-        let entry = unsafe { fresh.cell.as_ref() };
-        Hit { at: EntryRef { entry, handle: fresh.handle, table }, bucket, slot }
+        let entry = unsafe { &*fresh.cell.address() };
+        Hit { at: EntryRef { entry, handle: fresh.handle, cell: fresh.cell }, bucket, slot }
     }
 }
 
@@ -651,7 +645,7 @@ impl<T> Deref for Fresh<'_, T> {
 
     fn deref(&self) -> &T {
         // SAFETY: `prepare` wrote it, and until it is published it is this thread's alone.
-        unsafe { self.cell.as_ref() }
+        unsafe { &*self.cell.address() }
     }
 }
 

@@ -12,14 +12,16 @@ use std::{
 
 use super::{Engine, NORMAL_WEIGHT, Place, access_of};
 use crate::{
-    buckets::{Candidate, EntryRef, Hit, Line, Remembered, SLOTS, buckets_for},
+    buckets::{
+        Candidate, EntryRef, Hit, Line, PLACE_BITS, Place as SlotPlace, Remembered, SLOTS, Table, buckets_for,
+    },
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
     entry::{Entry, Flags},
     policy::{
         access::Access,
         admission::{Contender, Rule},
+        class::{Class, ClassRange},
         race::{Look, Race, Scale},
-        class::Class,
         shadow,
         victim::{BATCH, SAMPLE, SAMPLE_BY_COST, score_of},
         window::{Newcomer, Window},
@@ -90,43 +92,42 @@ impl<K, V> Clone for Resident<'_, K, V> {
 }
 impl<K, V> Copy for Resident<'_, K, V> {}
 
-/// The candidates with the highest scores of a sample, the highest first.
-struct Worst<'g, const N: usize> {
-    scores: [f32; N],
-    found: [Option<Candidate<'g>>; N],
-}
+/// The places of the entries with the highest scores of a sample, the highest first.
+///
+/// Each is a number: the score above, the place below.
+struct Worst<const N: usize>([u64; N]);
 
-impl<'g, const N: usize> Worst<'g, N> {
+impl<const N: usize> Worst<N> {
     fn new() -> Self {
-        Self { scores: [f32::NEG_INFINITY; N], found: [None; N] }
+        Self([0; N])
     }
 
-    /// Takes in the candidate in a slot, if its score is high enough.
+    /// Takes in what is in a slot, if its score, which is above 0, is high enough.
     #[inline]
-    fn offer(&mut self, score: f32, line: &Line<'g>, slot: usize) {
-        if score > self.scores[N - 1] {
-            self.insert(score, line.candidate(slot));
+    fn offer(&mut self, score: f32, line: &Line<'_>, slot: usize) {
+        // Of floats above 0 the greater one has the greater bits. The lowest ones give way to the place.
+        let score = u64::from(score.to_bits() >> SCORE_SHIFT) << PLACE_BITS;
+        if score > self.0[N - 1] {
+            self.insert(score | line.place(slot).to_bits());
         }
     }
 
-    fn insert(&mut self, score: f32, candidate: Option<Candidate<'g>>) {
-        if candidate.is_none() {
-            return;
-        }
+    fn insert(&mut self, new: u64) {
         let mut place = N - 1;
-        while place > 0 && self.scores[place - 1] < score {
-            self.scores[place] = self.scores[place - 1];
-            self.found[place] = self.found[place - 1];
+        while place > 0 && self.0[place - 1] < new {
+            self.0[place] = self.0[place - 1];
             place -= 1;
         }
-        self.scores[place] = score;
-        self.found[place] = candidate;
+        self.0[place] = new;
     }
 
-    fn candidates(&self) -> impl Iterator<Item = Candidate<'g>> {
-        self.found.iter().flatten().copied()
+    fn places(&self) -> impl Iterator<Item = SlotPlace> {
+        self.0.iter().filter(|found| **found > 0).map(|found| SlotPlace::from_bits(*found))
     }
 }
+
+/// Bits of a score that make room for a place.
+const SCORE_SHIFT: u32 = PLACE_BITS + f32::MANTISSA_DIGITS + 7 - u64::BITS;
 
 /// What the race is run with.
 #[derive(Debug)]
@@ -470,11 +471,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the entry of the window that has this very hash. (The table would also offer those that share
     /// bucket and tag, which then would take the turn of another.)
-    fn find_in_window<'g>(
-        &'g self,
-        guard: &'g Guard,
-        hash: u64,
-    ) -> Option<Hit<'g, Entry<K, V>>> {
+    fn find_in_window<'g>(&'g self, guard: &'g Guard, hash: u64) -> Option<Hit<'g, Entry<K, V>>> {
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| {
             entry.has_upper_of(hash) && entry.flags().is_in_window()
         };
@@ -938,12 +935,14 @@ impl<K, V, S> Engine<K, V, S> {
             let random = maintainer.rng.next_u64();
             let count = (self.capacity() / ENTRIES_PER_VICTIM).clamp(1, BATCH as u64) as usize;
             let worst = self.sample(guard, random, count, Among::Main);
-            for candidate in worst.found[..count].iter().rev().flatten() {
+            maintainer.victims.extend(worst.places().filter_map(|place| {
+                let candidate = self.table.candidate_at(guard, place)?;
                 // Relaxed: a hint.
                 let access = Access::from_bits(candidate.access().load(Ordering::Relaxed));
-                let place = self.table.remember(candidate);
-                maintainer.victims.extend(place.map(|place| Chosen { place, access }));
-            }
+                Some(Chosen { place: Table::<Entry<K, V>>::remember(&candidate, place), access })
+            }));
+            maintainer.victims.truncate(count);
+            maintainer.victims.reverse();
         }
         self.victim(guard, maintainer.rng.next_u64(), Among::Main)
     }
@@ -956,7 +955,11 @@ impl<K, V, S> Engine<K, V, S> {
         among: Among,
     ) -> Option<Resident<'g, K, V>> {
         let worst = self.sample(guard, random, 1, among);
-        let chosen = worst.candidates().find_map(|candidate| self.resident(guard, candidate, among));
+        let resident = |place| {
+            let candidate = self.table.candidate_at(guard, place)?;
+            self.resident(guard, candidate, among)
+        };
+        let chosen = worst.places().find_map(resident);
         // A nearly empty table: go on until there is one. Main may be empty beside a full window.
         chosen.or_else(|| {
             let most = if among == Among::Main { MOST_SAMPLE_BUCKETS } else { usize::MAX };
@@ -969,26 +972,25 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Looks at consecutive buckets from a random one on, until there were enough entries for so many victims; returns the
     /// worst of them.
-    fn sample<'g>(
-        &'g self,
-        guard: &'g Guard,
+    fn sample(
+        &self,
+        guard: &Guard,
         random: u64,
         count: usize,
         among: Among,
-    ) -> Worst<'g, BATCH> {
+    ) -> Worst<BATCH> {
         let want = count * if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
         // Relaxed: any recent number will do.
         let lines = count * self.sample_buckets.load(Ordering::Relaxed);
-        let now = self.pulse.now();
+        let (now, range) = (self.pulse.now(), among.classes());
         let mut worst = Worst::new();
         let mut seen = 0;
         for line in self.table.run(guard, upper(random), lines) {
             for slot in line.taken() {
-                let class = Class::from_bits(line.class(slot));
-                if among.may_have(class) {
+                let access = Access::from_bits(line.access(slot));
+                if let Some(weight) = Class::from_bits(line.class(slot)).weight_in(range) {
                     seen += 1;
-                    let access = Access::from_bits(line.access(slot));
-                    worst.offer(score_of(access, class, now), &line, slot);
+                    worst.offer(score_of(access, weight, now), &line, slot);
                 }
             }
             if seen >= want {
@@ -1017,8 +1019,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     fn evict_victim(&self, guard: &Guard, maintainer: &mut Maintainer) -> bool {
-        self.next_victim(guard, maintainer)
-            .is_some_and(|victim| self.evict_resident(guard, victim))
+        self.next_victim(guard, maintainer).is_some_and(|victim| self.evict_resident(guard, victim))
     }
 
     /// Evicts whatever a sample of both regions offers.
@@ -1159,11 +1160,11 @@ impl<K, V, S> Engine<K, V, S> {
         for line in self.table.run(guard, upper(random), lines) {
             for slot in line.taken() {
                 let class = Class::from_bits(line.class(slot));
-                if Among::Unpinned.may_have(class) {
+                if let Some(weight) = class.weight_in(ClassRange::BOTH) {
                     seen += 1;
                     let access = Access::from_bits(line.access(slot));
                     let worst = &mut worst[usize::from(!class.is_in_window())];
-                    worst.offer(score_of(access, class, now), &line, slot);
+                    worst.offer(score_of(access, weight, now), &line, slot);
                 }
             }
             if seen >= ALONE_SAMPLE {
@@ -1171,8 +1172,11 @@ impl<K, V, S> Engine<K, V, S> {
             }
         }
         let [window, main] = worst;
-        let first = |worst: Worst<'g, 2>, among| {
-            worst.candidates().find_map(|candidate| self.resident(guard, candidate, among))
+        let first = |worst: Worst<2>, among| {
+            worst.places().find_map(|place| {
+                let candidate = self.table.candidate_at(guard, place)?;
+                self.resident(guard, candidate, among)
+            })
         };
         [first(window, Among::Window), first(main, Among::Main)]
     }
@@ -1209,14 +1213,12 @@ impl Among {
         is_one && cost > 0
     }
 
-    /// Returns whether an entry of this class is likely to be one of them.
-    #[inline]
-    fn may_have(self, class: Class) -> bool {
+    /// Returns the classes to choose from. What must not be evicted has none: it is found without a choice.
+    fn classes(self) -> ClassRange {
         match self {
-            Self::Window => class.is_in_window() && class.is_evictable(),
-            Self::Main => !class.is_in_window() && class.is_evictable(),
-            Self::Unpinned => class.is_evictable(),
-            Self::All => true,
+            Self::Window => ClassRange::WINDOW,
+            Self::Main => ClassRange::MAIN,
+            Self::Unpinned | Self::All => ClassRange::BOTH,
         }
     }
 }

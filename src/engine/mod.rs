@@ -35,9 +35,7 @@ use self::{
     timing::Timetable,
 };
 use crate::{
-    buckets::{
-        EntryRef, Hit, SLOTS, Table, Terms as GarbageTerms, Unlinked, buckets_for, known,
-    },
+    buckets::{EntryRef, Hit, SLOTS, Table, Terms as GarbageTerms, Unlinked, buckets_for, known},
     budget::Budget,
     config::{Priority, Settings, Victim},
     due::{Due, Outlook},
@@ -47,7 +45,7 @@ use crate::{
     metrics::{Births, Counter, Counters, Metrics},
     policy::{
         access::Access,
-        class::Class,
+        class::{Class, ClassRange},
         pulse::Pulse,
         race::{SETTINGS, Scale, Setting},
         victim::score_of,
@@ -384,8 +382,7 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// Says whether there is work, and what comes due, hashes that wait included.
     pub fn outlook(&self) -> (bool, Outlook) {
-        let is_low =
-            self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.max();
+        let is_low = self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.max();
         let has_garbage = self.table.last_look();
         (is_low || has_garbage, self.due.last_look())
     }
@@ -442,9 +439,12 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> Option<&'r Hit<'g, Entry<K, V>>> {
         let now = self.pulse.now();
         let residents = residents.iter().flatten().filter(|hit| !hit.flags().is_unevictable());
-        // Relaxed: a hint.
-        let class = |hit: &Hit<'_, Entry<K, V>>| Class::from_bits(hit.class().load(Ordering::Relaxed));
-        let scores = residents.map(|hit| (hit, score_of(access_of(hit), class(hit), now)));
+        // One without cost has no weight, but may well leave for want of a slot.
+        let weight = |hit: &Hit<'_, Entry<K, V>>| {
+            let class = Class::from_bits(hit.class().load(Ordering::Relaxed)); // Relaxed: a hint.
+            class.weight_in(ClassRange::BOTH).unwrap_or(NORMAL_WEIGHT as f32)
+        };
+        let scores = residents.map(|hit| (hit, score_of(access_of(hit), weight(hit), now)));
         scores.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(hit, _)| hit)
     }
 

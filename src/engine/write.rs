@@ -417,7 +417,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             let refusal = Refusal::Rejected(Reject::Memory);
             Refused { key, value, refusal }
         };
-        let entry = table.prepare(Entry { key, value }, hash, thread_number()).map_err(no_memory)?;
+        let entry =
+            table.prepare(Entry { key, value }, hash, thread_number()).map_err(no_memory)?;
         let flags = Flags::new(true, times.is_some(), terms.priority.unwrap_or_default());
         entry.get().set_flags(flags);
         let is_set = self.set_cost(&entry, cost).is_ok();

@@ -43,6 +43,15 @@ impl Class {
         Self(self.0 & WEIGHT)
     }
 
+    /// Returns the weight of the entry if its class is one of `range`.
+    #[inline]
+    pub fn weight_in(self, range: ClassRange) -> Option<f32> {
+        let number = (self.0 & range.mask).wrapping_sub(range.first);
+        // The exponent and the highest bit of the fraction, as they stand in a float.
+        let weight = (u32::from(number) << 22) + 1.0f32.to_bits();
+        (number < WEIGHT).then(|| f32::from_bits(weight))
+    }
+
     /// Returns whether the entry is in the window.
     #[inline]
     pub fn is_in_window(self) -> bool {
@@ -55,13 +64,22 @@ impl Class {
         self.0 & WEIGHT != 0
     }
 
-    /// Returns the weight, rounded down; meaningless for an entry that must not be evicted.
-    #[inline]
-    pub fn weight(self) -> f32 {
-        // The exponent and the highest bit of the fraction, as they stand in a float.
-        let bits = u32::from((self.0 & WEIGHT).wrapping_sub(1)) << 22;
-        f32::from_bits(bits.wrapping_add(1.0f32.to_bits()))
-    }
+}
+
+/// Classes that some choice is made of, all of entries that may be evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassRange {
+    mask: u8,
+    first: u8,
+}
+
+impl ClassRange {
+    /// Those of the window.
+    pub const WINDOW: Self = Self { mask: u8::MAX, first: WINDOW + 1 };
+    /// Those of the main region.
+    pub const MAIN: Self = Self { mask: u8::MAX, first: 1 };
+    /// Those of both.
+    pub const BOTH: Self = Self { mask: WEIGHT, first: 1 };
 }
 
 #[cfg(test)]
@@ -70,6 +88,7 @@ mod tests {
 
     #[test]
     fn weight_is_rounded_down_to_a_power_of_two_or_half_as_much_again() {
+        let weight_of = |weight| Class::new(false, Some(weight)).weight_in(ClassRange::MAIN);
         for exponent in 0..63 {
             let power = 1u64 << exponent;
             for (weight, rounded) in [
@@ -77,10 +96,10 @@ mod tests {
                 (power + power / 4, power as f32),
                 (power + power.div_ceil(2), power as f32 * if exponent > 0 { 1.5 } else { 2.0 }),
             ] {
-                assert_eq!(Class::new(false, Some(weight)).weight(), rounded, "{weight}");
+                assert_eq!(weight_of(weight), Some(rounded), "{weight}");
             }
         }
-        assert_eq!(Class::new(false, Some(u64::MAX)).weight(), (1u64 << 63) as f32);
+        assert_eq!(weight_of(u64::MAX), Some((1u64 << 63) as f32));
         assert_eq!(Class::new(false, Some(0)), Class::new(false, Some(1)));
     }
 
@@ -90,8 +109,16 @@ mod tests {
             let (inside, main) = (Class::new(true, weight), Class::new(false, weight));
             assert!(inside.is_in_window() && !main.is_in_window());
             assert_eq!((inside.in_main(), main.in_main()), (main, main));
+            for (class, range, other) in [
+                (inside, ClassRange::WINDOW, ClassRange::MAIN),
+                (main, ClassRange::MAIN, ClassRange::WINDOW),
+            ] {
+                assert_eq!(class.weight_in(range).is_some(), weight.is_some());
+                assert_eq!(class.weight_in(other), None);
+            }
             for class in [inside, main] {
                 assert_eq!(class.is_evictable(), weight.is_some());
+                assert_eq!(class.weight_in(ClassRange::BOTH).is_some(), weight.is_some());
                 assert_eq!(Class::from_bits(class.to_bits()), class);
             }
         }

@@ -4,7 +4,7 @@
 //! near that of hyperbolic caching (Blankstein, Sen, Freedman, 2017) with one bit for "referenced since
 //! it came", the segment of a segmented LRU.
 
-use super::{access::Access, class::Class};
+use super::access::Access;
 
 /// Entries looked at for each victim.
 pub const SAMPLE: usize = 16;
@@ -12,10 +12,13 @@ pub const SAMPLE: usize = 16;
 pub const SAMPLE_BY_COST: usize = 40;
 /// Victims that are chosen at once: the worst of so many times as many entries.
 pub const BATCH: usize = 4;
-/// An entry that was referenced since it came is worth so many that were not.
-const REFERENCED_FACTOR: f32 = 8.0;
+/// An entry that was referenced since it came is worth so many that were not, as a power of two.
+const REFERENCED_SHIFT: u32 = 3;
 /// A quarter of the time in which as many events pass as there are entries.
 const FLAT_STEPS: u32 = super::pulse::PULSES_PER_ROUND / 4;
+
+/// Longer idle times make no difference.
+const MAX_IDLE: u32 = 1 << 24;
 
 /// Returns the eviction score of an entry: the entry with the highest one of a sample is the victim.
 ///
@@ -23,14 +26,16 @@ const FLAT_STEPS: u32 = super::pulse::PULSES_PER_ROUND / 4;
 /// quarter of a round differ little.
 #[inline]
 pub fn score(is_referenced: bool, idle: u32, weight: f32) -> f32 {
-    let factor = if is_referenced { 1.0 / REFERENCED_FACTOR } else { 1.0 };
-    (idle + FLAT_STEPS) as f32 * factor * weight
+    // In whole numbers as far as that goes: this is computed for every entry of a sample.
+    let idle = idle.min(MAX_IDLE) + FLAT_STEPS;
+    let shift = if is_referenced { 0 } else { REFERENCED_SHIFT };
+    (idle << shift) as i32 as f32 * weight
 }
 
 /// The same of what a bucket shows of an entry.
 #[inline]
-pub fn score_of(access: Access, class: Class, now: u32) -> f32 {
-    score(access.is_referenced(), access.idle(now), class.weight())
+pub fn score_of(access: Access, weight: f32, now: u32) -> f32 {
+    score(access.is_referenced(), access.idle(now), weight)
 }
 
 #[cfg(test)]
@@ -39,16 +44,16 @@ mod tests {
 
     #[test]
     fn score_is_idle_time_from_a_quarter_of_a_round_times_weight_and_an_eighth_if_referenced() {
-        assert_eq!(score(false, 0, 1.0), 16.0);
-        assert_eq!((score(false, 16, 1.0), score(false, 48, 1.0)), (32.0, 64.0));
-        assert_eq!((score(true, 16, 1.0), score(false, 16, 10.0)), (4.0, 320.0));
-        assert!(score(false, u32::MAX - FLAT_STEPS, u64::MAX as f32).is_finite());
+        assert_eq!(score(true, 0, 1.0), 16.0);
+        assert_eq!((score(true, 16, 1.0), score(true, 48, 1.0)), (32.0, 64.0));
+        assert_eq!((score(false, 16, 1.0), score(true, 16, 10.0)), (8.0 * 32.0, 320.0));
+        assert!(score(false, u32::MAX, u64::MAX as f32).is_finite());
+        assert!(score(false, u32::MAX, 1.0) > 0.0);
     }
 
     #[test]
     fn what_a_bucket_shows_has_the_score_of_its_entry() {
-        let class = Class::new(false, Some(8));
-        assert_eq!(score_of(Access::with_hits(3, 100), class, 132), score(true, 32, 8.0));
-        assert_eq!(score_of(Access::new(100), class, 100), score(false, 0, 8.0));
+        assert_eq!(score_of(Access::with_hits(3, 100), 8.0, 132), score(true, 32, 8.0));
+        assert_eq!(score_of(Access::new(100), 8.0, 100), score(false, 0, 8.0));
     }
 }

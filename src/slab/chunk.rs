@@ -37,7 +37,7 @@
 
 use std::{
     alloc::{Layout, alloc, dealloc},
-    array,
+    array, fmt,
     ops::Range,
     ptr,
 };
@@ -93,10 +93,19 @@ pub(super) struct Chunks<T> {
     cells: AtomicUsize,
 }
 
-/// Where a chunk is found.
+/// Where a chunk is found. The first three are those of `beside`, to be found without it.
 struct Slot<T> {
     cells: AtomicPtr<T>,
+    flags: AtomicPtr<AtomicU8>,
+    hashes: AtomicPtr<AtomicU32>,
     beside: AtomicPtr<Beside<T>>,
+}
+
+/// A cell, and what is kept beside it: a handle that was resolved.
+pub struct Cell<'a, T> {
+    slot: &'a Slot<T>,
+    /// The number of the cell in its chunk.
+    index: usize,
 }
 
 /// What belongs to a chunk beside its cells.
@@ -196,9 +205,11 @@ impl<T> Chunks<T> {
             }
         }
         // SAFETY: what is in a slot stays there until the slab is dropped.
-        let cells = unsafe { &*beside }.cells;
-        // Relaxed: the move of the frontier shows it. Every thread that comes here stores the same.
-        slot.cells.store(cells, Relaxed);
+        let beside = unsafe { &*beside };
+        // Relaxed, all: the move of the frontier shows them. Every thread that comes here stores the same.
+        slot.cells.store(beside.cells, Relaxed);
+        slot.flags.store(beside.flags.as_ptr().cast_mut(), Relaxed);
+        slot.hashes.store(beside.hashes.as_ptr().cast_mut(), Relaxed);
         Some(())
     }
 
@@ -261,85 +272,33 @@ impl<T> Chunks<T> {
         unsafe { beside.as_ref() }
     }
 
-    /// Returns the address of a handle's cell.
+    /// Returns a handle's cell.
     ///
     /// # Safety
     ///
     /// * This slab has issued the handle, and the caller got it, directly or through others, by an Acquire
     ///   from the thread that it was issued to.
     #[inline]
-    pub(super) unsafe fn cell(&self, handle: Handle) -> *mut T {
+    pub(super) unsafe fn cell(&self, handle: Handle) -> Cell<'_, T> {
         let raw = handle.raw();
         let (leaf, index) = self.place(raw);
         let slots = self.root[leaf].load(Relaxed); // Relaxed: see "Orderings".
         // SAFETY: the handle was issued, so its leaf is there; `place` masks the index.
         let slot = unsafe { &*slots.wrapping_add(index) };
-        let cells = slot.cells.load(Relaxed); // Relaxed: as above.
-        cells.wrapping_add((raw & ((1 << self.shift) - 1)) as usize)
+        Cell { slot, index: (raw & ((1 << self.shift) - 1)) as usize }
     }
 
-    /// Returns what is beside a handle's chunk, and the cell's number.
-    fn beside_of(&self, handle: Handle) -> (&Beside<T>, usize) {
-        let beside = self.beside(handle.raw() >> self.shift).expect("a handle of this slab");
-        (beside, (handle.raw() & ((1 << self.shift) - 1)) as usize)
-    }
-
-    /// Returns a handle's flags.
+    /// The same for any handle.
     ///
     /// # Panics
     ///
-    /// Panics if the slab has not issued the handle; so do the methods below.
-    #[inline]
-    pub(super) fn flags(&self, handle: Handle) -> &AtomicU8 {
-        let (beside, cell) = self.beside_of(handle);
-        &beside.flags[cell]
-    }
-
-    /// Returns the word of a handle that is for its hash.
-    #[inline]
-    pub(super) fn hash(&self, handle: Handle) -> &AtomicU32 {
-        let (beside, cell) = self.beside_of(handle);
-        &beside.hashes[cell]
-    }
-
-    /// Returns the cost of a handle's entry.
-    #[inline]
-    pub(super) fn charge(&self, handle: Handle) -> u64 {
-        let (beside, cell) = self.beside_of(handle);
-        let charges = Array::new(&beside.charges, beside.flags.len()).get();
-        // Relaxed: the word that shows the handle shows the charge.
-        charges.map_or(1, |charges| encode(charges[cell].load(Relaxed)))
-    }
-
-    /// Sets the cost of a handle's entry, before the handle is published.
-    pub(super) fn set_charge(&self, handle: Handle, cost: u64) -> Result<(), OutOfMemory> {
-        let (beside, cell) = self.beside_of(handle);
-        let array = Array::new(&beside.charges, beside.flags.len());
-        let charges = if cost == 1 {
-            match array.get() {
-                Some(charges) if !cfg!(cortado_mutant = "slab_charge_inherited") => charges,
-                _ => return Ok(()),
-            }
-        } else {
-            array.get_or_new()?
-        };
-        charges[cell].store(encode(cost), Relaxed); // Relaxed: the publication shows it.
-        Ok(())
-    }
-
-    /// Returns the times of a handle's entry, if its chunk has any.
-    #[inline]
-    pub(super) fn times(&self, handle: Handle) -> Option<&[AtomicU64; 2]> {
-        let (beside, cell) = self.beside_of(handle);
-        let times = Array::new(&beside.times, 2 * beside.flags.len()).get()?;
-        times[2 * cell..].first_chunk()
-    }
-
-    /// Returns the times of a handle's entry; allocates the array of its chunk if there is none.
-    pub(super) fn times_or_new(&self, handle: Handle) -> Result<&[AtomicU64; 2], OutOfMemory> {
-        let (beside, cell) = self.beside_of(handle);
-        let times = Array::new(&beside.times, 2 * beside.flags.len()).get_or_new()?;
-        Ok(times[2 * cell..].first_chunk().expect("two words a cell"))
+    /// Panics if the slab has no such cell.
+    pub(super) fn checked_cell(&self, handle: Handle) -> Cell<'_, T> {
+        let chunk = handle.raw() >> self.shift;
+        let index = (handle.raw() & ((1 << self.shift) - 1)) as usize;
+        let beside = self.beside(chunk).filter(|beside| index < beside.flags.len());
+        beside.expect("a handle of this slab");
+        Cell { slot: self.slot(chunk).expect("it has something beside it"), index }
     }
 
     /// Returns the number of a handle's chunk.
@@ -429,7 +388,118 @@ impl<T> Drop for Chunks<T> {
 
 impl<T> Slot<T> {
     fn new() -> Self {
-        Self { cells: AtomicPtr::new(ptr::null_mut()), beside: AtomicPtr::new(ptr::null_mut()) }
+        Self {
+            cells: AtomicPtr::new(ptr::null_mut()),
+            flags: AtomicPtr::new(ptr::null_mut()),
+            hashes: AtomicPtr::new(ptr::null_mut()),
+            beside: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+}
+
+impl<T> Clone for Cell<'_, T> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Cell<'_, T> {}
+
+impl<T> fmt::Debug for Cell<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cell").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl<'a, T> Cell<'a, T> {
+    /// Returns the address of the value.
+    #[inline]
+    pub fn address(self) -> *mut T {
+        // Relaxed: see "Orderings".
+        self.slot.cells.load(Relaxed).wrapping_add(self.index)
+    }
+
+    /// Returns a byte that the slab does not use. It is that of the cell's last user until it is set.
+    #[inline]
+    pub fn flags(self) -> &'a AtomicU8 {
+        let flags = self.slot.flags.load(Relaxed); // Relaxed: see "Orderings".
+        // SAFETY: the chunk has as many of them as cells, and they stay until the slab is dropped.
+        unsafe { &*flags.wrapping_add(self.index) }
+    }
+
+    /// Returns 32 bits of the hash of the cell's entry, as [`set_hash`](Self::set_hash) has stored them.
+    #[inline]
+    pub fn hash(self) -> u32 {
+        self.hash_word().load(Relaxed) // Relaxed: the word that shows the handle shows the hash.
+    }
+
+    /// Stores 32 bits of the hash of the cell's entry, before the handle is published.
+    #[inline]
+    pub fn set_hash(self, hash: u32) {
+        self.hash_word().store(hash, Relaxed); // Relaxed: the publication shows it.
+    }
+
+    #[inline]
+    fn hash_word(self) -> &'a AtomicU32 {
+        let hashes = self.slot.hashes.load(Relaxed); // Relaxed: see "Orderings".
+        // SAFETY: as in `flags`.
+        unsafe { &*hashes.wrapping_add(self.index) }
+    }
+
+    #[inline]
+    fn beside(self) -> &'a Beside<T> {
+        let beside = self.slot.beside.load(Relaxed); // Relaxed: see "Orderings".
+        // SAFETY: the chunk is there, as it has this cell, and stays until the slab is dropped.
+        unsafe { &*beside }
+    }
+
+    /// Returns the cost that was set, 1 by default. Takes no memory while all costs are 1.
+    #[inline]
+    pub fn charge(self) -> u64 {
+        let beside = self.beside();
+        let charges = Array::new(&beside.charges, beside.flags.len()).get();
+        // Relaxed: the word that shows the handle shows the charge.
+        charges.map_or(1, |charges| encode(charges[self.index].load(Relaxed)))
+    }
+
+    /// Sets the cost, before the handle is published. Every user of the cell has to: it would inherit that of the last
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if the costs of the chunk cannot be allocated; the cost is 1 then.
+    pub fn set_charge(self, cost: u64) -> Result<(), OutOfMemory> {
+        let beside = self.beside();
+        let array = Array::new(&beside.charges, beside.flags.len());
+        let charges = if cost == 1 {
+            match array.get() {
+                Some(charges) if !cfg!(cortado_mutant = "slab_charge_inherited") => charges,
+                _ => return Ok(()),
+            }
+        } else {
+            array.get_or_new()?
+        };
+        charges[self.index].store(encode(cost), Relaxed); // Relaxed: the publication shows it.
+        Ok(())
+    }
+
+    /// Returns two times, if a cell of the chunk was ever given any: 0, or what was stored last.
+    #[inline]
+    pub fn times(self) -> Option<&'a [AtomicU64; 2]> {
+        let beside = self.beside();
+        let times = Array::new(&beside.times, 2 * beside.flags.len()).get()?;
+        times[2 * self.index..].first_chunk()
+    }
+
+    /// The same; allocates those of the chunk if there are none. Not only the cell's owner may call it.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if they cannot be allocated.
+    pub fn times_or_new(self) -> Result<&'a [AtomicU64; 2], OutOfMemory> {
+        let beside = self.beside();
+        let times = Array::new(&beside.times, 2 * beside.flags.len()).get_or_new()?;
+        Ok(times[2 * self.index..].first_chunk().expect("two words a cell"))
     }
 }
 

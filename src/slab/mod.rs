@@ -33,22 +33,22 @@
 pub mod chunk;
 pub mod magazine;
 
-use std::{collections::BTreeMap, fmt, ptr::NonNull};
+use std::{collections::BTreeMap, fmt};
 
+pub use self::{
+    chunk::{Cell, advise_huge_pages, try_boxed as boxed},
+    magazine::{Bags, Garbage, LABELS, Magazine, Retired},
+};
 use self::{
     chunk::{Chunks, HANDLE_BITS},
     magazine::Depot,
-};
-pub use self::{
-    chunk::{advise_huge_pages, try_boxed as boxed},
-    magazine::{Bags, Garbage, LABELS, Magazine, Retired},
 };
 use crate::{
     error::OutOfMemory,
     sync::{
         IS_MODEL,
         atomic::{
-            AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+            AtomicBool, AtomicU32,
             Ordering::{self, *},
         },
         ordering,
@@ -366,20 +366,19 @@ impl<T> Slab<T> {
         bags.take(&self.depot)
     }
 
-    /// Moves a value into a cell; returns its address.
+    /// Moves a value into a cell, and returns that.
     ///
     /// # Safety
     ///
     /// * [`allocate`](Self::allocate) of this slab has returned the handle to this thread, and the cell holds
     ///   nothing.
     #[inline]
-    pub unsafe fn write(&self, handle: Handle, value: T) -> NonNull<T> {
+    pub unsafe fn write(&self, handle: Handle, value: T) -> Cell<'_, T> {
         // SAFETY: the handle was issued to this thread.
         let cell = unsafe { self.chunks.cell(handle) };
         // SAFETY: the cell is this thread's alone until it publishes the handle.
-        unsafe { cell.write(value) };
-        // SAFETY: an issued handle has a cell.
-        unsafe { NonNull::new_unchecked(cell) }
+        unsafe { cell.address().write(value) };
+        cell
     }
 
     /// Returns the value of a cell.
@@ -391,20 +390,9 @@ impl<T> Slab<T> {
     #[inline]
     pub unsafe fn get(&self, handle: Handle) -> &T {
         // SAFETY: the caller's promise: the handle came by an Acquire.
-        let cell = unsafe { self.chunks.cell(handle) };
+        let cell = unsafe { self.chunks.cell(handle) }.address();
         // SAFETY: the caller's promise: there is a value, and it stays.
         unsafe { &*cell }
-    }
-
-    /// Returns the address of a cell.
-    ///
-    /// # Safety
-    ///
-    /// * The handle came, directly or through others, by an Acquire from the thread that it was issued to.
-    #[inline]
-    pub unsafe fn address(&self, handle: Handle) -> *const T {
-        // SAFETY: the caller's promise.
-        unsafe { self.chunks.cell(handle) }
     }
 
     /// Moves the value out of a cell, which holds nothing then.
@@ -415,7 +403,7 @@ impl<T> Slab<T> {
     #[inline]
     pub unsafe fn take(&self, handle: Handle) -> T {
         // SAFETY: the caller's promise: the handle came by an Acquire.
-        let cell = unsafe { self.chunks.cell(handle) };
+        let cell = unsafe { self.chunks.cell(handle) }.address();
         // SAFETY: the caller's promise: there is a value, and it is the caller's.
         unsafe { cell.read() }
     }
@@ -428,65 +416,29 @@ impl<T> Slab<T> {
     #[inline]
     pub unsafe fn drop_value(&self, handle: Handle) {
         // SAFETY: the caller's promise: the handle came by an Acquire.
-        let cell = unsafe { self.chunks.cell(handle) };
+        let cell = unsafe { self.chunks.cell(handle) }.address();
         // SAFETY: the caller's promise: there is a value, and it is the caller's.
         unsafe { cell.drop_in_place() };
     }
 
-    /// Returns the flags of a cell, which the slab does not use. They are those of its last user until they are
-    /// set.
+    /// Returns the cell of a handle.
+    ///
+    /// # Safety
+    ///
+    /// * The handle came, directly or through others, by an Acquire from the thread that it was issued to.
+    #[inline]
+    pub unsafe fn cell(&self, handle: Handle) -> Cell<'_, T> {
+        // SAFETY: the caller's promise.
+        unsafe { self.chunks.cell(handle) }
+    }
+
+    /// The same, slower.
     ///
     /// # Panics
     ///
-    /// Panics if the slab has never issued the handle; so do the methods below.
-    #[inline]
-    pub fn flags(&self, handle: Handle) -> &AtomicU8 {
-        self.chunks.flags(handle)
-    }
-
-    /// Returns 32 bits of the hash of a cell's entry, as [`set_hash`](Self::set_hash) has stored them.
-    #[inline]
-    pub fn hash(&self, handle: Handle) -> u32 {
-        // Relaxed: the word that shows the handle shows the hash.
-        self.chunks.hash(handle).load(Relaxed)
-    }
-
-    /// Stores 32 bits of the hash of a cell's entry, before the handle is published.
-    #[inline]
-    pub fn set_hash(&self, handle: Handle, hash: u32) {
-        self.chunks.hash(handle).store(hash, Relaxed); // Relaxed: the publication shows it.
-    }
-
-    /// Returns the cost that was set for a cell, 1 by default. Takes no memory while all costs are 1.
-    #[inline]
-    pub fn charge(&self, handle: Handle) -> u64 {
-        self.chunks.charge(handle)
-    }
-
-    /// Sets the cost of a cell, before its handle is published. Every user of a cell has to: it would
-    /// inherit that of the last one.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfMemory`] if the costs of the chunk cannot be allocated; the cost is 1 then.
-    #[inline]
-    pub fn set_charge(&self, handle: Handle, cost: u64) -> Result<(), OutOfMemory> {
-        self.chunks.set_charge(handle, cost)
-    }
-
-    /// Returns the two times of a cell, if a cell of its chunk was ever given any: 0, or what was stored last.
-    #[inline]
-    pub fn times(&self, handle: Handle) -> Option<&[AtomicU64; 2]> {
-        self.chunks.times(handle)
-    }
-
-    /// The same; allocates those of the chunk if there are none. Not only the cell's owner may call it.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfMemory`] if they cannot be allocated.
-    pub fn times_or_new(&self, handle: Handle) -> Result<&[AtomicU64; 2], OutOfMemory> {
-        self.chunks.times_or_new(handle)
+    /// Panics if there is no such cell.
+    pub fn checked_cell(&self, handle: Handle) -> Cell<'_, T> {
+        self.chunks.checked_cell(handle)
     }
 
     /// Returns the number of cells, those that were never issued included.
@@ -761,16 +713,16 @@ mod tests {
         let slab = Slab::<u64>::new(100, 1);
         let handles = fill(&slab, 100);
         let bytes = slab.bytes();
-        assert!(handles.iter().all(|&handle| slab.set_charge(handle, 1).is_ok()));
+        assert!(handles.iter().all(|&handle| slab.checked_cell(handle).set_charge(1).is_ok()));
         assert_eq!(slab.bytes(), bytes);
         for (&handle, cost) in handles.iter().zip([0, 1, 2, 3, u64::MAX].into_iter().cycle()) {
-            slab.set_charge(handle, cost).unwrap();
-            assert_eq!(slab.charge(handle), cost);
+            slab.checked_cell(handle).set_charge(cost).unwrap();
+            assert_eq!(slab.checked_cell(handle).charge(), cost);
         }
         assert!(slab.bytes() > bytes);
         for &handle in &handles {
-            slab.set_charge(handle, 1).unwrap();
-            assert_eq!(slab.charge(handle), 1);
+            slab.checked_cell(handle).set_charge(1).unwrap();
+            assert_eq!(slab.checked_cell(handle).charge(), 1);
         }
     }
 
@@ -778,13 +730,13 @@ mod tests {
     fn times_are_none_until_a_cell_of_the_chunk_needs_some() {
         let slab = Slab::<u64>::new(100, 1);
         let handles = fill(&slab, 2);
-        assert!(slab.times(handles[0]).is_none());
-        let [deadline, idle] = slab.times_or_new(handles[1]).unwrap();
+        assert!(slab.checked_cell(handles[0]).times().is_none());
+        let [deadline, idle] = slab.checked_cell(handles[1]).times_or_new().unwrap();
         deadline.store(7, Relaxed);
         idle.store(8, Relaxed);
-        let zero = slab.times(handles[0]).unwrap();
+        let zero = slab.checked_cell(handles[0]).times().unwrap();
         assert_eq!((zero[0].load(Relaxed), zero[1].load(Relaxed)), (0, 0));
-        assert_eq!(slab.times(handles[1]).unwrap()[0].load(Relaxed), 7);
+        assert_eq!(slab.checked_cell(handles[1]).times().unwrap()[0].load(Relaxed), 7);
     }
 
     #[test]
@@ -794,17 +746,17 @@ mod tests {
         handles
             .iter()
             .zip(0..)
-            .for_each(|(&h, n): (_, usize)| slab.flags(h).store(n as u8, Relaxed));
+            .for_each(|(&h, n): (_, usize)| slab.checked_cell(h).flags().store(n as u8, Relaxed));
         for (&handle, n) in handles.iter().zip(0..) {
             let n: usize = n;
-            assert_eq!(slab.flags(handle).load(Relaxed), n as u8);
+            assert_eq!(slab.checked_cell(handle).flags().load(Relaxed), n as u8);
         }
     }
 
     #[test]
     #[should_panic(expected = "a handle of this slab")]
-    fn foreign_handle_has_no_flags() {
-        let _ = Slab::<u64>::new(10, 1).flags(Handle::new(1 << 20));
+    fn foreign_handle_has_no_cell() {
+        let _ = Slab::<u64>::new(10, 1).checked_cell(Handle::new(1 << 20));
     }
 
     #[test]
@@ -828,7 +780,7 @@ mod tests {
         let handles = fill(&slab, 3);
         assert!(slab.cells() < 10);
         // SAFETY: allocated above; only its first byte is looked at, which is written here.
-        let first = unsafe { slab.chunks.cell(handles[2]) }.cast::<u8>();
+        let first = unsafe { slab.cell(handles[2]) }.address().cast::<u8>();
         // SAFETY: as above.
         unsafe { first.write(9) };
         // SAFETY: as above.
