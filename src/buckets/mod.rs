@@ -42,6 +42,7 @@ mod array;
 mod bucket;
 mod control;
 mod find;
+mod fresh;
 mod iter;
 mod loose;
 mod resize;
@@ -53,11 +54,14 @@ mod write;
 
 pub use control::SLOTS;
 pub use find::{EntryRef, Held, Hit};
+pub use fresh::{Claim, Fresh};
 pub use iter::Iter;
 pub use loose::Loose;
 pub use retire::{Finalizer, Swept, Terms};
 pub use sample::{Candidate, Line, PLACE_BITS, Place, Remembered, Run};
-pub use write::{Fresh, Full, Occupied, Panic, Probe, Publish, Vacant};
+pub use write::{Full, Occupied, Panic, Probe, Publish, Vacant};
+
+use std::ptr;
 
 use self::{
     array::{Array, OldArray},
@@ -72,7 +76,7 @@ use crate::{
         pile::{Pile, Sheet},
         pin_for,
     },
-    slab::{Bags, Handle, Slab},
+    slab::{Bags, Handle, Slab, prefetch},
     sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*},
 };
 
@@ -85,6 +89,9 @@ pub struct Table<T> {
     domain: Domain,
     /// The array in which every search begins.
     root: AtomicPtr<Array>,
+    /// The first bucket of the root and their number: hints for a prefetch, which needs no guard.
+    first: AtomicPtr<Bucket>,
+    count: AtomicUsize,
     slab: Slab<T>,
     /// Full bags of retired handles.
     sealed: Bags,
@@ -151,7 +158,10 @@ impl<T> Table<T> {
     /// [`OutOfMemory`] if the buckets cannot be allocated, or are more than 2^30.
     pub fn new(buckets: usize, expected: usize, stripes: usize) -> Result<Self, OutOfMemory> {
         let root = Box::new(Array::new(buckets)?);
+        let (first, count) = (ptr::from_ref(root.at(0)).cast_mut(), root.count());
         Ok(Self {
+            first: AtomicPtr::new(first),
+            count: AtomicUsize::new(count),
             domain: Domain::new(),
             root: AtomicPtr::new(Box::into_raw(root)),
             slab: Slab::new(expected, stripes),
@@ -161,6 +171,14 @@ impl<T> Table<T> {
             old_arrays: Pile::new(),
             array_lines: Lines::new(1),
         })
+    }
+
+    /// Fetches the bucket of a hash ahead of its use.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        // Relaxed, twice: hints. Those of two arrays may be mixed; nothing is read there.
+        let (first, count) = (self.first.load(Relaxed), self.count.load(Relaxed));
+        prefetch(first.wrapping_add(((hash >> 32) * count as u64 >> 32) as usize));
     }
 
     /// Pins the current thread for this table: what is in it now stays readable under the guard.
@@ -449,10 +467,9 @@ mod tests {
             panic!("it is empty");
         };
         put(&table, &guard, 2, Entry::new(2, 2, &alive), |_| ());
-        fresh = match vacant.publish(fresh, Hints::default(), |a, b| a.key == b.key) {
-            Publish::Changed(fresh) => fresh,
-            other => panic!("{other:?}"),
-        };
+        let same = |a: &Entry<'_>, b: &Entry<'_>| a.key == b.key;
+        let published = vacant.publish(&mut fresh.claim(&guard), Hints::default(), same);
+        assert!(matches!(published, Publish::Changed));
         let handle = fresh.handle();
         assert_eq!(fresh.into_inner().value, 1);
         // The slot is free again, and the cell is not used before a grace period.
@@ -521,18 +538,53 @@ mod tests {
         let probed = vacant(20);
         assert_eq!(insert(1), None);
         // It claims the slot that 8 has left.
-        let claimed = table.prepare(Entry::new(20, 20, &alive), 20, 0).unwrap();
-        let Publish::Changed(claimed) = probed.publish(claimed, Hints::default(), same) else {
-            panic!("changed")
-        };
-        let late = table.prepare(Entry::new(21, 21, &alive), 21, 0).unwrap();
-        let Publish::Full(late, full) = vacant(21).publish(late, Hints::default(), same) else {
+        let mut claimed = table.prepare(Entry::new(20, 20, &alive), 20, 0).unwrap();
+        let mut claim = claimed.claim(&guard);
+        let published = probed.publish(&mut claim, Hints::default(), same);
+        assert!(matches!(published, Publish::Changed));
+        let mut late = table.prepare(Entry::new(21, 21, &alive), 21, 0).unwrap();
+        let mut other = late.claim(&guard);
+        let Publish::Full(full) = vacant(21).publish(&mut other, Hints::default(), same) else {
             panic!("full")
         };
         assert_eq!(full.evict(&old), None);
         assert_eq!(full.residents().unwrap().iter().flatten().count(), 7);
+        drop((claim, other));
+        let again = || drop(claimed.claim(&guard));
+        assert!(catch_unwind(AssertUnwindSafe(again)).is_err(), "its handle was in a slot");
         drop((claimed, late));
         assert_eq!(alive.load(Relaxed), 7 + 2);
+    }
+
+    #[test]
+    fn entry_that_is_published_is_the_tables() {
+        let alive = AtomicU64::new(0);
+        let table: Table<Entry<'_>> = Table::new(1, 10, 1).unwrap();
+        let guard = table.pin();
+        let vacant = |key| match table.probe(&guard, key, |entry| entry.key == key, none) {
+            Probe::Absent(vacant) => vacant,
+            Probe::Found(_) => panic!("{key} is there"),
+        };
+        let same = |a: &Entry<'_>, b: &Entry<'_>| a.key == b.key;
+        let publish = || {
+            let mut fresh = table.prepare(Entry::new(1, 1, &alive), 1, 0).unwrap();
+            let published = vacant(1).publish(&mut fresh.claim(&guard), Hints::default(), same);
+            assert!(matches!(published, Publish::Done(_)));
+            assert_eq!(remove(&table, &guard, 1, 1, unreached), Some(1));
+            fresh
+        };
+        drop(publish());
+        let refuses = |f: &mut dyn FnMut(Fresh<'_, Entry<'_>>)| {
+            let fresh = publish();
+            assert!(catch_unwind(AssertUnwindSafe(|| f(fresh))).is_err());
+        };
+        refuses(&mut |fresh| _ = fresh.value);
+        refuses(&mut |fresh| drop(fresh.into_inner()));
+        refuses(&mut |fresh| _ = fresh.into_unlinked());
+        let mut fresh = publish();
+        let again = || drop(fresh.claim(&guard));
+        assert!(catch_unwind(AssertUnwindSafe(again)).is_err());
+        assert_eq!(alive.load(Relaxed), 5, "they wait for their grace period");
     }
 
     #[test]
@@ -542,9 +594,9 @@ mod tests {
         let refuses = |f: &dyn Fn()| assert!(catch_unwind(AssertUnwindSafe(f)).is_err());
         refuses(&|| {
             let guard = two.pin();
-            let foreign = one.prepare(Entry::new(1, 1, &alive), 1, 0).unwrap();
+            let mut foreign = one.prepare(Entry::new(1, 1, &alive), 1, 0).unwrap();
             let Probe::Absent(vacant) = two.probe(&guard, 1, |_| false, none) else { return };
-            let _ = vacant.publish(foreign, Hints::default(), |_, _| false);
+            let _ = vacant.publish(&mut foreign.claim(&guard), Hints::default(), |_, _| false);
         });
         refuses(&|| {
             let guard = one.pin();

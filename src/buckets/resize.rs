@@ -249,6 +249,9 @@ impl<T> Table<T> {
         if !is_promoted && !cfg!(cortado_mutant = "resize_array_twice") {
             return;
         }
+        // Relaxed, twice: hints, which another thread's may overtake.
+        self.first.store(ptr::from_ref(next.at(0)).cast_mut(), Relaxed);
+        self.count.store(next.count(), Relaxed);
         // SAFETY: it came from `Box::into_raw`; it is the root no more, and the exchange succeeds once for it.
         let old = unsafe { OldArray::new(old) };
         if cfg!(cortado_mutant = "resize_array_at_once") {
@@ -454,26 +457,23 @@ mod tests {
         let guard = table.pin();
         for key in 8..40 {
             let mut fresh = table.prepare(Entry::new(key, key, &alive), spread(key), 0).unwrap();
-            fresh = loop {
+            let mut claim = fresh.claim(&guard);
+            loop {
                 let stray = |_| unreachable!("there is room for all");
                 let probe = table.probe(&guard, spread(key), |entry| entry.key == key, stray);
                 let Probe::Absent(vacant) = probe else { panic!("{key} is there") };
-                match vacant.publish(fresh, Hints::default(), |a, b| a.key == b.key) {
-                    Publish::Done(_) => {
-                        break table.prepare(Entry::new(0, 0, &alive), 0, 0).unwrap();
-                    }
-                    Publish::Full(again, full) => {
-                        fresh = again;
+                match vacant.publish(&mut claim, Hints::default(), |a, b| a.key == b.key) {
+                    Publish::Done(_) => break,
+                    Publish::Full(full) => {
                         if !full.grow(stray) {
                             // The next array is full here, too: it must become the root first.
                             while help(&table, &guard, 1, unreached) {}
                         }
                     }
-                    Publish::Changed(again) => fresh = again,
+                    Publish::Changed => {}
                     Publish::Duplicates(..) => unreachable!("no version wraps here"),
                 }
-            };
-            drop(fresh);
+            }
             assert_eq!(keys(&table, &guard).len() as u64, key + 1);
         }
     }

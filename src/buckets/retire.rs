@@ -19,7 +19,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-use super::{Fresh, Table, Unlinked, array::Array, known, resize::has_moved};
+use super::{Table, Unlinked, array::Array, fresh::Fresh, known, resize::has_moved};
 use crate::{
     reclaim::{Grace, Guard},
     slab::{Garbage, Handle, Magazine, Retired},

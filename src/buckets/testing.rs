@@ -49,29 +49,29 @@ pub fn put<'a>(
     mut evicted: impl FnMut(u64),
 ) -> Option<u64> {
     let mut fresh = table.prepare(entry, hash, 0).expect("memory");
+    let key = fresh.key;
+    let mut claim = fresh.claim(guard);
     loop {
-        let key = fresh.key;
         let strays = |entry| drop_out(table, guard, entry, &mut evicted);
         match table.probe(guard, hash, |entry| entry.key == key, strays) {
-            Probe::Found(there) => match there.replace(fresh) {
-                Ok((_, old)) => {
+            Probe::Found(there) => match there.replace(&mut claim) {
+                Some((_, old)) => {
                     let value = table.unlinked(guard, &old).value;
                     table.retire(guard, old, Terms::NONE, 0);
                     return Some(value);
                 }
-                Err(again) => fresh = again,
+                None => {}
             },
             Probe::Absent(vacant) => {
-                fresh = match vacant.publish(fresh, Hints::default(), |a, b| a.key == b.key) {
+                match vacant.publish(&mut claim, Hints::default(), |a, b| a.key == b.key) {
                     Publish::Done(_) => return None,
                     Publish::Duplicates(..) => unreachable!("no version wraps here"),
-                    Publish::Changed(again) => again,
-                    Publish::Full(again, full) => {
+                    Publish::Changed => {}
+                    Publish::Full(full) => {
                         let victim = full.residents().into_iter().flatten().flatten().next();
                         if let Some(out) = victim.and_then(|victim| full.evict(&victim)) {
                             drop_out(table, guard, out, &mut evicted);
                         }
-                        again
                     }
                 }
             }

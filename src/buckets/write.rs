@@ -13,6 +13,7 @@ use super::{
     bucket::{Bucket, Validated, Word},
     control::{Control, SLOTS},
     find::{EntryRef, Hit},
+    fresh::Claim,
     upper,
 };
 use crate::{
@@ -22,23 +23,6 @@ use crate::{
     sync::atomic::Ordering::Relaxed,
     util::{caught, drop_panic, for_all},
 };
-
-/// An entry in a cell of its own, on its way into the table, and the slot it has claimed.
-///
-/// Dropping it drops the entry and gives both back, so that a panic in the caller's code leaves no trace.
-#[must_use]
-#[derive(Debug)]
-pub struct Fresh<'t, T> {
-    pub(super) table: &'t Table<T>,
-    handle: Handle,
-    cell: Cell<'t, T>,
-    /// The hash under which it is published: a handle enters one bucket, and one slot of it, once.
-    pub(super) hash: u64,
-    stripe: usize,
-    claim: Option<(&'t Bucket, usize)>,
-    /// Whether the handle was ever in a slot.
-    is_exposed: bool,
-}
 
 /// What [`Table::probe`] found.
 #[derive(Debug)]
@@ -84,9 +68,9 @@ pub enum Publish<'g, T> {
     /// panic is the first of the caller's comparison, to be resumed when the entry is accounted for.
     Duplicates(Hit<'g, T>, Vec<Unlinked>, Option<Panic>),
     /// The bucket has changed: probe again.
-    Changed(Fresh<'g, T>),
+    Changed,
     /// No slot is free.
-    Full(Fresh<'g, T>, Full<'g, T>),
+    Full(Full<'g, T>),
 }
 
 /// A bucket without a free slot.
@@ -103,19 +87,6 @@ pub struct Full<'g, T> {
 pub type Panic = Box<dyn Any + Send>;
 
 impl<T> Table<T> {
-    /// Moves an entry of that hash into a cell.
-    ///
-    /// # Errors
-    ///
-    /// Returns the entry if there is no memory for it.
-    pub fn prepare(&self, entry: T, hash: u64, stripe: usize) -> Result<Fresh<'_, T>, T> {
-        let Some(handle) = self.slab.allocate(stripe) else { return Err(entry) };
-        // SAFETY: allocated above, and nothing was written there yet.
-        let cell = unsafe { self.slab.write(handle, entry) };
-        cell.set_hash(upper(hash));
-        Ok(Fresh { table: self, handle, cell, hash, stripe, claim: None, is_exposed: false })
-    }
-
     /// Looks for the entry that has this hash and matches, for a writer.
     ///
     /// Moves the bucket if the table is being resized and has begun to move it.
@@ -308,27 +279,28 @@ impl<'g, T> Occupied<'g, T> {
 
     /// Puts another entry in the place of this one, which is returned.
     ///
-    /// # Errors
-    ///
-    /// Returns the new entry if this one is not there any more: probe again.
+    /// `None` if this one is not there any more: probe again.
     ///
     /// # Panics
     ///
-    /// Panics if the new entry was prepared for another table or another hash.
+    /// Panics if the new entry was prepared for another table or another hash, or is published.
     #[inline]
-    pub fn replace(self, fresh: Fresh<'g, T>) -> Result<(Hit<'g, T>, Unlinked), Fresh<'g, T>> {
-        fresh.check(self.table, self.hash);
+    pub fn replace<'t: 'g>(
+        self,
+        claim: &mut Claim<'g, '_, 't, T>,
+    ) -> Option<(Hit<'g, T>, Unlinked)> {
+        claim.check(self.table, self.hash);
         let Hit { at, bucket, slot } = self.hit;
-        let new = Word::new(fresh.handle, self.word.bits());
+        let new = Word::new(claim.handle(), self.word.bits());
         // Linearizes here. The slot has held the word since it was validated, because a handle enters a
         // slot once.
         if !bucket.change_word(slot, self.word, new) {
-            return Err(fresh);
+            return None;
         }
         let old = self.table.unlinked_of(bucket, slot, Control::tag_of(self.hash), self.word);
         let old = old.expect("the word of an entry");
         debug_assert_eq!(old.handle, at.handle);
-        Ok((fresh.published(self.guard, bucket, slot), old))
+        Some((claim.published(self.table, self.guard, bucket, slot), old))
     }
 
     /// Removes exactly this entry.
@@ -363,34 +335,24 @@ impl<'g, T> Vacant<'g, T> {
     ///
     /// # Panics
     ///
-    /// Panics if the entry was prepared for another table or another hash.
+    /// Panics if the entry was prepared for another table or another hash, or is published.
     #[inline]
-    pub fn publish(
+    pub fn publish<'t: 'g>(
         self,
-        mut fresh: Fresh<'g, T>,
+        claim: &mut Claim<'g, '_, 't, T>,
         hints: Hints,
         matches: impl Fn(&T, &T) -> bool,
     ) -> Publish<'g, T> {
-        fresh.check(self.table, self.hash);
-        let word = Word::new(fresh.handle, self.bits);
-        // A claim is kept from one probe to the next, unless that was of another bucket.
-        let claimed = match fresh.claim {
-            Some((bucket, slot)) if ptr::eq(bucket, self.bucket) => Some(slot),
-            _ => {
-                fresh.withdraw();
-                let free = |&slot: &usize| self.bucket.change_word(slot, Word::EMPTY, word);
-                self.control.slots(0).find(free)
-            }
-        };
-        let Some(slot) = claimed else {
+        claim.check(self.table, self.hash);
+        let word = Word::new(claim.handle(), self.bits);
+        let free = |&slot: &usize| self.bucket.change_word(slot, Word::EMPTY, word);
+        let Some(slot) = claim.slot_of(self.bucket, || self.control.slots(0).find(free)) else {
             let Self { table, guard, bucket, control, hash, .. } = self;
-            return Publish::Full(fresh, Full { table, guard, bucket, control, hash });
+            return Publish::Full(Full { table, guard, bucket, control, hash });
         };
-        fresh.claim = Some((self.bucket, slot));
-        fresh.is_exposed = true;
         if self.control.tag(slot) != 0 {
             // What was probed is older than the claim.
-            return Publish::Changed(fresh);
+            return Publish::Changed;
         }
         // The slot is this thread's, and the publication shows them.
         self.bucket.set_hints(slot, hints);
@@ -398,10 +360,9 @@ impl<'g, T> Vacant<'g, T> {
         // and no entry of this key is in it.
         let published = self.control.with(slot, self.tag);
         if !self.bucket.change_control(self.control, published) {
-            return Publish::Changed(fresh);
+            return Publish::Changed;
         }
-        fresh.claim = None;
-        let hit = fresh.published(self.guard, self.bucket, slot);
+        let hit = claim.published(self.table, self.guard, self.bucket, slot);
         // Unless the version has wrapped since. But then a stranger has left its slot: its handle cannot come
         // again while this thread is pinned.
         let is_same =
@@ -549,121 +510,5 @@ impl<'g, T> Full<'g, T> {
         let word = self.bucket.unpublish(self.control, resident.slot)?;
         let tag = self.control.tag(resident.slot);
         self.table.taken(self.bucket, resident.slot, tag, word)
-    }
-}
-
-impl<'t, T> Fresh<'t, T> {
-    fn check(&self, table: &Table<T>, hash: u64) {
-        assert!(ptr::eq(self.table, table) && self.hash == hash, "prepared for another place");
-    }
-
-    /// Returns the handle of the entry's cell.
-    pub fn handle(&self) -> Handle {
-        self.handle
-    }
-
-    /// Returns the entry, which only this thread sees yet.
-    #[inline]
-    pub fn get(&self) -> EntryRef<'_, T> {
-        EntryRef { entry: self, handle: self.handle, cell: self.cell }
-    }
-
-    /// Sets the cost of the entry. Every entry has to once one has had another cost than 1: its cell has that of the
-    /// last tenant.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfMemory`] if there is no memory for costs; the cost is 1 then.
-    #[inline]
-    pub fn set_cost(&self, cost: u64) -> Result<(), OutOfMemory> {
-        self.cell.set_charge(cost)
-    }
-
-    /// Stores two words of times beside the entry's cell.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfMemory`] if its chunk has none yet, and there is no memory for them.
-    pub fn set_times(&self, times: [u64; 2]) -> Result<(), OutOfMemory> {
-        let words = self.cell.times_or_new()?;
-        for (word, time) in words.iter().zip(times) {
-            word.store(time, Relaxed); // Relaxed: the publication shows it.
-        }
-        Ok(())
-    }
-
-    /// Takes the entry back.
-    pub fn into_inner(self) -> T {
-        let mut fresh = ManuallyDrop::new(self);
-        fresh.withdraw();
-        // SAFETY: the entry was not published, so it is this thread's alone; `fresh` is not dropped.
-        let entry = unsafe { fresh.table.slab.take(fresh.handle) };
-        fresh.give_cell_back();
-        entry
-    }
-
-    /// Gives up the claim, and returns the handle, whose cell holds the entry.
-    pub(super) fn into_handle(self) -> Handle {
-        let mut fresh = ManuallyDrop::new(self);
-        fresh.withdraw();
-        fresh.handle
-    }
-
-    fn withdraw(&mut self) {
-        if let Some((bucket, slot)) = self.claim.take() {
-            bucket.withdraw(slot);
-        }
-    }
-
-    /// Gives back the cell, whose entry was moved out.
-    ///
-    /// A reader may have seen the handle in a slot and be about to compare it again. It must not meet the same
-    /// handle with another entry in it: the cell waits for it.
-    fn give_cell_back(&self) {
-        if self.is_exposed && !cfg!(cortado_mutant = "buckets_husk_used_again") {
-            self.table.retire_husk(self.handle, self.stripe);
-        } else {
-            // SAFETY: of this table's slab; the value was moved out or dropped, and no slot ever showed the handle.
-            unsafe { self.table.slab.release(self.handle, self.stripe) };
-        }
-    }
-
-    /// Ends the claim: the entry is in the table.
-    fn published(self, guard: &'t Guard, bucket: &'t Bucket, slot: usize) -> Hit<'t, T> {
-        let mut fresh = ManuallyDrop::new(self);
-        // Of another slot, if it has replaced an entry.
-        fresh.withdraw();
-        debug_assert!(guard.covers(fresh.table.domain), "a guard of another table");
-        // SAFETY: `prepare` wrote it; it was published under the guard, and is retired later.
-        let entry = unsafe { &*fresh.cell.address() };
-        Hit { at: EntryRef { entry, handle: fresh.handle, cell: fresh.cell }, bucket, slot }
-    }
-}
-
-impl<T> Deref for Fresh<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: `prepare` wrote it, and until it is published it is this thread's alone.
-        unsafe { &*self.cell.address() }
-    }
-}
-
-impl<T> Drop for Fresh<'_, T> {
-    fn drop(&mut self) {
-        self.withdraw();
-        // Gives the cell back even if the destructor panics.
-        let cell = Emptied(self);
-        // SAFETY: as in `into_inner`.
-        unsafe { cell.0.table.slab.drop_value(cell.0.handle) };
-    }
-}
-
-/// Gives the cell of an entry back when it is dropped.
-struct Emptied<'a, 't, T>(&'a Fresh<'t, T>);
-
-impl<T> Drop for Emptied<'_, '_, T> {
-    fn drop(&mut self) {
-        self.0.give_cell_back();
     }
 }

@@ -13,7 +13,8 @@ use std::{
 use super::{Engine, NORMAL_WEIGHT, Place, access_of};
 use crate::{
     buckets::{
-        Candidate, EntryRef, Hit, Line, PLACE_BITS, Place as SlotPlace, Remembered, SLOTS, Table, buckets_for,
+        Candidate, EntryRef, Hit, Line, PLACE_BITS, Place as SlotPlace, Remembered, SLOTS, Table,
+        buckets_for,
     },
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
     entry::{Entry, Flags},
@@ -27,6 +28,7 @@ use crate::{
         window::{Newcomer, Window},
     },
     reclaim::Guard,
+    slab::prefetch,
     stripe::{CAPACITY, thread_number},
     sync::atomic::Ordering,
     trace,
@@ -43,6 +45,8 @@ pub struct Maintainer {
     next_ring: usize,
     /// Entries of the main region that were chosen to go, the first one last.
     victims: Vec<Chosen>,
+    /// Where the next sample begins.
+    next_sample: u64,
     rng: Rng,
 }
 
@@ -61,6 +65,7 @@ impl Maintainer {
             taken: 0,
             next_ring: 0,
             victims: Vec::with_capacity(BATCH),
+            next_sample: 0,
             rng: Rng::new(seed),
         }
     }
@@ -826,6 +831,10 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> Option<Leaver<'g, K, V>> {
         let mut turns = 0;
         while let Some(newcomer) = self.next_newcomer(maintainer) {
+            if let Some(later) = maintainer.window.peek(LOOK_AHEAD) {
+                self.table.prefetch(later.hash);
+                prefetch(self.sketch.line(later.hash));
+            }
             let Some(hit) = self.find_in_window(guard, newcomer.hash) else { continue };
             let leaver = Leaver { newcomer, hit };
             if self.is_exempt(hit.at()) {
@@ -932,11 +941,13 @@ impl<K, V, S> Engine<K, V, S> {
                     return Some(resident);
                 }
             }
-            let random = maintainer.rng.next_u64();
+            let random = std::mem::replace(&mut maintainer.next_sample, maintainer.rng.next_u64());
             let count = (self.capacity() / ENTRIES_PER_VICTIM).clamp(1, BATCH as u64) as usize;
             let worst = self.sample(guard, random, count, Among::Main);
+            self.table.prefetch(maintainer.next_sample);
             maintainer.victims.extend(worst.places().filter_map(|place| {
                 let candidate = self.table.candidate_at(guard, place)?;
+                prefetch(self.sketch.line(self.table.hash_of_candidate(&candidate)));
                 // Relaxed: a hint.
                 let access = Access::from_bits(candidate.access().load(Ordering::Relaxed));
                 Some(Chosen { place: Table::<Entry<K, V>>::remember(&candidate, place), access })
@@ -972,13 +983,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Looks at consecutive buckets from a random one on, until there were enough entries for so many victims; returns the
     /// worst of them.
-    fn sample(
-        &self,
-        guard: &Guard,
-        random: u64,
-        count: usize,
-        among: Among,
-    ) -> Worst<BATCH> {
+    fn sample(&self, guard: &Guard, random: u64, count: usize, among: Among) -> Worst<BATCH> {
         let want = count * if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
         // Relaxed: any recent number will do.
         let lines = count * self.sample_buckets.load(Ordering::Relaxed);
@@ -1249,6 +1254,8 @@ const MOST_MOVED: usize = 64;
 /// Accesses of the sample that one call plays, and how many may wait.
 const PLAYED: usize = 32;
 const MOST_SAMPLES: usize = 256;
+/// How far ahead of their turn the buckets of newcomers are fetched.
+const LOOK_AHEAD: usize = 2;
 /// One newcomer in so many is taken from another maintainer's window.
 const TAKEN_IN_TURN: u32 = 8;
 /// New entries that a slice of maintenance takes into the window.

@@ -7,10 +7,10 @@ use std::{
 
 use super::{
     Engine, Kept, Pressure, RemovalCause,
-    write::{Mode, Prepared, Put, Refusal, Refused, Reject, Terms},
+    write::{Mode, Prepared, Put, Refusal, Reject, Terms},
 };
 use crate::{
-    buckets::{EntryRef, Fresh, Full, Hints, Hit, Panic, Probe, Publish, Table, Unlinked},
+    buckets::{Claim, EntryRef, Fresh, Full, Hints, Hit, Panic, Probe, Publish, Table, Unlinked},
     budget::Budget,
     entry::{Entry, Flags},
     metrics::Counter,
@@ -51,10 +51,10 @@ enum Published<'g, K, V> {
     /// It is, in place of another.
     Replaced(Hit<'g, Entry<K, V>>, Unlinked),
     /// The budget lacks so much.
-    Short(Fresh<'g, Entry<K, V>>, u64),
+    Short(u64),
     /// Its bucket is full, and nothing there may leave.
-    Full(Fresh<'g, Entry<K, V>>),
-    Refused(Fresh<'g, Entry<K, V>>, Refusal),
+    Full,
+    Refused(Refusal),
 }
 
 /// What a writer has charged to the budget for an entry that is not in the table yet.
@@ -122,9 +122,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         hash: u64,
-        prepared: Prepared<'g, K, V>,
+        mut prepared: Prepared<'g, K, V>,
     ) -> Put<'g, K, V> {
-        let Prepared { mut entry, cost, terms, mode, pressure } = prepared;
+        match self.try_upsert(table, guard, hash, &mut prepared) {
+            Ok(put) => Ok(put),
+            Err(refusal) => Err(prepared.refused(refusal)),
+        }
+    }
+
+    /// The same; returns the entry that is there now, and whether there was none of its key.
+    pub(super) fn try_upsert<'g, 't: 'g>(
+        &self,
+        table: &'g Table<Entry<K, V>>,
+        guard: &'g Guard,
+        hash: u64,
+        prepared: &mut Prepared<'t, K, V>,
+    ) -> Result<(EntryRef<'g, Entry<K, V>>, bool), Refusal> {
+        let Prepared { ref mut entry, cost, terms, mode, pressure } = *prepared;
+        let flags = entry.get().flags();
+        let mut claim = entry.claim(guard);
         let mut plan = Plan {
             mode,
             terms,
@@ -132,11 +148,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             now: self.pulse.now(),
             cost,
             charged: Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None },
-            flags: entry.get().flags(),
+            flags,
             was_over: false,
         };
         for _ in 0..ROOM_TRIES {
-            let (back, refusal, short) = match self.publish(table, guard, hash, entry, &mut plan) {
+            let short = match self.publish(table, guard, hash, &mut claim, &mut plan) {
                 Published::Inserted(new, panic) => {
                     self.note_insert(guard, hash, new.at(), &mut plan);
                     if let Some(panic) = panic {
@@ -148,31 +164,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     self.note_replacement(guard, hash, new, old, &mut plan);
                     return Ok((new.at(), plan.was_over));
                 }
-                Published::Full(back) => {
+                Published::Full => {
                     let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
-                    return Err(refused(back, Refusal::Rejected(reason)));
+                    return Err(Refusal::Rejected(reason));
                 }
-                Published::Refused(back, refusal) => return Err(refused(back, refusal)),
-                Published::Short(back, short) => (back, Refusal::Rejected(Reject::Cold), short),
+                Published::Refused(refusal) => return Err(refusal),
+                Published::Short(short) => short,
             };
             if short > self.unpinned_max().saturating_sub(plan.charged.cost) {
-                return Err(refused(back, Refusal::Rejected(Reject::Kept)));
+                return Err(Refusal::Rejected(Reject::Kept));
             }
             if !self.make_room(guard, hash, short) {
-                return Err(refused(back, refusal));
+                break;
             }
-            entry = back;
         }
-        Err(refused(entry, Refusal::Rejected(Reject::Cold)))
+        Err(Refusal::Rejected(Reject::Cold))
     }
 
     /// Tries to publish an entry, until it is in the table or something is in its way.
-    fn publish<'g>(
+    fn publish<'g, 't: 'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         hash: u64,
-        mut entry: Fresh<'g, Entry<K, V>>,
+        claim: &mut Claim<'g, '_, 't, Entry<K, V>>,
         plan: &mut Plan<'_>,
     ) -> Published<'g, K, V> {
         let strays = |entry| self.displace(guard, entry);
@@ -181,47 +196,38 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             self.rouse();
         }
         loop {
-            let is_key = |resident: EntryRef<'_, Entry<K, V>>| resident.key == entry.key;
+            let is_key = |resident: EntryRef<'_, Entry<K, V>>| resident.key == claim.fresh().key;
             let probe = table.probe(guard, hash, is_key, strays);
             let resident = match &probe {
                 Probe::Found(there) => Some(there.get().at()),
                 Probe::Absent(_) => None,
             };
-            match self.plan(plan, resident, &entry) {
+            match self.plan(plan, resident, claim.fresh()) {
                 Ok(0) => {}
-                Ok(short) => return Published::Short(entry, short),
-                Err(refusal) => return Published::Refused(entry, refusal),
+                Ok(short) => return Published::Short(short),
+                Err(refusal) => return Published::Refused(refusal),
             }
             let vacant = match probe {
-                Probe::Found(there) => match there.replace(entry) {
-                    Ok((new, old)) => return Published::Replaced(new, old),
-                    Err(back) => {
-                        entry = back;
-                        continue;
-                    }
+                Probe::Found(there) => match there.replace(claim) {
+                    Some((new, old)) => return Published::Replaced(new, old),
+                    None => continue,
                 },
                 Probe::Absent(vacant) => vacant,
             };
             let class = self.class_of(plan.cost, plan.flags).to_bits();
             let hints = Hints { access: Access::new(plan.now).to_bits(), class };
             let is_same = |resident: &Entry<K, V>, new: &Entry<K, V>| resident.key == new.key;
-            let full = match vacant.publish(entry, hints, is_same) {
+            let full = match vacant.publish(claim, hints, is_same) {
                 Publish::Done(new) => return Published::Inserted(new, None),
                 Publish::Duplicates(new, duplicates, first) => {
                     let panic = self.displace_all(guard, duplicates, first);
                     return Published::Inserted(new, panic);
                 }
-                Publish::Changed(back) => {
-                    entry = back;
-                    continue;
-                }
-                Publish::Full(back, full) => {
-                    entry = back;
-                    full
-                }
+                Publish::Changed => continue,
+                Publish::Full(full) => full,
             };
             if !self.make_slot(table, guard, &full) {
-                return Published::Full(entry);
+                return Published::Full;
             }
         }
     }
@@ -468,9 +474,4 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
         false
     }
-}
-
-fn refused<K, V>(entry: Fresh<'_, Entry<K, V>>, refusal: Refusal) -> Refused<K, V> {
-    let Entry { key, value } = entry.into_inner();
-    Refused { key, value, refusal }
 }

@@ -159,6 +159,14 @@ pub(super) struct Prepared<'a, K, V> {
     pub(super) pressure: Pressure,
 }
 
+impl<K, V> Prepared<'_, K, V> {
+    /// Takes key and value back.
+    pub(super) fn refused(self, refusal: Refusal) -> Refused<K, V> {
+        let Entry { key, value } = self.entry.into_inner();
+        Refused { key, value, refusal }
+    }
+}
+
 /// What a load has brought and the table has not.
 pub type Loaded = Loose;
 
@@ -221,24 +229,37 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         terms: Terms,
         mode: Mode,
     ) -> Result<bool, Refused<K, V>> {
+        self.table.prefetch(hash);
         let pressure = self.garbage_pressure();
-        let put = self.prepare(&self.table, hash, (key, value), terms, mode, pressure).and_then(
-            |prepared| {
-                // Pinned for the probe and the exchange only: a grace period waits for it.
-                let guard = self.table.pin();
-                let write = self.flights.begin_write(hash);
-                let put =
-                    self.upsert(&self.table, &guard, hash, prepared).map(|(_, is_new)| is_new);
-                // An insert that is refused is newer than what a load brings, too.
-                if put.is_ok() || mode == Mode::Upsert {
-                    self.commit(&guard, hash, write);
-                }
-                put
-            },
-        );
+        let put = self.put_unpinned(hash, (key, value), terms, mode, pressure);
         let put = put.map_err(|refused| self.refuse(hash, refused, (mode, pressure)));
         self.sweep_if_due();
         put
+    }
+
+    /// The same; frees nothing, and settles nothing of what is refused.
+    #[inline]
+    fn put_unpinned(
+        &self,
+        hash: u64,
+        entry: (K, V),
+        terms: Terms,
+        mode: Mode,
+        pressure: Pressure,
+    ) -> Result<bool, Refused<K, V>> {
+        let mut prepared = self.prepare(&self.table, hash, entry, terms, mode, pressure)?;
+        // Pinned for the probe and the exchange only: a grace period waits for it.
+        let guard = self.table.pin();
+        let write = self.flights.begin_write(hash);
+        let put = self.try_upsert(&self.table, &guard, hash, &mut prepared);
+        // An insert that is refused is newer than what a load brings, too.
+        if put.is_ok() || mode == Mode::Upsert {
+            self.commit(&guard, hash, write);
+        }
+        match put {
+            Ok((_, is_new)) => Ok(is_new),
+            Err(refusal) => Err(prepared.refused(refusal)),
+        }
     }
 
     /// Invalidates the loads that a write has met, which this thread has begun when it was pinned.
@@ -394,6 +415,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Makes the entry that is to be published: asks what it costs and how long it lives, and
     /// allocates it.
+    #[inline]
     fn prepare<'t>(
         &self,
         table: &'t Table<Entry<K, V>>,

@@ -63,7 +63,6 @@ impl Class {
     pub fn is_evictable(self) -> bool {
         self.0 & WEIGHT != 0
     }
-
 }
 
 /// Classes that some choice is made of, all of entries that may be evicted.

@@ -49,6 +49,12 @@ impl Window {
         Some(newcomer)
     }
 
+    /// Returns the entry that is so many places behind the head.
+    #[inline]
+    pub fn peek(&self, behind: usize) -> Option<Newcomer> {
+        self.queue.get(behind).copied()
+    }
+
     /// Keeps the entries that `keep` says yes to, and no more memory than they take; returns what the others
     /// counted for.
     pub fn retain(&mut self, mut keep: impl FnMut(u64) -> bool) -> u64 {

@@ -42,7 +42,7 @@ use std::{
     ptr,
 };
 
-use super::Handle;
+use super::{Handle, prefetch};
 use crate::{
     error::OutOfMemory,
     sync::{
@@ -417,6 +417,21 @@ impl<'a, T> Cell<'a, T> {
     pub fn address(self) -> *mut T {
         // Relaxed: see "Orderings".
         self.slot.cells.load(Relaxed).wrapping_add(self.index)
+    }
+
+    /// Fetches the cell, and what is beside it, ahead of their use.
+    #[inline]
+    pub fn prefetch(self) {
+        prefetch(self.address());
+        self.prefetch_beside();
+    }
+
+    /// Fetches flags and hash ahead of their use.
+    #[inline]
+    pub fn prefetch_beside(self) {
+        // Relaxed, twice: see "Orderings".
+        prefetch(self.slot.flags.load(Relaxed).wrapping_add(self.index));
+        prefetch(self.slot.hashes.load(Relaxed).wrapping_add(self.index));
     }
 
     /// Returns a byte that the slab does not use. It is that of the cell's last user until it is set.

@@ -519,6 +519,14 @@ impl Magazine<'_> {
         Some(Handle::new(self.handles[len as usize].load(Relaxed)))
     }
 
+    /// Returns the handle that was added last.
+    #[inline]
+    pub fn last(&self) -> Option<Handle> {
+        // Relaxed, twice: as in `push`.
+        let last = self.slot.len.load(Relaxed).checked_sub(1)?;
+        Some(Handle::new(self.handles[last as usize].load(Relaxed)))
+    }
+
     /// Returns the handles, and of each the label of its value, if its cell holds one.
     pub fn iter(&self) -> impl Iterator<Item = (Handle, Option<u8>)> {
         // Relaxed: as in `push`.

@@ -147,6 +147,10 @@ impl<T> Slab<T> {
             && let Some(mut magazine) = acquired.take(&self.depot)
             && let Some(handle) = magazine.pop()
         {
+            if let Some(next) = magazine.last() {
+                // SAFETY: a handle in this thread's magazine came by an Acquire.
+                unsafe { self.chunks.cell(next) }.prefetch();
+            }
             acquired.put(magazine);
             return Some(handle);
         }

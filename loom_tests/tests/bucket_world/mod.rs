@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use cortado::__internals::{
-    buckets::{Fresh, Probe, Publish, Table, Terms, Unlinked},
+    buckets::{Fresh, Hints, Probe, Publish, Table, Terms, Unlinked},
     reclaim::{self, Guard},
     sync::{Arc, Watched, model::as_reader, thread, thread_number},
 };
@@ -140,37 +140,36 @@ impl World {
 
     /// Inserts or replaces; where the bucket is full the table grows, if it may.
     pub fn set_or_grow(&self, key: u64, value: u64, may_grow: bool) -> Set {
-        let fresh = self.prepare(key, value);
+        let mut fresh = self.prepare(key, value);
         let guard = self.table.pin();
-        // Its claim goes before the guard.
-        let mut fresh = fresh;
+        let mut claim = fresh.claim(&guard);
         loop {
             let stray = |entry| self.stray(&guard, entry);
             match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray) {
-                Probe::Found(there) => match there.replace(fresh) {
-                    Ok((_, old)) => {
+                Probe::Found(there) => match there.replace(&mut claim) {
+                    Some((_, old)) => {
                         let value = self.table.unlinked(&guard, &old).read();
                         self.table.retire(&guard, old, Terms::NONE, 0);
                         return Set::Replaced(value);
                     }
-                    Err(again) => fresh = again,
+                    None => {}
                 },
                 Probe::Absent(vacant) => {
-                    match vacant.publish(fresh, |a, b| a.is(b.key)) {
+                    match vacant.publish(&mut claim, Hints::default(), |a, b| a.is(b.key)) {
                         Publish::Done(_) => return Set::Inserted,
                         Publish::Duplicates(_, duplicates, panic) => {
                             assert!(panic.is_none());
                             duplicates.into_iter().for_each(|entry| self.stray(&guard, entry));
                             return Set::Inserted;
                         }
-                        Publish::Changed(again) => fresh = again,
-                        Publish::Full(again, full) => {
+                        Publish::Changed => {}
+                        Publish::Full(full) => {
                             if may_grow && full.grow(|entry| self.stray(&guard, entry)) {
-                                fresh = again;
                                 continue;
                             }
                             // As where a value is rejected: it is moved out.
-                            drop(again.into_inner());
+                            drop(claim);
+                            drop(fresh.into_inner());
                             return Set::Full;
                         }
                     }
@@ -182,12 +181,14 @@ impl World {
     /// Claims a slot and takes the entry back if the bucket has changed.
     pub fn try_once(&self, key: u64, value: u64) -> bool {
         let guard = self.table.pin();
-        let fresh = self.prepare(key, value);
+        let mut fresh = self.prepare(key, value);
         let stray = |entry| self.stray(&guard, entry);
         match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray) {
             Probe::Found(_) => false,
             Probe::Absent(vacant) => {
-                matches!(vacant.publish(fresh, |a, b| a.is(b.key)), Publish::Done(_))
+                let same = |a: &Entry, b: &Entry| a.is(b.key);
+                let published = vacant.publish(&mut fresh.claim(&guard), Hints::default(), same);
+                matches!(published, Publish::Done(_))
             }
         }
     }
@@ -196,15 +197,15 @@ impl World {
     /// its handle does not come again at once.
     pub fn give_up(&self, key: u64, other: u64) {
         let guard = self.table.pin();
-        let fresh = self.prepare(key, 4);
+        let mut fresh = self.prepare(key, 4);
         let handle = fresh.handle();
         let stray = |entry| self.stray(&guard, entry);
         let probe = self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray);
         let Probe::Absent(vacant) = probe else { panic!("{key} is there") };
         assert_eq!(self.set(other, 5), Set::Inserted);
-        let Publish::Changed(fresh) = vacant.publish(fresh, |a, b| a.is(b.key)) else {
-            panic!("the bucket has changed");
-        };
+        let published =
+            vacant.publish(&mut fresh.claim(&guard), Hints::default(), |a, b| a.is(b.key));
+        assert!(matches!(published, Publish::Changed));
         assert_eq!(fresh.into_inner().read(), 4);
         let next = self.prepare(key, 6);
         assert_ne!(next.handle(), handle, "a reader may still hold the handle");

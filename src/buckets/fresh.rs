@@ -1,0 +1,272 @@
+//! Entries on their way into the table: the cell, which needs no guard, and the claim of a slot, which does.
+
+use std::{mem::ManuallyDrop, ops::Deref, ptr};
+
+use super::{
+    Table,
+    bucket::Bucket,
+    find::{EntryRef, Hit},
+    upper,
+};
+use crate::{
+    error::OutOfMemory,
+    reclaim::Guard,
+    slab::{Cell, Handle},
+    sync::atomic::Ordering::Relaxed,
+};
+
+/// An entry in a cell of its own, which is to be published.
+///
+/// Unless it was, dropping it drops the entry and gives the cell back, so that a panic in the caller's code leaves no
+/// trace.
+#[must_use]
+#[derive(Debug)]
+pub struct Fresh<'t, T> {
+    pub(super) table: &'t Table<T>,
+    handle: Handle,
+    cell: Cell<'t, T>,
+    /// The hash under which it is published: a handle enters one bucket, and one slot of it, once.
+    pub(super) hash: u64,
+    stripe: usize,
+    state: State,
+}
+
+/// How far an entry has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No slot has had its handle.
+    Private,
+    /// A slot has.
+    Exposed,
+    /// It was published, and is the table's.
+    Published,
+}
+
+/// An entry that is being published under a guard, and the slot that it has claimed, if any.
+///
+/// Dropping it gives the slot up.
+#[must_use]
+#[derive(Debug)]
+pub struct Claim<'g, 'f, 't, T> {
+    fresh: &'f mut Fresh<'t, T>,
+    slot: Option<(&'g Bucket, usize)>,
+}
+
+impl<T> Table<T> {
+    /// Moves an entry of that hash into a cell.
+    ///
+    /// # Errors
+    ///
+    /// Returns the entry if there is no memory for it.
+    #[inline]
+    pub fn prepare(&self, entry: T, hash: u64, stripe: usize) -> Result<Fresh<'_, T>, T> {
+        let Some(handle) = self.slab.allocate(stripe) else { return Err(entry) };
+        // SAFETY: allocated above, and nothing was written there yet.
+        let cell = unsafe { self.slab.write(handle, entry) };
+        cell.set_hash(upper(hash));
+        Ok(Fresh { table: self, handle, cell, hash, stripe, state: State::Private })
+    }
+}
+
+impl<'t, T> Fresh<'t, T> {
+    /// Begins to publish the entry. All methods panic if that was done already.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a slot has had the entry's handle: it must not come to one twice under a reader's guard.
+    pub fn claim<'g, 'f>(&'f mut self, guard: &'g Guard) -> Claim<'g, 'f, 't, T> {
+        debug_assert!(guard.covers(self.table.domain), "a guard of another table");
+        assert_eq!(self.state, State::Private, "the entry was in a slot");
+        Claim { fresh: self, slot: None }
+    }
+
+    fn check(&self) {
+        assert_ne!(self.state, State::Published, "the entry is the table's");
+    }
+
+    /// Returns the handle of the entry's cell.
+    pub fn handle(&self) -> Handle {
+        self.handle
+    }
+
+    /// Returns the entry, which only this thread sees yet.
+    #[inline]
+    pub fn get(&self) -> EntryRef<'_, T> {
+        EntryRef { entry: self, handle: self.handle, cell: self.cell }
+    }
+
+    /// Sets the cost of the entry. Every entry has to once one has had another cost than 1: its cell has that of the
+    /// last tenant.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if there is no memory for costs; the cost is 1 then.
+    #[inline]
+    pub fn set_cost(&self, cost: u64) -> Result<(), OutOfMemory> {
+        self.check();
+        self.cell.set_charge(cost)
+    }
+
+    /// Stores two words of times beside the entry's cell.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if its chunk has none yet, and there is no memory for them.
+    pub fn set_times(&self, times: [u64; 2]) -> Result<(), OutOfMemory> {
+        self.check();
+        let words = self.cell.times_or_new()?;
+        for (word, time) in words.iter().zip(times) {
+            word.store(time, Relaxed); // Relaxed: the publication shows it.
+        }
+        Ok(())
+    }
+
+    /// Takes the entry back.
+    pub fn into_inner(self) -> T {
+        self.check();
+        let fresh = ManuallyDrop::new(self);
+        // SAFETY: the entry was not published, so it is this thread's alone; `fresh` is not dropped.
+        let entry = unsafe { fresh.table.slab.take(fresh.handle) };
+        fresh.give_cell_back();
+        entry
+    }
+
+    /// Returns the handle, whose cell holds the entry.
+    pub(super) fn into_handle(self) -> Handle {
+        self.check();
+        ManuallyDrop::new(self).handle
+    }
+
+    /// Gives back the cell, whose entry was moved out.
+    ///
+    /// A reader may have seen the handle in a slot and be about to compare it again. It must not meet the same
+    /// handle with another entry in it: the cell waits for it.
+    fn give_cell_back(&self) {
+        if self.state == State::Exposed && !cfg!(cortado_mutant = "buckets_husk_used_again") {
+            self.table.retire_husk(self.handle, self.stripe);
+        } else {
+            // SAFETY: of this table's slab; the value was moved out or dropped, and no slot ever showed the handle.
+            unsafe { self.table.slab.release(self.handle, self.stripe) };
+        }
+    }
+
+    #[cold]
+    fn discard(&self) {
+        // Gives the cell back even if the destructor panics.
+        let cell = Emptied(self);
+        // SAFETY: as in `into_inner`.
+        unsafe { cell.0.table.slab.drop_value(cell.0.handle) };
+    }
+}
+
+impl<T> Deref for Fresh<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // Other threads may have removed and freed it.
+        self.check();
+        // SAFETY: `prepare` wrote it, and until it is published it is this thread's alone.
+        unsafe { &*self.cell.address() }
+    }
+}
+
+impl<T> Drop for Fresh<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.state != State::Published {
+            self.discard();
+        }
+    }
+}
+
+/// Gives the cell of an entry back when it is dropped.
+struct Emptied<'a, 't, T>(&'a Fresh<'t, T>);
+
+impl<T> Drop for Emptied<'_, '_, T> {
+    fn drop(&mut self) {
+        self.0.give_cell_back();
+    }
+}
+
+impl<'g, 't: 'g, T> Claim<'g, '_, 't, T> {
+    /// Returns the entry.
+    #[inline]
+    pub fn fresh(&self) -> &Fresh<'t, T> {
+        self.fresh
+    }
+
+    #[inline]
+    pub(super) fn handle(&self) -> Handle {
+        self.fresh.handle
+    }
+
+    /// # Panics
+    ///
+    /// Panics if the entry is for another place, or published.
+    #[inline]
+    pub(super) fn check(&self, table: &Table<T>, hash: u64) {
+        let Fresh { table: its, hash: its_hash, state, .. } = *self.fresh;
+        let is_for_it = ptr::eq(its, table) && its_hash == hash && state != State::Published;
+        assert!(is_for_it, "prepared for another place");
+    }
+
+    /// Returns the slot of that bucket that it has claimed; if there is none yet, that which `claim` claims.
+    #[inline]
+    pub(super) fn slot_of(
+        &mut self,
+        bucket: &'g Bucket,
+        claim: impl FnOnce() -> Option<usize>,
+    ) -> Option<usize> {
+        // A claim is kept from one probe to the next, unless that was of another bucket.
+        if let Some((claimed, slot)) = self.slot
+            && ptr::eq(claimed, bucket)
+        {
+            return Some(slot);
+        }
+        self.withdraw();
+        let slot = claim()?;
+        self.slot = Some((bucket, slot));
+        self.fresh.state = State::Exposed;
+        Some(slot)
+    }
+
+    /// Notes that the entry is in the table.
+    #[inline]
+    pub(super) fn published(
+        &mut self,
+        table: &'g Table<T>,
+        guard: &'g Guard,
+        bucket: &'g Bucket,
+        slot: usize,
+    ) -> Hit<'g, T> {
+        self.fresh.state = State::Published;
+        if self.slot.is_some_and(|(claimed, own)| ptr::eq(claimed, bucket) && own == slot) {
+            self.slot = None;
+        }
+        // Of another slot, if it has replaced an entry.
+        self.withdraw();
+        debug_assert!(guard.covers(table.domain), "a guard of another table");
+        // SAFETY: `prepare` wrote it; it was published under the guard, and is retired later.
+        let entry = unsafe { &*self.fresh.cell.address() };
+        Hit {
+            at: EntryRef { entry, handle: self.fresh.handle, cell: self.fresh.cell },
+            bucket,
+            slot,
+        }
+    }
+
+    fn withdraw(&mut self) {
+        if let Some((bucket, slot)) = self.slot.take() {
+            bucket.withdraw(slot);
+        }
+    }
+}
+
+impl<T> Drop for Claim<'_, '_, '_, T> {
+    fn drop(&mut self) {
+        if let Some((bucket, slot)) = self.slot.take() {
+            bucket.withdraw(slot);
+        }
+    }
+}
