@@ -176,9 +176,15 @@ impl<T> Table<T> {
     /// Fetches the bucket of a hash ahead of its use.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        // Relaxed, twice: hints. Those of two arrays may be mixed; nothing is read there.
+        prefetch(self.hinted(upper(hash)));
+    }
+
+    /// Returns an address that is likely that of a bucket. Nothing may be read there.
+    #[inline]
+    fn hinted(&self, upper: u32) -> *const Bucket {
+        // Relaxed, twice: hints. Those of two arrays may be mixed.
         let (first, count) = (self.first.load(Relaxed), self.count.load(Relaxed));
-        prefetch(first.wrapping_add(((hash >> 32) * count as u64 >> 32) as usize));
+        first.wrapping_add(((u64::from(upper) * count as u64) >> 32) as usize)
     }
 
     /// Pins the current thread for this table: what is in it now stays readable under the guard.

@@ -1,5 +1,7 @@
 //! Runs of buckets, from which victims are chosen without a look at any entry.
 
+use std::ptr;
+
 use super::{
     EntryRef, Hit, Table, Unlinked,
     array::Array,
@@ -9,10 +11,12 @@ use super::{
 };
 use crate::{
     reclaim::Guard,
-    slab::Handle,
+    slab::{Handle, prefetch},
     sync::atomic::{AtomicU8, AtomicU16, Ordering::*},
 };
 
+/// Lines that a run fetches ahead: a few misses of memory are on their way at once.
+const LINES_AHEAD: usize = 6;
 const SLOT_BITS: u32 = SLOTS.ilog2();
 /// Set in the place of a bucket of the next array.
 const NEXT: u64 = 1 << (PLACE_BITS - 1);
@@ -118,6 +122,14 @@ impl<T> Table<T> {
         if is_taken { line.candidate(slot) } else { None }
     }
 
+    /// Fetches the first lines of a run ahead of their use.
+    #[inline]
+    pub fn prefetch_run(&self, random: u32) {
+        for line in 0..LINES_AHEAD {
+            prefetch(self.hinted(random).wrapping_add(line));
+        }
+    }
+
     /// Returns what to look for when the guard is gone.
     pub fn remember(candidate: &Candidate<'_>, place: Place) -> Remembered {
         Remembered { place, word: candidate.word }
@@ -197,6 +209,7 @@ impl<'g> Iterator for Run<'g> {
             let index = self.index;
             self.index = if index + 1 == self.array.count() { 0 } else { index + 1 };
             let bucket = self.array.at(index);
+            prefetch(ptr::from_ref(bucket).wrapping_add(LINES_AHEAD));
             let control = bucket.control();
             if control.is_in_use() {
                 return Some(Line { bucket, control, first: (index as u64) << SLOT_BITS });

@@ -944,7 +944,7 @@ impl<K, V, S> Engine<K, V, S> {
             let random = std::mem::replace(&mut maintainer.next_sample, maintainer.rng.next_u64());
             let count = (self.capacity() / ENTRIES_PER_VICTIM).clamp(1, BATCH as u64) as usize;
             let worst = self.sample(guard, random, count, Among::Main);
-            self.table.prefetch(maintainer.next_sample);
+            self.table.prefetch_run(upper(maintainer.next_sample));
             maintainer.victims.extend(worst.places().filter_map(|place| {
                 let candidate = self.table.candidate_at(guard, place)?;
                 prefetch(self.sketch.line(self.table.hash_of_candidate(&candidate)));
