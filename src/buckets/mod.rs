@@ -57,7 +57,7 @@ pub use find::{EntryRef, Held, Hit};
 pub use fresh::{Claim, Fresh};
 pub use iter::Iter;
 pub use loose::Loose;
-pub use retire::{Finalizer, Swept, Terms};
+pub use retire::{Finalizer, OpenBag, Swept, Terms};
 pub use sample::{Candidate, Line, PLACE_BITS, Place, Remembered, Run};
 pub use write::{Full, Occupied, Panic, Probe, Publish, Vacant};
 

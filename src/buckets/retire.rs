@@ -22,7 +22,7 @@ use std::{
 use super::{Table, Unlinked, array::Array, fresh::Fresh, known, resize::has_moved};
 use crate::{
     reclaim::{Grace, Guard},
-    slab::{Garbage, Handle, Magazine, Retired},
+    slab::{self, Garbage, Handle, Magazine, Retired},
     sync::{atomic::Ordering::*, ordering, thread_local},
     util::drop_panic,
 };
@@ -85,6 +85,12 @@ impl<T> Table<T> {
         // SAFETY: the handle is of this table's slab, and there is one `Unlinked` of it, which goes here. Its cell
         // holds a value until that is freed.
         unsafe { self.slab.collect(retired, seal_at, stripe, &self.sealed) }
+    }
+
+    /// Takes the bag of a stripe out, to retire several entries.
+    #[inline]
+    pub fn open_bag(&self, stripe: usize) -> OpenBag<'_, T> {
+        OpenBag { table: self, bag: self.slab.open_bag(stripe, &self.sealed) }
     }
 
     /// The same for a cell whose value was moved out, and whose handle readers may still compare.
@@ -262,6 +268,40 @@ impl<T> Table<T> {
             bag.into_number();
         }
         garbage.count as usize
+    }
+}
+
+/// A bag that this thread has taken out, to retire several entries. Dropping it puts it back.
+pub struct OpenBag<'t, T> {
+    table: &'t Table<T>,
+    bag: slab::OpenBag<'t>,
+}
+
+impl<T> OpenBag<'_, T> {
+    /// Retires an entry, as [`Table::retire`] does.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the entry is another table's.
+    #[inline]
+    pub fn retire(&mut self, _: &Guard, entry: Unlinked, terms: Terms) {
+        self.table.check(&entry);
+        let Terms { label, cost, seal_at } = terms;
+        let retired = Retired { handle: entry.handle, label: Some(label), cost };
+        // SAFETY: as in `Table::retire`.
+        unsafe { self.bag.collect(retired, seal_at) };
+    }
+
+    /// Puts the bag back; returns whether a sweep has one more.
+    #[inline]
+    pub fn close(self) -> bool {
+        self.bag.close()
+    }
+}
+
+impl<T> std::fmt::Debug for OpenBag<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenBag").finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     hash::{BuildHasher, Hash},
 };
 
-use super::{Engine, NORMAL_WEIGHT, Place, access_of};
+use super::{Engine, NORMAL_WEIGHT, Place, access_of, evictions::Evictions};
 use crate::{
     buckets::{
         Candidate, EntryRef, Hit, Line, PLACE_BITS, Place as SlotPlace, Remembered, SLOTS, Table,
@@ -41,6 +41,8 @@ pub struct Maintainer {
     window: Window,
     /// Newcomers taken from a window.
     taken: u32,
+    /// What the account of all windows does not have yet; wraps.
+    queued: u64,
     /// The ring of newcomers to go on with.
     next_ring: usize,
     /// Entries of the main region that were chosen to go, the first one last.
@@ -63,6 +65,7 @@ impl Maintainer {
         Self {
             window: Window::default(),
             taken: 0,
+            queued: 0,
             next_ring: 0,
             victims: Vec::with_capacity(BATCH),
             next_sample: 0,
@@ -462,8 +465,11 @@ impl<K, V, S> Engine<K, V, S> {
                 || self.victim(guard, rng.next_u64(), Among::Main).is_none_or(|victim| {
                     self.admits(self.contender(hash, &hit), &victim, rng.next_u64())
                 });
-            let is_settled =
-                if wins { self.enter_main(hash, &hit) } else { self.evict(guard, &hit) };
+            let is_settled = if wins {
+                self.enter_main(hash, &hit)
+            } else {
+                self.evict(&mut self.evictions(guard), &hit)
+            };
             if is_settled {
                 return;
             }
@@ -607,7 +613,7 @@ impl<K, V, S> Engine<K, V, S> {
                 let anyone = || self.victim(&guard, random, Among::Unpinned);
                 match anyone().or_else(|| self.victim(&guard, random, Among::All)) {
                     // If somebody else takes it or replaces it first, another one goes.
-                    Some(victim) => _ = self.evict_resident(&guard, victim),
+                    Some(victim) => _ = self.evictions(&guard).evict(&victim.candidate),
                     // What is charged belongs to inserts under way.
                     None => break,
                 }
@@ -626,20 +632,20 @@ impl<K, V, S> Engine<K, V, S> {
         let share = self.setting().share_of(self.unpinned_max());
         // What main may cost. What the room is for comes to the window first.
         let target = max.saturating_sub(share.max(room));
-        let mut evicted = 0;
+        let mut out = self.evictions(guard);
         let mut moved = 0;
         let (mut needed, mut judged) = (0, 0);
         loop {
             // What the budget is over its limit (after it was lowered) is missing, too.
-            let used = self.budget.used();
+            let used = self.budget.used().saturating_sub(out.cost());
             // Apart from each other, for the sum of all three need not be a number.
             let over = used.saturating_sub(max);
             let missing = over.saturating_add(room.saturating_sub(max.saturating_sub(used)));
             // Relaxed, twice: figures to decide by. Entries on their way to the window are in neither.
-            let window = self.window_cost.load(Ordering::Relaxed);
-            let main = self.main_cost.load(Ordering::Relaxed);
+            let window = self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued);
+            let main = self.main_cost.load(Ordering::Relaxed).saturating_sub(out.main_cost());
             let full = window > 0 && window.saturating_add(room) > share;
-            if evicted >= most {
+            if out.count() >= most {
                 break;
             }
             // Relaxed, here and below: if two take from it at once, it is used up a little later.
@@ -674,25 +680,33 @@ impl<K, V, S> Engine<K, V, S> {
                 }
                 judged += 1;
                 let Some(leaver) = self.leaver(guard, maintainer) else { break };
-                evicted += usize::from(self.judge(guard, maintainer, leaver));
+                self.judge(&mut out, guard, maintainer, leaver);
                 continue;
             }
             let gone = if main > target {
-                self.evict_victim(guard, maintainer)
+                self.evict_victim(&mut out, guard, maintainer)
             } else {
                 match self.leaver(guard, maintainer) {
-                    Some(leaver) => self.duel(guard, maintainer, leaver),
+                    Some(leaver) => self.duel(&mut out, guard, maintainer, leaver),
                     // The window's entries are on their way to it.
                     None => break,
                 }
             };
-            if !gone && !self.evict_any(guard) {
+            if !gone && !self.evict_any(&mut out, guard) {
                 break;
             }
             needed += 1;
-            evicted += 1;
         }
-        evicted
+        self.note_queued(maintainer);
+        out.count()
+    }
+
+    /// Brings the account of all windows up to date with one of them.
+    fn note_queued(&self, maintainer: &mut Maintainer) {
+        let queued = std::mem::take(&mut maintainer.queued);
+        if queued != 0 {
+            self.window_cost.fetch_add(queued, Ordering::Relaxed); // Relaxed: a figure to decide by.
+        }
     }
 
     /// Returns whether the cache is still filling, or much was removed, so that an entry of the window may move
@@ -815,11 +829,14 @@ impl<K, V, S> Engine<K, V, S> {
             maintainer.window.pop()
         };
         let others = || {
-            let places = self.maintainers.iter();
-            places.filter_map(|place| borrow(place, |other| other.window.pop())).flatten().next()
+            // Each one in its turn.
+            let first = (maintainer.taken / TAKEN_IN_TURN) as usize;
+            let mut places = self.maintainers.iter().cycle().skip(first % self.maintainers.len());
+            let tried = places.by_ref().take(self.maintainers.len());
+            tried.filter_map(|place| borrow(place, |other| other.window.pop())).flatten().next()
         };
         let newcomer = own.or_else(others).or_else(|| maintainer.window.pop())?;
-        self.window_cost.fetch_sub(newcomer.cost(), Ordering::Relaxed); // Relaxed: a figure to decide by.
+        maintainer.queued = maintainer.queued.wrapping_sub(newcomer.cost());
         Some(newcomer)
     }
 
@@ -842,7 +859,7 @@ impl<K, V, S> Engine<K, V, S> {
             } else if access_of(&hit).is_referenced() && turns < MOST_TURNS {
                 turns += 1;
                 self.unreference(newcomer.hash, &hit);
-                self.queue_again(maintainer, newcomer);
+                Self::queue_again(maintainer, newcomer);
             } else {
                 return Some(leaver);
             }
@@ -850,53 +867,69 @@ impl<K, V, S> Engine<K, V, S> {
         None
     }
 
-    fn queue_again(&self, maintainer: &mut Maintainer, newcomer: Newcomer) {
+    fn queue_again(maintainer: &mut Maintainer, newcomer: Newcomer) {
         let cost = maintainer.window.push_again(newcomer);
-        self.window_cost.fetch_add(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
+        maintainer.queued = maintainer.queued.wrapping_add(cost);
     }
 
     /// Moves a leaver to main.
     fn promote(&self, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) {
         if !self.enter_main(leaver.newcomer.hash, &leaver.hit) {
             // It was replaced this moment, by one that is in the window and waits for its turn.
-            self.queue_again(maintainer, leaver.newcomer);
+            Self::queue_again(maintainer, leaver.newcomer);
         }
     }
 
     /// Evicts a leaver; returns whether it was there.
-    fn expel(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
-        let gone = self.evict(guard, &leaver.hit);
+    fn expel(
+        &self,
+        out: &mut Evictions<'_, K, V, S>,
+        maintainer: &mut Maintainer,
+        leaver: Leaver<'_, K, V>,
+    ) -> bool {
+        let gone = self.evict(out, &leaver.hit);
         if !gone {
-            self.queue_again(maintainer, leaver.newcomer); // As above.
+            Self::queue_again(maintainer, leaver.newcomer); // As above.
         }
         gone
     }
 
     /// Lets a leaver fight for a place in main; evicts one of the two.
-    fn duel(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
+    fn duel(
+        &self,
+        out: &mut Evictions<'_, K, V, S>,
+        guard: &Guard,
+        maintainer: &mut Maintainer,
+        leaver: Leaver<'_, K, V>,
+    ) -> bool {
         let victim = self.next_victim(guard, maintainer);
         let luck = maintainer.rng.next_u64();
         match victim {
             Some(victim) if self.wins(leaver, &victim, luck) => {
                 // In this order, so that main is never above its share for it.
-                let gone = self.evict_resident(guard, victim);
+                let gone = out.evict(&victim.candidate);
                 self.promote(maintainer, leaver);
                 gone
             }
-            _ => self.expel(guard, maintainer, leaver),
+            _ => self.expel(out, maintainer, leaver),
         }
     }
 
     /// Lets a leaver into main if it would win a duel, though nobody has to go; evicts it otherwise.
-    /// Returns whether it did.
-    fn judge(&self, guard: &Guard, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) -> bool {
+    fn judge(
+        &self,
+        out: &mut Evictions<'_, K, V, S>,
+        guard: &Guard,
+        maintainer: &mut Maintainer,
+        leaver: Leaver<'_, K, V>,
+    ) {
         let victim = self.next_victim(guard, maintainer);
         let luck = maintainer.rng.next_u64();
         if victim.is_none_or(|victim| self.wins(leaver, &victim, luck)) {
             self.promote(maintainer, leaver);
-            return false;
+        } else {
+            self.expel(out, maintainer, leaver);
         }
-        self.expel(guard, maintainer, leaver)
     }
 
     fn wins(&self, leaver: Leaver<'_, K, V>, victim: &Resident<'_, K, V>, luck: u64) -> bool {
@@ -1023,30 +1056,27 @@ impl<K, V, S> Engine<K, V, S> {
         among.has(cost, flags).then_some(Resident { candidate, entry })
     }
 
-    fn evict_victim(&self, guard: &Guard, maintainer: &mut Maintainer) -> bool {
-        self.next_victim(guard, maintainer).is_some_and(|victim| self.evict_resident(guard, victim))
+    fn evict_victim(
+        &self,
+        out: &mut Evictions<'_, K, V, S>,
+        guard: &Guard,
+        maintainer: &mut Maintainer,
+    ) -> bool {
+        let victim = self.next_victim(guard, maintainer);
+        victim.is_some_and(|victim| out.evict(&victim.candidate))
     }
 
     /// Evicts whatever a sample of both regions offers.
-    fn evict_any(&self, guard: &Guard) -> bool {
+    fn evict_any(&self, out: &mut Evictions<'_, K, V, S>, guard: &Guard) -> bool {
         let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
-        self.victim(guard, random, Among::Unpinned)
-            .is_some_and(|victim| self.evict_resident(guard, victim))
+        let victim = self.victim(guard, random, Among::Unpinned);
+        victim.is_some_and(|victim| out.evict(&victim.candidate))
     }
 
     /// Evicts an entry that was found; returns whether it was still there.
-    fn evict(&self, guard: &Guard, hit: &Hit<'_, Entry<K, V>>) -> bool {
+    fn evict(&self, out: &mut Evictions<'_, K, V, S>, hit: &Hit<'_, Entry<K, V>>) -> bool {
         let there = self.table.candidate_of(hit);
-        there.is_some_and(|candidate| self.evict_candidate(guard, &candidate))
-    }
-
-    fn evict_resident(&self, guard: &Guard, resident: Resident<'_, K, V>) -> bool {
-        self.evict_candidate(guard, &resident.candidate)
-    }
-
-    fn evict_candidate(&self, guard: &Guard, candidate: &Candidate<'_>) -> bool {
-        let gone = self.table.unlink(guard, candidate);
-        gone.map(|entry| self.end_evicted(guard, entry)).is_some()
+        there.is_some_and(|candidate| out.evict(&candidate))
     }
 
     /// Makes room while all maintainers are away: of a sample, the oldest entry of the window duels with the
@@ -1068,7 +1098,7 @@ impl<K, V, S> Engine<K, V, S> {
                 if let Some((hash, oldest)) = self.oldest_waiting(guard) {
                     self.duel_alone(guard, (hash, oldest), victim, luck);
                 } else if let Some(victim) = victim {
-                    self.evict_resident(guard, victim);
+                    self.evictions(guard).evict(&victim.candidate);
                 } else {
                     break;
                 }
@@ -1080,9 +1110,9 @@ impl<K, V, S> Engine<K, V, S> {
                     if let Some(hit) = self.table.hit_of(guard, &oldest.candidate) {
                         self.enter_main(hash, &hit);
                     }
-                    self.evict_resident(guard, victim);
+                    self.evictions(guard).evict(&victim.candidate);
                 }
-                _ => _ = self.evict_resident(guard, oldest),
+                _ => _ = self.evictions(guard).evict(&oldest.candidate),
             }
         }
         self.budget.remaining() >= short
@@ -1135,10 +1165,10 @@ impl<K, V, S> Engine<K, V, S> {
     ) {
         let is_settled = match victim {
             Some(victim) if self.admits(self.contender(hash, &hit), &victim, luck) => {
-                self.evict_resident(guard, victim);
+                self.evictions(guard).evict(&victim.candidate);
                 self.enter_main(hash, &hit)
             }
-            _ => self.evict(guard, &hit),
+            _ => self.evict(&mut self.evictions(guard), &hit),
         };
         self.settle_alone(guard, hash, is_settled);
     }

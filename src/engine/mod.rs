@@ -3,6 +3,7 @@
 //! `read.rs` is what a get does, `write.rs` what the writers do, `publish.rs` how an entry comes in,
 //! `maintain.rs` the deferred work and how room is made.
 
+mod evictions;
 mod garbage;
 mod hooks;
 mod kept;
@@ -333,7 +334,8 @@ impl<K, V, S> Engine<K, V, S> {
         GarbageTerms { label: cause as u8, cost, seal_at: self.seal_at() }
     }
 
-    /// Refunds an entry that this thread took out, and takes it out of the figures.
+    /// Refunds an entry that this thread took out, and takes it out of the figures; those that are evicted are
+    /// [accounted for together](evictions).
     fn write_off(&self, entry: EntryRef<'_, Entry<K, V>>, leaves: bool) {
         let cost = self.cost_of(entry);
         if entry.flags().is_unevictable() {
@@ -403,20 +405,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 }
 
-impl<K, V, S> Engine<K, V, S> {
-    /// Ends the stay of an entry that was evicted: as [`bury`](Self::bury), and hands on to the sketch how often it was
-    /// hit.
-    fn end_evicted(&self, guard: &Guard, entry: Unlinked) {
-        self.counters.add(Counter::Evictions, 1);
-        let hash = self.table.hash_of(&entry);
-        let hits = Access::from_bits(entry.access()).hits(self.pulse.now());
-        let seen = self.bury(&self.table, guard, entry, RemovalCause::Evicted, true);
-        self.counters.add(Counter::CostEvicted, self.cost_of(seen));
-        if hits > 0 {
-            self.sketch.add(hash, hits);
-        }
-    }
-}
+impl<K, V, S> Engine<K, V, S> {}
 
 impl<K, V, S> Engine<K, V, S> {
     /// Returns whether a table of so many slots, one of whose buckets is full, should grow.
@@ -451,7 +440,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Ends the stay of an entry that had to leave for lack of slots, or was taken out by mistake.
     pub fn displace(&self, guard: &Guard, entry: Unlinked) {
         self.counters.add(Counter::LocalEvictions, 1);
-        self.end_evicted(guard, entry);
+        self.evictions(guard).end(entry);
     }
 
     /// Returns whether a listener has still to hear of something.

@@ -42,6 +42,8 @@ struct Plan<'a> {
     flags: Flags,
     /// Whether what it replaces was over.
     was_over: bool,
+    /// How often room was made.
+    room_tries: usize,
 }
 
 /// What became of an entry that was to be published.
@@ -50,8 +52,6 @@ enum Published<'g, K, V> {
     Inserted(Hit<'g, Entry<K, V>>, Option<Panic>),
     /// It is, in place of another.
     Replaced(Hit<'g, Entry<K, V>>, Unlinked),
-    /// The budget lacks so much.
-    Short(u64),
     /// Its bucket is full, and nothing there may leave.
     Full,
     Refused(Refusal),
@@ -150,35 +150,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             charged: Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None },
             flags,
             was_over: false,
+            room_tries: 0,
         };
-        for _ in 0..ROOM_TRIES {
-            let short = match self.publish(table, guard, hash, &mut claim, &mut plan) {
-                Published::Inserted(new, panic) => {
-                    self.note_insert(guard, hash, new.at(), &mut plan);
-                    if let Some(panic) = panic {
-                        resume_unwind(panic);
-                    }
-                    return Ok((new.at(), true));
+        match self.publish(table, guard, hash, &mut claim, &mut plan) {
+            Published::Inserted(new, panic) => {
+                self.note_insert(guard, hash, new.at(), &mut plan);
+                if let Some(panic) = panic {
+                    resume_unwind(panic);
                 }
-                Published::Replaced(new, old) => {
-                    self.note_replacement(guard, hash, new, old, &mut plan);
-                    return Ok((new.at(), plan.was_over));
-                }
-                Published::Full => {
-                    let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
-                    return Err(Refusal::Rejected(reason));
-                }
-                Published::Refused(refusal) => return Err(refusal),
-                Published::Short(short) => short,
-            };
-            if short > self.unpinned_max().saturating_sub(plan.charged.cost) {
-                return Err(Refusal::Rejected(Reject::Kept));
+                Ok((new.at(), true))
             }
-            if !self.make_room(guard, hash, short) {
-                break;
+            Published::Replaced(new, old) => {
+                self.note_replacement(guard, hash, new, old, &mut plan);
+                Ok((new.at(), plan.was_over))
             }
+            Published::Full => {
+                let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
+                Err(Refusal::Rejected(reason))
+            }
+            Published::Refused(refusal) => Err(refusal),
         }
-        Err(Refusal::Rejected(Reject::Cold))
     }
 
     /// Tries to publish an entry, until it is in the table or something is in its way.
@@ -202,10 +193,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 Probe::Found(there) => Some(there.get().at()),
                 Probe::Absent(_) => None,
             };
-            match self.plan(plan, resident, claim.fresh()) {
-                Ok(0) => {}
-                Ok(short) => return Published::Short(short),
-                Err(refusal) => return Published::Refused(refusal),
+            if let Err(refusal) = self.find_room(guard, hash, plan, resident, claim.fresh()) {
+                return Published::Refused(refusal);
             }
             let vacant = match probe {
                 Probe::Found(there) => match there.replace(claim) {
@@ -228,6 +217,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             };
             if !self.make_slot(table, guard, &full) {
                 return Published::Full;
+            }
+        }
+    }
+
+    /// Decides whether an entry may take the place of `resident`, or of none, and makes room for it in the budget.
+    fn find_room(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        plan: &mut Plan<'_>,
+        resident: Option<EntryRef<'_, Entry<K, V>>>,
+        new: &Fresh<'_, Entry<K, V>>,
+    ) -> Result<(), Refusal> {
+        loop {
+            let short = self.plan(plan, resident, new)?;
+            if short == 0 {
+                return Ok(());
+            }
+            if short > self.unpinned_max().saturating_sub(plan.charged.cost) {
+                return Err(Refusal::Rejected(Reject::Kept));
+            }
+            plan.room_tries += 1;
+            if plan.room_tries > ROOM_TRIES || !self.make_room(guard, hash, short) {
+                return Err(Refusal::Rejected(Reject::Cold));
             }
         }
     }

@@ -97,6 +97,67 @@ struct Stripe {
     bag: AtomicU32,
 }
 
+/// The bag of a stripe, taken out. Dropping it puts it back.
+pub struct OpenBag<'a> {
+    depot: &'a Depot,
+    place: &'a AtomicU32,
+    bag: Option<Magazine<'a>>,
+    sealed: &'a Bags,
+    stripe: usize,
+    has_sealed: bool,
+}
+
+impl OpenBag<'_> {
+    /// Adds a retired handle; as [`Slab::collect`].
+    ///
+    /// # Safety
+    ///
+    /// * As there; the slab is that of the bag.
+    #[inline]
+    pub unsafe fn collect(&mut self, retired: Retired, seal_at: u64) {
+        let Some(mut bag) = self.bag.take().or_else(|| self.depot.take_empty()) else { return };
+        bag.push_retired(retired);
+        if !bag.is_full() && bag.cost() < seal_at {
+            self.bag = Some(bag);
+            return;
+        }
+        self.seal(bag);
+    }
+
+    #[cold]
+    fn seal(&mut self, bag: Magazine<'_>) {
+        self.sealed.put(bag, self.stripe);
+        self.has_sealed = true;
+    }
+
+    /// Puts the bag back; returns whether a bag was sealed since it was taken out.
+    #[inline]
+    pub fn close(mut self) -> bool {
+        self.put_back();
+        self.has_sealed
+    }
+
+    #[inline]
+    fn put_back(&mut self) {
+        let Some(bag) = self.bag.take().filter(|bag| !bag.is_empty()) else { return };
+        let number = bag.into_number();
+        // BAG (AcqRel): Release pairs with the Acquire in `take_bag`, Acquire with the Release in
+        // `last_look`. Relaxed on failure: nothing is read then.
+        if self.place.compare_exchange(0, number, BAG, Relaxed).is_err()
+            && let Some(bag) = self.depot.magazine(number)
+        {
+            // Another thread has put its own there.
+            self.seal(bag);
+        }
+    }
+}
+
+impl Drop for OpenBag<'_> {
+    fn drop(&mut self) {
+        self.put_back();
+    }
+}
+
 /// The right to use a stripe's magazine.
 struct Acquired<'a>(&'a Stripe);
 
@@ -273,8 +334,7 @@ impl<T> Slab<T> {
     }
 
     /// Adds a retired handle to the bag of the stripe. A bag that is full then, or whose values cost `seal_at`, goes
-    /// to `sealed`, and the result is true. A thread that finds the bag taken fills another
-    /// one, so that one that was stopped with it keeps a single bag.
+    /// to `sealed`, and the result is true.
     ///
     /// Where memory is so short that there is none for a bag, the cell is not used again, and its value is
     /// not dropped.
@@ -291,26 +351,19 @@ impl<T> Slab<T> {
         stripe: usize,
         sealed: &Bags,
     ) -> bool {
+        let mut bag = self.open_bag(stripe, sealed);
+        // SAFETY: the caller's promise.
+        unsafe { bag.collect(retired, seal_at) };
+        bag.close()
+    }
+
+    /// Takes the bag of the stripe out, to add several handles. A thread that finds it taken fills another
+    /// one, so that one that was stopped with it keeps a single bag. Full ones go to `sealed`.
+    #[inline]
+    pub fn open_bag<'a>(&'a self, stripe: usize, sealed: &'a Bags) -> OpenBag<'a> {
         let place = &self.stripe(stripe).bag;
-        let Some(mut bag) = self.take_bag(place).or_else(|| self.depot.take_empty()) else {
-            return false;
-        };
-        bag.push_retired(retired);
-        if !bag.is_full() && bag.cost() < seal_at {
-            let number = bag.into_number();
-            // BAG (AcqRel): Release pairs with the Acquire in `take_bag`, Acquire with the Release in
-            // `last_look`. Relaxed on failure: nothing is read then.
-            if place.compare_exchange(0, number, BAG, Relaxed).is_ok() {
-                return false;
-            }
-            // Another thread has put its own there.
-            match self.depot.magazine(number) {
-                Some(full) => bag = full,
-                None => return false,
-            }
-        }
-        sealed.put(bag, stripe);
-        true
+        let bag = self.take_bag(place);
+        OpenBag { depot: &self.depot, place, bag, sealed, stripe, has_sealed: false }
     }
 
     #[inline]
