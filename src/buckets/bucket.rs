@@ -3,11 +3,12 @@
 use super::{
     Hints,
     control::{Control, SLOTS, TAG_BITS},
+    lanes::Lanes,
 };
 use crate::{
     slab::Handle,
     sync::{
-        atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::*},
+        atomic::{AtomicU32, AtomicU64, Ordering::*},
         ordering,
     },
 };
@@ -22,12 +23,12 @@ const HASH_SHIFT: u32 = 28;
 pub struct Bucket {
     control: AtomicU64,
     words: [AtomicU32; SLOTS],
-    /// What readers note of the entry in each slot. A hint: a reader that was stopped may write to a slot
-    /// that has another entry by then.
-    pub access: [AtomicU16; SLOTS],
-    /// What the policy wants to know of the entry in each slot, to choose from a line at a time. A hint,
+    /// What readers note of the entry in each slot, 16 bits a slot. A hint: a reader that was stopped may write to a slot
+    /// that has another entry by then, and takes back what others have written to its neighbours meanwhile.
+    access: [AtomicU64; 2],
+    /// What the policy wants to know of the entry in each slot, to choose from a line at a time, 8 bits a slot. A hint,
     /// too.
-    pub class: [AtomicU8; SLOTS],
+    class: AtomicU64,
 }
 
 /// What a slot holds: nothing yet, nothing, or an entry's handle, with four bits of its hash.
@@ -125,8 +126,8 @@ impl Bucket {
         Self {
             control: AtomicU64::new(Control::UNUSED.0),
             words: std::array::from_fn(|_| AtomicU32::new(Word::UNUSED.0)),
-            access: std::array::from_fn(|_| AtomicU16::new(0)),
-            class: std::array::from_fn(|_| AtomicU8::new(0)),
+            access: std::array::from_fn(|_| AtomicU64::new(0)),
+            class: AtomicU64::new(0),
         }
     }
 
@@ -214,8 +215,50 @@ impl Bucket {
     /// Stores what the policy keeps of an entry. A hint, for another thread's may come later.
     #[inline]
     pub fn set_hints(&self, slot: usize, hints: Hints) {
-        self.access[slot & (SLOTS - 1)].store(hints.access, Relaxed); // Relaxed: as it says.
-        self.class[slot & (SLOTS - 1)].store(hints.class, Relaxed); // Relaxed: as above.
+        self.set_access(slot, hints.access);
+        self.set_class(slot, hints.class);
+    }
+
+    /// Returns the access bits of a slot.
+    #[inline]
+    pub fn access(&self, slot: usize) -> u16 {
+        let (word, shift) = self.access_word(slot);
+        (word.load(Relaxed) >> shift) as u16 // Relaxed: a hint, here and below.
+    }
+
+    /// Stores the access bits of a slot.
+    #[inline]
+    pub fn set_access(&self, slot: usize, access: u16) {
+        let (word, shift) = self.access_word(slot);
+        let others = word.load(Relaxed) & !(u64::from(u16::MAX) << shift);
+        word.store(others | u64::from(access) << shift, Relaxed); // Relaxed: as above.
+    }
+
+    #[inline]
+    fn access_word(&self, slot: usize) -> (&AtomicU64, usize) {
+        (&self.access[(slot >> 2) & 1], (slot & 3) * 16)
+    }
+
+    /// Returns the class of a slot.
+    #[inline]
+    pub fn class(&self, slot: usize) -> u8 {
+        (self.class.load(Relaxed) >> ((slot & (SLOTS - 1)) * 8)) as u8 // Relaxed: as above.
+    }
+
+    /// Stores the class of a slot.
+    #[inline]
+    pub fn set_class(&self, slot: usize, class: u8) {
+        let shift = (slot & (SLOTS - 1)) * 8;
+        let others = self.class.load(Relaxed) & !(u64::from(u8::MAX) << shift); // Relaxed: as above.
+        self.class.store(others | u64::from(class) << shift, Relaxed); // Relaxed: as above.
+    }
+
+    /// Returns the hints of all slots.
+    #[inline]
+    pub fn lanes(&self) -> Lanes {
+        // Relaxed, all: as above.
+        let access = [self.access[0].load(Relaxed), self.access[1].load(Relaxed)];
+        Lanes { access, class: self.class.load(Relaxed) }
     }
 
     /// Stops every change of the bucket; who returns from it sees its last content.
@@ -247,6 +290,8 @@ impl Bucket {
         if !self.change_control(control, control.without(slot)) {
             return None;
         }
+        // Before the slot is free: it is not to be ranked.
+        self.set_class(slot, 0);
         if cfg!(cortado_mutant = "buckets_take_by_store") {
             let word = self.word(slot);
             self.withdraw(slot);
@@ -273,6 +318,7 @@ impl Bucket {
             }
             if self.change_control(control, control.without_any()) {
                 for slot in control.taken() {
+                    self.set_class(slot, 0);
                     // AcqRel: as in `unpublish`.
                     words[slot] = Word(self.words[slot].swap(Word::EMPTY.0, AcqRel));
                 }

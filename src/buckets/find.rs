@@ -6,14 +6,14 @@ use super::{
     Table,
     array::Array,
     bucket::{Bucket, Validated, Word},
-    control::{Control, SLOTS},
+    control::Control,
     resize::has_moved,
     upper,
 };
 use crate::{
     reclaim::Guard,
     slab::{Cell, Handle, prefetch},
-    sync::atomic::{AtomicU8, AtomicU16, AtomicU64},
+    sync::atomic::{AtomicU8, AtomicU64},
 };
 
 /// Lookups under way at once in [`Table::find_many`]: about as many misses of the cache as a core keeps in flight.
@@ -145,14 +145,27 @@ impl<'g, T> Hit<'g, T> {
 
     /// Returns the access bits of the slot: those of another entry if this one has left since.
     #[inline]
-    pub fn access(&self) -> &'g AtomicU16 {
-        &self.bucket.access[self.slot & (SLOTS - 1)]
+    pub fn access(&self) -> u16 {
+        self.bucket.access(self.slot)
+    }
+
+    /// Stores the access bits of the slot. A hint: those that another thread stores in its bucket at the same time may be
+    /// lost.
+    #[inline]
+    pub fn set_access(&self, access: u16) {
+        self.bucket.set_access(self.slot, access);
     }
 
     /// Returns the class of the slot; the same holds.
     #[inline]
-    pub fn class(&self) -> &'g AtomicU8 {
-        &self.bucket.class[self.slot & (SLOTS - 1)]
+    pub fn class(&self) -> u8 {
+        self.bucket.class(self.slot)
+    }
+
+    /// Stores the class of the slot, as [`set_access`](Self::set_access) does.
+    #[inline]
+    pub fn set_class(&self, class: u8) {
+        self.bucket.set_class(self.slot, class);
     }
 }
 

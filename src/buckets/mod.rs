@@ -44,6 +44,7 @@ mod control;
 mod find;
 mod fresh;
 mod iter;
+mod lanes;
 mod loose;
 mod resize;
 mod retire;
@@ -56,6 +57,7 @@ pub use control::SLOTS;
 pub use find::{EntryRef, Held, Hit};
 pub use fresh::{Claim, Fresh};
 pub use iter::Iter;
+pub use lanes::{Lanes, Ranking, Scores};
 pub use loose::Loose;
 pub use retire::{Finalizer, OpenBag, Swept, Terms};
 pub use sample::{Candidate, Line, PLACE_BITS, Place, Remembered, Run};
@@ -241,8 +243,8 @@ impl<T> Table<T> {
         Some(Unlinked {
             handle: word.handle()?,
             low: word.bits() as u16 * (control::TAG as u16 + 1) | tag as u16,
-            // Relaxed: a hint; the slot may have the next entry by now.
-            access: bucket.access[slot & (SLOTS - 1)].load(Relaxed),
+            // A hint: the slot may have the next entry by now.
+            access: bucket.access(slot),
             domain: self.domain,
         })
     }
@@ -623,12 +625,12 @@ mod tests {
         }
         let find = |key| table.find(&guard, spread(key), |entry| entry.key == key).unwrap();
         for key in 0..10 {
-            find(key).access().store(key as u16 + 100, Relaxed);
-            find(key).class().store(key as u8, Relaxed);
+            find(key).set_access(key as u16 + 100);
+            find(key).set_class(key as u8);
         }
         for key in 0..10 {
-            assert_eq!(find(key).access().load(Relaxed), key as u16 + 100);
-            assert_eq!(find(key).class().load(Relaxed), key as u8);
+            assert_eq!(find(key).access(), key as u16 + 100);
+            assert_eq!(find(key).class(), key as u8);
         }
     }
 

@@ -35,7 +35,7 @@
 use std::ptr;
 
 use super::{
-    Table, Unlinked,
+    Hints, Table, Unlinked,
     array::{Array, OldArray},
     bucket::{Bucket, Word},
     control::{Control, SLOTS},
@@ -316,9 +316,8 @@ impl Bucket {
         if self.change_word(slot, unfilled, word)
             && let Some(&Moving { bucket, slot: old, .. }) = from
         {
-            // Relaxed: hints, which may come late.
-            self.access[slot].store(bucket.access[old].load(Relaxed), Relaxed);
-            self.class[slot].store(bucket.class[old].load(Relaxed), Relaxed);
+            // They may come late.
+            self.set_hints(slot, Hints { access: bucket.access(old), class: bucket.class(old) });
         }
     }
 
@@ -349,7 +348,7 @@ mod tests {
 
     use super::{
         super::{
-            Hints, Probe, Publish,
+            Probe, Publish,
             testing::{Entries, Entry, get, help, put, remove, spread, sweep},
         },
         *,
@@ -485,13 +484,13 @@ mod tests {
         let guard = table.pin();
         let find = |key| table.find(&guard, spread(key), |entry| entry.key == key).unwrap();
         for key in 0..16 {
-            find(key).access().store(key as u16 + 100, Relaxed);
-            find(key).class().store(key as u8, Relaxed);
+            find(key).set_access(key as u16 + 100);
+            find(key).set_class(key as u8);
         }
         let check = || {
             for key in keys(&table, &guard) {
-                assert_eq!(find(key).access().load(Relaxed), key as u16 + 100);
-                assert_eq!(find(key).class().load(Relaxed), key as u8);
+                assert_eq!(find(key).access(), key as u16 + 100);
+                assert_eq!(find(key).class(), key as u8);
             }
         };
         assert!(table.grow(&guard));

@@ -8,11 +8,11 @@ use super::{
     bucket::{Bucket, Word},
     control::{Control, SLOTS, Slots, TAG_BITS},
     iter::{Part, parts},
+    lanes::Lanes,
 };
 use crate::{
     reclaim::Guard,
     slab::{Handle, prefetch},
-    sync::atomic::{AtomicU8, AtomicU16, Ordering::*},
 };
 
 /// Lines that a run fetches ahead: a few misses of memory are on their way at once.
@@ -249,28 +249,31 @@ impl<'g> Line<'g> {
         self.control.taken()
     }
 
+    /// Returns the hints of all slots, those of free ones being out of date.
+    #[inline]
+    pub fn lanes(&self) -> Lanes {
+        self.bucket.lanes()
+    }
+
     /// Returns the access bits of a slot.
     #[inline]
     pub fn access(&self, slot: usize) -> u16 {
-        self.bucket.access[slot & (SLOTS - 1)].load(Relaxed) // Relaxed: a hint.
+        self.bucket.access(slot)
     }
 
-    /// Stores the access bits of a slot; another thread's may be lost.
+    /// Stores the access bits of a slot; those that another thread stores in its bucket at the same time may be lost.
     #[inline]
     pub fn set_access(&self, slot: usize, access: u16) {
-        self.bucket.access[slot & (SLOTS - 1)].store(access, Relaxed); // Relaxed: as above.
+        self.bucket.set_access(slot, access);
     }
 
-    /// Returns the class of a slot.
-    #[inline]
-    pub fn class(&self, slot: usize) -> u8 {
-        self.bucket.class[slot & (SLOTS - 1)].load(Relaxed) // Relaxed: as above.
-    }
-
-    /// Stores the class of a slot; another thread's may be lost.
-    #[inline]
-    pub fn set_class(&self, slot: usize, class: u8) {
-        self.bucket.class[slot & (SLOTS - 1)].store(class, Relaxed); // Relaxed: as above.
+    /// Stores that free slots are not to be ranked, where a late store says otherwise.
+    pub fn forget_free(&self) {
+        for slot in self.control.slots(0) {
+            if self.bucket.class(slot) != 0 {
+                self.bucket.set_class(slot, 0);
+            }
+        }
     }
 
     /// Returns the entry in a slot; `None` if it has left.
@@ -299,14 +302,20 @@ impl Candidate<'_> {
 
     /// Returns the access bits of its slot.
     #[inline]
-    pub fn access(&self) -> &AtomicU16 {
-        &self.bucket.access[self.slot & (SLOTS - 1)]
+    pub fn access(&self) -> u16 {
+        self.bucket.access(self.slot)
     }
 
     /// Returns the class of its slot.
     #[inline]
-    pub fn class(&self) -> &AtomicU8 {
-        &self.bucket.class[self.slot & (SLOTS - 1)]
+    pub fn class(&self) -> u8 {
+        self.bucket.class(self.slot)
+    }
+
+    /// Stores the class of its slot, as [`Hit::set_class`] does.
+    #[inline]
+    pub fn set_class(&self, class: u8) {
+        self.bucket.set_class(self.slot, class);
     }
 }
 
@@ -330,7 +339,7 @@ impl std::fmt::Debug for Candidate<'_> {
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     use super::{
         super::{
@@ -401,8 +410,8 @@ mod tests {
         let table = table(&alive);
         let guard = table.pin();
         for hit in table.iter(&guard) {
-            hit.access().store(hit.entry.key as u16 + 7, Relaxed);
-            hit.class().store(hit.entry.key as u8, Relaxed);
+            hit.set_access(hit.entry.key as u16 + 7);
+            hit.set_class(hit.entry.key as u8);
         }
         for line in table.run(&guard, 0, 8) {
             for slot in line.taken() {
@@ -410,10 +419,13 @@ mod tests {
                 let mut all = table.iter(&guard);
                 let hit = all.find(|hit| hit.handle == candidate.handle()).unwrap();
                 assert_eq!(line.access(slot), hit.entry.key as u16 + 7);
-                assert_eq!(line.class(slot), hit.entry.key as u8);
+                assert_eq!(candidate.class(), hit.entry.key as u8);
+                let shown = line.lanes();
+                assert_eq!(shown.access[slot / 4] >> (16 * (slot % 4)) & 0xffff, hit.entry.key + 7);
+                assert_eq!(shown.class >> (8 * slot) & 0xff, hit.entry.key);
                 line.set_access(slot, 3);
-                line.set_class(slot, 4);
-                let hints = (hit.access().load(Relaxed), hit.class().load(Relaxed));
+                candidate.set_class(4);
+                let hints = (hit.access(), hit.class());
                 assert_eq!(hints, (3, 4));
                 assert_eq!(table.hash_of_candidate(&candidate), known(spread(hit.entry.key)));
             }

@@ -13,18 +13,18 @@ use std::{
 use super::{Engine, NORMAL_WEIGHT, Place, access_of, evictions::Evictions};
 use crate::{
     buckets::{
-        Candidate, EntryRef, Hit, Line, PLACE_BITS, Place as SlotPlace, Remembered, SLOTS, Table,
-        buckets_for,
+        Candidate, EntryRef, Hit, Line, PLACE_BITS, Place as SlotPlace, Remembered, SLOTS, Scores,
+        Table, buckets_for,
     },
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
     entry::{Entry, Flags},
     policy::{
         access::Access,
         admission::{Contender, Rule},
-        class::{Class, ClassRange},
+        class::ClassRange,
         race::{Look, Race, Scale},
         shadow,
-        victim::{BATCH, SAMPLE, SAMPLE_BY_COST, score_of},
+        victim::{BATCH, SAMPLE, SAMPLE_BY_COST, ranking},
         window::{Newcomer, Window},
     },
     reclaim::Guard,
@@ -110,13 +110,23 @@ impl<const N: usize> Worst<N> {
         Self([0; N])
     }
 
-    /// Takes in what is in a slot, if its score, which is above 0, is high enough.
+    /// Takes in the slots of a line whose scores are high enough.
     #[inline]
-    fn offer(&mut self, score: f32, line: &Line<'_>, slot: usize) {
-        // Of floats above 0 the greater one has the greater bits. The lowest ones give way to the place.
-        let score = u64::from(score.to_bits() >> SCORE_SHIFT) << PLACE_BITS;
-        if score > self.0[N - 1] {
-            self.insert(score | line.place(slot).to_bits());
+    fn offer(&mut self, line: &Line<'_>, scores: &Scores) {
+        // Floats that are not below 0 are in the order of their bits. The lowest bit makes room for the place.
+        let mut above = scores.above((self.0[N - 1] >> PLACE_BITS << SCORE_SHIFT) as u32);
+        if above == 0 {
+            return;
+        }
+        let scores = scores.get();
+        while above != 0 {
+            let slot = above.trailing_zeros() as usize & (SLOTS - 1);
+            above &= above - 1;
+            let score = u64::from(scores[slot] >> SCORE_SHIFT) << PLACE_BITS;
+            let new = score | line.place(slot).to_bits();
+            if new > self.0[N - 1] {
+                self.insert(new);
+            }
         }
     }
 
@@ -954,7 +964,7 @@ impl<K, V, S> Engine<K, V, S> {
     fn resident_contender(&self, resident: &Resident<'_, K, V>) -> Contender {
         let Resident { candidate, entry } = resident;
         let cost = self.weight_of(self.cost_of(*entry), entry.flags().priority());
-        let access = Access::from_bits(candidate.access().load(Ordering::Relaxed)); // Relaxed: a hint.
+        let access = Access::from_bits(candidate.access());
         let hash = self.table.hash_of_candidate(candidate);
         Contender { frequency: self.frequency(hash, Some(access)), cost }
     }
@@ -968,7 +978,7 @@ impl<K, V, S> Engine<K, V, S> {
         for _ in 0..2 {
             while let Some(Chosen { place, access }) = maintainer.victims.pop() {
                 if let Some(candidate) = self.table.recall(guard, &place)
-                    && candidate.access().load(Ordering::Relaxed) == access.to_bits() // Relaxed: a hint.
+                    && candidate.access() == access.to_bits()
                     && let Some(resident) = self.resident(guard, candidate, Among::Main)
                 {
                     return Some(resident);
@@ -981,8 +991,7 @@ impl<K, V, S> Engine<K, V, S> {
             maintainer.victims.extend(worst.places().filter_map(|place| {
                 let candidate = self.table.candidate_at(guard, place)?;
                 prefetch(self.sketch.line(self.table.hash_of_candidate(&candidate)));
-                // Relaxed: a hint.
-                let access = Access::from_bits(candidate.access().load(Ordering::Relaxed));
+                let access = Access::from_bits(candidate.access());
                 Some(Chosen { place: Table::<Entry<K, V>>::remember(&candidate, place), access })
             }));
             maintainer.victims.truncate(count);
@@ -1020,17 +1029,13 @@ impl<K, V, S> Engine<K, V, S> {
         let want = count * if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
         // Relaxed: any recent number will do.
         let lines = count * self.sample_buckets.load(Ordering::Relaxed);
-        let (now, range) = (self.pulse.now(), among.classes());
+        let ranking = ranking(self.pulse.now(), among.classes());
         let mut worst = Worst::new();
         let mut seen = 0;
         for line in self.table.run(guard, upper(random), lines) {
-            for slot in line.taken() {
-                let access = Access::from_bits(line.access(slot));
-                if let Some(weight) = Class::from_bits(line.class(slot)).weight_in(range) {
-                    seen += 1;
-                    worst.offer(score_of(access, weight, now), &line, slot);
-                }
-            }
+            let scores = line.lanes().rank(&ranking);
+            seen += scores.count();
+            worst.offer(&line, &scores);
             if seen >= want {
                 break;
             }
@@ -1049,9 +1054,8 @@ impl<K, V, S> Engine<K, V, S> {
         let entry = self.table.look(guard, &candidate)?;
         let (cost, flags) = (self.cost_of(entry), entry.flags());
         let class = self.class_of(cost, flags).to_bits();
-        // Relaxed, twice: a hint.
-        if candidate.class().load(Ordering::Relaxed) != class {
-            candidate.class().store(class, Ordering::Relaxed);
+        if candidate.class() != class {
+            candidate.set_class(class);
         }
         among.has(cost, flags).then_some(Resident { candidate, entry })
     }
@@ -1188,25 +1192,21 @@ impl<K, V, S> Engine<K, V, S> {
         random: u64,
     ) -> [Option<Resident<'g, K, V>>; 2] {
         let now = self.pulse.now();
-        // Of the window, of main.
-        let mut worst = [Worst::<2>::new(), Worst::<2>::new()];
+        let ranges = [ClassRange::WINDOW, ClassRange::MAIN];
+        let mut worst = ranges.map(|range| (ranking(now, range), Worst::<2>::new()));
         let mut seen = 0;
         let lines = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
         for line in self.table.run(guard, upper(random), lines) {
-            for slot in line.taken() {
-                let class = Class::from_bits(line.class(slot));
-                if let Some(weight) = class.weight_in(ClassRange::BOTH) {
-                    seen += 1;
-                    let access = Access::from_bits(line.access(slot));
-                    let worst = &mut worst[usize::from(!class.is_in_window())];
-                    worst.offer(score_of(access, weight, now), &line, slot);
-                }
+            for (ranking, worst) in &mut worst {
+                let scores = line.lanes().rank(ranking);
+                seen += scores.count();
+                worst.offer(&line, &scores);
             }
             if seen >= ALONE_SAMPLE {
                 break;
             }
         }
-        let [window, main] = worst;
+        let [(_, window), (_, main)] = worst;
         let first = |worst: Worst<2>, among| {
             worst.places().find_map(|place| {
                 let candidate = self.table.candidate_at(guard, place)?;

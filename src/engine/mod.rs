@@ -223,10 +223,7 @@ impl<K, V, S> Engine<K, V, S> {
     fn enter_main(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) -> bool {
         let moved = self.leave_window(hit.at());
         if moved {
-            let class = hit.class();
-            // Relaxed, twice: a hint.
-            let new = Class::from_bits(class.load(Ordering::Relaxed)).in_main();
-            class.store(new.to_bits(), Ordering::Relaxed);
+            hit.set_class(Class::from_bits(hit.class()).in_main().to_bits());
             self.unreference(hash, hit);
         }
         moved
@@ -243,10 +240,10 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Forgets that an entry of this hash was referenced; its hits go to the sketch.
     fn unreference(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) {
-        // Relaxed, twice: a hint; a hit that comes in between is lost.
-        let access = Access::from_bits(hit.access().load(Ordering::Relaxed));
+        // A hit that comes in between is lost.
+        let access = access_of(hit);
         if access.is_referenced() {
-            hit.access().store(access.unreferenced().to_bits(), Ordering::Relaxed);
+            hit.set_access(access.unreferenced().to_bits());
             self.sketch.add(hash, access.hits(self.pulse.now()));
         }
     }
@@ -430,7 +427,7 @@ impl<K, V, S> Engine<K, V, S> {
         let residents = residents.iter().flatten().filter(|hit| !hit.flags().is_unevictable());
         // One without cost has no weight, but may well leave for want of a slot.
         let weight = |hit: &Hit<'_, Entry<K, V>>| {
-            let class = Class::from_bits(hit.class().load(Ordering::Relaxed)); // Relaxed: a hint.
+            let class = Class::from_bits(hit.class());
             class.weight_in(ClassRange::BOTH).unwrap_or(NORMAL_WEIGHT as f32)
         };
         let scores = residents.map(|hit| (hit, score_of(access_of(hit), weight(hit), now)));
@@ -498,7 +495,7 @@ fn stripes() -> usize {
 /// Returns the access bits of an entry.
 #[inline]
 fn access_of<K, V>(hit: &Hit<'_, Entry<K, V>>) -> Access {
-    Access::from_bits(hit.access().load(Ordering::Relaxed)) // Relaxed: a hint.
+    Access::from_bits(hit.access())
 }
 
 /// What a normal entry weighs, and how many times as much one of low priority does, or one of high

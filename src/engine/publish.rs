@@ -394,8 +394,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let cost = plan.cost;
         let seen = self.table.unlinked(guard, &old);
         plan.charged.exchange(self.cost_of(seen), cost);
-        // Relaxed: a hint, as the access bits, which are those of the slot.
-        new.class().store(self.class_of(cost, plan.flags).to_bits(), Ordering::Relaxed);
+        // The access bits are those of the slot.
+        new.set_class(self.class_of(cost, plan.flags).to_bits());
         let leaves_queue = !self.leave_window(seen);
         if !plan.flags.is_in_window() {
             self.add_to_main(cost);

@@ -118,9 +118,9 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub(super) fn reference(&self, hit: &Hit<'_, Entry<K, V>>) -> bool {
         let Some(access) = access_of(hit).hit(self.pulse.now()) else { return false };
-        // Relaxed: a hint. A store and no exchange, which would cost as much as the rest of a hit: of hits that meet here
-        // one counts, and one that was stopped may write to the slot's next entry.
-        hit.access().store(access.to_bits(), Ordering::Relaxed);
+        // A store and no exchange, which would cost as much as the rest of a hit: of hits that meet here one counts, and
+        // one that was stopped may write to the slot's next entry.
+        hit.set_access(access.to_bits());
         true
     }
 
@@ -172,6 +172,7 @@ impl<K, V, S> Engine<K, V, S> {
         let first = self.aged.fetch_add(count, Ordering::Relaxed);
         let now = self.pulse.now();
         for line in self.table.run_from(&guard, first, count) {
+            line.forget_free();
             for slot in line.taken() {
                 if let Some(access) = Access::from_bits(line.access(slot)).aged(now) {
                     line.set_access(slot, access.to_bits());

@@ -73,6 +73,11 @@ pub struct ClassRange {
 }
 
 impl ClassRange {
+    /// Returns the bits of a class that count, and the class of weight 1.
+    pub fn mask_and_first(self) -> (u8, u8) {
+        (self.mask, self.first)
+    }
+
     /// Those of the window.
     pub const WINDOW: Self = Self { mask: u8::MAX, first: WINDOW + 1 };
     /// Those of the main region.

@@ -4,7 +4,8 @@
 //! near that of hyperbolic caching (Blankstein, Sen, Freedman, 2017) with one bit for "referenced since
 //! it came", the segment of a segmented LRU.
 
-use super::access::Access;
+use super::{access::Access, class::ClassRange};
+use crate::buckets::Ranking;
 
 /// Entries looked at for each victim.
 pub const SAMPLE: usize = 16;
@@ -38,9 +39,17 @@ pub fn score_of(access: Access, weight: f32, now: u32) -> f32 {
     score(access.is_referenced(), access.idle(now), weight)
 }
 
+/// Returns how the entries of a region are ranked, a bucket at a time: by the same score.
+pub fn ranking(now: u32, range: ClassRange) -> Ranking {
+    let (mask, first) = range.mask_and_first();
+    let (flat, shift) = (FLAT_STEPS as u16, REFERENCED_SHIFT as u8);
+    Ranking { now: now as u16, flat, shift, mask, first }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{buckets::Lanes, policy::class::Class};
 
     #[test]
     fn score_is_idle_time_from_a_quarter_of_a_round_times_weight_and_an_eighth_if_referenced() {
@@ -49,6 +58,22 @@ mod tests {
         assert_eq!((score(false, 16, 1.0), score(true, 16, 10.0)), (8.0 * 32.0, 320.0));
         assert!(score(false, u32::MAX, u64::MAX as f32).is_finite());
         assert!(score(false, u32::MAX, 1.0) > 0.0);
+    }
+
+    #[test]
+    fn entry_has_the_same_score_by_itself_and_in_its_bucket() {
+        for (hits, last, now, cost) in [(0, 5, 5, 8), (3, 4000, 100, 12), (1, 9, 2000, 1000)] {
+            let access = Access::with_hits(hits, last);
+            let class = Class::new(false, Some(cost));
+            let lanes = Lanes {
+                access: [u64::from(access.to_bits()) << 32, 0],
+                class: u64::from(class.to_bits()) << 16,
+            };
+            let scores = lanes.rank(&ranking(now, ClassRange::MAIN));
+            let weight = class.weight_in(ClassRange::MAIN).unwrap();
+            assert_eq!(scores.get()[2], score_of(access, weight, now).to_bits());
+            assert_eq!(scores.count(), 1);
+        }
     }
 
     #[test]

@@ -1,0 +1,249 @@
+//! `Lanes`: the hints of all slots of a bucket, ranked at once.
+
+use super::control::SLOTS;
+
+/// The hints of a bucket's slots, one lane each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lanes {
+    /// Access bits, 16 a lane: the step of the last access in the lower 12, and above it what is not 0 for an entry that
+    /// was referenced.
+    pub access: [u64; 2],
+    /// Classes, 8 bits a lane.
+    pub class: u64,
+}
+
+/// How entries are ranked. An entry's score is its idle time, `flat` steps more, times 2 to the power of `shift` unless it
+/// was referenced, times its weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranking {
+    /// The current step; its lower 12 bits count.
+    pub now: u16,
+    /// Steps added to each idle time.
+    pub flat: u16,
+    /// What unreferenced entries have more than referenced ones, as a power of two.
+    pub shift: u8,
+    /// The bits of a class that count.
+    pub mask: u8,
+    /// The class of weight 1. The next 126 classes weigh 1.5, 2, 3, 4, 6 and so on; all others are not ranked.
+    pub first: u8,
+}
+
+/// Bits of a step, of which each lane has its last one.
+const STEP_BITS: i32 = 12;
+const STEP: u16 = (1 << STEP_BITS) - 1;
+/// Classes that are ranked.
+const CLASSES: u8 = 127;
+/// Where the exponent and the highest bit of the fraction stand in a float.
+const WEIGHT_SHIFT: i32 = 22;
+
+/// The scores of a bucket's slots, as the bits of floats; 0 for slots that are not ranked.
+#[derive(Clone, Copy, Debug)]
+pub struct Scores(imp::Scores);
+
+impl Lanes {
+    /// Ranks all slots, taken or not.
+    #[inline]
+    pub fn rank(self, ranking: &Ranking) -> Scores {
+        Scores(imp::rank(self, ranking))
+    }
+}
+
+impl Scores {
+    /// Returns how many slots are ranked.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    /// Returns the slots with a higher score, one bit each.
+    #[inline]
+    pub fn above(&self, score: u32) -> u32 {
+        self.0.above(score)
+    }
+
+    /// Returns all scores.
+    #[inline]
+    pub fn get(&self) -> [u32; SLOTS] {
+        self.0.get()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+use sse as imp;
+
+#[cfg(not(target_arch = "x86_64"))]
+use portable as imp;
+
+/// Lane after lane.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+mod portable {
+    use super::{CLASSES, Lanes, Ranking, SLOTS, STEP, WEIGHT_SHIFT};
+
+    #[derive(Clone, Copy, Debug)]
+    pub struct Scores([u32; SLOTS]);
+
+    #[inline]
+    pub fn rank(lanes: Lanes, ranking: &Ranking) -> Scores {
+        let classes = lanes.class.to_le_bytes();
+        Scores(std::array::from_fn(|slot| {
+            let access = (lanes.access[slot / 4] >> (16 * (slot % 4))) as u16;
+            let idle = (ranking.now.wrapping_sub(access) & STEP) + ranking.flat;
+            let base = if access > STEP { idle } else { idle << ranking.shift };
+            let number = (classes[slot] & ranking.mask).wrapping_sub(ranking.first);
+            let weight = (u32::from(number) << WEIGHT_SHIFT) + 1.0f32.to_bits();
+            let score = (f32::from(base) * f32::from_bits(weight)).to_bits();
+            if number < CLASSES { score } else { 0 }
+        }))
+    }
+
+    impl Scores {
+        #[inline]
+        pub fn count(&self) -> usize {
+            self.0.iter().filter(|score| **score > 0).count()
+        }
+
+        #[inline]
+        pub fn above(&self, score: u32) -> u32 {
+            let bits =
+                self.0.iter().zip(0..).map(|(other, slot)| u32::from(*other > score) << slot);
+            bits.fold(0, |above, bit| above | bit)
+        }
+
+        #[inline]
+        pub fn get(&self) -> [u32; SLOTS] {
+            self.0
+        }
+    }
+}
+
+/// Eight lanes at a time.
+#[cfg(target_arch = "x86_64")]
+mod sse {
+    use std::arch::x86_64::*;
+
+    use super::{CLASSES, Lanes, Ranking, SLOTS, STEP, STEP_BITS, WEIGHT_SHIFT};
+
+    #[derive(Clone, Copy, Debug)]
+    pub struct Scores {
+        scores: [__m128i; 2],
+        /// All bits of the lanes that are ranked, 16 a lane.
+        ranked: __m128i,
+    }
+
+    #[inline]
+    pub fn rank(lanes: Lanes, ranking: &Ranking) -> Scores {
+        // SAFETY: SSE2 is part of every x86_64 target.
+        unsafe {
+            let zero = _mm_setzero_si128();
+            let access = _mm_set_epi64x(lanes.access[1] as i64, lanes.access[0] as i64);
+            let idle = _mm_sub_epi16(_mm_set1_epi16(ranking.now as i16), access);
+            let idle = _mm_and_si128(idle, _mm_set1_epi16(STEP as i16));
+            let idle = _mm_add_epi16(idle, _mm_set1_epi16(ranking.flat as i16));
+            let shifted = _mm_sll_epi16(idle, _mm_cvtsi32_si128(i32::from(ranking.shift)));
+            let unreferenced = _mm_cmpeq_epi16(_mm_srli_epi16::<STEP_BITS>(access), zero);
+            let base = _mm_or_si128(
+                _mm_and_si128(unreferenced, shifted),
+                _mm_andnot_si128(unreferenced, idle),
+            );
+            let class = _mm_unpacklo_epi8(_mm_cvtsi64_si128(lanes.class as i64), zero);
+            let class = _mm_and_si128(class, _mm_set1_epi16(i16::from(ranking.mask)));
+            let number = _mm_sub_epi16(class, _mm_set1_epi16(i16::from(ranking.first)));
+            let ranked = _mm_and_si128(
+                _mm_cmpgt_epi16(number, _mm_set1_epi16(-1)),
+                _mm_cmpgt_epi16(_mm_set1_epi16(i16::from(CLASSES)), number),
+            );
+            let one = _mm_set1_epi32(1.0f32.to_bits() as i32);
+            let scores = |base: __m128i, number: __m128i, ranked: __m128i| {
+                let weight = _mm_add_epi32(_mm_slli_epi32::<WEIGHT_SHIFT>(number), one);
+                let score = _mm_mul_ps(_mm_cvtepi32_ps(base), _mm_castsi128_ps(weight));
+                _mm_and_si128(_mm_castps_si128(score), ranked)
+            };
+            let low = scores(
+                _mm_unpacklo_epi16(base, zero),
+                _mm_unpacklo_epi16(number, zero),
+                _mm_unpacklo_epi16(ranked, ranked),
+            );
+            let high = scores(
+                _mm_unpackhi_epi16(base, zero),
+                _mm_unpackhi_epi16(number, zero),
+                _mm_unpackhi_epi16(ranked, ranked),
+            );
+            Scores { scores: [low, high], ranked }
+        }
+    }
+
+    impl Scores {
+        #[inline]
+        pub fn count(&self) -> usize {
+            // SAFETY: as in `rank`.
+            unsafe {
+                // A ranked lane is 1, and the others 0; then the sums of both halves.
+                let ones = _mm_packs_epi16(_mm_srli_epi16::<15>(self.ranked), _mm_setzero_si128());
+                _mm_cvtsi128_si32(_mm_sad_epu8(ones, _mm_setzero_si128())) as usize
+            }
+        }
+
+        #[inline]
+        pub fn above(&self, score: u32) -> u32 {
+            // SAFETY: as in `rank`. Bits of floats that are not below 0 are in order as signed numbers, too.
+            unsafe {
+                let score = _mm_set1_epi32(score as i32);
+                let [low, high] = self.scores.map(|scores| _mm_cmpgt_epi32(scores, score));
+                let above = _mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128());
+                _mm_movemask_epi8(above) as u32
+            }
+        }
+
+        #[inline]
+        pub fn get(&self) -> [u32; SLOTS] {
+            let mut all = [0; SLOTS];
+            for (to, from) in all.chunks_exact_mut(SLOTS / 2).zip(self.scores) {
+                // SAFETY: as in `rank`; four numbers are stored where there are four, at any address.
+                unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), from) };
+            }
+            all
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::util::Rng;
+
+    #[test]
+    fn lanes_are_ranked_alike_one_by_one_and_all_at_once() {
+        let seed = 7;
+        println!("seed {seed}");
+        let mut rng = Rng::new(seed);
+        for turn in 0..20_000 {
+            let mut lanes =
+                Lanes { access: [rng.next_u64(), rng.next_u64()], class: rng.next_u64() };
+            if turn % 3 == 0 {
+                lanes.class &= 0x8181_8181_8181_8181;
+            }
+            let (mask, first) = [(0xff, 1), (0xff, 129), (0x7f, 1)][turn % 3];
+            let now = rng.next_u64() as u16;
+            let ranking = Ranking { now, flat: 16, shift: 3, mask, first };
+            let (one, all) = (portable::rank(lanes, &ranking), lanes.rank(&ranking));
+            assert_eq!((one.count(), one.get()), (all.count(), all.get()), "{lanes:?}");
+            for score in [0, one.get()[turn % SLOTS], 1000.0f32.to_bits()] {
+                assert_eq!(one.above(score), all.above(score), "{lanes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn score_is_that_of_the_slots_own_hints() {
+        let ranking = Ranking { now: 100, flat: 16, shift: 3, mask: 0xff, first: 1 };
+        // Slot 1: idle for 30 steps, not referenced, of weight 2; slot 6: for 10, referenced, of weight 1.5.
+        let access = [70 << 16, (90 | 1 << 12) << 32];
+        let lanes = Lanes { access, class: 3 << 8 | 2 << 48 };
+        let scores = lanes.rank(&ranking);
+        let mut expected = [0; SLOTS];
+        expected[1] = (46.0f32 * 8.0 * 2.0).to_bits();
+        expected[6] = (26.0f32 * 1.5).to_bits();
+        assert_eq!((scores.get(), scores.count()), (expected, 2));
+        assert_eq!((scores.above(0), scores.above(100.0f32.to_bits())), (1 << 1 | 1 << 6, 1 << 1));
+    }
+}
