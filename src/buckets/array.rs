@@ -57,6 +57,12 @@ impl Array {
         self.buckets.as_slice().len()
     }
 
+    /// Returns all buckets.
+    #[inline]
+    pub fn as_slice(&self) -> &[Bucket] {
+        self.buckets.as_slice()
+    }
+
     /// Returns the bucket of an index, if there is one.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&Bucket> {

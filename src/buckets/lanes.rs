@@ -40,11 +40,23 @@ const WEIGHT_SHIFT: i32 = 22;
 #[derive(Clone, Copy, Debug)]
 pub struct Scores(imp::Scores);
 
-impl Lanes {
+/// A ranking in the form in which it is applied to many buckets.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranker(imp::Ranker);
+
+impl Ranking {
+    /// Prepares the ranking of many buckets.
+    #[inline]
+    pub fn ranker(self) -> Ranker {
+        Ranker(imp::Ranker::new(self))
+    }
+}
+
+impl Ranker {
     /// Ranks all slots, taken or not.
     #[inline]
-    pub fn rank(self, ranking: &Ranking) -> Scores {
-        Scores(imp::rank(self, ranking))
+    pub fn rank(&self, lanes: Lanes) -> Scores {
+        Scores(self.0.rank(lanes))
     }
 }
 
@@ -82,18 +94,28 @@ mod portable {
     #[derive(Clone, Copy, Debug)]
     pub struct Scores([u32; SLOTS]);
 
-    #[inline]
-    pub fn rank(lanes: Lanes, ranking: &Ranking) -> Scores {
-        let classes = lanes.class.to_le_bytes();
-        Scores(std::array::from_fn(|slot| {
-            let access = (lanes.access[slot / 4] >> (16 * (slot % 4))) as u16;
-            let idle = (ranking.now.wrapping_sub(access) & STEP) + ranking.flat;
-            let base = if access > STEP { idle } else { idle << ranking.shift };
-            let number = (classes[slot] & ranking.mask).wrapping_sub(ranking.first);
-            let weight = (u32::from(number) << WEIGHT_SHIFT) + 1.0f32.to_bits();
-            let score = (f32::from(base) * f32::from_bits(weight)).to_bits();
-            if number < CLASSES { score } else { 0 }
-        }))
+    #[derive(Clone, Copy, Debug)]
+    pub struct Ranker(Ranking);
+
+    impl Ranker {
+        pub fn new(ranking: Ranking) -> Self {
+            Self(ranking)
+        }
+
+        #[inline]
+        pub fn rank(&self, lanes: Lanes) -> Scores {
+            let Ranking { now, flat, shift, mask, first } = self.0;
+            let classes = lanes.class.to_le_bytes();
+            Scores(std::array::from_fn(|slot| {
+                let access = (lanes.access[slot / 4] >> (16 * (slot % 4))) as u16;
+                let idle = (now.wrapping_sub(access) & STEP) + flat;
+                let base = if access > STEP { idle } else { idle << shift };
+                let number = (classes[slot] & mask).wrapping_sub(first);
+                let weight = (u32::from(number) << WEIGHT_SHIFT) + 1.0f32.to_bits();
+                let score = (f32::from(base) * f32::from_bits(weight)).to_bits();
+                if number < CLASSES { score } else { 0 }
+            }))
+        }
     }
 
     impl Scores {
@@ -130,52 +152,77 @@ mod sse {
         ranked: __m128i,
     }
 
-    #[inline]
-    pub fn rank(lanes: Lanes, ranking: &Ranking) -> Scores {
-        // SAFETY: SSE2 is part of every x86_64 target.
-        unsafe {
-            let zero = _mm_setzero_si128();
-            let access = _mm_set_epi64x(lanes.access[1] as i64, lanes.access[0] as i64);
-            let idle = _mm_sub_epi16(_mm_set1_epi16(ranking.now as i16), access);
-            let idle = _mm_and_si128(idle, _mm_set1_epi16(STEP as i16));
-            let idle = _mm_add_epi16(idle, _mm_set1_epi16(ranking.flat as i16));
-            let shifted = _mm_sll_epi16(idle, _mm_cvtsi32_si128(i32::from(ranking.shift)));
-            let unreferenced = _mm_cmpeq_epi16(_mm_srli_epi16::<STEP_BITS>(access), zero);
-            let base = _mm_or_si128(
-                _mm_and_si128(unreferenced, shifted),
-                _mm_andnot_si128(unreferenced, idle),
-            );
-            let class = _mm_unpacklo_epi8(_mm_cvtsi64_si128(lanes.class as i64), zero);
-            let class = _mm_and_si128(class, _mm_set1_epi16(i16::from(ranking.mask)));
-            let number = _mm_sub_epi16(class, _mm_set1_epi16(i16::from(ranking.first)));
-            let ranked = _mm_and_si128(
-                _mm_cmpgt_epi16(number, _mm_set1_epi16(-1)),
-                _mm_cmpgt_epi16(_mm_set1_epi16(i16::from(CLASSES)), number),
-            );
-            let one = _mm_set1_epi32(1.0f32.to_bits() as i32);
-            let scores = |base: __m128i, number: __m128i, ranked: __m128i| {
-                let weight = _mm_add_epi32(_mm_slli_epi32::<WEIGHT_SHIFT>(number), one);
-                let score = _mm_mul_ps(_mm_cvtepi32_ps(base), _mm_castsi128_ps(weight));
-                _mm_and_si128(_mm_castps_si128(score), ranked)
-            };
-            let low = scores(
-                _mm_unpacklo_epi16(base, zero),
-                _mm_unpacklo_epi16(number, zero),
-                _mm_unpacklo_epi16(ranked, ranked),
-            );
-            let high = scores(
-                _mm_unpackhi_epi16(base, zero),
-                _mm_unpackhi_epi16(number, zero),
-                _mm_unpackhi_epi16(ranked, ranked),
-            );
-            Scores { scores: [low, high], ranked }
+    /// The numbers of a ranking, in each lane.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Ranker {
+        now: __m128i,
+        flat: __m128i,
+        shift: __m128i,
+        mask: __m128i,
+        first: __m128i,
+    }
+
+    impl Ranker {
+        #[inline]
+        pub fn new(ranking: Ranking) -> Self {
+            let Ranking { now, flat, shift, mask, first } = ranking;
+            // SAFETY: SSE2 is part of every x86_64 target.
+            unsafe {
+                Self {
+                    now: _mm_set1_epi16(now as i16),
+                    flat: _mm_set1_epi16(flat as i16),
+                    shift: _mm_cvtsi32_si128(i32::from(shift)),
+                    mask: _mm_set1_epi16(i16::from(mask)),
+                    first: _mm_set1_epi16(i16::from(first)),
+                }
+            }
+        }
+
+        #[inline]
+        pub fn rank(&self, lanes: Lanes) -> Scores {
+            let Self { now, flat, shift, mask, first } = *self;
+            // SAFETY: as in `new`.
+            unsafe {
+                let zero = _mm_setzero_si128();
+                let access = _mm_set_epi64x(lanes.access[1] as i64, lanes.access[0] as i64);
+                let idle = _mm_and_si128(_mm_sub_epi16(now, access), _mm_set1_epi16(STEP as i16));
+                let idle = _mm_add_epi16(idle, flat);
+                let unreferenced = _mm_cmpeq_epi16(_mm_srli_epi16::<STEP_BITS>(access), zero);
+                let base = _mm_or_si128(
+                    _mm_and_si128(unreferenced, _mm_sll_epi16(idle, shift)),
+                    _mm_andnot_si128(unreferenced, idle),
+                );
+                let class = _mm_unpacklo_epi8(_mm_cvtsi64_si128(lanes.class as i64), zero);
+                let number = _mm_sub_epi16(_mm_and_si128(class, mask), first);
+                let ranked = _mm_and_si128(
+                    _mm_cmpgt_epi16(number, _mm_set1_epi16(-1)),
+                    _mm_cmpgt_epi16(_mm_set1_epi16(i16::from(CLASSES)), number),
+                );
+                let one = _mm_set1_epi32(1.0f32.to_bits() as i32);
+                let scores = |base: __m128i, number: __m128i, ranked: __m128i| {
+                    let weight = _mm_add_epi32(_mm_slli_epi32::<WEIGHT_SHIFT>(number), one);
+                    let score = _mm_mul_ps(_mm_cvtepi32_ps(base), _mm_castsi128_ps(weight));
+                    _mm_and_si128(_mm_castps_si128(score), ranked)
+                };
+                let low = scores(
+                    _mm_unpacklo_epi16(base, zero),
+                    _mm_unpacklo_epi16(number, zero),
+                    _mm_unpacklo_epi16(ranked, ranked),
+                );
+                let high = scores(
+                    _mm_unpackhi_epi16(base, zero),
+                    _mm_unpackhi_epi16(number, zero),
+                    _mm_unpackhi_epi16(ranked, ranked),
+                );
+                Scores { scores: [low, high], ranked }
+            }
         }
     }
 
     impl Scores {
         #[inline]
         pub fn count(&self) -> usize {
-            // SAFETY: as in `rank`.
+            // SAFETY: as in `Ranker::new`.
             unsafe {
                 // A ranked lane is 1, and the others 0; then the sums of both halves.
                 let ones = _mm_packs_epi16(_mm_srli_epi16::<15>(self.ranked), _mm_setzero_si128());
@@ -185,7 +232,7 @@ mod sse {
 
         #[inline]
         pub fn above(&self, score: u32) -> u32 {
-            // SAFETY: as in `rank`. Bits of floats that are not below 0 are in order as signed numbers, too.
+            // SAFETY: as in `Ranker::new`. Bits of floats that are not below 0 are in order as signed numbers, too.
             unsafe {
                 let score = _mm_set1_epi32(score as i32);
                 let [low, high] = self.scores.map(|scores| _mm_cmpgt_epi32(scores, score));
@@ -198,7 +245,7 @@ mod sse {
         pub fn get(&self) -> [u32; SLOTS] {
             let mut all = [0; SLOTS];
             for (to, from) in all.chunks_exact_mut(SLOTS / 2).zip(self.scores) {
-                // SAFETY: as in `rank`; four numbers are stored where there are four, at any address.
+                // SAFETY: as in `Ranker::new`; four numbers are stored where there are four, at any address.
                 unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), from) };
             }
             all
@@ -225,7 +272,8 @@ mod tests {
             let (mask, first) = [(0xff, 1), (0xff, 129), (0x7f, 1)][turn % 3];
             let now = rng.next_u64() as u16;
             let ranking = Ranking { now, flat: 16, shift: 3, mask, first };
-            let (one, all) = (portable::rank(lanes, &ranking), lanes.rank(&ranking));
+            let (one, all) =
+                (portable::Ranker::new(ranking).rank(lanes), ranking.ranker().rank(lanes));
             assert_eq!((one.count(), one.get()), (all.count(), all.get()), "{lanes:?}");
             for score in [0, one.get()[turn % SLOTS], 1000.0f32.to_bits()] {
                 assert_eq!(one.above(score), all.above(score), "{lanes:?}");
@@ -239,7 +287,7 @@ mod tests {
         // Slot 1: idle for 30 steps, not referenced, of weight 2; slot 6: for 10, referenced, of weight 1.5.
         let access = [70 << 16, (90 | 1 << 12) << 32];
         let lanes = Lanes { access, class: 3 << 8 | 2 << 48 };
-        let scores = lanes.rank(&ranking);
+        let scores = ranking.ranker().rank(lanes);
         let mut expected = [0; SLOTS];
         expected[1] = (46.0f32 * 8.0 * 2.0).to_bits();
         expected[6] = (26.0f32 * 1.5).to_bits();

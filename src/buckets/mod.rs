@@ -57,7 +57,7 @@ pub use control::SLOTS;
 pub use find::{EntryRef, Held, Hit};
 pub use fresh::{Claim, Fresh};
 pub use iter::Iter;
-pub use lanes::{Lanes, Ranking, Scores};
+pub use lanes::{Lanes, Ranker, Ranking, Scores};
 pub use loose::Loose;
 pub use retire::{Finalizer, OpenBag, Swept, Terms};
 pub use sample::{Candidate, Line, PLACE_BITS, Place, Remembered, Run};

@@ -5,10 +5,7 @@
 //! a part of the window, and calls use them in turn. Whoever finds all gone makes room without the window,
 //! by [`Engine::make_room_alone`]; nobody waits.
 
-use std::{
-    collections::VecDeque,
-    hash::{BuildHasher, Hash},
-};
+use std::{collections::VecDeque, ops::ControlFlow};
 
 use super::{Engine, NORMAL_WEIGHT, Place, access_of, evictions::Evictions};
 use crate::{
@@ -24,7 +21,7 @@ use crate::{
         class::ClassRange,
         race::{Look, Race, Scale},
         shadow,
-        victim::{BATCH, SAMPLE, SAMPLE_BY_COST, ranking},
+        victim::{BATCH, SAMPLE, SAMPLE_BY_COST, ranker},
         window::{Newcomer, Window},
     },
     reclaim::Guard,
@@ -1029,17 +1026,15 @@ impl<K, V, S> Engine<K, V, S> {
         let want = count * if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
         // Relaxed: any recent number will do.
         let lines = count * self.sample_buckets.load(Ordering::Relaxed);
-        let ranking = ranking(self.pulse.now(), among.classes());
+        let ranker = ranker(self.pulse.now(), among.classes());
         let mut worst = Worst::new();
         let mut seen = 0;
-        for line in self.table.run(guard, upper(random), lines) {
-            let scores = line.lanes().rank(&ranking);
+        self.table.run(guard, upper(random), lines).look(|line| {
+            let scores = ranker.rank(line.lanes());
             seen += scores.count();
-            worst.offer(&line, &scores);
-            if seen >= want {
-                break;
-            }
-        }
+            worst.offer(line, &scores);
+            if seen < want { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
         worst
     }
 
@@ -1193,19 +1188,17 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> [Option<Resident<'g, K, V>>; 2] {
         let now = self.pulse.now();
         let ranges = [ClassRange::WINDOW, ClassRange::MAIN];
-        let mut worst = ranges.map(|range| (ranking(now, range), Worst::<2>::new()));
+        let mut worst = ranges.map(|range| (ranker(now, range), Worst::<2>::new()));
         let mut seen = 0;
         let lines = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
-        for line in self.table.run(guard, upper(random), lines) {
-            for (ranking, worst) in &mut worst {
-                let scores = line.lanes().rank(ranking);
+        self.table.run(guard, upper(random), lines).look(|line| {
+            for (ranker, worst) in &mut worst {
+                let scores = ranker.rank(line.lanes());
                 seen += scores.count();
-                worst.offer(&line, &scores);
+                worst.offer(line, &scores);
             }
-            if seen >= ALONE_SAMPLE {
-                break;
-            }
-        }
+            if seen < ALONE_SAMPLE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
         let [(_, window), (_, main)] = worst;
         let first = |worst: Worst<2>, among| {
             worst.places().find_map(|place| {

@@ -5,7 +5,7 @@
 //! it came", the segment of a segmented LRU.
 
 use super::{access::Access, class::ClassRange};
-use crate::buckets::Ranking;
+use crate::buckets::{Ranker, Ranking};
 
 /// Entries looked at for each victim.
 pub const SAMPLE: usize = 16;
@@ -40,10 +40,10 @@ pub fn score_of(access: Access, weight: f32, now: u32) -> f32 {
 }
 
 /// Returns how the entries of a region are ranked, a bucket at a time: by the same score.
-pub fn ranking(now: u32, range: ClassRange) -> Ranking {
+pub fn ranker(now: u32, range: ClassRange) -> Ranker {
     let (mask, first) = range.mask_and_first();
     let (flat, shift) = (FLAT_STEPS as u16, REFERENCED_SHIFT as u8);
-    Ranking { now: now as u16, flat, shift, mask, first }
+    Ranking { now: now as u16, flat, shift, mask, first }.ranker()
 }
 
 #[cfg(test)]
@@ -69,7 +69,7 @@ mod tests {
                 access: [u64::from(access.to_bits()) << 32, 0],
                 class: u64::from(class.to_bits()) << 16,
             };
-            let scores = lanes.rank(&ranking(now, ClassRange::MAIN));
+            let scores = ranker(now, ClassRange::MAIN).rank(lanes);
             let weight = class.weight_in(ClassRange::MAIN).unwrap();
             assert_eq!(scores.get()[2], score_of(access, weight, now).to_bits());
             assert_eq!(scores.count(), 1);
