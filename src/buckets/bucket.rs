@@ -229,9 +229,18 @@ impl Bucket {
     /// Stores the access bits of a slot.
     #[inline]
     pub fn set_access(&self, slot: usize, access: u16) {
+        self.update_access(slot, |_| Some(access));
+    }
+
+    /// Stores what `update` makes of the access bits of a slot, unless that is nothing; returns whether it was something.
+    #[inline]
+    pub fn update_access(&self, slot: usize, update: impl FnOnce(u16) -> Option<u16>) -> bool {
         let (word, shift) = self.access_word(slot);
-        let others = word.load(Relaxed) & !(u64::from(u16::MAX) << shift);
-        word.store(others | u64::from(access) << shift, Relaxed); // Relaxed: as above.
+        let seen = word.load(Relaxed);
+        let before = (seen >> shift) as u16;
+        let Some(after) = update(before) else { return false };
+        word.store(seen ^ u64::from(before ^ after) << shift, Relaxed); // Relaxed: as above.
+        true
     }
 
     #[inline]

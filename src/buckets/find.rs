@@ -93,11 +93,17 @@ impl<'g, T> EntryRef<'g, T> {
         self.cell.charge()
     }
 
+    /// Returns the upper half of the entry's hash.
+    #[inline]
+    pub fn upper(self) -> u32 {
+        self.cell.hash()
+    }
+
     /// Returns whether the entry has this hash, as far as the table knows it: beside what a lookup has compared, its
     /// upper half.
     #[inline]
     pub fn has_upper_of(self, hash: u64) -> bool {
-        self.cell.hash() == upper(hash)
+        self.upper() == upper(hash)
     }
 
     /// Returns the two words for times beside the entry's cell, if its chunk has them.
@@ -154,6 +160,12 @@ impl<'g, T> Hit<'g, T> {
     #[inline]
     pub fn set_access(&self, access: u16) {
         self.bucket.set_access(self.slot, access);
+    }
+
+    /// The same for what `update` makes of the access bits, unless that is nothing; returns whether it was something.
+    #[inline]
+    pub fn update_access(&self, update: impl FnOnce(u16) -> Option<u16>) -> bool {
+        self.bucket.update_access(self.slot, update)
     }
 
     /// Returns the class of the slot; the same holds.

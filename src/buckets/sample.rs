@@ -74,6 +74,36 @@ pub struct Candidate<'g> {
     word: Word,
 }
 
+/// An entry that was in the table when it was sampled, and where.
+pub struct Sampled<'g, T> {
+    /// What [`Table::unlink`] takes out.
+    pub candidate: Candidate<'g>,
+    /// The entry.
+    pub entry: EntryRef<'g, T>,
+}
+
+impl<T> Clone for Sampled<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Sampled<'_, T> {}
+
+impl<T> Sampled<'_, T> {
+    /// Returns the entry's hash, as [`known`](super::known) returns it.
+    #[inline]
+    pub fn hash(&self) -> u64 {
+        let low = u64::from(self.candidate.word.bits()) << TAG_BITS | self.candidate.tag;
+        u64::from(self.entry.upper()) << 32 | low
+    }
+}
+
+impl<T> std::fmt::Debug for Sampled<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sampled").field("candidate", &self.candidate).finish_non_exhaustive()
+    }
+}
+
 /// A candidate without a guard: what has to be there again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
@@ -110,18 +140,6 @@ impl<T> Table<T> {
         is_there.then_some(Candidate { bucket, slot, tag, word })
     }
 
-    /// Returns the candidate in a place, if there is one.
-    pub fn candidate_at<'g>(&'g self, guard: &'g Guard, place: Place) -> Option<Candidate<'g>> {
-        let root = self.root(guard);
-        let array = if place.0 & NEXT == 0 { root } else { root.next(guard)? };
-        let bucket = array.get(((place.0 & !NEXT) >> SLOT_BITS) as usize)?;
-        let control = bucket.control();
-        let line = Line { bucket, control, first: 0 };
-        let slot = place.0 as usize & (SLOTS - 1);
-        let is_taken = control.is_in_use() && control.tag(slot) != 0;
-        if is_taken { line.candidate(slot) } else { None }
-    }
-
     /// Fetches the first lines of a run ahead of their use.
     #[inline]
     pub fn prefetch_run(&self, random: u32) {
@@ -130,9 +148,21 @@ impl<T> Table<T> {
         }
     }
 
-    /// Returns what to look for when the guard is gone.
-    pub fn remember(candidate: &Candidate<'_>, place: Place) -> Remembered {
-        Remembered { place, word: candidate.word }
+    /// Returns the entry in a place, if there is one.
+    #[inline]
+    pub fn sampled_at<'g>(&'g self, guard: &'g Guard, place: Place) -> Option<Sampled<'g, T>> {
+        let root = self.root(guard);
+        let array = if place.0 & NEXT == 0 { root } else { root.next(guard)? };
+        let bucket = array.get(((place.0 & !NEXT) >> SLOT_BITS) as usize)?;
+        let slot = place.0 as usize & (SLOTS - 1);
+        let word = bucket.word(slot);
+        let handle = word.handle().filter(|_| !word.is_dying())?;
+        let control = bucket.control();
+        let tag = control.tag(slot);
+        // A handle enters a slot once under a guard: if the word is still there, it was there at `control`.
+        let is_there = control.is_in_use() && tag != 0 && bucket.word(slot) == word;
+        let candidate = Candidate { bucket, slot, tag, word };
+        is_there.then(|| Sampled { candidate, entry: self.entry(guard, handle) })
     }
 
     /// Returns the entry that is where a candidate was remembered: the same one, or a later one that has its cell and
@@ -142,16 +172,9 @@ impl<T> Table<T> {
         &'g self,
         guard: &'g Guard,
         remembered: &Remembered,
-    ) -> Option<Candidate<'g>> {
-        let candidate = self.candidate_at(guard, remembered.place)?;
-        (candidate.word == remembered.word).then_some(candidate)
-    }
-
-    /// Returns the hash of a candidate, as [`known`](super::known) returns it.
-    #[inline]
-    pub fn hash_of_candidate(&self, candidate: &Candidate<'_>) -> u64 {
-        let low = u64::from(candidate.word.bits()) << TAG_BITS | candidate.tag;
-        u64::from(self.upper_of(candidate.handle())) << 32 | low
+    ) -> Option<Sampled<'g, T>> {
+        let sampled = self.sampled_at(guard, remembered.place)?;
+        (sampled.candidate.word == remembered.word).then_some(sampled)
     }
 
     /// Returns where a candidate is, if it is in the table.
@@ -323,6 +346,11 @@ impl<'g> Line<'g> {
 }
 
 impl Candidate<'_> {
+    /// Returns what to look for when the guard is gone.
+    pub fn remember(&self, place: Place) -> Remembered {
+        Remembered { place, word: self.word }
+    }
+
     /// Returns the entry's handle, good for what the slab keeps beside its cell. That may be of another entry by now:
     /// [`Table::unlink`] decides.
     #[inline]
@@ -472,7 +500,11 @@ mod tests {
                 candidate.set_class(4);
                 let hints = (hit.access(), hit.class());
                 assert_eq!(hints, (3, 4));
-                assert_eq!(table.hash_of_candidate(&candidate), known(spread(hit.entry.key)));
+                let sampled = table.sampled_at(&guard, line.place(slot)).unwrap();
+                assert_eq!(sampled.hash(), known(spread(hit.entry.key)));
+                let remembered = candidate.remember(line.place(slot));
+                let recalled = table.recall(&guard, &remembered).unwrap();
+                assert_eq!(recalled.candidate.handle(), candidate.handle());
             }
         }
     }

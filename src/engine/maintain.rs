@@ -7,11 +7,11 @@
 
 use std::{collections::VecDeque, ops::ControlFlow};
 
-use super::{Engine, NORMAL_WEIGHT, Place, access_of, evictions::Evictions};
+use super::{Engine, NORMAL_WEIGHT, Place, access_of, evictions::Evictions, read::turn_mask};
 use crate::{
     buckets::{
-        Candidate, EntryRef, Hit, Line, PLACE_BITS, Place as SlotPlace, Remembered, SLOTS, Scores,
-        Table, buckets_for,
+        Candidate, EntryRef, Hit, Line, PLACE_BITS, Place as SlotPlace, Remembered, SLOTS, Sampled,
+        Scores, buckets_for,
     },
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
     entry::{Entry, Flags},
@@ -85,17 +85,7 @@ impl<K, V> Clone for Leaver<'_, K, V> {
 impl<K, V> Copy for Leaver<'_, K, V> {}
 
 /// An entry that may be evicted.
-pub(super) struct Resident<'g, K, V> {
-    candidate: Candidate<'g>,
-    entry: EntryRef<'g, Entry<K, V>>,
-}
-
-impl<K, V> Clone for Resident<'_, K, V> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<K, V> Copy for Resident<'_, K, V> {}
+type Resident<'g, K, V> = Sampled<'g, Entry<K, V>>;
 
 /// The places of the entries with the highest scores of a sample, the highest first.
 ///
@@ -776,6 +766,11 @@ impl<K, V, S> Engine<K, V, S> {
         if self.sample_buckets.load(Ordering::Relaxed) != buckets {
             self.sample_buckets.store(buckets, Ordering::Relaxed); // Relaxed: as above.
         }
+        let turns = turn_mask(capacity);
+        // Relaxed, twice: as above.
+        if self.turn_mask.load(Ordering::Relaxed) != turns {
+            self.turn_mask.store(turns, Ordering::Relaxed);
+        }
         let mask = racer.scale.mask();
         // Relaxed, twice: any recent mask will do. Written only if it differs: readers share it.
         if self.sample_mask.load(Ordering::Relaxed) != mask {
@@ -959,11 +954,10 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     fn resident_contender(&self, resident: &Resident<'_, K, V>) -> Contender {
-        let Resident { candidate, entry } = resident;
-        let cost = self.weight_of(self.cost_of(*entry), entry.flags().priority());
-        let access = Access::from_bits(candidate.access());
-        let hash = self.table.hash_of_candidate(candidate);
-        Contender { frequency: self.frequency(hash, Some(access)), cost }
+        let entry = resident.entry;
+        let cost = self.weight_of(self.cost_of(entry), entry.flags().priority());
+        let access = Access::from_bits(resident.candidate.access());
+        Contender { frequency: self.frequency(resident.hash(), Some(access)), cost }
     }
 
     /// Takes the next of the entries of main that were chosen to go; chooses others where there is none left.
@@ -974,9 +968,9 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> Option<Resident<'g, K, V>> {
         for _ in 0..2 {
             while let Some(Chosen { place, access }) = maintainer.victims.pop() {
-                if let Some(candidate) = self.table.recall(guard, &place)
-                    && candidate.access() == access.to_bits()
-                    && let Some(resident) = self.resident(guard, candidate, Among::Main)
+                if let Some(sampled) = self.table.recall(guard, &place)
+                    && sampled.candidate.access() == access.to_bits()
+                    && let Some(resident) = self.resident(sampled, Among::Main)
                 {
                     return Some(resident);
                 }
@@ -986,10 +980,10 @@ impl<K, V, S> Engine<K, V, S> {
             let worst = self.sample(guard, random, count, Among::Main);
             self.table.prefetch_run(upper(maintainer.next_sample));
             maintainer.victims.extend(worst.places().filter_map(|place| {
-                let candidate = self.table.candidate_at(guard, place)?;
-                prefetch(self.sketch.line(self.table.hash_of_candidate(&candidate)));
-                let access = Access::from_bits(candidate.access());
-                Some(Chosen { place: Table::<Entry<K, V>>::remember(&candidate, place), access })
+                let sampled = self.table.sampled_at(guard, place)?;
+                prefetch(self.sketch.line(sampled.hash()));
+                let access = Access::from_bits(sampled.candidate.access());
+                Some(Chosen { place: sampled.candidate.remember(place), access })
             }));
             maintainer.victims.truncate(count);
             maintainer.victims.reverse();
@@ -1005,17 +999,13 @@ impl<K, V, S> Engine<K, V, S> {
         among: Among,
     ) -> Option<Resident<'g, K, V>> {
         let worst = self.sample(guard, random, 1, among);
-        let resident = |place| {
-            let candidate = self.table.candidate_at(guard, place)?;
-            self.resident(guard, candidate, among)
-        };
-        let chosen = worst.places().find_map(resident);
+        let chosen = worst.places().find_map(|place| self.resident_at(guard, place, among));
         // A nearly empty table: go on until there is one. Main may be empty beside a full window.
         chosen.or_else(|| {
             let most = if among == Among::Main { MOST_SAMPLE_BUCKETS } else { usize::MAX };
             self.table.run(guard, upper(random), most).find_map(|line| {
-                let candidates = line.taken().filter_map(|slot| line.candidate(slot));
-                candidates.into_iter().find_map(|candidate| self.resident(guard, candidate, among))
+                let places = line.taken().map(|slot| line.place(slot));
+                places.into_iter().find_map(|place| self.resident_at(guard, place, among))
             })
         })
     }
@@ -1038,21 +1028,42 @@ impl<K, V, S> Engine<K, V, S> {
         worst
     }
 
-    /// Returns the entry of a candidate if it is there, and what its flags and its cost say allows to evict it; brings its
-    /// class up to date.
-    pub(super) fn resident<'g>(
+    /// Returns the entry in a place if there is one that its flags and its cost allow to evict. Brings its class up to date
+    /// if they do not.
+    fn resident_at<'g>(
         &'g self,
         guard: &'g Guard,
-        candidate: Candidate<'g>,
+        place: SlotPlace,
         among: Among,
     ) -> Option<Resident<'g, K, V>> {
-        let entry = self.table.look(guard, &candidate)?;
-        let (cost, flags) = (self.cost_of(entry), entry.flags());
-        let class = self.class_of(cost, flags).to_bits();
+        let sampled = self.table.sampled_at(guard, place)?;
+        self.resident(sampled, among)
+    }
+
+    fn resident<'g>(
+        &'g self,
+        sampled: Resident<'g, K, V>,
+        among: Among,
+    ) -> Option<Resident<'g, K, V>> {
+        let Sampled { candidate, entry } = sampled;
+        if !among.has(self.cost_of(entry), entry.flags()) {
+            self.classify_entry(&candidate, entry);
+            return None;
+        }
+        Some(sampled)
+    }
+
+    /// Brings the class of an entry up to date.
+    #[cold]
+    pub(super) fn classify_entry(
+        &self,
+        candidate: &Candidate<'_>,
+        entry: EntryRef<'_, Entry<K, V>>,
+    ) {
+        let class = self.class_of(self.cost_of(entry), entry.flags()).to_bits();
         if candidate.class() != class {
             candidate.set_class(class);
         }
-        among.has(cost, flags).then_some(Resident { candidate, entry })
     }
 
     fn evict_victim(
@@ -1105,7 +1116,7 @@ impl<K, V, S> Engine<K, V, S> {
             };
             match victim {
                 Some(victim) if self.admits(self.resident_contender(&oldest), &victim, luck) => {
-                    let hash = self.table.hash_of_candidate(&oldest.candidate);
+                    let hash = oldest.hash();
                     if let Some(hit) = self.table.hit_of(guard, &oldest.candidate) {
                         self.enter_main(hash, &hit);
                     }
@@ -1201,10 +1212,7 @@ impl<K, V, S> Engine<K, V, S> {
         });
         let [(_, window), (_, main)] = worst;
         let first = |worst: Worst<2>, among| {
-            worst.places().find_map(|place| {
-                let candidate = self.table.candidate_at(guard, place)?;
-                self.resident(guard, candidate, among)
-            })
+            worst.places().find_map(|place| self.resident_at(guard, place, among))
         };
         [first(window, Among::Window), first(main, Among::Main)]
     }

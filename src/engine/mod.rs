@@ -56,7 +56,7 @@ use crate::{
     stripe::{Stripes, thread_number},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     util::{CachePadded, caught, is_thread_of},
     waker::Waker,
@@ -85,6 +85,8 @@ pub struct Engine<K, V, S> {
     samples: Stripes,
     /// What is 0 in the hash of a key of the sample.
     sample_mask: AtomicU64,
+    /// How many hits are counted as one, less one.
+    turn_mask: AtomicU32,
     /// The number of the setting that won the race.
     setting: AtomicUsize,
     /// Buckets read to find a sample.
@@ -177,6 +179,7 @@ impl<K, V, S> Engine<K, V, S> {
             newcomers: Stripes::new(stripes),
             samples: Stripes::new(stripes),
             sample_mask: AtomicU64::new(scale.mask()),
+            turn_mask: AtomicU32::new(read::turn_mask(entries as u64)),
             setting: AtomicUsize::new(0),
             sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),
             aged: CachePadded::default(),

@@ -2,9 +2,9 @@
 //!
 //! Expiry on read is seen to here: an entry whose time is over is a miss, whether it was removed or not.
 
-use super::{Engine, access_of, maintain::Among};
+use super::{Engine, access_of};
 use crate::{
-    buckets::{Held, Hit, SLOTS},
+    buckets::{Held, Hit, Line, SLOTS},
     entry::Entry,
     metrics::Counter,
     policy::access::Access,
@@ -117,23 +117,33 @@ impl<K, V, S> Engine<K, V, S> {
     /// The bits of an entry that is hit all the time are written once a step, by all threads together.
     #[inline]
     pub(super) fn reference(&self, hit: &Hit<'_, Entry<K, V>>) -> bool {
-        let Some(access) = access_of(hit).hit(self.pulse.now()) else { return false };
+        let now = self.pulse.now();
         // A store and no exchange, which would cost as much as the rest of a hit: of hits that meet here one counts, and
         // one that was stopped may write to the slot's next entry.
-        hit.set_access(access.to_bits());
-        true
+        hit.update_access(|access| Access::from_bits(access).hit(now).map(Access::to_bits))
     }
 
-    /// Counts a hit that left its mark in the entry: time goes by events, and it is one.
+    /// Counts a hit that was noted in the access bits of its entry: time goes by events, and it is one. One in so many
+    /// stands for all, each time for another part of the entries.
     #[inline]
     pub(super) fn note_mark(&self, hash: u64) {
         self.note_sample(hash);
+        let turn = ((hash >> TURN_SHIFT) as u32).wrapping_add(self.pulse.now());
+        let mask = self.turn_mask.load(Ordering::Relaxed); // Relaxed: any recent mask will do.
+        if turn & mask == 0 {
+            self.count_marks(mask + 1);
+        }
+    }
+
+    #[cold]
+    fn count_marks(&self, marks: u32) {
         let marked = &self.local().marked;
-        // Relaxed, twice: if two threads of a stripe interfere, a hit is lost to the clock.
-        let count = marked.load(Ordering::Relaxed).wrapping_add(1);
-        marked.store(count, Ordering::Relaxed);
-        if count.is_multiple_of(CAPACITY as u64) {
-            self.pass_time(CAPACITY);
+        // Relaxed, twice: if two threads of a stripe interfere, hits are lost to the clock.
+        let count = marked.load(Ordering::Relaxed) + u64::from(marks);
+        let is_due = count >= CAPACITY as u64;
+        marked.store(if is_due { 0 } else { count }, Ordering::Relaxed);
+        if is_due {
+            self.pass_time(count as usize);
         }
     }
 
@@ -162,24 +172,33 @@ impl<K, V, S> Engine<K, V, S> {
         self.age_entries(events as u64);
     }
 
-    /// Ages the access bits of some buckets, and brings the classes there up to date; all have had their turn when the
-    /// clock has passed an age.
+    /// Ages the access bits of some buckets, and brings the classes of a few of these up to date; each bucket has had its
+    /// turn when the clock has passed an age, or so many ages.
     fn age_entries(&self, events: u64) {
         let guard = self.table.pin();
         let buckets = self.table.slots(&guard) / SLOTS;
         let count = self.pulse.share(events, buckets as u64).min(MAX_AGED) as usize;
         // Relaxed: which thread has which turn does not matter.
         let first = self.aged.fetch_add(count, Ordering::Relaxed);
-        let now = self.pulse.now();
-        for line in self.table.run_from(&guard, first, count) {
-            line.forget_free();
+        let (turn, now) = (first / buckets, self.pulse.now());
+        for (line, index) in self.table.run_from(&guard, first, count).zip(first..) {
             for slot in line.taken() {
                 if let Some(access) = Access::from_bits(line.access(slot)).aged(now) {
                     line.set_access(slot, access.to_bits());
                 }
-                if let Some(candidate) = line.candidate(slot) {
-                    let _ = self.resident(&guard, candidate, Among::All);
-                }
+            }
+            if index.wrapping_add(turn).is_multiple_of(AGES_PER_CLASS) {
+                self.classify(&guard, &line);
+            }
+        }
+    }
+
+    /// Brings the classes of a bucket up to date: a late store may have left a wrong one.
+    fn classify(&self, guard: &Guard, line: &Line<'_>) {
+        line.forget_free();
+        for candidate in line.taken().filter_map(|slot| line.candidate(slot)) {
+            if let Some(entry) = self.table.look(guard, &candidate) {
+                self.classify_entry(&candidate, entry);
             }
         }
     }
@@ -222,6 +241,20 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
+/// The bits of a hash that choose which hits are counted: some that choose no bucket of a small table.
+const TURN_SHIFT: u32 = 32;
+/// Hits that are counted as one, less one, in a cache of so many entries at least. In a smaller one a few entries could be
+/// all that is asked for, and none of them have its turn: then the clock would stand still.
+const TURN_MASK: u32 = 15;
+const ENTRIES_FOR_TURNS: u64 = 4096;
+
+/// Returns how many hits are counted as one in a cache of so many entries, less one.
+pub(super) fn turn_mask(entries: u64) -> u32 {
+    if entries >= ENTRIES_FOR_TURNS { TURN_MASK } else { 0 }
+}
+
+/// Ages in which each bucket's classes have a turn.
+const AGES_PER_CLASS: usize = 8;
 /// Buckets aged at once, at most: where there are more to an entry, they have their turns later.
 const MAX_AGED: u64 = 256;
 /// The counters of the sketch end there, and so does what is added to them.

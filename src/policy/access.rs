@@ -8,7 +8,8 @@ const STEP: u16 = (1 << STEP_BITS) - 1;
 const MAX_HITS: u8 = 15;
 /// An entry that was idle for longer counts as idle for so many steps: half of those that the bits tell apart.
 const MAX_IDLE: u32 = 1 << (STEP_BITS - 1);
-/// Ages in that time.
+/// Ages in all of that time, and in this.
+const AGES: u32 = (1 << STEP_BITS) / PULSES_PER_AGE;
 const MAX_IDLE_AGES: u32 = MAX_IDLE / PULSES_PER_AGE;
 const AGE_BITS: u32 = PULSES_PER_AGE.ilog2();
 /// Steps by which the hits of entries age later than the sketch begins to, which takes that long: were it the other
@@ -45,7 +46,8 @@ impl Access {
     /// Returns the bits of an entry that has been hit so many times, at step `now` the last time.
     #[inline]
     pub fn with_hits(hits: u8, now: u32) -> Self {
-        Self(u16::from(hits.min(MAX_HITS)) << STEP_BITS | (now as u16 & STEP))
+        debug_assert!(hits <= MAX_HITS);
+        Self(u16::from(hits) << STEP_BITS | (now as u16 & STEP))
     }
 
     /// Returns the bits that [`to_bits`](Self::to_bits) has returned.
@@ -64,7 +66,8 @@ impl Access {
     #[inline]
     pub fn hit(self, now: u32) -> Option<Self> {
         let is_noted = self.is_referenced() && self.0 & STEP == now as u16 & STEP;
-        (!is_noted).then(|| Self::with_hits(self.hits(now) + 1, now))
+        let hits = self.hits(now);
+        (!is_noted).then(|| Self::with_hits(hits + u8::from(hits < MAX_HITS), now))
     }
 
     /// Returns whether the entry was hit since it came to its region.
@@ -89,8 +92,10 @@ impl Access {
     /// sketch are.
     #[inline]
     pub fn hits(self, now: u32) -> u8 {
-        let last = now.wrapping_sub(self.idle(now));
-        halved((self.0 >> STEP_BITS) as u8, last, now)
+        // Of ages that are over, no more than these bits tell apart.
+        let age = |step: u32| step.wrapping_sub(LAG) >> AGE_BITS;
+        let ages = age(now).wrapping_sub(age(u32::from(self.0))) & (AGES - 1);
+        (self.0 >> STEP_BITS >> ages) as u8
     }
 
     /// Returns the bits that keep an entry that has been idle for long from looking new; `None` if they are these. To be

@@ -82,6 +82,8 @@ const MIN_ALIGN: usize = 64;
 pub(super) struct Chunks<T> {
     /// Bits of a cell's number.
     shift: u32,
+    /// The bits of a handle that are the cell's number.
+    mask: u32,
     /// Cells of a full chunk.
     full: usize,
     /// Cells that the slab will need, as far as its maker knows.
@@ -134,8 +136,10 @@ impl<T> Chunks<T> {
     pub(super) fn new(expected: usize) -> Self {
         let size = size_of::<T>().max(1);
         let full = (CHUNK_BYTES / size).clamp(1, 1 << MAX_SHIFT);
+        let shift = full.next_power_of_two().ilog2().clamp(MIN_SHIFT, MAX_SHIFT);
         Self {
-            shift: full.next_power_of_two().ilog2().clamp(MIN_SHIFT, MAX_SHIFT),
+            shift,
+            mask: (1 << shift) - 1,
             full,
             expected,
             root: array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
