@@ -85,6 +85,8 @@ pub struct Engine<K, V, S> {
     samples: Stripes,
     /// What is 0 in the hash of a key of the sample.
     sample_mask: AtomicU64,
+    /// Whether hits are counted, or entries may expire.
+    extras: AtomicBool,
     /// How many hits are counted as one, less one.
     turn_mask: AtomicU32,
     /// The number of the setting that won the race.
@@ -179,6 +181,7 @@ impl<K, V, S> Engine<K, V, S> {
             newcomers: Stripes::new(stripes),
             samples: Stripes::new(stripes),
             sample_mask: AtomicU64::new(scale.mask()),
+            extras: AtomicBool::new(settings.metrics),
             turn_mask: AtomicU32::new(read::turn_mask(entries as u64)),
             setting: AtomicUsize::new(0),
             sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),

@@ -32,6 +32,28 @@ impl<K, V, S> Engine<K, V, S> {
         trace: Trace,
         matches: impl Fn(&K) -> bool,
     ) -> Option<Held<'_, Entry<K, V>>> {
+        if trace == Trace::None || self.has_extras() {
+            return self.get_slowly(hash, trace, matches);
+        }
+        let held = self.table.hold(self.table.pin(), |table, guard| {
+            let hit = table.find(guard, hash, |entry| matches(&entry.key))?;
+            self.note_reference(hash, &hit);
+            Some(hit.at())
+        });
+        if held.is_none() {
+            self.note_miss(hash);
+        }
+        held
+    }
+
+    /// The same for any trace, and in a cache that counts or has deadlines.
+    #[inline(never)]
+    fn get_slowly(
+        &self,
+        hash: u64,
+        trace: Trace,
+        matches: impl Fn(&K) -> bool,
+    ) -> Option<Held<'_, Entry<K, V>>> {
         let held = self.table.hold(self.table.pin(), |table, guard| {
             let hit = table.find(guard, hash, |entry| matches(&entry.key))?;
             let is_live = match trace {
@@ -88,7 +110,16 @@ impl<K, V, S> Engine<K, V, S> {
         hash: u64,
         hit: Option<Hit<'g, Entry<K, V>>>,
     ) -> Option<Hit<'g, Entry<K, V>>> {
-        let live = hit.filter(|hit| self.is_live_read(hash, hit.at()));
+        let live = match hit {
+            Some(hit) if self.has_extras() => {
+                Some(hit).filter(|hit| self.is_live_read(hash, hit.at()))
+            }
+            Some(hit) => {
+                self.note_reference(hash, &hit);
+                return Some(hit);
+            }
+            None => None,
+        };
         match &live {
             Some(hit) => self.note_hit(hash, hit),
             None => self.note_miss(hash),
@@ -99,8 +130,28 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     fn note_hit(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) {
         self.counters.add(Counter::Hits, 1);
+        self.note_reference(hash, hit);
+    }
+
+    #[inline]
+    fn note_reference(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) {
         if self.reference(hit) {
             self.note_mark(hash);
+        }
+    }
+
+    /// Returns whether there is more to a hit than to find the entry and to note that: counters, or deadlines.
+    #[inline]
+    fn has_extras(&self) -> bool {
+        // Relaxed: set before an entry with a deadline is published, whose reader sees it therefore.
+        self.extras.load(Ordering::Relaxed)
+    }
+
+    /// Notes that an entry is about to have a deadline.
+    pub(super) fn note_timed(&self) {
+        // Relaxed, twice: as above. Written once: readers share the line.
+        if !self.extras.load(Ordering::Relaxed) {
+            self.extras.store(true, Ordering::Relaxed);
         }
     }
 

@@ -241,6 +241,7 @@ impl<K, V, S> Engine<K, V, S> {
         if !is_needed {
             return None;
         }
+        self.note_timed();
         // Relaxed, twice: as in `is_used`. Written once: readers share the line.
         if !timing.is_used.load(Ordering::Relaxed) {
             timing.is_used.store(true, Ordering::Relaxed);

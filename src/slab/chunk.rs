@@ -289,7 +289,7 @@ impl<T> Chunks<T> {
         let slots = self.root[leaf].load(Relaxed); // Relaxed: see "Orderings".
         // SAFETY: the handle was issued, so its leaf is there; `place` masks the index.
         let slot = unsafe { &*slots.wrapping_add(index) };
-        Cell { slot, index: (raw & ((1 << self.shift) - 1)) as usize }
+        Cell { slot, index: (raw & self.mask) as usize }
     }
 
     /// The same for any handle.
@@ -299,7 +299,7 @@ impl<T> Chunks<T> {
     /// Panics if the slab has no such cell.
     pub(super) fn checked_cell(&self, handle: Handle) -> Cell<'_, T> {
         let chunk = handle.raw() >> self.shift;
-        let index = (handle.raw() & ((1 << self.shift) - 1)) as usize;
+        let index = (handle.raw() & self.mask) as usize;
         let beside = self.beside(chunk).filter(|beside| index < beside.flags.len());
         beside.expect("a handle of this slab");
         Cell { slot: self.slot(chunk).expect("it has something beside it"), index }
