@@ -187,7 +187,7 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
     fn work(&self) -> Round {
         self.engine.counters.add(Counter::Rounds, 1);
         let round = self.handover.in_user_code(|| {
-            // A panic of a user's hash function ends a round, never the thread.
+            // A panic of a user's clock ends a round, never the thread.
             caught(|| {
                 let slice = self.engine.maintain(Work::ALL);
                 Round::of(slice.ticked, slice.has_moved)

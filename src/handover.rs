@@ -3,7 +3,7 @@
 //! # Protocol
 //!
 //! The owner is the thread that drops the last handle. It has told the cache's thread to stop, and may not
-//! wait for user code (a destructor, a listener, a hash function, a clock). One word of flags decides:
+//! wait for user code (a destructor, a listener, a clock). One word of flags decides:
 //!
 //! | flag | set by | meaning |
 //! |---|---|---|

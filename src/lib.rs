@@ -183,7 +183,7 @@
 //! # Dropping a cache
 //!
 //! Dropping the last handle stops the thread, drops every value, and never waits for user code: where the thread
-//! is in the middle of a destructor, a listener, a hash function or a clock, it drops the rest itself, soon after.
+//! is in the middle of a destructor, a listener or a clock, it drops the rest itself, soon after.
 //! [`Cache::close`] waits for that.
 //!
 //! ```
@@ -199,8 +199,8 @@
 //! # Performance
 //!
 //! A hit hashes the key, reads a line of the table and the entry, and allocates nothing. It writes no line
-//! that others share, but for a mark in the entry, once while 1/64 of as many accesses pass as there are
-//! entries. With [`metrics`](CacheBuilder::metrics) it also counts in a stripe of its own.
+//! that others share, but for the access bits in the bucket, once while 1/64 of as many accesses pass as there
+//! are entries. With [`metrics`](CacheBuilder::metrics) it also counts in a stripe of its own.
 //!
 //! The README's table: 8.5 million operations a second on one thread, where quick_cache has 12.4 and foyer 5.8;
 //! a million keys, one set in five operations, 97 % hits, an AMD EPYC. Spread, command and other numbers of

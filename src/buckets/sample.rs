@@ -19,7 +19,7 @@ use crate::{
 const LINES_AHEAD: usize = 6;
 const SLOT_BITS: u32 = SLOTS.ilog2();
 /// Set in the place of a bucket of the next array.
-const NEXT: u64 = 1 << (PLACE_BITS - 1);
+const NEXT: u64 = 1 << (POSITION_BITS - 1);
 
 /// Where an entry was: a bucket of the root or of the next array, and a slot.
 ///
@@ -29,16 +29,16 @@ const NEXT: u64 = 1 << (PLACE_BITS - 1);
 /// bit   33      whether that is of the next array
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(u64);
+pub struct Position(u64);
 
-/// Bits of a [`Place`].
-pub const PLACE_BITS: u32 = 34;
+/// Bits of a [`Position`].
+pub const POSITION_BITS: u32 = 34;
 
-impl Place {
+impl Position {
     /// Returns the place that [`to_bits`](Self::to_bits) has returned; higher bits are masked away.
     #[inline]
     pub fn from_bits(bits: u64) -> Self {
-        Self(bits & ((1 << PLACE_BITS) - 1))
+        Self(bits & ((1 << POSITION_BITS) - 1))
     }
 
     /// Returns the bits.
@@ -107,7 +107,7 @@ impl<T> std::fmt::Debug for Sampled<'_, T> {
 /// A candidate without a guard: what has to be there again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    place: Place,
+    place: Position,
     word: Word,
 }
 
@@ -150,7 +150,7 @@ impl<T> Table<T> {
 
     /// Returns the entry in a place, if there is one.
     #[inline]
-    pub fn sampled_at<'g>(&'g self, guard: &'g Guard, place: Place) -> Option<Sampled<'g, T>> {
+    pub fn sampled_at<'g>(&'g self, guard: &'g Guard, place: Position) -> Option<Sampled<'g, T>> {
         let root = self.root(guard);
         let array = if place.0 & NEXT == 0 { root } else { root.next(guard)? };
         let bucket = array.get(((place.0 & !NEXT) >> SLOT_BITS) as usize)?;
@@ -340,14 +340,14 @@ impl<'g> Line<'g> {
 
     /// Returns the place of a slot.
     #[inline]
-    pub fn place(&self, slot: usize) -> Place {
-        Place(self.first | (slot & (SLOTS - 1)) as u64)
+    pub fn place(&self, slot: usize) -> Position {
+        Position(self.first | (slot & (SLOTS - 1)) as u64)
     }
 }
 
 impl Candidate<'_> {
     /// Returns what to look for when the guard is gone.
-    pub fn remember(&self, place: Place) -> Remembered {
+    pub fn remember(&self, place: Position) -> Remembered {
         Remembered { place, word: self.word }
     }
 

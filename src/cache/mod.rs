@@ -63,7 +63,7 @@ pub type DefaultHashBuilder = ahash::RandomState;
 ///
 /// Dropping the last handle never waits for user code. Where the cache's thread is idle, which is the usual
 /// case, every value has been dropped when the drop returns. Where it is in the middle of user code (a
-/// destructor, [`on_remove`](CacheBuilder::on_remove), a hash function, a clock) that takes longer than a
+/// destructor, [`on_remove`](CacheBuilder::on_remove), a clock) that takes longer than a
 /// millisecond, the drop returns, and the thread drops the rest when that code has returned. So does it, or the
 /// thread in whose destructor that happens, where the last handle is dropped on the thread of a cache. What
 /// `on_remove` has still to hear of is told on the cache's thread; without one

@@ -1,6 +1,7 @@
 //! `Evictions`: entries that are evicted one after the other, and accounted for together.
 //!
-//! Each account is a word that other threads write, too. One eviction after the other would write four of them.
+//! Each account is a word that other threads write, too. Budget and number of entries are not among those that wait:
+//! what they show is kept at every instant, also where the budget is lowered.
 
 use super::{Engine, RemovalCause};
 use crate::{
@@ -54,6 +55,8 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         }
         self.count += 1;
         self.cost += cost;
+        engine.budget.refund(cost);
+        engine.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
         engine.births.end(seen.id(), true, || engine.time_of_births());
         let terms = engine.garbage_terms(cost, RemovalCause::Evicted);
         let bag = self.bag.get_or_insert_with(|| engine.table.open_bag(thread_number()));
@@ -63,11 +66,6 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
     /// Returns how many there were.
     pub(super) fn count(&self) -> usize {
         self.count as usize
-    }
-
-    /// Returns what is charged less than the budget shows.
-    pub(super) fn cost(&self) -> u64 {
-        self.cost
     }
 
     /// Returns what the main region costs less than its account shows.
@@ -83,8 +81,6 @@ impl<K, V, S> Drop for Evictions<'_, K, V, S> {
         }
         let engine = self.engine;
         engine.main_cost.fetch_sub(self.main_cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
-        engine.budget.refund(self.cost);
-        engine.local().entries.fetch_sub(self.count, Ordering::Relaxed); // Relaxed: see `len`.
         engine.counters.add(Counter::Evictions, self.count);
         engine.counters.add(Counter::CostEvicted, self.cost);
         if self.bag.take().is_some_and(OpenBag::close) {

@@ -10,7 +10,7 @@ use std::{collections::VecDeque, ops::ControlFlow};
 use super::{Engine, NORMAL_WEIGHT, Place, access_of, evictions::Evictions, read::turn_mask};
 use crate::{
     buckets::{
-        Candidate, EntryRef, Hit, Line, PLACE_BITS, Place as SlotPlace, Remembered, SLOTS, Sampled,
+        Candidate, EntryRef, Hit, Line, POSITION_BITS, Position, Remembered, SLOTS, Sampled,
         Scores, buckets_for,
     },
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
@@ -101,7 +101,7 @@ impl<const N: usize> Worst<N> {
     #[inline]
     fn offer(&mut self, line: &Line<'_>, scores: &Scores) {
         // Floats that are not below 0 are in the order of their bits. The lowest bit makes room for the place.
-        let mut above = scores.above((self.0[N - 1] >> PLACE_BITS << SCORE_SHIFT) as u32);
+        let mut above = scores.above((self.0[N - 1] >> POSITION_BITS << SCORE_SHIFT) as u32);
         if above == 0 {
             return;
         }
@@ -109,7 +109,7 @@ impl<const N: usize> Worst<N> {
         while above != 0 {
             let slot = above.trailing_zeros() as usize & (SLOTS - 1);
             above &= above - 1;
-            let score = u64::from(scores[slot] >> SCORE_SHIFT) << PLACE_BITS;
+            let score = u64::from(scores[slot] >> SCORE_SHIFT) << POSITION_BITS;
             let new = score | line.place(slot).to_bits();
             if new > self.0[N - 1] {
                 self.insert(new);
@@ -126,13 +126,13 @@ impl<const N: usize> Worst<N> {
         self.0[place] = new;
     }
 
-    fn places(&self) -> impl Iterator<Item = SlotPlace> {
-        self.0.iter().filter(|found| **found > 0).map(|found| SlotPlace::from_bits(*found))
+    fn places(&self) -> impl Iterator<Item = Position> {
+        self.0.iter().filter(|found| **found > 0).map(|found| Position::from_bits(*found))
     }
 }
 
 /// Bits of a score that make room for a place.
-const SCORE_SHIFT: u32 = PLACE_BITS + f32::MANTISSA_DIGITS + 7 - u64::BITS;
+const SCORE_SHIFT: u32 = POSITION_BITS + f32::MANTISSA_DIGITS + 7 - u64::BITS;
 
 /// What the race is run with.
 #[derive(Debug)]
@@ -392,7 +392,7 @@ impl<K, V, S> Engine<K, V, S> {
 
 /// Calls `f` with what is in its place, unless somebody else has it.
 pub(super) fn borrow<T, R>(place: &Place<T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
-    // Puts it back even if a user's hash function panics.
+    // Puts it back even if a user's clock panics.
     struct Back<'a, T>(&'a Place<T>, Option<Box<T>>);
     impl<T> Drop for Back<'_, T> {
         fn drop(&mut self) {
@@ -444,7 +444,7 @@ impl<K, V, S> Engine<K, V, S> {
             return for_all(hashes, |&hash| self.judge_alone(guard, hash));
         }
         for _ in hashes {
-            // One by one: should a user's hash function panic, the others stay where they are known.
+            // One by one: those that are not judged yet stay where they are known.
             let oldest = borrow(&self.backlog, Backlog::take_surplus).flatten();
             let Some(hash) = oldest else { break };
             self.judge_alone(guard, hash);
@@ -634,7 +634,7 @@ impl<K, V, S> Engine<K, V, S> {
         let (mut needed, mut judged) = (0, 0);
         loop {
             // What the budget is over its limit (after it was lowered) is missing, too.
-            let used = self.budget.used().saturating_sub(out.cost());
+            let used = self.budget.used();
             // Apart from each other, for the sum of all three need not be a number.
             let over = used.saturating_sub(max);
             let missing = over.saturating_add(room.saturating_sub(max.saturating_sub(used)));
@@ -1015,7 +1015,9 @@ impl<K, V, S> Engine<K, V, S> {
     fn sample(&self, guard: &Guard, random: u64, count: usize, among: Among) -> Worst<BATCH> {
         let want = count * if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
         // Relaxed: any recent number will do.
-        let lines = count * self.sample_buckets.load(Ordering::Relaxed);
+        let buckets = self.sample_buckets.load(Ordering::Relaxed);
+        // As many as it takes where the table is as full as it should be, and half as many again.
+        let lines = buckets.max(buckets * want / (BATCH * SAMPLE));
         let ranker = ranker(self.pulse.now(), among.classes());
         let mut worst = Worst::new();
         let mut seen = 0;
@@ -1033,7 +1035,7 @@ impl<K, V, S> Engine<K, V, S> {
     fn resident_at<'g>(
         &'g self,
         guard: &'g Guard,
-        place: SlotPlace,
+        place: Position,
         among: Among,
     ) -> Option<Resident<'g, K, V>> {
         let sampled = self.table.sampled_at(guard, place)?;

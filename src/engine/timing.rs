@@ -141,7 +141,7 @@ impl Timing {
     }
 }
 
-/// Hashes on their way into the timetable. Those that a panic of a user's hash function leaves go back.
+/// Hashes on their way into the timetable. Those that a panic leaves go back.
 struct Posted<'a> {
     due: &'a Due,
     hashes: Vec<u64>,
@@ -347,7 +347,7 @@ impl<K, V, S> Engine<K, V, S> {
             if due.is_empty() && deadlines.next().is_none_or(|next| next > now) {
                 break;
             }
-            // One by one: should a user's hash function panic, the others are met next time.
+            // One by one: should a clock panic, the others are met next time.
             while let Some(&note) = due.last() {
                 expired += usize::from(self.meet(&guard, put_off, note, now));
                 due.pop();

@@ -105,7 +105,8 @@ impl Access {
             return None;
         }
         let hits = (self.hits(now) << MAX_IDLE_AGES).max(u8::from(self.is_referenced()));
-        Some(Self::with_hits(hits, now.wrapping_sub(MAX_IDLE)))
+        // More only where the clock has jumped.
+        Some(Self::with_hits(hits.min(MAX_HITS), now.wrapping_sub(MAX_IDLE)))
     }
 }
 

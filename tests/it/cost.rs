@@ -140,7 +140,7 @@ fn cost_function_sees_key_and_value() {
 fn overhead_is_charged_if_asked_for() {
     let cache = builder(1000, Maintenance::Manual).charge_overhead(true).build().unwrap();
     let _ = cache.insert(1u64, 1u64);
-    assert_eq!(cache.cost(), 1 + 24);
+    assert_eq!(cache.cost(), 1 + 16 + 32);
     assert!(!cache.insert_with_cost(2, 2, u64::MAX).is_in());
 }
 

@@ -142,7 +142,7 @@ fn memory_is_told_by_part() {
         let _ = cache.insert(key, key);
     }
     let memory = cache.memory();
-    assert_eq!(memory.entries, 24 * cache.len());
+    assert_eq!(memory.entries, 16 * cache.len());
     assert!(memory.table > 1000 * 8 && memory.sketch > 0 && memory.buffers > 0);
     assert_eq!((memory.garbage, memory.garbage_entries), (0, 0));
 }
