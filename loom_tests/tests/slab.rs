@@ -161,14 +161,14 @@ fn a_cost_is_read_while_another_cell_gets_one() {
     explore(|| {
         let world = world();
         let (plain, costly) = (make(&world, 1), make(&world, 2));
-        assert!(world.set_charge(plain, 1).is_ok());
+        assert!(world.checked_cell(plain).set_charge(1).is_ok());
         let other = spawn(&world, move |slab| {
             slab.checked_cell(costly).set_charge(5).unwrap();
             slab.checked_cell(costly).charge()
         });
-        assert_eq!(world.charge(plain), 1);
+        assert_eq!(world.checked_cell(plain).charge(), 1);
         assert_eq!(other.join().unwrap(), 5);
-        assert_eq!(world.charge(plain), 1);
+        assert_eq!(world.checked_cell(plain).charge(), 1);
         unmake(&world, plain, 1);
         unmake(&world, costly, 2);
     });
@@ -181,9 +181,9 @@ fn two_threads_set_costs() {
         let world = world();
         let (one, two) = (make(&world, 1), make(&world, 2));
         let other = spawn(&world, move |slab| slab.checked_cell(one).set_charge(5).unwrap());
-        world.set_charge(two, 0).unwrap();
+        world.checked_cell(two).set_charge(0).unwrap();
         other.join().unwrap();
-        assert_eq!((world.charge(one), world.charge(two)), (5, 0));
+        assert_eq!((world.checked_cell(one).charge(), world.checked_cell(two).charge()), (5, 0));
         unmake(&world, one, 1);
         unmake(&world, two, 2);
     });
@@ -207,7 +207,7 @@ fn a_published_cost_is_its_users() {
             }
         });
         let handle = make(&world, 1);
-        world.set_charge(handle, 7).unwrap();
+        world.checked_cell(handle).set_charge(7).unwrap();
         published.store(handle.raw(), Ordering::Release);
         let seen = reader.join().unwrap();
         assert!(seen.is_none_or(|cost| cost == 7), "{seen:?}");
@@ -216,8 +216,8 @@ fn a_published_cost_is_its_users() {
         let again = [make(&world, 2), make(&world, 3)];
         assert!(again.contains(&handle));
         for (number, handle) in (2..).zip(again) {
-            world.set_charge(handle, 1).unwrap();
-            assert_eq!(world.charge(handle), 1);
+            world.checked_cell(handle).set_charge(1).unwrap();
+            assert_eq!(world.checked_cell(handle).charge(), 1);
             unmake(&world, handle, number);
         }
     });

@@ -162,60 +162,92 @@ mod sse {
         first: __m128i,
     }
 
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn ranker(ranking: Ranking) -> Ranker {
+        let Ranking { now, flat, shift, mask, first } = ranking;
+        Ranker {
+            now: _mm_set1_epi16(now as i16),
+            flat: _mm_set1_epi16(flat as i16),
+            shift: _mm_cvtsi32_si128(i32::from(shift)),
+            mask: _mm_set1_epi16(i16::from(mask)),
+            first: _mm_set1_epi16(i16::from(first)),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn rank(ranker: &Ranker, lanes: Lanes) -> Scores {
+        let Ranker { now, flat, shift, mask, first } = *ranker;
+        let zero = _mm_setzero_si128();
+        let access = _mm_set_epi64x(lanes.access[1] as i64, lanes.access[0] as i64);
+        let idle = _mm_and_si128(_mm_sub_epi16(now, access), _mm_set1_epi16(STEP as i16));
+        let idle = _mm_add_epi16(idle, flat);
+        let unreferenced = _mm_cmpeq_epi16(_mm_srli_epi16::<STEP_BITS>(access), zero);
+        let base = _mm_or_si128(
+            _mm_and_si128(unreferenced, _mm_sll_epi16(idle, shift)),
+            _mm_andnot_si128(unreferenced, idle),
+        );
+        let class = _mm_unpacklo_epi8(_mm_cvtsi64_si128(lanes.class as i64), zero);
+        let number = _mm_sub_epi16(_mm_and_si128(class, mask), first);
+        let ranked = _mm_and_si128(
+            _mm_cmpgt_epi16(number, _mm_set1_epi16(-1)),
+            _mm_cmpgt_epi16(_mm_set1_epi16(i16::from(CLASSES)), number),
+        );
+        let low = scores(
+            _mm_unpacklo_epi16(base, zero),
+            _mm_unpacklo_epi16(number, zero),
+            _mm_unpacklo_epi16(ranked, ranked),
+        );
+        let high = scores(
+            _mm_unpackhi_epi16(base, zero),
+            _mm_unpackhi_epi16(number, zero),
+            _mm_unpackhi_epi16(ranked, ranked),
+        );
+        Scores { scores: [low, high], ranked }
+    }
+
+    /// Returns the scores of four lanes, 0 for those that are not ranked.
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn scores(base: __m128i, number: __m128i, ranked: __m128i) -> __m128i {
+        let one = _mm_set1_epi32(1.0f32.to_bits() as i32);
+        let weight = _mm_add_epi32(_mm_slli_epi32::<WEIGHT_SHIFT>(number), one);
+        let score = _mm_mul_ps(_mm_cvtepi32_ps(base), _mm_castsi128_ps(weight));
+        _mm_and_si128(_mm_castps_si128(score), ranked)
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn count(ranked: __m128i) -> usize {
+        // A ranked lane is 1, and the others 0; then the sum of all.
+        let zero = _mm_setzero_si128();
+        let ones = _mm_packs_epi16(_mm_srli_epi16::<15>(ranked), zero);
+        _mm_cvtsi128_si32(_mm_sad_epu8(ones, zero)) as usize
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn above(scores: [__m128i; 2], score: u32) -> u32 {
+        // Bits of floats that are not below 0 are in order as signed numbers, too.
+        let score = _mm_set1_epi32(score as i32);
+        let [low, high] = scores;
+        let [low, high] = [_mm_cmpgt_epi32(low, score), _mm_cmpgt_epi32(high, score)];
+        let above = _mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128());
+        _mm_movemask_epi8(above) as u32
+    }
+
     impl Ranker {
         #[inline]
         pub fn new(ranking: Ranking) -> Self {
-            let Ranking { now, flat, shift, mask, first } = ranking;
             // SAFETY: SSE2 is part of every x86_64 target.
-            unsafe {
-                Self {
-                    now: _mm_set1_epi16(now as i16),
-                    flat: _mm_set1_epi16(flat as i16),
-                    shift: _mm_cvtsi32_si128(i32::from(shift)),
-                    mask: _mm_set1_epi16(i16::from(mask)),
-                    first: _mm_set1_epi16(i16::from(first)),
-                }
-            }
+            unsafe { ranker(ranking) }
         }
 
         #[inline]
         pub fn rank(&self, lanes: Lanes) -> Scores {
-            let Self { now, flat, shift, mask, first } = *self;
             // SAFETY: as in `new`.
-            unsafe {
-                let zero = _mm_setzero_si128();
-                let access = _mm_set_epi64x(lanes.access[1] as i64, lanes.access[0] as i64);
-                let idle = _mm_and_si128(_mm_sub_epi16(now, access), _mm_set1_epi16(STEP as i16));
-                let idle = _mm_add_epi16(idle, flat);
-                let unreferenced = _mm_cmpeq_epi16(_mm_srli_epi16::<STEP_BITS>(access), zero);
-                let base = _mm_or_si128(
-                    _mm_and_si128(unreferenced, _mm_sll_epi16(idle, shift)),
-                    _mm_andnot_si128(unreferenced, idle),
-                );
-                let class = _mm_unpacklo_epi8(_mm_cvtsi64_si128(lanes.class as i64), zero);
-                let number = _mm_sub_epi16(_mm_and_si128(class, mask), first);
-                let ranked = _mm_and_si128(
-                    _mm_cmpgt_epi16(number, _mm_set1_epi16(-1)),
-                    _mm_cmpgt_epi16(_mm_set1_epi16(i16::from(CLASSES)), number),
-                );
-                let one = _mm_set1_epi32(1.0f32.to_bits() as i32);
-                let scores = |base: __m128i, number: __m128i, ranked: __m128i| {
-                    let weight = _mm_add_epi32(_mm_slli_epi32::<WEIGHT_SHIFT>(number), one);
-                    let score = _mm_mul_ps(_mm_cvtepi32_ps(base), _mm_castsi128_ps(weight));
-                    _mm_and_si128(_mm_castps_si128(score), ranked)
-                };
-                let low = scores(
-                    _mm_unpacklo_epi16(base, zero),
-                    _mm_unpacklo_epi16(number, zero),
-                    _mm_unpacklo_epi16(ranked, ranked),
-                );
-                let high = scores(
-                    _mm_unpackhi_epi16(base, zero),
-                    _mm_unpackhi_epi16(number, zero),
-                    _mm_unpackhi_epi16(ranked, ranked),
-                );
-                Scores { scores: [low, high], ranked }
-            }
+            unsafe { rank(self, lanes) }
         }
     }
 
@@ -223,22 +255,13 @@ mod sse {
         #[inline]
         pub fn count(&self) -> usize {
             // SAFETY: as in `Ranker::new`.
-            unsafe {
-                // A ranked lane is 1, and the others 0; then the sums of both halves.
-                let ones = _mm_packs_epi16(_mm_srli_epi16::<15>(self.ranked), _mm_setzero_si128());
-                _mm_cvtsi128_si32(_mm_sad_epu8(ones, _mm_setzero_si128())) as usize
-            }
+            unsafe { count(self.ranked) }
         }
 
         #[inline]
         pub fn above(&self, score: u32) -> u32 {
-            // SAFETY: as in `Ranker::new`. Bits of floats that are not below 0 are in order as signed numbers, too.
-            unsafe {
-                let score = _mm_set1_epi32(score as i32);
-                let [low, high] = self.scores.map(|scores| _mm_cmpgt_epi32(scores, score));
-                let above = _mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128());
-                _mm_movemask_epi8(above) as u32
-            }
+            // SAFETY: as in `Ranker::new`.
+            unsafe { above(self.scores, score) }
         }
 
         #[inline]

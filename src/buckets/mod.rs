@@ -242,7 +242,7 @@ impl<T> Table<T> {
     fn unlinked_of(&self, bucket: &Bucket, slot: usize, tag: u64, word: Word) -> Option<Unlinked> {
         Some(Unlinked {
             handle: word.handle()?,
-            low: word.bits() as u16 * (control::TAG as u16 + 1) | tag as u16,
+            low: (word.bits() as u16) << control::TAG_BITS | tag as u16,
             // A hint: the slot may have the next entry by now.
             access: bucket.access(slot),
             domain: self.domain,

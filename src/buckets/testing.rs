@@ -54,14 +54,13 @@ pub fn put<'a>(
     loop {
         let strays = |entry| drop_out(table, guard, entry, &mut evicted);
         match table.probe(guard, hash, |entry| entry.key == key, strays) {
-            Probe::Found(there) => match there.replace(&mut claim) {
-                Some((_, old)) => {
+            Probe::Found(there) => {
+                if let Some((_, old)) = there.replace(&mut claim) {
                     let value = table.unlinked(guard, &old).value;
                     table.retire(guard, old, Terms::NONE, 0);
                     return Some(value);
                 }
-                None => {}
-            },
+            }
             Probe::Absent(vacant) => {
                 match vacant.publish(&mut claim, Hints::default(), |a, b| a.key == b.key) {
                     Publish::Done(_) => return None,

@@ -146,14 +146,13 @@ impl World {
         loop {
             let stray = |entry| self.stray(&guard, entry);
             match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray) {
-                Probe::Found(there) => match there.replace(&mut claim) {
-                    Some((_, old)) => {
+                Probe::Found(there) => {
+                    if let Some((_, old)) = there.replace(&mut claim) {
                         let value = self.table.unlinked(&guard, &old).read();
                         self.table.retire(&guard, old, Terms::NONE, 0);
                         return Set::Replaced(value);
                     }
-                    None => {}
-                },
+                }
                 Probe::Absent(vacant) => {
                     match vacant.publish(&mut claim, Hints::default(), |a, b| a.is(b.key)) {
                         Publish::Done(_) => return Set::Inserted,
