@@ -1,9 +1,9 @@
-//! Reclamation: pinning, grace periods, and memory that goes round.
+//! Reclamation: pinning, and grace periods.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 
-use cortado::__internals::reclaim::{Domain, Grace, limbo::Limbo, pin};
+use cortado::__internals::reclaim::{Domain, Grace, pin};
 
 fn reclaim(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("reclaim");
@@ -14,10 +14,6 @@ fn reclaim(criterion: &mut Criterion) {
     });
     group.bench_function("begin a grace period", |bencher| {
         bencher.iter(|| Grace::begin(Domain::ANY))
-    });
-    group.bench_function("sit at a desk", |bencher| {
-        let limbo: Limbo<u64> = Limbo::new(8, 64, 1024);
-        bencher.iter(|| drop(black_box(limbo.desk(0))));
     });
     group.finish();
 }

@@ -4,51 +4,49 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use std::{hint::black_box, ops::ControlFlow};
 
 use cortado::__internals::{
-    reclaim::{Guard, limbo::Unlinked, pin},
-    table::{Host, LANES, Table, Upsert},
+    buckets::{Hints, Probe, Publish, Ranking, Table, Terms, Unlinked, buckets_for},
+    reclaim::Guard,
     util::Rng,
 };
 
-/// A host whose entries are their own hashes, and which keeps the residents of a full bucket.
-struct Plain;
+fn displaced(_: Unlinked) {
+    unreachable!("the table is not resized");
+}
 
-impl Host<u64> for Plain {
-    fn hash(&self, entry: &u64) -> u64 {
-        *entry
-    }
-
-    fn is_crowded(&self, _: usize) -> bool {
-        false
-    }
-
-    fn choose_leaver(&self, _: &[Option<&u64>; LANES], _: &u64) -> Option<usize> {
-        None
-    }
-
-    fn displaced(&self, _: &Guard, _: Unlinked<u64>) {
-        unreachable!("nobody is chosen to leave");
+/// Inserts or replaces; leaves out what finds no slot.
+fn set(table: &Table<u64>, guard: &Guard, hash: u64) {
+    let mut fresh = table.prepare(hash, hash, 0).expect("memory");
+    let mut claim = fresh.claim(guard);
+    loop {
+        match table.probe(guard, hash, |entry| *entry == hash, displaced) {
+            Probe::Found(there) => {
+                if let Some((_, old)) = there.replace(&mut claim) {
+                    table.retire(guard, old, Terms::NONE, 0);
+                    return;
+                }
+            }
+            Probe::Absent(vacant) => {
+                let hints = Hints { access: 0, class: 1 };
+                let published = vacant.publish(&mut claim, hints, |one, other| one == other);
+                if !matches!(published, Publish::Changed) {
+                    return;
+                }
+            }
+        }
     }
 }
 
-/// Inserts or replaces.
-fn set(table: &Table<u64>, guard: &Guard, hash: u64) {
-    let mut desk = table.desk(0);
-    let entry = desk.make(hash);
-    let same = |one: &u64, other: &u64| one == other;
-    if let Upsert::Replaced { old, .. } =
-        table.upsert(guard, hash, entry, &Plain, same, |_, _| true)
-    {
-        let _ = table.retire_at(&mut desk, guard, old, 1, u64::MAX);
-    }
+fn sweep(table: &Table<u64>) -> usize {
+    table.sweep(512, None).freed
 }
 
 fn table(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("table");
     for entries in [1_000, 1_000_000] {
-        let table = Table::new(entries, 1).unwrap();
+        let table = Table::new(buckets_for(entries), entries, 1).expect("memory");
         let mut rng = Rng::new(1);
         let hashes: Vec<u64> = (0..entries).map(|_| rng.next_u64()).collect();
-        hashes.iter().for_each(|&hash| set(&table, &pin(), hash));
+        hashes.iter().for_each(|&hash| set(&table, &table.pin(), hash));
         let mut next = 0;
         let mut hash = || {
             next = (next + 1) % hashes.len();
@@ -57,7 +55,7 @@ fn table(criterion: &mut Criterion) {
 
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::new("find", entries), |bencher| {
-            let guard = pin();
+            let guard = table.pin();
             bencher.iter(|| {
                 let hash = hash();
                 black_box(table.find(&guard, hash, |entry| *entry == hash))
@@ -65,35 +63,40 @@ fn table(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("replace", entries), |bencher| {
             bencher.iter(|| {
-                set(&table, &pin(), hash());
-                table.sweep(512).freed
+                set(&table, &table.pin(), hash());
+                sweep(&table)
             });
         });
         group.bench_function(BenchmarkId::new("remove and insert", entries), |bencher| {
             bencher.iter(|| {
-                let (guard, hash) = (pin(), hash());
-                if let Some(entry) = table.remove(&guard, hash, &Plain, |entry| *entry == hash) {
-                    let _ = table.retire(&guard, entry, 1, 0);
+                let (guard, hash) = (table.pin(), hash());
+                let removed = table.remove(&guard, hash, |entry| *entry == hash, displaced);
+                if let Some(entry) = removed {
+                    table.retire(&guard, entry, Terms::NONE, 0);
                 }
                 set(&table, &guard, hash);
                 drop(guard);
-                table.sweep(512).freed
+                sweep(&table)
             });
         });
-        group.bench_function(BenchmarkId::new("sample of 8", entries), |bencher| {
-            let guard = pin();
+        group.bench_function(BenchmarkId::new("rank 64", entries), |bencher| {
+            let guard = table.pin();
+            let ranking = Ranking { now: 9, flat: 16, shift: 3, mask: 255, first: 1 };
+            let ranker = ranking.ranker();
             bencher.iter(|| {
-                let mut left = 8;
-                table.sample(&guard, hash(), 18, |sampled| {
-                    black_box(sampled.entry);
-                    left -= 1;
-                    if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                let mut seen = 0;
+                table.run(&guard, (hash() >> 32) as u32, 40).look(|line| {
+                    let scores = ranker.rank(line.lanes());
+                    seen += scores.count();
+                    black_box(scores.above(1000));
+                    if seen < 64 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                 });
+                seen
             });
         });
         group.throughput(Throughput::Elements(16));
         group.bench_function(BenchmarkId::new("find 16 at once", entries), |bencher| {
-            let guard = pin();
+            let guard = table.pin();
             bencher.iter(|| {
                 let wanted: [u64; 16] = std::array::from_fn(|_| hash());
                 let mut found = 0;
@@ -101,7 +104,7 @@ fn table(criterion: &mut Criterion) {
                     &guard,
                     &wanted,
                     |index, entry| *entry == wanted[index],
-                    |_, entry| found += usize::from(entry.is_some()),
+                    |_, hit| found += usize::from(hit.is_some()),
                 );
                 found
             });

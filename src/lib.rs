@@ -260,8 +260,6 @@ mod sketch;
 mod slab;
 mod stripe;
 mod sync;
-#[allow(unsafe_code)]
-mod table;
 #[cfg(not(cortado_loom))]
 mod trace;
 mod util;
@@ -298,6 +296,6 @@ pub mod __internals {
     }
     open!(
         buckets, budget, due, entry, flight, handover, metrics, reclaim, sketch, slab, stripe,
-        sync, table, util, waker
+        sync, util, waker
     );
 }

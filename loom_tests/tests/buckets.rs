@@ -223,6 +223,19 @@ fn two_removes_and_a_sweep_meet() {
     });
 }
 
+/// Each value is freed once, whether a sweep finds a line of what waits away or another one.
+#[test]
+fn two_threads_sweep() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1), (B, 2)]));
+        assert_eq!((world.remove(A), world.remove(B)), (Some(1), Some(2)));
+        let other = spawn(&world, |w| w.sweep());
+        world.sweep();
+        other.join().unwrap();
+        assert_eq!(World::finish(world), []);
+    });
+}
+
 /// A thread that finds the table at rest finds all values dropped.
 #[test]
 fn a_sweep_meets_a_look_whether_all_is_at_rest() {
@@ -238,5 +251,84 @@ fn a_sweep_meets_a_look_whether_all_is_at_rest() {
         sweeper.join().unwrap();
         assert!(world.is_at_rest());
         assert!(World::finish(world).is_empty());
+    });
+}
+
+/// Every value is seen once: by the call that took it out, or at the end.
+#[test]
+fn clear_meets_an_insert_and_a_replace() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1), (B, 2)]));
+        let insert = spawn(&world, |w| w.set(A2, 3));
+        let replace = spawn(&world, |w| w.set(A, 4));
+        let mut seen = world.clear();
+        assert_eq!(insert.join().unwrap(), Set::Inserted);
+        if let Set::Replaced(old) = replace.join().unwrap() {
+            assert_eq!(old, 1);
+            seen.push(old);
+        }
+        seen.extend(World::finish(world));
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2, 3, 4]);
+    });
+}
+
+fn add_one(value: Option<u64>) -> Option<u64> {
+    Some(value.unwrap_or(0) + 1)
+}
+
+#[test]
+fn two_computes_of_one_key_lose_no_update() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1)]));
+        let other = spawn(&world, |w| w.compute(A, add_one));
+        let mut seen = [world.compute(A, add_one), other.join().unwrap()];
+        seen.sort_unstable();
+        assert_eq!(seen, [(Some(1), Some(2)), (Some(2), Some(3))]);
+        assert_eq!(World::finish(world), [3]);
+    });
+}
+
+#[test]
+fn two_computes_of_an_absent_key_lose_no_update() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(B, 9)]));
+        let other = spawn(&world, |w| w.compute(A, add_one));
+        let mut seen = [world.compute(A, add_one), other.join().unwrap()];
+        seen.sort_unstable();
+        assert_eq!(seen, [(None, Some(1)), (Some(1), Some(2))]);
+        assert_eq!(World::finish(world), [2, 9]);
+    });
+}
+
+/// What is removed is what the compute left, or the compute finds nothing.
+#[test]
+fn a_compute_meets_a_remove() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 5)]));
+        let compute = spawn(&world, |w| w.compute(A, add_one));
+        let removed = world.remove(A);
+        let left = match (compute.join().unwrap(), removed) {
+            ((Some(5), Some(6)), Some(6)) => vec![],
+            ((None, Some(1)), Some(5)) => vec![1],
+            both => panic!("{both:?}"),
+        };
+        assert_eq!(World::finish(world), left);
+    });
+}
+
+/// One compute removes: it removes what it saw, and not what the other made of it.
+#[test]
+fn a_compute_that_removes_meets_one_that_adds() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 5)]));
+        let add = spawn(&world, |w| w.compute(A, add_one));
+        let remove = world.compute(A, |_| None);
+        let left = match (add.join().unwrap(), remove) {
+            ((Some(5), Some(6)), (Some(6), None)) => vec![],
+            ((None, Some(1)), (Some(5), None)) => vec![1],
+            both => panic!("{both:?}"),
+        };
+        assert_eq!(World::finish(world), left);
     });
 }

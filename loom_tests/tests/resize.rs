@@ -66,6 +66,22 @@ fn a_replace_is_overtaken_by_a_freeze() {
     });
 }
 
+/// Every value is seen once, as in `buckets`.
+#[test]
+fn a_growth_meets_clear_and_an_insert() {
+    explore(|| {
+        let world = growing();
+        let clear = spawn(&world, |w| w.clear());
+        let insert = spawn(&world, |w| w.set(B, 2));
+        world.help(1);
+        let mut seen = clear.join().unwrap();
+        assert_eq!(insert.join().unwrap(), Set::Inserted);
+        seen.extend(World::finish(world));
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2, 9]);
+    });
+}
+
 #[test]
 fn removes_are_overtaken_by_a_freeze() {
     explore(|| {

@@ -1,6 +1,5 @@
 //! The thread of a cache, asleep and awake (`src/waker.rs`): it never sleeps while there is work, and
 //! always ends. A thread that nobody wakes is a deadlock, which both models report.
-#![allow(unsafe_code)] // values are made here, to retire
 
 mod common;
 
@@ -18,8 +17,6 @@ use cortado::__internals::{
     budget::Budget,
     reclaim::{
         self,
-        block::{Owned, Stored},
-        limbo::{Limbo, Unlinked},
         pile::{Pile, Sheet},
         pin,
     },
@@ -36,77 +33,14 @@ struct World {
     waker: Waker,
     budget: Budget,
     pile: Pile<u64>,
-    garbage: Garbage,
+    table: Table<Value>,
     /// What the thread has done so far, invisible to the model.
     done: AtomicU64,
     dropped: StdArc<AtomicUsize>,
 }
 
-/// Where garbage lies: with the old table, or with the new one.
-enum Garbage {
-    Limbo(Box<Limbo<Value>>),
-    Table(Box<Table<Value>>),
-}
-
-use Garbage::{Limbo as Old, Table as New};
-
-impl Garbage {
-    fn limbo(stripes: usize) -> Self {
-        Old(Box::new(Limbo::new(stripes, 64, 0)))
-    }
-
-    fn table(stripes: usize) -> Self {
-        New(Box::new(Table::new(1, 512, stripes).unwrap()))
-    }
-
-    fn retire(&self, value: Value, stripe: usize) {
-        match self {
-            Old(limbo) => {
-                let guard = pin();
-                let value = Owned::new(value).into_raw();
-                // SAFETY: from a block that nobody else knows of.
-                let value = unsafe { Unlinked::new(value) };
-                let _ = limbo.retire(&guard, value, 1, stripe);
-            }
-            New(table) => {
-                let value = table.prepare(value, 1, stripe).unwrap_or_else(|_| panic!("no memory"));
-                let guard = table.pin();
-                table.retire(&guard, value.into_unlinked(), Terms::NONE, stripe);
-            }
-        }
-    }
-
-    /// Returns how many values were freed, and how many batches wait.
-    fn sweep(&self) -> (usize, usize) {
-        match self {
-            Old(limbo) => {
-                limbo.seal_open();
-                let swept = limbo.sweep(usize::MAX);
-                (swept.freed, swept.waiting)
-            }
-            New(table) => {
-                table.seal();
-                let swept = table.sweep(usize::MAX, None);
-                (swept.freed, swept.waiting)
-            }
-        }
-    }
-
-    fn last_look(&self) -> bool {
-        match self {
-            Old(limbo) => limbo.last_look(),
-            New(table) => table.last_look(),
-        }
-    }
-}
-
 /// What is retired.
 struct Value(StdArc<AtomicUsize>);
-
-// SAFETY: it never has a tail, and says so.
-unsafe impl Stored for Value {
-    type Tail = ();
-}
 
 impl Drop for Value {
     fn drop(&mut self) {
@@ -137,16 +71,17 @@ impl Round {
 
 impl World {
     fn new() -> Arc<Self> {
-        Self::with(|| Garbage::limbo(8))
+        Self::with_stripes(2)
     }
 
-    fn with(garbage: fn() -> Garbage) -> Arc<Self> {
+    /// Bags of two handles, so many of them.
+    fn with_stripes(stripes: usize) -> Arc<Self> {
         reclaim::reset();
         Arc::new(Self {
             waker: Waker::default(),
             budget: Budget::new(10),
             pile: Pile::new(),
-            garbage: garbage(),
+            table: Table::new(1, 512, stripes).unwrap(),
             done: AtomicU64::new(0),
             dropped: StdArc::default(),
         })
@@ -178,7 +113,7 @@ impl World {
     }
 
     fn has_work(&self) -> bool {
-        self.budget.last_look() > 0 || self.pile.last_look() || self.garbage.last_look()
+        self.budget.last_look() > 0 || self.pile.last_look() || self.table.last_look()
     }
 
     /// Does what it finds at a glance; returns whether something waits.
@@ -191,9 +126,16 @@ impl World {
         for sheet in self.pile.take() {
             self.done.fetch_add(**sheet, SeqCst);
         }
-        let (freed, waiting) = self.garbage.sweep();
+        let (freed, waiting) = self.sweep_garbage();
         self.done.fetch_add(freed as u64, SeqCst);
         waiting > 0
+    }
+
+    /// Returns how many values were freed, and how many bags wait.
+    fn sweep_garbage(&self) -> (usize, usize) {
+        self.table.seal();
+        let swept = self.table.sweep(usize::MAX, None);
+        (swept.freed, swept.waiting)
     }
 
     /// As an insert.
@@ -210,7 +152,7 @@ impl World {
 
     /// As an insert that helps to free.
     fn sweep(&self) {
-        let (freed, waiting) = self.garbage.sweep();
+        let (freed, waiting) = self.sweep_garbage();
         self.done.fetch_add(freed as u64, SeqCst);
         if freed > 0 {
             // Else the thread would wait for work that is done.
@@ -222,7 +164,11 @@ impl World {
 
     /// As a remove.
     fn retire(&self, stripe: usize) {
-        self.garbage.retire(Value(StdArc::clone(&self.dropped)), stripe);
+        let value = Value(StdArc::clone(&self.dropped));
+        let value = self.table.prepare(value, 1, stripe).unwrap_or_else(|_| panic!("no memory"));
+        let guard = self.table.pin();
+        self.table.retire(&guard, value.into_unlinked(), Terms::NONE, stripe);
+        drop(guard);
         self.waker.wake();
     }
 }
@@ -242,10 +188,7 @@ fn finish(world: Arc<World>) {
 
 /// Has a thread do so much work, which `bring` brings and others.
 fn work(work: u64, others: &[fn(&World)], bring: fn(&World)) {
-    work_in(World::new(), work, others, bring);
-}
-
-fn work_in(world: Arc<World>, work: u64, others: &[fn(&World)], bring: fn(&World)) {
+    let world = World::new();
     let runner = spawn(&world, move |w| w.run(work, Round::Plain));
     let others: Vec<_> = others.iter().map(|&other| spawn(&world, other)).collect();
     bring(&world);
@@ -272,13 +215,24 @@ fn a_retirement_meets_a_thread_that_lies_down() {
     explore(|| work(1, &[], |w| w.retire(1)));
 }
 
-/// Two at one desk: one of them finds the other's tools in its place.
+/// The second fills the bag, which is sealed.
 #[test]
-fn two_retirements_at_one_desk_meet_a_thread_that_lies_down() {
+fn two_retirements_meet_a_thread_that_lies_down() {
+    explore(|| {
+        work(2, &[], |w| {
+            w.retire(1);
+            w.retire(1);
+        });
+    });
+}
+
+/// Two at one stripe: one of them finds the other's bag in its place.
+#[test]
+fn two_retirements_at_one_stripe_meet_a_thread_that_lies_down() {
     explore(|| work(2, &[|w| w.retire(1)], |w| w.retire(1)));
 }
 
-/// Somebody else takes the garbage, cannot free it, and puts it back.
+/// Another thread takes the garbage, cannot free it, and puts it into a line.
 #[test]
 fn a_sweep_meets_a_thread_that_lies_down() {
     explore(|| {
@@ -287,7 +241,8 @@ fn a_sweep_meets_a_thread_that_lies_down() {
 }
 
 /// What is retired waits for this thread's guard while it is swept; then the thread has to free it.
-fn sweep_what_waits(world: Arc<World>, others: &[fn(&World)]) {
+fn sweep_what_waits(others: &[fn(&World)]) {
+    let world = World::new();
     let guard = pin();
     world.retire(1);
     world.sweep();
@@ -306,20 +261,20 @@ fn sweep_what_waits(world: Arc<World>, others: &[fn(&World)]) {
 /// The line is in the sweep's hands while the thread looks.
 #[test]
 fn a_sweep_of_what_waits_meets_a_thread_that_lies_down() {
-    explore(|| sweep_what_waits(World::new(), &[]));
+    explore(|| sweep_what_waits(&[]));
 }
 
 /// One of the sweeps finds the line away.
 #[test]
 fn two_sweeps_of_what_waits_meet_a_thread_that_lies_down() {
-    explore(|| sweep_what_waits(World::new(), &[World::sweep]));
+    explore(|| sweep_what_waits(&[World::sweep]));
 }
 
 /// One of the sweeps finds in its place what the other has left there.
 #[test]
 fn two_sweeps_meet_at_the_only_line_and_a_thread_that_lies_down() {
     explore(|| {
-        let world = World::with(|| Garbage::limbo(1));
+        let world = World::with_stripes(1);
         let guard = pin();
         world.retire(1);
         let runner = spawn(&world, |w| w.run(1, Round::Plain));
@@ -331,49 +286,6 @@ fn two_sweeps_meet_at_the_only_line_and_a_thread_that_lies_down() {
         assert_eq!(world.done.load(SeqCst), 1);
         finish(world);
     });
-}
-
-/// The same in the table, where what is retired lies in bags.
-mod in_bags {
-    use super::*;
-
-    /// Bags of two handles.
-    fn world() -> Arc<World> {
-        World::with(|| Garbage::table(2))
-    }
-
-    #[test]
-    fn a_retirement_meets_a_thread_that_lies_down() {
-        explore(|| work_in(world(), 1, &[], |w| w.retire(1)));
-    }
-
-    /// The second fills the bag, which is sealed.
-    #[test]
-    fn two_retirements_meet_a_thread_that_lies_down() {
-        explore(|| {
-            work_in(world(), 2, &[], |w| {
-                w.retire(1);
-                w.retire(1);
-            });
-        });
-    }
-
-    /// Two at one stripe: one of them finds the other's bag in its place.
-    #[test]
-    fn two_retirements_at_one_stripe_meet_a_thread_that_lies_down() {
-        explore(|| work_in(world(), 2, &[|w| w.retire(1)], |w| w.retire(1)));
-    }
-
-    /// Another thread takes the garbage, cannot free it, and puts it into a line.
-    #[test]
-    fn a_sweep_meets_a_thread_that_lies_down() {
-        explore(|| work_in(world(), 1, &[|w| w.sweep()], |w| w.retire(1)));
-    }
-
-    #[test]
-    fn a_sweep_of_what_waits_meets_a_thread_that_lies_down() {
-        explore(|| sweep_what_waits(world(), &[]));
-    }
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 use std::{
     any::Any,
-    mem::ManuallyDrop,
-    ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     ptr,
 };
@@ -17,10 +15,7 @@ use super::{
     upper,
 };
 use crate::{
-    error::OutOfMemory,
     reclaim::Guard,
-    slab::{Cell, Handle},
-    sync::atomic::Ordering::Relaxed,
     util::{caught, drop_panic, for_all},
 };
 

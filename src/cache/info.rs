@@ -8,7 +8,7 @@ use std::{
 use equivalent::Equivalent;
 
 use super::Cache;
-use crate::{config::Priority, entry::Entry, error::TtlError};
+use crate::{config::Priority, error::TtlError};
 
 /// What the cache knows of an entry; see [`Cache::entry_info`].
 ///

@@ -1,10 +1,6 @@
 //! When entries expire: what a cache was told about it, and the deadlines that maintenance keeps.
 
-use std::{
-    hash::{BuildHasher, Hash},
-    mem,
-    time::Duration,
-};
+use std::{mem, time::Duration};
 
 use super::{Engine, RemovalCause, maintain::borrow};
 use crate::{

@@ -51,18 +51,6 @@ impl Class {
         let weight = (u32::from(number) << 22) + 1.0f32.to_bits();
         (number < WEIGHT).then(|| f32::from_bits(weight))
     }
-
-    /// Returns whether the entry is in the window.
-    #[inline]
-    pub fn is_in_window(self) -> bool {
-        self.0 & WINDOW != 0
-    }
-
-    /// Returns whether the entry may be evicted.
-    #[inline]
-    pub fn is_evictable(self) -> bool {
-        self.0 & WEIGHT != 0
-    }
 }
 
 /// Classes that some choice is made of, all of entries that may be evicted.
@@ -111,18 +99,15 @@ mod tests {
     fn region_and_weight_are_apart() {
         for weight in [None, Some(1), Some(1000)] {
             let (inside, main) = (Class::new(true, weight), Class::new(false, weight));
-            assert!(inside.is_in_window() && !main.is_in_window());
+            assert!(inside != main);
             assert_eq!((inside.in_main(), main.in_main()), (main, main));
             for (class, range, other) in [
                 (inside, ClassRange::WINDOW, ClassRange::MAIN),
                 (main, ClassRange::MAIN, ClassRange::WINDOW),
             ] {
                 assert_eq!(class.weight_in(range).is_some(), weight.is_some());
+                assert_eq!(class.weight_in(ClassRange::BOTH), class.weight_in(range));
                 assert_eq!(class.weight_in(other), None);
-            }
-            for class in [inside, main] {
-                assert_eq!(class.is_evictable(), weight.is_some());
-                assert_eq!(class.weight_in(ClassRange::BOTH).is_some(), weight.is_some());
                 assert_eq!(Class::from_bits(class.to_bits()), class);
             }
         }

@@ -162,7 +162,7 @@ impl<P> LineCell<P> {
     fn take(&self) -> Option<Box<Line<P>>> {
         // AcqRel: Acquire pairs with the Release in `put_back`, so that the line's content is seen;
         // Release is for a last look that meets another sweep.
-        let line = if cfg!(cortado_mutant = "limbo_line_by_load") {
+        let line = if cfg!(cortado_mutant = "buckets_line_by_load") {
             self.line.load(Ordering::Acquire)
         } else {
             self.line.swap(ptr::null_mut(), Ordering::AcqRel)
@@ -229,7 +229,7 @@ impl<P> Line<P> {
     fn take_ripe(&mut self) -> Option<P> {
         let (grace, _) = self.waiting.front_mut()?;
         let is_over = grace.as_mut().is_none_or(Grace::is_over);
-        if !is_over && !cfg!(cortado_mutant = "limbo_no_grace") {
+        if !is_over && !cfg!(cortado_mutant = "buckets_no_grace") {
             return None;
         }
         self.waiting.pop_front().map(|(_, item)| item)
@@ -244,7 +244,7 @@ impl<P> Default for Line<P> {
 
 // AcqRel, see `put_back`. With one mutant the next sweep may see an old line; with the other the
 // thread may sleep over it.
-const LINE: Ordering = if cfg!(cortado_mutant = "limbo_relaxed_line") {
+const LINE: Ordering = if cfg!(cortado_mutant = "buckets_relaxed_line") {
     Ordering::Relaxed
 } else if cfg!(cortado_mutant = "waker_blind_line") {
     Ordering::Release

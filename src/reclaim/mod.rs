@@ -5,7 +5,7 @@
 //! A [`Guard`] is the witness of a *pin*, which is for one [`Domain`] or for any. What was reachable
 //! in the domain when the guard was made stays readable until the guard is dropped. Of a collector
 //! one thing is asked: when a [`Grace`] period is over, that is, when all guards that there were at
-//! its beginning are gone. What is to be freed waits for that in [`limbo`], so that a reader
+//! its beginning are gone. What is to be freed waits for that in [lines](line), so that a reader
 //! never runs a destructor.
 //!
 //! The collector is this crate's own ([`sequence`]); by feature it is crossbeam-epoch. All caches
@@ -36,7 +36,6 @@ pub mod barrier;
 #[cfg(any(cortado_loom, cortado_shuttle, not(feature = "crossbeam-epoch")))]
 pub mod sequence;
 
-pub mod block;
 #[cfg(any(cortado_loom, cortado_shuttle, feature = "crossbeam-epoch"))]
 mod counted;
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
@@ -44,14 +43,12 @@ pub mod departure;
 #[cfg(any(cortado_loom, cortado_shuttle))]
 #[path = "departure_model.rs"]
 pub mod departure;
-pub mod desk;
 mod domain;
 #[cfg(all(
     any(cortado_loom, cortado_shuttle),
     any(cortado_guard, all(cortado_loom, crossbeam_loom))
 ))]
 mod hooks;
-pub mod limbo;
 pub mod line;
 pub mod pile;
 pub mod stall;

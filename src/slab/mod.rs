@@ -36,7 +36,7 @@ pub mod magazine;
 use std::{collections::BTreeMap, fmt};
 
 pub use self::{
-    chunk::{Cell, advise_huge_pages, try_boxed as boxed},
+    chunk::{Cell, advise_huge_pages},
     magazine::{Bags, Garbage, LABELS, Magazine, Retired},
 };
 use self::{
@@ -44,7 +44,6 @@ use self::{
     magazine::Depot,
 };
 use crate::{
-    error::OutOfMemory,
     sync::{
         IS_MODEL,
         atomic::{

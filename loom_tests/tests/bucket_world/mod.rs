@@ -239,6 +239,55 @@ impl World {
         }
     }
 
+    /// Reads, modifies and writes, as `Cache::compute` does: what is replaced or removed is exactly what was seen. Returns
+    /// what that was, and what is there instead.
+    pub fn compute(
+        &self,
+        key: u64,
+        f: impl Fn(Option<u64>) -> Option<u64>,
+    ) -> (Option<u64>, Option<u64>) {
+        loop {
+            let guard = self.table.pin();
+            let stray = |entry| self.stray(&guard, entry);
+            let probe = self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray);
+            let before = match &probe {
+                Probe::Found(there) => Some(there.get().entry.read()),
+                Probe::Absent(_) => None,
+            };
+            let Some(after) = f(before) else {
+                let Probe::Found(there) = probe else { return (None, None) };
+                let Some(entry) = there.remove(stray) else { continue };
+                return (Some(self.retire(&guard, entry)), None);
+            };
+            let mut fresh = self.prepare(key, after);
+            let mut claim = fresh.claim(&guard);
+            let is_done = match probe {
+                Probe::Found(there) => match there.replace(&mut claim) {
+                    Some((_, old)) => {
+                        self.retire(&guard, old);
+                        true
+                    }
+                    None => false,
+                },
+                Probe::Absent(vacant) => {
+                    let same = |a: &Entry, b: &Entry| a.is(b.key);
+                    matches!(vacant.publish(&mut claim, Hints::default(), same), Publish::Done(_))
+                }
+            };
+            if is_done {
+                return (before, Some(after));
+            }
+        }
+    }
+
+    /// Takes all entries out; returns their values.
+    pub fn clear(&self) -> Vec<u64> {
+        let guard = self.table.pin();
+        let mut values = Vec::new();
+        self.table.clear(&guard, |entry| values.push(self.retire(&guard, entry)));
+        values
+    }
+
     /// Removes the key's entry, whichever that is by then; returns its value.
     pub fn remove(&self, key: u64) -> Option<u64> {
         let guard = self.table.pin();
