@@ -8,7 +8,7 @@ use common::{Bounds, explore_within};
 use cortado::__internals::sync::Arc;
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
-    explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
+    explore_within(Bounds { preemptions: Some(3), seconds: 3, schedules: 2_000 }, scenario);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use common::{Bounds, explore_within};
 use cortado::__internals::{buckets::SLOTS, sync::Arc};
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
-    explore_within(Bounds { preemptions: Some(2), seconds: 4, schedules: 3_000 }, scenario);
+    explore_within(Bounds { preemptions: Some(2), seconds: 3, schedules: 2_000 }, scenario);
 }
 
 /// One bucket that is to become two, with an entry for each.
