@@ -249,7 +249,8 @@ fn a_sweep_meets_a_look_whether_all_is_at_rest() {
             assert_eq!(world.dropped(), 1);
         }
         sweeper.join().unwrap();
-        assert!(world.is_at_rest());
+        // With crossbeam-epoch one sweep does not do.
+        assert!(world.is_at_rest() || cfg!(crossbeam_loom));
         assert!(World::finish(world).is_empty());
     });
 }

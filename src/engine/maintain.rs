@@ -277,10 +277,10 @@ pub struct MemoryUse {
     pub entries: usize,
     /// The sketch.
     pub sketch: usize,
-    /// Rings, window, counters, and memory kept for new entries.
+    /// Rings, window, counters, what stands beside the entries (hash bits, flags, costs and times), and memory
+    /// kept for new ones.
     pub buffers: usize,
-    /// What maintenance knows of deadlines. (Those of the entries, 16 bytes behind each that has one, are
-    /// neither here nor there.)
+    /// What maintenance knows of deadlines: the timing wheel. The times themselves are among `buffers`.
     pub deadlines: usize,
     /// The *cost* of what is unlinked and not yet freed.
     pub garbage: u64,

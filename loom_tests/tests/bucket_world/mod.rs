@@ -323,9 +323,11 @@ impl World {
         drop(guard);
         table.seal();
         let swept = table.sweep(usize::MAX, None);
-        assert!(swept.waiting == 0 && swept.panic.is_none());
+        assert!(swept.panic.is_none());
+        // A thread of loom's may still be giving up its thread-locals after it was joined, and holds an epoch then.
+        assert!(swept.waiting == 0 || cfg!(crossbeam_loom));
         let made = counts.made.load(SeqCst);
-        let dropped = counts.dropped.load(SeqCst);
+        let dropped = counts.dropped.load(SeqCst) + table.garbage().count as usize;
         assert_eq!(dropped + left.len() + fillers, made, "an entry is lost, or was dropped twice");
         drop(table);
         assert_eq!(counts.dropped.load(SeqCst), made);
