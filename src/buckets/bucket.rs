@@ -53,7 +53,7 @@ pub enum Validated {
 }
 
 impl Word {
-    /// A slot of zeroed memory. It differs from [`Self::EMPTY`], for a slow migration fills only slots
+    /// A slot of zeroed memory. It differs from [`Self::EMPTY`], for a slow resizer fills only slots
     /// that no thread has filled, and must not fill one that was filled and emptied since.
     pub const UNUSED: Self = Self(0);
     /// A free slot.

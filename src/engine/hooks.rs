@@ -143,7 +143,7 @@ impl RemovalCause {
         Self::Cleared,
     ];
 
-    /// Returns the cause of a label in limbo.
+    /// Returns the cause of a label of garbage.
     pub(super) fn of(label: u8) -> Option<Self> {
         Self::ALL.get(usize::from(label).checked_sub(1)?).copied()
     }
