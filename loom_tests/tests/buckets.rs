@@ -8,7 +8,13 @@ use common::{Bounds, explore_within};
 use cortado::__internals::sync::Arc;
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
-    explore_within(Bounds { preemptions: Some(3), seconds: 3, schedules: 2_000 }, scenario);
+    explore_deep(3, scenario);
+}
+
+/// The same, with more preemptions: for a scenario of few steps.
+fn explore_deep(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
+    let preemptions = Some(preemptions);
+    explore_within(Bounds { preemptions, seconds: 3, schedules: 2_000 }, scenario);
 }
 
 #[test]
@@ -197,7 +203,8 @@ fn a_handle_that_was_given_up_is_not_used_again() {
 /// What was removed is freed while a reader may still look at it, and not before the reader has gone.
 #[test]
 fn a_reader_meets_a_remove_and_a_sweep() {
-    explore(|| {
+    // The reader reads before the remove, and goes between the period's beginning and the sweep's look at it.
+    explore_deep(5, || {
         let world = Arc::new(World::with(&[(A, 1)]));
         let reader = spawn_reader(&world, |w| {
             let guard = w.pin();
