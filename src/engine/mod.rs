@@ -1,7 +1,7 @@
 //! `Engine`: owns the parts, and is the only place where they meet.
 //!
 //! `read.rs` is what a get does, `write.rs` what the writers do, `publish.rs` how an entry comes in,
-//! `maintain.rs` the deferred work and how room is made.
+//! `maintain.rs` the deferred work and how room is made, `victims.rs` which entries go for it.
 
 mod evictions;
 mod garbage;
@@ -12,6 +12,7 @@ mod publish;
 mod read;
 mod stalls;
 mod timing;
+mod victims;
 mod write;
 
 use std::{
