@@ -8,6 +8,7 @@ mod garbage;
 mod hooks;
 mod kept;
 mod maintain;
+mod memory;
 mod publish;
 mod read;
 mod stalls;
@@ -25,7 +26,8 @@ use crossbeam_utils::atomic::AtomicCell;
 pub use self::garbage::Pressure;
 pub use self::{
     hooks::{Expiry, Hooks, RemovalCause, Removed},
-    maintain::{MemoryUse, Ticked, Work},
+    maintain::{Ticked, Work},
+    memory::MemoryUse,
     read::Trace,
     stalls::StalledReader,
     timing::{Notice, Timing},
