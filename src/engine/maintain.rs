@@ -5,7 +5,7 @@
 //! a part of the window, and calls use them in turn. Whoever finds all gone makes room without the window,
 //! by [`Engine::make_room_alone`]; nobody waits.
 
-use std::{collections::VecDeque, ops::ControlFlow};
+use std::collections::VecDeque;
 
 use super::{
     Engine, NORMAL_WEIGHT, Place, access_of,
@@ -14,19 +14,15 @@ use super::{
     victims::{Among, Chosen, Resident},
 };
 use crate::{
-    buckets::{
-        Candidate, EntryRef, Hit, Line, POSITION_BITS, Position, Remembered, SLOTS, Sampled,
-        Scores, buckets_for,
-    },
+    buckets::{EntryRef, Hit, SLOTS, buckets_for},
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
-    entry::{Entry, Flags},
+    entry::Entry,
     policy::{
         access::Access,
         admission::{Contender, Rule},
-        class::ClassRange,
         race::{Look, Race, Scale},
         shadow,
-        victim::{BATCH, SAMPLE, SAMPLE_BY_COST, ranker},
+        victim::BATCH,
         window::{Newcomer, Window},
     },
     reclaim::Guard,
