@@ -35,7 +35,10 @@ const SWEEPS_BEFORE_REFUSAL: usize = if cfg!(feature = "crossbeam-epoch") { 3 } 
 /// The part of the budget that garbage may take before writers help the thread, where costs are
 /// those of memory.
 const HELP_PART: u64 = 64;
-/// Entries that are garbage before writers help the thread, where it is half of what may be.
+/// The part of what garbage may be at which writers help, whatever costs are. The thread alone frees more slowly
+/// than writers retire: without help garbage would stand at this part always.
+const HELP_LIMIT_PART: u64 = 16;
+/// Entries that are garbage before writers help for that reason.
 const HELP_ENTRIES: u64 = 512;
 /// Garbage of less cost is not worth a sweep of its own, where costs are those of memory.
 const MIN_HELP_COST: u64 = 64 << 10;
@@ -147,7 +150,7 @@ impl<K, V, S> Engine<K, V, S> {
         // Without destructors it is little work, and memory that is still warm comes back.
         let is_light = !std::mem::needs_drop::<Entry<K, V>>() && self.hooks.on_remove.is_none();
         let floor = if self.settings.max_garbage.is_some() { 0 } else { HELP_ENTRIES };
-        let is_much = cost > limit / 2 && count > floor;
+        let is_much = cost > limit / HELP_LIMIT_PART && count > floor;
         let is_heavy =
             self.costs_vary() && cost > (self.budget.max() / HELP_PART).max(MIN_HELP_COST);
         let is_manual = self.settings.maintenance == Maintenance::Manual;
@@ -156,7 +159,7 @@ impl<K, V, S> Engine<K, V, S> {
             if !self.sweep_due.load(Ordering::Relaxed) {
                 self.sweep_due.store(true, Ordering::Relaxed);
             }
-        } else if cost > limit / 4 {
+        } else if cost > limit / (2 * HELP_LIMIT_PART) {
             // Less can wait until the thread comes by itself.
             self.waker.wake();
         }
