@@ -4,7 +4,7 @@
 //! ([`policy::access`](crate::policy::access), [`policy::class`](crate::policy::class)).
 
 use crate::{
-    buckets::EntryRef,
+    buckets::Metadata,
     config::Priority,
     due::NEVER,
     sync::atomic::{AtomicU64, Ordering},
@@ -69,7 +69,7 @@ impl Flags {
     }
 }
 
-impl<'g, K, V> EntryRef<'g, Entry<K, V>> {
+impl<'g, K, V> Metadata<'g, Entry<K, V>> {
     /// Returns the flags.
     #[inline]
     pub fn flags(self) -> Flags {
@@ -229,10 +229,10 @@ mod tests {
     fn one_thread_takes_an_entry_out_of_the_window() {
         let table = Table::new(1, 1, 1).unwrap();
         let fresh = table.prepare(Entry { key: 1, value: 2 }, 7, 0).ok().unwrap();
-        fresh.get().set_flags(Flags::new(true, false, Priority::High));
-        assert!(fresh.get().leave_window() && !fresh.get().leave_window());
-        assert_eq!(fresh.get().flags(), Flags::new(false, false, Priority::High));
-        assert!(fresh.get().times().is_none());
+        fresh.get().metadata().set_flags(Flags::new(true, false, Priority::High));
+        assert!(fresh.get().metadata().leave_window() && !fresh.get().metadata().leave_window());
+        assert_eq!(fresh.get().metadata().flags(), Flags::new(false, false, Priority::High));
+        assert!(fresh.get().metadata().times().is_none());
     }
 
     #[test]

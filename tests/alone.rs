@@ -34,16 +34,37 @@ fn beside_a_stalled_reader_of_all<R>(
     caches: &[Cache<u64, support::Tracked>],
     f: impl FnOnce() -> R,
 ) -> R {
+    let hold = |wait: &dyn Fn()| {
+        let held = caches.iter().map(|cache| cache.get(&0).expect("the entry is there"));
+        let held: Vec<_> = held.collect();
+        wait();
+        assert!(held.iter().all(|value| value.id == 0), "they stayed readable");
+    };
+    beside(hold, f)
+}
+
+/// Calls `f` while another thread is pinned for the whole cache, not for one value alone.
+fn beside_a_pin<R>(cache: &Cache<u64, support::Tracked>, f: impl FnOnce() -> R) -> R {
+    let hold = |wait: &dyn Fn()| {
+        let pinned = cache.pin();
+        let held = pinned.get(&0).expect("the entry is there");
+        wait();
+        assert_eq!(held.id, 0, "it stayed readable");
+    };
+    beside(hold, f)
+}
+
+/// Calls `f` while another thread is in the middle of `hold`, which waits by what it is given.
+fn beside<R>(hold: impl FnOnce(&dyn Fn()) + Send, f: impl FnOnce() -> R) -> R {
     let (ready, is_ready) = mpsc::channel();
     let (release, is_released) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            let held = caches.iter().map(|cache| cache.get(&0).expect("the entry is there"));
-            let held: Vec<_> = held.collect();
-            ready.send(()).unwrap();
-            // Ends with the sender, so that a failed assertion does not leave it waiting.
-            let _ = is_released.recv();
-            assert!(held.iter().all(|value| value.id == 0), "they stayed readable");
+            hold(&|| {
+                ready.send(()).unwrap();
+                // Ends with the sender, so that a failed assertion does not leave it waiting.
+                let _ = is_released.recv();
+            });
         });
         is_ready.recv().unwrap();
         let release = release;
@@ -320,7 +341,7 @@ fn garbage_below_the_floor_of_memory_refuses_nothing_where_every_entry_costs_1()
     let tally = Arc::new(Tally::default());
     let cache = builder(100, Maintenance::Manual).build().unwrap();
     assert!(cache.insert(0, tally.make(0)).is_in());
-    beside_a_stalled_reader(&cache, || {
+    beside_a_pin(&cache, || {
         for turn in 0..20_000 {
             let insert = cache.insert(1 + turn % 90, tally.make(turn));
             assert!(!matches!(insert, Insert::Rejected(_, Reject::Garbage)), "{turn}");
@@ -340,7 +361,7 @@ fn default_limit_of_garbage_counts_bytes_where_costs_are_bytes() {
         .unwrap();
     let tally = Arc::new(Tally::default());
     assert!(cache.insert(0, tally.make(0)).is_in());
-    beside_a_stalled_reader(&cache, || {
+    beside_a_pin(&cache, || {
         // 32 MiB is more than the budget: so much may wait, and new keys stay out from there on.
         let let_in = |key| cache.insert(key, tally.make(key)).is_in();
         let accepted = (1..1000).take_while(|&key| let_in(key)).count() as u64;
@@ -349,6 +370,41 @@ fn default_limit_of_garbage_counts_bytes_where_costs_are_bytes() {
         assert!((32 * SIZE..48 * SIZE).contains(&garbage), "{garbage}");
     });
     settle(&cache);
+}
+
+// Other collectors do not know what a pin keeps.
+#[cfg(not(feature = "crossbeam-epoch"))]
+#[test]
+fn value_that_is_held_holds_back_the_garbage_of_few_others() {
+    const SIZE: u64 = 1 << 20;
+    let _alone = alone();
+    for maintenance in BOTH {
+        let cache = support::builder(64 * SIZE, maintenance)
+            .cost_of(|_: &u64, _: &support::Tracked| SIZE)
+            .build()
+            .unwrap();
+        let tally = Arc::new(Tally::default());
+        assert!(cache.insert(0, tally.make(0)).is_in());
+        beside_a_stalled_reader(&cache, || {
+            let before = cache.metrics();
+            let mut most = 0;
+            for key in 1..20_000 {
+                assert!(cache.insert(key, tally.make(key)).is_in(), "{key}");
+                most = most.max(tally.alive());
+            }
+            println!("{maintenance:?}: {most} alive at most, of 64");
+            // One in a thousand is of the same part, and some wait for the next sweep.
+            assert!(most < 64 + 50, "{most}");
+            let seen = cache.metrics() - before;
+            assert!(seen.evictions >= 19_900 && seen.garbage_freed >= seen.evictions - 100);
+            // Their cells wait, and are counted.
+            let garbage = cache.memory().garbage;
+            assert!(garbage > 0 && garbage < 50 * SIZE, "{garbage}");
+            audit(&cache);
+        });
+        settle(&cache);
+        assert_eq!((cache.memory().garbage, tally.alive()), (0, cache.len() as u64));
+    }
 }
 
 #[test]

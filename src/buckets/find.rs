@@ -1,4 +1,8 @@
 //! Lookup: one by one, held, and many at a time.
+//!
+//! A guard keeps the values of all parts, of the part of one hash, or of none ([`Table::pin`], [`Table::pin_part`],
+//! [`Table::pin_structure`]). A lookup compares the ten bits of a hash that make its part before it looks at an entry, so
+//! that it looks at none that its guard does not keep. Handles and [`Metadata`] stay under any guard.
 
 use std::{ops::Deref, ptr::NonNull};
 
@@ -16,23 +20,36 @@ use crate::{
     sync::atomic::{AtomicU8, AtomicU64},
 };
 
-/// Lookups under way at once in [`Table::find_many`]: about as many misses of the cache as a core keeps in flight.
+/// Lookups under way at once in [`Table::for_many`]: about as many misses of the cache as a core keeps in flight.
 const AHEAD: usize = 16;
+
+/// What is kept beside the cell of an entry. It stays that of this entry for as long as a guard lives, whichever part of
+/// the table the guard keeps; the entry itself may be dropped before.
+pub struct Metadata<'g, T> {
+    /// The entry's handle.
+    pub handle: Handle,
+    pub(super) cell: Cell<'g, T>,
+}
 
 /// An entry that is readable for as long as a guard lives.
 pub struct EntryRef<'g, T> {
     /// The entry.
     pub entry: &'g T,
-    /// Its handle.
-    pub handle: Handle,
-    pub(super) cell: Cell<'g, T>,
+    pub(super) metadata: Metadata<'g, T>,
+}
+
+/// The slot of an entry that was found, and its metadata.
+pub struct SlotRef<'g, T> {
+    pub(super) metadata: Metadata<'g, T>,
+    pub(super) bucket: &'g Bucket,
+    pub(super) slot: usize,
 }
 
 /// An entry that was found, and where.
 pub struct Hit<'g, T> {
-    pub(super) at: EntryRef<'g, T>,
-    pub(super) bucket: &'g Bucket,
-    pub(super) slot: usize,
+    /// The entry.
+    pub entry: &'g T,
+    pub(super) place: SlotRef<'g, T>,
 }
 
 /// An entry that is kept readable by the guard that this holds.
@@ -48,31 +65,23 @@ pub struct Held<'a, T> {
 }
 
 /// What a look into one bucket found.
-enum Search<'g, T> {
-    Found(Hit<'g, T>),
+enum Search<'g, R> {
+    /// What the caller has made of it, the bucket and the slot.
+    Found(R, &'g Bucket, usize),
     Absent,
     /// Nothing is decided: the bucket is frozen or has moved.
     Frozen,
 }
 
-impl<T> Clone for EntryRef<'_, T> {
+impl<T> Clone for Metadata<'_, T> {
     #[inline]
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<T> Copy for EntryRef<'_, T> {}
+impl<T> Copy for Metadata<'_, T> {}
 
-impl<T> Deref for EntryRef<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        self.entry
-    }
-}
-
-impl<'g, T> EntryRef<'g, T> {
+impl<'g, T> Metadata<'g, T> {
     /// Returns a number that no other entry of this table has, as long as a guard lives that was there while this one was.
     #[inline]
     pub fn id(self) -> usize {
@@ -113,40 +122,80 @@ impl<'g, T> EntryRef<'g, T> {
     }
 }
 
-impl<T> std::fmt::Debug for EntryRef<'_, T> {
+impl<T> std::fmt::Debug for Metadata<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EntryRef").field("handle", &self.handle).finish_non_exhaustive()
+        f.debug_struct("Metadata").field("handle", &self.handle).finish_non_exhaustive()
     }
 }
 
-impl<T> Clone for Hit<'_, T> {
+impl<T> Clone for EntryRef<'_, T> {
     #[inline]
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<T> Copy for Hit<'_, T> {}
+impl<T> Copy for EntryRef<'_, T> {}
 
-impl<T> std::fmt::Debug for Hit<'_, T> {
+impl<T> Deref for EntryRef<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.entry
+    }
+}
+
+impl<'g, T> EntryRef<'g, T> {
+    /// Returns the entry's metadata.
+    #[inline]
+    pub fn metadata(self) -> Metadata<'g, T> {
+        self.metadata
+    }
+
+    /// Returns the entry's [`id`](Metadata::id).
+    #[inline]
+    pub fn id(self) -> usize {
+        self.metadata.id()
+    }
+}
+
+impl<T> std::fmt::Debug for EntryRef<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hit").field("at", &self.at).field("slot", &self.slot).finish()
+        self.metadata.fmt(f)
     }
 }
 
-impl<'g, T> Deref for Hit<'g, T> {
-    type Target = EntryRef<'g, T>;
-
+impl<T> Clone for SlotRef<'_, T> {
     #[inline]
-    fn deref(&self) -> &EntryRef<'g, T> {
-        &self.at
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for SlotRef<'_, T> {}
+
+impl<T> std::fmt::Debug for SlotRef<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SlotRef")
+            .field("metadata", &self.metadata)
+            .field("slot", &self.slot)
+            .finish()
     }
 }
 
-impl<'g, T> Hit<'g, T> {
-    /// Returns the entry.
+impl<'g, T> Deref for SlotRef<'g, T> {
+    type Target = Metadata<'g, T>;
+
     #[inline]
-    pub fn at(&self) -> EntryRef<'g, T> {
-        self.at
+    fn deref(&self) -> &Metadata<'g, T> {
+        &self.metadata
+    }
+}
+
+impl<'g, T> SlotRef<'g, T> {
+    /// Returns the metadata of the entry.
+    #[inline]
+    pub fn metadata(&self) -> Metadata<'g, T> {
+        self.metadata
     }
 
     /// Returns the access bits of the slot: those of another entry if this one has left since.
@@ -181,6 +230,41 @@ impl<'g, T> Hit<'g, T> {
     }
 }
 
+impl<T> Clone for Hit<'_, T> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Hit<'_, T> {}
+
+impl<T> std::fmt::Debug for Hit<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hit").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl<'g, T> Deref for Hit<'g, T> {
+    type Target = SlotRef<'g, T>;
+
+    #[inline]
+    fn deref(&self) -> &SlotRef<'g, T> {
+        &self.place
+    }
+}
+
+impl<'g, T> Hit<'g, T> {
+    pub(super) fn new(at: EntryRef<'g, T>, bucket: &'g Bucket, slot: usize) -> Self {
+        Self { entry: at.entry, place: SlotRef { metadata: at.metadata, bucket, slot } }
+    }
+
+    /// Returns the entry.
+    #[inline]
+    pub fn at(&self) -> EntryRef<'g, T> {
+        EntryRef { entry: self.entry, metadata: self.place.metadata }
+    }
+}
+
 impl<T> Held<'_, T> {
     /// Returns the entry.
     #[inline]
@@ -191,7 +275,8 @@ impl<T> Held<'_, T> {
         // SAFETY: `find` has found it in a slot, by an Acquire.
         let cell = unsafe { self.table.slab.cell(self.handle) };
         // SAFETY: the entry was found under the guard, in a table that outlives this.
-        EntryRef { entry: unsafe { self.entry.as_ref() }, handle: self.handle, cell }
+        let entry = unsafe { self.entry.as_ref() };
+        EntryRef { entry, metadata: Metadata { handle: self.handle, cell } }
     }
 }
 
@@ -211,7 +296,7 @@ impl<T> std::fmt::Debug for Held<'_, T> {
 }
 
 impl<T> Table<T> {
-    /// Returns the entry that has this hash and matches.
+    /// Returns the entry that has this hash and matches. The guard keeps the [part](Self::pin_part) of the hash.
     ///
     /// It was in the table at some moment of the call; `None` means that at some moment no such
     /// entry was. Writes nothing, and repeats itself only if the very slot it reads is changed.
@@ -222,23 +307,49 @@ impl<T> Table<T> {
         hash: u64,
         matches: impl Fn(EntryRef<'g, T>) -> bool,
     ) -> Option<Hit<'g, T>> {
+        debug_assert!(guard.covers(self.part_of(hash)), "a guard of another part");
+        let examine = |handle| Some(self.entry(guard, handle)).filter(|entry| matches(*entry));
+        let (at, bucket, slot) = self.search(guard, hash, &examine)?;
+        Some(Hit::new(at, bucket, slot))
+    }
+
+    /// The same by what is known of an entry without a look at it, under any guard of the table.
+    #[inline]
+    pub fn find_slot<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hash: u64,
+        matches: impl Fn(Metadata<'g, T>) -> bool,
+    ) -> Option<SlotRef<'g, T>> {
+        let examine = |handle| Some(self.metadata(guard, handle)).filter(|found| matches(*found));
+        let (metadata, bucket, slot) = self.search(guard, hash, &examine)?;
+        Some(SlotRef { metadata, bucket, slot })
+    }
+
+    /// Offers the entries that may have a hash to `examine`, until that makes something of one; returns this, and where
+    /// the entry is.
+    #[inline]
+    fn search<'g, R>(
+        &'g self,
+        guard: &'g Guard,
+        hash: u64,
+        examine: &impl Fn(Handle) -> Option<R>,
+    ) -> Option<(R, &'g Bucket, usize)> {
         let array = self.root(guard);
-        match self.find_in(guard, array.of(upper(hash)), hash, &matches) {
-            Search::Found(hit) => Some(hit),
+        match Self::search_in(array.of(upper(hash)), hash, examine) {
+            Search::Found(found, bucket, slot) => Some((found, bucket, slot)),
             Search::Absent => None,
-            Search::Frozen => self.find_moved(guard, array, hash, &matches),
+            Search::Frozen => self.search_moved(guard, array, hash, examine),
         }
     }
 
     /// Looks into a bucket that is in use.
     #[inline]
-    fn find_in<'g>(
-        &'g self,
-        guard: &'g Guard,
+    fn search_in<'g, R>(
         bucket: &'g Bucket,
         hash: u64,
-        matches: &impl Fn(EntryRef<'g, T>) -> bool,
-    ) -> Search<'g, T> {
+        examine: &impl Fn(Handle) -> Option<R>,
+    ) -> Search<'g, R> {
         let (tag, bits) = (Control::tag_of(hash), Word::bits_of(hash));
         'again: loop {
             let control = bucket.control();
@@ -250,10 +361,10 @@ impl<T> Table<T> {
                     Validated::Gone => {}
                     Validated::Changed => continue 'again,
                     Validated::Holds(word, handle) => {
-                        if let Some(entry) = self.alive(guard, word, handle)
-                            && matches(entry)
+                        if !word.is_dying()
+                            && let Some(found) = examine(handle)
                         {
-                            return Search::Found(Hit { at: entry, bucket, slot });
+                            return Search::Found(found, bucket, slot);
                         }
                     }
                 }
@@ -264,13 +375,13 @@ impl<T> Table<T> {
 
     /// Looks for an entry whose bucket in `array` was found frozen.
     #[cold]
-    fn find_moved<'g>(
+    fn search_moved<'g, R>(
         &'g self,
         guard: &'g Guard,
         mut array: &'g Array,
         hash: u64,
-        matches: &impl Fn(EntryRef<'g, T>) -> bool,
-    ) -> Option<Hit<'g, T>> {
+        examine: &impl Fn(Handle) -> Option<R>,
+    ) -> Option<(R, &'g Bucket, usize)> {
         let (tag, bits) = (Control::tag_of(hash), Word::bits_of(hash));
         loop {
             let index = array.index(upper(hash));
@@ -281,28 +392,21 @@ impl<T> Table<T> {
                 return bucket.control().slots(tag).find_map(|slot| {
                     let word = bucket.word(slot);
                     let handle = word.handle().filter(|_| word.has_bits(bits))?;
-                    let entry = self.alive(guard, word, handle)?;
-                    matches(entry).then_some(Hit { at: entry, bucket, slot })
+                    let found = if word.is_dying() { None } else { examine(handle) };
+                    Some((found?, bucket, slot))
                 });
             }
-            match self.find_in(guard, next.of(upper(hash)), hash, matches) {
-                Search::Found(hit) => return Some(hit),
+            match Self::search_in(next.of(upper(hash)), hash, examine) {
+                Search::Found(found, bucket, slot) => return Some((found, bucket, slot)),
                 Search::Absent => return None,
                 Search::Frozen => array = next,
             }
         }
     }
 
-    /// Looks up many hashes, and fetches buckets and entries ahead of their use.
-    ///
-    /// Calls `found` once for each hash, in order, with the index of the hash.
-    pub fn find_many<'g>(
-        &'g self,
-        guard: &'g Guard,
-        hashes: &[u64],
-        matches: impl Fn(usize, EntryRef<'g, T>) -> bool,
-        mut found: impl FnMut(usize, Option<Hit<'g, T>>),
-    ) {
+    /// Calls `look_up` once for each hash, in order, with the index of the hash, and fetches buckets and entries ahead of
+    /// that.
+    pub fn for_many(&self, guard: &Guard, hashes: &[u64], mut look_up: impl FnMut(usize, u64)) {
         for (chunk, hashes) in hashes.chunks(AHEAD).enumerate() {
             let array = self.root(guard);
             for &hash in hashes {
@@ -318,12 +422,13 @@ impl<T> Table<T> {
                 }
             }
             for (index, &hash) in (chunk * AHEAD..).zip(hashes) {
-                found(index, self.find(guard, hash, |entry| matches(index, entry)));
+                look_up(index, hash);
             }
         }
     }
 
-    /// Keeps what `find` returns readable for as long as the result lives.
+    /// Keeps what `find` returns readable for as long as the result lives. What it returns is of the part that the guard
+    /// keeps.
     #[inline]
     pub fn hold<'a>(
         &'a self,
@@ -332,18 +437,7 @@ impl<T> Table<T> {
     ) -> Option<Held<'a, T>> {
         // What `find` returns is good for any lifetime of this guard and this table. (The reference to a reference
         // says that the table outlives the guard.)
-        let EntryRef { entry, handle, .. } = find(&self, &guard)?;
-        Some(Held { entry: NonNull::from(entry), handle, guard, table: self })
-    }
-
-    /// Returns the entry of a validated word, unless it was removed in place.
-    #[inline]
-    pub(super) fn alive<'g>(
-        &'g self,
-        guard: &'g Guard,
-        word: Word,
-        handle: Handle,
-    ) -> Option<EntryRef<'g, T>> {
-        (!word.is_dying()).then(|| self.entry(guard, handle))
+        let EntryRef { entry, metadata } = find(&self, &guard)?;
+        Some(Held { entry: NonNull::from(entry), handle: metadata.handle, guard, table: self })
     }
 }

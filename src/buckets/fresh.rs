@@ -5,7 +5,7 @@ use std::{mem::ManuallyDrop, ops::Deref, ptr};
 use super::{
     Table,
     bucket::Bucket,
-    find::{EntryRef, Hit},
+    find::{EntryRef, Hit, Metadata},
     upper,
 };
 use crate::{
@@ -75,7 +75,7 @@ impl<'t, T> Fresh<'t, T> {
     ///
     /// Panics if a slot has had the entry's handle: it must not come to one twice under a reader's guard.
     pub fn claim<'g, 'f>(&'f mut self, guard: &'g Guard) -> Claim<'g, 'f, 't, T> {
-        debug_assert!(guard.covers(self.table.domain), "a guard of another table");
+        debug_assert!(guard.covers(self.table.domain.structure()), "a guard of another table");
         assert_eq!(self.state, State::Private, "the entry was in a slot");
         Claim { fresh: self, slot: None }
     }
@@ -92,7 +92,7 @@ impl<'t, T> Fresh<'t, T> {
     /// Returns the entry, which only this thread sees yet.
     #[inline]
     pub fn get(&self) -> EntryRef<'_, T> {
-        EntryRef { entry: self, handle: self.handle, cell: self.cell }
+        EntryRef { entry: self, metadata: Metadata { handle: self.handle, cell: self.cell } }
     }
 
     /// Sets the cost of the entry. Every entry has to once one has had another cost than 1: its cell has that of the
@@ -246,14 +246,11 @@ impl<'g, 't: 'g, T> Claim<'g, '_, 't, T> {
         }
         // Of another slot, if it has replaced an entry.
         self.withdraw();
-        debug_assert!(guard.covers(table.domain), "a guard of another table");
-        // SAFETY: `prepare` wrote it; it was published under the guard, and is retired later.
+        debug_assert!(guard.covers(table.part_of(self.fresh.hash)), "a guard of another part");
+        // SAFETY: `prepare` wrote it; it was published under the guard, which keeps its part, and is retired later.
         let entry = unsafe { &*self.fresh.cell.address() };
-        Hit {
-            at: EntryRef { entry, handle: self.fresh.handle, cell: self.fresh.cell },
-            bucket,
-            slot,
-        }
+        let metadata = Metadata { handle: self.fresh.handle, cell: self.fresh.cell };
+        Hit::new(EntryRef { entry, metadata }, bucket, slot)
     }
 
     fn withdraw(&mut self) {

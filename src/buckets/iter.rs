@@ -54,6 +54,7 @@ impl<T> Table<T> {
         from: u32,
         buckets: usize,
     ) -> (Iter<'g, T>, Option<u32>) {
+        debug_assert!(guard.covers(self.domain), "a guard of a part");
         let array = self.root(guard);
         let count = array.count();
         let index = array.index(from);
@@ -133,11 +134,14 @@ impl<'g, T> Iter<'g, T> {
                 Validated::Gone | Validated::Changed => {}
             }
         };
-        let entry = self.table.alive(self.guard, word, handle)?;
+        if word.is_dying() {
+            return None;
+        }
+        let entry = self.table.entry(self.guard, handle);
         let hash = self.table.upper_of(handle);
         let is_of_part = part.only.is_none_or(|index| self.array.index(hash) == index)
             || cfg!(cortado_mutant = "resize_parts_whole");
-        (is_of_part && hash >= self.from).then_some(Hit { at: entry, bucket, slot })
+        (is_of_part && hash >= self.from).then(|| Hit::new(entry, bucket, slot))
     }
 }
 

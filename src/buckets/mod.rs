@@ -54,7 +54,7 @@ mod testing;
 mod write;
 
 pub use control::SLOTS;
-pub use find::{EntryRef, Held, Hit};
+pub use find::{EntryRef, Held, Hit, Metadata, SlotRef};
 pub use fresh::{Claim, Fresh};
 pub use iter::Iter;
 pub use lanes::{Lanes, Ranker, Ranking, Scores};
@@ -73,7 +73,7 @@ use self::{
 use crate::{
     error::OutOfMemory,
     reclaim::{
-        Domain, Guard,
+        Domain, Guard, Part,
         line::Lines,
         pile::{Pile, Sheet},
         pin_for,
@@ -195,6 +195,24 @@ impl<T> Table<T> {
         pin_for(self.domain)
     }
 
+    /// The same for entries of the part of one hash. Others may be dropped under the guard.
+    #[inline]
+    pub fn pin_part(&self, hash: u64) -> Guard {
+        pin_for(self.part_of(hash))
+    }
+
+    /// The same for the buckets and what is beside the entries. The entries may be dropped under the guard.
+    #[inline]
+    pub fn pin_structure(&self) -> Guard {
+        pin_for(self.domain.structure())
+    }
+
+    /// Returns the part of the domain in which entries of a hash are.
+    #[inline]
+    fn part_of(&self, hash: u64) -> Domain {
+        self.domain.part(part(Control::tag_of(hash), Word::bits_of(hash)))
+    }
+
     /// Ends the pin of a guard and begins a new one, unless the thread has other guards.
     #[inline]
     pub fn repin(&self, guard: &mut Guard) {
@@ -224,14 +242,36 @@ impl<T> Table<T> {
         self.slab.cells()
     }
 
-    /// Returns an unlinked entry, to look at it while the guard lives.
+    /// Returns an unlinked entry, to look at it while the guard lives, which keeps its part.
     ///
     /// # Panics
     ///
     /// Panics if the entry is another table's.
     pub fn unlinked<'g>(&'g self, guard: &'g Guard, entry: &Unlinked) -> EntryRef<'g, T> {
         self.check(entry);
+        debug_assert!(guard.covers(self.domain.part(entry.low)), "a guard of another part");
         self.entry(guard, entry.handle)
+    }
+
+    /// Returns an unlinked entry, to look at it while it is not retired. Its holder alone may do that, so no guard is
+    /// needed.
+    fn owned<'a>(&'a self, entry: &'a Unlinked) -> EntryRef<'a, T> {
+        self.check(entry);
+        // SAFETY: an entry was unlinked by an Acquire.
+        let metadata =
+            Metadata { handle: entry.handle, cell: unsafe { self.slab.cell(entry.handle) } };
+        // SAFETY: it is dropped when it was retired, and whoever does that gives `entry` away.
+        EntryRef { entry: unsafe { &*metadata.cell.address() }, metadata }
+    }
+
+    /// Returns the metadata of an unlinked entry, under any guard of the table.
+    ///
+    /// # Panics
+    ///
+    /// As for [`unlinked`](Self::unlinked).
+    pub fn metadata_of<'g>(&'g self, guard: &'g Guard, entry: &Unlinked) -> Metadata<'g, T> {
+        self.check(entry);
+        self.metadata(guard, entry.handle)
     }
 
     fn check(&self, entry: &Unlinked) {
@@ -242,7 +282,7 @@ impl<T> Table<T> {
     fn unlinked_of(&self, bucket: &Bucket, slot: usize, tag: u64, word: Word) -> Option<Unlinked> {
         Some(Unlinked {
             handle: word.handle()?,
-            low: (word.bits() as u16) << control::TAG_BITS | tag as u16,
+            low: part(tag, word.bits()),
             // A hint: the slot may have the next entry by now.
             access: bucket.access(slot),
             domain: self.domain,
@@ -261,30 +301,36 @@ impl<T> Table<T> {
 
     #[inline]
     fn root<'g>(&'g self, guard: &'g Guard) -> &'g Array {
-        debug_assert!(guard.covers(self.domain), "a guard of another table");
+        debug_assert!(guard.covers(self.domain.structure()), "a guard of another table");
         // Acquire: pairs with the Release in `promote`, so that the array is seen made and its units moved.
         let root = self.root.load(Acquire);
         // SAFETY: never null; an array is retired after it has ceased to be the root, so the guard keeps it.
         unsafe { &*root }
     }
 
-    /// Returns the entry of a handle that was published at a moment when the guard was there.
+    /// Returns the entry of a handle that was published at a moment when the guard was there, which keeps its part.
     #[inline]
     fn entry<'g>(&'g self, guard: &'g Guard, handle: Handle) -> EntryRef<'g, T> {
-        debug_assert!(guard.covers(self.domain), "a guard of another table");
+        let metadata = self.metadata(guard, handle);
+        // SAFETY: it was published under the guard; an entry is retired after it was unlinked, and stays until the
+        // guard is gone that keeps its part.
+        EntryRef { entry: unsafe { &*metadata.cell.address() }, metadata }
+    }
+
+    /// Returns what is beside a handle that was published at a moment when the guard was there.
+    #[inline]
+    fn metadata<'g>(&'g self, guard: &'g Guard, handle: Handle) -> Metadata<'g, T> {
+        debug_assert!(guard.covers(self.domain.structure()), "a guard of another table");
         #[cfg(any(cortado_loom, cortado_shuttle))]
         guard.check_readable(self.key_of(handle));
         // SAFETY: the callers have seen the handle published, by an Acquire.
-        let cell = unsafe { self.slab.cell(handle) };
-        // SAFETY: it was published under the guard; an entry is retired after it was unlinked, and stays until the
-        // guard is gone.
-        EntryRef { entry: unsafe { &*cell.address() }, handle, cell }
+        Metadata { handle, cell: unsafe { self.slab.cell(handle) } }
     }
 
     /// Returns a name of a handle that no other table's handle has, for the models.
     #[cfg(any(cortado_loom, cortado_shuttle))]
     fn key_of(&self, handle: Handle) -> usize {
-        self.domain.to_bits() as usize * (Handle::MASK as usize + 1) + handle.raw() as usize
+        self.domain.number() as usize * (Handle::MASK as usize + 1) + handle.raw() as usize
     }
 }
 
@@ -298,6 +344,12 @@ pub fn buckets_for(entries: usize) -> usize {
     };
     // An even number can be halved again when the table shrinks.
     slots.div_ceil(SLOTS).max(1).next_multiple_of(2)
+}
+
+/// Returns the part of entries of this tag and these four bits: all of a hash that a bucket shows.
+#[inline]
+fn part(tag: u64, bits: u32) -> Part {
+    (bits as u16) << control::TAG_BITS | tag as u16
 }
 
 /// Returns the bits of a hash that choose its bucket.
@@ -395,15 +447,11 @@ mod tests {
         }
         let hashes: Vec<u64> = (0..40).map(spread).collect();
         let mut found = Vec::new();
-        table.find_many(
-            &guard,
-            &hashes,
-            |index, entry| entry.key == index as u64,
-            |index, hit| {
-                assert_eq!(index, found.len());
-                found.push(hit.map(|hit| hit.entry.value));
-            },
-        );
+        table.for_many(&guard, &hashes, |index, hash| {
+            assert_eq!((index, hash), (found.len(), spread(index as u64)));
+            let hit = table.find(&guard, hash, |entry| entry.key == index as u64);
+            found.push(hit.map(|hit| hit.entry.value));
+        });
         let there = |key: &u64| key.is_multiple_of(2) && *key < 30;
         let expected: Vec<_> = (0..40).map(|key| there(&key).then_some(key + 100)).collect();
         assert_eq!(found, expected);

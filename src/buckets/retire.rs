@@ -4,6 +4,10 @@
 //! period for all sealed bags, which wait for it in [lines](crate::reclaim::line). When it is over,
 //! the values in the bag's cells are dropped, and the bag is a magazine of free cells as it is.
 //!
+//! Where garbage is dear, a sweep does not wait for a period that a stopped thread holds back: it drops *early* what no
+//! pin of the period keeps ([`Grace::keeps`]). Only the values: their cells are retired once more, for a
+//! thread that is pinned relies on it that no handle comes twice, whichever part it keeps.
+//!
 //! A value is retired with a label and a cost. What is retired and not freed is *garbage*; the table knows its cost and
 //! its number at any time. Where the owner gives a *finalizer*, that gets each value that has a label other than 0, in place
 //! of its destructor.
@@ -21,7 +25,10 @@ use std::{
 
 use super::{Table, Unlinked, array::Array, fresh::Fresh, known, resize::has_moved};
 use crate::{
-    reclaim::{Grace, Guard},
+    reclaim::{
+        Grace, Guard,
+        line::{Due, MayGo},
+    },
     slab::{self, Garbage, Handle, Magazine, Retired},
     sync::{atomic::Ordering::*, ordering, thread_local},
     util::drop_panic,
@@ -71,6 +78,15 @@ impl Terms {
     pub const NONE: Self = Self { label: 0, cost: 0, seal_at: u64::MAX };
 }
 
+impl Unlinked {
+    /// Returns what goes into a bag, and the cost at which that is sealed.
+    #[inline]
+    fn retired(self, terms: Terms) -> (Retired, u64) {
+        let Terms { label, cost, seal_at } = terms;
+        (Retired { handle: self.handle, label: Some(label), part: self.low, cost }, seal_at)
+    }
+}
+
 impl<T> Table<T> {
     /// Retires an entry: it is dropped, and its cell used again, by a sweep when every guard of this moment is
     /// gone. Returns whether it has filled a bag, so that a sweep has one more.
@@ -80,8 +96,7 @@ impl<T> Table<T> {
     /// Panics if the entry is another table's.
     pub fn retire(&self, _: &Guard, entry: Unlinked, terms: Terms, stripe: usize) -> bool {
         self.check(&entry);
-        let Terms { label, cost, seal_at } = terms;
-        let retired = Retired { handle: entry.handle, label: Some(label), cost };
+        let (retired, seal_at) = entry.retired(terms);
         // SAFETY: the handle is of this table's slab, and there is one `Unlinked` of it, which goes here. Its cell
         // holds a value until that is freed.
         unsafe { self.slab.collect(retired, seal_at, stripe, &self.sealed) }
@@ -152,6 +167,17 @@ impl<T> Table<T> {
     /// Runs destructors and finalizers: call it unpinned. A panic of one is caught, the others run, and the first is
     /// handed back.
     pub fn sweep(&self, max: usize, finalizer: Option<Finalizer<'_, T>>) -> Swept {
+        self.sweep_with(max, finalizer, false)
+    }
+
+    /// The same; values also go early, before their grace period is over, where no pin keeps them.
+    ///
+    /// It costs more than to wait: it is for garbage that takes much memory.
+    pub fn sweep_early(&self, max: usize, finalizer: Option<Finalizer<'_, T>>) -> Swept {
+        self.sweep_with(max, finalizer, std::mem::needs_drop::<T>())
+    }
+
+    fn sweep_with(&self, max: usize, finalizer: Option<Finalizer<'_, T>>, early: bool) -> Swept {
         // SAFETY: of this table's slab; each becomes a number below.
         let mut bags = unsafe { self.slab.take_bags(&self.sealed) }.peekable();
         let mut arrays = self.old_arrays.take().peekable();
@@ -161,10 +187,17 @@ impl<T> Table<T> {
         let grace = (has_bags || has_arrays).then(|| Grace::begin(self.domain));
         if grace.is_none() {
             // A collector that needs help may have no other.
-            self.pin().advance();
+            self.pin_structure().advance();
         }
         let of_arrays = grace.clone().filter(|_| has_arrays);
-        let old = self.array_lines.sweep(arrays, of_arrays, usize::MAX, |_| 1, drop);
+        let old = self.array_lines.sweep(
+            arrays,
+            of_arrays,
+            usize::MAX,
+            |_| 1,
+            None,
+            |array, _| drop(array),
+        );
         let grace = grace.filter(|_| has_bags);
         let numbers = bags.map(|bag| self.begin_to_wait(bag));
         let size = |&number: &u32| {
@@ -174,10 +207,27 @@ impl<T> Table<T> {
             bag.map(Magazine::into_number);
             count as usize
         };
+        let may_go = |&number: &u32, grace: &Grace| {
+            // SAFETY: as above.
+            let bag = unsafe { self.slab.bag_of(number) };
+            let may_go = bag.as_ref().is_some_and(|bag| {
+                let mut parts = bag.parts().peekable();
+                let is_free =
+                    |part| !grace.keeps(part) || cfg!(cortado_mutant = "buckets_early_all");
+                parts.peek().is_some() && parts.all(is_free)
+            });
+            bag.map(Magazine::into_number);
+            may_go
+        };
+        let may_go: Option<MayGo<'_, u32>> = if early { Some(&may_go) } else { None };
         let mut swept = Swept::default();
-        let progress = self.lines.sweep(numbers, grace, max, size, |number| {
-            // SAFETY: its grace period is over, and the line gave the number to this call alone.
-            unsafe { self.free(number, finalizer, &mut swept) };
+        let progress = self.lines.sweep(numbers, grace, max, size, may_go, |number, due| {
+            match due {
+                // SAFETY: its grace period is over, and the line gave the number to this call alone.
+                Due::Over => _ = unsafe { self.free(number, finalizer, &mut swept) },
+                // SAFETY: no pin of its period keeps a value of it, and the rest as above.
+                Due::Early => unsafe { self.free_early(number, finalizer, &mut swept) },
+            }
         });
         (swept.freed, swept.waiting) = (progress.freed, progress.waiting + old.waiting);
         swept
@@ -228,6 +278,60 @@ impl<T> Table<T> {
     ) -> usize {
         // SAFETY: the caller's promise.
         let Some(mut bag) = (unsafe { self.slab.bag_of(number) }) else { return 0 };
+        // SAFETY: the grace period is over.
+        let count = unsafe { self.drop_values(&bag, finalizer, swept) };
+        #[cfg(any(cortado_loom, cortado_shuttle))]
+        for (handle, _) in bag.iter() {
+            crate::reclaim::note_freed(self.key_of(handle));
+        }
+        bag.forget_values();
+        if cfg!(any(cortado_loom, cortado_shuttle)) {
+            // Cells never come back in a model, so that no handle comes twice.
+            bag.into_number();
+        }
+        count
+    }
+
+    /// Drops the values of a bag, and retires its cells, which hold none then.
+    ///
+    /// # Safety
+    ///
+    /// * The number is of a bag of retired handles, of this table, and is used once.
+    /// * No guard keeps a value of it.
+    #[cold]
+    unsafe fn free_early(
+        &self,
+        number: u32,
+        finalizer: Option<Finalizer<'_, T>>,
+        swept: &mut Swept,
+    ) {
+        // SAFETY: the caller's promise.
+        let Some(mut bag) = (unsafe { self.slab.bag_of(number) }) else { return };
+        // SAFETY: the caller's promise.
+        unsafe { self.drop_values(&bag, finalizer, swept) };
+        let mut husks = self.slab.open_bag(number as usize, &self.sealed);
+        for (handle, _) in bag.iter() {
+            // What is left of it is the cell.
+            // SAFETY: the handle is of this table's slab.
+            let cost = unsafe { self.slab.cell(handle) }.charge().min(size_of::<T>() as u64);
+            // SAFETY: as above; it leaves this bag for another one, and its value is dropped.
+            unsafe { husks.collect(Retired { cost, ..Retired::empty(handle) }, u64::MAX) };
+        }
+        bag.clear();
+    }
+
+    /// Drops the values of a bag, and takes them out of the count; returns how many there were.
+    ///
+    /// # Safety
+    ///
+    /// * The bag is of retired handles of this table, and the values are dropped once.
+    /// * No guard keeps them.
+    unsafe fn drop_values(
+        &self,
+        bag: &Magazine<'_>,
+        finalizer: Option<Finalizer<'_, T>>,
+        swept: &mut Swept,
+    ) -> usize {
         let garbage = bag.garbage();
         let is_loud = std::mem::needs_drop::<T>() || finalizer.is_some();
         let is_freeing = is_loud.then(|| {
@@ -236,10 +340,10 @@ impl<T> Table<T> {
             IS_FREEING.try_with(|freeing| freeing.replace(true)).unwrap_or(false)
         });
         // Before the values are dropped, so that a destructor that looks at the figures does not find itself there.
-        self.sealed.forget(garbage, number as usize);
+        self.sealed.forget(garbage, bag.number() as usize);
         for (handle, label) in bag.iter() {
             if let Some(label) = label {
-                // SAFETY: the entry was unlinked, its grace period is over, and it is in this bag only.
+                // SAFETY: the entry was unlinked, no guard keeps it, and it is in this bag only.
                 let drop_value = || match finalizer.filter(|_| label != 0) {
                     Some(finalizer) => {
                         // SAFETY: as above.
@@ -254,18 +358,11 @@ impl<T> Table<T> {
                     swept.note(panic);
                 }
             }
-            #[cfg(any(cortado_loom, cortado_shuttle))]
-            crate::reclaim::note_freed(self.key_of(handle));
         }
         if let Some(is_freeing) = is_freeing {
             // Release: pairs with the Acquire in `is_at_rest`.
             self.freeing.fetch_sub(1, Release);
             let _ = IS_FREEING.try_with(|freeing| freeing.set(is_freeing));
-        }
-        bag.forget_values();
-        if cfg!(any(cortado_loom, cortado_shuttle)) {
-            // Cells never come back in a model, so that no handle comes twice.
-            bag.into_number();
         }
         garbage.count as usize
     }
@@ -286,8 +383,7 @@ impl<T> OpenBag<'_, T> {
     #[inline]
     pub fn retire(&mut self, _: &Guard, entry: Unlinked, terms: Terms) {
         self.table.check(&entry);
-        let Terms { label, cost, seal_at } = terms;
-        let retired = Retired { handle: entry.handle, label: Some(label), cost };
+        let (retired, seal_at) = entry.retired(terms);
         // SAFETY: as in `Table::retire`.
         unsafe { self.bag.collect(retired, seal_at) };
     }
@@ -355,7 +451,11 @@ fn ruled<'a>(root: &'a Array, next: Option<&'a Array>) -> impl Iterator<Item = H
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
-    use std::{cell::RefCell, sync::atomic::AtomicU64};
+    use std::{
+        cell::RefCell,
+        sync::{atomic::AtomicU64, mpsc},
+        time::{Duration, Instant},
+    };
 
     use super::{
         super::{
@@ -474,6 +574,145 @@ mod tests {
             assert_eq!((swept.freed, alive.load(Relaxed)), (10, 0));
             assert!(table.is_at_rest());
         }
+    }
+
+    /// Retires an entry with a cost of 100, in a bag of its own.
+    fn retire_alone(table: &Entries<'_>, key: u64) {
+        let guard = table.pin();
+        let terms = Terms { cost: 100, ..Terms::NONE };
+        table.retire(&guard, unlink(table, &guard, key), terms, 0);
+        table.seal();
+    }
+
+    /// Calls `f` while another thread looks at something, from before to after.
+    fn beside_a_reader<R>(read: impl FnOnce(&dyn Fn()) + Send, f: impl FnOnce() -> R) -> R {
+        let (to_us, reports) = mpsc::channel();
+        let (release, orders) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                read(&|| {
+                    to_us.send(()).unwrap();
+                    let _ = orders.recv();
+                });
+            });
+            reports.recv().unwrap();
+            let release = release;
+            let result = f();
+            drop(release);
+            result
+        })
+    }
+
+    /// Tries until values went early. (Other tests pin for every domain, and then none does.)
+    fn eventually(attempt: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !attempt() {
+            assert!(Instant::now() < end, "nothing ever went early");
+        }
+    }
+
+    // Other collectors do not know what a pin keeps.
+    #[cfg(not(feature = "crossbeam-epoch"))]
+    #[test]
+    fn values_that_no_pin_keeps_go_early_and_the_others_with_their_period() {
+        let alive = AtomicU64::new(0);
+        eventually(|| {
+            let table = filled(100, &alive);
+            let read = |wait: &dyn Fn()| {
+                let guard = table.pin_part(spread(7));
+                let hit = table.find(&guard, spread(7), |entry| entry.key == 7).unwrap();
+                wait();
+                assert_eq!(hit.entry.value, 7);
+            };
+            let freed = beside_a_reader(read, || {
+                (0..100).for_each(|key| retire_alone(&table, key));
+                assert_eq!(table.sweep(usize::MAX, None).freed, 0, "a reader is pinned");
+                let freed = table.sweep_early(usize::MAX, None).freed as u64;
+                assert!(freed < 100 && alive.load(Relaxed) == 100 - freed);
+                // What is left of them is their cells.
+                let cells = freed * size_of::<Entry<'_>>().min(1) as u64;
+                let left = Garbage { cost: (100 - freed) * 100 + cells, count: 100 - freed };
+                assert_eq!(table.garbage().cost, left.cost);
+                assert_eq!(table.sweep_early(usize::MAX, None).freed, 0, "they were asked about");
+                freed
+            });
+            assert_eq!(sweep_all(&table, None).freed as u64, 100 - freed);
+            assert_eq!((alive.load(Relaxed), table.garbage()), (0, Garbage::default()));
+            assert!(table.is_at_rest());
+            freed >= 90
+        });
+    }
+
+    #[cfg(not(feature = "crossbeam-epoch"))]
+    #[test]
+    fn cells_of_values_that_went_early_are_not_used_before_their_period_is_over() {
+        let alive = AtomicU64::new(0);
+        eventually(|| {
+            let table = filled(50, &alive);
+            let handle_of = |key| {
+                let guard = table.pin_structure();
+                table.find_slot(&guard, spread(key), |_| true).unwrap().handle
+            };
+            let put = |key| {
+                let guard = table.pin();
+                let entry = Entry::new(key, key, &alive);
+                assert_eq!(put(&table, &guard, spread(key), entry, |_| panic!("full")), None);
+                handle_of(key)
+            };
+            let handles: Vec<Handle> = (0..50).map(handle_of).collect();
+            let read = |wait: &dyn Fn()| {
+                let _guard = table.pin_structure();
+                wait();
+            };
+            let freed = beside_a_reader(read, || {
+                (0..50).for_each(|key| retire_alone(&table, key));
+                let freed = table.sweep_early(usize::MAX, None).freed;
+                table.seal();
+                table.sweep_early(usize::MAX, None);
+                for key in 100..150 {
+                    assert!(!handles.contains(&put(key)), "a reader may still compare it");
+                }
+                freed
+            });
+            sweep_all(&table, None);
+            assert!((200..400).any(|key| handles.contains(&put(key))), "they are used again");
+            freed == 50
+        });
+    }
+
+    #[cfg(not(feature = "crossbeam-epoch"))]
+    #[test]
+    fn values_that_go_early_are_told_and_a_panic_of_that_is_handed_back() {
+        let alive = AtomicU64::new(0);
+        eventually(|| {
+            let table = filled(10, &alive);
+            let read = |wait: &dyn Fn()| {
+                let _guard = table.pin_structure();
+                wait();
+            };
+            let told = RefCell::new(Vec::new());
+            let finalizer = |entry: Entry<'_>, label: u8, cost: u64| {
+                told.borrow_mut().push((entry.key, label, cost));
+                assert!(entry.key > 4, "{}", entry.key);
+            };
+            let swept = beside_a_reader(read, || {
+                let guard = table.pin();
+                for key in 0..10 {
+                    let terms = Terms { label: 1, ..Terms::NONE };
+                    table.retire(&guard, unlink(&table, &guard, key), terms, 0);
+                }
+                drop(guard);
+                table.seal();
+                table.sweep_early(usize::MAX, Some(&finalizer))
+            });
+            let later = sweep_all(&table, Some(&finalizer));
+            assert_eq!((swept.freed + later.freed, alive.load(Relaxed)), (10, 0));
+            assert!(swept.panic.is_some() || later.panic.is_some());
+            let mut told = told.take();
+            told.sort_unstable();
+            assert_eq!(told, (0..10).map(|key| (key, 1, 1)).collect::<Vec<_>>());
+            swept.freed == 10
+        });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, ptr};
 
 use super::{
-    EntryRef, Hit, Table, Unlinked,
+    Metadata, SlotRef, Table, Unlinked,
     array::Array,
     bucket::{Bucket, Word},
     control::{Control, SLOTS, Slots, TAG_BITS},
@@ -78,8 +78,8 @@ pub struct Candidate<'g> {
 pub struct Sampled<'g, T> {
     /// What [`Table::unlink`] takes out.
     pub candidate: Candidate<'g>,
-    /// The entry.
-    pub entry: EntryRef<'g, T>,
+    /// What is beside the entry.
+    pub metadata: Metadata<'g, T>,
 }
 
 impl<T> Clone for Sampled<'_, T> {
@@ -94,7 +94,7 @@ impl<T> Sampled<'_, T> {
     #[inline]
     pub fn hash(&self) -> u64 {
         let low = u64::from(self.candidate.word.bits()) << TAG_BITS | self.candidate.tag;
-        u64::from(self.entry.upper()) << 32 | low
+        u64::from(self.metadata.upper()) << 32 | low
     }
 }
 
@@ -131,12 +131,12 @@ impl<T> Table<T> {
 
     /// Returns the candidate of an entry that was found; `None` if it has left its slot.
     #[inline]
-    pub fn candidate_of<'g>(&'g self, hit: &Hit<'g, T>) -> Option<Candidate<'g>> {
-        let (bucket, slot) = (hit.bucket, hit.slot);
+    pub fn candidate_of<'g>(&'g self, place: &SlotRef<'g, T>) -> Option<Candidate<'g>> {
+        let (bucket, slot) = (place.bucket, place.slot);
         let tag = bucket.control().tag(slot);
         let word = bucket.word(slot);
         // A handle enters one slot once under a guard.
-        let is_there = tag != 0 && word.handle() == Some(hit.handle) && !word.is_dying();
+        let is_there = tag != 0 && word.handle() == Some(place.handle) && !word.is_dying();
         is_there.then_some(Candidate { bucket, slot, tag, word })
     }
 
@@ -162,7 +162,7 @@ impl<T> Table<T> {
         // A handle enters a slot once under a guard: if the word is still there, it was there at `control`.
         let is_there = control.is_in_use() && tag != 0 && bucket.word(slot) == word;
         let candidate = Candidate { bucket, slot, tag, word };
-        is_there.then(|| Sampled { candidate, entry: self.entry(guard, handle) })
+        is_there.then(|| Sampled { candidate, metadata: self.metadata(guard, handle) })
     }
 
     /// Returns the entry that is where a candidate was remembered: the same one, or a later one that has its cell and
@@ -178,30 +178,34 @@ impl<T> Table<T> {
     }
 
     /// Returns where a candidate is, if it is in the table.
-    pub fn hit_of<'g>(&'g self, guard: &'g Guard, candidate: &Candidate<'g>) -> Option<Hit<'g, T>> {
-        let at = self.look(guard, candidate)?;
-        Some(Hit { at, bucket: candidate.bucket, slot: candidate.slot })
+    pub fn slot_of<'g>(
+        &'g self,
+        guard: &'g Guard,
+        candidate: &Candidate<'g>,
+    ) -> Option<SlotRef<'g, T>> {
+        let metadata = self.look(guard, candidate)?;
+        Some(SlotRef { metadata, bucket: candidate.bucket, slot: candidate.slot })
     }
 
-    /// Returns the entry of a candidate if it is in the table.
+    /// Returns what is beside the entry of a candidate if it is in the table.
     #[inline]
     pub fn look<'g>(
         &'g self,
         guard: &'g Guard,
         candidate: &Candidate<'_>,
-    ) -> Option<EntryRef<'g, T>> {
+    ) -> Option<Metadata<'g, T>> {
         let Candidate { bucket, slot, tag, word, .. } = *candidate;
         let control = bucket.control();
         // A handle enters a slot once under a guard: if the word is still there, it was there at `control`.
         let is_there = control.is_in_use() && control.tag(slot) == tag && bucket.word(slot) == word;
-        is_there.then(|| self.entry(guard, candidate.handle()))
+        is_there.then(|| self.metadata(guard, candidate.handle()))
     }
 
     /// Takes a candidate out, or what has replaced it in the very moment; `None` if it has left.
     ///
     /// What comes out may be another entry, where the version has wrapped: look at its handle.
     pub fn unlink(&self, guard: &Guard, candidate: &Candidate<'_>) -> Option<Unlinked> {
-        debug_assert!(guard.covers(self.domain), "a guard of another table");
+        debug_assert!(guard.covers(self.domain.structure()), "a guard of another table");
         let Candidate { bucket, slot, tag, word, .. } = *candidate;
         loop {
             let control = bucket.control();

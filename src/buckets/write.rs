@@ -10,7 +10,7 @@ use super::{
     Hints, Table, Unlinked,
     bucket::{Bucket, Validated, Word},
     control::{Control, SLOTS},
-    find::{EntryRef, Hit},
+    find::{EntryRef, Hit, SlotRef},
     fresh::Claim,
     upper,
 };
@@ -96,6 +96,7 @@ impl<T> Table<T> {
         matches: impl Fn(EntryRef<'g, T>) -> bool,
         mut strays: impl FnMut(Unlinked),
     ) -> Probe<'g, T> {
+        debug_assert!(guard.covers(self.part_of(hash)), "a guard of another part");
         let (tag, bits) = (Control::tag_of(hash), Word::bits_of(hash));
         let mut bucket = self.root(guard).of(upper(hash));
         'again: loop {
@@ -127,7 +128,7 @@ impl<T> Table<T> {
                 }
                 let at = self.entry(guard, handle);
                 if matches(at) {
-                    let hit = Hit { at, bucket, slot };
+                    let hit = Hit::new(at, bucket, slot);
                     return Probe::Found(Occupied { table: self, guard, control, hash, word, hit });
                 }
             }
@@ -166,7 +167,7 @@ impl<T> Table<T> {
                 return Some(out);
             }
             // A replacement has the same key; what else it may be, the key tells.
-            let entry = self.unlinked(guard, &out);
+            let entry = self.owned(&out);
             match catch_unwind(AssertUnwindSafe(|| matches(entry))) {
                 Ok(true) => return Some(out),
                 Ok(false) => strays(out),
@@ -192,7 +193,7 @@ impl<T> Table<T> {
             let Probe::Found(there) = self.probe(guard, hash, &matches, &mut strays) else {
                 return None;
             };
-            if !condition(there.get().at) {
+            if !condition(there.get().at()) {
                 return None;
             }
             if let Some(out) = there.remove(&mut strays) {
@@ -285,7 +286,7 @@ impl<'g, T> Occupied<'g, T> {
         claim: &mut Claim<'g, '_, 't, T>,
     ) -> Option<(Hit<'g, T>, Unlinked)> {
         claim.check(self.table, self.hash);
-        let Hit { at, bucket, slot } = self.hit;
+        let SlotRef { metadata, bucket, slot } = self.hit.place;
         let new = Word::new(claim.handle(), self.word.bits());
         // Linearizes here. The slot has held the word since it was validated, because a handle enters a
         // slot once.
@@ -294,7 +295,7 @@ impl<'g, T> Occupied<'g, T> {
         }
         let old = self.table.unlinked_of(bucket, slot, Control::tag_of(self.hash), self.word);
         let old = old.expect("the word of an entry");
-        debug_assert_eq!(old.handle, at.handle);
+        debug_assert_eq!(old.handle, metadata.handle);
         Some((claim.published(self.table, self.guard, bucket, slot), old))
     }
 
@@ -303,7 +304,7 @@ impl<'g, T> Occupied<'g, T> {
     /// Returns what is out: this entry, unless it is not there any more. `strays`: as for
     /// [`Table::probe`].
     pub fn remove(self, mut strays: impl FnMut(Unlinked)) -> Option<Unlinked> {
-        let Hit { bucket, slot, .. } = self.hit;
+        let SlotRef { bucket, slot, .. } = self.hit.place;
         // Linearizes here.
         if !bucket.mark_dying(slot, self.word) {
             return None;
@@ -318,7 +319,7 @@ impl<'g, T> Occupied<'g, T> {
     /// Takes the slot out of the bucket, whichever entry is in it by then: cheaper than [`remove`](Self::remove),
     /// for a victim.
     pub fn unlink(self) -> Option<Unlinked> {
-        let Hit { bucket, slot, .. } = self.hit;
+        let SlotRef { bucket, slot, .. } = self.hit.place;
         let word = bucket.unpublish(self.control, slot)?;
         self.table.taken(bucket, slot, self.control.tag(slot), word)
     }
@@ -427,7 +428,10 @@ impl<'g, T> Vacant<'g, T> {
                     Validated::Changed => continue 'again,
                     Validated::Holds(word, handle) => (word, handle),
                 };
-                let Some(entry) = table.alive(guard, word, handle) else { continue };
+                if word.is_dying() {
+                    continue;
+                }
+                let entry = table.entry(guard, handle);
                 if handle == new.handle {
                     slot_of_new = Some(slot);
                 } else if other.is_none() && !(is_first && slot == new.slot) {
@@ -458,7 +462,7 @@ impl<'g, T> Full<'g, T> {
     ///
     /// Where there are none but claims of other threads, or none that may go, the caller has to give up: another
     /// probe finds the same for as long as those threads are stopped.
-    pub fn residents(&self) -> Option<[Option<Hit<'g, T>>; SLOTS]> {
+    pub fn residents(&self) -> Option<[Option<SlotRef<'g, T>>; SLOTS]> {
         let Self { table, guard, bucket, control, .. } = *self;
         let words: [Word; SLOTS] = std::array::from_fn(|slot| bucket.word(slot));
         // Acquire, in `control`: orders the second look at the words after it.
@@ -470,7 +474,8 @@ impl<'g, T> Full<'g, T> {
             let word = words[slot];
             // The version alone would be fooled when it wraps.
             let handle = word.handle().filter(|_| !word.is_dying() && bucket.word(slot) == word)?;
-            residents[slot] = Some(Hit { at: table.entry(guard, handle), bucket, slot });
+            let metadata = table.metadata(guard, handle);
+            residents[slot] = Some(SlotRef { metadata, bucket, slot });
         }
         Some(residents)
     }
@@ -495,7 +500,7 @@ impl<'g, T> Full<'g, T> {
     }
 
     /// Takes out whatever is in a resident's slot, unless the bucket has changed; returns it.
-    pub fn evict(&self, resident: &Hit<'g, T>) -> Option<Unlinked> {
+    pub fn evict(&self, resident: &SlotRef<'g, T>) -> Option<Unlinked> {
         let is_resident =
             ptr::eq(resident.bucket, self.bucket) && self.control.tag(resident.slot) != 0;
         if !is_resident {

@@ -99,7 +99,7 @@ where
             // Before this thread is pinned: destructors and listeners run.
             engine.sweep_if_due();
             let pressure = engine.garbage_pressure();
-            let guard = engine.table.pin();
+            let guard = engine.table.pin_part(hash);
             // What `f` decides is a write, unless it keeps what is there.
             let write = engine.flights.begin_write(hash);
             let seen = engine.table.find(&guard, hash, |entry| entry.key == key);
@@ -110,7 +110,7 @@ where
                 Op::PutWith(value, options) => (value, options.terms()),
                 Op::Remove => {
                     let removed = seen.map(|seen| {
-                        let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.handle == seen.handle;
+                        let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == seen.id();
                         let (table, cause) = (&engine.table, RemovalCause::Removed);
                         engine.take_which(table, &guard, hash, |k| *k == key, is_it, cause)
                     });
@@ -203,10 +203,10 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let owned = {
-            let guard = self.engine.table.pin();
             let hash = self.engine.hash(key);
+            let guard = self.engine.table.pin_part(hash);
             let entry = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
-            entry.map(|entry| entry.key.clone())
+            entry.map(|hit| hit.entry.key.clone())
         };
         let Some(owned) = owned else { return false };
         let done = self.compute(owned, |value| value.map_or(Op::Keep, &mut f));

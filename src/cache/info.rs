@@ -61,16 +61,17 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let (engine, guard) = (&self.engine, self.engine.table.pin());
+        let engine = &self.engine;
         let hash = engine.hash(key);
+        let guard = engine.table.pin_part(hash);
         let hit = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key))?;
         let entry = hit.at();
         engine.is_live(entry).then(|| EntryInfo {
-            cost: entry.charge(),
-            ttl: entry.times().and_then(|times| engine.timing.left(times)),
-            age: entry.times().and_then(|times| engine.timing.age(times)),
+            cost: entry.metadata().charge(),
+            ttl: entry.metadata().times().and_then(|times| engine.timing.left(times)),
+            age: entry.metadata().times().and_then(|times| engine.timing.age(times)),
             frequency: engine.frequency_of(hash, Some(&hit)),
-            priority: entry.flags().priority(),
+            priority: entry.metadata().flags().priority(),
         })
     }
 
@@ -102,11 +103,12 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let (engine, guard) = (&self.engine, self.engine.table.pin());
+        let engine = &self.engine;
         let hash = engine.hash(key);
+        let guard = engine.table.pin_part(hash);
         let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
         let entry = entry.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
-        match (entry.ok_or(TtlError::Absent)?.times(), ttl) {
+        match (entry.ok_or(TtlError::Absent)?.metadata().times(), ttl) {
             (Some(times), _) => engine.set_ttl(hash, times, ttl),
             (None, None) => {}
             (None, Some(_)) => return Err(TtlError::Untimed),

@@ -305,9 +305,10 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let (hash, guard) = (self.engine.hash(key), self.engine.table.pin());
+        let hash = self.engine.hash(key);
+        let guard = self.engine.table.pin_part(hash);
         let hit = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
-        self.engine.frequency_of(hash, hit.as_ref())
+        self.engine.frequency_of(hash, hit.as_deref())
     }
 
     #[inline]
@@ -564,11 +565,12 @@ where
         engine.sweep_if_due();
         let guard = self.engine.table.pin();
         for entry in engine.table.iter(&guard) {
-            if engine.is_live(entry.at()) && !keep(&entry.key, &entry.value) {
+            let Entry { key, value } = entry.entry;
+            if engine.is_live(entry.at()) && !keep(key, value) {
                 let id = entry.id();
                 let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == id;
-                let hash = engine.hash(&entry.key);
-                let is_key = |k: &K| *k == entry.key;
+                let hash = engine.hash(key);
+                let is_key = |k: &K| k == key;
                 drop(engine.remove_which(hash, is_key, is_it, RemovalCause::Removed));
             }
         }

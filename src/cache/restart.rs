@@ -166,8 +166,8 @@ fn record<'g, K: Hash + Eq, V, S: BuildHasher>(
     Record {
         key: &entry.entry.key,
         value: &entry.entry.value,
-        cost: entry.charge().saturating_sub(engine.overhead(flags.is_timed())),
-        ttl: entry.times().and_then(|times| engine.timing.left(times)),
+        cost: entry.metadata().charge().saturating_sub(engine.overhead(flags.is_timed())),
+        ttl: entry.metadata().times().and_then(|times| engine.timing.left(times)),
         priority: flags.priority(),
         frequency: engine.frequency_of(hash, Some(hit)),
     }

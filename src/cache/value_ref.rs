@@ -47,12 +47,12 @@ impl<'a, K, V> ValueRef<'a, K, V> {
 
     /// Returns what the entry was charged.
     pub fn cost(&self) -> u64 {
-        self.entry.get().charge()
+        self.entry.get().metadata().charge()
     }
 
     /// Returns what is left of the entry's time; `None` if it does not expire.
     pub fn ttl(&self) -> Option<Duration> {
-        self.timing.left(self.entry.get().times()?)
+        self.timing.left(self.entry.get().metadata().times()?)
     }
 }
 

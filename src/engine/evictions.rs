@@ -45,7 +45,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         if hits > 0 {
             engine.sketch.add(engine.table.hash_of(&entry), hits);
         }
-        let seen = engine.table.unlinked(guard, &entry);
+        let seen = engine.table.metadata_of(guard, &entry);
         let cost = engine.cost_of(seen);
         if seen.flags().is_unevictable() {
             engine.kept.sub(cost);

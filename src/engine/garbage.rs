@@ -14,7 +14,7 @@
 
 use super::{Engine, RemovalCause, hooks, hooks::Removed};
 use crate::{
-    buckets::Swept,
+    buckets::{Finalizer, Swept},
     config::{GARBAGE_FLOOR_BYTES, Maintenance},
     entry::Entry,
     flight::is_loading,
@@ -40,6 +40,9 @@ const HELP_PART: u64 = 64;
 const HELP_LIMIT_PART: u64 = 16;
 /// Entries that are garbage before writers help for that reason.
 const HELP_ENTRIES: u64 = 512;
+/// The part of what garbage may be at which values are dropped before their grace period is over, where no pin keeps
+/// them.
+const EARLY_PART: u64 = 32;
 /// Garbage of less cost is not worth a sweep of its own, where costs are those of memory.
 const MIN_HELP_COST: u64 = 64 << 10;
 /// What an entry takes at least, with what the allocator adds.
@@ -165,6 +168,12 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
+    /// Returns whether so much garbage waits that what no pin keeps is not to wait for the others.
+    fn is_garbage_dear(&self) -> bool {
+        let limit = self.settings.max_garbage.unwrap_or(self.budget.max());
+        self.table.sealed_garbage().cost > limit / EARLY_PART
+    }
+
     /// Frees garbage if that fell to this thread. Call it unpinned, and not while leading a flight:
     /// destructors and listeners run, which may wait for that. (In a loader it does nothing.)
     #[inline]
@@ -190,9 +199,12 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// A destructor that panics is counted; the first payload comes back in the result.
     pub fn sweep(&self, most: usize) -> Swept {
-        let swept = match &self.hooks.on_remove {
-            Some(on_remove) => self.table.sweep(most, Some(&finalizer(on_remove))),
-            None => self.table.sweep(most, None),
+        let finalizer = self.hooks.on_remove.as_ref().map(finalizer);
+        let finalizer = finalizer.as_ref().map(|finalizer| finalizer as Finalizer<'_, _>);
+        let swept = if self.is_garbage_dear() {
+            self.table.sweep_early(most, finalizer)
+        } else {
+            self.table.sweep(most, finalizer)
         };
         self.counters.add(Counter::GarbageFreed, swept.freed as u64);
         if swept.waiting > 0 {

@@ -14,7 +14,7 @@ use super::{
     victims::{Among, Chosen, Resident},
 };
 use crate::{
-    buckets::{EntryRef, Hit, SLOTS, buckets_for},
+    buckets::{Metadata, SLOTS, SlotRef, buckets_for},
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
     entry::Entry,
     policy::{
@@ -68,7 +68,7 @@ impl Maintainer {
 /// An entry whose time in the window is over.
 struct Leaver<'g, K, V> {
     newcomer: Newcomer,
-    hit: Hit<'g, Entry<K, V>>,
+    slot: SlotRef<'g, Entry<K, V>>,
 }
 
 impl<K, V> Clone for Leaver<'_, K, V> {
@@ -323,7 +323,7 @@ impl<K, V, S> Engine<K, V, S> {
         for _ in 0..JUDGED_TRIES {
             let Some(hit) = self.find_in_window(guard, hash) else { return };
             let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
-            let wins = self.is_exempt(hit.at())
+            let wins = self.is_exempt(hit.metadata())
                 || self.is_filling(self.reserve())
                 || self.victim(guard, rng.next_u64(), Among::Main).is_none_or(|victim| {
                     self.admits(self.contender(hash, &hit), &victim, rng.next_u64())
@@ -345,16 +345,20 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the entry of the window that has this very hash. (The table would also offer those that share
     /// bucket and tag, which then would take the turn of another.)
-    fn find_in_window<'g>(&'g self, guard: &'g Guard, hash: u64) -> Option<Hit<'g, Entry<K, V>>> {
-        let is_it = |entry: EntryRef<'_, Entry<K, V>>| {
-            entry.has_upper_of(hash) && entry.flags().is_in_window()
+    fn find_in_window<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hash: u64,
+    ) -> Option<SlotRef<'g, Entry<K, V>>> {
+        let is_it = |found: Metadata<'_, Entry<K, V>>| {
+            found.has_upper_of(hash) && found.flags().is_in_window()
         };
-        self.table.find(guard, hash, is_it)
+        self.table.find_slot(guard, hash, is_it)
     }
 
     /// Returns whether to evict an entry would make no room, or break a promise: it has no rival, then.
-    fn is_exempt(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
-        self.cost_of(entry) == 0 || entry.flags().is_unevictable()
+    fn is_exempt(&self, metadata: Metadata<'_, Entry<K, V>>) -> bool {
+        self.cost_of(metadata) == 0 || metadata.flags().is_unevictable()
     }
 
     /// Does a slice of the deferred work; returns what it did. Call it unpinned.
@@ -393,7 +397,7 @@ impl<K, V, S> Engine<K, V, S> {
                 ticked.freed += swept.freed;
                 panic = panic.or(swept.panic);
             }
-            let guard = self.table.pin();
+            let guard = self.table.pin_structure();
             let slice = (work.evictions - ticked.evicted).min(SLICE_EVICTIONS);
             let reserve = self.reserve();
             if !self.budget.is_over_reserve(reserve) {
@@ -410,7 +414,7 @@ impl<K, V, S> Engine<K, V, S> {
                 break;
             }
         }
-        let guard = self.table.pin();
+        let guard = self.table.pin_structure();
         let moved = self.table.moved_units(&guard);
         let displace = |entry| self.displace(&guard, entry);
         ticked.pending = self.table.help(&guard, RESIZE_UNITS, displace);
@@ -440,7 +444,7 @@ impl<K, V, S> Engine<K, V, S> {
             return true;
         }
         self.trim_due.store(false, Ordering::Relaxed);
-        let guard = self.table.pin();
+        let guard = self.table.pin_structure();
         self.table.trim();
         borrow(&self.backlog, |backlog| {
             backlog.hashes.retain(|&hash| self.find_in_window(&guard, hash).is_some());
@@ -461,7 +465,7 @@ impl<K, V, S> Engine<K, V, S> {
         self.budget.set_max(max);
         let limit = self.budget.max();
         if limit < before {
-            let guard = self.table.pin();
+            let guard = self.table.pin_structure();
             while self.budget.used() > limit {
                 let evicted = self.with_maintainer(|m| {
                     self.collect_newcomers(&guard, m, TAKEN_IN);
@@ -484,7 +488,7 @@ impl<K, V, S> Engine<K, V, S> {
             let wanted = if self.costs_vary() { self.len() } else { max };
             self.shrink_table(&guard, usize::try_from(wanted).unwrap_or(usize::MAX));
         }
-        borrow(&self.racer, |racer| self.adapt(&self.table.pin(), racer));
+        borrow(&self.racer, |racer| self.adapt(&self.table.pin_structure(), racer));
         self.sweep_if_due();
     }
 
@@ -517,7 +521,7 @@ impl<K, V, S> Engine<K, V, S> {
                 // What is in the window since it was larger is in main already, by right.
                 moved += 1;
                 let leaver = self.leaver(guard, maintainer);
-                let cost = leaver.map_or(surplus, |leaver| self.cost_of(leaver.hit.at()));
+                let cost = leaver.map_or(surplus, |leaver| self.cost_of(leaver.slot.metadata()));
                 self.surplus.store(surplus.saturating_sub(cost), Ordering::Relaxed);
                 if let Some(leaver) = leaver {
                     self.promote(maintainer, leaver);
@@ -584,11 +588,11 @@ impl<K, V, S> Engine<K, V, S> {
         let costs_vary = self.costs_vary();
         for _ in 0..PLAYED {
             let Some(hash) = racer.samples.pop_front() else { return };
-            let hit = self.table.find(guard, hash, |entry| entry.has_upper_of(hash));
+            let hit = self.table.find_slot(guard, hash, |found| found.has_upper_of(hash));
             let cost = match &hit {
                 // It is none of the policy's business.
                 Some(hit) if hit.flags().is_unevictable() => continue,
-                Some(hit) => self.cost_of(hit.at()),
+                Some(hit) => self.cost_of(hit.metadata()),
                 // It went meanwhile, and with it what it cost.
                 None if costs_vary => continue,
                 None => 1,
@@ -669,16 +673,12 @@ impl<K, V, S> Engine<K, V, S> {
     fn admit_to_window(&self, guard: &Guard, maintainer: &mut Maintainer, hashes: &[u64]) {
         let mut cost = 0;
         if self.costs_vary() {
-            self.table.find_many(
-                guard,
-                hashes,
-                |_, entry| entry.flags().is_in_window(),
-                |index, hit| {
-                    if let Some(hit) = hit {
-                        cost += maintainer.window.push(hashes[index], self.cost_of(hit.at()));
-                    }
-                },
-            );
+            self.table.for_many(guard, hashes, |_, hash| {
+                let is_in_window = |found: Metadata<'_, _>| found.flags().is_in_window();
+                if let Some(slot) = self.table.find_slot(guard, hash, is_in_window) {
+                    cost += maintainer.window.push(hash, self.cost_of(slot.metadata()));
+                }
+            });
         } else {
             cost = hashes.iter().map(|&hash| maintainer.window.push(hash, 1)).sum();
         }
@@ -721,8 +721,8 @@ impl<K, V, S> Engine<K, V, S> {
                 prefetch(self.sketch.line(later.hash));
             }
             let Some(hit) = self.find_in_window(guard, newcomer.hash) else { continue };
-            let leaver = Leaver { newcomer, hit };
-            if self.is_exempt(hit.at()) {
+            let leaver = Leaver { newcomer, slot: hit };
+            if self.is_exempt(hit.metadata()) {
                 self.promote(maintainer, leaver);
             } else if access_of(&hit).is_referenced() && turns < MOST_TURNS {
                 turns += 1;
@@ -742,7 +742,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Moves a leaver to main.
     fn promote(&self, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) {
-        if !self.enter_main(leaver.newcomer.hash, &leaver.hit) {
+        if !self.enter_main(leaver.newcomer.hash, &leaver.slot) {
             // It was replaced this moment, by one that is in the window and waits for its turn.
             Self::queue_again(maintainer, leaver.newcomer);
         }
@@ -755,7 +755,7 @@ impl<K, V, S> Engine<K, V, S> {
         maintainer: &mut Maintainer,
         leaver: Leaver<'_, K, V>,
     ) -> bool {
-        let gone = self.evict(out, &leaver.hit);
+        let gone = self.evict(out, &leaver.slot);
         if !gone {
             Self::queue_again(maintainer, leaver.newcomer); // As above.
         }
@@ -801,7 +801,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     fn wins(&self, leaver: Leaver<'_, K, V>, victim: &Resident<'_, K, V>, luck: u64) -> bool {
-        self.admits(self.contender(leaver.newcomer.hash, &leaver.hit), victim, luck)
+        self.admits(self.contender(leaver.newcomer.hash, &leaver.slot), victim, luck)
     }
 
     fn admits(&self, candidate: Contender, victim: &Resident<'_, K, V>, luck: u64) -> bool {
@@ -814,14 +814,14 @@ impl<K, V, S> Engine<K, V, S> {
         rule.admits(candidate, self.resident_contender(victim), mean, luck)
     }
 
-    fn contender(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) -> Contender {
-        let cost = self.weight_of(self.cost_of(hit.at()), hit.flags().priority());
+    fn contender(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> Contender {
+        let cost = self.weight_of(self.cost_of(hit.metadata()), hit.flags().priority());
         Contender { frequency: self.frequency_of(hash, Some(hit)), cost }
     }
 
     fn resident_contender(&self, resident: &Resident<'_, K, V>) -> Contender {
-        let entry = resident.entry;
-        let cost = self.weight_of(self.cost_of(entry), entry.flags().priority());
+        let metadata = resident.metadata;
+        let cost = self.weight_of(self.cost_of(metadata), metadata.flags().priority());
         let access = Access::from_bits(resident.candidate.access());
         Contender { frequency: self.frequency(resident.hash(), Some(access)), cost }
     }
@@ -844,7 +844,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Evicts an entry that was found; returns whether it was still there.
-    fn evict(&self, out: &mut Evictions<'_, K, V, S>, hit: &Hit<'_, Entry<K, V>>) -> bool {
+    fn evict(&self, out: &mut Evictions<'_, K, V, S>, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
         let there = self.table.candidate_of(hit);
         there.is_some_and(|candidate| out.evict(&candidate))
     }
@@ -877,7 +877,7 @@ impl<K, V, S> Engine<K, V, S> {
             match victim {
                 Some(victim) if self.admits(self.resident_contender(&oldest), &victim, luck) => {
                     let hash = oldest.hash();
-                    if let Some(hit) = self.table.hit_of(guard, &oldest.candidate) {
+                    if let Some(hit) = self.table.slot_of(guard, &oldest.candidate) {
                         self.enter_main(hash, &hit);
                     }
                     self.evictions(guard).evict(&victim.candidate);
@@ -890,13 +890,13 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Takes, of the entries that no maintainer knows of yet, the one that waits for longest; one that was used
     /// since has another turn.
-    fn oldest_waiting<'g>(&'g self, guard: &'g Guard) -> Option<(u64, Hit<'g, Entry<K, V>>)> {
+    fn oldest_waiting<'g>(&'g self, guard: &'g Guard) -> Option<(u64, SlotRef<'g, Entry<K, V>>)> {
         let mut turns = 0;
         for _ in 0..TAKEN_IN {
             let oldest = borrow(&self.backlog, |backlog| backlog.hashes.pop_front()).flatten();
             let hash = oldest.or_else(|| self.take_from_a_ring(guard))?;
             let Some(hit) = self.find_in_window(guard, hash) else { continue };
-            if self.is_exempt(hit.at()) {
+            if self.is_exempt(hit.metadata()) {
                 // As at the window's head.
                 self.settle_alone(guard, hash, self.enter_main(hash, &hit));
             } else if access_of(&hit).is_referenced() && turns < MOST_TURNS {
@@ -929,7 +929,7 @@ impl<K, V, S> Engine<K, V, S> {
     fn duel_alone(
         &self,
         guard: &Guard,
-        (hash, hit): (u64, Hit<'_, Entry<K, V>>),
+        (hash, hit): (u64, SlotRef<'_, Entry<K, V>>),
         victim: Option<Resident<'_, K, V>>,
         luck: u64,
     ) {

@@ -48,7 +48,7 @@ impl<K, V, S> Engine<K, V, S> {
     pub fn memory(&self) -> MemoryUse {
         // Before the pin, or this thread would be among them.
         let stalled_readers = self.count_stalled_readers();
-        let guard = self.table.pin();
+        let guard = self.table.pin_structure();
         // What is away is not counted.
         let windows = self
             .maintainers

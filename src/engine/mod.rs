@@ -39,7 +39,10 @@ use self::{
     timing::Timetable,
 };
 use crate::{
-    buckets::{EntryRef, Hit, SLOTS, Table, Terms as GarbageTerms, Unlinked, buckets_for, known},
+    buckets::{
+        EntryRef, Hit, Metadata, SLOTS, SlotRef, Table, Terms as GarbageTerms, Unlinked,
+        buckets_for, known,
+    },
     budget::Budget,
     config::{Priority, Settings, Victim},
     due::{Due, Outlook},
@@ -229,8 +232,8 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Moves an entry of this hash from the window to the main region; returns whether this call did.
-    fn enter_main(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) -> bool {
-        let moved = self.leave_window(hit.at());
+    fn enter_main(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
+        let moved = self.leave_window(hit.metadata());
         if moved {
             hit.set_class(Class::from_bits(hit.class()).in_main().to_bits());
             self.unreference(hash, hit);
@@ -239,7 +242,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Takes an entry out of the window, and into the account of the main region; returns whether this call did.
-    fn leave_window(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+    fn leave_window(&self, entry: Metadata<'_, Entry<K, V>>) -> bool {
         let moved = entry.leave_window();
         if moved {
             self.add_to_main(self.cost_of(entry));
@@ -248,7 +251,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Forgets that an entry of this hash was referenced; its hits go to the sketch.
-    fn unreference(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) {
+    fn unreference(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) {
         // A hit that comes in between is lost.
         let access = access_of(hit);
         if access.is_referenced() {
@@ -259,7 +262,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns what an entry is charged.
     #[inline]
-    fn cost_of(&self, entry: EntryRef<'_, Entry<K, V>>) -> u64 {
+    fn cost_of(&self, entry: Metadata<'_, Entry<K, V>>) -> u64 {
         // Whoever charged another cost has set the flag before it published the entry.
         if self.costs_vary() { entry.charge() } else { 1 }
     }
@@ -324,8 +327,9 @@ impl<K, V, S> Engine<K, V, S> {
         leaves: bool,
     ) -> EntryRef<'g, Entry<K, V>> {
         let seen = table.unlinked(guard, &entry);
-        self.write_off(seen, leaves);
-        let terms = self.garbage_terms(self.cost_of(seen), cause);
+        let metadata = seen.metadata();
+        self.write_off(metadata, leaves);
+        let terms = self.garbage_terms(self.cost_of(metadata), cause);
         if table.retire(guard, entry, terms, thread_number()) {
             self.note_garbage();
         }
@@ -342,7 +346,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Refunds an entry that this thread took out, and takes it out of the figures; those that are evicted are
     /// [accounted for together](evictions).
-    fn write_off(&self, entry: EntryRef<'_, Entry<K, V>>, leaves: bool) {
+    fn write_off(&self, entry: Metadata<'_, Entry<K, V>>, leaves: bool) {
         let cost = self.cost_of(entry);
         if entry.flags().is_unevictable() {
             self.kept.sub(cost);
@@ -358,7 +362,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Retires an entry that a load has brought and that the table has not.
     pub fn retire_loaded(&self, loaded: Loaded) {
-        if self.table.retire_loose(&self.table.pin(), loaded, thread_number()) {
+        if self.table.retire_loose(&self.table.pin_structure(), loaded, thread_number()) {
             self.note_garbage();
         }
         self.rouse();
@@ -430,12 +434,12 @@ impl<K, V, S> Engine<K, V, S> {
     /// Chooses who leaves a full bucket, if any may.
     fn choose_leaver<'r, 'g>(
         &self,
-        residents: &'r [Option<Hit<'g, Entry<K, V>>>; SLOTS],
-    ) -> Option<&'r Hit<'g, Entry<K, V>>> {
+        residents: &'r [Option<SlotRef<'g, Entry<K, V>>>; SLOTS],
+    ) -> Option<&'r SlotRef<'g, Entry<K, V>>> {
         let now = self.pulse.now();
         let residents = residents.iter().flatten().filter(|hit| !hit.flags().is_unevictable());
         // One without cost has no weight, but may well leave for want of a slot.
-        let weight = |hit: &Hit<'_, Entry<K, V>>| {
+        let weight = |hit: &SlotRef<'_, Entry<K, V>>| {
             let class = Class::from_bits(hit.class());
             class.weight_in(ClassRange::BOTH).unwrap_or(NORMAL_WEIGHT as f32)
         };
@@ -462,7 +466,7 @@ impl<K, V, S> Engine<K, V, S> {
     pub fn tell_all(&mut self) {
         // What followers that were forgotten have not taken.
         for loaded in self.flights.take_all_kept() {
-            self.table.retire_loose(&self.table.pin(), loaded, 0);
+            self.table.retire_loose(&self.table.pin_structure(), loaded, 0);
         }
         if let Some(on_remove) = &self.hooks.on_remove
             && let Some(panic) = self.table.drain(Some(&garbage::finalizer(on_remove))).panic
@@ -503,7 +507,7 @@ fn stripes() -> usize {
 
 /// Returns the access bits of an entry.
 #[inline]
-fn access_of<K, V>(hit: &Hit<'_, Entry<K, V>>) -> Access {
+fn access_of<K, V>(hit: &SlotRef<'_, Entry<K, V>>) -> Access {
     Access::from_bits(hit.access())
 }
 

@@ -10,7 +10,9 @@ use super::{
     write::{Mode, Prepared, Put, Refusal, Reject, Terms},
 };
 use crate::{
-    buckets::{Claim, EntryRef, Fresh, Full, Hints, Hit, Panic, Probe, Publish, Table, Unlinked},
+    buckets::{
+        Claim, EntryRef, Fresh, Full, Hints, Hit, Metadata, Panic, Probe, Publish, Table, Unlinked,
+    },
     budget::Budget,
     entry::{Entry, Flags},
     metrics::Counter,
@@ -139,7 +141,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         prepared: &mut Prepared<'t, K, V>,
     ) -> Result<(EntryRef<'g, Entry<K, V>>, bool), Refusal> {
         let Prepared { ref mut entry, cost, terms, mode, pressure } = *prepared;
-        let flags = entry.get().flags();
+        let flags = entry.get().metadata().flags();
         let mut claim = entry.claim(guard);
         let mut plan = Plan {
             mode,
@@ -154,7 +156,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         };
         match self.publish(table, guard, hash, &mut claim, &mut plan) {
             Published::Inserted(new, panic) => {
-                self.note_insert(guard, hash, new.at(), &mut plan);
+                self.note_insert(guard, hash, new.metadata(), &mut plan);
                 if let Some(panic) = panic {
                     resume_unwind(panic);
                 }
@@ -323,23 +325,23 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let mut priority = plan.flags.priority();
         if let Some(old) = live {
             if plan.mode.keeps() {
-                priority = plan.terms.priority.unwrap_or(old.flags().priority());
+                priority = plan.terms.priority.unwrap_or(old.metadata().flags().priority());
                 if plan.terms.cost.is_none() {
                     self.inherit_cost(plan, new, old)?;
                 }
             }
             if plan.terms.ttl.is_none() {
-                self.inherit_deadline(new.get(), old, plan.mode.keeps());
+                self.inherit_deadline(new.get(), old.metadata(), plan.mode.keeps());
             }
         }
         // What takes the place of an entry is in its region; what takes none comes to the window.
-        let in_window = resident.is_none_or(|old| old.flags().is_in_window());
+        let in_window = resident.is_none_or(|old| old.metadata().flags().is_in_window());
         let flags = Flags::new(in_window, plan.flags.is_timed(), priority);
         if flags != plan.flags {
             plan.flags = flags;
-            new.get().set_flags(flags);
+            new.get().metadata().set_flags(flags);
         }
-        let refund = resident.map_or(0, |old| self.cost_of(old));
+        let refund = resident.map_or(0, |old| self.cost_of(old.metadata()));
         let short = plan.charged.raise_to(plan.cost.saturating_sub(refund));
         let is_kept = short == 0 && plan.flags.is_unevictable();
         plan.charged.pin(is_kept.then_some(plan.cost));
@@ -367,7 +369,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         &self,
         guard: &Guard,
         hash: u64,
-        new: EntryRef<'_, Entry<K, V>>,
+        new: Metadata<'_, Entry<K, V>>,
         plan: &mut Plan<'_>,
     ) {
         let cost = plan.cost;
@@ -392,7 +394,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         plan: &mut Plan<'_>,
     ) {
         let cost = plan.cost;
-        let seen = self.table.unlinked(guard, &old);
+        let seen = self.table.metadata_of(guard, &old);
         plan.charged.exchange(self.cost_of(seen), cost);
         // The access bits are those of the slot.
         new.set_class(self.class_of(cost, plan.flags).to_bits());

@@ -4,7 +4,7 @@
 
 use super::{Engine, access_of};
 use crate::{
-    buckets::{Held, Hit, Line, SLOTS},
+    buckets::{Held, Hit, Line, SLOTS, SlotRef},
     entry::Entry,
     metrics::Counter,
     policy::access::Access,
@@ -35,7 +35,7 @@ impl<K, V, S> Engine<K, V, S> {
         if trace == Trace::None || self.has_extras() {
             return self.get_slowly(hash, trace, matches);
         }
-        let held = self.table.hold(self.table.pin(), |table, guard| {
+        let held = self.table.hold(self.table.pin_part(hash), |table, guard| {
             let hit = table.find(guard, hash, |entry| matches(&entry.key))?;
             self.note_reference(hash, &hit);
             Some(hit.at())
@@ -54,7 +54,7 @@ impl<K, V, S> Engine<K, V, S> {
         trace: Trace,
         matches: impl Fn(&K) -> bool,
     ) -> Option<Held<'_, Entry<K, V>>> {
-        let held = self.table.hold(self.table.pin(), |table, guard| {
+        let held = self.table.hold(self.table.pin_part(hash), |table, guard| {
             let hit = table.find(guard, hash, |entry| matches(&entry.key))?;
             let is_live = match trace {
                 Trace::Leave => self.is_live_read(hash, hit.at()),
@@ -80,7 +80,7 @@ impl<K, V, S> Engine<K, V, S> {
         matches: impl Fn(&K) -> bool,
     ) -> Option<&'g Entry<K, V>> {
         let hit = self.table.find(guard, hash, |entry| matches(&entry.key));
-        self.note_access(hash, hit).map(|hit| hit.at().entry)
+        self.note_access(hash, hit).map(|hit| hit.entry)
     }
 
     /// Looks many entries up under the caller's guard, with the misses of memory overlapped.
@@ -92,15 +92,10 @@ impl<K, V, S> Engine<K, V, S> {
         matches: impl Fn(usize, &K) -> bool,
         mut found: impl FnMut(usize, Option<&'g V>),
     ) {
-        self.table.find_many(
-            guard,
-            hashes,
-            |index, entry| matches(index, &entry.key),
-            |index, hit| {
-                let hit = self.note_access(hashes[index], hit);
-                found(index, hit.map(|hit| &hit.at().entry.value));
-            },
-        );
+        self.table.for_many(guard, hashes, |index, hash| {
+            let hit = self.table.find(guard, hash, |entry| matches(index, &entry.key));
+            found(index, self.note_access(hash, hit).map(|hit| &hit.entry.value));
+        });
     }
 
     /// Notes an access for the policy; returns the entry if it is live.
@@ -128,13 +123,13 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     #[inline]
-    fn note_hit(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) {
+    fn note_hit(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) {
         self.counters.add(Counter::Hits, 1);
         self.note_reference(hash, hit);
     }
 
     #[inline]
-    fn note_reference(&self, hash: u64, hit: &Hit<'_, Entry<K, V>>) {
+    fn note_reference(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) {
         if self.reference(hit) {
             self.note_mark(hash);
         }
@@ -167,7 +162,7 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// The bits of an entry that is hit all the time are written once a step, by all threads together.
     #[inline]
-    pub(super) fn reference(&self, hit: &Hit<'_, Entry<K, V>>) -> bool {
+    pub(super) fn reference(&self, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
         let now = self.pulse.now();
         // A store and no exchange, which would cost as much as the rest of a hit: of hits that meet here one counts, and
         // one that was stopped may write to the slot's next entry.
@@ -226,7 +221,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Ages the access bits of some buckets, and brings the classes of a few of these up to date; each bucket has had its
     /// turn when the clock has passed an age, or so many ages.
     fn age_entries(&self, events: u64) {
-        let guard = self.table.pin();
+        let guard = self.table.pin_structure();
         let buckets = self.table.slots(&guard) / SLOTS;
         let count = self.pulse.share(events, buckets as u64).min(MAX_AGED) as usize;
         // Relaxed: which thread has which turn does not matter.
@@ -248,8 +243,8 @@ impl<K, V, S> Engine<K, V, S> {
     fn classify(&self, guard: &Guard, line: &Line<'_>) {
         line.forget_free();
         for candidate in line.taken().filter_map(|slot| line.candidate(slot)) {
-            if let Some(entry) = self.table.look(guard, &candidate) {
-                self.classify_entry(&candidate, entry);
+            if let Some(metadata) = self.table.look(guard, &candidate) {
+                self.classify_entry(&candidate, metadata);
             }
         }
     }
@@ -261,8 +256,8 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// The same, given the resident entry.
-    pub fn frequency_of(&self, hash: u64, hit: Option<&Hit<'_, Entry<K, V>>>) -> u8 {
-        self.frequency(hash, hit.map(access_of))
+    pub fn frequency_of(&self, hash: u64, hit: Option<&SlotRef<'_, Entry<K, V>>>) -> u8 {
+        self.frequency(hash, hit.map(|hit| access_of(hit)))
     }
 
     /// Sends a hash on its way to the sketch.

@@ -4,7 +4,7 @@ use std::{mem, time::Duration};
 
 use super::{Engine, RemovalCause, maintain::borrow};
 use crate::{
-    buckets::{EntryRef, Hit},
+    buckets::{EntryRef, Metadata, SlotRef},
     clock::{Callback, Clock, ManualClock, SystemClock, to_nanoseconds},
     config::Settings,
     deadlines::{Deadlines, Note},
@@ -121,7 +121,7 @@ impl Timing {
 
     #[inline(never)]
     fn is_in_time<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
-        entry.times().is_none_or(|times| !self.is_over(times, self.now()))
+        entry.metadata().times().is_none_or(|times| !self.is_over(times, self.now()))
     }
 
     /// Returns whether an entry has had times.
@@ -184,7 +184,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// The same at the time that [`time_of_deadlines`](Self::time_of_deadlines) has returned.
     pub(super) fn is_live_at(&self, entry: EntryRef<'_, Entry<K, V>>, now: Option<u64>) -> bool {
         let over = |(times, now)| self.timing.is_over(times, now);
-        !entry.times().zip(now).is_some_and(over)
+        !entry.metadata().times().zip(now).is_some_and(over)
     }
 
     /// Returns the time, if there are deadlines that it matters to.
@@ -201,7 +201,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     #[inline(never)]
     fn read_in_time(&self, hash: u64, entry: EntryRef<'_, Entry<K, V>>) -> bool {
-        let Some(times) = entry.times() else { return true };
+        let Some(times) = entry.metadata().times() else { return true };
         let timing = &self.timing;
         let now = timing.now();
         if timing.is_over(times, now) {
@@ -263,10 +263,10 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn inherit_deadline(
         &self,
         new: EntryRef<'_, Entry<K, V>>,
-        old: EntryRef<'_, Entry<K, V>>,
+        old: Metadata<'_, Entry<K, V>>,
         keeps: bool,
     ) {
-        let Some(times) = new.times() else { return };
+        let Some(times) = new.metadata().times() else { return };
         if let Some(expiry) = &self.hooks.expiry {
             let left = old.times().and_then(|times| self.timing.left(times));
             let lives = expiry.on_update(&new.key, &new.value, left);
@@ -367,7 +367,7 @@ impl<K, V, S> Engine<K, V, S> {
         let Some(times) = self.noted(guard, note).and_then(|hit| hit.times()) else { return false };
         let is_same = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == note.id;
         let is_over = |entry: EntryRef<'_, Entry<K, V>>| {
-            entry.times().is_some_and(|times| self.timing.is_over(times, now))
+            entry.metadata().times().is_some_and(|times| self.timing.is_over(times, now))
         };
         let strays = |entry| self.displace(guard, entry);
         if let Some(entry) = self.table.remove_if(guard, note.hash, is_same, is_over, strays) {
@@ -383,22 +383,22 @@ impl<K, V, S> Engine<K, V, S> {
         false
     }
 
-    fn noted<'g>(&'g self, guard: &'g Guard, note: Note) -> Option<Hit<'g, Entry<K, V>>> {
-        self.table.find(guard, note.hash, |entry| entry.id() == note.id)
+    fn noted<'g>(&'g self, guard: &'g Guard, note: Note) -> Option<SlotRef<'g, Entry<K, V>>> {
+        self.table.find_slot(guard, note.hash, |entry| entry.id() == note.id)
     }
 
     /// Brings the deadlines that were posted into the timetable.
     fn collect_notes(&self, deadlines: &mut Deadlines) {
-        let guard = self.table.pin();
+        let guard = self.table.pin_structure();
         let mut posted = Posted { due: &self.due, hashes: Vec::new() };
         self.due.collect(|hashes| posted.hashes.extend_from_slice(hashes));
         while let Some(&hash) = posted.hashes.last() {
             // Every entry of this very hash that maintenance does not know of. (The table would also offer
             // those that share bucket and tag, and not find them under it after it grew.)
-            let is_news = |entry: EntryRef<'_, Entry<K, V>>| {
+            let is_news = |entry: Metadata<'_, Entry<K, V>>| {
                 entry.has_upper_of(hash) && entry.times().is_some_and(Times::note)
             };
-            while let Some(entry) = self.table.find(&guard, hash, is_news) {
+            while let Some(entry) = self.table.find_slot(&guard, hash, is_news) {
                 let at = entry.times().map_or(NEVER, |times| times.deadline(self.timing.idle));
                 if at != NEVER {
                     deadlines.add(Note { hash, id: entry.id(), at });
@@ -419,7 +419,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     fn drop_stale_notes(&self, deadlines: &mut Deadlines) {
-        let guard = self.table.pin();
+        let guard = self.table.pin_structure();
         let mut known = std::collections::HashSet::new();
         deadlines.retain(|note| {
             let times = self.noted(&guard, *note).and_then(|hit| hit.times());

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use super::{Engine, maintain::Maintainer};
 use crate::{
     buckets::{
-        Candidate, EntryRef, Line, POSITION_BITS, Position, Remembered, SLOTS, Sampled, Scores,
+        Candidate, Line, Metadata, POSITION_BITS, Position, Remembered, SLOTS, Sampled, Scores,
     },
     entry::{Entry, Flags},
     policy::{
@@ -166,9 +166,9 @@ impl<K, V, S> Engine<K, V, S> {
         sampled: Resident<'g, K, V>,
         among: Among,
     ) -> Option<Resident<'g, K, V>> {
-        let Sampled { candidate, entry } = sampled;
-        if !among.has(self.cost_of(entry), entry.flags()) {
-            self.classify_entry(&candidate, entry);
+        let Sampled { candidate, metadata } = sampled;
+        if !among.has(self.cost_of(metadata), metadata.flags()) {
+            self.classify_entry(&candidate, metadata);
             return None;
         }
         Some(sampled)
@@ -179,9 +179,9 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn classify_entry(
         &self,
         candidate: &Candidate<'_>,
-        entry: EntryRef<'_, Entry<K, V>>,
+        metadata: Metadata<'_, Entry<K, V>>,
     ) {
-        let class = self.class_of(self.cost_of(entry), entry.flags()).to_bits();
+        let class = self.class_of(self.cost_of(metadata), metadata.flags()).to_bits();
         if candidate.class() != class {
             candidate.set_class(class);
         }

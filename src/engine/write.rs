@@ -248,8 +248,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         pressure: Pressure,
     ) -> Result<bool, Refused<K, V>> {
         let mut prepared = self.prepare(&self.table, hash, entry, terms, mode, pressure)?;
-        // Pinned for the probe and the exchange only: a grace period waits for it.
-        let guard = self.table.pin();
+        // Pinned for the probe and the exchange only: a grace period waits for it. Room is made under it, too, without a
+        // look at any other entry.
+        let guard = self.table.pin_part(hash);
         let write = self.flights.begin_write(hash);
         let put = self.try_upsert(&self.table, &guard, hash, &mut prepared);
         // An insert that is refused is newer than what a load brings, too.
@@ -312,7 +313,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         } else {
             self.prepare(&self.table, hash, (key, value), terms, Mode::Loaded, pressure)
         };
-        let held = self.table.hold(self.table.pin(), |table, guard| {
+        let held = self.table.hold(self.table.pin_part(hash), |table, guard| {
             let mut prepared = prepared;
             let (refused, there) = loop {
                 let put = prepared.and_then(|prepared| self.upsert(table, guard, hash, prepared));
@@ -346,7 +347,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 // As where a box cannot be made: the caller is promised a reference.
                 handle_alloc_error(Layout::new::<Entry<K, V>>());
             };
-            fresh.get().set_flags(Flags::new(true, false, Priority::default()));
+            fresh.get().metadata().set_flags(Flags::new(true, false, Priority::default()));
             let named = terms.cost.unwrap_or(1);
             // Where there is no memory for it, it is told as 1.
             let cost = if self.set_cost(&fresh, named).is_ok() { named } else { 1 };
@@ -370,11 +371,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         self.counters.add(Counter::LoadsOvertaken, 1);
         let id = loaded.get().id();
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
-        let guard = self.table.pin();
+        let guard = self.table.pin_part(hash);
         let strays = |entry| self.displace(&guard, entry);
         let entry = self.table.remove_if(&guard, hash, is_it, |_| true, strays)?;
         self.counters.add(Counter::Removes, 1);
-        let seen = self.table.unlinked(&guard, &entry);
+        let seen = self.table.metadata_of(&guard, &entry);
         self.write_off(seen, true);
         self.births.end(seen.id(), false, || self.time_of_births());
         let terms = self.garbage_terms(self.cost_of(seen), RemovalCause::Removed);
@@ -389,7 +390,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         matches: impl Fn(&K) -> bool,
         published: Option<usize>,
     ) -> Option<Held<'_, Entry<K, V>>> {
-        self.table.hold(self.table.pin(), |table, guard| {
+        self.table.hold(self.table.pin_part(hash), |table, guard| {
             let entry = table.find(guard, hash, |entry| matches(&entry.key))?.at();
             let is_it = published == Some(entry.id());
             (is_it || self.is_live(entry)).then_some(entry)
@@ -442,7 +443,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let entry =
             table.prepare(Entry { key, value }, hash, thread_number()).map_err(no_memory)?;
         let flags = Flags::new(true, times.is_some(), terms.priority.unwrap_or_default());
-        entry.get().set_flags(flags);
+        entry.get().metadata().set_flags(flags);
         let is_set = self.set_cost(&entry, cost).is_ok();
         if !is_set || times.is_some_and(|times| entry.set_times(times.words()).is_err()) {
             return Err(no_memory(entry.into_inner()));
@@ -473,8 +474,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         new: EntryRef<'_, Entry<K, V>>,
         old: EntryRef<'_, Entry<K, V>>,
     ) -> u64 {
-        let [before, after] = [old, new].map(|entry| self.overhead(entry.flags().is_timed()));
-        self.cost_of(old).saturating_sub(before).saturating_add(after)
+        let [before, after] =
+            [old, new].map(|entry| self.overhead(entry.metadata().flags().is_timed()));
+        self.cost_of(old.metadata()).saturating_sub(before).saturating_add(after)
     }
 
     /// Asks the cost function, if the terms do not name a cost. Unpinned where that can be: it is the
@@ -509,7 +511,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             (_, Mode::Instead(_)) if is_garbage => {}
             (_, Mode::IfAbsent | Mode::Loaded) => {
                 // Nothing was to be replaced, so nothing is out of date.
-                let guard = self.table.pin();
+                let guard = self.table.pin_part(hash);
                 let resident = self.table.find(&guard, hash, |entry| entry.key == *key);
                 if resident.is_some_and(|hit| self.is_live(hit.at())) {
                     refused.refusal = Refusal::Forbidden;
@@ -559,7 +561,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) -> Option<Held<'_, Entry<K, V>>> {
         // Before it is taken out: a user's clock that panics would lose it.
         let now = self.time_of_deadlines();
-        self.table.hold(self.table.pin(), |table, guard| {
+        self.table.hold(self.table.pin_part(hash), |table, guard| {
             let write = self.flights.begin_write(hash);
             let is_key = |entry: EntryRef<'_, Entry<K, V>>| matches(&entry.entry.key);
             let removed = table.remove(guard, hash, is_key, |entry| self.displace(guard, entry));
@@ -582,7 +584,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         condition: impl FnMut(EntryRef<'_, Entry<K, V>>) -> bool,
         cause: RemovalCause,
     ) -> Option<Held<'_, Entry<K, V>>> {
-        self.table.hold(self.table.pin(), |table, guard| {
+        self.table.hold(self.table.pin_part(hash), |table, guard| {
             let write = self.flights.begin_write(hash);
             let removed = self.take_which(table, guard, hash, matches, condition, cause)?;
             self.commit(guard, hash, write);

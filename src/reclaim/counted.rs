@@ -2,7 +2,7 @@
 //!
 //! Such a collector does not say which threads are pinned.
 
-use super::{Domain, Reader};
+use super::{Domain, Part, Reader};
 use crate::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -25,6 +25,12 @@ impl Grace {
         // every guard of the period as done, so that freeing cannot race them.
         let order = ordering!(Acquire, mutant("buckets_relaxed_grace") => Relaxed);
         self.outstanding.load(order) == 0
+    }
+
+    /// Returns whether a value of a part must stay while the period is not over: always, for nobody knows what its pins
+    /// keep.
+    pub fn keeps(&self, _: Part) -> bool {
+        true
     }
 
     /// Ends one of the waits of the period.

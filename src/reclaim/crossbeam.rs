@@ -33,7 +33,7 @@ impl Guard {
         self.0.repin();
     }
 
-    /// Returns whether the memory of a domain stays readable under this guard.
+    /// Returns whether all that is of a domain stays readable under this guard.
     pub fn covers(&self, _: Domain) -> bool {
         true
     }

@@ -1,12 +1,29 @@
-//! Domain: whose memory a pin keeps.
+//! Domain: whose memory a pin keeps, and which part of it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed}; // shim: a number, which no model needs to see
 
 /// Identifies the memory that a pin keeps readable: that of one cache, or of all.
 ///
-/// A pin holds back the garbage of its own domain only.
+/// A pin holds back the garbage of its own domain only. A domain has [`PARTS`] parts, by the hashes of what is in it; a
+/// pin of one part keeps the structure of the whole domain, and the values of that part alone.
+///
+/// ```text
+/// bits  0..16   the part and 1; 0: all; the highest: the structure and no value
+/// bits 16..64   the number of the domain; 0: any
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Domain(u64);
+
+/// A part of a domain, below [`PARTS`].
+pub type Part = u16;
+
+/// The number of parts of a domain.
+pub const PARTS: usize = 1 << 10;
+
+const PART_BITS: u32 = 16;
+const PART_MASK: u64 = (1 << PART_BITS) - 1;
+const ALL: u64 = 0;
+const NO_VALUE: u64 = PART_MASK;
 
 impl Domain {
     /// Covers every domain.
@@ -15,20 +32,56 @@ impl Domain {
     /// Returns a domain that no other caller gets.
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        // Relaxed: only the addition has to be whole; 2^64 caches are never made.
-        Self(NEXT.fetch_add(1, Relaxed))
+        // Relaxed: only the addition has to be whole; 2^48 caches are never made.
+        Self(NEXT.fetch_add(1, Relaxed) << PART_BITS)
     }
 
-    /// Returns whether a pin of this domain keeps the memory of `other`, or the reverse.
+    /// Returns one part of this domain.
+    #[inline]
+    #[must_use]
+    pub fn part(self, part: Part) -> Self {
+        debug_assert!(usize::from(part) < PARTS && self.of() == ALL);
+        Self(self.0 | (u64::from(part) + 1))
+    }
+
+    /// Returns the structure of this domain, without any value.
+    #[inline]
+    #[must_use]
+    pub fn structure(self) -> Self {
+        debug_assert!(self.of() == ALL);
+        Self(self.0 | NO_VALUE)
+    }
+
+    /// Returns whether both are of one domain, or one is of any: a pin of either keeps the structure of the other.
     #[inline]
     pub fn meets(self, other: Self) -> bool {
-        self == other || self == Self::ANY || other == Self::ANY
+        let (own, other) = (self.0 & !PART_MASK, other.0 & !PART_MASK);
+        own == other || own == 0 || other == 0
     }
 
-    /// Returns the domain that covers both.
+    /// Returns whether a pin of this keeps all that is of `other`.
+    #[inline]
+    pub fn covers(self, other: Self) -> bool {
+        self.meets(other) && (self.of() == ALL || self.of() == other.of() || other.of() == NO_VALUE)
+    }
+
+    /// Returns what covers both.
     #[inline]
     pub fn joined(self, other: Self) -> Self {
-        if self == other { self } else { Self::ANY }
+        if self.0 & !PART_MASK != other.0 & !PART_MASK {
+            Self::ANY
+        } else if self.covers(other) {
+            self
+        } else if other.covers(self) {
+            other
+        } else {
+            Self(self.0 & !PART_MASK)
+        }
+    }
+
+    #[inline]
+    fn of(self) -> u64 {
+        self.0 & PART_MASK
     }
 
     #[inline]
@@ -36,10 +89,15 @@ impl Domain {
         Self(bits)
     }
 
+    #[inline]
+    pub(super) fn to_bits(self) -> u64 {
+        self.0
+    }
+
     /// Returns the number of the domain.
     #[inline]
-    pub fn to_bits(self) -> u64 {
-        self.0
+    pub fn number(self) -> u64 {
+        self.0 >> PART_BITS
     }
 }
 
@@ -57,7 +115,23 @@ mod tests {
     fn domain_meets_itself_and_any_and_no_other() {
         let (one, two) = (Domain::new(), Domain::new());
         assert!(one.meets(one) && one.meets(Domain::ANY) && Domain::ANY.meets(two));
-        assert!(!one.meets(two));
+        assert!(!one.meets(two) && !one.part(3).meets(two.part(3)));
+        assert!(one.part(3).meets(one.part(4)) && one.structure().meets(Domain::ANY));
         assert_eq!((one.joined(one), one.joined(two)), (one, Domain::ANY));
+        assert_eq!(one.part(1).joined(two.part(1)), Domain::ANY);
+    }
+
+    #[test]
+    fn part_covers_itself_and_the_structure() {
+        let whole = Domain::new();
+        let (first, last) = (whole.part(0), whole.part(PARTS as Part - 1));
+        let structure = whole.structure();
+        assert!(whole.covers(first) && whole.covers(structure) && Domain::ANY.covers(last));
+        assert!(first.covers(first) && first.covers(structure));
+        assert!(!first.covers(last) && !first.covers(whole) && !structure.covers(first));
+        assert!(!structure.covers(whole) && !first.covers(Domain::new().part(0)));
+        assert_eq!((first.joined(first), first.joined(last)), (first, whole));
+        assert_eq!((first.joined(structure), structure.joined(first)), (first, first));
+        assert_eq!((first.joined(whole), whole.joined(first)), (whole, whole));
     }
 }

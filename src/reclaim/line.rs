@@ -6,6 +6,10 @@
 //! brings, takes out what is at the head and whose grace period is over, puts the line back, and only
 //! then frees what it has taken. Then it goes on to the next line, until it has freed as much as it may.
 //!
+//! Behind a period that is not over, a sweep takes out what it may have *early*: what a later period releases that is
+//! over, and what the caller finds that no pin of its period keeps. Each item is asked about once; what has to stay
+//! then is nearly always freed when the period is over.
+//!
 //! A line that is out is left to the sweep that has it: a thread that lost its core with a line in hand keeps one
 //! line out, and the others go on. A sweep that brings something and finds all lines out puts a
 //! new one into the first cell, and the sweep that comes back there joins the two. No thread waits.
@@ -49,12 +53,28 @@ struct LineCell<P> {
 /// Items in the order in which their grace periods end, or nearly.
 struct Line<P> {
     waiting: VecDeque<Waiting<P>>,
+    /// How many items at the head were asked about, and stay until their periods are over.
+    examined: usize,
+    /// Where the item is that has the period of the next one to be asked about.
+    period: usize,
     watched: Watched,
 }
 
 /// An item, and its period if it is the first that waits for that: one without waits for the period
 /// before it.
 type Waiting<P> = (Option<Grace>, P);
+
+/// What is asked of an item and its grace period, which is not over: whether nothing keeps the item.
+pub type MayGo<'a, P> = &'a dyn Fn(&P, &Grace) -> bool;
+
+/// Why an item leaves its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Its grace period is over.
+    Over,
+    /// It is not, and the caller has said that nothing of it is kept.
+    Early,
+}
 
 /// What a sweep of lines did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +98,8 @@ impl<P> Lines<P> {
     }
 
     /// Adds items that a grace period covers, and frees those whose period is over, until `max` values are
-    /// freed. `size` tells how many an item has.
+    /// freed. `size` tells how many an item has. `may_go`, where it is given, tells of an item whose period is not over
+    /// whether it may leave early.
     ///
     /// All that the new items hold was unlinked before the period began; without a period there must be none.
     pub fn sweep(
@@ -87,7 +108,8 @@ impl<P> Lines<P> {
         grace: Option<Grace>,
         max: usize,
         size: impl Fn(&P) -> usize,
-        mut free: impl FnMut(P),
+        may_go: Option<MayGo<'_, P>>,
+        mut free: impl FnMut(P, Due),
     ) -> Progress {
         let mut progress = Progress::default();
         let has_news = grace.is_some();
@@ -108,9 +130,9 @@ impl<P> Lines<P> {
                 let (mut taken, mut count) = (0, progress.freed);
                 while taken < ripe.len()
                     && count < max
-                    && let Some(item) = line.take_ripe()
+                    && let Some(item) = line.take(may_go)
                 {
-                    count += size(&item);
+                    count += size(&item.0);
                     ripe[taken] = Some(item);
                     taken += 1;
                 }
@@ -120,7 +142,7 @@ impl<P> Lines<P> {
                 let waiting =
                     if cfg!(cortado_mutant = "waker_forgets_others") { left } else { there };
                 progress.freed = count;
-                ripe.into_iter().flatten().for_each(&mut free);
+                ripe.into_iter().flatten().for_each(|(item, due)| free(item, due));
                 if taken < ITEMS_AT_ONCE || count >= max {
                     progress.waiting += waiting;
                     break;
@@ -225,20 +247,51 @@ impl<P> Line<P> {
         self.waiting.extend(items.map(|item| (grace.take(), item)));
     }
 
-    /// Takes the first item, if its period is over.
-    fn take_ripe(&mut self) -> Option<P> {
+    /// Takes an item that may leave: the first, if its period is over, or one that may go early.
+    fn take(&mut self, may_go: Option<MayGo<'_, P>>) -> Option<(P, Due)> {
         let (grace, _) = self.waiting.front_mut()?;
         let is_over = grace.as_mut().is_none_or(Grace::is_over);
         if !is_over && !cfg!(cortado_mutant = "buckets_no_grace") {
-            return None;
+            return self.take_early(may_go?);
         }
-        self.waiting.pop_front().map(|(_, item)| item)
+        self.examined = self.examined.saturating_sub(1);
+        self.period = self.period.saturating_sub(1);
+        self.waiting.pop_front().map(|(_, item)| (item, Due::Over))
+    }
+
+    /// Takes the first item that was not asked about yet and may go.
+    fn take_early(&mut self, may_go: MayGo<'_, P>) -> Option<(P, Due)> {
+        while self.examined < self.waiting.len() {
+            let index = self.examined;
+            if self.waiting[index].0.is_some() {
+                self.period = index;
+            }
+            // An item that another sweep has brought without its period waits for the one before.
+            let grace = self.waiting[self.period].0.as_mut()?;
+            let is_over = grace.is_over();
+            let (grace, item) = (self.waiting[self.period].0.as_ref()?, &self.waiting[index].1);
+            if is_over || may_go(item, grace) {
+                let due = if is_over { Due::Over } else { Due::Early };
+                return self.remove(index).map(|item| (item, due));
+            }
+            self.examined += 1;
+        }
+        None
+    }
+
+    /// Takes an item out; its period stays with the next one that waits for it.
+    fn remove(&mut self, index: usize) -> Option<P> {
+        let (grace, item) = self.waiting.remove(index)?;
+        if let Some((next @ None, _)) = self.waiting.get_mut(index) {
+            *next = grace;
+        }
+        Some(item)
     }
 }
 
 impl<P> Default for Line<P> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), watched: Watched::new() }
+        Self { waiting: VecDeque::new(), examined: 0, period: 0, watched: Watched::new() }
     }
 }
 

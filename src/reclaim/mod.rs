@@ -2,11 +2,12 @@
 //!
 //! # Protocol
 //!
-//! A [`Guard`] is the witness of a *pin*, which is for one [`Domain`] or for any. What was reachable
-//! in the domain when the guard was made stays readable until the guard is dropped. Of a collector
+//! A [`Guard`] is the witness of a *pin*, which is for one [`Domain`], a part of one, or any. What was reachable
+//! there when the guard was made stays readable until the guard is dropped. Of a collector
 //! one thing is asked: when a [`Grace`] period is over, that is, when all guards that there were at
 //! its beginning are gone. What is to be freed waits for that in [lines](line), so that a reader
-//! never runs a destructor.
+//! never runs a destructor. A collector that knows which parts the pins are for also says which values none of them
+//! keeps: those are dropped before the period is over, and their memory waits on.
 //!
 //! The collector is this crate's own ([`sequence`]); by feature it is crossbeam-epoch. All caches
 //! of a process share it. It is never the global default of another crate, so a guard that
@@ -56,7 +57,7 @@ pub mod stall;
 #[cfg(any(cortado_loom, cortado_shuttle))]
 pub use backend::reset;
 pub use backend::{Guard, pin_for};
-pub use domain::Domain;
+pub use domain::{Domain, PARTS, Part};
 pub use stall::Reader;
 
 /// Whether the collector says which threads are pinned ([`pins_of`]).

@@ -118,9 +118,9 @@ impl Guard {
         }
     }
 
-    /// Returns whether the memory of `domain` stays readable under this guard.
+    /// Returns whether all that is of `domain` stays readable under this guard.
     pub fn covers(&self, domain: Domain) -> bool {
-        self.domain.meets(domain)
+        self.domain.covers(domain)
     }
 
     /// Does nothing: grace periods of the model end by themselves.

@@ -11,12 +11,15 @@
 //! pin, nested      of another domain: whose = any (Release); light barrier
 //! unpin, outermost seq += 1 (Release)
 //! grace period     heavy barrier; note each slot whose seq is odd (Acquire) and whose `whose`,
-//!                  read after it (Acquire), meets the domain
+//!                  read after it (Acquire), meets the domain, with its part
 //!                  over when each noted slot shows another seq (Acquire)
 //! ```
 //!
-//! A nested pin of another domain turns the outer one into a pin of any domain, for as long as that lasts:
-//! guards may be dropped in any order.
+//! A nested pin of another domain, or of another part of the same one, turns the outer one into a pin of both, for as
+//! long as that lasts: guards may be dropped in any order.
+//!
+//! A pin of a [part](super::domain) is a pin of its domain, of whose values it keeps some. What a period has noted
+//! says so, and those that no noted pin keeps may be dropped before the period is over ([`Grace::keeps`]).
 //!
 //! So a pin writes two words of a line of its own, reads no shared one and executes no fence, a
 //! thread that pins again and again delays no period, and a period in which no thread is
@@ -51,7 +54,7 @@ pub use self::process::registry;
 #[cfg(any(cortado_loom, cortado_shuttle))]
 pub use self::process::{end_thread, reset, reset_with};
 use super::{
-    Domain, Reader,
+    Domain, Part, Reader,
     barrier::{Barrier, light},
     departure::Departure,
 };
@@ -146,10 +149,10 @@ impl Guard {
         }
     }
 
-    /// Returns whether the memory of `domain` stays readable under this guard.
+    /// Returns whether all that is of `domain` stays readable under this guard.
     pub fn covers(&self, domain: Domain) -> bool {
         // Relaxed: written by this thread.
-        Domain::from_bits(self.slot.whose.load(Ordering::Relaxed)).meets(domain)
+        Domain::from_bits(self.slot.whose.load(Ordering::Relaxed)).covers(domain)
     }
 
     /// Does nothing: a grace period needs no help.
@@ -453,8 +456,9 @@ impl Registry {
             if cfg!(cortado_mutant = "guard_whose_before_seq") {
                 let whose = slot.whose.load(Ordering::Acquire);
                 let seq = slot.seq.load(Ordering::Acquire);
-                if is_pinned(seq) && Domain::from_bits(whose).meets(domain) {
-                    pins.push(Pin { slot, seq });
+                let whose = Domain::from_bits(whose);
+                if is_pinned(seq) && whose.meets(domain) {
+                    pins.push(Pin { slot, seq, whose });
                 }
                 continue;
             }
@@ -467,8 +471,9 @@ impl Registry {
             }
             // Acquire: pairs with the Release in `begin`: where it is of a later pin, this one is over.
             let order = ordering!(Acquire, mutant("guard_relaxed_look_at_whose") => Relaxed);
-            if Domain::from_bits(look(&slot.whose, order)).meets(domain) {
-                pins.push(Pin { slot, seq });
+            let whose = Domain::from_bits(look(&slot.whose, order));
+            if whose.meets(domain) {
+                pins.push(Pin { slot, seq, whose });
             }
         }
         Pins { pins }
@@ -486,6 +491,8 @@ impl fmt::Debug for Chunk {
 pub struct Pin {
     slot: &'static Slot,
     seq: u64,
+    /// What it keeps, unless it is over. A thread that has another part kept since then began that after the period.
+    whose: Domain,
 }
 
 /// Returns the pins that there are for a domain.
@@ -562,6 +569,17 @@ impl Grace {
             self.begin_again(registry);
         }
         self.pins.as_mut().is_some_and(Pins::are_over)
+    }
+
+    /// Returns whether a value of a part must stay, though the period is not over for others: a pin keeps it that had
+    /// not ended when [`is_over`](Self::is_over) was called last.
+    ///
+    /// Before the period has begun everything must.
+    pub fn keeps(&self, part: Part) -> bool {
+        let part = self.domain.part(part);
+        let Some(Pins { pins }) = &self.pins else { return true };
+        pins.iter().any(|pin| pin.whose.covers(part))
+            && !cfg!(cortado_mutant = "guard_keeps_no_part")
     }
 
     fn begin_again(&mut self, registry: &Registry) {
@@ -668,6 +686,37 @@ mod tests {
         assert!(!grace.is_over_in(working));
         drop(guard);
         assert!(grace.is_over_in(working));
+    }
+
+    #[test]
+    fn period_knows_which_parts_its_pins_keep() {
+        let (registry, domain) = (alone(Barrier::choose()), Domain::new());
+        let slots = [(); 3].map(|()| registry.take_slot(1));
+        let guards = [
+            slots[0].pin(domain.part(1)),
+            slots[1].pin(domain.structure()),
+            slots[2].pin(Domain::new().part(3)),
+        ];
+        assert!(guards[0].covers(domain.part(1)) && guards[0].covers(domain.structure()));
+        assert!(!guards[0].covers(domain.part(2)) && !guards[1].covers(domain.part(1)));
+        let kept = |grace: &Grace| [1, 2, 3].map(|part| grace.keeps(part));
+        let mut grace = Grace::begin_in(registry, domain);
+        assert!(!grace.is_over_in(registry));
+        assert_eq!(kept(&grace), [true, false, false]);
+        let nested = slots[1].pin(domain.part(2));
+        assert_eq!(kept(&Grace::begin_in(registry, domain)), [true, true, false]);
+        let all = slots[1].pin(domain);
+        assert_eq!(kept(&Grace::begin_in(registry, domain)), [true; 3]);
+        // The period of before knows of neither, and needs not.
+        assert_eq!(kept(&grace), [true, false, false]);
+        let [first, ..] = guards;
+        drop(first);
+        assert!(!grace.is_over_in(registry));
+        assert_eq!(kept(&grace), [false; 3]);
+        drop((nested, all));
+        // A period that has not begun.
+        let failed = Grace::begin_in(alone(Barrier::Failing), domain);
+        assert_eq!(kept(&failed), [true; 3]);
     }
 
     #[test]

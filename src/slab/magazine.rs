@@ -26,7 +26,7 @@ use crate::{
     sync::{
         IS_MODEL, Watched,
         atomic::{
-            AtomicPtr, AtomicU32, AtomicU64,
+            AtomicPtr, AtomicU16, AtomicU32, AtomicU64,
             Ordering::{self, *},
             WithMut,
         },
@@ -77,6 +77,8 @@ struct Segment {
     slots: Box<[Slot]>,
     /// The handles of all of them, as many each as a magazine holds.
     handles: Box<[AtomicU32]>,
+    /// The part of each handle's value.
+    parts: Box<[AtomicU16]>,
 }
 
 /// A magazine while it is in a stack or with a thread.
@@ -123,6 +125,8 @@ pub struct Retired {
     pub handle: Handle,
     /// What its user wants to know of the value when it is freed, below [`LABELS`]; `None` if the cell holds none.
     pub label: Option<u8>,
+    /// What else: a number that is not looked at here.
+    pub part: u16,
     /// What the value costs.
     pub cost: u64,
 }
@@ -132,13 +136,14 @@ pub struct Magazine<'a> {
     depot: &'a Depot,
     slot: &'a Slot,
     handles: &'a [AtomicU32],
+    parts: &'a [AtomicU16],
     number: u32,
 }
 
 impl Retired {
     /// Makes that of a cell that holds no value.
     pub fn empty(handle: Handle) -> Self {
-        Self { handle, label: None, cost: 0 }
+        Self { handle, label: None, part: 0, cost: 0 }
     }
 }
 
@@ -211,7 +216,7 @@ impl Depot {
         // Relaxed: a figure.
         let made = segments.filter(|(segment, _)| !segment.load(Relaxed).is_null());
         let magazines: usize = made.map(|(_, index)| segment_len(index)).sum();
-        magazines * (size_of::<Slot>() + self.capacity * size_of::<AtomicU32>())
+        magazines * (size_of::<Slot>() + self.capacity * (size_of::<u32>() + size_of::<u16>()))
     }
 
     #[inline]
@@ -219,8 +224,9 @@ impl Depot {
         let (segment, index) = self.segment(number);
         let slot = &segment.slots[index];
         slot.watched.write();
-        let handles = &segment.handles[index * self.capacity..][..self.capacity];
-        Magazine { depot: self, slot, handles, number }
+        let range = index * self.capacity..(index + 1) * self.capacity;
+        let (handles, parts) = (&segment.handles[range.clone()], &segment.parts[range]);
+        Magazine { depot: self, slot, handles, parts, number }
     }
 
     fn make(&self) -> Option<Magazine<'_>> {
@@ -257,8 +263,9 @@ impl Depot {
             watched: Watched::new(),
         })?;
         let handles = try_boxed(len * self.capacity, || AtomicU32::new(0))?;
-        let mut parts = Some(Segment { slots, handles });
-        try_boxed(1, || parts.take().expect("called once"))
+        let parts = try_boxed(len * self.capacity, || AtomicU16::new(0))?;
+        let mut segment = Some(Segment { slots, handles, parts });
+        try_boxed(1, || segment.take().expect("called once"))
     }
 
     #[inline]
@@ -476,6 +483,9 @@ impl Magazine<'_> {
     pub(super) fn push_retired(&mut self, retired: Retired) {
         debug_assert!(retired.label.is_none_or(|label| label < LABELS));
         let label = retired.label.map_or(HUSK, |label| u32::from(label) << LABEL_SHIFT);
+        if retired.label.is_some() {
+            self.parts[self.len()].store(retired.part, Relaxed); // Relaxed: as in `push_raw`.
+        }
         self.push_raw(retired.handle.raw() | label);
         if retired.cost > 0 {
             let cost = self.cost().saturating_add(retired.cost);
@@ -493,6 +503,19 @@ impl Magazine<'_> {
     pub fn garbage(&self) -> Garbage {
         let count = self.iter().filter(|(_, label)| label.is_some()).count();
         Garbage { cost: self.cost(), count: count as u64 }
+    }
+
+    /// Returns the parts of the values.
+    pub fn parts(&self) -> impl Iterator<Item = u16> {
+        // Relaxed: as in `push_raw`.
+        let parts = self.parts.iter().map(|part| part.load(Relaxed));
+        self.iter().zip(parts).filter(|((_, label), _)| label.is_some()).map(|(_, part)| part)
+    }
+
+    /// Takes all handles out.
+    pub fn clear(&mut self) {
+        self.slot.len.store(0, Relaxed); // Relaxed: the owner's.
+        self.forget_values();
     }
 
     /// Makes the handles those of free cells.
