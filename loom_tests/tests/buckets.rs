@@ -3,7 +3,7 @@
 mod bucket_world;
 mod common;
 
-use bucket_world::{A, A2, A3, B, Set, World, spawn, spawn_reader};
+use bucket_world::{A, A2, A3, B, Set, UP, World, spawn, spawn_reader};
 use common::{Bounds, explore_within};
 use cortado::__internals::sync::Arc;
 
@@ -213,6 +213,54 @@ fn a_reader_meets_a_remove_and_a_sweep() {
         assert_eq!(world.remove(A), Some(1));
         world.sweep();
         assert!(reader.join().unwrap() != (None, Some(1)));
+        assert_eq!(World::finish(world), []);
+    });
+}
+
+/// A reader is pinned for one key: what was removed of others may be dropped beside it, and its own not before it has gone.
+#[test]
+fn a_reader_of_a_part_meets_removes_and_an_early_sweep() {
+    explore_deep(5, || {
+        let world = Arc::new(World::with(&[(A, 1), (B, 2)]));
+        let reader = spawn_reader(&world, |w| {
+            let guard = w.pin_part(A);
+            (w.get_in(&guard, A), w.get_in(&guard, A))
+        });
+        assert_eq!((world.remove(B), world.remove(A)), (Some(2), Some(1)));
+        world.sweep_early();
+        assert!(reader.join().unwrap() != (None, Some(1)));
+        assert_eq!(World::finish(world), []);
+    });
+}
+
+/// A thread's pin for one key becomes one for two, while a sweep looks at what it keeps.
+#[test]
+fn a_reader_of_two_parts_meets_a_remove_and_an_early_sweep() {
+    explore_deep(4, || {
+        let world = Arc::new(World::with(&[(A, 1)]));
+        let reader = spawn_reader(&world, |w| {
+            let _outer = w.pin_part(B);
+            let guard = w.pin_part(A);
+            w.get_in(&guard, A)
+        });
+        assert_eq!(world.remove(A), Some(1));
+        world.sweep_early();
+        assert!([None, Some(1)].contains(&reader.join().unwrap()));
+        assert_eq!(World::finish(world), []);
+    });
+}
+
+/// Beside a pin of a third key each value is dropped once, and its cell comes back when the pin has gone.
+#[test]
+fn two_threads_sweep_early() {
+    explore(|| {
+        let world = Arc::new(World::with(&[(A, 1), (B, 2)]));
+        assert_eq!((world.remove(A), world.remove(B)), (Some(1), Some(2)));
+        let guard = world.pin_part(UP);
+        let other = spawn(&world, |w| w.sweep_early());
+        world.sweep_early();
+        other.join().unwrap();
+        drop(guard);
         assert_eq!(World::finish(world), []);
     });
 }

@@ -61,14 +61,17 @@ impl Cache {
     }
 
     fn find(&self, guard: &Guard) -> &Value {
-        assert!(guard.covers(self.domain));
+        assert!(guard.covers(self.domain.part(1)));
         // Acquire: pairs with the Release in `unlink`.
         &self.values[self.linked.load(Ordering::Acquire)]
     }
 
     fn read(&self) {
-        let guard = self.pin();
-        self.find(&guard).read();
+        self.read_in(&self.pin());
+    }
+
+    fn read_in(&self, guard: &Guard) {
+        self.find(guard).read();
     }
 
     /// Links the next value; returns the one before and its grace period.
@@ -82,10 +85,14 @@ impl Cache {
     fn free(&self, (value, grace): &mut (&Value, Grace)) -> bool {
         let is_over = grace.is_over();
         if is_over {
-            value.watched.write();
-            value.is_freed.store(true, SeqCst);
+            self.drop_value(value);
         }
         is_over
+    }
+
+    fn drop_value(&self, value: &Value) {
+        value.watched.write();
+        value.is_freed.store(true, SeqCst);
     }
 
     fn sweep(&self) -> bool {
@@ -171,6 +178,62 @@ fn a_pin_is_not_renewed_beside_another_guard_of_its_thread() {
         let (holder, mut guard) = (cache.pin(), cache.pin());
         let value = cache.find(&holder);
         guard.repin(cache.domain);
+        value.read();
+    });
+}
+
+/// Explores a reader of part 1 beside a sweep that frees what no pin of its period keeps.
+fn read_a_part_beside_a_sweep(reader: fn(&Cache)) {
+    for barrier in [Barrier::System, Barrier::Fences] {
+        let freed = StdArc::new(StdAtomicUsize::new(0));
+        let seen = StdArc::clone(&freed);
+        explore(move || {
+            sequence::reset_with(barrier);
+            let cache = Cache::new();
+            let reader = spawn(&cache, reader);
+            let mut retired = cache.unlink(1);
+            if !cache.free(&mut retired) && !retired.1.keeps(1) {
+                // A pin is not over, and keeps something else.
+                seen.fetch_add(1, SeqCst);
+                cache.drop_value(retired.0);
+            }
+            reader.join().unwrap();
+        });
+        assert_ne!(freed.load(SeqCst), 0, "nothing was ever freed beside a pin");
+    }
+}
+
+#[test]
+fn a_pin_of_another_part_before_a_pin_meets_a_grace_period() {
+    read_a_part_beside_a_sweep(|cache| {
+        drop(pin_for(cache.domain.part(2)));
+        cache.read_in(&pin_for(cache.domain.part(1)));
+    });
+}
+
+#[test]
+fn a_pin_within_one_of_another_part_meets_a_grace_period() {
+    read_a_part_beside_a_sweep(|cache| {
+        let _outer = pin_for(cache.domain.part(2));
+        cache.read_in(&pin_for(cache.domain.part(1)));
+    });
+}
+
+#[test]
+fn a_pin_within_one_of_the_structure_meets_a_grace_period() {
+    read_a_part_beside_a_sweep(|cache| {
+        let _outer = pin_for(cache.domain.structure());
+        cache.read_in(&pin_for(cache.domain.part(1)));
+    });
+}
+
+#[test]
+fn a_pin_of_another_part_within_a_pin_meets_a_grace_period() {
+    read_a_part_beside_a_sweep(|cache| {
+        drop(pin_for(cache.domain.structure()));
+        let outer = pin_for(cache.domain.part(1));
+        let value = cache.find(&outer);
+        drop(pin_for(cache.domain.part(2)));
         value.read();
     });
 }

@@ -258,8 +258,8 @@ impl<T> Table<T> {
     fn owned<'a>(&'a self, entry: &'a Unlinked) -> EntryRef<'a, T> {
         self.check(entry);
         // SAFETY: an entry was unlinked by an Acquire.
-        let metadata =
-            Metadata { handle: entry.handle, cell: unsafe { self.slab.cell(entry.handle) } };
+        let cell = unsafe { self.slab.cell(entry.handle) };
+        let metadata = Metadata { handle: entry.handle, cell };
         // SAFETY: it is dropped when it was retired, and whoever does that gives `entry` away.
         EntryRef { entry: unsafe { &*metadata.cell.address() }, metadata }
     }
@@ -269,6 +269,7 @@ impl<T> Table<T> {
     /// # Panics
     ///
     /// As for [`unlinked`](Self::unlinked).
+    #[inline]
     pub fn metadata_of<'g>(&'g self, guard: &'g Guard, entry: &Unlinked) -> Metadata<'g, T> {
         self.check(entry);
         self.metadata(guard, entry.handle)

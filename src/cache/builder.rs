@@ -337,8 +337,10 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Limits the cost of what is unlinked and not yet freed.
     ///
-    /// Garbage grows only while a reader holds on to a value or pin, or a pinned thread waits for
-    /// its core. Above the limit an insert of a new key is rejected as
+    /// Garbage grows only while a reader holds on to a pin. One that holds on to a value, and a thread that lost its core
+    /// in an operation on one key, keep the values of about one key in a thousand, and what is left of the others
+    /// without their destructors' memory: some dozen bytes each. (With the feature `crossbeam-epoch` they keep all.) Above
+    /// the limit an insert of a new key is rejected as
     /// [`Reject::Garbage`](crate::Reject::Garbage) and takes nothing away. A value that is there is
     /// still replaced, up to twice the limit. Beyond that `insert` and `replace` are rejected, too,
     /// and remove what they were to overwrite, for it is out of date; `update` and `compute` are

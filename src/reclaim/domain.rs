@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed}; // shim: a number, which 
 /// pin of one part keeps the structure of the whole domain, and the values of that part alone.
 ///
 /// ```text
-/// bits  0..16   the part and 1; 0: all; the highest: the structure and no value
+/// bits  0..16   the part; 0: all; the highest: the structure and no value
 /// bits 16..64   the number of the domain; 0: any
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Domain(u64);
 
-/// A part of a domain, below [`PARTS`].
+/// A part of a domain: from 1 to [`PARTS`].
 pub type Part = u16;
 
 /// The number of parts of a domain.
-pub const PARTS: usize = 1 << 10;
+pub const PARTS: usize = (1 << 10) - 1;
 
 const PART_BITS: u32 = 16;
 const PART_MASK: u64 = (1 << PART_BITS) - 1;
@@ -40,8 +40,8 @@ impl Domain {
     #[inline]
     #[must_use]
     pub fn part(self, part: Part) -> Self {
-        debug_assert!(usize::from(part) < PARTS && self.of() == ALL);
-        Self(self.0 | (u64::from(part) + 1))
+        debug_assert!((1..=PARTS).contains(&usize::from(part)) && self.of() == ALL);
+        Self(self.0 | u64::from(part))
     }
 
     /// Returns the structure of this domain, without any value.
@@ -124,12 +124,12 @@ mod tests {
     #[test]
     fn part_covers_itself_and_the_structure() {
         let whole = Domain::new();
-        let (first, last) = (whole.part(0), whole.part(PARTS as Part - 1));
+        let (first, last) = (whole.part(1), whole.part(PARTS as Part));
         let structure = whole.structure();
         assert!(whole.covers(first) && whole.covers(structure) && Domain::ANY.covers(last));
         assert!(first.covers(first) && first.covers(structure));
         assert!(!first.covers(last) && !first.covers(whole) && !structure.covers(first));
-        assert!(!structure.covers(whole) && !first.covers(Domain::new().part(0)));
+        assert!(!structure.covers(whole) && !first.covers(Domain::new().part(1)));
         assert_eq!((first.joined(first), first.joined(last)), (first, whole));
         assert_eq!((first.joined(structure), structure.joined(first)), (first, first));
         assert_eq!((first.joined(whole), whole.joined(first)), (whole, whole));

@@ -77,7 +77,7 @@ struct Segment {
     slots: Box<[Slot]>,
     /// The handles of all of them, as many each as a magazine holds.
     handles: Box<[AtomicU32]>,
-    /// The part of each handle's value.
+    /// The parts of their values, as many.
     parts: Box<[AtomicU16]>,
 }
 
@@ -135,8 +135,10 @@ pub struct Retired {
 pub struct Magazine<'a> {
     depot: &'a Depot,
     slot: &'a Slot,
+    segment: &'a Segment,
     handles: &'a [AtomicU32],
-    parts: &'a [AtomicU16],
+    /// The index of the first handle in the segment.
+    first: usize,
     number: u32,
 }
 
@@ -224,9 +226,9 @@ impl Depot {
         let (segment, index) = self.segment(number);
         let slot = &segment.slots[index];
         slot.watched.write();
-        let range = index * self.capacity..(index + 1) * self.capacity;
-        let (handles, parts) = (&segment.handles[range.clone()], &segment.parts[range]);
-        Magazine { depot: self, slot, handles, parts, number }
+        let first = index * self.capacity;
+        let handles = &segment.handles[first..][..self.capacity];
+        Magazine { depot: self, slot, segment, handles, first, number }
     }
 
     fn make(&self) -> Option<Magazine<'_>> {
@@ -483,8 +485,8 @@ impl Magazine<'_> {
     pub(super) fn push_retired(&mut self, retired: Retired) {
         debug_assert!(retired.label.is_none_or(|label| label < LABELS));
         let label = retired.label.map_or(HUSK, |label| u32::from(label) << LABEL_SHIFT);
-        if retired.label.is_some() {
-            self.parts[self.len()].store(retired.part, Relaxed); // Relaxed: as in `push_raw`.
+        if let Some(part) = self.segment.parts.get(self.first + self.len()) {
+            part.store(retired.part, Relaxed); // Relaxed: as in `push_raw`.
         }
         self.push_raw(retired.handle.raw() | label);
         if retired.cost > 0 {
@@ -508,7 +510,7 @@ impl Magazine<'_> {
     /// Returns the parts of the values.
     pub fn parts(&self) -> impl Iterator<Item = u16> {
         // Relaxed: as in `push_raw`.
-        let parts = self.parts.iter().map(|part| part.load(Relaxed));
+        let parts = self.segment.parts[self.first..].iter().map(|part| part.load(Relaxed));
         self.iter().zip(parts).filter(|((_, label), _)| label.is_some()).map(|(_, part)| part)
     }
 

@@ -418,6 +418,19 @@ impl World {
             assert!(self.table.sweep(usize::MAX, None).panic.is_none());
         }
     }
+
+    /// The same; what no pin keeps goes before its period is over. Returns how many entries were dropped.
+    pub fn sweep_early(&self) -> usize {
+        self.table.seal();
+        let swept = self.table.sweep_early(usize::MAX, None);
+        assert!(swept.panic.is_none());
+        swept.freed
+    }
+
+    /// Pins for the entries of one key's hash, and others of the same part.
+    pub fn pin_part(&self, key: u64) -> Guard {
+        self.table.pin_part(Self::hash(key))
+    }
 }
 
 pub fn spawn<R: Send + 'static>(
