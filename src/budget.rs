@@ -11,7 +11,7 @@
 use crossbeam_utils::CachePadded;
 
 use crate::sync::atomic::AtomicU64;
-use crate::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
+use crate::sync::atomic::Ordering::{Relaxed, Release};
 
 /// How much cost is charged, and the limit.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Budget {
     /// has at no moment shown in [`used`](Self::used).
     #[must_use = "a charge that failed allows nothing to be published"]
     pub fn try_charge(&self, cost: u64) -> bool {
-        if cfg!(cortado_mutant = "budget_check_then_add") {
+        if mutant!("budget_check_then_add") {
             let fits = self.used.load(Relaxed) + cost <= self.max.load(Relaxed);
             if fits {
                 self.used.fetch_add(cost, Relaxed);
@@ -49,11 +49,12 @@ impl Budget {
             let Some(wanted) = used.checked_add(cost).filter(|wanted| *wanted <= limit) else {
                 return false;
             };
-            // CHARGE (Acquire): pairs with the Release in `refund`; what is published on this charge is seen
+            // Acquire: pairs with the Release in `refund`; what is published on this charge is seen
             // only by those who see the entry that paid for it gone. Charges between the two do not
             // break the pair, for each is a read-modify-write. And with that in `last_look`.
             // Relaxed: a failed exchange is only a better guess.
-            match self.used.compare_exchange_weak(used, wanted, CHARGE, Relaxed) {
+            let order = ordering!(Acquire, mutant("waker_relaxed_charge") => Relaxed);
+            match self.used.compare_exchange_weak(used, wanted, order, Relaxed) {
                 Ok(_) => return true,
                 Err(current) => used = current,
             }
@@ -62,12 +63,13 @@ impl Budget {
 
     /// Gives back a cost that was charged, after the entry was unlinked.
     pub fn refund(&self, cost: u64) {
-        if cfg!(cortado_mutant = "budget_refund_by_store") {
+        if mutant!("budget_refund_by_store") {
             return self.used.store(self.used.load(Relaxed) - cost, Relaxed);
         }
-        // REFUND (Release): pairs with the Acquire in `try_charge`; the entry was unlinked before, and
+        // Release: pairs with the Acquire in `try_charge`; the entry was unlinked before, and
         // whoever spends what it cost must not be seen beside it.
-        let before = self.used.fetch_sub(cost, REFUND);
+        let order = ordering!(Release, mutant("budget_relaxed_refund") => Relaxed);
+        let before = self.used.fetch_sub(cost, order);
         debug_assert!(before >= cost, "refund of {cost} where only {before} is charged");
     }
 
@@ -80,7 +82,7 @@ impl Budget {
     /// Returns the same to the thread that has lain down: it counts every charge but those that are to
     /// see that (see [`waker`](crate::waker)).
     pub fn last_look(&self) -> u64 {
-        if cfg!(cortado_mutant = "waker_glances_at_budget") {
+        if mutant!("waker_glances_at_budget") {
             return self.used.load(Relaxed);
         }
         // Release: pairs with the Acquire in `try_charge`.
@@ -109,11 +111,6 @@ impl Budget {
         self.used().saturating_add(reserve) > self.max()
     }
 }
-
-const CHARGE: Ordering =
-    if cfg!(cortado_mutant = "waker_relaxed_charge") { Relaxed } else { Acquire };
-const REFUND: Ordering =
-    if cfg!(cortado_mutant = "budget_relaxed_refund") { Relaxed } else { Release };
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

@@ -78,9 +78,10 @@ impl Due {
         if at >= self.next.load(Ordering::Relaxed) {
             return false;
         }
-        // LOWER (AcqRel): Release pairs with the Acquire of the swap in `begin`. Either that comes later and
+        // AcqRel: Release pairs with the Acquire of the swap in `begin`. Either that comes later and
         // finds the hash, or this stays. Acquire pairs with the Release in `last_look`.
-        self.next.fetch_min(at, LOWER);
+        let order = ordering!(AcqRel, mutant("due_blind_note") => Release);
+        self.next.fetch_min(at, order);
         true
     }
 
@@ -92,11 +93,7 @@ impl Due {
         let number = thread_number();
         let rings = (0..RINGS_TRIED).map(|i| self.rings.stripe(number + i));
         for ring in rings {
-            let placed = if cfg!(cortado_mutant = "due_lossy_ring") {
-                ring.push(hash)
-            } else {
-                ring.place(hash)
-            };
+            let placed = if mutant!("due_lossy_ring") { ring.push(hash) } else { ring.place(hash) };
             match placed {
                 Push::Accepted => return,
                 Push::Full => {
@@ -117,7 +114,7 @@ impl Due {
 
     /// Begins to collect, for the keeper of the timetable.
     pub fn begin(&self) {
-        if cfg!(cortado_mutant = "due_begins_late") {
+        if mutant!("due_begins_late") {
             return;
         }
         // Acquire: pairs with the Release in `note`: what lowered it before is in a ring or on the pile.
@@ -130,7 +127,7 @@ impl Due {
             f(&sheet);
         }
         self.rings.drain_all(&mut f);
-        if cfg!(cortado_mutant = "due_begins_late") {
+        if mutant!("due_begins_late") {
             self.next.swap(NEVER, Ordering::Acquire);
         }
     }
@@ -151,7 +148,7 @@ impl Due {
     pub fn last_look(&self) -> Outlook {
         // AcqRel, here and in the rings: Release pairs with the Acquire of whoever brings a deadline later;
         // Acquire so that this look goes on from what was brought before.
-        let next = if cfg!(cortado_mutant = "due_glances") {
+        let next = if mutant!("due_glances") {
             self.next.load(Ordering::Relaxed)
         } else {
             self.next.fetch_min(NEVER, Ordering::AcqRel)
@@ -174,9 +171,6 @@ impl Due {
 pub const NEVER: u64 = u64::MAX;
 /// Rings that a writer tries for its deadline while others drain theirs.
 const RINGS_TRIED: usize = 4;
-
-const LOWER: Ordering =
-    if cfg!(cortado_mutant = "due_blind_note") { Ordering::Release } else { Ordering::AcqRel };
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

@@ -155,7 +155,7 @@ impl<'g> Times<'g> {
         let mut seen = self.deadline_word().load(Ordering::Relaxed); // Relaxed: the exchange decides.
         loop {
             // One that is put off is met at the old time, and noted anew then.
-            let is_known = deadline >= seen & !NOTED || cfg!(cortado_mutant = "due_keeps_note");
+            let is_known = deadline >= seen & !NOTED || mutant!("due_keeps_note");
             let word = deadline | if is_known { seen & NOTED } else { 0 };
             // Relaxed, twice: as in `hard_deadline`.
             match self.deadline_word().compare_exchange_weak(

@@ -59,7 +59,7 @@ impl<T> Handover<T> {
         }
         // AcqRel: as in `finish`; here nothing is found but the owner's handle.
         let seen = self.flags.fetch_or(BUSY, Ordering::AcqRel);
-        if !cfg!(cortado_mutant = "handover_enters_silently") {
+        if !mutant!("handover_enters_silently") {
             self.unpark_owner(seen);
         }
         let _leave = Leave(self);
@@ -72,7 +72,7 @@ impl<T> Handover<T> {
         // AcqRel: Release pairs with the Acquire in `wait`, so that a thread which sees this finds the remains;
         // Acquire with the Release there, so that the handle of an owner that waits is seen.
         let seen = self.flags.fetch_or(OVER, Ordering::AcqRel);
-        if !cfg!(cortado_mutant = "handover_ends_silently") {
+        if !mutant!("handover_ends_silently") {
             self.unpark_owner(seen);
         }
     }
@@ -84,7 +84,7 @@ impl<T> Handover<T> {
         let _ = self.owner.set(thread::current());
         let mut was_patient = false;
         loop {
-            let early = cfg!(cortado_mutant = "handover_looks_before")
+            let early = mutant!("handover_looks_before")
                 // Relaxed: a mutant.
                 .then(|| self.flags.load(Ordering::Relaxed));
             // AcqRel: Release pairs with the Acquire of the thread's changes, which then find the owner's

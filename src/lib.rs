@@ -229,6 +229,9 @@
 #[cfg(not(target_has_atomic = "64"))]
 compile_error!("cortado needs a target with 64-bit atomics: buckets and counters are 64-bit words");
 
+#[macro_use]
+mod mutant;
+
 #[allow(unsafe_code)]
 mod buckets;
 mod budget;

@@ -251,7 +251,7 @@ impl Sketch {
         };
         let slice = &rest[..rest.len().min(SLICE_BLOCKS)];
         let after = Pass { level: pass.level, next: pass.next + slice.len() as u64 };
-        if cfg!(cortado_mutant = "sketch_slice_claimed_by_store") {
+        if mutant!("sketch_slice_claimed_by_store") {
             self.aging.pass.store(after.pack(), Relaxed);
         // Relaxed, both: the claim gives a range of blocks away and publishes nothing. As a
         // read-modify-write it does not come between `carry_over` and those who see its level.
@@ -286,9 +286,10 @@ impl Sketch {
         }
         let is_first = self.levels[level + 1].set(new.into_boxed_slice()).is_ok();
         debug_assert!(is_first, "level {} was made twice", level + 1);
-        // PUBLISH (Release): pairs with the Acquire in `blocks`; whoever sees the number sees the
+        // Release: pairs with the Acquire in `blocks`; whoever sees the number sees the
         // counters.
-        self.level.store(level + 1, PUBLISH);
+        let order = ordering!(Release, mutant("sketch_relaxed_level") => Relaxed);
+        self.level.store(level + 1, order);
         self.carry_over(level + 1);
         true
     }
@@ -338,7 +339,7 @@ impl Block {
                 continue;
             }
             let word = &self.words[pair.word];
-            if cfg!(cortado_mutant = "sketch_add_without_check") {
+            if mutant!("sketch_add_without_check") {
                 word.fetch_add(step, Relaxed);
                 is_changed = true;
                 continue;
@@ -363,7 +364,7 @@ impl Block {
 
     fn halve(&self) {
         for word in &self.words {
-            if cfg!(cortado_mutant = "sketch_halve_without_mask") {
+            if mutant!("sketch_halve_without_mask") {
                 let _ = word.fetch_update(Relaxed, Relaxed, |word| Some(word >> 1));
                 continue;
             }
@@ -477,9 +478,6 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Keeps a hash of 0 from being 0 after the product.
 const FLIP: u64 = 0xd1b5_4a32_d192_ed03;
-
-const PUBLISH: Ordering =
-    if cfg!(cortado_mutant = "sketch_relaxed_level") { Relaxed } else { Release };
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

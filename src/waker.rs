@@ -56,7 +56,7 @@ impl Waker {
     fn wake_sleeper(&self) {
         let mut seen = self.state.load(Ordering::Relaxed); // Relaxed: as in `wake`.
         while seen >= DOZING {
-            if cfg!(cortado_mutant = "waker_wakes_by_store") {
+            if mutant!("waker_wakes_by_store") {
                 self.state.store(AWAKE, Ordering::Release);
             }
             // AcqRel: Release pairs with the Acquire in `rise`; Acquire with the Release in `lie_down`, so
@@ -85,15 +85,13 @@ impl Waker {
     /// `look` is asked when others can see that the thread has lain down: for how long it may sleep, or for
     /// ever. It looks by read-modify-writes that release.
     pub fn sleep(&self, mut look: impl FnMut() -> Option<Duration>) {
-        let early = cfg!(cortado_mutant = "waker_looks_before").then(&mut look);
+        let early = mutant!("waker_looks_before").then(&mut look);
         if !self.lie_down(ASLEEP) {
             return;
         }
         let rest = early.unwrap_or_else(look);
         // Relaxed: `rise` acquires. The look may run user code that parks, and takes the token of a wake.
-        if self.state.load(Ordering::Relaxed) != ASLEEP
-            && !cfg!(cortado_mutant = "waker_trusts_its_token")
-        {
+        if self.state.load(Ordering::Relaxed) != ASLEEP && !mutant!("waker_trusts_its_token") {
             return;
         }
         match rest {
@@ -107,7 +105,7 @@ impl Waker {
     /// Whoever stops it from now on unparks it, too. Whoever did before may have done so in vain: what runs
     /// in a round may park and be woken by that.
     fn lie_down(&self, state: u8) -> bool {
-        if cfg!(cortado_mutant = "waker_lies_down_by_store") {
+        if mutant!("waker_lies_down_by_store") {
             self.state.store(state, Ordering::Release);
             return true;
         }
@@ -116,7 +114,7 @@ impl Waker {
         // overwritten.
         // Relaxed: stopping, seen by `rise`.
         let may = self.state.compare_exchange(AWAKE, state, Ordering::AcqRel, Ordering::Relaxed);
-        may.is_ok() || cfg!(cortado_mutant = "waker_parks_though_stopped")
+        may.is_ok() || mutant!("waker_parks_though_stopped")
     }
 
     /// Notes that the thread is up; returns whether it is to stop.

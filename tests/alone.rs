@@ -170,7 +170,7 @@ fn too_much_garbage_rejects_inserts_until_it_is_freed() {
             });
             println!("{maintenance:?}: limit {limit}, at most {most}");
             // The limit is looked at when a batch of 64 is sealed, one for each of the threads
-            // that write; here that is this one and the eviction thread.
+            // that write, and one of cells; here they are this one and the eviction thread.
             assert!(most <= limit + 3 * 64, "{most} of garbage where {limit} may be");
             settle(&cache);
             assert_eq!((cache.memory().garbage, tally.alive()), (0, cache.len() as u64));

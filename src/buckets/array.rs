@@ -114,7 +114,7 @@ impl Array {
     pub fn link(&self, next: Box<Self>) {
         let next = Box::into_raw(next);
         // Release: pairs with the Acquire in `next`. Relaxed on failure: the other array is not looked at.
-        let release = crate::sync::ordering!(Release, mutant("resize_relaxed_next") => Relaxed);
+        let release = ordering!(Release, mutant("resize_relaxed_next") => Relaxed);
         if self.next.compare_exchange(ptr::null_mut(), next, release, Relaxed).is_err() {
             // SAFETY: the exchange failed, so the array is still this call's alone.
             drop(unsafe { Box::from_raw(next) });

@@ -7,10 +7,7 @@ use super::{
 };
 use crate::{
     slab::Handle,
-    sync::{
-        atomic::{AtomicU32, AtomicU64, Ordering::*},
-        ordering,
-    },
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::*},
 };
 
 /// Bits of an entry word beside the handle's 26.
@@ -114,7 +111,7 @@ impl Word {
     /// Returns the word as it goes into the next array.
     #[must_use]
     pub fn thawed(self) -> Self {
-        let lost = if cfg!(cortado_mutant = "resize_dying_moves") { DYING } else { 0 };
+        let lost = if mutant!("resize_dying_moves") { DYING } else { 0 };
         Self(self.0 & !(FROZEN | lost))
     }
 }
@@ -199,7 +196,7 @@ impl Bucket {
             return Validated::Gone;
         }
         let Some(handle) = word.handle() else { return Validated::Gone };
-        if cfg!(cortado_mutant = "buckets_no_validate") {
+        if mutant!("buckets_no_validate") {
             return Validated::Holds(word, handle);
         }
         let now = self.control();
@@ -277,7 +274,7 @@ impl Bucket {
             self.change_control(control, control.frozen());
             control = self.control();
         }
-        if cfg!(cortado_mutant = "resize_thawed_words") {
+        if mutant!("resize_thawed_words") {
             return;
         }
         for slot in control.taken() {
@@ -301,7 +298,7 @@ impl Bucket {
         }
         // Before the slot is free: it is not to be ranked.
         self.set_class(slot, 0);
-        if cfg!(cortado_mutant = "buckets_take_by_store") {
+        if mutant!("buckets_take_by_store") {
             let word = self.word(slot);
             self.withdraw(slot);
             return Some(word);

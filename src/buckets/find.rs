@@ -386,7 +386,7 @@ impl<T> Table<T> {
         loop {
             let index = array.index(upper(hash));
             let next = array.next(guard).expect("a frozen bucket has a next array");
-            if !has_moved(array, next, index) || cfg!(cortado_mutant = "resize_reads_moved") {
+            if !has_moved(array, next, index) || mutant!("resize_reads_moved") {
                 // What the bucket shows was in the table when it had not moved, under the guard.
                 let bucket = array.at(index);
                 return bucket.control().slots(tag).find_map(|slot| {

@@ -140,7 +140,7 @@ impl<'g, T> Iter<'g, T> {
         let entry = self.table.entry(self.guard, handle);
         let hash = self.table.upper_of(handle);
         let is_of_part = part.only.is_none_or(|index| self.array.index(hash) == index)
-            || cfg!(cortado_mutant = "resize_parts_whole");
+            || mutant!("resize_parts_whole");
         (is_of_part && hash >= self.from).then(|| Hit::new(entry, bucket, slot))
     }
 }

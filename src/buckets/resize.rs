@@ -43,7 +43,7 @@ use super::{
 use crate::{
     reclaim::{Guard, pile::Sheet},
     slab::Handle,
-    sync::{atomic::Ordering::*, ordering},
+    sync::atomic::Ordering::*,
     util::for_all,
 };
 
@@ -162,7 +162,7 @@ impl<T> Table<T> {
     ) -> bool {
         let first = first_of(array, next, unit);
         // Looked at under the guard, and before any handle: see "Protocol".
-        if array.at(first).control().is_moved() && !cfg!(cortado_mutant = "resize_moves_again") {
+        if array.at(first).control().is_moved() && !mutant!("resize_moves_again") {
             return false;
         }
         let mut displaced = Vec::new();
@@ -197,7 +197,7 @@ impl<T> Table<T> {
             next.at(unit).put_in_use(&tags);
         }
         let is_ours = array.at(first).hand_over();
-        if is_ours || cfg!(cortado_mutant = "resize_displaced_twice") {
+        if is_ours || mutant!("resize_displaced_twice") {
             let out = |entry: Moving<'_>| {
                 self.unlinked_of(entry.bucket, entry.slot, entry.tag, entry.word)
             };
@@ -230,7 +230,7 @@ impl<T> Table<T> {
         has_moved: bool,
     ) {
         // A helper that has moved the last unit may be stopped before it comes here.
-        if cfg!(cortado_mutant = "resize_last_promotes") && !has_moved {
+        if mutant!("resize_last_promotes") && !has_moved {
             return;
         }
         let has_moved = |unit| array.at(first_of(array, next, unit)).control().is_moved();
@@ -246,7 +246,7 @@ impl<T> Table<T> {
         // Release: pairs with the Acquire in `root`. Relaxed on failure: another helper has done it.
         let release = ordering!(Release, mutant("resize_relaxed_root") => Relaxed);
         let is_promoted = self.root.compare_exchange(old, new, release, Relaxed).is_ok();
-        if !is_promoted && !cfg!(cortado_mutant = "resize_array_twice") {
+        if !is_promoted && !mutant!("resize_array_twice") {
             return;
         }
         // Relaxed, twice: hints, which another thread's may overtake.
@@ -254,7 +254,7 @@ impl<T> Table<T> {
         self.count.store(next.count(), Relaxed);
         // SAFETY: it came from `Box::into_raw`; it is the root no more, and the exchange succeeds once for it.
         let old = unsafe { OldArray::new(old) };
-        if cfg!(cortado_mutant = "resize_array_at_once") {
+        if mutant!("resize_array_at_once") {
             return;
         }
         self.old_arrays.push(Sheet::new(old));
@@ -308,11 +308,8 @@ impl Bucket {
     fn fill(&self, slot: usize, from: Option<&Moving<'_>>) {
         let word = from.map_or(Word::EMPTY, |entry| entry.word);
         let is_empty = || self.word(slot) == Word::EMPTY;
-        let unfilled = if cfg!(cortado_mutant = "resize_no_unused") && is_empty() {
-            Word::EMPTY
-        } else {
-            Word::UNUSED
-        };
+        let unfilled =
+            if mutant!("resize_no_unused") && is_empty() { Word::EMPTY } else { Word::UNUSED };
         if self.change_word(slot, unfilled, word)
             && let Some(&Moving { bucket, slot: old, .. }) = from
         {

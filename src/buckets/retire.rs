@@ -30,7 +30,7 @@ use crate::{
         line::{Due, MayGo},
     },
     slab::{self, Garbage, Handle, Magazine, Retired},
-    sync::{atomic::Ordering::*, ordering, thread_local},
+    sync::{atomic::Ordering::*, thread_local},
     util::drop_panic,
 };
 
@@ -141,7 +141,7 @@ impl<T> Table<T> {
         }
         // Acquire: pairs with the Release where `freeing` falls: what was dropped has happened.
         let acquire = ordering!(Acquire, mutant("buckets_relaxed_rest") => Relaxed);
-        cfg!(cortado_mutant = "buckets_rests_early")
+        mutant!("buckets_rests_early")
             || IS_FREEING.try_with(Cell::get).unwrap_or(false)
             || self.freeing.load(acquire) == 0
     }
@@ -212,8 +212,7 @@ impl<T> Table<T> {
             let bag = unsafe { self.slab.bag_of(number) };
             let may_go = bag.as_ref().is_some_and(|bag| {
                 let mut parts = bag.parts().peekable();
-                let is_free =
-                    |part| !grace.keeps(part) || cfg!(cortado_mutant = "buckets_early_all");
+                let is_free = |part| !grace.keeps(part) || mutant!("buckets_early_all");
                 parts.peek().is_some() && parts.all(is_free)
             });
             bag.map(Magazine::into_number);
@@ -309,7 +308,9 @@ impl<T> Table<T> {
         let Some(mut bag) = (unsafe { self.slab.bag_of(number) }) else { return };
         // SAFETY: the caller's promise.
         unsafe { self.drop_values(&bag, finalizer, swept) };
-        let mut husks = self.slab.open_bag(number as usize, &self.sealed);
+        // All through one stripe, so that there is one bag of them that is not sealed, and not in the figures that limits
+        // go by.
+        let mut husks = self.slab.open_bag(0, &self.sealed);
         for (handle, _) in bag.iter() {
             // What is left of it is the cell.
             // SAFETY: the handle is of this table's slab.

@@ -163,7 +163,7 @@ impl<T> Table<T> {
             let handle = there.get().handle;
             // Another thread may have removed exactly this entry, or the bucket has changed.
             let Some(out) = there.unlink() else { continue };
-            if out.handle == handle || cfg!(cortado_mutant = "version_bucket_believes") {
+            if out.handle == handle || mutant!("version_bucket_believes") {
                 return Some(out);
             }
             // A replacement has the same key; what else it may be, the key tells.
@@ -363,9 +363,7 @@ impl<'g, T> Vacant<'g, T> {
         // again while this thread is pinned.
         let is_same =
             |slot: usize| self.bucket.word(slot).handle() == self.strangers[slot].handle();
-        if self.control.slots(self.tag).all(is_same)
-            || cfg!(cortado_mutant = "version_bucket_looks_once")
-        {
+        if self.control.slots(self.tag).all(is_same) || mutant!("version_bucket_looks_once") {
             return Publish::Done(hit);
         }
         self.remove_duplicates(hit, published, matches)

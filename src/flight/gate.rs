@@ -132,7 +132,7 @@ impl<K, T> Gate<K, T> {
         // Nothing is left half done under the lock, so a panic there leaves it in order.
         let mut shard = self.shard.lock().unwrap_or_else(PoisonError::into_inner);
         // First, so that a note concerns no load that begins after it was left.
-        if !cfg!(cortado_mutant = "flight_reads_notes_late") {
+        if !mutant!("flight_reads_notes_late") {
             self.read_notes(&mut shard);
         }
         shard
@@ -161,7 +161,7 @@ impl<K, T> Gate<K, T> {
     /// Leaves a note to the holder of the lock, who reads it before it releases the lock or leaves
     /// it to the next one.
     fn leave_note(&self, hash: Option<u64>, intent: Option<Arc<Intent>>) {
-        if cfg!(cortado_mutant = "flight_leaves_no_note") {
+        if mutant!("flight_leaves_no_note") {
             return;
         }
         self.notes.push(Sheet::new(Note { hash, intent }));
@@ -171,7 +171,7 @@ impl<K, T> Gate<K, T> {
     fn is_running(&self) -> bool {
         // SeqCst: pairs with the fence in `lead`. Either this thread sees the load, or the load
         // sees what this thread has written before.
-        if !cfg!(cortado_mutant = "flight_glances") {
+        if !mutant!("flight_glances") {
             fence(Ordering::SeqCst);
         }
         // Acquire: pairs with the Release in `complete`: what a load has published that is over is
@@ -182,7 +182,7 @@ impl<K, T> Gate<K, T> {
     /// Says that a key is about to be written, if loads of it may run.
     #[cold]
     pub fn announce(&self, hash: u64) -> Option<Arc<Intent>> {
-        if !self.is_running() || cfg!(cortado_mutant = "flight_announces_nothing") {
+        if !self.is_running() || mutant!("flight_announces_nothing") {
             return None;
         }
         if let Some(mut shard) = self.try_lock() {
@@ -200,7 +200,7 @@ impl<K, T> Gate<K, T> {
     /// Invalidates the loads that run, of one key or of all.
     #[cold]
     pub fn invalidate(&self, hash: Option<u64>) {
-        if !self.is_running() || cfg!(cortado_mutant = "flight_invalidates_none") {
+        if !self.is_running() || mutant!("flight_invalidates_none") {
             return;
         }
         match (self.try_lock(), hash) {
@@ -223,7 +223,7 @@ impl<K, T> Gate<K, T> {
         flight.is_invalid = false;
         flight.intents.clear();
         flight.owner = owner;
-        if cfg!(cortado_mutant = "flight_reads_notes_late") {
+        if mutant!("flight_reads_notes_late") {
             self.read_notes(shard);
         }
     }
@@ -366,10 +366,10 @@ impl<K, T> Shard<K, T> {
             _ => None,
         };
         flight.left -= 1;
-        let is_last = if cfg!(cortado_mutant = "flight_last_too_early") {
+        let is_last = if mutant!("flight_last_too_early") {
             flight.left <= 1
         } else {
-            flight.left == 0 && !cfg!(cortado_mutant = "flight_last_forgets")
+            flight.left == 0 && !mutant!("flight_last_forgets")
         };
         let kept = if is_last { flight.outcome.take_kept() } else { None };
         (seen, kept, self.release(slot))

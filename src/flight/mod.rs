@@ -445,7 +445,7 @@ impl<'a, K, T> Leader<'a, K, T> {
         let (gate, slot) = (self.gate(), self.slot);
         let (key, is_invalid) = self.take_key();
         let mut completing = Completing { gate, slot, is_over: false };
-        if cfg!(cortado_mutant = "flight_woken_first") {
+        if mutant!("flight_woken_first") {
             completing.end(Outcome::Nothing);
             return (publish(key, false).0, None);
         }
@@ -453,7 +453,7 @@ impl<'a, K, T> Leader<'a, K, T> {
         let (result, mut outcome) = publish(key, is_invalid);
         drop(entered);
         if let Some(id) = outcome.published()
-            && !cfg!(cortado_mutant = "flight_looks_once")
+            && !mutant!("flight_looks_once")
         {
             // SeqCst: pairs with the fence in `Gate::announce`. Either this finds the note of a
             // write, or the write finds what was published.
@@ -502,7 +502,7 @@ impl<K, T> Drop for Leader<'_, K, T> {
         gate.let_go(&mut shard, self.slot);
         let (next, gone) = shard.pass_on(self.slot);
         drop(shard);
-        if !cfg!(cortado_mutant = "flight_nobody_told") {
+        if !mutant!("flight_nobody_told") {
             wake_all(next);
         }
         drop(gone);
@@ -611,11 +611,8 @@ impl<'a, K, T> Follower<'a, K, T> {
         }
         self.place = None;
         let mine = flight.waiters.leave(place);
-        let (next, gone) = if cfg!(cortado_mutant = "flight_offer_lost") {
-            (None, None)
-        } else {
-            shard.pass_on(self.slot)
-        };
+        let (next, gone) =
+            if mutant!("flight_offer_lost") { (None, None) } else { shard.pass_on(self.slot) };
         drop(shard);
         wake_all(next);
         drop((mine, gone));

@@ -51,7 +51,7 @@ impl<'a, K, T> Write<'a, K, T> {
         if self.flights.is_used() {
             self.flights.gate(self.hash).invalidate(Some(self.hash));
         }
-        published.filter(|_| !cfg!(cortado_mutant = "flight_write_leaves_published"))
+        published.filter(|_| !mutant!("flight_write_leaves_published"))
     }
 }
 

@@ -61,7 +61,7 @@ impl Barrier {
     /// Passes the light side where it is a fence. The other kind's is [`light`].
     #[cold]
     pub fn fence_light() {
-        if !cfg!(cortado_mutant = "guard_no_fallback_fence") {
+        if !mutant!("guard_no_fallback_fence") {
             // SeqCst: pairs with the fence in `heavy`.
             fence(Ordering::SeqCst);
         }
@@ -83,14 +83,14 @@ mod system {
     }
 
     pub(super) fn heavy() -> bool {
-        if !cfg!(cortado_mutant = "guard_no_sweeper_fence") {
+        if !mutant!("guard_no_sweeper_fence") {
             fence(Ordering::SeqCst); // SeqCst: pairs with the fence in `light`.
         }
         true
     }
 
     pub(super) fn light() {
-        if !cfg!(cortado_mutant = "guard_no_reader_fence") {
+        if !mutant!("guard_no_reader_fence") {
             fence(Ordering::SeqCst); // SeqCst: pairs with the fence in `heavy`.
         }
     }

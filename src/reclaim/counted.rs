@@ -6,7 +6,6 @@ use super::{Domain, Part, Reader};
 use crate::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
-    ordering,
 };
 
 /// A grace period.

@@ -139,8 +139,7 @@ impl<P> Lines<P> {
                 let left = line.waiting.len();
                 // What another sweep has left may have come to it, and only this one knows of that.
                 let there = cell.put_back(line);
-                let waiting =
-                    if cfg!(cortado_mutant = "waker_forgets_others") { left } else { there };
+                let waiting = if mutant!("waker_forgets_others") { left } else { there };
                 progress.freed = count;
                 ripe.into_iter().flatten().for_each(|(item, due)| free(item, due));
                 if taken < ITEMS_AT_ONCE || count >= max {
@@ -184,7 +183,7 @@ impl<P> LineCell<P> {
     fn take(&self) -> Option<Box<Line<P>>> {
         // AcqRel: Acquire pairs with the Release in `put_back`, so that the line's content is seen;
         // Release is for a last look that meets another sweep.
-        let line = if cfg!(cortado_mutant = "buckets_line_by_load") {
+        let line = if mutant!("buckets_line_by_load") {
             self.line.load(Ordering::Acquire)
         } else {
             self.line.swap(ptr::null_mut(), Ordering::AcqRel)
@@ -200,10 +199,15 @@ impl<P> LineCell<P> {
             // Relaxed: for a glance.
             self.waiting.store(waiting, Ordering::Relaxed);
             let raw = Box::into_raw(line);
-            // LINE (AcqRel): Release pairs with the Acquire in `take`, and Acquire with the Release in
+            // AcqRel: Release pairs with the Acquire in `take`, and Acquire with the Release in
             // `last_look`.
             // Relaxed: the other line is taken out by a swap of its own.
-            let there = self.line.compare_exchange(ptr::null_mut(), raw, LINE, Ordering::Relaxed);
+            let order = ordering!(
+                AcqRel,
+                mutant("buckets_relaxed_line") => Relaxed,
+                mutant("waker_blind_line") => Release
+            );
+            let there = self.line.compare_exchange(ptr::null_mut(), raw, order, Ordering::Relaxed);
             if there.is_ok() {
                 return waiting;
             }
@@ -251,7 +255,7 @@ impl<P> Line<P> {
     fn take(&mut self, may_go: Option<MayGo<'_, P>>) -> Option<(P, Due)> {
         let (grace, _) = self.waiting.front_mut()?;
         let is_over = grace.as_mut().is_none_or(Grace::is_over);
-        if !is_over && !cfg!(cortado_mutant = "buckets_no_grace") {
+        if !is_over && !mutant!("buckets_no_grace") {
             return self.take_early(may_go?);
         }
         self.examined = self.examined.saturating_sub(1);
@@ -294,13 +298,3 @@ impl<P> Default for Line<P> {
         Self { waiting: VecDeque::new(), examined: 0, period: 0, watched: Watched::new() }
     }
 }
-
-// AcqRel, see `put_back`. With one mutant the next sweep may see an old line; with the other the
-// thread may sleep over it.
-const LINE: Ordering = if cfg!(cortado_mutant = "buckets_relaxed_line") {
-    Ordering::Relaxed
-} else if cfg!(cortado_mutant = "waker_blind_line") {
-    Ordering::Release
-} else {
-    Ordering::AcqRel
-};

@@ -87,7 +87,7 @@ impl<N> Pile<N> {
             return Chain { first: ptr::null_mut() };
         }
         // Acquire: pairs with the Release in `push_all`, so that the content of every sheet is seen.
-        let first = if cfg!(cortado_mutant = "pile_take_by_load") {
+        let first = if mutant!("pile_take_by_load") {
             self.top.load(Ordering::Acquire)
         } else {
             self.top.swap(ptr::null_mut(), Ordering::Acquire)
@@ -98,7 +98,7 @@ impl<N> Pile<N> {
     /// Returns whether there is a sheet, to the thread that has lain down: it sees every push but those that
     /// are to see that (see [`waker`](crate::waker)).
     pub fn last_look(&self) -> bool {
-        if cfg!(cortado_mutant = "waker_glances_at_pile") {
+        if mutant!("waker_glances_at_pile") {
             return !self.top.load(Ordering::Relaxed).is_null();
         }
         last_look(&self.top)
@@ -131,11 +131,16 @@ impl<N> Pile<N> {
             let sheet = unsafe { &mut *last };
             sheet.watched.write();
             sheet.next = top;
-            // PUSH (AcqRel): Release pairs with the Acquire in `take`. Each push continues the release
+            // AcqRel: Release pairs with the Acquire in `take`. Each push continues the release
             // sequence of the pushes below it, so one Acquire sees all sheets. Acquire pairs with the
             // Release in `last_look`.
             // Relaxed: as for the first load.
-            match self.top.compare_exchange_weak(top, first, PUSH, Ordering::Relaxed) {
+            let order = ordering!(
+                AcqRel,
+                mutant("pile_relaxed_push") => Relaxed,
+                mutant("waker_blind_push") => Release
+            );
+            match self.top.compare_exchange_weak(top, first, order, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(seen) => top = seen,
             }
@@ -197,16 +202,6 @@ impl<N: std::fmt::Debug> std::fmt::Debug for Sheet<N> {
         self.content.fmt(f)
     }
 }
-
-// AcqRel, see `push_all`. With one mutant whoever takes a sheet may see it unfilled; with the other a
-// thread may sleep over it.
-const PUSH: Ordering = if cfg!(cortado_mutant = "pile_relaxed_push") {
-    Ordering::Relaxed
-} else if cfg!(cortado_mutant = "waker_blind_push") {
-    Ordering::Release
-} else {
-    Ordering::AcqRel
-};
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

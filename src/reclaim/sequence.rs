@@ -61,7 +61,7 @@ use super::{
 use crate::sync::{
     IS_MODEL,
     atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
-    ordering, thread_local, thread_number,
+    thread_local, thread_number,
 };
 
 /// Slots of a chunk. In the models one, so that the list grows there.
@@ -144,7 +144,7 @@ impl Guard {
     /// Ends the pin and begins a new one of `domain`, unless the thread has other guards.
     pub fn repin(&mut self, domain: Domain) {
         let held = self.slot.held.load(Ordering::Relaxed); // Relaxed: written by this thread.
-        if held & GUARDS == 1 || cfg!(cortado_mutant = "guard_repins_beside") {
+        if held & GUARDS == 1 || mutant!("guard_repins_beside") {
             self.slot.begin(domain, 2, held);
         }
     }
@@ -230,12 +230,12 @@ impl Slot {
     /// Makes the pin that there is one of another domain, too.
     #[cold]
     fn join(&self, joined: u64, held: usize) {
-        if cfg!(cortado_mutant = "guard_keeps_whose") {
+        if mutant!("guard_keeps_whose") {
             return;
         }
         // Release: as in `begin`.
         announce(&self.whose, joined, Ordering::Release);
-        if !cfg!(cortado_mutant = "guard_no_nested_fence") {
+        if !mutant!("guard_no_nested_fence") {
             pass_light(held);
         }
     }
@@ -287,7 +287,7 @@ impl Slot {
     /// The thread ends: gives the slot back now, or has its last guard do so.
     fn leave(&self) {
         let held = self.held.load(Ordering::Relaxed); // Relaxed: as in `pin`.
-        if held & GUARDS == 0 || cfg!(cortado_mutant = "guard_gives_back_early") {
+        if held & GUARDS == 0 || mutant!("guard_gives_back_early") {
             self.give_back(held);
         } else {
             self.leave_to_guards();
@@ -302,7 +302,7 @@ impl Slot {
 
     fn give_back(&self, held: usize) {
         self.held.store(held & FENCES, Ordering::Relaxed); // Relaxed: as in `pin`.
-        if cfg!(cortado_mutant = "guard_resets_seq") {
+        if mutant!("guard_resets_seq") {
             self.seq.store(0, Ordering::Release);
         }
         // Release: pairs with the Acquire in `Registry::take_slot`: the next owner goes on with the
@@ -448,12 +448,12 @@ impl Registry {
     fn note(&self, domain: Domain) -> Pins {
         let mut pins = Vec::new();
         for slot in self.slots() {
-            if cfg!(cortado_mutant = "guard_skips_itself")
+            if mutant!("guard_skips_itself")
                 && SLOT.try_with(Cell::get).ok().flatten().is_some_and(|s| ptr::eq(s, slot))
             {
                 continue;
             }
-            if cfg!(cortado_mutant = "guard_whose_before_seq") {
+            if mutant!("guard_whose_before_seq") {
                 let whose = slot.whose.load(Ordering::Acquire);
                 let seq = slot.seq.load(Ordering::Acquire);
                 let whose = Domain::from_bits(whose);
@@ -578,8 +578,7 @@ impl Grace {
     pub fn keeps(&self, part: Part) -> bool {
         let part = self.domain.part(part);
         let Some(Pins { pins }) = &self.pins else { return true };
-        pins.iter().any(|pin| pin.whose.covers(part))
-            && !cfg!(cortado_mutant = "guard_keeps_no_part")
+        pins.iter().any(|pin| pin.whose.covers(part)) && !mutant!("guard_keeps_no_part")
     }
 
     fn begin_again(&mut self, registry: &Registry) {

@@ -48,7 +48,6 @@ use crate::{
     sync::{
         IS_MODEL,
         atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, WithMut},
-        ordering,
     },
     util::CachePadded,
 };
@@ -163,7 +162,7 @@ impl<T> Chunks<T> {
                 self.add_chunk(chunk + 1)?;
                 pack(chunk + 1, 0)
             };
-            if cfg!(cortado_mutant = "slab_frontier_by_store") {
+            if mutant!("slab_frontier_by_store") {
                 self.frontier.store(next, Release);
             } else {
                 // AcqRel: Release shows a new chunk; Acquire on failure, for the number that is read is acted on.
@@ -492,7 +491,7 @@ impl<'a, T> Cell<'a, T> {
         let array = Array::new(&beside.charges, beside.flags.len());
         let charges = if cost == 1 {
             match array.get() {
-                Some(charges) if !cfg!(cortado_mutant = "slab_charge_inherited") => charges,
+                Some(charges) if !mutant!("slab_charge_inherited") => charges,
                 _ => return Ok(()),
             }
         } else {

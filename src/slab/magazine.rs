@@ -25,11 +25,7 @@ use super::{
 use crate::{
     sync::{
         IS_MODEL, Watched,
-        atomic::{
-            AtomicPtr, AtomicU16, AtomicU32, AtomicU64,
-            Ordering::{self, *},
-            WithMut,
-        },
+        atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering::*, WithMut},
     },
     util::CachePadded,
 };
@@ -49,15 +45,6 @@ const HUSK: u32 = 1 << 31;
 const LABEL_SHIFT: u32 = 26;
 /// Labels are below this.
 pub const LABELS: u8 = 1 << (31 - LABEL_SHIFT);
-
-/// How a magazine is pushed. The mutants do not show what is in it, or do not see a thread that has lain down.
-const PUSH: Ordering = if cfg!(cortado_mutant = "slab_relaxed_push") {
-    Acquire
-} else if cfg!(cortado_mutant = "waker_blind_bags") {
-    Release
-} else {
-    AcqRel
-};
 
 /// All magazines of one slab.
 pub(super) struct Depot {
@@ -384,15 +371,20 @@ impl Stack {
         let mut top = self.0.load(Relaxed);
         loop {
             slot.next.store(top as u32, Relaxed); // Relaxed: the Release below shows it.
-            let tag = if cfg!(cortado_mutant = "slab_untagged_stack") {
+            let tag = if mutant!("slab_untagged_stack") {
                 0
             } else {
                 ((top >> 32) as u32).wrapping_add(1)
             };
             let new = u64::from(tag) << 32 | u64::from(number);
-            // PUSH (AcqRel): Release pairs with the Acquire in `pop`, Acquire with the Release in `last_look`.
+            // AcqRel: Release pairs with the Acquire in `pop`, Acquire with the Release in `last_look`.
             // Relaxed on failure: as for the load.
-            match self.0.compare_exchange_weak(top, new, PUSH, Relaxed) {
+            let order = ordering!(
+                AcqRel,
+                mutant("slab_relaxed_push") => Acquire,
+                mutant("waker_blind_bags") => Release
+            );
+            match self.0.compare_exchange_weak(top, new, order, Relaxed) {
                 Ok(_) => return,
                 Err(now) => top = now,
             }

@@ -46,11 +46,7 @@ use self::{
 use crate::{
     sync::{
         IS_MODEL,
-        atomic::{
-            AtomicBool, AtomicU32,
-            Ordering::{self, *},
-        },
-        ordering,
+        atomic::{AtomicBool, AtomicU32, Ordering::*},
     },
     util::CachePadded,
 };
@@ -64,15 +60,6 @@ const MAGAZINE_BYTES: usize = 4096;
 const MIN_MAGAZINE: usize = if IS_MODEL { 2 } else { 4 };
 const MAX_MAGAZINE: usize = if IS_MODEL { 2 } else { 256 };
 const MAX_BY_BYTES: usize = if IS_MODEL { 2 } else { 64 };
-
-/// How a bag is put back. The mutants do not show what is in it, or do not see a thread that has lain down.
-const BAG: Ordering = if cfg!(cortado_mutant = "slab_relaxed_bag") {
-    Acquire
-} else if cfg!(cortado_mutant = "waker_blind_bag") {
-    Release
-} else {
-    AcqRel
-};
 
 /// Memory for values of one type.
 ///
@@ -140,9 +127,14 @@ impl OpenBag<'_> {
     fn put_back(&mut self) {
         let Some(bag) = self.bag.take().filter(|bag| !bag.is_empty()) else { return };
         let number = bag.into_number();
-        // BAG (AcqRel): Release pairs with the Acquire in `take_bag`, Acquire with the Release in
+        // AcqRel: Release pairs with the Acquire in `take_bag`, Acquire with the Release in
         // `last_look`. Relaxed on failure: nothing is read then.
-        if self.place.compare_exchange(0, number, BAG, Relaxed).is_err()
+        let order = ordering!(
+            AcqRel,
+            mutant("slab_relaxed_bag") => Acquire,
+            mutant("waker_blind_bag") => Release
+        );
+        if self.place.compare_exchange(0, number, order, Relaxed).is_err()
             && let Some(bag) = self.depot.magazine(number)
         {
             // Another thread has put its own there.
@@ -516,7 +508,7 @@ impl<T> Slab<T> {
     #[inline]
     fn acquire(&self, stripe: usize) -> Option<Acquired<'_>> {
         let stripe = self.stripe(stripe);
-        if cfg!(cortado_mutant = "slab_stripe_by_load") {
+        if mutant!("slab_stripe_by_load") {
             return Some(Acquired(stripe));
         }
         // Acquire: pairs with the Release where the stripe is released. Relaxed on failure: nothing is read then.

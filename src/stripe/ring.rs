@@ -15,7 +15,7 @@
 //! drained twice, none is invented.
 
 use crate::sync::IS_MODEL;
-use crate::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release};
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// A ring of up to [`CAPACITY`] events.
@@ -58,11 +58,7 @@ impl Ring {
         // behind it cleared, so that the holder of this lap finds no event of the last one.
         let position = self.head.fetch_add(1, Acquire);
         let Some(slot) = self.slots.get(position) else {
-            return if cfg!(cortado_mutant = "ring_two_drainers") {
-                Push::Full
-            } else {
-                Push::Contended
-            };
+            return if mutant!("ring_two_drainers") { Push::Full } else { Push::Contended };
         };
         // Relaxed: an event is a number and stands for itself. Lossy: a holder that does not see it
         // yet leaves it for the next.
@@ -88,7 +84,7 @@ impl Ring {
         if position == CAPACITY - 1 {
             return Push::Full;
         }
-        if cfg!(cortado_mutant = "due_believes_its_slot") {
+        if mutant!("due_believes_its_slot") {
             return if is_in { Push::Accepted } else { Push::Contended };
         }
         // AcqRel: Release pairs with the Acquire of whoever holds the ring after this, in `place`, `push` or
@@ -101,7 +97,7 @@ impl Ring {
     /// Returns whether there may be events, to the thread that has lain down: it sees all but those whose
     /// pushers are to see that (see [`waker`](crate::waker)). For rings that events are placed in.
     pub fn last_look(&self) -> bool {
-        if cfg!(cortado_mutant = "due_glances_at_rings") {
+        if mutant!("due_glances_at_rings") {
             return self.head.load(Relaxed) > 0;
         }
         // AcqRel: Release pairs with the Acquire in `place`; Acquire with the Release of the last holder.
@@ -117,7 +113,7 @@ impl Ring {
                 self.0.open();
             }
         }
-        if cfg!(cortado_mutant = "due_opens_early") {
+        if mutant!("due_opens_early") {
             self.drain(f);
             return;
         }
@@ -147,7 +143,7 @@ impl Ring {
         if head == 0 || head >= CAPACITY {
             return 0;
         }
-        if cfg!(cortado_mutant = "ring_seal_by_store") {
+        if mutant!("ring_seal_by_store") {
             self.head.store(CAPACITY, Relaxed);
             return self.drain(f);
         }
@@ -175,7 +171,7 @@ impl Ring {
             if event == EMPTY {
                 continue;
             }
-            if !cfg!(cortado_mutant = "ring_slots_not_cleared") {
+            if !mutant!("ring_slots_not_cleared") {
                 // Relaxed: the Release in `open` shows it to the next holder. Lossy: a late store of
                 // `push` that comes between the two is lost; an exchange would save it, at ten times the cost.
                 slot.store(EMPTY, Relaxed);
@@ -188,11 +184,12 @@ impl Ring {
 
     /// Begins the next lap. Only the holder is here.
     fn open(&self) {
-        // RESET (Release): pairs with the Acquire in `push`, `place`, `last_look` and `try_seal_and_drain`;
+        // Release: pairs with the Acquire in `push`, `place`, `last_look` and `try_seal_and_drain`;
         // seeing the new lap means seeing the slots behind it cleared. Pushes between the two do not break the
         // pair, for each is a read-modify-write. So is this, because loom does not order a plain store
         // against additions that came before it; once a lap it costs nothing to speak of.
-        self.head.swap(0, RESET);
+        let order = ordering!(Release, mutant("ring_relaxed_reset") => Relaxed);
+        self.head.swap(0, order);
     }
 }
 
@@ -207,8 +204,6 @@ pub const CAPACITY: usize = if IS_MODEL { 2 } else { 32 };
 
 /// What an empty slot holds.
 const EMPTY: u64 = 0;
-
-const RESET: Ordering = if cfg!(cortado_mutant = "ring_relaxed_reset") { Relaxed } else { Release };
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

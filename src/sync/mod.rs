@@ -20,19 +20,6 @@
 //! [`OnceLock`] is the standard library's everywhere. No model sees it, so what it holds must be
 //! reached through an atomic that says it is there.
 
-/// The right ordering of an operation, and the one that a mutant puts in its place.
-macro_rules! ordering {
-    ($right:ident, mutant($name:literal) => $wrong:ident) => {
-        if cfg!(cortado_mutant = $name) {
-            $crate::sync::atomic::Ordering::$wrong
-        } else {
-            $crate::sync::atomic::Ordering::$right
-        }
-    };
-}
-
-pub(crate) use ordering;
-
 #[cfg(cortado_loom)]
 #[path = "loom.rs"]
 mod backend;
