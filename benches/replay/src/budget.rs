@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
@@ -14,10 +14,11 @@ use crate::report::{self, Format};
 /// How far a cache exceeds its capacity while several threads insert new keys.
 ///
 /// Values count themselves, from their making to their drop. Each figure comes from a process of
-/// its own.
+/// its own. With --value-bytes a value costs its bytes, and the capacity is one of bytes, too; caches
+/// that take no costs are then left out.
 #[derive(Args, Debug)]
 pub struct BudgetArgs {
-    /// The number of entries a cache may hold.
+    /// The number of entries a cache may hold, or of bytes if --value-bytes is given.
     #[arg(long, default_value = "1000", value_parser = cli::capacity)]
     capacity: usize,
     /// The number of threads that insert.
@@ -26,6 +27,9 @@ pub struct BudgetArgs {
     /// The number of inserts of all threads together.
     #[arg(long, default_value = "10000000", value_parser = cli::entries)]
     inserts: usize,
+    /// The size of a value, which is its cost; without it values are small and each costs 1.
+    #[arg(long, value_parser = cli::value_bytes)]
+    value_bytes: Option<usize>,
     /// Stop a cache after so many seconds all the same.
     #[arg(long, default_value = "30", value_parser = cli::seconds)]
     limit_seconds: f64,
@@ -47,6 +51,8 @@ struct Row {
     capacity: usize,
     writers: usize,
     inserts: u64,
+    value_bytes: usize,
+    p99_live: u64,
     peak_live: u64,
     peak_reachable: Option<u64>,
     peak_garbage: Option<u64>,
@@ -54,7 +60,12 @@ struct Row {
 
 /// Measures and prints.
 pub fn run(args: &BudgetArgs) -> Result<()> {
-    let kinds = cli::kinds(&args.cache, false)?;
+    let value_bytes = args.value_bytes.unwrap_or(0);
+    let mut kinds = cli::kinds(&args.cache, false)?;
+    if value_bytes > 0 {
+        kinds.retain(|kind| kind.check_replayable(true).is_ok());
+        ensure!(!kinds.is_empty(), "none of these caches takes costs");
+    }
     let bar = report::progress(kinds.len() as u64);
     let mut rows = Vec::new();
     for kind in kinds {
@@ -64,6 +75,7 @@ pub fn run(args: &BudgetArgs) -> Result<()> {
             capacity: args.capacity,
             writers: args.writers,
             inserts: args.inserts as u64,
+            value_bytes,
             limit_ms: Duration::from_secs_f64(args.limit_seconds).as_millis() as u64,
         }
         .spawn()?;
@@ -72,6 +84,8 @@ pub fn run(args: &BudgetArgs) -> Result<()> {
             capacity: args.capacity,
             writers: args.writers,
             inserts: budget.inserts,
+            value_bytes,
+            p99_live: budget.p99_live,
             peak_live: budget.peak_live,
             peak_reachable: budget.peak_reachable,
             peak_garbage: budget.peak_garbage,
@@ -81,22 +95,24 @@ pub fn run(args: &BudgetArgs) -> Result<()> {
     bar.finish_and_clear();
     let text = report::render(args.format, &rows, || {
         let optional = |figure: Option<u64>| figure.map_or_else(|| "-".to_owned(), report::grouped);
-        let head = ["cache", "inserts", "peak live", "of capacity", "peak cost()", "peak garbage"];
+        let percent = |live: u64| format!("{:.1} %", live as f64 * 100.0 / args.capacity as f64);
+        let head = ["cache", "inserts", "p99 live", "peak live", "peak cost()", "peak garbage"];
         let lines = rows.iter().map(|row| {
             vec![
                 row.cache.to_owned(),
                 report::grouped(row.inserts),
-                report::grouped(row.peak_live),
-                format!("{:.1} %", row.peak_live as f64 * 100.0 / row.capacity as f64),
+                percent(row.p99_live),
+                percent(row.peak_live),
                 optional(row.peak_reachable),
                 optional(row.peak_garbage),
             ]
         });
         report::table(&head, lines.collect())
             + &format!(
-                "capacity {}, {} writers. peak live: values alive at once, with those on their way \
-                 in and those that\nwait to be freed; peak cost(): of what could be found, and \
-                 garbage: alive but not found, looked at after every insert.\n",
+                "capacity {}, {} writers. live: the cost of all values alive, with those on their way \
+                 in and those that\nwait to be freed, of capacity, 99th percentile of samples each \
+                 millisecond and maximum;\npeak cost(): of what could be found, and garbage: alive \
+                 but not found, looked at after every insert.\n",
                 report::grouped(args.capacity as u64),
                 args.writers
             )

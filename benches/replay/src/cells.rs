@@ -151,6 +151,9 @@ pub struct BudgetCell {
     /// The number of inserts of all threads together.
     #[arg(long)]
     pub inserts: u64,
+    /// The size of a value, which is also its cost; 0 for small ones that each cost 1.
+    #[arg(long)]
+    pub value_bytes: usize,
     /// Stop after so many milliseconds all the same.
     #[arg(long)]
     pub limit_ms: u64,
@@ -161,12 +164,14 @@ pub struct BudgetCell {
 pub struct Budget {
     /// The inserts that were done.
     pub inserts: u64,
-    /// The most values that were alive at once, whether they could be found or not, and with
-    /// those on their way in.
+    /// The cost of all values that were alive, whether they could be found or not, and with
+    /// those on their way in: the 99th percentile of samples taken each millisecond.
+    pub p99_live: u64,
+    /// The most of it at any time.
     pub peak_live: u64,
     /// The greatest cost of what could be found, where the cache says it exactly.
     pub peak_reachable: Option<u64>,
-    /// The most values that were alive and could not be found, where the cache tells.
+    /// The greatest cost of what was alive and could not be found, where the cache tells.
     pub peak_garbage: Option<u64>,
 }
 
@@ -179,12 +184,17 @@ impl BudgetCell {
             format!("--capacity={}", self.capacity),
             format!("--writers={}", self.writers),
             format!("--inserts={}", self.inserts),
+            format!("--value-bytes={}", self.value_bytes),
             format!("--limit-ms={}", self.limit_ms),
         ])
     }
 
     fn measure(&self) -> Result<Budget> {
-        self.cache.dispatch::<Counted, _, _>(BudgetTask { cell: self, value: PhantomData })
+        if self.value_bytes == 0 {
+            self.cache.dispatch::<Counted, _, _>(BudgetTask { cell: self, value: PhantomData })
+        } else {
+            self.cache.dispatch::<Block, _, _>(BudgetTask { cell: self, value: PhantomData })
+        }
     }
 }
 
@@ -198,16 +208,20 @@ impl<V: Value> Task<V> for BudgetTask<'_, V> {
 
     fn run<P: Peer<V>>(self) -> Result<Budget> {
         let cell = self.cell;
-        let peer = P::build(&Settings::for_entries(cell.capacity, 1))?;
+        let entries = cell.capacity / cell.value_bytes.max(1);
+        let settings = Settings { entries, ..Settings::for_entries(cell.capacity, 1) };
+        let peer = P::build(&settings)?;
         let limit = Duration::from_millis(cell.limit_ms);
         let begin = Instant::now();
         let inserts = AtomicU64::new(0);
         let peak_reachable = AtomicU64::new(0);
         let peak_garbage = AtomicU64::new(0);
+        let at_work = AtomicU64::new(cell.writers as u64);
+        let mut samples = Vec::new();
         thread::scope(|scope| {
             for i in 0..cell.writers as u64 {
-                let (peer, inserts, peak_reachable, peak_garbage) =
-                    (&peer, &inserts, &peak_reachable, &peak_garbage);
+                let (peer, inserts, peak_reachable, peak_garbage, at_work) =
+                    (&peer, &inserts, &peak_reachable, &peak_garbage, &at_work);
                 let share = cell.inserts / cell.writers as u64
                     + u64::from(i < cell.inserts % cell.writers as u64);
                 scope.spawn(move || {
@@ -215,7 +229,7 @@ impl<V: Value> Task<V> for BudgetTask<'_, V> {
                     let mut done = 0;
                     while done < share && (done % 16 != 0 || begin.elapsed() < limit) {
                         let key = fresh.key(done);
-                        peer.insert(key, V::make(key, 0));
+                        peer.insert(key, V::make(key, cell.value_bytes));
                         done += 1;
                         if let Some(reachable) = peer.reachable() {
                             let garbage =
@@ -225,18 +239,28 @@ impl<V: Value> Task<V> for BudgetTask<'_, V> {
                         }
                     }
                     inserts.fetch_add(done, Ordering::Relaxed);
+                    at_work.fetch_sub(1, Ordering::Relaxed);
                 });
             }
+            while at_work.load(Ordering::Relaxed) > 0 {
+                thread::sleep(SAMPLE_INTERVAL);
+                samples.push(LIVE.load(Ordering::Relaxed) as u64);
+            }
         });
+        samples.sort_unstable();
         let knows = peer.reachable().is_some();
         Ok(Budget {
             inserts: inserts.into_inner(),
+            p99_live: samples.get(samples.len() * 99 / 100).copied().unwrap_or(0),
             peak_live: PEAK.load(Ordering::Relaxed) as u64,
             peak_reachable: knows.then(|| peak_reachable.into_inner()),
             peak_garbage: knows.then(|| peak_garbage.into_inner()),
         })
     }
 }
+
+/// Time between two looks at what is alive.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(1);
 
 static LIVE: AtomicI64 = AtomicI64::new(0);
 static PEAK: AtomicI64 = AtomicI64::new(0);
@@ -261,6 +285,36 @@ impl Value for Counted {
 
     fn look(&self) {
         std::hint::black_box(Self::as_ptr(self));
+    }
+}
+
+/// A value of many bytes, each of which counts; clones are the same value.
+#[derive(Clone)]
+struct Block(Arc<Bytes>);
+
+struct Bytes(Vec<u8>);
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        LIVE.fetch_sub(self.0.len() as i64, Ordering::Relaxed);
+    }
+}
+
+impl Value for Block {
+    const HAS_COST: bool = true;
+
+    fn make(key: u64, bytes: usize) -> Self {
+        let live = LIVE.fetch_add(bytes as i64, Ordering::Relaxed) + bytes as i64;
+        PEAK.fetch_max(live, Ordering::Relaxed);
+        Self(Arc::new(Bytes(vec![key as u8 | 1; bytes])))
+    }
+
+    fn look(&self) {
+        std::hint::black_box(self.0.0.first());
+    }
+
+    fn cost(&self) -> u64 {
+        self.0.0.len() as u64
     }
 }
 

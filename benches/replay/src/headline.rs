@@ -141,6 +141,7 @@ fn measure_once(kind: Kind) -> Result<Once> {
     let memory = MemoryCell { cache: kind, entries: CAPACITY, value_bytes: VALUE_BYTES }.spawn()?;
     let peak = if kind.is_bounded() {
         let cell = BudgetCell {
+            value_bytes: 0,
             cache: kind,
             capacity: CAPACITY,
             writers: WRITERS,
