@@ -114,7 +114,7 @@ impl Waker {
         // overwritten.
         // Relaxed: stopping, seen by `rise`.
         let may = self.state.compare_exchange(AWAKE, state, Ordering::AcqRel, Ordering::Relaxed);
-        may.is_ok() || mutant!("waker_parks_though_stopped")
+        may.is_ok()
     }
 
     /// Notes that the thread is up; returns whether it is to stop.

@@ -961,7 +961,7 @@ const SLICE_EXPIRATIONS: usize = 4096;
 const ALONE_EVICTIONS: usize = 256;
 /// Evictions ahead of need, as a part of the budget, and their most.
 const AHEAD_PART: u64 = 1024;
-const MOST_AHEAD: u64 = 7;
+const MOST_AHEAD: u64 = 3;
 /// Entries that are too many in the window and are judged in one call though there is room, if it does
 /// not evict more: a part of the capacity, since those that lose leave places free, and their most.
 /// Smaller caches let them into main unjudged.
