@@ -298,3 +298,70 @@ impl<P> Default for Line<P> {
         Self { waiting: VecDeque::new(), examined: 0, period: 0, watched: Watched::new() }
     }
 }
+
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::reclaim::{Domain, pin_for};
+
+    /// Adds items with a period of their own, and returns what leaves the lines, and why.
+    fn sweep(
+        lines: &Lines<u32>,
+        domain: Domain,
+        items: &[u32],
+        may_go: Option<&dyn Fn(u32) -> bool>,
+    ) -> Vec<(u32, Due)> {
+        let grace = (!items.is_empty()).then(|| Grace::begin(domain));
+        let may_go = may_go.map(|may_go| move |item: &u32, _: &Grace| may_go(*item));
+        let may_go = may_go.as_ref().map(|may_go| may_go as MayGo<'_, u32>);
+        let mut left = Vec::new();
+        let free = |item, due| left.push((item, due));
+        lines.sweep(items.iter().copied(), grace, usize::MAX, |_| 1, may_go, free);
+        left
+    }
+
+    #[test]
+    fn items_that_leave_early_take_no_period_away_from_those_that_stay() {
+        for odd in [0, 1] {
+            let (lines, domain) = (Lines::new(1), Domain::new());
+            let guard = pin_for(domain);
+            assert_eq!(sweep(&lines, domain, &[0, 1, 2], None), []);
+            assert_eq!(sweep(&lines, domain, &[3], None), []);
+            assert_eq!(sweep(&lines, domain, &[4, 5], None), []);
+            // The first of a period, the last, or the only one.
+            let early = sweep(&lines, domain, &[6], Some(&|item| item % 2 == odd));
+            let gone: Vec<u32> = early.iter().map(|(item, _)| *item).collect();
+            assert!(gone.iter().copied().eq((0..7).filter(|item| item % 2 == odd)), "{gone:?}");
+            assert!(early.iter().all(|(_, due)| *due == Due::Early));
+            // What has stayed was asked about, and waits on, whoever comes.
+            assert_eq!(sweep(&lines, domain, &[], Some(&|_| true)), []);
+            assert_eq!(sweep(&lines, domain, &[7], None), []);
+            assert_eq!(sweep(&lines, domain, &[8], Some(&|item| item == 8)), [(8, Due::Early)]);
+            drop(guard);
+            let mut left = Vec::new();
+            // Other tests pin for every domain.
+            while left.len() < 8 - gone.len() {
+                left.extend(sweep(&lines, domain, &[], None));
+                std::thread::yield_now();
+            }
+            let rest = (0..8).filter(|item| !gone.contains(item));
+            assert!(left.iter().copied().eq(rest.map(|item| (item, Due::Over))), "{left:?}");
+        }
+    }
+
+    #[test]
+    fn sweep_stops_when_it_has_freed_as_many_as_it_may() {
+        let (lines, domain) = (Lines::new(1), Domain::new());
+        let guard = pin_for(domain);
+        assert_eq!(sweep(&lines, domain, &[1, 2, 3], None), []);
+        let mut gone = Vec::new();
+        let mut take = |max| {
+            let may_go = |_: &u32, _: &Grace| true;
+            lines.sweep([].into_iter(), None, max, |_| 1, Some(&may_go), |item, _| gone.push(item))
+        };
+        assert_eq!(take(2), Progress { freed: 2, waiting: 1 });
+        assert_eq!(take(9), Progress { freed: 1, waiting: 0 });
+        drop(guard);
+        assert_eq!(gone, [1, 2, 3]);
+    }
+}
