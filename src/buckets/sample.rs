@@ -8,7 +8,7 @@ use super::{
     bucket::{Bucket, Word},
     control::{Control, SLOTS, Slots, TAG_BITS},
     iter::{Part, parts},
-    lanes::Lanes,
+    lanes::{Lanes, Ranker, Scores},
 };
 use crate::{
     reclaim::Guard,
@@ -65,6 +65,16 @@ pub struct Line<'g> {
     first: u64,
 }
 
+/// What a walk over lines has passed.
+pub struct Passed<'g> {
+    /// How many there were.
+    pub lines: usize,
+    /// How many of their slots were ranked.
+    pub ranked: usize,
+    /// The last line if it has slots with scores above the threshold, its scores, and those slots, one bit each.
+    pub found: Option<(Line<'g>, Scores, u32)>,
+}
+
 /// An entry that was in the table when its line was read.
 #[derive(Clone, Copy)]
 pub struct Candidate<'g> {
@@ -104,13 +114,6 @@ impl<T> std::fmt::Debug for Sampled<'_, T> {
     }
 }
 
-/// A candidate without a guard: what has to be there again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remembered {
-    place: Position,
-    word: Word,
-}
-
 impl<T> Table<T> {
     /// Reads the lines of `len` consecutive buckets from a random one on, and no bucket twice.
     ///
@@ -129,6 +132,40 @@ impl<T> Table<T> {
         Run { array, guard, index: first % array.count(), left, parts: [None, None] }
     }
 
+    /// Reads lines from the bucket of number `first` on, taken modulo that of the buckets, until one has a slot with a score
+    /// above `threshold`: `most` of them, and no more than there are. A bucket that moves in this moment is left out.
+    #[inline]
+    pub fn find_above<'g>(
+        &'g self,
+        guard: &'g Guard,
+        first: usize,
+        most: usize,
+        ranker: &Ranker,
+        threshold: u32,
+    ) -> Passed<'g> {
+        let buckets = self.root(guard).as_slice();
+        let first = first % buckets.len();
+        let most = most.min(buckets.len());
+        let mut passed = Passed { lines: 0, ranked: 0, found: None };
+        let (before, after) = buckets.split_at(first);
+        for (index, bucket) in (first..).zip(after).chain((0..).zip(before)).take(most) {
+            prefetch(ptr::from_ref(bucket).wrapping_add(LINES_AHEAD));
+            passed.lines += 1;
+            let scores = ranker.rank(bucket.lanes());
+            passed.ranked += scores.count();
+            let above = scores.above(threshold);
+            if above != 0 {
+                let control = bucket.control();
+                if control.is_in_use() {
+                    let line = Line { bucket, control, first: (index as u64) << SLOT_BITS };
+                    passed.found = Some((line, scores, above));
+                    break;
+                }
+            }
+        }
+        passed
+    }
+
     /// Returns the candidate of an entry that was found; `None` if it has left its slot.
     #[inline]
     pub fn candidate_of<'g>(&'g self, place: &SlotRef<'g, T>) -> Option<Candidate<'g>> {
@@ -138,14 +175,6 @@ impl<T> Table<T> {
         // A handle enters one slot once under a guard.
         let is_there = tag != 0 && word.handle() == Some(place.handle) && !word.is_dying();
         is_there.then_some(Candidate { bucket, slot, tag, word })
-    }
-
-    /// Fetches the first lines of a run ahead of their use.
-    #[inline]
-    pub fn prefetch_run(&self, random: u32) {
-        for line in 0..LINES_AHEAD {
-            prefetch(self.hinted(random).wrapping_add(line));
-        }
     }
 
     /// Returns the entry in a place, if there is one.
@@ -163,18 +192,6 @@ impl<T> Table<T> {
         let is_there = control.is_in_use() && tag != 0 && bucket.word(slot) == word;
         let candidate = Candidate { bucket, slot, tag, word };
         is_there.then(|| Sampled { candidate, metadata: self.metadata(guard, handle) })
-    }
-
-    /// Returns the entry that is where a candidate was remembered: the same one, or a later one that has its cell and
-    /// its slot.
-    #[inline]
-    pub fn recall<'g>(
-        &'g self,
-        guard: &'g Guard,
-        remembered: &Remembered,
-    ) -> Option<Sampled<'g, T>> {
-        let sampled = self.sampled_at(guard, remembered.place)?;
-        (sampled.candidate.word == remembered.word).then_some(sampled)
     }
 
     /// Returns where a candidate is, if it is in the table.
@@ -350,11 +367,6 @@ impl<'g> Line<'g> {
 }
 
 impl Candidate<'_> {
-    /// Returns what to look for when the guard is gone.
-    pub fn remember(&self, place: Position) -> Remembered {
-        Remembered { place, word: self.word }
-    }
-
     /// Returns the entry's handle, good for what the slab keeps beside its cell. That may be of another entry by now:
     /// [`Table::unlink`] decides.
     #[inline]
@@ -410,6 +422,7 @@ mod tests {
         },
         *,
     };
+    use crate::buckets::Ranking;
 
     fn table(alive: &AtomicU64) -> Entries<'_> {
         let table = Table::new(8, 100, 1).unwrap();
@@ -506,10 +519,39 @@ mod tests {
                 assert_eq!(hints, (3, 4));
                 let sampled = table.sampled_at(&guard, line.place(slot)).unwrap();
                 assert_eq!(sampled.hash(), known(spread(hit.entry.key)));
-                let remembered = candidate.remember(line.place(slot));
-                let recalled = table.recall(&guard, &remembered).unwrap();
-                assert_eq!(recalled.candidate.handle(), candidate.handle());
             }
+        }
+    }
+
+    #[test]
+    fn walk_ends_at_the_first_line_with_a_score_above_the_threshold() {
+        let alive = AtomicU64::new(0);
+        let table = table(&alive);
+        let guard = table.pin();
+        for line in table.run_from(&guard, 0, usize::MAX) {
+            for candidate in line.taken().filter_map(|slot| line.candidate(slot)) {
+                candidate.set_class(1);
+            }
+        }
+        // All are as old, and one is eight times as bad.
+        let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1 };
+        let ranker = ranking.ranker();
+        let bad = table.find(&guard, spread(7), |entry| entry.key == 7).unwrap();
+        bad.set_access(0);
+        bad.set_class(7);
+        let (low, high) = (16.0f32.to_bits(), 1000.0f32.to_bits());
+        for first in 0..20 {
+            let passed = table.find_above(&guard, first, usize::MAX, &ranker, low);
+            let (line, scores, above) = passed.found.unwrap();
+            let slot = above.trailing_zeros() as usize;
+            assert_eq!((above.count_ones(), scores.get()[slot]), (1, 128.0f32.to_bits()));
+            assert_eq!(line.candidate(slot).unwrap().handle(), bad.handle);
+            assert!((1..=8).contains(&passed.lines) && passed.ranked >= 1);
+            // None above: all lines were passed, each once.
+            let passed = table.find_above(&guard, first, usize::MAX, &ranker, high);
+            assert!(passed.found.is_none());
+            assert_eq!((passed.lines, passed.ranked), (8, 20));
+            assert_eq!(table.find_above(&guard, first, 3, &ranker, high).lines, 3);
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     Engine, NORMAL_WEIGHT, Place, access_of,
     evictions::Evictions,
     read::turn_mask,
-    victims::{Among, Chosen, Resident},
+    victims::{Among, Hand, Resident},
 };
 use crate::{
     buckets::{Metadata, SLOTS, SlotRef, buckets_for},
@@ -22,7 +22,6 @@ use crate::{
         admission::{Contender, Rule},
         race::{Look, Race, Scale},
         shadow,
-        victim::BATCH,
         window::{Newcomer, Window},
     },
     reclaim::Guard,
@@ -43,10 +42,8 @@ pub struct Maintainer {
     queued: u64,
     /// The ring of newcomers to go on with.
     next_ring: usize,
-    /// Entries of the main region that were chosen to go, the first one last.
-    pub(super) victims: Vec<Chosen>,
-    /// Where the next sample begins.
-    pub(super) next_sample: u64,
+    /// Where victims of the main region are looked for.
+    pub(super) hand: Hand,
     pub(super) rng: Rng,
 }
 
@@ -58,8 +55,7 @@ impl Maintainer {
             taken: 0,
             queued: 0,
             next_ring: 0,
-            victims: Vec::with_capacity(BATCH),
-            next_sample: 0,
+            hand: Hand::new(seed as usize),
             rng: Rng::new(seed),
         }
     }

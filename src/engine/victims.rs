@@ -7,25 +7,45 @@ use std::ops::ControlFlow;
 
 use super::{Engine, maintain::Maintainer};
 use crate::{
-    buckets::{
-        Candidate, Line, Metadata, POSITION_BITS, Position, Remembered, SLOTS, Sampled, Scores,
-    },
+    buckets::{Candidate, Line, Metadata, POSITION_BITS, Passed, Position, SLOTS, Sampled, Scores},
     entry::{Entry, Flags},
     policy::{
-        access::Access,
         class::ClassRange,
-        victim::{BATCH, SAMPLE, SAMPLE_BY_COST, ranker},
+        victim::{SAMPLE, SAMPLE_BY_COST, VICTIM_PART, VICTIM_PART_BY_COST, ranker},
     },
     reclaim::Guard,
     slab::prefetch,
     sync::atomic::Ordering,
 };
 
-/// An entry that was chosen to go, unless it is referenced before.
+/// Where a maintainer looks for victims, and how bad an entry has to be to be one.
+///
+/// The hand goes over the table bucket by bucket. The threshold follows the scores, so that one in so many entries is above
+/// it: as good as the worst of twice as many, and each is looked at once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chosen {
-    place: Remembered,
-    access: Access,
+pub(super) struct Hand {
+    /// The bucket that comes next; their number wraps it.
+    next: usize,
+    /// A score, as the bits of a float.
+    threshold: u32,
+}
+
+impl Hand {
+    pub(super) fn new(first: usize) -> Self {
+        Self { next: first, threshold: 1.0f32.to_bits() }
+    }
+
+    /// Moves on by so many lines with `seen` entries, where one in `part` is to be a victim.
+    ///
+    /// The threshold moves up for a victim and down for each entry, and stays where it is if one in `part` is above it.
+    fn advance(&mut self, lines: usize, seen: usize, part: usize, is_found: bool) {
+        self.next = self.next.wrapping_add(lines);
+        let up = if is_found { THRESHOLD_STEP } else { 0 };
+        // As many entries as there are in the lines that are passed at once are no overflow.
+        let down = THRESHOLD_STEP * seen as u32 / part as u32;
+        let threshold = self.threshold.saturating_add(up).saturating_sub(down);
+        self.threshold = threshold.clamp(1.0f32.to_bits(), f32::MAX.to_bits());
+    }
 }
 
 /// An entry that may be evicted.
@@ -79,35 +99,48 @@ impl<const N: usize> Worst<N> {
 const SCORE_SHIFT: u32 = POSITION_BITS + f32::MANTISSA_DIGITS + 7 - u64::BITS;
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Takes the next of the entries of main that were chosen to go; chooses others where there is none left.
+    /// Returns the next entry of main, from where the hand stands, that is as bad as one in so many.
     pub(super) fn next_victim<'g>(
         &'g self,
         guard: &'g Guard,
         maintainer: &mut Maintainer,
     ) -> Option<Resident<'g, K, V>> {
-        for _ in 0..2 {
-            while let Some(Chosen { place, access }) = maintainer.victims.pop() {
-                if let Some(sampled) = self.table.recall(guard, &place)
-                    && sampled.candidate.access() == access.to_bits()
-                    && let Some(resident) = self.resident(sampled, Among::Main)
-                {
-                    return Some(resident);
-                }
+        let part = if self.costs_vary() { VICTIM_PART_BY_COST } else { VICTIM_PART };
+        let ranker = ranker(self.pulse.now(), ClassRange::MAIN);
+        let Hand { next, threshold } = maintainer.hand;
+        let passed = self.table.find_above(guard, next, MOST_HAND_BUCKETS, &ranker, threshold);
+        let Passed { lines, ranked, found } = passed;
+        let victim =
+            found.and_then(|(line, scores, above)| self.worst_of(guard, &line, &scores, above));
+        maintainer.hand.advance(lines, ranked, part, victim.is_some());
+        victim.or_else(|| self.victim(guard, maintainer.rng.next_u64(), Among::Main))
+    }
+
+    /// Returns the worst of some entries of a line, if it may be evicted.
+    fn worst_of<'g>(
+        &'g self,
+        guard: &'g Guard,
+        line: &Line<'g>,
+        scores: &Scores,
+        mut slots: u32,
+    ) -> Option<Resident<'g, K, V>> {
+        let scores = scores.get();
+        let mut worst = slots.trailing_zeros() as usize & (SLOTS - 1);
+        loop {
+            slots &= slots - 1;
+            if slots == 0 {
+                break;
             }
-            let random = std::mem::replace(&mut maintainer.next_sample, maintainer.rng.next_u64());
-            let count = (self.capacity() / ENTRIES_PER_VICTIM).clamp(1, BATCH as u64) as usize;
-            let worst = self.sample(guard, random, count, Among::Main);
-            self.table.prefetch_run(upper(maintainer.next_sample));
-            maintainer.victims.extend(worst.places().filter_map(|place| {
-                let sampled = self.table.sampled_at(guard, place)?;
-                prefetch(self.sketch.line(sampled.hash()));
-                let access = Access::from_bits(sampled.candidate.access());
-                Some(Chosen { place: sampled.candidate.remember(place), access })
-            }));
-            maintainer.victims.truncate(count);
-            maintainer.victims.reverse();
+            let slot = slots.trailing_zeros() as usize & (SLOTS - 1);
+            if scores[slot] > scores[worst] {
+                worst = slot;
+            }
         }
-        self.victim(guard, maintainer.rng.next_u64(), Among::Main)
+        let candidate = line.candidate(worst)?;
+        let metadata = self.table.look(guard, &candidate)?;
+        let sampled = Sampled { candidate, metadata };
+        prefetch(self.sketch.line(sampled.hash()));
+        self.resident(sampled, Among::Main)
     }
 
     /// Returns the least worthy of a random sample.
@@ -117,7 +150,7 @@ impl<K, V, S> Engine<K, V, S> {
         random: u64,
         among: Among,
     ) -> Option<Resident<'g, K, V>> {
-        let worst = self.sample(guard, random, 1, among);
+        let worst = self.sample(guard, random, among);
         let chosen = worst.places().find_map(|place| self.resident_at(guard, place, among));
         // A nearly empty table: go on until there is one. Main may be empty beside a full window.
         chosen.or_else(|| {
@@ -129,14 +162,10 @@ impl<K, V, S> Engine<K, V, S> {
         })
     }
 
-    /// Looks at consecutive buckets from a random one on, until there were enough entries for so many victims; returns the
-    /// worst of them.
-    fn sample(&self, guard: &Guard, random: u64, count: usize, among: Among) -> Worst<BATCH> {
-        let want = count * if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
-        // Relaxed: any recent number will do.
-        let buckets = self.sample_buckets.load(Ordering::Relaxed);
-        // As many as it takes where the table is as full as it should be, and half as many again.
-        let lines = buckets.max(buckets * want / (BATCH * SAMPLE));
+    /// Looks at consecutive buckets from a random one on, until there were enough entries; returns the worst of them.
+    fn sample(&self, guard: &Guard, random: u64, among: Among) -> Worst<4> {
+        let want = if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
+        let lines = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
         let ranker = ranker(self.pulse.now(), among.classes());
         let mut worst = Worst::new();
         let mut seen = 0;
@@ -256,10 +285,60 @@ impl Among {
     }
 }
 
-/// Victims are chosen one by one in a cache of fewer than twice as many entries: a sample of most of the cache is no
-/// sample.
-const ENTRIES_PER_VICTIM: u64 = 256;
+/// How far a threshold moves up for a victim, in the bits of a float: a sixteenth of an octave.
+const THRESHOLD_STEP: u32 = 1 << (f32::MANTISSA_DIGITS - 1 - 4);
+/// Buckets that the hand passes for one victim at most.
+const MOST_HAND_BUCKETS: usize = 64;
 /// Entries that a writer looks at for each eviction while somebody else maintains: a window of a twentieth then shows itself in two cases of three.
 const ALONE_SAMPLE: usize = 20;
 /// Buckets read where these have nothing of main to offer: all of a small table.
 const MOST_SAMPLE_BUCKETS: usize = 1 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::util::Rng;
+
+    /// Lets a hand pass entries one by one; returns how many it took for each victim, on average.
+    fn entries_per_victim(hand: &mut Hand, part: usize, score: impl Fn(u64) -> f32) -> f64 {
+        let mut rng = Rng::new(1);
+        let (mut all, mut victims) = (0, 0);
+        while victims < 20_000 {
+            let entries = MOST_HAND_BUCKETS * SLOTS;
+            let found = (1..=entries).find(|_| score(rng.next_u64()).to_bits() > hand.threshold);
+            let seen = found.unwrap_or(entries);
+            hand.advance(1, seen, part, found.is_some());
+            all += seen;
+            victims += usize::from(found.is_some());
+        }
+        all as f64 / f64::from(victims as u32)
+    }
+
+    #[test]
+    fn threshold_is_where_one_in_so_many_entries_is_above_it() {
+        let mut hand = Hand::new(0);
+        for (part, scale) in [(9, 16.0), (22, 16.0), (9, 1e6), (22, 128.0)] {
+            let exponential = |random: u64| -((random >> 11) as f32 / (1u64 << 53) as f32).ln();
+            // It has to get there first, where scores are of another size by now.
+            entries_per_victim(&mut hand, part, |random| scale * (1.0 + exponential(random)));
+            let mean =
+                entries_per_victim(&mut hand, part, |random| scale * (1.0 + exponential(random)));
+            let part = part as f64;
+            assert!((0.8 * part..1.2 * part).contains(&mean), "{mean} in place of {part}");
+        }
+    }
+
+    #[test]
+    fn threshold_falls_where_no_entry_is_above_it() {
+        let mut hand = Hand { next: 5, threshold: 1000.0f32.to_bits() };
+        hand.advance(3, 0, 9, false);
+        assert_eq!((hand.next, hand.threshold), (8, 1000.0f32.to_bits()), "there was none");
+        hand.advance(64, 9 * 16, 9, false);
+        let octave_lower = 500.0f32.to_bits();
+        assert_eq!((hand.next, hand.threshold), (72, octave_lower));
+        hand.advance(1, MOST_HAND_BUCKETS * SLOTS, 9, false);
+        assert!((40.0..50.0).contains(&f32::from_bits(hand.threshold)));
+        hand.advance(usize::MAX, 0, 9, true);
+        assert_eq!(hand.next, 72);
+    }
+}

@@ -7,12 +7,14 @@
 use super::{access::Access, class::ClassRange};
 use crate::buckets::{Ranker, Ranking};
 
-/// Entries looked at for each victim.
+/// A maintainer's victim is one of the worst of this part of the entries: as good as the worst of twice as many.
+pub const VICTIM_PART: usize = 9;
+/// The same where costs vary.
+pub const VICTIM_PART_BY_COST: usize = 22;
+/// Entries looked at for a victim where there is no maintainer, which knows how bad they are: the worst of them goes.
 pub const SAMPLE: usize = 16;
 /// The same where costs vary.
 pub const SAMPLE_BY_COST: usize = 40;
-/// Victims that are chosen at once: the worst of so many times as many entries.
-pub const BATCH: usize = 4;
 /// An entry that was referenced since it came is worth so many that were not, as a power of two.
 const REFERENCED_SHIFT: u32 = 3;
 /// A quarter of the time in which as many events pass as there are entries.
