@@ -224,6 +224,7 @@ impl<T> Table<T> {
     pub fn unlink(&self, guard: &Guard, candidate: &Candidate<'_>) -> Option<Unlinked> {
         debug_assert!(guard.covers(self.domain.structure()), "a guard of another table");
         let Candidate { bucket, slot, tag, word, .. } = *candidate;
+        debug_assert_ne!(tag, 0, "a claim is no candidate");
         loop {
             let control = bucket.control();
             // A word that is not frozen is of a bucket that is not: the exchange would fail otherwise.
@@ -350,13 +351,14 @@ impl<'g> Line<'g> {
         }
     }
 
-    /// Returns the entry in a slot; `None` if it has left.
+    /// Returns the entry in a slot; `None` if it has left, or the slot was free: what is in that is a claim, and its
+    /// inserter's alone.
     #[inline]
     pub fn candidate(&self, slot: usize) -> Option<Candidate<'g>> {
         let Self { bucket, control, .. } = *self;
-        let word = bucket.word(slot);
-        word.handle().filter(|_| !word.is_dying())?;
-        Some(Candidate { bucket, slot, tag: control.tag(slot), word })
+        let (tag, word) = (control.tag(slot), bucket.word(slot));
+        word.handle().filter(|_| tag != 0 && !word.is_dying())?;
+        Some(Candidate { bucket, slot, tag, word })
     }
 
     /// Returns the place of a slot.
@@ -422,7 +424,7 @@ mod tests {
         },
         *,
     };
-    use crate::buckets::Ranking;
+    use crate::buckets::{Hints, Ranking};
 
     fn table(alive: &AtomicU64) -> Entries<'_> {
         let table = Table::new(8, 100, 1).unwrap();
@@ -521,6 +523,30 @@ mod tests {
                 assert_eq!(sampled.hash(), known(spread(hit.entry.key)));
             }
         }
+    }
+
+    #[test]
+    fn claim_is_no_candidate_whatever_its_hints_say() {
+        let alive = AtomicU64::new(0);
+        let table: Entries<'_> = Table::new(1, 10, 1).unwrap();
+        let guard = table.pin();
+        let entry = Entry::new(1, 1, &alive);
+        assert_eq!(put(&table, &guard, spread(1), entry, |_| panic!("there is room")), None);
+        // A writer has claimed a slot, and the hints of its last tenant are still there.
+        let bucket = table.root(&guard).at(0);
+        let control = bucket.control();
+        let free = control.slots(0).next().unwrap();
+        let fresh = table.prepare(Entry::new(2, 2, &alive), spread(2), 0).unwrap();
+        assert!(bucket.change_word(free, Word::EMPTY, Word::new(fresh.handle(), 3)));
+        bucket.set_hints(free, Hints { access: 0, class: 9 });
+        let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1 };
+        let passed = table.find_above(&guard, 0, 1, &ranking.ranker(), 20.0f32.to_bits());
+        let (line, _, above) = passed.found.unwrap();
+        assert_eq!(above, 1 << free);
+        assert!(line.candidate(free).is_none());
+        assert!(line.taken().all(|slot| line.candidate(slot).is_some()));
+        assert!(table.sampled_at(&guard, line.place(free)).is_none());
+        bucket.withdraw(free);
     }
 
     #[test]
