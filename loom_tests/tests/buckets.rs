@@ -217,6 +217,19 @@ fn a_reader_meets_a_remove_and_a_sweep() {
     });
 }
 
+/// The choice of a victim meets a slot that is claimed, whose hints are there already, and not published.
+#[test]
+fn a_victim_is_chosen_beside_an_insert() {
+    explore(|| {
+        let world = Arc::new(World::with(&[]));
+        let insert = spawn(&world, |w| w.set(A, 1));
+        let evicted = world.evict_first();
+        assert_eq!(insert.join().unwrap(), Set::Inserted);
+        let left = if evicted.is_some() { vec![] } else { vec![1] };
+        assert_eq!(World::finish(world), left);
+    });
+}
+
 /// A reader is pinned for one key: what was removed of others may be dropped beside it, and its own not before it has gone.
 #[test]
 fn a_reader_of_a_part_meets_removes_and_an_early_sweep() {

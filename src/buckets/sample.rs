@@ -13,6 +13,7 @@ use super::{
 use crate::{
     reclaim::Guard,
     slab::{Handle, prefetch},
+    sync::IS_MODEL,
 };
 
 /// Lines that a run fetches ahead: a few misses of memory are on their way at once.
@@ -224,7 +225,7 @@ impl<T> Table<T> {
     pub fn unlink(&self, guard: &Guard, candidate: &Candidate<'_>) -> Option<Unlinked> {
         debug_assert!(guard.covers(self.domain.structure()), "a guard of another table");
         let Candidate { bucket, slot, tag, word, .. } = *candidate;
-        debug_assert_ne!(tag, 0, "a claim is no candidate");
+        debug_assert!(tag != 0 || IS_MODEL, "a claim is no candidate");
         loop {
             let control = bucket.control();
             // A word that is not frozen is of a bucket that is not: the exchange would fail otherwise.
@@ -357,7 +358,8 @@ impl<'g> Line<'g> {
     pub fn candidate(&self, slot: usize) -> Option<Candidate<'g>> {
         let Self { bucket, control, .. } = *self;
         let (tag, word) = (control.tag(slot), bucket.word(slot));
-        word.handle().filter(|_| tag != 0 && !word.is_dying())?;
+        let is_claim = tag == 0 && !mutant!("buckets_claim_is_candidate");
+        word.handle().filter(|_| !is_claim && !word.is_dying())?;
         Some(Candidate { bucket, slot, tag, word })
     }
 

@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use cortado::__internals::{
-    buckets::{Fresh, Hints, Probe, Publish, Table, Terms, Unlinked},
+    buckets::{Fresh, Hints, Probe, Publish, Ranking, Table, Terms, Unlinked},
     reclaim::{self, Guard},
     sync::{Arc, Watched, model::as_reader, thread, thread_number},
 };
@@ -25,6 +25,9 @@ pub const B: u64 = 2;
 pub const UP: u64 = (1 << 63) + 3;
 /// A key of the second quarter.
 pub const ODD: u64 = (1 << 62) + 4;
+
+/// The hints of an entry that may be chosen as a victim.
+const RANKED: Hints = Hints { access: 0, class: 1 };
 
 /// Values from here on are of entries that only take up slots.
 pub const FILLER: u64 = 100;
@@ -154,7 +157,7 @@ impl World {
                     }
                 }
                 Probe::Absent(vacant) => {
-                    match vacant.publish(&mut claim, Hints::default(), |a, b| a.is(b.key)) {
+                    match vacant.publish(&mut claim, RANKED, |a, b| a.is(b.key)) {
                         Publish::Done(_) => return Set::Inserted,
                         Publish::Duplicates(_, duplicates, panic) => {
                             assert!(panic.is_none());
@@ -333,6 +336,18 @@ impl World {
         assert_eq!(counts.dropped.load(SeqCst), made);
         reclaim::census();
         left
+    }
+
+    /// Evicts the first entry that the walk over the lines finds, as maintenance does; returns its value.
+    pub fn evict_first(&self) -> Option<u64> {
+        let guard = self.table.pin();
+        let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1 };
+        let passed = self.table.find_above(&guard, 0, 1, &ranking.ranker(), 1.0f32.to_bits());
+        let (line, _, above) = passed.found?;
+        let candidate = line.candidate(above.trailing_zeros() as usize)?;
+        self.table.look(&guard, &candidate)?;
+        let entry = self.table.unlink(&guard, &candidate)?;
+        Some(self.retire(&guard, entry))
     }
 
     /// Begins to double the table.
