@@ -50,6 +50,8 @@ pub const LABELS: u8 = 1 << (31 - LABEL_SHIFT);
 pub(super) struct Depot {
     /// Handles that a magazine holds.
     capacity: usize,
+    /// Whether it keeps the parts of their values, too.
+    has_parts: bool,
     segments: [AtomicPtr<Segment>; SEGMENTS],
     /// The number of the magazine that was made last.
     made: AtomicU32,
@@ -64,7 +66,7 @@ struct Segment {
     slots: Box<[Slot]>,
     /// The handles of all of them, as many each as a magazine holds.
     handles: Box<[AtomicU32]>,
-    /// The parts of their values, as many.
+    /// The parts of their values, as many, or none.
     parts: Box<[AtomicU16]>,
 }
 
@@ -137,10 +139,11 @@ impl Retired {
 }
 
 impl Depot {
-    /// Makes a depot whose magazines hold `capacity` handles, without any yet.
-    pub(super) fn new(capacity: usize) -> Self {
+    /// Makes a depot whose magazines hold `capacity` handles, without any yet, and their parts if `has_parts`.
+    pub(super) fn new(capacity: usize, has_parts: bool) -> Self {
         Self {
             capacity: capacity.max(1),
+            has_parts,
             segments: array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             made: AtomicU32::new(NONE),
             filled: CachePadded::new(Stack(AtomicU64::new(0))),
@@ -205,7 +208,8 @@ impl Depot {
         // Relaxed: a figure.
         let made = segments.filter(|(segment, _)| !segment.load(Relaxed).is_null());
         let magazines: usize = made.map(|(_, index)| segment_len(index)).sum();
-        magazines * (size_of::<Slot>() + self.capacity * (size_of::<u32>() + size_of::<u16>()))
+        let part = if self.has_parts { size_of::<u16>() } else { 0 };
+        magazines * (size_of::<Slot>() + self.capacity * (size_of::<u32>() + part))
     }
 
     #[inline]
@@ -252,7 +256,8 @@ impl Depot {
             watched: Watched::new(),
         })?;
         let handles = try_boxed(len * self.capacity, || AtomicU32::new(0))?;
-        let parts = try_boxed(len * self.capacity, || AtomicU16::new(0))?;
+        let parts = if self.has_parts { len * self.capacity } else { 0 };
+        let parts = try_boxed(parts, || AtomicU16::new(0))?;
         let mut segment = Some(Segment { slots, handles, parts });
         try_boxed(1, || segment.take().expect("called once"))
     }
@@ -499,10 +504,11 @@ impl Magazine<'_> {
         Garbage { cost: self.cost(), count: count as u64 }
     }
 
-    /// Returns the parts of the values.
+    /// Returns the parts of the values, if they are kept.
     pub fn parts(&self) -> impl Iterator<Item = u16> {
         // Relaxed: as in `push_raw`.
-        let parts = self.segment.parts[self.first..].iter().map(|part| part.load(Relaxed));
+        let parts = self.segment.parts.get(self.first..).unwrap_or_default();
+        let parts = parts.iter().map(|part| part.load(Relaxed));
         self.iter().zip(parts).filter(|((_, label), _)| label.is_some()).map(|(_, part)| part)
     }
 
