@@ -214,7 +214,7 @@ mod lazy {
     };
 
     use super::Bucket;
-    use crate::slab::advise_huge_pages;
+    use crate::slab::{Pages, advise};
 
     /// What the system's allocator aligns to by itself. Where more is asked for, it clears the memory by hand.
     const NATURAL_ALIGN: usize = 16;
@@ -245,7 +245,7 @@ mod lazy {
             let huge = bytes.saturating_sub(first) / HUGE_PAGE * HUGE_PAGE;
             if huge > 0 {
                 // SAFETY: `first + huge` is not beyond the end of the block.
-                advise_huge_pages(unsafe { block.add(first) }.as_ptr(), huge);
+                advise(unsafe { block.add(first) }.as_ptr(), huge, Pages::Huge);
             }
             Some(Self { buckets: buckets.cast(), count, block, layout })
         }

@@ -337,6 +337,8 @@ impl<T> Chunks<T> {
             (charges.cast(), size_of::<AtomicU64>()),
             (times.cast(), 2 * size_of::<AtomicU64>()),
         ];
+        // First, or the system would make a huge page of the next page that is touched, or of one that stays.
+        beside.advise(Pages::Small);
         let mut given = 0;
         for (start, size) in parts.into_iter().filter(|(start, _)| !start.is_null()) {
             // SAFETY: the caller's promise; where a thread that has an old handle reads what is beside its cell, zeros
@@ -349,8 +351,12 @@ impl<T> Chunks<T> {
 
     /// Notes that cells of a chunk are used again.
     pub(super) fn take_again(&self, chunk: u32) {
-        if let Some(beside) = self.beside(chunk) {
-            beside.given_back.store(0, Relaxed); // Relaxed: a figure.
+        // Relaxed, twice: a figure.
+        let beside = self.beside(chunk).filter(|beside| beside.given_back.load(Relaxed) > 0);
+        if let Some(beside) = beside
+            && beside.given_back.swap(0, Relaxed) > 0
+        {
+            beside.advise(Pages::Huge);
         }
     }
 
@@ -536,13 +542,11 @@ impl<T> Beside<T> {
         if cells.is_null() {
             return None;
         }
-        if layout.align() >= CHUNK_BYTES {
-            advise_huge_pages(cells, layout.size());
-        }
         let (charges, times) = (AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut()));
         let cells = cells.cast();
         let given_back = AtomicUsize::new(0);
         let new = Self { cells, flags, hashes, charges, times, given_back };
+        new.advise(Pages::Huge);
         let mut slot = Vec::new();
         if slot.try_reserve_exact(1).is_err() {
             // SAFETY: allocated above with that layout; the caller never sees it.
@@ -582,6 +586,14 @@ impl<T> Beside<T> {
         if layout.size() > 0 {
             // SAFETY: `allocate` got it with this layout.
             unsafe { dealloc(self.cells.cast(), layout) };
+        }
+    }
+
+    /// Says with which pages the system should back the cells, if there are enough of them for a huge page.
+    fn advise(&self, pages: Pages) {
+        let layout = Self::layout(self.flags.len()).filter(|layout| layout.align() >= CHUNK_BYTES);
+        if let Some(layout) = layout {
+            advise(self.cells.cast(), layout.size(), pages);
         }
     }
 
@@ -678,15 +690,29 @@ pub(super) unsafe fn from_raw<T>(first: *mut T, len: usize) -> Box<[T]> {
     unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, len)) }
 }
 
-/// Asks for huge pages. A hint: a system that has none ignores it.
-pub fn advise_huge_pages(start: *mut u8, len: usize) {
+/// What memory is to be backed with.
+#[derive(Clone, Copy)]
+pub enum Pages {
+    /// Pages of 2 MiB, say.
+    Huge,
+    /// Pages of the least size. A system that backs memory with huge pages otherwise would give, in the background, a
+    /// whole huge page again where a single page of it is left.
+    Small,
+}
+
+/// Asks for pages of a kind. A hint: a system that has one kind only ignores it.
+pub fn advise(start: *mut u8, len: usize, pages: Pages) {
     #[cfg(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle))))]
-    // SAFETY: advice about memory that the caller has just allocated; it changes no content.
-    unsafe {
-        libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE);
+    {
+        let advice = match pages {
+            Pages::Huge => libc::MADV_HUGEPAGE,
+            Pages::Small => libc::MADV_NOHUGEPAGE,
+        };
+        // SAFETY: advice about memory that the caller has allocated; it changes no content.
+        unsafe { libc::madvise(start.cast(), len, advice) };
     }
     #[cfg(not(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle)))))]
-    let _ = (start, len);
+    let _ = (start, len, pages);
 }
 
 /// Gives the whole pages of a range back to the system; returns their bytes.

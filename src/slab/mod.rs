@@ -36,7 +36,7 @@ pub mod magazine;
 use std::{collections::BTreeMap, fmt};
 
 pub use self::{
-    chunk::{Cell, advise_huge_pages},
+    chunk::{Cell, Pages, advise},
     magazine::{Bags, Garbage, LABELS, Magazine, Retired},
 };
 use self::{
@@ -724,6 +724,49 @@ mod tests {
         raw.sort_unstable();
         raw.dedup();
         assert_eq!(raw.len(), CELLS, "no cell has two users");
+    }
+
+    /// Returns how the system backs the memory at an address: the flags of its mapping, where it tells them.
+    #[cfg(target_os = "linux")]
+    fn mapping_flags<T>(address: *const T) -> Option<Vec<String>> {
+        let mappings = std::fs::read_to_string("/proc/self/smaps").ok()?;
+        let mut is_here = false;
+        mappings.lines().find_map(|line| {
+            let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+            if let Some((start, end)) = range
+                && let Ok(start) = usize::from_str_radix(start, 16)
+                && let Ok(end) = usize::from_str_radix(end, 16)
+            {
+                is_here = (start..end).contains(&address.addr());
+            }
+            let flags = line.strip_prefix("VmFlags: ").filter(|_| is_here)?;
+            Some(flags.split_whitespace().map(str::to_owned).collect())
+        })
+    }
+
+    /// Of a huge page that is given back but for its last 4 KiB the system would make a whole one again in the background.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_given_back_is_not_taken_again_for_a_huge_page() {
+        const CELLS: usize = 100_000;
+        let slab = Slab::<[u64; 8]>::new(CELLS, 1);
+        let handles = fill(&slab, CELLS);
+        // SAFETY: allocated above.
+        let address = unsafe { slab.cell(handles[0]) }.address();
+        let has = |flag: &str| {
+            mapping_flags(address).is_some_and(|flags| flags.iter().any(|there| there == flag))
+        };
+        if !has("hg") {
+            println!("skipped: this system has no huge pages, or does not tell");
+            return;
+        }
+        for handle in handles {
+            // SAFETY: allocated above, and released once; no value was written.
+            unsafe { slab.release(handle, 0) };
+        }
+        assert!(slab.trim() >= 1 && has("nh"), "{:?}", mapping_flags(address));
+        fill(&slab, CELLS);
+        assert!(has("hg"), "{:?}", mapping_flags(address));
     }
 
     #[test]
