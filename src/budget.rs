@@ -7,11 +7,22 @@
 //! `used`, and `used` never passes the limit it was compared with, not even between two
 //! instructions. [`Budget::set_max`] moves the limit at once; what is charged already stays charged,
 //! so after lowering it `used` may be above until evictions have caught up.
+//!
+//! # A lower limit
+//!
+//! What no eviction brings back is charged by inserts under way. `set_max` touches `used` after it has moved the limit, and
+//! a charge looks at the limit once more when it is made. So of each charge and each move, either the charge
+//! comes later and knows the new limit; or it comes earlier, and with it what the writer has read of the table
+//! before. Whoever lowers the limit then changes whatever a writer may have read
+//! ([`Table::renew`](crate::buckets::Table::renew)): those who charged earlier cannot publish, and look at the limit again
+//! before they try once more ([`raise`](Budget::raise)).
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::atomic::AtomicU64;
-use crate::sync::atomic::Ordering::{Relaxed, Release};
+use crate::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
 
 /// How much cost is charged, and the limit.
 #[derive(Debug)]
@@ -19,18 +30,21 @@ pub struct Budget {
     /// Written by every insert and eviction, so it has a cache line of its own.
     used: CachePadded<AtomicU64>,
     max: AtomicU64,
+    /// Moves of the limit that were begun (upper half, wraps), and those that have not ended (lower half).
+    moves: AtomicU64,
 }
 
 impl Budget {
     /// Makes a budget of `max`, nothing of it used.
     pub fn new(max: u64) -> Self {
-        Self { used: CachePadded::default(), max: AtomicU64::new(max) }
+        let used = CachePadded::default();
+        Self { used, max: AtomicU64::new(max), moves: AtomicU64::new(0) }
     }
 
     /// Charges `cost` if it fits, and says whether it did.
     ///
     /// Of several threads that charge at once, only those that fit together succeed; a failed charge
-    /// has at no moment shown in [`used`](Self::used).
+    /// has at no moment shown in [`used`](Self::used), unless the limit was lowered in that moment.
     #[must_use = "a charge that failed allows nothing to be published"]
     pub fn try_charge(&self, cost: u64) -> bool {
         if mutant!("budget_check_then_add") {
@@ -51,14 +65,48 @@ impl Budget {
             };
             // Acquire: pairs with the Release in `refund`; what is published on this charge is seen
             // only by those who see the entry that paid for it gone. Charges between the two do not
-            // break the pair, for each is a read-modify-write. And with that in `last_look`.
+            // break the pair, for each is a read-modify-write. And with those in `last_look` and `set_max`.
+            // Release: pairs with the Acquire in `set_max`, before which come this writer's reads of the table.
             // Relaxed: a failed exchange is only a better guess.
-            let order = ordering!(Acquire, mutant("waker_relaxed_charge") => Relaxed);
+            let order = ordering!(
+                AcqRel,
+                mutant("waker_relaxed_charge") => Relaxed,
+                mutant("budget_acquire_charge") => Acquire
+            );
             match self.used.compare_exchange_weak(used, wanted, order, Relaxed) {
-                Ok(_) => return true,
+                Ok(_) => return self.is_within_limit(cost, wanted),
                 Err(current) => used = current,
             }
         }
+    }
+
+    /// Looks once more at the limit, which may have been lowered in the moment of the charge; takes it back then.
+    #[inline]
+    fn is_within_limit(&self, cost: u64, used: u64) -> bool {
+        // Relaxed: the Acquire of the charge orders it; see "A lower limit".
+        let is_within = used <= self.max.load(Relaxed) || mutant!("budget_looks_at_limit_once");
+        if !is_within {
+            self.refund(cost);
+        }
+        is_within
+    }
+
+    /// Raises a charge to `need`, where some of that is `held` already; returns how much the budget is short, more being
+    /// charged only if it is not.
+    ///
+    /// What is held counts for nothing any more if the limit was lowered since, and too much is charged now.
+    #[must_use = "where the budget is short nothing may be published"]
+    pub fn raise(&self, held: &mut u64, need: u64) -> u64 {
+        let is_late = *held > 0 && self.used() > self.max();
+        if is_late && !mutant!("budget_charge_outlives_limit") {
+            self.refund(std::mem::take(held));
+        }
+        let more = need.saturating_sub(*held);
+        if more == 0 || self.try_charge(more) {
+            *held += more;
+            return 0;
+        }
+        more
     }
 
     /// Gives back a cost that was charged, after the entry was unlinked.
@@ -97,7 +145,38 @@ impl Budget {
 
     /// Moves the limit. What is charged stays charged.
     pub fn set_max(&self, max: u64) {
-        self.max.store(max, Relaxed); // Relaxed: nothing is published with the limit.
+        // Release: pairs with the Acquire in `shown`, so that who sees the limit sees that it is being moved.
+        self.max.store(max, Release);
+        // Release: pairs with the Acquire of charges that come later. Acquire: pairs with the Release of those that came
+        // earlier. See "A lower limit".
+        let order = ordering!(AcqRel, mutant("budget_relaxed_move") => Relaxed);
+        self.used.fetch_add(0, order);
+    }
+
+    /// Notes that the limit is about to be moved, before [`set_max`](Self::set_max).
+    pub fn begin_move(&self) {
+        // Relaxed: the Release of the limit shows it.
+        self.moves.fetch_add(MOVE_BEGUN, Relaxed);
+    }
+
+    /// Notes that what is published is within the limit again. Without it, [`shown`](Self::shown) is [`used`](Self::used)
+    /// for ever.
+    pub fn end_move(&self) {
+        // Release: pairs with the Acquire in `shown`: what was evicted for the limit is gone.
+        self.moves.fetch_sub(MOVE_UNDER_WAY, Release);
+    }
+
+    /// Returns the same as [`used`](Self::used); but never more than the limit, unless that is being moved: what inserts
+    /// under way have charged above it they will not publish.
+    pub fn shown(&self) -> u64 {
+        // Acquire: pairs with the Release in `end_move`.
+        let moves = self.moves.load(Acquire);
+        let used = self.used();
+        // Acquire: pairs with the Release in `set_max`.
+        let max = self.max.load(Acquire);
+        // Relaxed: the Acquire above orders it.
+        let is_settled = moves & MOST_MOVES == 0 && self.moves.load(Relaxed) == moves;
+        if used > max && is_settled { max } else { used }
     }
 
     /// Returns what may still be charged: 0 where the limit was lowered below what is charged.
@@ -111,6 +190,12 @@ impl Budget {
         self.used().saturating_add(reserve) > self.max()
     }
 }
+
+/// What a move of the limit adds to their counts when it begins; and what it takes off when it ends.
+const MOVE_BEGUN: u64 = 1 << 32 | MOVE_UNDER_WAY;
+const MOVE_UNDER_WAY: u64 = 1;
+/// Those under way.
+const MOST_MOVES: u64 = (1 << 32) - 1;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
@@ -149,6 +234,33 @@ mod tests {
         budget.refund(4);
         assert!(budget.try_charge(1));
         assert!(!budget.try_charge(1));
+    }
+
+    #[test]
+    fn charge_that_is_held_counts_for_nothing_above_a_lowered_limit() {
+        let budget = Budget::new(10);
+        let mut held = 0;
+        assert_eq!((budget.raise(&mut held, 4), held), (0, 4));
+        assert_eq!((budget.raise(&mut held, 11), held), (7, 4), "it stays as it was");
+        assert_eq!((budget.raise(&mut held, 3), held), (0, 4), "never lowered");
+        budget.set_max(3);
+        assert_eq!((budget.raise(&mut held, 4), held, budget.used()), (4, 0, 0));
+        assert_eq!((budget.raise(&mut held, 3), held, budget.used()), (0, 3, 3));
+    }
+
+    #[test]
+    fn nothing_above_the_limit_is_shown_once_a_move_has_ended() {
+        let budget = Budget::new(10);
+        assert!(budget.try_charge(8));
+        budget.begin_move();
+        budget.set_max(5);
+        budget.begin_move();
+        budget.end_move();
+        assert_eq!((budget.shown(), budget.used()), (8, 8), "another is under way");
+        budget.end_move();
+        assert_eq!((budget.shown(), budget.used()), (5, 8));
+        budget.refund(7);
+        assert_eq!(budget.shown(), 1);
     }
 
     #[test]

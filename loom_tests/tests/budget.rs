@@ -1,8 +1,10 @@
 //! The budget: charge and refund (`src/budget.rs`).
 
+mod bucket_world;
 mod common;
 
-use common::explore;
+use bucket_world::{A, B, World, spawn};
+use common::{Bounds, explore, explore_within};
 use cortado::__internals::budget::Budget;
 use cortado::__internals::sync::atomic::AtomicBool;
 use cortado::__internals::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -89,4 +91,43 @@ fn a_limit_that_is_lowered_holds_for_the_next_charge() {
         assert!(first + second <= 1 && budget.used() == 8 * first + 4 * second);
         assert!(!budget.try_charge(6));
     });
+}
+
+/// What inserts under way have charged above a lowered limit is not published any more.
+fn lowered(there: &'static [(u64, u64)], cost: u64, limit: u64, preemptions: usize) {
+    let bounds = Bounds { preemptions: Some(preemptions), seconds: 5, schedules: 3_000 };
+    explore_within(bounds, move || {
+        let world = Arc::new(World::with(there));
+        let budget = Arc::new(Budget::new(4));
+        let before: u64 = there.iter().map(|(_, cost)| cost).sum();
+        assert!(budget.try_charge(before));
+        let writer = {
+            let budget = Arc::clone(&budget);
+            spawn(&world, move |w| w.set_within(&budget, A, cost))
+        };
+        let held = world.lower(&budget, limit);
+        assert!(held <= limit, "{held} in the table, and the limit is {limit}");
+        let shown = as_reader(|| budget.shown());
+        assert!(shown <= limit, "{shown} of {limit} shown");
+        let is_in = writer.join().unwrap();
+        let left = World::finish(world);
+        let held: u64 = left.iter().sum();
+        assert!(held <= limit && held == budget.used(), "{left:?} in the end");
+        assert!(!is_in || cost <= limit || !left.contains(&cost));
+    });
+}
+
+#[test]
+fn insert_meets_a_limit_below_its_charge() {
+    lowered(&[], 3, 1, 3);
+}
+
+#[test]
+fn insert_meets_a_limit_at_its_charge() {
+    lowered(&[(B, 2)], 2, 2, 3);
+}
+
+#[test]
+fn replacement_of_what_costs_nothing_meets_a_limit_below_its_charge() {
+    lowered(&[(A, 0)], 3, 1, 3);
 }

@@ -311,18 +311,21 @@ impl Bucket {
     }
 
     /// Takes all published slots out; returns what was in them, and the control word that showed it, or `None` if the
-    /// bucket is frozen.
-    pub fn unpublish_all(&self) -> Option<(Control, [Word; SLOTS])> {
+    /// bucket is frozen. Where it `renews`, whoever has read the bucket before does not publish in it.
+    pub fn unpublish_all(&self, renews: bool) -> Option<(Control, [Word; SLOTS])> {
         loop {
             let control = self.control();
             let mut words = [Word::EMPTY; SLOTS];
             if control.is_frozen() {
                 return None;
             }
-            if control.taken().next().is_none() {
+            // Nobody publishes in one that is not in use.
+            let renews = renews && control.is_in_use() && !mutant!("budget_renews_nothing");
+            if control.taken().next().is_none() && !renews {
                 return Some((control, words));
             }
-            if self.change_control(control, control.without_any()) {
+            let emptied = control.without_any();
+            if self.change_control(control, if renews { emptied.renewed() } else { emptied }) {
                 for slot in control.taken() {
                     self.set_class(slot, 0);
                     // AcqRel: as in `unpublish`.

@@ -3,7 +3,7 @@
 //! ```text
 //! bits  0..48   eight slots of 6 bits: the tag of the entry in the slot of that number; 0 = free
 //! bits 48..50   state: 0 unused (zeroed memory), 2 in use, 3 frozen, 1 moved; it never goes back
-//! bits 50..64   version: incremented by each publication
+//! bits 50..64   version: incremented by each publication, and where none may follow from what was read
 //! ```
 //!
 //! The version makes a CAS fail if the bucket has changed since it was scanned, though its tags are
@@ -127,7 +127,7 @@ impl Control {
         if mutant!("buckets_no_version") {
             return Self(with);
         }
-        Self(with.wrapping_add(VERSION_ONE))
+        Self(with).renewed()
     }
 
     /// Returns the word after a slot was freed. It keeps the version: a slot that is free stays so
@@ -142,6 +142,12 @@ impl Control {
     #[must_use]
     pub fn without_any(self) -> Self {
         Self(self.0 & !TAGS)
+    }
+
+    /// Returns the word as after a publication, though there was none: whoever has read the bucket before does not publish.
+    #[must_use]
+    pub fn renewed(self) -> Self {
+        Self(self.0.wrapping_add(VERSION_ONE))
     }
 
     /// Returns whether nothing was published between the two words, unless the version has wrapped.

@@ -206,7 +206,17 @@ impl<T> Table<T> {
     /// call may stay.
     ///
     /// `removed` gets them, all of a bucket even if it panics.
-    pub fn clear(&self, guard: &Guard, mut removed: impl FnMut(Unlinked)) {
+    pub fn clear(&self, guard: &Guard, removed: impl FnMut(Unlinked)) {
+        self.take_all(guard, false, removed);
+    }
+
+    /// The same; and what was probed before the call is neither published nor replaced any more: a writer that goes on has
+    /// to probe again, and sees what came before this call.
+    pub fn renew(&self, guard: &Guard, removed: impl FnMut(Unlinked)) {
+        self.take_all(guard, true, removed);
+    }
+
+    fn take_all(&self, guard: &Guard, renews: bool, mut removed: impl FnMut(Unlinked)) {
         let mut array = self.root(guard);
         loop {
             while let Some(next) = array.next(guard) {
@@ -218,7 +228,7 @@ impl<T> Table<T> {
             // A bucket that begins to move is met again in the next array.
             let mut all = true;
             for index in 0..array.count() {
-                match array.at(index).unpublish_all() {
+                match array.at(index).unpublish_all(renews) {
                     None => all = false,
                     Some((control, words)) => {
                         let bucket = array.at(index);

@@ -658,7 +658,7 @@ where
     }
 
     /// Returns the cost that is charged: that of all entries, and of those about to be inserted.
-    /// Never more than [`max_cost`](Self::max_cost), unless that was just lowered. O(1).
+    /// Never more than [`max_cost`](Self::max_cost), unless that is being lowered at this moment. O(1).
     ///
     /// # Examples
     ///
@@ -670,7 +670,7 @@ where
     /// assert_eq!(cache.cost(), 0);
     /// ```
     pub fn cost(&self) -> u64 {
-        self.engine.budget.used()
+        self.engine.budget.shown()
     }
 
     /// Returns the budget. O(1).
@@ -702,7 +702,10 @@ where
 
     /// Changes the budget. If it is lowered, evicts what no longer fits before it returns.
     ///
-    /// Takes time in proportion to what has to go; nobody else waits for it.
+    /// An insert under way that was let in under the old budget has to find room under the new one, or is rejected. Where
+    /// such inserts alone ask for more than the new budget, all entries go, those of cost 0 included.
+    ///
+    /// Takes time in proportion to what has to go, then to the table; nobody else waits for it.
     ///
     /// # Examples
     ///
@@ -972,7 +975,7 @@ impl<K, V, S> std::fmt::Debug for Cache<K, V, S> {
         f.debug_struct("Cache")
             .field("name", &self.engine.settings.name)
             .field("len", &self.engine.len())
-            .field("cost", &self.engine.budget.used())
+            .field("cost", &self.engine.budget.shown())
             .field("max_cost", &self.engine.budget.max())
             .finish_non_exhaustive()
     }

@@ -458,34 +458,47 @@ impl<K, V, S> Engine<K, V, S> {
     /// Lowers or raises the budget; a lower one is kept when the call returns.
     pub fn set_max_cost(&self, max: u64) {
         let before = self.budget.max();
+        self.budget.begin_move();
         self.budget.set_max(max);
         let limit = self.budget.max();
         if limit < before {
             let guard = self.table.pin_structure();
-            while self.budget.used() > limit {
-                let evicted = self.with_maintainer(|m| {
-                    self.collect_newcomers(&guard, m, TAKEN_IN);
-                    self.settle(&guard, m, 0, MOST_EVICTIONS)
-                });
-                if evicted.is_some_and(|n| n > 0) {
-                    continue;
-                }
-                // A bucket on the move gives nobody out.
-                self.finish_resize(&guard);
-                let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
-                let anyone = || self.victim(&guard, random, Among::Unpinned);
-                match anyone().or_else(|| self.victim(&guard, random, Among::All)) {
-                    // If somebody else takes it or replaces it first, another one goes.
-                    Some(victim) => _ = self.evictions(&guard).evict(&victim.candidate),
-                    // What is charged belongs to inserts under way.
-                    None => break,
-                }
-            }
+            self.evict_down_to(&guard, limit);
             let wanted = if self.costs_vary() { self.len() } else { max };
             self.shrink_table(&guard, usize::try_from(wanted).unwrap_or(usize::MAX));
         }
+        self.budget.end_move();
         borrow(&self.racer, |racer| self.adapt(&self.table.pin_structure(), racer));
         self.sweep_if_due();
+    }
+
+    /// Evicts until no more is charged than `limit`, or only by inserts under way, which will not publish on that charge.
+    fn evict_down_to(&self, guard: &Guard, limit: u64) {
+        let mut is_renewed = false;
+        while self.budget.used() > limit {
+            let evicted = self.with_maintainer(|m| {
+                self.collect_newcomers(guard, m, TAKEN_IN);
+                self.settle(guard, m, 0, MOST_EVICTIONS)
+            });
+            if evicted.is_some_and(|n| n > 0) {
+                continue;
+            }
+            // A bucket on the move gives nobody out.
+            self.finish_resize(guard);
+            let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
+            let anyone = || self.victim(guard, random, Among::Unpinned);
+            match anyone().or_else(|| self.victim(guard, random, Among::All)) {
+                // If somebody else takes it or replaces it first, another one goes.
+                Some(victim) => _ = self.evictions(guard).evict(&victim.candidate),
+                // What is charged belongs to inserts under way. They may have come in meanwhile.
+                None if is_renewed => break,
+                None => {
+                    // With it go entries that cost nothing: one of these may be about to be replaced by another.
+                    self.table.renew(guard, |entry| self.evictions(guard).end(entry));
+                    is_renewed = true;
+                }
+            }
+        }
     }
 
     /// Evicts until `room` is free, or `most` entries have gone; returns how many.

@@ -71,14 +71,9 @@ struct Charged<'a> {
 }
 
 impl Charged<'_> {
-    /// Charges up to `need` in all; returns how much the budget lacks, charging nothing then.
+    /// Charges up to `need` in all; returns how much the budget lacks, charging no more then.
     fn raise_to(&mut self, need: u64) -> u64 {
-        let more = need.saturating_sub(self.cost);
-        if more == 0 || self.budget.try_charge(more) {
-            self.cost += more;
-            return 0;
-        }
-        more
+        self.budget.raise(&mut self.cost, need)
     }
 
     /// Counts a pinned entry of that cost, or none.

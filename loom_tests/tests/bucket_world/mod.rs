@@ -9,6 +9,7 @@ use std::sync::{
 
 use cortado::__internals::{
     buckets::{Fresh, Hints, Probe, Publish, Ranking, Table, Terms, Unlinked},
+    budget::Budget,
     reclaim::{self, Guard},
     sync::{Arc, Watched, model::as_reader, thread, thread_number},
 };
@@ -178,6 +179,68 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Inserts or replaces an entry that costs its value, unless the budget has no room for it; returns whether it is in.
+    pub fn set_within(&self, budget: &Budget, key: u64, value: u64) -> bool {
+        let mut fresh = self.prepare(key, value);
+        let guard = self.table.pin();
+        let mut claim = fresh.claim(&guard);
+        let mut charged = 0;
+        let is_in = loop {
+            let stray = |entry| self.stray(&guard, entry);
+            let probe = self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray);
+            let before = match &probe {
+                Probe::Found(there) => there.get().entry.read(),
+                Probe::Absent(_) => 0,
+            };
+            if budget.raise(&mut charged, value.saturating_sub(before)) > 0 {
+                break false;
+            }
+            match probe {
+                Probe::Found(there) => {
+                    if let Some((_, old)) = there.replace(&mut claim) {
+                        charged = charged + self.retire(&guard, old) - value;
+                        break true;
+                    }
+                }
+                Probe::Absent(vacant) => {
+                    let same = |a: &Entry, b: &Entry| a.is(b.key);
+                    if let Publish::Done(_) = vacant.publish(&mut claim, RANKED, same) {
+                        charged -= value;
+                        break true;
+                    }
+                }
+            }
+        };
+        if charged > 0 {
+            budget.refund(charged);
+        }
+        is_in
+    }
+
+    /// Lowers the limit below what inserts under way may have charged, as the cache does it; returns what is in the table then.
+    pub fn lower(&self, budget: &Budget, limit: u64) -> u64 {
+        budget.begin_move();
+        budget.set_max(limit);
+        let guard = self.table.pin();
+        let mut is_renewed = false;
+        while budget.used() > limit {
+            let stray = |entry| self.stray(&guard, entry);
+            let costs = |entry: &&Entry| entry.read() > 0;
+            let worst = self.table.iter(&guard).map(|hit| hit.entry).find(costs).map(|it| it.key);
+            if let Some(key) = worst {
+                let out = self.table.remove(&guard, Self::hash(key), |it| it.is(key), stray);
+                out.into_iter().for_each(|entry| budget.refund(self.retire(&guard, entry)));
+            } else if is_renewed {
+                break;
+            } else {
+                self.table.renew(&guard, |entry| budget.refund(self.retire(&guard, entry)));
+                is_renewed = true;
+            }
+        }
+        budget.end_move();
+        as_reader(|| self.table.iter(&guard).map(|hit| hit.entry.read()).sum())
     }
 
     /// Claims a slot and takes the entry back if the bucket has changed.
