@@ -63,7 +63,7 @@ impl Budget {
             let Some(wanted) = used.checked_add(cost).filter(|wanted| *wanted <= limit) else {
                 return false;
             };
-            // Acquire: pairs with the Release in `refund`; what is published on this charge is seen
+            // AcqRel. Acquire: pairs with the Release in `refund`; what is published on this charge is seen
             // only by those who see the entry that paid for it gone. Charges between the two do not
             // break the pair, for each is a read-modify-write. And with those in `last_look` and `set_max`.
             // Release: pairs with the Acquire in `set_max`, before which come this writer's reads of the table.
@@ -147,7 +147,7 @@ impl Budget {
     pub fn set_max(&self, max: u64) {
         // Release: pairs with the Acquire in `shown`, so that who sees the limit sees that it is being moved.
         self.max.store(max, Release);
-        // Release: pairs with the Acquire of charges that come later. Acquire: pairs with the Release of those that came
+        // AcqRel. Release: pairs with the Acquire of charges that come later. Acquire: pairs with the Release of those that came
         // earlier. See "A lower limit".
         let order = ordering!(AcqRel, mutant("budget_relaxed_move") => Relaxed);
         self.used.fetch_add(0, order);
