@@ -81,7 +81,7 @@ fn table(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("rank 64", entries), |bencher| {
             let guard = table.pin();
-            let ranking = Ranking { now: 9, flat: 16, shift: 3, mask: 255, first: 1 };
+            let ranking = Ranking { now: 9, flat: 16, shift: 3, mask: 255, first: 1, plain: 1 };
             let ranker = ranking.ranker();
             bencher.iter(|| {
                 let mut seen = 0;

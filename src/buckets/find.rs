@@ -10,13 +10,13 @@ use super::{
     Table,
     array::Array,
     bucket::{Bucket, Validated, Word},
-    control::Control,
+    control::{Control, SLOTS},
     resize::has_moved,
     upper,
 };
 use crate::{
     reclaim::Guard,
-    slab::{Cell, Handle, prefetch},
+    slab::{Cell, Handle, chunk::HANDLE_BITS, prefetch},
     sync::atomic::{AtomicU8, AtomicU64},
 };
 
@@ -44,6 +44,12 @@ pub struct SlotRef<'g, T> {
     pub(super) bucket: &'g Bucket,
     pub(super) slot: usize,
 }
+
+/// Where an entry was seen: its handle, and the number of its slot. A hint: [`Table::find_at`] says whether it is there.
+///
+/// That of no entry by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spot(u32);
 
 /// An entry that was found, and where.
 pub struct Hit<'g, T> {
@@ -198,6 +204,12 @@ impl<'g, T> SlotRef<'g, T> {
         self.metadata
     }
 
+    /// Returns where that is, for [`Table::find_at`].
+    #[inline]
+    pub fn spot(&self) -> Spot {
+        Spot(self.handle.raw() | (self.slot as u32) << HANDLE_BITS)
+    }
+
     /// Returns the access bits of the slot: those of another entry if this one has left since.
     #[inline]
     pub fn access(&self) -> u16 {
@@ -324,6 +336,27 @@ impl<T> Table<T> {
         let examine = |handle| Some(self.metadata(guard, handle)).filter(|found| matches(*found));
         let (metadata, bucket, slot) = self.search(guard, hash, &examine)?;
         Some(SlotRef { metadata, bucket, slot })
+    }
+
+    /// Returns the slot of the entry of that hash that was seen in a spot, if it is still there, and the table is at rest.
+    #[inline]
+    pub fn find_at<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hash: u64,
+        spot: Spot,
+    ) -> Option<SlotRef<'g, T>> {
+        let slot = (spot.0 >> HANDLE_BITS) as usize & (SLOTS - 1);
+        let bucket = self.root(guard).of(upper(hash));
+        let word = bucket.word(slot);
+        let handle = word.handle().filter(|handle| handle.raw() == spot.0 & Handle::MASK)?;
+        let control = bucket.control();
+        // As in `validated`: the same word before and after.
+        let is_there = control.is_in_use()
+            && control.tag(slot) == Control::tag_of(hash)
+            && bucket.word(slot) == word
+            && !word.is_dying();
+        is_there.then(|| SlotRef { metadata: self.metadata(guard, handle), bucket, slot })
     }
 
     /// Offers the entries that may have a hash to `examine`, until that makes something of one; returns this, and where

@@ -26,6 +26,17 @@ pub struct Ranking {
     pub mask: u8,
     /// The class of weight 1. The next 126 classes weigh 1.5, 2, 3, 4, 6 and so on; all others are not ranked.
     pub first: u8,
+    /// The class that most have which are ranked. Buckets with no other are compared with a threshold in fewer steps.
+    pub plain: u8,
+}
+
+/// A score that others are compared with.
+#[derive(Clone, Copy, Debug)]
+pub struct Threshold {
+    /// It, as the bits of a float.
+    score: u32,
+    /// What it is without the weight of the plain class.
+    base: u16,
 }
 
 /// Bits of a step, of which each lane has its last one.
@@ -45,6 +56,21 @@ pub struct Scores(imp::Scores);
 pub struct Ranker(imp::Ranker);
 
 impl Ranking {
+    /// Returns the weight of a class that is ranked, as the bits of a float, and its number.
+    #[inline]
+    fn weight(self, class: u8) -> (u32, u8) {
+        let number = (class & self.mask).wrapping_sub(self.first);
+        ((u32::from(number) << WEIGHT_SHIFT) + 1.0f32.to_bits(), number)
+    }
+
+    /// Prepares a score, given as the bits of a float, to be compared with many.
+    #[inline]
+    pub fn threshold(self, score: u32) -> Threshold {
+        let weight = f32::from_bits(self.weight(self.plain).0);
+        // Rounded down, and never over: a base of so much is above the score just where it is above this.
+        Threshold { score, base: (f32::from_bits(score) / weight) as u16 }
+    }
+
     /// Prepares the ranking of many buckets.
     #[inline]
     pub fn ranker(self) -> Ranker {
@@ -57,6 +83,18 @@ impl Ranker {
     #[inline]
     pub fn rank(&self, lanes: Lanes) -> Scores {
         Scores(self.0.rank(lanes))
+    }
+
+    /// Returns which slots have a score above the threshold, one bit each, and how many are ranked.
+    #[inline]
+    pub fn above(&self, lanes: Lanes, threshold: Threshold) -> (u32, usize) {
+        match self.0.plain_above(lanes, threshold.base) {
+            Some((above, ranked)) => (above, ranked.count_ones() as usize),
+            None => {
+                let scores = self.rank(lanes);
+                (scores.above(threshold.score), scores.count())
+            }
+        }
     }
 }
 
@@ -89,7 +127,7 @@ use portable as imp;
 /// Lane after lane.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 mod portable {
-    use super::{CLASSES, Lanes, Ranking, SLOTS, STEP, WEIGHT_SHIFT};
+    use super::{CLASSES, Lanes, Ranking, SLOTS, STEP};
 
     #[derive(Clone, Copy, Debug)]
     pub struct Scores([u32; SLOTS]);
@@ -102,19 +140,40 @@ mod portable {
             Self(ranking)
         }
 
+        /// Returns the score of a slot without the weight.
+        fn base(&self, lanes: Lanes, slot: usize) -> u16 {
+            let Ranking { now, flat, shift, .. } = self.0;
+            let access = (lanes.access[slot / 4] >> (16 * (slot % 4))) as u16;
+            let idle = (now.wrapping_sub(access) & STEP) + flat;
+            if access > STEP { idle } else { idle << shift }
+        }
+
         #[inline]
         pub fn rank(&self, lanes: Lanes) -> Scores {
-            let Ranking { now, flat, shift, mask, first } = self.0;
             let classes = lanes.class.to_le_bytes();
             Scores(std::array::from_fn(|slot| {
-                let access = (lanes.access[slot / 4] >> (16 * (slot % 4))) as u16;
-                let idle = (now.wrapping_sub(access) & STEP) + flat;
-                let base = if access > STEP { idle } else { idle << shift };
-                let number = (classes[slot] & mask).wrapping_sub(first);
-                let weight = (u32::from(number) << WEIGHT_SHIFT) + 1.0f32.to_bits();
+                let base = self.base(lanes, slot);
+                let (weight, number) = self.0.weight(classes[slot]);
                 let score = (f32::from(base) * f32::from_bits(weight)).to_bits();
                 if number < CLASSES { score } else { 0 }
             }))
+        }
+
+        #[inline]
+        pub fn plain_above(&self, lanes: Lanes, threshold: u16) -> Option<(u32, u32)> {
+            let (_, plain) = self.0.weight(self.0.plain);
+            let (mut above, mut ranked) = (0, 0);
+            for (slot, class) in lanes.class.to_le_bytes().into_iter().enumerate() {
+                match self.0.weight(class).1 {
+                    number if number == plain => {
+                        ranked |= 1 << slot;
+                        above |= u32::from(self.base(lanes, slot) > threshold) << slot;
+                    }
+                    CLASSES.. => {}
+                    _ => return None,
+                }
+            }
+            Some((above, ranked))
         }
     }
 
@@ -160,34 +219,68 @@ mod sse {
         shift: __m128i,
         mask: __m128i,
         first: __m128i,
+        /// The number of the plain class, 8 bits a lane.
+        plain: __m128i,
     }
 
     #[inline]
     #[target_feature(enable = "sse2")]
     fn ranker(ranking: Ranking) -> Ranker {
-        let Ranking { now, flat, shift, mask, first } = ranking;
+        let Ranking { now, flat, shift, mask, first, plain } = ranking;
         Ranker {
             now: _mm_set1_epi16(now as i16),
             flat: _mm_set1_epi16(flat as i16),
             shift: _mm_cvtsi32_si128(i32::from(shift)),
             mask: _mm_set1_epi16(i16::from(mask)),
             first: _mm_set1_epi16(i16::from(first)),
+            plain: _mm_set1_epi8((plain & mask).wrapping_sub(first) as i8),
         }
     }
 
+    /// Returns the scores of all slots without their weights.
     #[inline]
     #[target_feature(enable = "sse2")]
-    fn rank(ranker: &Ranker, lanes: Lanes) -> Scores {
-        let Ranker { now, flat, shift, mask, first } = *ranker;
+    fn bases(ranker: &Ranker, lanes: Lanes) -> __m128i {
+        let Ranker { now, flat, shift, .. } = *ranker;
         let zero = _mm_setzero_si128();
         let access = _mm_set_epi64x(lanes.access[1] as i64, lanes.access[0] as i64);
         let idle = _mm_and_si128(_mm_sub_epi16(now, access), _mm_set1_epi16(STEP as i16));
         let idle = _mm_add_epi16(idle, flat);
         let unreferenced = _mm_cmpeq_epi16(_mm_srli_epi16::<STEP_BITS>(access), zero);
-        let base = _mm_or_si128(
+        _mm_or_si128(
             _mm_and_si128(unreferenced, _mm_sll_epi16(idle, shift)),
             _mm_andnot_si128(unreferenced, idle),
-        );
+        )
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn plain_above(ranker: &Ranker, lanes: Lanes, threshold: u16) -> Option<(u32, u32)> {
+        let Ranker { mask, first, plain, .. } = *ranker;
+        let zero = _mm_setzero_si128();
+        // Mask and class stand in the lower half of 16 bits, which is all of 8.
+        let class = _mm_cvtsi64_si128(lanes.class as i64);
+        let [mask, first] = [_mm_packus_epi16(mask, mask), _mm_packus_epi16(first, first)];
+        let number = _mm_sub_epi8(_mm_and_si128(class, mask), first);
+        let most = _mm_set1_epi8((CLASSES - 1) as i8);
+        let ranked = _mm_cmpeq_epi8(_mm_min_epu8(number, most), number);
+        let is_plain = _mm_cmpeq_epi8(number, plain);
+        let [ranked, is_plain] = [ranked, is_plain].map(|all| _mm_movemask_epi8(all) as u32 & 0xff);
+        if ranked != is_plain {
+            return None;
+        }
+        // What is left of each where the threshold is taken off.
+        let over = _mm_subs_epu16(bases(ranker, lanes), _mm_set1_epi16(threshold as i16));
+        let not_above = _mm_packs_epi16(_mm_cmpeq_epi16(over, zero), zero);
+        Some((ranked & !(_mm_movemask_epi8(not_above) as u32), ranked))
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn rank(ranker: &Ranker, lanes: Lanes) -> Scores {
+        let Ranker { mask, first, .. } = *ranker;
+        let zero = _mm_setzero_si128();
+        let base = bases(ranker, lanes);
         let class = _mm_unpacklo_epi8(_mm_cvtsi64_si128(lanes.class as i64), zero);
         let number = _mm_sub_epi16(_mm_and_si128(class, mask), first);
         let ranked = _mm_and_si128(
@@ -249,6 +342,12 @@ mod sse {
             // SAFETY: as in `new`.
             unsafe { rank(self, lanes) }
         }
+
+        #[inline]
+        pub fn plain_above(&self, lanes: Lanes, threshold: u16) -> Option<(u32, u32)> {
+            // SAFETY: as in `new`.
+            unsafe { plain_above(self, lanes, threshold) }
+        }
     }
 
     impl Scores {
@@ -294,7 +393,8 @@ mod tests {
             }
             let (mask, first) = [(0xff, 1), (0xff, 129), (0x7f, 1)][turn % 3];
             let now = rng.next_u64() as u16;
-            let ranking = Ranking { now, flat: 16, shift: 3, mask, first };
+            let plain = [lanes.class as u8, first + 6][turn % 2];
+            let ranking = Ranking { now, flat: 16, shift: 3, mask, first, plain };
             let (one, all) =
                 (portable::Ranker::new(ranking).rank(lanes), ranking.ranker().rank(lanes));
             assert_eq!((one.count(), one.get()), (all.count(), all.get()), "{lanes:?}");
@@ -305,8 +405,46 @@ mod tests {
     }
 
     #[test]
+    fn slots_above_a_threshold_are_the_same_in_fewer_steps() {
+        let seed = 8;
+        println!("seed {seed}");
+        let mut rng = Rng::new(seed);
+        let mut quick = 0;
+        for turn in 0..20_000 {
+            // Three of four lines have no class but the plain one among those that are ranked.
+            let classes: [u8; SLOTS] = std::array::from_fn(|_| match rng.next_u64() % 64 {
+                0..40 => 7,
+                40..52 => 0,
+                52..63 => 0x87,
+                _ => 9,
+            });
+            let access = [rng.next_u64(), rng.next_u64()];
+            let lanes = Lanes { access, class: u64::from_le_bytes(classes) };
+            let now = rng.next_u64() as u16;
+            let ranking = Ranking { now, flat: 16, shift: 3, mask: 0xff, first: 1, plain: 7 };
+            let scores = ranking.ranker().rank(lanes);
+            let score = match turn % 4 {
+                0 => scores.get()[turn % SLOTS],
+                1 => ((rng.next_u64() % 300_000) as f32).to_bits(),
+                2 => f32::MAX.to_bits(),
+                _ => 1.0f32.to_bits(),
+            };
+            let threshold = ranking.threshold(score);
+            let expected = (scores.above(score), scores.count());
+            assert_eq!(ranking.ranker().above(lanes, threshold), expected, "{lanes:?} {score}");
+            let one = portable::Ranker::new(ranking).plain_above(lanes, threshold.base);
+            assert_eq!(one, ranking.ranker().0.plain_above(lanes, threshold.base), "{lanes:?}");
+            if let Some((above, ranked)) = one {
+                quick += 1;
+                assert_eq!((above, ranked.count_ones() as usize), expected, "{lanes:?} {score}");
+            }
+        }
+        assert!((15_000..19_000).contains(&quick), "{quick}");
+    }
+
+    #[test]
     fn score_is_that_of_the_slots_own_hints() {
-        let ranking = Ranking { now: 100, flat: 16, shift: 3, mask: 0xff, first: 1 };
+        let ranking = Ranking { now: 100, flat: 16, shift: 3, mask: 0xff, first: 1, plain: 1 };
         // Slot 1: idle for 30 steps, not referenced, of weight 2; slot 6: for 10, referenced, of weight 1.5.
         let access = [70 << 16, (90 | 1 << 12) << 32];
         let lanes = Lanes { access, class: 3 << 8 | 2 << 48 };

@@ -54,10 +54,10 @@ mod testing;
 mod write;
 
 pub use control::SLOTS;
-pub use find::{EntryRef, Held, Hit, Metadata, SlotRef};
+pub use find::{EntryRef, Held, Hit, Metadata, SlotRef, Spot};
 pub use fresh::{Claim, Fresh};
 pub use iter::Iter;
-pub use lanes::{Lanes, Ranker, Ranking, Scores};
+pub use lanes::{Lanes, Ranker, Ranking, Scores, Threshold};
 pub use loose::Loose;
 pub use retire::{Finalizer, OpenBag, Swept, Terms};
 pub use sample::{Candidate, Line, POSITION_BITS, Passed, Position, Run, Sampled};

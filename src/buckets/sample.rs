@@ -8,7 +8,7 @@ use super::{
     bucket::{Bucket, Word},
     control::{Control, SLOTS, Slots, TAG_BITS},
     iter::{Part, parts},
-    lanes::{Lanes, Ranker, Scores},
+    lanes::{Lanes, Ranker, Threshold},
 };
 use crate::{
     reclaim::Guard,
@@ -72,8 +72,8 @@ pub struct Passed<'g> {
     pub lines: usize,
     /// How many of their slots were ranked.
     pub ranked: usize,
-    /// The last line if it has slots with scores above the threshold, its scores, and those slots, one bit each.
-    pub found: Option<(Line<'g>, Scores, u32)>,
+    /// The last line if it has slots with scores above the threshold, and those slots, one bit each.
+    pub found: Option<(Line<'g>, u32)>,
 }
 
 /// An entry that was in the table when its line was read.
@@ -142,7 +142,7 @@ impl<T> Table<T> {
         first: usize,
         most: usize,
         ranker: &Ranker,
-        threshold: u32,
+        threshold: Threshold,
     ) -> Passed<'g> {
         let buckets = self.root(guard).as_slice();
         let first = first % buckets.len();
@@ -152,14 +152,13 @@ impl<T> Table<T> {
         for (index, bucket) in (first..).zip(after).chain((0..).zip(before)).take(most) {
             prefetch(ptr::from_ref(bucket).wrapping_add(LINES_AHEAD));
             passed.lines += 1;
-            let scores = ranker.rank(bucket.lanes());
-            passed.ranked += scores.count();
-            let above = scores.above(threshold);
+            let (above, ranked) = ranker.above(bucket.lanes(), threshold);
+            passed.ranked += ranked;
             if above != 0 {
                 let control = bucket.control();
                 if control.is_in_use() {
                     let line = Line { bucket, control, first: (index as u64) << SLOT_BITS };
-                    passed.found = Some((line, scores, above));
+                    passed.found = Some((line, above));
                     break;
                 }
             }
@@ -541,9 +540,10 @@ mod tests {
         let fresh = table.prepare(Entry::new(2, 2, &alive), spread(2), 0).unwrap();
         assert!(bucket.change_word(free, Word::EMPTY, Word::new(fresh.handle(), 3)));
         bucket.set_hints(free, Hints { access: 0, class: 9 });
-        let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1 };
-        let passed = table.find_above(&guard, 0, 1, &ranking.ranker(), 20.0f32.to_bits());
-        let (line, _, above) = passed.found.unwrap();
+        let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1, plain: 1 };
+        let passed =
+            table.find_above(&guard, 0, 1, &ranking.ranker(), ranking.threshold(20.0f32.to_bits()));
+        let (line, above) = passed.found.unwrap();
         assert_eq!(above, 1 << free);
         assert!(line.candidate(free).is_none());
         assert!(line.taken().all(|slot| line.candidate(slot).is_some()));
@@ -562,17 +562,18 @@ mod tests {
             }
         }
         // All are as old, and one is eight times as bad.
-        let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1 };
+        let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1, plain: 1 };
         let ranker = ranking.ranker();
         let bad = table.find(&guard, spread(7), |entry| entry.key == 7).unwrap();
         bad.set_access(0);
         bad.set_class(7);
-        let (low, high) = (16.0f32.to_bits(), 1000.0f32.to_bits());
+        let [low, high] = [16.0f32, 1000.0].map(|score| ranking.threshold(score.to_bits()));
         for first in 0..20 {
             let passed = table.find_above(&guard, first, usize::MAX, &ranker, low);
-            let (line, scores, above) = passed.found.unwrap();
+            let (line, above) = passed.found.unwrap();
             let slot = above.trailing_zeros() as usize;
-            assert_eq!((above.count_ones(), scores.get()[slot]), (1, 128.0f32.to_bits()));
+            let score = ranker.rank(line.lanes()).get()[slot];
+            assert_eq!((above.count_ones(), score), (1, 128.0f32.to_bits()));
             assert_eq!(line.candidate(slot).unwrap().handle(), bad.handle);
             assert!((1..=8).contains(&passed.lines) && passed.ranked >= 1);
             // None above: all lines were passed, each once.

@@ -5,7 +5,10 @@
 //! a part of the window, and calls use them in turn. Whoever finds all gone makes room without the window,
 //! by [`Engine::make_room_alone`]; nobody waits.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    ops::{Deref, DerefMut},
+};
 
 use super::{
     Engine, NORMAL_WEIGHT, Place, access_of,
@@ -14,7 +17,7 @@ use super::{
     victims::{Among, Hand, Resident},
 };
 use crate::{
-    buckets::{Metadata, SLOTS, SlotRef, buckets_for},
+    buckets::{Metadata, SLOTS, SlotRef, Spot, buckets_for},
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART, Victim},
     entry::Entry,
     policy::{
@@ -45,6 +48,10 @@ pub struct Maintainer {
     /// Where victims of the main region are looked for.
     pub(super) hand: Hand,
     pub(super) rng: Rng,
+    /// Hashes of new entries, on their way to the sketch.
+    events: [u64; CAPACITY],
+    /// How many there are.
+    noted: usize,
 }
 
 impl Maintainer {
@@ -57,7 +64,15 @@ impl Maintainer {
             next_ring: 0,
             hand: Hand::new(seed as usize),
             rng: Rng::new(seed),
+            events: [0; CAPACITY],
+            noted: 0,
         }
+    }
+
+    /// Adds a new entry at the end of the window.
+    #[inline]
+    fn admit(&mut self, newcomer: Newcomer) {
+        self.queued = self.queued.wrapping_add(self.window.push(newcomer));
     }
 }
 
@@ -212,17 +227,12 @@ impl<K, V, S> Engine<K, V, S> {
         self.budget.is_over_reserve(self.reserve() / 2)
     }
 
-    /// Calls `f` with a maintainer that nobody else has, if there is one: that of this thread, or another.
-    fn with_maintainer<R>(&self, f: impl FnOnce(&mut Maintainer) -> R) -> Option<R> {
+    /// Takes out a maintainer that nobody else has, if there is one: that of this thread, or another.
+    #[inline]
+    pub(super) fn take_maintainer(&self) -> Option<Borrowed<'_, Maintainer>> {
         let count = self.maintainers.len();
-        let mut f = Some(f);
-        for i in 0..count {
-            let place = &self.maintainers[(thread_number() + i) % count];
-            if let Some(done) = borrow(place, |maintainer| f.take().map(|f| f(maintainer))) {
-                return done;
-            }
-        }
-        None
+        let number = thread_number();
+        (0..count).find_map(|i| take(&self.maintainers[number.wrapping_add(i) % count]))
     }
 
     /// Takes over accesses for the race; whole batches are left out where it does not keep up.
@@ -252,17 +262,46 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
+/// What was taken out of its place. Dropping it puts it back, even if a user's clock panics.
+pub(super) struct Borrowed<'a, T> {
+    place: &'a Place<T>,
+    taken: Option<Box<T>>,
+}
+
+impl<T> Deref for Borrowed<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.taken.as_deref().expect("it is there until it is dropped")
+    }
+}
+
+impl<T> DerefMut for Borrowed<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.taken.as_deref_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl<T> Drop for Borrowed<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // The place is empty: nobody puts anything there but who has taken it.
+        self.place.store(self.taken.take());
+    }
+}
+
+/// Takes what is in its place, unless somebody else has it.
+#[inline]
+pub(super) fn take<T>(place: &Place<T>) -> Option<Borrowed<'_, T>> {
+    let taken = place.take();
+    taken.is_some().then(|| Borrowed { place, taken })
+}
+
 /// Calls `f` with what is in its place, unless somebody else has it.
 pub(super) fn borrow<T, R>(place: &Place<T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
-    // Puts it back even if a user's clock panics.
-    struct Back<'a, T>(&'a Place<T>, Option<Box<T>>);
-    impl<T> Drop for Back<'_, T> {
-        fn drop(&mut self) {
-            self.0.store(self.1.take());
-        }
-    }
-    let mut back = Back(place, Some(place.take()?));
-    back.1.as_deref_mut().map(f)
+    take(place).map(|mut taken| f(&mut taken))
 }
 
 impl<K, V, S> Engine<K, V, S> {
@@ -273,33 +312,86 @@ impl<K, V, S> Engine<K, V, S> {
         if self.expire_if_due() > 0 && self.budget.remaining() >= short {
             return true;
         }
-        let made = self.with_maintainer(|maintainer| {
+        if let Some(mut maintainer) = self.take_maintainer() {
             let room = short.saturating_add(self.evict_ahead());
+            self.collect_strays(guard, &mut maintainer);
+            self.settle(guard, &mut maintainer, room, MOST_EVICTIONS);
+        }
+        self.budget.remaining() >= short || self.make_room_alone(guard, hash, short)
+    }
+
+    /// Takes a new entry in, and makes up for the room it took; it is an access, too, unless that `is_counted`.
+    pub(super) fn take_in(
+        &self,
+        guard: &Guard,
+        maintainer: &mut Maintainer,
+        newcomer: Newcomer,
+        is_counted: bool,
+    ) {
+        maintainer.admit(newcomer);
+        if !is_counted {
+            self.note_in(maintainer, newcomer.hash);
+        }
+        self.collect_strays(guard, maintainer);
+        let (used, max, ahead) = (self.budget.used(), self.budget.max(), self.evict_ahead());
+        if ahead > 0 && used.saturating_add(ahead) > max {
+            self.settle(guard, maintainer, ahead, MOST_EVICTIONS);
+            return;
+        }
+        let reserve = self.reserve();
+        // Relaxed: a figure to decide by.
+        let window = self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued);
+        let share = self.setting().share_of(self.unpinned_max());
+        let is_full = window.saturating_add(reserve) > share && window <= u64::MAX / 2;
+        if is_full && used.saturating_add(reserve) < max {
+            // There is room, so all that is due is that the window comes down to its share.
+            self.settle(guard, maintainer, reserve, MOST_EVICTIONS);
+        } else {
+            self.note_queued(maintainer);
+        }
+    }
+
+    /// Counts an event; a batch of them goes to the sketch at once.
+    fn note_in(&self, maintainer: &mut Maintainer, hash: u64) {
+        // The counters will have come by the time the batch is full.
+        prefetch(self.sketch.line(hash));
+        maintainer.events[maintainer.noted % CAPACITY] = hash;
+        maintainer.noted += 1;
+        if maintainer.noted >= CAPACITY {
+            self.learn_noted(maintainer);
+        }
+    }
+
+    /// Brings the events that a maintainer has to the sketch; returns how many.
+    #[cold]
+    fn learn_noted(&self, maintainer: &mut Maintainer) -> usize {
+        let count = std::mem::take(&mut maintainer.noted).min(CAPACITY);
+        if count > 0 {
+            self.learn(&maintainer.events[..count]);
+        }
+        count
+    }
+
+    /// Takes in new entries that found all maintainers away, if there are any.
+    #[inline]
+    fn collect_strays(&self, guard: &Guard, maintainer: &mut Maintainer) {
+        // Relaxed: a hint. Maintenance comes without.
+        if self.has_strays.load(Ordering::Relaxed) {
             self.collect_newcomers(guard, maintainer, TAKEN_IN_FOR_ROOM);
-            self.settle(guard, maintainer, room, MOST_EVICTIONS);
-        });
-        match made {
-            Some(()) if self.budget.remaining() >= short => true,
-            _ => self.make_room_alone(guard, hash, short),
         }
     }
 
     /// Takes over a full ring of new entries.
     pub(super) fn hand_over(&self, guard: &Guard, hashes: &[u64]) {
-        let taken = self.with_maintainer(|maintainer| {
-            self.admit_to_window(guard, maintainer, hashes);
-            let reserve = self.reserve();
-            if self.budget.remaining() > reserve {
-                self.settle(guard, maintainer, reserve, MOST_EVICTIONS);
-            }
-        });
-        if taken.is_none() {
-            self.put_off(guard, hashes);
+        match self.take_maintainer() {
+            Some(mut maintainer) => self.admit_to_window(guard, &mut maintainer, hashes),
+            None => self.put_off(guard, hashes),
         }
     }
 
     /// Queues hashes for the next maintainer, and judges those that are too many then.
     fn put_off(&self, guard: &Guard, hashes: &[u64]) {
+        self.note_strays();
         let is_in = borrow(&self.backlog, |backlog| backlog.add(hashes)).unwrap_or(false);
         if !is_in {
             // Another thread is adding its own, or has still to judge.
@@ -310,6 +402,14 @@ impl<K, V, S> Engine<K, V, S> {
             let oldest = borrow(&self.backlog, Backlog::take_surplus).flatten();
             let Some(hash) = oldest else { break };
             self.judge_alone(guard, hash);
+        }
+    }
+
+    /// Notes that new entries wait for a maintainer.
+    pub(super) fn note_strays(&self) {
+        // Relaxed, twice: a hint. Written only if it differs: writers share it.
+        if !self.has_strays.load(Ordering::Relaxed) {
+            self.has_strays.store(true, Ordering::Relaxed);
         }
     }
 
@@ -352,6 +452,21 @@ impl<K, V, S> Engine<K, V, S> {
         self.table.find_slot(guard, hash, is_it)
     }
 
+    /// The same for one that is in a queue.
+    #[inline]
+    fn find_newcomer<'g>(
+        &'g self,
+        guard: &'g Guard,
+        newcomer: Newcomer,
+    ) -> Option<SlotRef<'g, Entry<K, V>>> {
+        let there = self.table.find_at(guard, newcomer.hash, newcomer.spot);
+        match there.filter(|slot| slot.flags().is_in_window()) {
+            Some(slot) => Some(slot),
+            // It was replaced, or the table is on the move.
+            None => self.find_in_window(guard, newcomer.hash),
+        }
+    }
+
     /// Returns whether to evict an entry would make no room, or break a promise: it has no rival, then.
     fn is_exempt(&self, metadata: Metadata<'_, Entry<K, V>>) -> bool {
         self.cost_of(metadata) == 0 || metadata.flags().is_unevictable()
@@ -370,6 +485,11 @@ impl<K, V, S> Engine<K, V, S> {
 
     fn maintain_within(&self, work: Work) -> Slice {
         let events = self.events.drain_all(|hashes| self.learn(hashes));
+        let noted = self
+            .maintainers
+            .iter()
+            .filter_map(|place| borrow(place, |maintainer| self.learn_noted(maintainer)));
+        let events = events + noted.sum::<usize>();
         let mut ticked = Ticked { events, ..Ticked::default() };
         let mut panic = None;
         loop {
@@ -400,9 +520,9 @@ impl<K, V, S> Engine<K, V, S> {
                 // A writer that finds the maintainer away has to do without the window.
                 break;
             }
-            let evicted = self.with_maintainer(|m| {
-                self.collect_newcomers(&guard, m, TAKEN_IN);
-                self.settle(&guard, m, reserve, slice)
+            let evicted = self.take_maintainer().map(|mut maintainer| {
+                self.collect_newcomers(&guard, &mut maintainer, TAKEN_IN);
+                self.settle(&guard, &mut maintainer, reserve, slice)
             });
             is_away = evicted.is_none();
             ticked.evicted += evicted.unwrap_or(0);
@@ -476,9 +596,9 @@ impl<K, V, S> Engine<K, V, S> {
     fn evict_down_to(&self, guard: &Guard, limit: u64) {
         let mut is_renewed = false;
         while self.budget.used() > limit {
-            let evicted = self.with_maintainer(|m| {
-                self.collect_newcomers(guard, m, TAKEN_IN);
-                self.settle(guard, m, 0, MOST_EVICTIONS)
+            let evicted = self.take_maintainer().map(|mut maintainer| {
+                self.collect_newcomers(guard, &mut maintainer, TAKEN_IN);
+                self.settle(guard, &mut maintainer, 0, MOST_EVICTIONS)
             });
             if evicted.is_some_and(|n| n > 0) {
                 continue;
@@ -666,6 +786,8 @@ impl<K, V, S> Engine<K, V, S> {
     /// Brings new entries into the window, `most` or fewer: those of the backlog, then those of the rings,
     /// one ring after the other.
     fn collect_newcomers(&self, guard: &Guard, maintainer: &mut Maintainer, most: usize) {
+        // Relaxed, here and below: a hint, that there are none until some come.
+        self.has_strays.store(false, Ordering::Relaxed);
         let taken = borrow(&self.backlog, |backlog| {
             let mut hashes = [0; TAKEN_IN];
             let count = most.min(TAKEN_IN).min(backlog.hashes.len());
@@ -673,25 +795,31 @@ impl<K, V, S> Engine<K, V, S> {
             self.admit_to_window(guard, maintainer, &hashes[..count]);
             count
         });
-        let left = most - taken.unwrap_or(0);
+        let mut taken = taken.unwrap_or(0);
+        let left = most - taken;
         maintainer.next_ring = self.newcomers.drain_some(maintainer.next_ring, left, |hashes| {
+            taken += hashes.len();
             self.admit_to_window(guard, maintainer, hashes);
         });
+        if taken > 0 {
+            // There may be more than one call takes.
+            self.has_strays.store(true, Ordering::Relaxed);
+        }
     }
 
     fn admit_to_window(&self, guard: &Guard, maintainer: &mut Maintainer, hashes: &[u64]) {
-        let mut cost = 0;
         if self.costs_vary() {
             self.table.for_many(guard, hashes, |_, hash| {
-                let is_in_window = |found: Metadata<'_, _>| found.flags().is_in_window();
-                if let Some(slot) = self.table.find_slot(guard, hash, is_in_window) {
-                    cost += maintainer.window.push(hash, self.cost_of(slot.metadata()));
+                if let Some(slot) = self.find_in_window(guard, hash) {
+                    let cost = self.cost_of(slot.metadata());
+                    maintainer.admit(Newcomer::new(hash, cost, slot.spot()));
                 }
             });
         } else {
-            cost = hashes.iter().map(|&hash| maintainer.window.push(hash, 1)).sum();
+            let newcomers = hashes.iter().map(|&hash| Newcomer::new(hash, 1, Spot::default()));
+            newcomers.for_each(|newcomer| maintainer.admit(newcomer));
         }
-        self.window_cost.fetch_add(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
+        self.note_queued(maintainer);
     }
 
     /// Takes the newcomer at the window's head.
@@ -729,7 +857,7 @@ impl<K, V, S> Engine<K, V, S> {
                 self.table.prefetch(later.hash);
                 prefetch(self.sketch.line(later.hash));
             }
-            let Some(hit) = self.find_in_window(guard, newcomer.hash) else { continue };
+            let Some(hit) = self.find_newcomer(guard, newcomer) else { continue };
             let leaver = Leaver { newcomer, slot: hit };
             if self.is_exempt(hit.metadata()) {
                 self.promote(maintainer, leaver);
@@ -745,8 +873,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     fn queue_again(maintainer: &mut Maintainer, newcomer: Newcomer) {
-        let cost = maintainer.window.push_again(newcomer);
-        maintainer.queued = maintainer.queued.wrapping_add(cost);
+        maintainer.admit(newcomer);
     }
 
     /// Moves a leaver to main.
@@ -969,8 +1096,8 @@ const SLICE_EXPIRATIONS: usize = 4096;
 /// Evictions of a writer that makes room while somebody else maintains.
 const ALONE_EVICTIONS: usize = 256;
 /// Evictions ahead of need, as a part of the budget, and their most.
-const AHEAD_PART: u64 = 1024;
-const MOST_AHEAD: u64 = 3;
+const AHEAD_PART: u64 = 256;
+const MOST_AHEAD: u64 = 1;
 /// Entries that are too many in the window and are judged in one call though there is room, if it does
 /// not evict more: a part of the capacity, since those that lose leave places free, and their most.
 /// Smaller caches let them into main unjudged.
@@ -1086,7 +1213,8 @@ mod tests {
         without_maintainers(&engine, || (0..20_000).for_each(|key| put(&engine, key)));
         let known = || engine.window_cost.load(Ordering::Relaxed);
         let guard = engine.table.pin();
-        let take = |most| engine.with_maintainer(|m| engine.collect_newcomers(&guard, m, most));
+        let take =
+            |most| engine.collect_newcomers(&guard, &mut engine.take_maintainer().unwrap(), most);
         for _ in 0..MOST_PUT_OFF / TAKEN_IN {
             let before = known();
             take(TAKEN_IN);

@@ -85,8 +85,10 @@ pub struct Engine<K, V, S> {
     pulse: Pulse,
     /// Hashes of accesses, on their way to the sketch.
     events: Stripes,
-    /// Hashes of new entries, on their way to the window.
+    /// Hashes of new entries that found all maintainers away, on their way to the window.
     newcomers: Stripes,
+    /// Whether there may be some, there or in the backlog.
+    has_strays: AtomicBool,
     /// Hashes of accesses to the keys of the sample, on their way to the race.
     samples: Stripes,
     /// What is 0 in the hash of a key of the sample.
@@ -185,6 +187,7 @@ impl<K, V, S> Engine<K, V, S> {
             pulse: Pulse::new(entries as u64),
             events: Stripes::new(stripes),
             newcomers: Stripes::new(stripes),
+            has_strays: AtomicBool::new(false),
             samples: Stripes::new(stripes),
             sample_mask: AtomicU64::new(scale.mask()),
             extras: AtomicBool::new(settings.metrics),

@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     buckets::{
-        Claim, EntryRef, Fresh, Full, Hints, Hit, Metadata, Panic, Probe, Publish, Table, Unlinked,
+        Claim, EntryRef, Fresh, Full, Hints, Hit, Panic, Probe, Publish, SlotRef, Table, Unlinked,
     },
     budget::Budget,
     entry::{Entry, Flags},
     metrics::Counter,
-    policy::access::Access,
+    policy::{access::Access, window::Newcomer},
     reclaim::Guard,
     stripe::{Push, thread_number},
     sync::atomic::Ordering,
@@ -151,7 +151,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         };
         match self.publish(table, guard, hash, &mut claim, &mut plan) {
             Published::Inserted(new, panic) => {
-                self.note_insert(guard, hash, new.metadata(), &mut plan);
+                self.note_insert(guard, hash, &new, &mut plan);
                 if let Some(panic) = panic {
                     resume_unwind(panic);
                 }
@@ -364,7 +364,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         &self,
         guard: &Guard,
         hash: u64,
-        new: Metadata<'_, Entry<K, V>>,
+        new: &SlotRef<'_, Entry<K, V>>,
         plan: &mut Plan<'_>,
     ) {
         let cost = plan.cost;
@@ -372,7 +372,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
         self.counters.add(Counter::Inserts, 1);
         self.counters.add(Counter::CostAdded, cost);
-        self.welcome(guard, hash);
+        self.welcome(guard, Newcomer::new(hash, cost, new.spot()));
         if let Some(times) = new.times() {
             self.note_deadline(hash, times);
         }
@@ -442,25 +442,38 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         allows && (!is_asked || replace_if(&new.key, &old.value, &new.value))
     }
 
-    /// Does what a new entry asks for: it is an access, it goes to the window, and the thread may
-    /// have to make up for the room it took.
-    fn welcome(&self, guard: &Guard, hash: u64) {
+    /// Does what a new entry asks for: it is an access, it goes to the window, and the room it took is made up for.
+    fn welcome(&self, guard: &Guard, newcomer: Newcomer) {
+        let hash = newcomer.hash;
         self.note_sample(hash);
         let local = self.local();
         // Relaxed, twice: if two threads of a stripe interfere, an access counts twice.
-        if local.last_miss.load(Ordering::Relaxed) == hash {
-            // The miss that led to this insert was counted.
+        let is_counted = local.last_miss.load(Ordering::Relaxed) == hash;
+        if is_counted {
+            // The miss that led to this insert was.
             local.last_miss.store(0, Ordering::Relaxed);
+        }
+        if let Some(mut maintainer) = self.take_maintainer() {
+            self.take_in(guard, &mut maintainer, newcomer, is_counted);
         } else {
+            self.wait_for_maintainer(guard, hash, is_counted);
+        }
+        if self.waker.is_idle() && self.is_reserve_low() {
+            self.waker.wake();
+        }
+    }
+
+    /// The same where all maintainers are away.
+    #[cold]
+    fn wait_for_maintainer(&self, guard: &Guard, hash: u64, is_counted: bool) {
+        if !is_counted {
             self.note_event(hash);
         }
         if !self.queue_newcomer(guard, hash) {
             // No queue knows of it, so it does not wait for its turn.
             self.judge_alone(guard, hash);
         }
-        if self.waker.is_idle() && self.is_reserve_low() {
-            self.waker.wake();
-        }
+        self.note_strays();
     }
 
     /// Sends a new entry on its way to the window, unless all rings are held. It may come twice, and is

@@ -5,13 +5,13 @@
 
 use std::ops::ControlFlow;
 
-use super::{Engine, maintain::Maintainer};
+use super::{Engine, NORMAL_WEIGHT, maintain::Maintainer};
 use crate::{
-    buckets::{Candidate, Line, Metadata, POSITION_BITS, Passed, Position, SLOTS, Sampled, Scores},
+    buckets::{Candidate, Line, Metadata, POSITION_BITS, Position, Ranker, SLOTS, Sampled, Scores},
     entry::{Entry, Flags},
     policy::{
-        class::ClassRange,
-        victim::{SAMPLE, SAMPLE_BY_COST, VICTIM_PART, VICTIM_PART_BY_COST, ranker},
+        class::{Class, ClassRange},
+        victim::{SAMPLE, SAMPLE_BY_COST, VICTIM_PART, VICTIM_PART_BY_COST, ranking},
     },
     reclaim::Guard,
     slab::prefetch,
@@ -106,35 +106,30 @@ impl<K, V, S> Engine<K, V, S> {
         maintainer: &mut Maintainer,
     ) -> Option<Resident<'g, K, V>> {
         let part = if self.costs_vary() { VICTIM_PART_BY_COST } else { VICTIM_PART };
-        let ranker = ranker(self.pulse.now(), ClassRange::MAIN);
+        let ranking = ranking(self.pulse.now(), ClassRange::MAIN, PLAIN);
         let Hand { next, threshold } = maintainer.hand;
+        let (ranker, threshold) = (ranking.ranker(), ranking.threshold(threshold));
         let passed = self.table.find_above(guard, next, MOST_HAND_BUCKETS, &ranker, threshold);
-        let Passed { lines, ranked, found } = passed;
         let victim =
-            found.and_then(|(line, scores, above)| self.worst_of(guard, &line, &scores, above));
-        maintainer.hand.advance(lines, ranked, part, victim.is_some());
+            passed.found.and_then(|(line, above)| self.worst_of(guard, &line, &ranker, above));
+        maintainer.hand.advance(passed.lines, passed.ranked, part, victim.is_some());
         victim.or_else(|| self.victim(guard, maintainer.rng.next_u64(), Among::Main))
     }
 
     /// Returns the worst of some entries of a line, if it may be evicted.
+    #[inline]
     fn worst_of<'g>(
         &'g self,
         guard: &'g Guard,
         line: &Line<'g>,
-        scores: &Scores,
-        mut slots: u32,
+        ranker: &Ranker,
+        slots: u32,
     ) -> Option<Resident<'g, K, V>> {
-        let scores = scores.get();
         let mut worst = slots.trailing_zeros() as usize & (SLOTS - 1);
-        loop {
-            slots &= slots - 1;
-            if slots == 0 {
-                break;
-            }
-            let slot = slots.trailing_zeros() as usize & (SLOTS - 1);
-            if scores[slot] > scores[worst] {
-                worst = slot;
-            }
+        if !slots.is_power_of_two() {
+            let scores = ranker.rank(line.lanes()).get();
+            let of_them = (0..SLOTS).filter(|slot| slots >> slot & 1 != 0);
+            worst = of_them.max_by_key(|slot| scores[*slot]).unwrap_or(worst);
         }
         let candidate = line.candidate(worst)?;
         let metadata = self.table.look(guard, &candidate)?;
@@ -166,7 +161,7 @@ impl<K, V, S> Engine<K, V, S> {
     fn sample(&self, guard: &Guard, random: u64, among: Among) -> Worst<4> {
         let want = if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
         let lines = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
-        let ranker = ranker(self.pulse.now(), among.classes());
+        let ranker = ranking(self.pulse.now(), among.classes(), PLAIN).ranker();
         let mut worst = Worst::new();
         let mut seen = 0;
         self.table.run(guard, upper(random), lines).look(|line| {
@@ -225,7 +220,8 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> [Option<Resident<'g, K, V>>; 2] {
         let now = self.pulse.now();
         let ranges = [ClassRange::WINDOW, ClassRange::MAIN];
-        let mut worst = ranges.map(|range| (ranker(now, range), Worst::<2>::new()));
+        let mut worst =
+            ranges.map(|range| (ranking(now, range, PLAIN).ranker(), Worst::<2>::new()));
         let mut seen = 0;
         let lines = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
         self.table.run(guard, upper(random), lines).look(|line| {
@@ -285,6 +281,8 @@ impl Among {
     }
 }
 
+/// The class of an entry of main that costs 1, without a priority of its own.
+const PLAIN: Class = Class::new(false, Some(NORMAL_WEIGHT));
 /// How far a threshold moves up for a victim, in the bits of a float: a sixteenth of an octave.
 const THRESHOLD_STEP: u32 = 1 << (f32::MANTISSA_DIGITS - 1 - 4);
 /// Buckets that the hand passes for one victim at most.

@@ -16,12 +16,19 @@ pub struct Class(u8);
 impl Class {
     /// Returns the class of an entry of this weight, which is 1 at least; `None` if it must not be evicted.
     #[inline]
-    pub fn new(is_in_window: bool, weight: Option<u64>) -> Self {
-        let weight = weight.map_or(0, |weight| {
-            let exponent = weight.max(1).ilog2();
-            let half = (u128::from(weight.max(1)) << 1 >> exponent) as u32 & 1;
-            (2 * exponent + half + 1).min(u32::from(WEIGHT)) as u8
-        });
+    pub const fn new(is_in_window: bool, weight: Option<u64>) -> Self {
+        let weight = match weight {
+            None => 0,
+            Some(weight) => {
+                // At least 1. The bit below the highest one, if there is one, is the half.
+                let weight = weight | (weight == 0) as u64;
+                let exponent = weight.ilog2();
+                let half = if exponent > 0 { weight >> (exponent - 1) & 1 } else { 0 };
+                // 127 at most, for the exponent is 63 at most, and two more make no class.
+                let number = 2 * exponent + half as u32 + 1;
+                if number > WEIGHT as u32 { WEIGHT } else { number as u8 }
+            }
+        };
         Self(weight | if is_in_window { WINDOW } else { 0 })
     }
 

@@ -4,8 +4,11 @@
 //! near that of hyperbolic caching (Blankstein, Sen, Freedman, 2017) with one bit for "referenced since
 //! it came", the segment of a segmented LRU.
 
-use super::{access::Access, class::ClassRange};
-use crate::buckets::{Ranker, Ranking};
+use super::{
+    access::Access,
+    class::{Class, ClassRange},
+};
+use crate::buckets::Ranking;
 
 /// A maintainer's victim is one of the worst of this part of the entries: as good as the worst of twice as many.
 pub const VICTIM_PART: usize = 9;
@@ -41,17 +44,18 @@ pub fn score_of(access: Access, weight: f32, now: u32) -> f32 {
     score(access.is_referenced(), access.idle(now), weight)
 }
 
-/// Returns how the entries of a region are ranked, a bucket at a time: by the same score.
-pub fn ranker(now: u32, range: ClassRange) -> Ranker {
+/// Returns how the entries of a region are ranked, a bucket at a time: by the same score. Most of them are of class `plain`.
+#[inline]
+pub fn ranking(now: u32, range: ClassRange, plain: Class) -> Ranking {
     let (mask, first) = range.mask_and_first();
     let (flat, shift) = (FLAT_STEPS as u16, REFERENCED_SHIFT as u8);
-    Ranking { now: now as u16, flat, shift, mask, first }.ranker()
+    Ranking { now: now as u16, flat, shift, mask, first, plain: plain.to_bits() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{buckets::Lanes, policy::class::Class};
+    use crate::buckets::Lanes;
 
     #[test]
     fn score_is_idle_time_from_a_quarter_of_a_round_times_weight_and_an_eighth_if_referenced() {
@@ -71,7 +75,7 @@ mod tests {
                 access: [u64::from(access.to_bits()) << 32, 0],
                 class: u64::from(class.to_bits()) << 16,
             };
-            let scores = ranker(now, ClassRange::MAIN).rank(lanes);
+            let scores = ranking(now, ClassRange::MAIN, class).ranker().rank(lanes);
             let weight = class.weight_in(ClassRange::MAIN).unwrap();
             assert_eq!(scores.get()[2], score_of(access, weight, now).to_bits());
             assert_eq!(scores.count(), 1);

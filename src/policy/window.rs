@@ -1,8 +1,11 @@
 //! `Window`: a queue of new entries, which belongs to whoever maintains the cache.
 //!
-//! It holds hashes, never entries: what is found under a hash when its turn comes is what counts.
+//! It holds hashes, never entries: what is found under a hash when its turn comes is what counts. Beside each is the spot
+//! where the entry was, so that it is found without a search where it still is there.
 
 use std::collections::VecDeque;
+
+use crate::buckets::Spot;
 
 /// A first-in first-out queue of new entries.
 #[derive(Debug, Default)]
@@ -15,11 +18,19 @@ pub struct Window {
 pub struct Newcomer {
     /// The hash of its key.
     pub hash: u64,
+    /// Where it was when it came, if that is known.
+    pub spot: Spot,
     /// Its cost when it came, kept small.
     cost: u32,
 }
 
 impl Newcomer {
+    /// Makes one of that hash and cost.
+    #[inline]
+    pub fn new(hash: u64, cost: u64, spot: Spot) -> Self {
+        Self { hash, spot, cost: u32::try_from(cost).unwrap_or(u32::MAX) }
+    }
+
     /// Returns what it counts for.
     pub fn cost(self) -> u64 {
         u64::from(self.cost)
@@ -28,18 +39,14 @@ impl Newcomer {
 
 impl Window {
     /// Adds an entry at the end; returns what it counts for.
-    pub fn push(&mut self, hash: u64, cost: u64) -> u64 {
-        let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        self.push_again(Newcomer { hash, cost })
-    }
-
-    /// Adds an entry at the end that was at the head; returns what it counts for.
-    pub fn push_again(&mut self, newcomer: Newcomer) -> u64 {
+    #[inline]
+    pub fn push(&mut self, newcomer: Newcomer) -> u64 {
         self.queue.push_back(newcomer);
         newcomer.cost()
     }
 
     /// Takes the entry at the head.
+    #[inline]
     pub fn pop(&mut self) -> Option<Newcomer> {
         let newcomer = self.queue.pop_front()?;
         // A window that was large once gives its memory back.
@@ -81,13 +88,18 @@ const SPARE: usize = 8;
 mod tests {
     use super::*;
 
+    fn newcomer(hash: u64, cost: u64) -> Newcomer {
+        Newcomer::new(hash, cost, Spot::default())
+    }
+
     #[test]
     fn entries_leave_in_the_order_they_came() {
         let mut window = Window::default();
-        assert_eq!((window.push(1, 10), window.push(2, u64::MAX)), (10, u64::from(u32::MAX)));
+        assert_eq!(window.push(newcomer(1, 10)), 10);
+        assert_eq!(window.push(newcomer(2, u64::MAX)), u64::from(u32::MAX));
         let first = window.pop().unwrap();
         assert_eq!((first.hash, first.cost()), (1, 10));
-        assert_eq!(window.push_again(first), 10);
+        assert_eq!(window.push(first), 10);
         assert_eq!(window.pop().unwrap().hash, 2);
         assert_eq!(window.pop().unwrap().hash, 1);
         assert!(window.pop().is_none());
@@ -96,7 +108,7 @@ mod tests {
     #[test]
     fn entries_that_are_not_kept_go_and_their_memory_with_them() {
         let mut window = Window::default();
-        (0..1000).for_each(|hash| _ = window.push(hash, 2));
+        (0..1000).for_each(|hash| _ = window.push(newcomer(hash, 2)));
         assert_eq!(window.retain(|hash| hash < 10), 990 * 2);
         assert!(window.bytes() < 20 * size_of::<Newcomer>());
         assert_eq!((window.pop().unwrap().hash, window.retain(|_| true)), (0, 0));
@@ -107,7 +119,7 @@ mod tests {
         let mut window = Window::default();
         assert_eq!(window.bytes(), 0);
         for hash in 0..10_000 {
-            let _ = window.push(hash, 1);
+            let _ = window.push(newcomer(hash, 1));
         }
         let capacity = window.queue.capacity();
         assert!(capacity >= 10_000);

@@ -404,9 +404,10 @@ impl World {
     /// Evicts the first entry that the walk over the lines finds, as maintenance does; returns its value.
     pub fn evict_first(&self) -> Option<u64> {
         let guard = self.table.pin();
-        let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1 };
-        let passed = self.table.find_above(&guard, 0, 1, &ranking.ranker(), 1.0f32.to_bits());
-        let (line, _, above) = passed.found?;
+        let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1, plain: 1 };
+        let threshold = ranking.threshold(1.0f32.to_bits());
+        let passed = self.table.find_above(&guard, 0, 1, &ranking.ranker(), threshold);
+        let (line, above) = passed.found?;
         let candidate = line.candidate(above.trailing_zeros() as usize)?;
         self.table.look(&guard, &candidate)?;
         let entry = self.table.unlink(&guard, &candidate)?;
