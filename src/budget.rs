@@ -46,6 +46,7 @@ impl Budget {
     /// Of several threads that charge at once, only those that fit together succeed; a failed charge
     /// has at no moment shown in [`used`](Self::used), unless the limit was lowered in that moment.
     #[must_use = "a charge that failed allows nothing to be published"]
+    #[inline]
     pub fn try_charge(&self, cost: u64) -> bool {
         if mutant!("budget_check_then_add") {
             let fits = self.used.load(Relaxed) + cost <= self.max.load(Relaxed);
@@ -96,6 +97,7 @@ impl Budget {
     ///
     /// What is held counts for nothing any more if the limit was lowered since, and too much is charged now.
     #[must_use = "where the budget is short nothing may be published"]
+    #[inline]
     pub fn raise(&self, held: &mut u64, need: u64) -> u64 {
         let is_late = *held > 0 && self.used() > self.max();
         if is_late && !mutant!("budget_charge_outlives_limit") {
@@ -110,6 +112,7 @@ impl Budget {
     }
 
     /// Gives back a cost that was charged, after the entry was unlinked.
+    #[inline]
     pub fn refund(&self, cost: u64) {
         if mutant!("budget_refund_by_store") {
             return self.used.store(self.used.load(Relaxed) - cost, Relaxed);
@@ -122,6 +125,7 @@ impl Budget {
     }
 
     /// Returns what is charged at this moment.
+    #[inline]
     pub fn used(&self) -> u64 {
         // Relaxed: a figure to decide by or to show; it is out of date the next moment anyway.
         self.used.load(Relaxed)
@@ -138,6 +142,7 @@ impl Budget {
     }
 
     /// Returns the limit.
+    #[inline]
     pub fn max(&self) -> u64 {
         // Relaxed: nothing is published with the limit.
         self.max.load(Relaxed)
@@ -180,12 +185,14 @@ impl Budget {
     }
 
     /// Returns what may still be charged: 0 where the limit was lowered below what is charged.
+    #[inline]
     pub fn remaining(&self) -> u64 {
         self.max().saturating_sub(self.used())
     }
 
     /// Returns whether less than `reserve` is left, or more than the limit is charged (after it was
     /// lowered), so that making room is due.
+    #[inline]
     pub fn is_over_reserve(&self, reserve: u64) -> bool {
         self.used().saturating_add(reserve) > self.max()
     }

@@ -120,26 +120,21 @@ impl Sketch {
 
     /// Counts one event of each of `hashes` and returns for how many a counter changed.
     ///
-    /// Looks at all their cache lines before it counts, so that the misses overlap.
+    /// Whoever collects them fetches their [lines](Self::line) ahead.
     pub fn increment_batch(&self, hashes: &[u64]) -> usize {
         let blocks = self.blocks();
-        let mut changed = 0;
-        for hashes in hashes.chunks(BATCH) {
-            for &hash in hashes {
-                Place::of(hash).block(blocks).touch();
-            }
-            for &hash in hashes {
-                let place = Place::of(hash);
-                changed += usize::from(place.block(blocks).add(place, 1));
-            }
-        }
-        changed
+        let count = |hash: &u64| {
+            let place = Place::of(*hash);
+            usize::from(place.block(blocks).add(place, 1))
+        };
+        hashes.iter().map(count).sum()
     }
 
     /// Returns the frequency of `hash`, from 0 to 15.
     ///
     /// Never less than was counted since the last aging, save for lost races; more where strangers
     /// share all four counters.
+    #[inline]
     pub fn estimate(&self, hash: u64) -> u8 {
         let place = Place::of(hash);
         place.block(self.blocks()).estimate(place)
@@ -224,11 +219,13 @@ impl Sketch {
         words.flat_map(|word| (0..16).map(move |i| ((word >> (4 * i)) & 0xf) as u8)).collect()
     }
 
+    #[inline]
     fn blocks(&self) -> &[Block] {
         // Acquire: pairs with the Release in `double`; seeing a level's number means seeing it.
         self.at(self.level.load(Acquire))
     }
 
+    #[inline]
     fn at(&self, level: usize) -> &[Block] {
         // A level's number is published after the level, and `new` makes the first.
         self.levels[level].get().expect("a level is made before it is named")
@@ -327,14 +324,15 @@ impl Block {
     fn add(&self, place: Place, events: u8) -> bool {
         // Relaxed: a counter stands for itself. The exchange below checks the value.
         let seen = place.pairs.map(|pair| self.words[pair.word].load(Relaxed));
-        let least = place.pairs[0].least(seen[0]).min(place.pairs[1].least(seen[1]));
+        let counts = [place.pairs[0].counts(seen[0]), place.pairs[1].counts(seen[1])];
+        let least = counts[0][0].min(counts[0][1]).min(counts[1][0].min(counts[1][1]));
         if least == MAX_COUNT {
             return false;
         }
         let count = (least + u64::from(events)).min(MAX_COUNT);
         let mut is_changed = false;
-        for (pair, seen) in place.pairs.into_iter().zip(seen) {
-            let step = pair.step(seen, count);
+        for ((pair, seen), counts) in place.pairs.into_iter().zip(seen).zip(counts) {
+            let step = pair.step(counts, count);
             if step == 0 {
                 continue;
             }
@@ -350,16 +348,11 @@ impl Block {
         is_changed
     }
 
+    #[inline]
     fn estimate(&self, place: Place) -> u8 {
         // Relaxed: a counter stands for itself.
         let counts = place.pairs.map(|pair| pair.least(self.words[pair.word].load(Relaxed)));
         counts[0].min(counts[1]) as u8
-    }
-
-    fn touch(&self) {
-        // Relaxed: the value is of no interest; the compiler does not leave out an atomic load, and
-        // the processor does not wait for one whose value nobody uses.
-        let _ = self.words[0].load(Relaxed);
     }
 
     fn halve(&self) {
@@ -407,14 +400,22 @@ struct Pair {
 }
 
 impl Pair {
+    #[inline]
+    fn counts(self, word: u64) -> [u64; 2] {
+        self.shifts.map(|shift| (word >> shift) & MAX_COUNT)
+    }
+
+    #[inline]
     fn least(self, word: u64) -> u64 {
-        ((word >> self.shifts[0]) & MAX_COUNT).min((word >> self.shifts[1]) & MAX_COUNT)
+        let [low, high] = self.counts(word);
+        low.min(high)
     }
 
     /// What raises those of the two that are below `count` to it.
-    fn step(self, word: u64, count: u64) -> u64 {
-        let raise = |shift: u32| count.saturating_sub((word >> shift) & MAX_COUNT) << shift;
-        raise(self.shifts[0]) | raise(self.shifts[1])
+    #[inline]
+    fn step(self, counts: [u64; 2], count: u64) -> u64 {
+        let [low, high] = counts.map(|there| count.saturating_sub(there));
+        low << self.shifts[0] | high << self.shifts[1]
     }
 }
 
@@ -468,7 +469,6 @@ const REFUSALS: usize = 64;
 const LEVELS: usize = 40;
 
 /// Hashes whose cache lines are asked for at once.
-const BATCH: usize = 16;
 
 const NEXT_BITS: u32 = 56;
 const NEXT_MASK: u64 = (1 << NEXT_BITS) - 1;

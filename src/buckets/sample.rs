@@ -221,6 +221,7 @@ impl<T> Table<T> {
     /// Takes a candidate out, or what has replaced it in the very moment; `None` if it has left.
     ///
     /// What comes out may be another entry, where the version has wrapped: look at its handle.
+    #[inline]
     pub fn unlink(&self, guard: &Guard, candidate: &Candidate<'_>) -> Option<Unlinked> {
         debug_assert!(guard.covers(self.domain.structure()), "a guard of another table");
         let Candidate { bucket, slot, tag, word, .. } = *candidate;

@@ -52,6 +52,7 @@ impl InsertOptions {
         self
     }
 
+    #[inline]
     pub(super) fn terms(self) -> Terms {
         Terms { cost: self.cost, priority: self.priority, ttl: self.ttl.map(Some) }
     }

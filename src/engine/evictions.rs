@@ -26,6 +26,7 @@ pub(super) struct Evictions<'g, K, V, S> {
 }
 
 impl<K, V, S> Engine<K, V, S> {
+    #[inline]
     pub(super) fn evictions<'g>(&'g self, guard: &'g Guard) -> Evictions<'g, K, V, S> {
         Evictions { engine: self, guard, bag: None, count: 0, cost: 0, main_cost: 0 }
     }
@@ -33,12 +34,14 @@ impl<K, V, S> Engine<K, V, S> {
 
 impl<'g, K, V, S> Evictions<'g, K, V, S> {
     /// Evicts a candidate; returns whether it was still there.
+    #[inline]
     pub(super) fn evict(&mut self, candidate: &Candidate<'_>) -> bool {
         let gone = self.engine.table.unlink(self.guard, candidate);
         gone.map(|entry| self.end(entry)).is_some()
     }
 
     /// Accounts for an entry that was unlinked, retires it, and hands on to the sketch how often it was hit.
+    #[inline]
     pub(super) fn end(&mut self, entry: Unlinked) {
         let Self { engine, guard, .. } = *self;
         let hits = Access::from_bits(entry.access()).hits(engine.pulse.now());

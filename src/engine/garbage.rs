@@ -100,6 +100,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Returns the pressure of so much garbage.
+    #[inline]
     fn pressure_of(&self, cost: u64, count: u64) -> Pressure {
         let (limit, floor) = match self.settings.max_garbage {
             Some(limit) => (limit, 0),
@@ -125,6 +126,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the cost at which a batch of garbage is sealed before it is full: all open batches
     /// together hold a small part of what may be.
+    #[inline]
     pub(super) fn seal_at(&self) -> u64 {
         // Shifts in place of divisions: the number of stripes is a power of two.
         let shift = 1 + self.locals.len().trailing_zeros();

@@ -27,11 +27,13 @@ impl Kept {
     }
 
     /// Returns what pinned entries cost, those about to be published included.
+    #[inline]
     pub fn cost(&self) -> u64 {
         self.cost.load(Ordering::Relaxed) // Relaxed: see `add`.
     }
 
     /// Returns whether there is one.
+    #[inline]
     pub fn is_any(&self) -> bool {
         self.entries.load(Ordering::Relaxed) > 0 // Relaxed: see `add`.
     }

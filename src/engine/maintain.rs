@@ -25,6 +25,7 @@ use crate::{
         admission::{Contender, Rule},
         race::{Look, Race, Scale},
         shadow,
+        step::{State, Step, step},
         window::{Newcomer, Window},
     },
     reclaim::Guard,
@@ -241,6 +242,7 @@ impl<K, V, S> Engine<K, V, S> {
             if racer.samples.len() < MOST_SAMPLES {
                 racer.samples.extend(hashes);
             }
+            self.has_samples.store(true, Ordering::Relaxed); // Relaxed: a hint.
         });
     }
 
@@ -321,6 +323,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Takes a new entry in, and makes up for the room it took; it is an access, too, unless that `is_counted`.
+    #[inline]
     pub(super) fn take_in(
         &self,
         guard: &Guard,
@@ -333,9 +336,10 @@ impl<K, V, S> Engine<K, V, S> {
             self.note_in(maintainer, newcomer.hash);
         }
         self.collect_strays(guard, maintainer);
-        let (used, max, ahead) = (self.budget.used(), self.budget.max(), self.evict_ahead());
-        if ahead > 0 && used.saturating_add(ahead) > max {
-            self.settle(guard, maintainer, ahead, MOST_EVICTIONS);
+        let (used, max) = (self.budget.used(), self.budget.max());
+        if used >= max && max >= AHEAD_LEAST && !self.costs_vary() {
+            // For the next one, and a few more.
+            self.settle(guard, maintainer, 1 + self.evict_ahead(), MOST_EVICTIONS);
             return;
         }
         let reserve = self.reserve();
@@ -352,6 +356,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Counts an event; a batch of them goes to the sketch at once.
+    #[inline]
     fn note_in(&self, maintainer: &mut Maintainer, hash: u64) {
         // The counters will have come by the time the batch is full.
         prefetch(self.sketch.line(hash));
@@ -623,70 +628,65 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Evicts until `room` is free, or `most` entries have gone; returns how many.
     fn settle(&self, guard: &Guard, maintainer: &mut Maintainer, room: u64, most: usize) -> usize {
-        borrow(&self.racer, |racer| self.race(guard, racer));
-        let max = self.budget.max();
+        // Relaxed: a hint. What comes later is played later.
+        if self.has_samples.load(Ordering::Relaxed) {
+            borrow(&self.racer, |racer| self.race(guard, racer));
+        }
         let share = self.setting().share_of(self.unpinned_max());
-        // What main may cost. What the room is for comes to the window first.
-        let target = max.saturating_sub(share.max(room));
+        let ahead = self.evict_ahead();
         let mut out = self.evictions(guard);
-        let mut moved = 0;
-        let (mut needed, mut judged) = (0, 0);
-        loop {
-            // What the budget is over its limit (after it was lowered) is missing, too.
-            let used = self.budget.used();
-            // Apart from each other, for the sum of all three need not be a number.
-            let over = used.saturating_sub(max);
-            let missing = over.saturating_add(room.saturating_sub(max.saturating_sub(used)));
-            // Relaxed, twice: figures to decide by. Entries on their way to the window are in neither.
-            let window = self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued);
-            let main = self.main_cost.load(Ordering::Relaxed).saturating_sub(out.main_cost());
-            let full = window > 0 && window.saturating_add(room) > share;
-            if out.count() >= most {
-                break;
-            }
-            // Relaxed, here and below: if two take from it at once, it is used up a little later.
-            let surplus = self.surplus.load(Ordering::Relaxed);
-            if full && surplus > 0 && moved < MOST_MOVED {
-                // What is in the window since it was larger is in main already, by right.
-                moved += 1;
-                let leaver = self.leaver(guard, maintainer);
-                let cost = leaver.map_or(surplus, |leaver| self.cost_of(leaver.slot.metadata()));
-                self.surplus.store(surplus.saturating_sub(cost), Ordering::Relaxed);
-                if let Some(leaver) = leaver {
-                    self.promote(maintainer, leaver);
-                }
-                continue;
-            }
-            if missing == 0 {
-                if !full {
+        let (mut moved, mut needed, mut judged) = (0, 0, 0);
+        while out.count() < most {
+            let state = State {
+                used: self.budget.used(),
+                max: self.budget.max(),
+                room,
+                share,
+                // Relaxed, here and below: figures to decide by. Entries on their way to the window are in neither.
+                window: self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued),
+                main: self.main_cost.load(Ordering::Relaxed).saturating_sub(out.main_cost()),
+                surplus: if moved < MOST_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
+                ahead,
+            };
+            let mut step = step(state);
+            if step == Step::Judge {
+                // A whole ring may have come at once, or a full bucket evicted in our place. A few a
+                // call that evicts anyway bring the window back to its share by and by.
+                let most_judged = (self.capacity() / JUDGED_PART).min(MOST_JUDGED);
+                if most_judged == 0 {
+                    step = Step::Promote;
+                } else if needed == 0 || judged >= most_judged.max(needed) {
                     break;
                 }
-                // An entry that is too many in the window takes a free place.
-                let is_free = main < target && self.is_filling(room);
-                let most_judged = (self.capacity() / JUDGED_PART).min(MOST_JUDGED);
-                if is_free || most_judged == 0 {
-                    let Some(leaver) = self.leaver(guard, maintainer) else { break };
+            }
+            let leaver = match step {
+                Step::Rest => break,
+                Step::Evict => None,
+                _ => self.leaver(guard, maintainer),
+            };
+            let gone = match (step, leaver) {
+                (Step::Yield, leaver) => {
+                    moved += 1;
+                    let cost = leaver.map_or(state.surplus, |it| self.cost_of(it.slot.metadata()));
+                    // Relaxed: if two take from it at once, it is used up a little later.
+                    self.surplus.store(state.surplus.saturating_sub(cost), Ordering::Relaxed);
+                    leaver.into_iter().for_each(|leaver| self.promote(maintainer, leaver));
+                    continue;
+                }
+                (Step::Promote, Some(leaver)) => {
                     self.promote(maintainer, leaver);
                     continue;
                 }
-                // A whole ring may have come at once, or a full bucket evicted in our place. A few a
-                // call that evicts anyway bring the window back to its share by and by.
-                if needed == 0 || judged >= most_judged.max(needed) {
-                    break;
+                (Step::Evict, _) | (_, Some(_)) => {
+                    let gone = self.choose(&mut out, guard, maintainer, step, leaver);
+                    if step == Step::Judge {
+                        judged += 1;
+                        continue;
+                    }
+                    gone
                 }
-                judged += 1;
-                let Some(leaver) = self.leaver(guard, maintainer) else { break };
-                self.judge(&mut out, guard, maintainer, leaver);
-                continue;
-            }
-            let gone = if main > target {
-                self.evict_victim(&mut out, guard, maintainer)
-            } else {
-                match self.leaver(guard, maintainer) {
-                    Some(leaver) => self.duel(&mut out, guard, maintainer, leaver),
-                    // The window's entries are on their way to it.
-                    None => break,
-                }
+                // The window's entries are on their way to it.
+                (_, None) => break,
             };
             if !gone && !self.evict_any(&mut out, guard) {
                 break;
@@ -697,7 +697,38 @@ impl<K, V, S> Engine<K, V, S> {
         out.count()
     }
 
+    /// Evicts the leaver or a victim of main, as the two compare; or, where nobody has to go, the leaver or nobody. Returns
+    /// whether one has gone.
+    #[inline]
+    fn choose(
+        &self,
+        out: &mut Evictions<'_, K, V, S>,
+        guard: &Guard,
+        maintainer: &mut Maintainer,
+        step: Step,
+        leaver: Option<Leaver<'_, K, V>>,
+    ) -> bool {
+        let victim = self.next_victim(guard, maintainer);
+        let Some(leaver) = leaver else {
+            return victim.is_some_and(|victim| out.evict(&victim.candidate));
+        };
+        let luck = maintainer.rng.next_u64();
+        let is_duel = step == Step::Duel;
+        let wins = match &victim {
+            Some(victim) => self.wins(leaver, victim, luck),
+            None => !is_duel,
+        };
+        if !wins {
+            return self.expel(out, maintainer, leaver);
+        }
+        // In this order, so that main is never above its share for it.
+        let gone = is_duel && victim.is_some_and(|victim| out.evict(&victim.candidate));
+        self.promote(maintainer, leaver);
+        gone
+    }
+
     /// Brings the account of all windows up to date with one of them.
+    #[inline]
     fn note_queued(&self, maintainer: &mut Maintainer) {
         let queued = std::mem::take(&mut maintainer.queued);
         if queued != 0 {
@@ -708,15 +739,18 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns whether the cache is still filling, or much was removed, so that an entry of the window may move
     /// to main unjudged. Room that was made ahead of need lets no entry into main without a duel.
     fn is_filling(&self, room: u64) -> bool {
-        let ahead = room.saturating_add(self.evict_ahead()).saturating_add(1);
-        self.budget.used() < self.budget.max().saturating_sub(ahead)
+        let (used, max, ahead) = (self.budget.used(), self.budget.max(), self.evict_ahead());
+        State { used, max, room, ahead, ..State::default() }.is_filling()
     }
 
     /// Plays some of the accesses that wait for it, and follows the race.
     fn race(&self, guard: &Guard, racer: &mut Racer) {
         let costs_vary = self.costs_vary();
         for _ in 0..PLAYED {
-            let Some(hash) = racer.samples.pop_front() else { return };
+            let Some(hash) = racer.samples.pop_front() else {
+                // Relaxed: a hint; if some come in this moment, they wait for the next.
+                return self.has_samples.store(false, Ordering::Relaxed);
+            };
             let hit = self.table.find_slot(guard, hash, |found| found.has_upper_of(hash));
             let cost = match &hit {
                 // It is none of the policy's business.
@@ -826,6 +860,7 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// Now and then, and where this maintainer has none, it is that of another one: whose thread may have
     /// stopped inserting.
+    #[inline]
     fn next_newcomer(&self, maintainer: &mut Maintainer) -> Option<Newcomer> {
         maintainer.taken = maintainer.taken.wrapping_add(1);
         let own = if maintainer.taken.is_multiple_of(TAKEN_IN_TURN) {
@@ -846,6 +881,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Takes the entry at the window's head; one that was used meanwhile has another turn.
+    #[inline]
     fn leaver<'g>(
         &'g self,
         guard: &'g Guard,
@@ -877,6 +913,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Moves a leaver to main.
+    #[inline]
     fn promote(&self, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) {
         if !self.enter_main(leaver.newcomer.hash, &leaver.slot) {
             // It was replaced this moment, by one that is in the window and waits for its turn.
@@ -885,6 +922,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Evicts a leaver; returns whether it was there.
+    #[inline]
     fn expel(
         &self,
         out: &mut Evictions<'_, K, V, S>,
@@ -898,48 +936,12 @@ impl<K, V, S> Engine<K, V, S> {
         gone
     }
 
-    /// Lets a leaver fight for a place in main; evicts one of the two.
-    fn duel(
-        &self,
-        out: &mut Evictions<'_, K, V, S>,
-        guard: &Guard,
-        maintainer: &mut Maintainer,
-        leaver: Leaver<'_, K, V>,
-    ) -> bool {
-        let victim = self.next_victim(guard, maintainer);
-        let luck = maintainer.rng.next_u64();
-        match victim {
-            Some(victim) if self.wins(leaver, &victim, luck) => {
-                // In this order, so that main is never above its share for it.
-                let gone = out.evict(&victim.candidate);
-                self.promote(maintainer, leaver);
-                gone
-            }
-            _ => self.expel(out, maintainer, leaver),
-        }
-    }
-
-    /// Lets a leaver into main if it would win a duel, though nobody has to go; evicts it otherwise.
-    fn judge(
-        &self,
-        out: &mut Evictions<'_, K, V, S>,
-        guard: &Guard,
-        maintainer: &mut Maintainer,
-        leaver: Leaver<'_, K, V>,
-    ) {
-        let victim = self.next_victim(guard, maintainer);
-        let luck = maintainer.rng.next_u64();
-        if victim.is_none_or(|victim| self.wins(leaver, &victim, luck)) {
-            self.promote(maintainer, leaver);
-        } else {
-            self.expel(out, maintainer, leaver);
-        }
-    }
-
+    #[inline]
     fn wins(&self, leaver: Leaver<'_, K, V>, victim: &Resident<'_, K, V>, luck: u64) -> bool {
         self.admits(self.contender(leaver.newcomer.hash, &leaver.slot), victim, luck)
     }
 
+    #[inline]
     fn admits(&self, candidate: Contender, victim: &Resident<'_, K, V>, luck: u64) -> bool {
         let rule = self.setting().rule;
         let mean = if rule == Rule::Seen && self.costs_vary() {
@@ -950,26 +952,18 @@ impl<K, V, S> Engine<K, V, S> {
         rule.admits(candidate, self.resident_contender(victim), mean, luck)
     }
 
+    #[inline]
     fn contender(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> Contender {
         let cost = self.weight_of(self.cost_of(hit.metadata()), hit.flags().priority());
         Contender { frequency: self.frequency_of(hash, Some(hit)), cost }
     }
 
+    #[inline]
     fn resident_contender(&self, resident: &Resident<'_, K, V>) -> Contender {
         let metadata = resident.metadata;
         let cost = self.weight_of(self.cost_of(metadata), metadata.flags().priority());
         let access = Access::from_bits(resident.candidate.access());
         Contender { frequency: self.frequency(resident.hash(), Some(access)), cost }
-    }
-
-    fn evict_victim(
-        &self,
-        out: &mut Evictions<'_, K, V, S>,
-        guard: &Guard,
-        maintainer: &mut Maintainer,
-    ) -> bool {
-        let victim = self.next_victim(guard, maintainer);
-        victim.is_some_and(|victim| out.evict(&victim.candidate))
     }
 
     /// Evicts whatever a sample of both regions offers.
@@ -980,6 +974,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Evicts an entry that was found; returns whether it was still there.
+    #[inline]
     fn evict(&self, out: &mut Evictions<'_, K, V, S>, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
         let there = self.table.candidate_of(hit);
         there.is_some_and(|candidate| out.evict(&candidate))
@@ -1096,8 +1091,10 @@ const SLICE_EXPIRATIONS: usize = 4096;
 /// Evictions of a writer that makes room while somebody else maintains.
 const ALONE_EVICTIONS: usize = 256;
 /// Evictions ahead of need, as a part of the budget, and their most.
-const AHEAD_PART: u64 = 256;
-const MOST_AHEAD: u64 = 1;
+const AHEAD_PART: u64 = 1024;
+const MOST_AHEAD: u64 = 3;
+/// Where the budget is less, no entry goes before another one needs its place.
+const AHEAD_LEAST: u64 = 256;
 /// Entries that are too many in the window and are judged in one call though there is room, if it does
 /// not evict more: a part of the capacity, since those that lose leave places free, and their most.
 /// Smaller caches let them into main unjudged.

@@ -119,6 +119,8 @@ pub struct Engine<K, V, S> {
     surplus: AtomicU64,
     /// The race, for whoever takes it out.
     racer: Place<Racer>,
+    /// Whether accesses may wait for it.
+    has_samples: AtomicBool,
     /// Which threads stay pinned.
     stalls: Place<StallDetector>,
     locals: Box<[CachePadded<Local>]>,
@@ -207,6 +209,7 @@ impl<K, V, S> Engine<K, V, S> {
             window_cost: CachePadded::default(),
             surplus: AtomicU64::new(0),
             racer: AtomicCell::new(Some(Box::new(Racer::new(settings.seed, scale)))),
+            has_samples: AtomicBool::new(false),
             stalls: AtomicCell::new(Some(Box::default())),
             locals: (0..stripes).map(|_| CachePadded::default()).collect(),
             pressure: AtomicU8::new(Pressure::None as u8),
@@ -235,6 +238,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Moves an entry of this hash from the window to the main region; returns whether this call did.
+    #[inline]
     fn enter_main(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
         let moved = self.leave_window(hit.metadata());
         if moved {
@@ -245,6 +249,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Takes an entry out of the window, and into the account of the main region; returns whether this call did.
+    #[inline]
     fn leave_window(&self, entry: Metadata<'_, Entry<K, V>>) -> bool {
         let moved = entry.leave_window();
         if moved {
@@ -254,6 +259,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Forgets that an entry of this hash was referenced; its hits go to the sketch.
+    #[inline]
     fn unreference(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) {
         // A hit that comes in between is lost.
         let access = access_of(hit);
@@ -298,16 +304,19 @@ impl<K, V, S> Engine<K, V, S> {
         Class::new(flags.is_in_window(), weight)
     }
 
+    #[inline]
     fn add_to_main(&self, cost: u64) {
         self.main_cost.fetch_add(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
     }
 
     /// Returns what is left of the budget beside pinned entries.
+    #[inline]
     fn unpinned_max(&self) -> u64 {
         self.budget.max().saturating_sub(self.kept.cost())
     }
 
     /// Returns the window's share and the rule of admission.
+    #[inline]
     fn setting(&self) -> Setting {
         SETTINGS[self.setting.load(Ordering::Relaxed)] // Relaxed: any recent one will do.
     }

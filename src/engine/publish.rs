@@ -48,6 +48,19 @@ struct Plan<'a> {
     room_tries: usize,
 }
 
+impl Plan<'_> {
+    /// Charges up to `need` in all; returns how much the budget lacks.
+    #[inline]
+    fn charge(&mut self, need: u64) -> u64 {
+        let short = self.charged.budget.raise(&mut self.charged.cost, need);
+        let is_kept = short == 0 && self.flags.is_unevictable();
+        if is_kept || self.charged.pinned.is_some() {
+            self.charged.pin(is_kept.then_some(self.cost));
+        }
+        short
+    }
+}
+
 /// What became of an entry that was to be published.
 enum Published<'g, K, V> {
     /// It is in the table, and no entry of its key was; with the first panic of the user's code.
@@ -71,11 +84,6 @@ struct Charged<'a> {
 }
 
 impl Charged<'_> {
-    /// Charges up to `need` in all; returns how much the budget lacks, charging no more then.
-    fn raise_to(&mut self, need: u64) -> u64 {
-        self.budget.raise(&mut self.cost, need)
-    }
-
     /// Counts a pinned entry of that cost, or none.
     fn pin(&mut self, cost: Option<u64>) {
         if self.pinned != cost {
@@ -104,8 +112,11 @@ impl Charged<'_> {
 }
 
 impl Drop for Charged<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.pin(None);
+        if self.pinned.is_some() {
+            self.pin(None);
+        }
         if self.cost > 0 {
             self.budget.refund(self.cost);
         }
@@ -219,6 +230,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Decides whether an entry may take the place of `resident`, or of none, and makes room for it in the budget.
+    #[inline]
     fn find_room(
         &self,
         guard: &Guard,
@@ -227,11 +239,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         resident: Option<EntryRef<'_, Entry<K, V>>>,
         new: &Fresh<'_, Entry<K, V>>,
     ) -> Result<(), Refusal> {
-        loop {
-            let short = self.plan(plan, resident, new)?;
-            if short == 0 {
-                return Ok(());
-            }
+        match self.plan(plan, resident, new)? {
+            0 => Ok(()),
+            short => self.make_room_until(guard, hash, plan, resident, new, short),
+        }
+    }
+
+    /// Makes room for what is short, again and again while others take it.
+    #[cold]
+    fn make_room_until(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        plan: &mut Plan<'_>,
+        resident: Option<EntryRef<'_, Entry<K, V>>>,
+        new: &Fresh<'_, Entry<K, V>>,
+        mut short: u64,
+    ) -> Result<(), Refusal> {
+        while short > 0 {
             if short > self.unpinned_max().saturating_sub(plan.charged.cost) {
                 return Err(Refusal::Rejected(Reject::Kept));
             }
@@ -239,7 +264,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             if plan.room_tries > ROOM_TRIES || !self.make_room(guard, hash, short) {
                 return Err(Refusal::Rejected(Reject::Cold));
             }
+            short = self.plan(plan, resident, new)?;
         }
+        Ok(())
     }
 
     /// Makes room in a full bucket: by growth, or by evicting a resident; returns whether it did, or the bucket has
@@ -302,7 +329,33 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// budget lacks.
     ///
     /// Asked again whenever the bucket has changed.
+    #[inline]
     fn plan(
+        &self,
+        plan: &mut Plan<'_>,
+        resident: Option<EntryRef<'_, Entry<K, V>>>,
+        new: &Fresh<'_, Entry<K, V>>,
+    ) -> Result<u64, Refusal> {
+        if resident.is_some() {
+            return self.plan_replacement(plan, resident, new);
+        }
+        plan.was_over = false;
+        if matches!(plan.mode, Mode::IfPresent | Mode::Instead(_)) {
+            return Err(Refusal::Forbidden);
+        }
+        if plan.pressure >= Pressure::Soft {
+            return Err(Refusal::Rejected(Reject::Garbage));
+        }
+        // It comes to the window.
+        if !plan.flags.is_in_window() {
+            plan.flags = Flags::new(true, plan.flags.is_timed(), plan.flags.priority());
+            new.get().metadata().set_flags(plan.flags);
+        }
+        Ok(plan.charge(plan.cost))
+    }
+
+    /// The same where there is an entry of the key.
+    fn plan_replacement(
         &self,
         plan: &mut Plan<'_>,
         resident: Option<EntryRef<'_, Entry<K, V>>>,
@@ -329,7 +382,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 self.inherit_deadline(new.get(), old.metadata(), plan.mode.keeps());
             }
         }
-        // What takes the place of an entry is in its region; what takes none comes to the window.
+        // What takes the place of an entry is in its region.
         let in_window = resident.is_none_or(|old| old.metadata().flags().is_in_window());
         let flags = Flags::new(in_window, plan.flags.is_timed(), priority);
         if flags != plan.flags {
@@ -337,10 +390,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             new.get().metadata().set_flags(flags);
         }
         let refund = resident.map_or(0, |old| self.cost_of(old.metadata()));
-        let short = plan.charged.raise_to(plan.cost.saturating_sub(refund));
-        let is_kept = short == 0 && plan.flags.is_unevictable();
-        plan.charged.pin(is_kept.then_some(plan.cost));
-        Ok(short)
+        Ok(plan.charge(plan.cost.saturating_sub(refund)))
     }
 
     /// Gives an entry the cost of the one that it is to replace.

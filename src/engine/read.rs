@@ -250,12 +250,14 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Returns how often a hash was seen lately, from 0 to 15; the access bits of a resident entry have its hits.
+    #[inline]
     pub fn frequency(&self, hash: u64, access: Option<Access>) -> u8 {
         let hits = access.map_or(0, |access| access.hits(self.pulse.now()));
         (self.sketch.estimate(hash) + hits).min(MOST_FREQUENCY)
     }
 
     /// The same, given the resident entry.
+    #[inline]
     pub fn frequency_of(&self, hash: u64, hit: Option<&SlotRef<'_, Entry<K, V>>>) -> u8 {
         self.frequency(hash, hit.map(|hit| access_of(hit)))
     }

@@ -38,6 +38,7 @@ impl Hand {
     /// Moves on by so many lines with `seen` entries, where one in `part` is to be a victim.
     ///
     /// The threshold moves up for a victim and down for each entry, and stays where it is if one in `part` is above it.
+    #[inline]
     fn advance(&mut self, lines: usize, seen: usize, part: usize, is_found: bool) {
         self.next = self.next.wrapping_add(lines);
         let up = if is_found { THRESHOLD_STEP } else { 0 };
@@ -100,6 +101,7 @@ const SCORE_SHIFT: u32 = POSITION_BITS + f32::MANTISSA_DIGITS + 7 - u64::BITS;
 
 impl<K, V, S> Engine<K, V, S> {
     /// Returns the next entry of main, from where the hand stands, that is as bad as one in so many.
+    #[inline]
     pub(super) fn next_victim<'g>(
         &'g self,
         guard: &'g Guard,
@@ -185,6 +187,7 @@ impl<K, V, S> Engine<K, V, S> {
         self.resident(sampled, among)
     }
 
+    #[inline]
     fn resident<'g>(
         &'g self,
         sampled: Resident<'g, K, V>,

@@ -264,8 +264,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Invalidates the loads that a write has met, which this thread has begun when it was pinned.
+    #[inline]
     pub fn commit(&self, guard: &Guard, hash: u64, write: Write<'_, K, Loaded>) {
-        let Some(id) = write.commit() else { return };
+        if let Some(id) = write.commit() {
+            self.take_out(guard, hash, id);
+        }
+    }
+
+    /// Takes out what a load has left to a write.
+    #[cold]
+    fn take_out(&self, guard: &Guard, hash: u64, id: usize) {
         // A load has ended in the meantime, and left it to this write to take out what it has
         // published.
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;

@@ -46,6 +46,7 @@ impl<'a, K, T> Write<'a, K, T> {
         self.finish()
     }
 
+    #[inline]
     fn finish(&mut self) -> Option<usize> {
         let published = self.intent.take().and_then(|intent| intent.commit());
         if self.flights.is_used() {
@@ -56,6 +57,7 @@ impl<'a, K, T> Write<'a, K, T> {
 }
 
 impl<K, T> Drop for Write<'_, K, T> {
+    #[inline]
     fn drop(&mut self) {
         if self.is_done {
             return;

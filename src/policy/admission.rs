@@ -34,6 +34,7 @@ impl Rule {
     /// A tie is the victim's, but a candidate that is asked for often gets a small chance by `luck`
     /// (a random number): without it an attacker who knows the hash of a frequent entry could keep
     /// others out.
+    #[inline]
     pub fn admits(self, candidate: Contender, victim: Contender, mean: u64, luck: u64) -> bool {
         // Fractions are compared by their cross products.
         let worth = |frequency: u8, per: u64| u128::from(frequency) * u128::from(per.max(1));

@@ -10,5 +10,6 @@ pub mod class;
 pub mod pulse;
 pub mod race;
 pub mod shadow;
+pub mod step;
 pub mod victim;
 pub mod window;

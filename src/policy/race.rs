@@ -20,6 +20,7 @@ pub struct Setting {
 
 impl Setting {
     /// Returns what the window may cost in a cache of budget `max`.
+    #[inline]
     pub fn share_of(self, max: u64) -> u64 {
         ((max as f64 * self.share) as u64).max(1)
     }

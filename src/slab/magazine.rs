@@ -316,6 +316,7 @@ impl Bags {
     }
 
     /// Returns the sums of all bags that were put here and not forgotten: exact when no thread puts or forgets.
+    #[inline]
     pub fn garbage(&self) -> Garbage {
         let not_below_zero = |sum: u64| if sum > u64::MAX / 2 { 0 } else { sum };
         // Acquire: see `forget`.
@@ -453,6 +454,7 @@ impl Magazine<'_> {
     }
 
     /// Returns whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -585,6 +587,7 @@ impl fmt::Debug for Magazine<'_> {
 }
 
 /// Returns the segment of a magazine, and its index there.
+#[inline]
 fn place(number: u32) -> (usize, usize) {
     let number = number - 1 + FIRST_SEGMENT;
     let segment = number.ilog2() - FIRST_SEGMENT.ilog2();
