@@ -468,8 +468,6 @@ const REFUSALS: usize = 64;
 /// More doublings than any memory has room for.
 const LEVELS: usize = 40;
 
-/// Hashes whose cache lines are asked for at once.
-
 const NEXT_BITS: u32 = 56;
 const NEXT_MASK: u64 = (1 << NEXT_BITS) - 1;
 

@@ -836,7 +836,7 @@ impl<K, V, S> Engine<K, V, S> {
             self.admit_to_window(guard, maintainer, hashes);
         });
         if taken > 0 {
-            // There may be more than one call takes.
+            // There may be more than one call takes. Relaxed: as above.
             self.has_strays.store(true, Ordering::Relaxed);
         }
     }
