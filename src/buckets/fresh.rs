@@ -52,7 +52,23 @@ pub struct Claim<'g, 'f, 't, T> {
     slot: Option<(&'g Bucket, usize)>,
 }
 
+/// A cell for an entry that is to come. Dropping it gives the cell back.
+#[must_use]
+#[derive(Debug)]
+pub struct Reserved<'t, T> {
+    table: &'t Table<T>,
+    handle: Handle,
+    stripe: usize,
+}
+
 impl<T> Table<T> {
+    /// Returns a cell for an entry; `None` if there is no memory for it.
+    #[inline]
+    pub fn reserve(&self, stripe: usize) -> Option<Reserved<'_, T>> {
+        let handle = self.slab.allocate(stripe)?;
+        Some(Reserved { table: self, handle, stripe })
+    }
+
     /// Moves an entry of that hash into a cell.
     ///
     /// # Errors
@@ -60,11 +76,29 @@ impl<T> Table<T> {
     /// Returns the entry if there is no memory for it.
     #[inline]
     pub fn prepare(&self, entry: T, hash: u64, stripe: usize) -> Result<Fresh<'_, T>, T> {
-        let Some(handle) = self.slab.allocate(stripe) else { return Err(entry) };
-        // SAFETY: allocated above, and nothing was written there yet.
-        let cell = unsafe { self.slab.write(handle, entry) };
+        match self.reserve(stripe) {
+            Some(reserved) => Ok(reserved.fill(entry, hash)),
+            None => Err(entry),
+        }
+    }
+}
+
+impl<'t, T> Reserved<'t, T> {
+    /// Moves an entry of that hash into the cell.
+    #[inline]
+    pub fn fill(self, entry: T, hash: u64) -> Fresh<'t, T> {
+        let Self { table, handle, stripe } = *ManuallyDrop::new(self);
+        // SAFETY: `reserve` has allocated it, and nothing was written there yet.
+        let cell = unsafe { table.slab.write(handle, entry) };
         cell.set_hash(upper(hash));
-        Ok(Fresh { table: self, handle, cell, hash, stripe, state: State::Private })
+        Fresh { table, handle, cell, hash, stripe, state: State::Private }
+    }
+}
+
+impl<T> Drop for Reserved<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: `reserve` has allocated it, and it holds nothing.
+        unsafe { self.table.slab.release(self.handle, self.stripe) };
     }
 }
 

@@ -55,7 +55,7 @@ mod write;
 
 pub use control::SLOTS;
 pub use find::{EntryRef, Held, Hit, Metadata, SlotRef, Spot};
-pub use fresh::{Claim, Fresh};
+pub use fresh::{Claim, Fresh, Reserved};
 pub use iter::Iter;
 pub use lanes::{Lanes, Ranker, Ranking, Scores, Threshold};
 pub use loose::Loose;

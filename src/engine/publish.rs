@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Engine, Kept, Pressure, RemovalCause,
-    write::{Mode, Prepared, Put, Refusal, Reject, Terms},
+    write::{Mode, Prepared, Put, Refusal, Reject, Request, Terms},
 };
 use crate::{
     buckets::{
@@ -132,21 +132,23 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         hash: u64,
         mut prepared: Prepared<'g, K, V>,
     ) -> Put<'g, K, V> {
-        match self.try_upsert(table, guard, hash, &mut prepared) {
+        match self.try_upsert(table, guard, hash, &mut prepared.entry, prepared.request) {
             Ok(put) => Ok(put),
             Err(refusal) => Err(prepared.refused(refusal)),
         }
     }
 
     /// The same; returns the entry that is there now, and whether there was none of its key.
+    #[inline]
     pub(super) fn try_upsert<'g, 't: 'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         hash: u64,
-        prepared: &mut Prepared<'t, K, V>,
+        entry: &mut Fresh<'t, Entry<K, V>>,
+        request: Request,
     ) -> Result<(EntryRef<'g, Entry<K, V>>, bool), Refusal> {
-        let Prepared { ref mut entry, cost, terms, mode, pressure } = *prepared;
+        let Request { cost, terms, mode, pressure } = request;
         let flags = entry.get().metadata().flags();
         let mut claim = entry.claim(guard);
         let mut plan = Plan {

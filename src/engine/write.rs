@@ -13,7 +13,7 @@ use super::{Engine, Pressure, RemovalCause};
 use crate::{
     buckets::{EntryRef, Fresh, Held, Loose, Table, Unlinked},
     config::Priority,
-    entry::{Entry, Flags},
+    entry::{Entry, Flags, NewTimes},
     error::OutOfMemory,
     flight::{Outcome, Write},
     metrics::Counter,
@@ -147,10 +147,16 @@ impl Terms {
 /// The entry that is there now, and whether there was none of its key; or what was refused.
 pub(super) type Put<'g, K, V> = Result<(EntryRef<'g, Entry<K, V>>, bool), Refused<K, V>>;
 
-/// An entry that is ready to be published, and what its writer needs for that.
+/// An entry that is ready to be published, and what its writer asks for.
 pub(super) struct Prepared<'a, K, V> {
     pub(super) entry: Fresh<'a, Entry<K, V>>,
-    /// What is charged for it.
+    pub(super) request: Request,
+}
+
+/// What the writer of an entry asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    /// What is charged for the entry.
     pub(super) cost: u64,
     /// What its writer named; the rest is that of the entry it replaces, if its mode keeps it.
     pub(super) terms: Terms,
@@ -162,9 +168,14 @@ pub(super) struct Prepared<'a, K, V> {
 impl<K, V> Prepared<'_, K, V> {
     /// Takes key and value back.
     pub(super) fn refused(self, refusal: Refusal) -> Refused<K, V> {
-        let Entry { key, value } = self.entry.into_inner();
-        Refused { key, value, refusal }
+        refused(self.entry, refusal)
     }
+}
+
+/// Takes key and value of an entry back that was not published.
+fn refused<K, V>(entry: Fresh<'_, Entry<K, V>>, refusal: Refusal) -> Refused<K, V> {
+    let Entry { key, value } = entry.into_inner();
+    Refused { key, value, refusal }
 }
 
 /// What a load has brought and the table has not.
@@ -242,24 +253,35 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     fn put_unpinned(
         &self,
         hash: u64,
-        entry: (K, V),
+        (key, value): (K, V),
         terms: Terms,
         mode: Mode,
         pressure: Pressure,
     ) -> Result<bool, Refused<K, V>> {
-        let mut prepared = self.prepare(&self.table, hash, entry, terms, mode, pressure)?;
+        // Step by step, and not by `prepare`: what that returns would be moved about.
+        let (request, times) = match self.request(&key, &value, terms, mode, pressure) {
+            Ok(request) => request,
+            Err(refusal) => return Err(Refused { key, value, refusal }),
+        };
+        let Some(reserved) = self.table.reserve(thread_number()) else {
+            return Err(Refused { key, value, refusal: Refusal::Rejected(Reject::Memory) });
+        };
+        let mut entry = reserved.fill(Entry { key, value }, hash);
+        if !self.furnish(&entry, request, times) {
+            return Err(refused(entry, Refusal::Rejected(Reject::Memory)));
+        }
         // Pinned for the probe and the exchange only: a grace period waits for it. Room is made under it, too, without a
         // look at any other entry.
         let guard = self.table.pin_part(hash);
         let write = self.flights.begin_write(hash);
-        let put = self.try_upsert(&self.table, &guard, hash, &mut prepared);
+        let put = self.try_upsert(&self.table, &guard, hash, &mut entry, request);
         // An insert that is refused is newer than what a load brings, too.
         if put.is_ok() || mode == Mode::Upsert {
             self.commit(&guard, hash, write);
         }
         match put {
             Ok((_, is_new)) => Ok(is_new),
-            Err(refusal) => Err(prepared.refused(refusal)),
+            Err(refusal) => Err(refused(entry, refusal)),
         }
     }
 
@@ -424,7 +446,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Makes the entry that is to be published: asks what it costs and how long it lives, and
     /// allocates it.
-    #[inline]
     fn prepare<'t>(
         &self,
         table: &'t Table<Entry<K, V>>,
@@ -434,29 +455,54 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         mode: Mode,
         pressure: Pressure,
     ) -> Result<Prepared<'t, K, V>, Refused<K, V>> {
-        let terms = self.priced(&key, &value, terms);
-        let times = self.times_for(&key, &value, terms.ttl, mode.keeps());
+        let (request, times) = match self.request(&key, &value, terms, mode, pressure) {
+            Ok(request) => request,
+            Err(refusal) => return Err(Refused { key, value, refusal }),
+        };
+        let Some(reserved) = table.reserve(thread_number()) else {
+            return Err(Refused { key, value, refusal: Refusal::Rejected(Reject::Memory) });
+        };
+        let entry = reserved.fill(Entry { key, value }, hash);
+        if !self.furnish(&entry, request, times) {
+            return Err(refused(entry, Refusal::Rejected(Reject::Memory)));
+        }
+        Ok(Prepared { entry, request })
+    }
+
+    /// Asks what an entry costs and how long it lives.
+    #[inline]
+    fn request(
+        &self,
+        key: &K,
+        value: &V,
+        terms: Terms,
+        mode: Mode,
+        pressure: Pressure,
+    ) -> Result<(Request, Option<NewTimes>), Refusal> {
+        let terms = self.priced(key, value, terms);
+        let times = self.times_for(key, value, terms.ttl, mode.keeps());
         let cost = terms.cost.unwrap_or(1).saturating_add(self.overhead(times.is_some()));
         if cost > self.budget.max() {
-            let refusal = Refusal::Rejected(Reject::TooCostly);
-            return Err(Refused { key, value, refusal });
+            return Err(Refusal::Rejected(Reject::TooCostly));
         }
         if mode == Mode::Loaded && self.is_born_dead(times) {
-            return Err(Refused { key, value, refusal: Refusal::Expired });
-        };
-        let no_memory = |Entry { key, value }| {
-            let refusal = Refusal::Rejected(Reject::Memory);
-            Refused { key, value, refusal }
-        };
-        let entry =
-            table.prepare(Entry { key, value }, hash, thread_number()).map_err(no_memory)?;
-        let flags = Flags::new(true, times.is_some(), terms.priority.unwrap_or_default());
-        entry.get().metadata().set_flags(flags);
-        let is_set = self.set_cost(&entry, cost).is_ok();
-        if !is_set || times.is_some_and(|times| entry.set_times(times.words()).is_err()) {
-            return Err(no_memory(entry.into_inner()));
+            return Err(Refusal::Expired);
         }
-        Ok(Prepared { entry, cost, terms, mode, pressure })
+        Ok((Request { cost, terms, mode, pressure }, times))
+    }
+
+    /// Stores flags, cost and times beside a new entry; returns whether there was memory for them.
+    #[inline]
+    fn furnish(
+        &self,
+        entry: &Fresh<'_, Entry<K, V>>,
+        request: Request,
+        times: Option<NewTimes>,
+    ) -> bool {
+        let priority = request.terms.priority.unwrap_or_default();
+        entry.get().metadata().set_flags(Flags::new(true, times.is_some(), priority));
+        self.set_cost(entry, request.cost).is_ok()
+            && times.is_none_or(|times| entry.set_times(times.words()).is_ok())
     }
 
     /// Stores what is charged for an entry that is not published yet.
