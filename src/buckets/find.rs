@@ -47,7 +47,7 @@ pub struct SlotRef<'g, T> {
 
 /// Where an entry was seen: its handle, and the number of its slot. A hint: [`Table::find_at`] says whether it is there.
 ///
-/// That of no entry by default.
+/// That of no entry by default. Spots of another table are of no use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spot(u32);
 
@@ -336,6 +336,16 @@ impl<T> Table<T> {
         let examine = |handle| Some(self.metadata(guard, handle)).filter(|found| matches(*found));
         let (metadata, bucket, slot) = self.search(guard, hash, &examine)?;
         Some(SlotRef { metadata, bucket, slot })
+    }
+
+    /// Fetches what [`find_at`](Self::find_at) and a look at the flags will need, ahead of their use.
+    #[inline]
+    pub fn prefetch_at(&self, hash: u64, spot: Spot) {
+        self.prefetch(hash);
+        if spot != Spot::default() {
+            // SAFETY: a spot has the handle of an entry that was found, by an Acquire, or came from who has found it.
+            unsafe { self.slab.cell(Handle::new(spot.0)) }.prefetch_flags();
+        }
     }
 
     /// Returns the slot of the entry of that hash that was seen in a spot, if it is still there, and the table is at rest.

@@ -145,23 +145,27 @@ impl<T> Table<T> {
         threshold: Threshold,
     ) -> Passed<'g> {
         let buckets = self.root(guard).as_slice();
-        let first = first % buckets.len();
         let most = most.min(buckets.len());
         let mut passed = Passed { lines: 0, ranked: 0, found: None };
-        let (before, after) = buckets.split_at(first);
-        for (index, bucket) in (first..).zip(after).chain((0..).zip(before)).take(most) {
-            prefetch(ptr::from_ref(bucket).wrapping_add(LINES_AHEAD));
-            passed.lines += 1;
-            let (above, ranked) = ranker.above(bucket.lanes(), threshold);
-            passed.ranked += ranked;
-            if above != 0 {
-                let control = bucket.control();
-                if control.is_in_use() {
-                    let line = Line { bucket, control, first: (index as u64) << SLOT_BITS };
-                    passed.found = Some((line, above));
-                    break;
+        let mut next = if first < buckets.len() { first } else { first % buckets.len() };
+        while passed.lines < most {
+            let rest = &buckets[next..];
+            for (bucket, index) in rest.iter().zip(next as u64..).take(most - passed.lines) {
+                prefetch(ptr::from_ref(bucket).wrapping_add(LINES_AHEAD));
+                passed.lines += 1;
+                let (above, ranked) = ranker.above(bucket.lanes(), threshold);
+                passed.ranked += ranked;
+                if above != 0 {
+                    let control = bucket.control();
+                    if control.is_in_use() {
+                        let line = Line { bucket, control, first: index << SLOT_BITS };
+                        passed.found = Some((line, above));
+                        return passed;
+                    }
                 }
             }
+            // On from the first.
+            next = 0;
         }
         passed
     }
@@ -192,6 +196,13 @@ impl<T> Table<T> {
         let is_there = control.is_in_use() && tag != 0 && bucket.word(slot) == word;
         let candidate = Candidate { bucket, slot, tag, word };
         is_there.then(|| Sampled { candidate, metadata: self.metadata(guard, handle) })
+    }
+
+    /// Fetches what is beside the entry of a candidate ahead of its use.
+    #[inline]
+    pub fn prefetch_metadata(&self, candidate: &Candidate<'_>) {
+        // SAFETY: the handle was in a word of this table, which was loaded by an Acquire.
+        unsafe { self.slab.cell(candidate.handle()) }.prefetch_beside();
     }
 
     /// Returns where a candidate is, if it is in the table.
@@ -371,6 +382,12 @@ impl<'g> Line<'g> {
 }
 
 impl Candidate<'_> {
+    /// Returns the number of its slot.
+    #[inline]
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+
     /// Returns the entry's handle, good for what the slab keeps beside its cell. That may be of another entry by now:
     /// [`Table::unlink`] decides.
     #[inline]

@@ -890,7 +890,7 @@ impl<K, V, S> Engine<K, V, S> {
         let mut turns = 0;
         while let Some(newcomer) = self.next_newcomer(maintainer) {
             if let Some(later) = maintainer.window.peek(LOOK_AHEAD) {
-                self.table.prefetch(later.hash);
+                self.table.prefetch_at(later.hash, later.spot);
                 prefetch(self.sketch.line(later.hash));
             }
             let Some(hit) = self.find_newcomer(guard, newcomer) else { continue };

@@ -28,11 +28,14 @@ pub(super) struct Hand {
     next: usize,
     /// A score, as the bits of a float.
     threshold: u32,
+    /// The victim that comes next, with the access bits that it had: chosen one ahead, so that what is beside it has come
+    /// when it is looked at.
+    chosen: Option<(Position, u16)>,
 }
 
 impl Hand {
     pub(super) fn new(first: usize) -> Self {
-        Self { next: first, threshold: 1.0f32.to_bits() }
+        Self { next: first, threshold: 1.0f32.to_bits(), chosen: None }
     }
 
     /// Moves on by so many lines with `seen` entries, where one in `part` is to be a victim.
@@ -107,37 +110,38 @@ impl<K, V, S> Engine<K, V, S> {
         guard: &'g Guard,
         maintainer: &mut Maintainer,
     ) -> Option<Resident<'g, K, V>> {
-        let part = if self.costs_vary() { VICTIM_PART_BY_COST } else { VICTIM_PART };
-        let ranking = ranking(self.pulse.now(), ClassRange::MAIN, PLAIN);
-        let Hand { next, threshold } = maintainer.hand;
-        let (ranker, threshold) = (ranking.ranker(), ranking.threshold(threshold));
-        let passed = self.table.find_above(guard, next, MOST_HAND_BUCKETS, &ranker, threshold);
-        let victim =
-            passed.found.and_then(|(line, above)| self.worst_of(guard, &line, &ranker, above));
-        maintainer.hand.advance(passed.lines, passed.ranked, part, victim.is_some());
-        victim.or_else(|| self.victim(guard, maintainer.rng.next_u64(), Among::Main))
+        let hand = &mut maintainer.hand;
+        let chosen = hand.chosen.take().or_else(|| self.choose_next(guard, hand));
+        hand.chosen = self.choose_next(guard, hand);
+        let victim = chosen.and_then(|(place, access)| {
+            let victim = self.resident_at(guard, place, Among::Main)?;
+            prefetch(self.sketch.line(victim.hash()));
+            // One that was used since is none.
+            (victim.candidate.access() == access).then_some(victim)
+        });
+        victim.or_else(|| self.any_victim(guard, maintainer.rng.next_u64()))
     }
 
-    /// Returns the worst of some entries of a line, if it may be evicted.
+    /// Returns a victim of main where the hand has found none.
+    #[cold]
+    fn any_victim<'g>(&'g self, guard: &'g Guard, random: u64) -> Option<Resident<'g, K, V>> {
+        self.victim(guard, random, Among::Main)
+    }
+
+    /// Moves a hand to the next entry that is as bad as that; returns its place and its access bits.
     #[inline]
-    fn worst_of<'g>(
-        &'g self,
-        guard: &'g Guard,
-        line: &Line<'g>,
-        ranker: &Ranker,
-        slots: u32,
-    ) -> Option<Resident<'g, K, V>> {
-        let mut worst = slots.trailing_zeros() as usize & (SLOTS - 1);
-        if !slots.is_power_of_two() {
-            let scores = ranker.rank(line.lanes()).get();
-            let of_them = (0..SLOTS).filter(|slot| slots >> slot & 1 != 0);
-            worst = of_them.max_by_key(|slot| scores[*slot]).unwrap_or(worst);
-        }
-        let candidate = line.candidate(worst)?;
-        let metadata = self.table.look(guard, &candidate)?;
-        let sampled = Sampled { candidate, metadata };
-        prefetch(self.sketch.line(sampled.hash()));
-        self.resident(sampled, Among::Main)
+    fn choose_next(&self, guard: &Guard, hand: &mut Hand) -> Option<(Position, u16)> {
+        let part = if self.costs_vary() { VICTIM_PART_BY_COST } else { VICTIM_PART };
+        let ranking = ranking(self.pulse.now(), ClassRange::MAIN, PLAIN);
+        let (ranker, threshold) = (ranking.ranker(), ranking.threshold(hand.threshold));
+        let passed = self.table.find_above(guard, hand.next, MOST_HAND_BUCKETS, &ranker, threshold);
+        let chosen = passed.found.and_then(|(line, above)| {
+            let candidate = line.candidate(worst_slot(&line, &ranker, above))?;
+            self.table.prefetch_metadata(&candidate);
+            Some((line.place(candidate.slot()), candidate.access()))
+        });
+        hand.advance(passed.lines, passed.ranked, part, chosen.is_some());
+        chosen
     }
 
     /// Returns the least worthy of a random sample.
@@ -177,6 +181,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the entry in a place if there is one that its flags and its cost allow to evict. Brings its class up to date
     /// if they do not.
+    #[inline]
     fn resident_at<'g>(
         &'g self,
         guard: &'g Guard,
@@ -241,6 +246,18 @@ impl<K, V, S> Engine<K, V, S> {
         };
         [first(window, Among::Window), first(main, Among::Main)]
     }
+}
+
+/// Returns the worst of some slots of a line, one at least.
+#[inline]
+fn worst_slot(line: &Line<'_>, ranker: &Ranker, slots: u32) -> usize {
+    let first = slots.trailing_zeros() as usize & (SLOTS - 1);
+    if slots.is_power_of_two() {
+        return first;
+    }
+    let scores = ranker.rank(line.lanes()).get();
+    let of_them = (0..SLOTS).filter(|slot| slots >> slot & 1 != 0);
+    of_them.max_by_key(|slot| scores[*slot]).unwrap_or(first)
 }
 
 /// Returns the half of a random number that chooses a bucket.
@@ -331,7 +348,7 @@ mod tests {
 
     #[test]
     fn threshold_falls_where_no_entry_is_above_it() {
-        let mut hand = Hand { next: 5, threshold: 1000.0f32.to_bits() };
+        let mut hand = Hand { threshold: 1000.0f32.to_bits(), ..Hand::new(5) };
         hand.advance(3, 0, 9, false);
         assert_eq!((hand.next, hand.threshold), (8, 1000.0f32.to_bits()), "there was none");
         hand.advance(64, 9 * 16, 9, false);

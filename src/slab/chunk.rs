@@ -443,6 +443,12 @@ impl<'a, T> Cell<'a, T> {
         prefetch(self.slot.hashes.load(Relaxed).wrapping_add(self.index));
     }
 
+    /// Fetches the flags ahead of their use.
+    #[inline]
+    pub fn prefetch_flags(self) {
+        prefetch(self.slot.flags.load(Relaxed).wrapping_add(self.index)); // Relaxed: see "Orderings".
+    }
+
     /// Returns a byte that the slab does not use. It is that of the cell's last user until it is set.
     #[inline]
     pub fn flags(self) -> &'a AtomicU8 {
