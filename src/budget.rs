@@ -21,7 +21,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::sync::atomic::{
     AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 /// How much cost is charged, and the limit.
