@@ -7,8 +7,8 @@ use std::time::Duration;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Maintenance {
-    /// A thread of the cache's own frees what was removed and, where costs vary, keeps a small reserve below the budget, so
-    /// that inserts find room. It sleeps when there is nothing to do, or nothing that can be done,
+    /// A thread of the cache's own keeps a small reserve below the budget, so that inserts find
+    /// room, and frees what was removed. It sleeps when there is nothing to do, or nothing that can be done,
     /// and ends when the last handle of the cache is dropped.
     #[default]
     Thread,

@@ -215,12 +215,11 @@ pub struct Slice {
 impl<K, V, S> Engine<K, V, S> {
     /// Returns the room that the thread keeps free: none where an entry would be more than that.
     pub(super) fn reserve(&self) -> u64 {
-        // Where all cost 1, each writer that has filled the budget makes room for the next.
-        if self.settings.maintenance == Maintenance::Manual || !self.costs_vary() {
+        if self.settings.maintenance == Maintenance::Manual {
             return 0;
         }
         let most = self.unpinned_max() / RESERVE_PART;
-        let entry = self.budget.used() / self.len().max(1);
+        let entry = if self.costs_vary() { self.budget.used() / self.len().max(1) } else { 1 };
         if entry > most { 0 } else { most.min(entry.saturating_mul(RESERVE_ENTRIES)) }
     }
 
