@@ -11,7 +11,8 @@ use crate::{
     entry::{Entry, Flags},
     policy::{
         class::{Class, ClassRange},
-        victim::{SAMPLE, SAMPLE_BY_COST, VICTIM_PART, VICTIM_PART_BY_COST, ranking},
+        pulse::PULSES_PER_ROUND,
+        victim::{SAMPLE, SAMPLE_BY_COST, VICTIM_PART, VICTIM_PART_BY_COST, ranking, score},
     },
     reclaim::Guard,
     slab::prefetch,
@@ -35,7 +36,10 @@ pub(super) struct Hand {
 
 impl Hand {
     pub(super) fn new(first: usize) -> Self {
-        Self { next: first, threshold: 1.0f32.to_bits(), chosen: None }
+        // At first only an entry of cost 1 that nobody has asked for in a round is bad enough: the worst of a sample goes
+        // until it is known what is usual.
+        let threshold = score(false, PULSES_PER_ROUND, NORMAL_WEIGHT as f32);
+        Self { next: first, threshold: threshold.to_bits(), chosen: None }
     }
 
     /// Moves on by so many lines with `seen` entries, where one in `part` is to be a victim.
