@@ -338,11 +338,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         resident: Option<EntryRef<'_, Entry<K, V>>>,
         new: &Fresh<'_, Entry<K, V>>,
     ) -> Result<u64, Refusal> {
-        if resident.is_some() {
-            return self.plan_replacement(plan, resident, new);
+        if let Some(old) = resident {
+            return self.plan_replacement(plan, old, new);
         }
         plan.was_over = false;
-        if matches!(plan.mode, Mode::IfPresent | Mode::Instead(_)) {
+        if !self.may_put(plan.mode, None, new) {
             return Err(Refusal::Forbidden);
         }
         if plan.pressure >= Pressure::Soft {
@@ -360,11 +360,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     fn plan_replacement(
         &self,
         plan: &mut Plan<'_>,
-        resident: Option<EntryRef<'_, Entry<K, V>>>,
+        resident: EntryRef<'_, Entry<K, V>>,
         new: &Fresh<'_, Entry<K, V>>,
     ) -> Result<u64, Refusal> {
-        let live = resident.filter(|old| self.is_live(*old));
-        plan.was_over = resident.is_some() && live.is_none();
+        let live = self.is_live(resident).then_some(resident);
+        plan.was_over = live.is_none();
         if !self.may_put(plan.mode, live, new) {
             return Err(Refusal::Forbidden);
         }
@@ -385,13 +385,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             }
         }
         // What takes the place of an entry is in its region.
-        let in_window = resident.is_none_or(|old| old.metadata().flags().is_in_window());
+        let in_window = resident.metadata().flags().is_in_window();
         let flags = Flags::new(in_window, plan.flags.is_timed(), priority);
         if flags != plan.flags {
             plan.flags = flags;
             new.get().metadata().set_flags(flags);
         }
-        let refund = resident.map_or(0, |old| self.cost_of(old.metadata()));
+        let refund = self.cost_of(resident.metadata());
         Ok(plan.charge(plan.cost.saturating_sub(refund)))
     }
 
