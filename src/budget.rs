@@ -168,7 +168,8 @@ impl Budget {
     /// for ever.
     pub fn end_move(&self) {
         // Release: pairs with the Acquire in `shown`: what was evicted for the limit is gone.
-        self.moves.fetch_sub(MOVE_UNDER_WAY, Release);
+        let order = ordering!(Release, mutant("budget_relaxed_end") => Relaxed);
+        self.moves.fetch_sub(MOVE_UNDER_WAY, order);
     }
 
     /// Returns the same as [`used`](Self::used); but never more than the limit, unless that is being moved: what inserts
@@ -180,7 +181,8 @@ impl Budget {
         // Acquire: pairs with the Release in `set_max`.
         let max = self.max.load(Acquire);
         // Relaxed: the Acquire above orders it.
-        let is_settled = moves & MOST_MOVES == 0 && self.moves.load(Relaxed) == moves;
+        let is_same = self.moves.load(Relaxed) == moves || mutant!("budget_looks_at_moves_once");
+        let is_settled = moves & MOST_MOVES == 0 && is_same;
         if used > max && is_settled { max } else { used }
     }
 

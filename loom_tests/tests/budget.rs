@@ -131,3 +131,28 @@ fn insert_meets_a_limit_at_its_charge() {
 fn replacement_of_what_costs_nothing_meets_a_limit_below_its_charge() {
     lowered(&[(A, 0)], 3, 1, 3);
 }
+
+/// What is charged above the limit is left out when all is evicted that was to be, and not before.
+#[test]
+fn less_than_is_charged_is_shown_only_when_a_move_has_ended() {
+    explore(|| {
+        let budget = Arc::new(Budget::new(10));
+        let is_evicted = Arc::new(AtomicBool::new(false));
+        assert!(budget.try_charge(8));
+        let mover = {
+            let (budget, is_evicted) = (Arc::clone(&budget), Arc::clone(&is_evicted));
+            thread::spawn(move || {
+                budget.begin_move();
+                budget.set_max(5);
+                is_evicted.store(true, Relaxed);
+                budget.end_move();
+            })
+        };
+        as_reader(|| {
+            let shown = budget.shown();
+            assert!(shown == 8 || (shown == 5 && is_evicted.load(Relaxed)), "{shown}");
+        });
+        mover.join().unwrap();
+        assert_eq!(budget.shown(), 5);
+    });
+}
