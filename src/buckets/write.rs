@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     reclaim::Guard,
+    slab::Handle,
     util::{caught, drop_panic, for_all},
 };
 
@@ -49,8 +50,40 @@ pub struct Vacant<'g, T> {
     hash: u64,
     tag: u64,
     bits: u32,
-    /// The words of the tag's slots. None matches.
-    strangers: [Word; SLOTS],
+    strangers: Strangers,
+}
+
+/// The entries of the tag's slots, none of which matches: the handles of the first two, in the order of the slots.
+///
+/// One number in place of a list, which would be moved through memory at each return. Three entries are rare.
+#[derive(Clone, Copy, Debug, Default)]
+struct Strangers {
+    handles: u64,
+    count: u32,
+}
+
+impl Strangers {
+    #[inline]
+    fn add(&mut self, handle: Handle) {
+        if self.count < Self::MOST {
+            self.handles |= u64::from(handle.raw()) << (u32::BITS * self.count);
+        }
+        self.count += 1;
+    }
+
+    /// Returns whether these are still the entries of the tag's slots, as far as is known.
+    #[inline]
+    fn are_there(self, bucket: &Bucket, mut slots: impl Iterator<Item = usize>) -> bool {
+        let mut handles = self.handles;
+        self.count <= Self::MOST
+            && slots.all(|slot| {
+                let handle = Handle::new(handles as u32);
+                handles >>= u32::BITS;
+                bucket.word(slot).handle() == Some(handle)
+            })
+    }
+
+    const MOST: u32 = 2;
 }
 
 /// What [`Vacant::publish`] did.
@@ -105,11 +138,11 @@ impl<T> Table<T> {
                 bucket = self.bucket_in_use(guard, hash, &mut strays);
                 continue;
             }
-            let mut strangers = [Word::EMPTY; SLOTS];
+            let mut strangers = Strangers::default();
             for slot in control.slots(tag) {
                 let word = bucket.word(slot);
                 let Some(handle) = word.handle() else { continue 'again };
-                strangers[slot] = word;
+                strangers.add(handle);
                 if !word.has_bits(bits) {
                     continue;
                 }
@@ -371,12 +404,17 @@ impl<'g, T> Vacant<'g, T> {
         let hit = claim.published(self.table, self.guard, self.bucket, slot);
         // Unless the version has wrapped since. But then a stranger has left its slot: its handle cannot come
         // again while this thread is pinned.
-        let is_same =
-            |slot: usize| self.bucket.word(slot).handle() == self.strangers[slot].handle();
-        if self.control.slots(self.tag).all(is_same) || mutant!("version_bucket_looks_once") {
+        let are_same = self.strangers.are_there(self.bucket, self.control.slots(self.tag));
+        if are_same || mutant!("version_bucket_looks_once") {
             return Publish::Done(hit);
         }
-        self.remove_duplicates(hit, published, matches)
+        // Copies go there: what a function has seen the address of stays in memory.
+        let Self { table, guard, bucket, control, hash, tag, bits, strangers } = self;
+        let vacant = Self { table, guard, bucket, control, hash, tag, bits, strangers };
+        match vacant.remove_duplicates(Hit { ..hit }, published, matches) {
+            None => Publish::Done(hit),
+            Some((duplicates, first)) => Publish::Duplicates(hit, duplicates, first),
+        }
     }
 
     /// Takes out what has the key of a new entry that was published on the strength of a probe that had
@@ -384,14 +422,14 @@ impl<'g, T> Vacant<'g, T> {
     ///
     /// The new entry stays, and those go that were there when it was published. Two inserts that do
     /// this at once may take out each other's entry: both count as evicted then, as any entry may be at
-    /// any time, and none that is out of date is left.
+    /// any time, and none that is out of date is left. Returns what was taken out, if anything was, or if a comparison has panicked.
     #[cold]
     fn remove_duplicates(
-        &self,
+        self,
         hit: Hit<'g, T>,
         published: Control,
         matches: impl Fn(&T, &T) -> bool,
-    ) -> Publish<'g, T> {
+    ) -> Option<(Vec<Unlinked>, Option<Panic>)> {
         let (mut duplicates, mut first) = (Vec::new(), None);
         let mut note = |panic| match &first {
             None => first = Some(panic),
@@ -406,10 +444,8 @@ impl<'g, T> Vacant<'g, T> {
             }
         }
         // A stranger may have left since.
-        if duplicates.is_empty() && first.is_none() {
-            return Publish::Done(hit);
-        }
-        Publish::Duplicates(hit, duplicates, first)
+        let is_any = !duplicates.is_empty() || first.is_some();
+        is_any.then_some((duplicates, first))
     }
 
     /// Returns an entry that has the key of the new one and was there when that was published. `out` gets what

@@ -61,17 +61,6 @@ impl Plan<'_> {
     }
 }
 
-/// What became of an entry that was to be published.
-enum Published<'g, K, V> {
-    /// It is in the table, and no entry of its key was; with the first panic of the user's code.
-    Inserted(Hit<'g, Entry<K, V>>, Option<Panic>),
-    /// It is, in place of another.
-    Replaced(Hit<'g, Entry<K, V>>, Unlinked),
-    /// Its bucket is full, and nothing there may leave.
-    Full,
-    Refused(Refusal),
-}
-
 /// What a writer has charged to the budget for an entry that is not in the table yet.
 ///
 /// Dropping it refunds what was not spent, so that no panic leaves a cost without an entry.
@@ -162,71 +151,47 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             was_over: false,
             room_tries: 0,
         };
-        match self.publish(table, guard, hash, &mut claim, &mut plan) {
-            Published::Inserted(new, panic) => {
-                self.note_insert(guard, hash, &new, &mut plan);
-                if let Some(panic) = panic {
-                    resume_unwind(panic);
-                }
-                Ok((new.at(), true))
-            }
-            Published::Replaced(new, old) => {
-                self.note_replacement(guard, hash, new, old, &mut plan);
-                Ok((new.at(), plan.was_over))
-            }
-            Published::Full => {
-                let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
-                Err(Refusal::Rejected(reason))
-            }
-            Published::Refused(refusal) => Err(refusal),
-        }
-    }
-
-    /// Tries to publish an entry, until it is in the table or something is in its way.
-    fn publish<'g, 't: 'g>(
-        &self,
-        table: &'g Table<Entry<K, V>>,
-        guard: &'g Guard,
-        hash: u64,
-        claim: &mut Claim<'g, '_, 't, Entry<K, V>>,
-        plan: &mut Plan<'_>,
-    ) -> Published<'g, K, V> {
         let strays = |entry| self.displace(guard, entry);
         if table.help(guard, UNITS_MOVED_BY_WRITER, strays) {
             // There are units left, or an old array to be freed.
             self.rouse();
         }
+        // Each way out of the loop is finished where it is: an enum of all that may come of it would be written to memory and
+        // read back.
         loop {
             let is_key = |resident: EntryRef<'_, Entry<K, V>>| resident.key == claim.fresh().key;
-            let probe = table.probe(guard, hash, is_key, strays);
-            let resident = match &probe {
-                Probe::Found(there) => Some(there.get().at()),
-                Probe::Absent(_) => None,
-            };
-            if let Err(refusal) = self.find_room(guard, hash, plan, resident, claim.fresh()) {
-                return Published::Refused(refusal);
-            }
-            let vacant = match probe {
-                Probe::Found(there) => match there.replace(claim) {
-                    Some((new, old)) => return Published::Replaced(new, old),
-                    None => continue,
-                },
+            let vacant = match table.probe(guard, hash, is_key, strays) {
+                Probe::Found(there) => {
+                    let old = there.get().at();
+                    self.find_room(guard, hash, &mut plan, Some(old), claim.fresh())?;
+                    let Some((new, old)) = there.replace(&mut claim) else { continue };
+                    self.note_replacement(guard, hash, new, old, &mut plan);
+                    return Ok((new.at(), plan.was_over));
+                }
                 Probe::Absent(vacant) => vacant,
             };
+            self.find_room(guard, hash, &mut plan, None, claim.fresh())?;
             let class = self.class_of(plan.cost, plan.flags).to_bits();
             let hints = Hints { access: Access::new(plan.now).to_bits(), class };
             let is_same = |resident: &Entry<K, V>, new: &Entry<K, V>| resident.key == new.key;
-            let full = match vacant.publish(claim, hints, is_same) {
-                Publish::Done(new) => return Published::Inserted(new, None),
+            match vacant.publish(&mut claim, hints, is_same) {
+                Publish::Done(new) => {
+                    self.note_insert(guard, hash, &new, &mut plan);
+                    return Ok((new.at(), true));
+                }
                 Publish::Duplicates(new, duplicates, first) => {
                     let panic = self.displace_all(guard, duplicates, first);
-                    return Published::Inserted(new, panic);
+                    self.note_insert(guard, hash, &new, &mut plan);
+                    panic.map(|panic| resume_unwind(panic));
+                    return Ok((new.at(), true));
                 }
-                Publish::Changed => continue,
-                Publish::Full(full) => full,
-            };
-            if !self.make_slot(table, guard, &full) {
-                return Published::Full;
+                Publish::Changed => {}
+                Publish::Full(full) => {
+                    if !self.make_slot(table, guard, &full) {
+                        let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
+                        return Err(Refusal::Rejected(reason));
+                    }
+                }
             }
         }
     }

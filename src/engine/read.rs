@@ -244,7 +244,7 @@ impl<K, V, S> Engine<K, V, S> {
         line.forget_free();
         for candidate in line.taken().filter_map(|slot| line.candidate(slot)) {
             if let Some(metadata) = self.table.look(guard, &candidate) {
-                self.classify_entry(&candidate, metadata);
+                self.classify_entry(candidate, metadata);
             }
         }
     }

@@ -115,8 +115,11 @@ impl<K, V, S> Engine<K, V, S> {
         maintainer: &mut Maintainer,
     ) -> Option<Resident<'g, K, V>> {
         let hand = &mut maintainer.hand;
-        let chosen = hand.chosen.take().or_else(|| self.choose_next(guard, hand));
-        hand.chosen = self.choose_next(guard, hand);
+        if hand.chosen.is_none() {
+            self.choose_next(guard, hand);
+        }
+        let chosen = hand.chosen;
+        self.choose_next(guard, hand);
         let victim = chosen.and_then(|(place, access)| {
             let victim = self.resident_at(guard, place, Among::Main)?;
             prefetch(self.sketch.line(victim.hash()));
@@ -132,20 +135,19 @@ impl<K, V, S> Engine<K, V, S> {
         self.victim(guard, random, Among::Main)
     }
 
-    /// Moves a hand to the next entry that is as bad as that; returns its place and its access bits.
+    /// Moves a hand to the next entry that is as bad as that: the next victim.
     #[inline]
-    fn choose_next(&self, guard: &Guard, hand: &mut Hand) -> Option<(Position, u16)> {
+    fn choose_next(&self, guard: &Guard, hand: &mut Hand) {
         let part = if self.costs_vary() { VICTIM_PART_BY_COST } else { VICTIM_PART };
         let ranking = ranking(self.pulse.now(), ClassRange::MAIN, PLAIN);
         let (ranker, threshold) = (ranking.ranker(), ranking.threshold(hand.threshold));
         let passed = self.table.find_above(guard, hand.next, MOST_HAND_BUCKETS, &ranker, threshold);
-        let chosen = passed.found.and_then(|(line, above)| {
+        hand.chosen = passed.found.and_then(|(line, above)| {
             let candidate = line.candidate(worst_slot(&line, &ranker, above))?;
             self.table.prefetch_metadata(&candidate);
             Some((line.place(candidate.slot()), candidate.access()))
         });
-        hand.advance(passed.lines, passed.ranked, part, chosen.is_some());
-        chosen
+        hand.advance(passed.lines, passed.ranked, part, hand.chosen.is_some());
     }
 
     /// Returns the least worthy of a random sample.
@@ -204,7 +206,7 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> Option<Resident<'g, K, V>> {
         let Sampled { candidate, metadata } = sampled;
         if !among.has(self.cost_of(metadata), metadata.flags()) {
-            self.classify_entry(&candidate, metadata);
+            self.classify_entry(candidate, metadata);
             return None;
         }
         Some(sampled)
@@ -214,7 +216,7 @@ impl<K, V, S> Engine<K, V, S> {
     #[cold]
     pub(super) fn classify_entry(
         &self,
-        candidate: &Candidate<'_>,
+        candidate: Candidate<'_>,
         metadata: Metadata<'_, Entry<K, V>>,
     ) {
         let class = self.class_of(self.cost_of(metadata), metadata.flags()).to_bits();

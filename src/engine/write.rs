@@ -242,10 +242,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) -> Result<bool, Refused<K, V>> {
         self.table.prefetch(hash);
         let pressure = self.garbage_pressure();
-        let put = self.put_unpinned(hash, (key, value), terms, mode, pressure);
-        let put = put.map_err(|refused| self.refuse(hash, refused, (mode, pressure)));
-        self.sweep_if_due();
-        put
+        match self.put_unpinned(hash, (key, value), terms, mode, pressure) {
+            Ok(is_new) => {
+                self.sweep_if_due();
+                Ok(is_new)
+            }
+            Err(refused) => {
+                let refused = self.refuse(hash, refused, (mode, pressure));
+                self.sweep_if_due();
+                Err(refused)
+            }
+        }
     }
 
     /// The same; frees nothing, and settles nothing of what is refused.

@@ -101,13 +101,14 @@ impl OpenBag<'_> {
     /// * As there; the slab is that of the bag.
     #[inline(always)] // every write comes here, and a sweep that seldom does would take it out of line
     pub unsafe fn collect(&mut self, retired: Retired, seal_at: u64) {
-        let Some(mut bag) = self.bag.take().or_else(|| self.depot.take_empty()) else { return };
-        bag.push_retired(retired);
-        if !bag.is_full() && bag.cost() < seal_at {
-            self.bag = Some(bag);
-            return;
+        if self.bag.is_none() {
+            self.bag = self.depot.take_empty();
         }
-        self.seal(bag);
+        let Some(bag) = &mut self.bag else { return };
+        bag.push_retired(retired);
+        if bag.is_full() || bag.cost() >= seal_at {
+            self.bag.take().into_iter().for_each(|bag| self.seal(bag));
+        }
     }
 
     #[cold]
