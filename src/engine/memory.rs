@@ -1,6 +1,6 @@
 //! The memory of a cache.
 
-use super::{Engine, maintain::borrow};
+use super::{Engine, place::borrow};
 use crate::entry::Entry;
 
 /// The memory of a cache, in bytes unless said otherwise.

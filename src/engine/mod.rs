@@ -1,14 +1,19 @@
 //! `Engine`: owns the parts, and is the only place where they meet.
 //!
 //! `read.rs` is what a get does, `write.rs` what the writers do, `publish.rs` how an entry comes in,
-//! `maintain.rs` the deferred work and how room is made, `victims.rs` which entries go for it.
+//! `newcomers.rs` its way through the window, `evict.rs` how room is made, `victims.rs` which entries go for it,
+//! `maintain.rs` the deferred work.
 
+mod adapt;
+mod evict;
 mod evictions;
 mod garbage;
 mod hooks;
 mod kept;
 mod maintain;
 mod memory;
+mod newcomers;
+mod place;
 mod publish;
 mod read;
 mod stalls;
@@ -24,6 +29,13 @@ use std::{
 use crossbeam_utils::atomic::AtomicCell;
 
 pub use self::garbage::Pressure;
+use self::{
+    adapt::{Racer, SAMPLE_BUCKETS},
+    kept::Kept,
+    maintain::Maintainer,
+    newcomers::Backlog,
+    timing::Timetable,
+};
 pub use self::{
     hooks::{Expiry, Hooks, RemovalCause, Removed},
     maintain::{Ticked, Work},
@@ -32,11 +44,6 @@ pub use self::{
     stalls::StalledReader,
     timing::{Notice, Timing},
     write::{Insert, Loaded, Mode, Reject, Terms},
-};
-use self::{
-    kept::Kept,
-    maintain::{Backlog, Maintainer, Racer, SAMPLE_BUCKETS},
-    timing::Timetable,
 };
 use crate::{
     buckets::{

@@ -182,7 +182,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 Publish::Duplicates(new, duplicates, first) => {
                     let panic = self.displace_all(guard, duplicates, first);
                     self.note_insert(guard, hash, &new, &mut plan);
-                    panic.map(|panic| resume_unwind(panic));
+                    if let Some(panic) = panic {
+                        resume_unwind(panic);
+                    }
                     return Ok((new.at(), true));
                 }
                 Publish::Changed => {}

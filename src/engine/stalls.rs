@@ -7,7 +7,7 @@
 
 use std::{mem, time::Duration};
 
-use super::{Engine, maintain::borrow};
+use super::{Engine, place::borrow};
 use crate::{
     reclaim::{READERS_ARE_KNOWN, pins_of, stall::StallDetector},
     sync::thread,

@@ -2,7 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use super::{Engine, RemovalCause, maintain::borrow};
+use super::{Engine, RemovalCause, place::borrow};
 use crate::{
     buckets::{EntryRef, Metadata, SlotRef},
     clock::{Callback, Clock, ManualClock, SystemClock, to_nanoseconds},

@@ -1,0 +1,128 @@
+//! The race between settings, and what else adapts to how many entries fill the budget.
+
+use std::collections::VecDeque;
+
+use super::{Engine, place::borrow, read::turn_mask};
+use crate::{
+    buckets::SLOTS,
+    config::Victim,
+    policy::{
+        race::{Look, Race, Scale},
+        shadow,
+    },
+    reclaim::Guard,
+    stripe::CAPACITY,
+    sync::atomic::Ordering,
+};
+
+/// What the race is run with.
+#[derive(Debug)]
+pub struct Racer {
+    race: Race,
+    scale: Scale,
+    /// Accesses of the sample that were not played yet.
+    samples: VecDeque<u64>,
+}
+
+impl Racer {
+    /// Makes a race that nobody leads; random choices begin with `seed`.
+    pub fn new(seed: u64, scale: Scale) -> Self {
+        Self {
+            race: Race::new(seed),
+            scale,
+            // A hit may put some in, and hits allocate nothing.
+            samples: VecDeque::with_capacity(MOST_SAMPLES + CAPACITY),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.race.bytes() + self.samples.capacity() * size_of::<u64>()
+    }
+}
+
+impl<K, V, S> Engine<K, V, S> {
+    /// Takes over accesses for the race; whole batches are left out where it does not keep up.
+    pub(super) fn take_samples(&self, hashes: &[u64]) {
+        borrow(&self.racer, |racer| {
+            if racer.samples.len() < MOST_SAMPLES {
+                racer.samples.extend(hashes);
+            }
+            self.has_samples.store(true, Ordering::Relaxed); // Relaxed: a hint.
+        });
+    }
+
+    /// Plays some of the accesses that wait for it, and follows the race.
+    pub(super) fn race(&self, guard: &Guard, racer: &mut Racer) {
+        let costs_vary = self.costs_vary();
+        for _ in 0..PLAYED {
+            let Some(hash) = racer.samples.pop_front() else {
+                // Relaxed: a hint; if some come in this moment, they wait for the next.
+                return self.has_samples.store(false, Ordering::Relaxed);
+            };
+            let hit = self.table.find_slot(guard, hash, |found| found.has_upper_of(hash));
+            let cost = match &hit {
+                // It is none of the policy's business.
+                Some(hit) if hit.flags().is_unevictable() => continue,
+                Some(hit) => self.cost_of(hit.metadata()),
+                // It went meanwhile, and with it what it cost.
+                None if costs_vary => continue,
+                None => 1,
+            };
+            let access = shadow::Access {
+                hash,
+                cost,
+                weight: self.weight(cost),
+                frequency: self.frequency_of(hash, hit.as_ref()),
+                now: self.pulse.now(),
+            };
+            let worth = match self.settings.victim {
+                Victim::FrequencyPerCost => 1,
+                Victim::Frequency => cost,
+            };
+            let (scale, max) = (racer.scale, self.unpinned_max());
+            match racer.race.play(access, scale, max, worth) {
+                None => {}
+                Some(Look::Same) => self.adapt(guard, racer),
+                Some(Look::Changed) => {
+                    // Relaxed: any recent setting will do.
+                    self.setting.store(racer.race.current(), Ordering::Relaxed);
+                    let share = self.setting().share_of(max);
+                    let window = self.window_cost.load(Ordering::Relaxed); // Relaxed: as above.
+                    // Relaxed: as above.
+                    self.surplus.store(window.saturating_sub(share), Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Adapts what depends on how many entries fill the budget.
+    pub(super) fn adapt(&self, guard: &Guard, racer: &mut Racer) {
+        let capacity = self.capacity();
+        self.pulse.set_entries(capacity);
+        racer.scale = racer.scale.adapted(capacity);
+        // In a table with more room, as many entries are spread over more buckets.
+        let slots_per_entry = self.table.slots(guard) / (self.len() as usize).max(1);
+        let buckets = SAMPLE_BUCKETS * (slots_per_entry / 4).clamp(1, MOST_SPREAD);
+        // Relaxed: any recent number will do. Written only if it differs: writers share it.
+        if self.sample_buckets.load(Ordering::Relaxed) != buckets {
+            self.sample_buckets.store(buckets, Ordering::Relaxed); // Relaxed: as above.
+        }
+        let turns = turn_mask(capacity);
+        // Relaxed, twice: as above.
+        if self.turn_mask.load(Ordering::Relaxed) != turns {
+            self.turn_mask.store(turns, Ordering::Relaxed);
+        }
+        let mask = racer.scale.mask();
+        // Relaxed, twice: any recent mask will do. Written only if it differs: readers share it.
+        if self.sample_mask.load(Ordering::Relaxed) != mask {
+            self.sample_mask.store(mask, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Accesses of the sample that one call plays, and how many may wait.
+const PLAYED: usize = 32;
+const MOST_SAMPLES: usize = 256;
+/// Buckets read to find a sample, and how many times as many in a table that is nearly empty.
+pub(super) const SAMPLE_BUCKETS: usize = 40;
+const MOST_SPREAD: usize = 8;

@@ -1,0 +1,426 @@
+//! Making room: what goes, the entry at the window's head or a victim of main.
+//!
+//! Eviction is decided here and nowhere else (but in a full bucket, by the same score).
+
+use super::{
+    Engine, NORMAL_WEIGHT, access_of,
+    evictions::Evictions,
+    maintain::Maintainer,
+    newcomers::{Leaver, TAKEN_IN_FOR_ROOM},
+    place::borrow,
+    victims::{Among, Resident},
+};
+use crate::{
+    buckets::{Metadata, SlotRef},
+    config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART},
+    entry::Entry,
+    policy::{
+        access::Access,
+        admission::{Contender, Rule},
+        step::{State, Step, step},
+        window::Newcomer,
+    },
+    reclaim::Guard,
+    slab::prefetch,
+    stripe::CAPACITY,
+    sync::atomic::Ordering,
+    util::Rng,
+};
+
+impl<K, V, S> Engine<K, V, S> {
+    /// Returns the room that the thread keeps free: none where an entry would be more than that.
+    pub(super) fn reserve(&self) -> u64 {
+        if self.settings.maintenance == Maintenance::Manual {
+            return 0;
+        }
+        let most = self.unpinned_max() / RESERVE_PART;
+        let entry = if self.costs_vary() { self.budget.used() / self.len().max(1) } else { 1 };
+        if entry > most { 0 } else { most.min(entry.saturating_mul(RESERVE_ENTRIES)) }
+    }
+
+    /// Returns whether the thread should see to its reserve.
+    pub(super) fn is_reserve_low(&self) -> bool {
+        self.budget.is_over_reserve(self.reserve() / 2)
+    }
+
+    /// Makes room for `short` more, on behalf of a new entry of that hash; returns whether it was there for a
+    /// moment.
+    #[cold]
+    pub(super) fn make_room(&self, guard: &Guard, hash: u64, short: u64) -> bool {
+        if self.expire_if_due() > 0 && self.budget.remaining() >= short {
+            return true;
+        }
+        if let Some(mut maintainer) = self.take_maintainer() {
+            let room = short.saturating_add(self.evict_ahead());
+            self.collect_strays(guard, &mut maintainer);
+            self.settle(guard, &mut maintainer, room, MOST_EVICTIONS);
+        }
+        self.budget.remaining() >= short || self.make_room_alone(guard, hash, short)
+    }
+
+    /// Takes a new entry in, and makes up for the room it took; it is an access, too, unless that `is_counted`.
+    #[inline]
+    pub(super) fn take_in(
+        &self,
+        guard: &Guard,
+        maintainer: &mut Maintainer,
+        newcomer: Newcomer,
+        is_counted: bool,
+    ) {
+        maintainer.admit(newcomer);
+        if !is_counted {
+            self.note_in(maintainer, newcomer.hash);
+        }
+        self.collect_strays(guard, maintainer);
+        let (used, max) = (self.budget.used(), self.budget.max());
+        if used >= max && max >= AHEAD_LEAST && !self.costs_vary() {
+            // For the next one, and a few more.
+            self.settle(guard, maintainer, 1 + self.evict_ahead(), MOST_EVICTIONS);
+            return;
+        }
+        let reserve = self.reserve();
+        // Relaxed: a figure to decide by.
+        let window = self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued);
+        let share = self.setting().share_of(self.unpinned_max());
+        let is_full = window.saturating_add(reserve) > share && window <= u64::MAX / 2;
+        if is_full && used.saturating_add(reserve) < max {
+            // There is room, so all that is due is that the window comes down to its share.
+            self.settle(guard, maintainer, reserve, MOST_EVICTIONS);
+        } else {
+            self.note_queued(maintainer);
+        }
+    }
+
+    /// Counts an event; a batch of them goes to the sketch at once.
+    #[inline]
+    fn note_in(&self, maintainer: &mut Maintainer, hash: u64) {
+        // The counters will have come by the time the batch is full.
+        prefetch(self.sketch.line(hash));
+        maintainer.events[maintainer.noted % CAPACITY] = hash;
+        maintainer.noted += 1;
+        if maintainer.noted >= CAPACITY {
+            self.learn_noted(maintainer);
+        }
+    }
+
+    /// Brings the events that a maintainer has to the sketch; returns how many.
+    #[cold]
+    pub(super) fn learn_noted(&self, maintainer: &mut Maintainer) -> usize {
+        let count = std::mem::take(&mut maintainer.noted).min(CAPACITY);
+        if count > 0 {
+            self.learn(&maintainer.events[..count]);
+        }
+        count
+    }
+
+    /// Evicts until `room` is free, or `most` entries have gone; returns how many.
+    pub(super) fn settle(
+        &self,
+        guard: &Guard,
+        maintainer: &mut Maintainer,
+        room: u64,
+        most: usize,
+    ) -> usize {
+        // Relaxed: a hint. What comes later is played later.
+        if self.has_samples.load(Ordering::Relaxed) {
+            borrow(&self.racer, |racer| self.race(guard, racer));
+        }
+        let share = self.setting().share_of(self.unpinned_max());
+        let ahead = self.evict_ahead();
+        let mut out = self.evictions(guard);
+        let (mut moved, mut needed, mut judged) = (0, 0, 0);
+        while out.count() < most {
+            let state = State {
+                used: self.budget.used(),
+                max: self.budget.max(),
+                room,
+                share,
+                // Relaxed, here and below: figures to decide by. Entries on their way to the window are in neither.
+                window: self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued),
+                main: self.main_cost.load(Ordering::Relaxed).saturating_sub(out.main_cost()),
+                surplus: if moved < MOST_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
+                ahead,
+            };
+            let mut step = step(state);
+            if step == Step::Judge {
+                // A whole ring may have come at once, or a full bucket evicted in our place. A few a
+                // call that evicts anyway bring the window back to its share by and by.
+                let most_judged = (self.capacity() / JUDGED_PART).min(MOST_JUDGED);
+                if most_judged == 0 {
+                    step = Step::Promote;
+                } else if needed == 0 || judged >= most_judged.max(needed) {
+                    break;
+                }
+            }
+            let leaver = match step {
+                Step::Rest => break,
+                Step::Evict => None,
+                _ => self.leaver(guard, maintainer),
+            };
+            let gone = match (step, leaver) {
+                (Step::Yield, leaver) => {
+                    moved += 1;
+                    let cost = leaver.map_or(state.surplus, |it| self.cost_of(it.slot.metadata()));
+                    // Relaxed: if two take from it at once, it is used up a little later.
+                    self.surplus.store(state.surplus.saturating_sub(cost), Ordering::Relaxed);
+                    leaver.into_iter().for_each(|leaver| self.promote(maintainer, leaver));
+                    continue;
+                }
+                (Step::Promote, Some(leaver)) => {
+                    self.promote(maintainer, leaver);
+                    continue;
+                }
+                (Step::Evict, _) | (_, Some(_)) => {
+                    let gone = self.choose(&mut out, guard, maintainer, step, leaver);
+                    if step == Step::Judge {
+                        judged += 1;
+                        continue;
+                    }
+                    gone
+                }
+                // The window's entries are on their way to it.
+                (_, None) => break,
+            };
+            if !gone && !self.evict_any(&mut out, guard) {
+                break;
+            }
+            needed += 1;
+        }
+        self.note_queued(maintainer);
+        out.count()
+    }
+
+    /// Evicts the leaver or a victim of main, as the two compare; or, where nobody has to go, the leaver or nobody. Returns
+    /// whether one has gone.
+    #[inline]
+    fn choose(
+        &self,
+        out: &mut Evictions<'_, K, V, S>,
+        guard: &Guard,
+        maintainer: &mut Maintainer,
+        step: Step,
+        leaver: Option<Leaver<'_, K, V>>,
+    ) -> bool {
+        let victim = self.next_victim(guard, maintainer);
+        let Some(leaver) = leaver else {
+            return victim.is_some_and(|victim| out.evict(&victim.candidate));
+        };
+        let luck = maintainer.rng.next_u64();
+        let is_duel = step == Step::Duel;
+        let wins = match &victim {
+            Some(victim) => self.wins(leaver, victim, luck),
+            None => !is_duel,
+        };
+        if !wins {
+            return self.expel(out, maintainer, leaver);
+        }
+        // In this order, so that main is never above its share for it.
+        let gone = is_duel && victim.is_some_and(|victim| out.evict(&victim.candidate));
+        self.promote(maintainer, leaver);
+        gone
+    }
+
+    /// Brings the account of all windows up to date with one of them.
+    #[inline]
+    pub(super) fn note_queued(&self, maintainer: &mut Maintainer) {
+        let queued = std::mem::take(&mut maintainer.queued);
+        if queued != 0 {
+            self.window_cost.fetch_add(queued, Ordering::Relaxed); // Relaxed: a figure to decide by.
+        }
+    }
+
+    /// Returns whether the cache is still filling, or much was removed, so that an entry of the window may move
+    /// to main unjudged. Room that was made ahead of need lets no entry into main without a duel.
+    fn is_filling(&self, room: u64) -> bool {
+        let (used, max, ahead) = (self.budget.used(), self.budget.max(), self.evict_ahead());
+        State { used, max, room, ahead, ..State::default() }.is_filling()
+    }
+
+    /// Returns how many entries a writer that finds no room evicts: more than it needs if a few free
+    /// places are nothing to the cache, for to begin costs as much as to evict two.
+    fn evict_ahead(&self) -> u64 {
+        if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MOST_AHEAD) }
+    }
+
+    /// Moves a leaver to main.
+    #[inline]
+    pub(super) fn promote(&self, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) {
+        if !self.enter_main(leaver.newcomer.hash, &leaver.slot) {
+            // It was replaced this moment, by one that is in the window and waits for its turn.
+            Self::queue_again(maintainer, leaver.newcomer);
+        }
+    }
+
+    /// Evicts a leaver; returns whether it was there.
+    #[inline]
+    fn expel(
+        &self,
+        out: &mut Evictions<'_, K, V, S>,
+        maintainer: &mut Maintainer,
+        leaver: Leaver<'_, K, V>,
+    ) -> bool {
+        let gone = self.evict(out, &leaver.slot);
+        if !gone {
+            Self::queue_again(maintainer, leaver.newcomer); // As above.
+        }
+        gone
+    }
+
+    #[inline]
+    fn wins(&self, leaver: Leaver<'_, K, V>, victim: &Resident<'_, K, V>, luck: u64) -> bool {
+        self.admits(self.contender(leaver.newcomer.hash, &leaver.slot), victim, luck)
+    }
+
+    #[inline]
+    fn admits(&self, candidate: Contender, victim: &Resident<'_, K, V>, luck: u64) -> bool {
+        let rule = self.setting().rule;
+        let mean = if rule == Rule::Seen && self.costs_vary() {
+            self.weight_of(self.budget.used() / self.len().max(1), Priority::Normal)
+        } else {
+            NORMAL_WEIGHT
+        };
+        rule.admits(candidate, self.resident_contender(victim), mean, luck)
+    }
+
+    #[inline]
+    fn contender(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> Contender {
+        let cost = self.weight_of(self.cost_of(hit.metadata()), hit.flags().priority());
+        Contender { frequency: self.frequency_of(hash, Some(hit)), cost }
+    }
+
+    #[inline]
+    fn resident_contender(&self, resident: &Resident<'_, K, V>) -> Contender {
+        let metadata = resident.metadata;
+        let cost = self.weight_of(self.cost_of(metadata), metadata.flags().priority());
+        let access = Access::from_bits(resident.candidate.access());
+        Contender { frequency: self.frequency(resident.hash(), Some(access)), cost }
+    }
+
+    /// Evicts whatever a sample of both regions offers.
+    fn evict_any(&self, out: &mut Evictions<'_, K, V, S>, guard: &Guard) -> bool {
+        let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
+        let victim = self.victim(guard, random, Among::Unpinned);
+        victim.is_some_and(|victim| out.evict(&victim.candidate))
+    }
+
+    /// Evicts an entry that was found; returns whether it was still there.
+    #[inline]
+    fn evict(&self, out: &mut Evictions<'_, K, V, S>, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
+        let there = self.table.candidate_of(hit);
+        there.is_some_and(|candidate| out.evict(&candidate))
+    }
+
+    /// Returns whether to evict an entry would make no room, or break a promise: it has no rival, then.
+    pub(super) fn is_exempt(&self, metadata: Metadata<'_, Entry<K, V>>) -> bool {
+        self.cost_of(metadata) == 0 || metadata.flags().is_unevictable()
+    }
+
+    /// Judges an entry of the window that is in no queue: it goes to main if the cache is still filling, or if
+    /// it would win a duel, though no entry has to go; it is evicted otherwise.
+    pub(super) fn judge_alone(&self, guard: &Guard, hash: u64) {
+        for _ in 0..JUDGED_TRIES {
+            let Some(hit) = self.find_in_window(guard, hash) else { return };
+            let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
+            let wins = self.is_exempt(hit.metadata())
+                || self.is_filling(self.reserve())
+                || self.victim(guard, rng.next_u64(), Among::Main).is_none_or(|victim| {
+                    self.admits(self.contender(hash, &hit), &victim, rng.next_u64())
+                });
+            let is_settled = if wins {
+                self.enter_main(hash, &hit)
+            } else {
+                self.evict(&mut self.evictions(guard), &hit)
+            };
+            if is_settled {
+                return;
+            }
+            // It was replaced this moment, by one that is in the window.
+        }
+        if let Some(hit) = self.find_in_window(guard, hash) {
+            self.enter_main(hash, &hit);
+        }
+    }
+
+    /// Makes room while all maintainers are away: of a sample, the oldest entry of the window duels with the
+    /// victim of main, as it would at the window's head. Where the sample has nothing of the window, it is the
+    /// entry that waits for longest to get there.
+    ///
+    /// If none waits, the victim goes without a duel. The new entry waits then, so the next call has one that
+    /// duels: only one in many comes in so, and no loop of accesses can sweep the cache clean while the
+    /// maintainers lack a core.
+    fn make_room_alone(&self, guard: &Guard, hash: u64, short: u64) -> bool {
+        let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
+        for _ in 0..ALONE_EVICTIONS {
+            if self.budget.remaining() >= short {
+                return true;
+            }
+            let [oldest, victim] = self.oldest_and_victim(guard, rng.next_u64());
+            let luck = rng.next_u64();
+            let Some(oldest) = oldest else {
+                if let Some((hash, oldest)) = self.oldest_waiting(guard) {
+                    self.duel_alone(guard, (hash, oldest), victim, luck);
+                } else if let Some(victim) = victim {
+                    self.evictions(guard).evict(&victim.candidate);
+                } else {
+                    break;
+                }
+                continue;
+            };
+            match victim {
+                Some(victim) if self.admits(self.resident_contender(&oldest), &victim, luck) => {
+                    let hash = oldest.hash();
+                    if let Some(hit) = self.table.slot_of(guard, &oldest.candidate) {
+                        self.enter_main(hash, &hit);
+                    }
+                    self.evictions(guard).evict(&victim.candidate);
+                }
+                _ => _ = self.evictions(guard).evict(&oldest.candidate),
+            }
+        }
+        self.budget.remaining() >= short
+    }
+
+    /// Lets an entry that waits for the window fight for a place in main; one of the two is evicted.
+    fn duel_alone(
+        &self,
+        guard: &Guard,
+        (hash, hit): (u64, SlotRef<'_, Entry<K, V>>),
+        victim: Option<Resident<'_, K, V>>,
+        luck: u64,
+    ) {
+        let is_settled = match victim {
+            Some(victim) if self.admits(self.contender(hash, &hit), &victim, luck) => {
+                self.evictions(guard).evict(&victim.candidate);
+                self.enter_main(hash, &hit)
+            }
+            _ => self.evict(&mut self.evictions(guard), &hit),
+        };
+        self.settle_alone(guard, hash, is_settled);
+    }
+
+    /// Queues an entry of the window again if it was replaced this moment, by one that is in the window, too.
+    pub(super) fn settle_alone(&self, guard: &Guard, hash: u64, is_settled: bool) {
+        if !is_settled {
+            self.put_off(guard, &[hash]);
+        }
+    }
+}
+
+/// Evictions of one call that makes room: enough that one large entry can take the place of many.
+pub(super) const MOST_EVICTIONS: usize = 1 << 14;
+/// Evictions of a writer that makes room while somebody else maintains.
+const ALONE_EVICTIONS: usize = 256;
+/// Evictions ahead of need, as a part of the budget, and their most.
+const AHEAD_PART: u64 = 1024;
+const MOST_AHEAD: u64 = 3;
+/// Where the budget is less, no entry goes before another one needs its place.
+const AHEAD_LEAST: u64 = 256;
+/// Entries that are too many in the window and are judged in one call though there is room, if it does
+/// not evict more: a part of the capacity, since those that lose leave places free, and their most.
+/// Smaller caches let them into main unjudged.
+const JUDGED_PART: u64 = 128;
+const MOST_JUDGED: u64 = 4;
+/// Entries that one call moves to main because the window's share was made smaller.
+const MOST_MOVED: usize = 64;
+/// Times that an entry is judged that others replace at the same time.
+const JUDGED_TRIES: usize = 4;
