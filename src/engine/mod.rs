@@ -17,6 +17,8 @@ mod place;
 mod publish;
 mod read;
 mod stalls;
+#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+mod testing;
 mod timing;
 mod victims;
 mod write;

@@ -279,3 +279,48 @@ pub(super) const TAKEN_IN_FOR_ROOM: usize = CAPACITY;
 pub(super) const MOST_PUT_OFF: usize = 1024;
 /// Turns given in the window in a row.
 const MOST_TURNS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::testing::{put, queued_and_marked, sized, without_maintainers};
+
+    #[test]
+    fn backlog_is_bounded_and_every_entry_of_the_window_is_known() {
+        for expected in [300, 100_000] {
+            let engine = sized(100_000, expected);
+            (0..10_000).for_each(|key| put(&engine, key));
+            without_maintainers(&engine, || (10_000..50_000).for_each(|key| put(&engine, key)));
+            let backlog = borrow(&engine.backlog, |backlog| backlog.hashes.len()).unwrap();
+            assert_eq!(backlog, MOST_PUT_OFF);
+            let (queued, marked) = queued_and_marked(&engine);
+            // What has left the table by a full bucket is still queued.
+            assert!(marked <= queued && marked + 1000 > queued, "{marked} of {queued}");
+            // There is room for all, so none is evicted but for its bucket.
+            let metrics = engine.metrics();
+            assert_eq!(metrics.evictions, metrics.local_evictions);
+            assert!(engine.memory().buffers > backlog * size_of::<u64>());
+        }
+    }
+
+    #[test]
+    fn one_call_takes_few_new_entries_in() {
+        let engine = sized(100_000, 100_000);
+        without_maintainers(&engine, || (0..20_000).for_each(|key| put(&engine, key)));
+        let known = || engine.window_cost.load(Ordering::Relaxed);
+        let guard = engine.table.pin();
+        let take =
+            |most| engine.collect_newcomers(&guard, &mut engine.take_maintainer().unwrap(), most);
+        for _ in 0..MOST_PUT_OFF / TAKEN_IN {
+            let before = known();
+            take(TAKEN_IN);
+            assert_eq!(known() - before, TAKEN_IN as u64);
+        }
+        assert_eq!(borrow(&engine.backlog, |backlog| backlog.hashes.len()), Some(0));
+        for key in 20_000..25_000 {
+            let before = known();
+            put(&engine, key);
+            assert!(known() - before <= TAKEN_IN as u64);
+        }
+    }
+}

@@ -29,9 +29,11 @@ pub(super) struct Hand {
     next: usize,
     /// A score, as the bits of a float.
     threshold: u32,
-    /// The victim that comes next, with the access bits that it had: chosen one ahead, so that what is beside it has come
-    /// when it is looked at.
+    /// The victim that comes next, with the access bits that it had: chosen when the last one has gone, so that what is beside
+    /// it has come when it is looked at.
     chosen: Option<(Position, u16)>,
+    /// The duels that it has stood.
+    duels: u32,
 }
 
 impl Hand {
@@ -39,7 +41,7 @@ impl Hand {
         // At first only an entry of cost 1 that nobody has asked for in a round is bad enough: the worst of a sample goes
         // until it is known what is usual.
         let threshold = score(false, PULSES_PER_ROUND, NORMAL_WEIGHT as f32);
-        Self { next: first, threshold: threshold.to_bits(), chosen: None }
+        Self { next: first, threshold: threshold.to_bits(), chosen: None, duels: 0 }
     }
 
     /// Moves on by so many lines with `seen` entries, where one in `part` is to be a victim.
@@ -107,7 +109,8 @@ impl<const N: usize> Worst<N> {
 const SCORE_SHIFT: u32 = POSITION_BITS + f32::MANTISSA_DIGITS + 7 - u64::BITS;
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Returns the next entry of main, from where the hand stands, that is as bad as one in so many.
+    /// Returns the entry of main, from where the hand stands, that is as bad as one in so many; the same until it has gone
+    /// ([`choose_next`](Self::choose_next)), was used, or has stood [`MOST_DUELS`] duels.
     #[inline]
     pub(super) fn next_victim<'g>(
         &'g self,
@@ -115,17 +118,19 @@ impl<K, V, S> Engine<K, V, S> {
         maintainer: &mut Maintainer,
     ) -> Option<Resident<'g, K, V>> {
         let hand = &mut maintainer.hand;
-        if hand.chosen.is_none() {
+        if hand.chosen.is_none() || hand.duels >= MOST_DUELS {
             self.choose_next(guard, hand);
         }
-        let chosen = hand.chosen;
-        self.choose_next(guard, hand);
-        let victim = chosen.and_then(|(place, access)| {
+        hand.duels += 1;
+        let victim = hand.chosen.and_then(|(place, access)| {
             let victim = self.resident_at(guard, place, Among::Main)?;
             prefetch(self.sketch.line(victim.hash()));
             // One that was used since is none.
             (victim.candidate.access() == access).then_some(victim)
         });
+        if victim.is_none() {
+            hand.chosen = None;
+        }
         victim.or_else(|| self.any_victim(guard, maintainer.rng.next_u64()))
     }
 
@@ -137,11 +142,12 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Moves a hand to the next entry that is as bad as that: the next victim.
     #[inline]
-    fn choose_next(&self, guard: &Guard, hand: &mut Hand) {
+    pub(super) fn choose_next(&self, guard: &Guard, hand: &mut Hand) {
         let part = if self.costs_vary() { VICTIM_PART_BY_COST } else { VICTIM_PART };
         let ranking = ranking(self.pulse.now(), ClassRange::MAIN, PLAIN);
         let (ranker, threshold) = (ranking.ranker(), ranking.threshold(hand.threshold));
         let passed = self.table.find_above(guard, hand.next, MOST_HAND_BUCKETS, &ranker, threshold);
+        hand.duels = 0;
         hand.chosen = passed.found.and_then(|(line, above)| {
             let candidate = line.candidate(worst_slot(&line, &ranker, above))?;
             self.table.prefetch_metadata(&candidate);
@@ -311,6 +317,9 @@ impl Among {
 const PLAIN: Class = Class::new(false, Some(NORMAL_WEIGHT));
 /// How far a threshold moves up for a victim, in the bits of a float: a sixteenth of an octave.
 const THRESHOLD_STEP: u32 = 1 << (f32::MANTISSA_DIGITS - 1 - 4);
+/// Duels that a victim stands before another one is chosen. The hit ratio is the same with 1 and with 64; most new entries
+/// lose, and to find a victim is a quarter of the work.
+pub(super) const MOST_DUELS: u32 = 8;
 /// Buckets that the hand passes for one victim at most.
 const MOST_HAND_BUCKETS: usize = 64;
 /// Entries that a writer looks at for each eviction while somebody else maintains: a window of a twentieth then shows itself in two cases of three.

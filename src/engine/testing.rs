@@ -1,0 +1,81 @@
+//! Engines for unit tests.
+
+use super::{Engine, Hooks, Mode, Terms, Timing, Trace, place::borrow};
+use crate::{
+    IdentityHash,
+    config::{Maintenance, SLOW_LOAD, Settings},
+    stripe::Push,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// Makes an engine for so many entries of cost 1.
+pub fn manual(max_cost: u64) -> Engine<u64, u64, IdentityHash> {
+    sized(max_cost, max_cost as usize)
+}
+
+/// The same where another number is expected.
+pub fn sized(max_cost: u64, expected_entries: usize) -> Engine<u64, u64, IdentityHash> {
+    let settings = Settings {
+        name: String::new(),
+        max_cost,
+        expected_entries,
+        max_garbage: None,
+        maintenance: Maintenance::Manual,
+        victim: crate::Victim::default(),
+        seed: 1,
+        metrics: true,
+        charge_overhead: false,
+        slow_load: SLOW_LOAD,
+    };
+    Engine::new(
+        settings,
+        IdentityHash,
+        Hooks::default(),
+        Timing::new(None, None, None, false),
+        Arc::default(),
+    )
+    .unwrap()
+}
+
+/// Inserts a key.
+pub fn put(engine: &Engine<u64, u64, IdentityHash>, key: u64) {
+    let _ = engine.insert(key, key, Terms::DEFAULT, Mode::Upsert);
+}
+
+/// Returns how many entries the window's queues know of, and how many are marked as in the window.
+pub fn queued_and_marked(engine: &Engine<u64, u64, IdentityHash>) -> (usize, usize) {
+    let guard = engine.table.pin();
+    let marked = engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
+    let windows = engine.window_cost.load(Ordering::Relaxed) as usize;
+    let backlog = borrow(&engine.backlog, |backlog| backlog.hashes.len()).unwrap();
+    let rings = engine.newcomers.drain_all(|hashes| {
+        hashes
+            .iter()
+            .for_each(|&hash| assert_eq!(engine.newcomers.current().place(hash), Push::Accepted));
+    });
+    (windows + backlog + rings, marked)
+}
+
+/// Calls `f` while all maintainers are away.
+pub fn without_maintainers<S>(engine: &Engine<u64, u64, S>, f: impl FnOnce()) {
+    let places = engine.maintainers.iter();
+    let taken: Vec<_> = places.map(|place| place.take().expect("it is there")).collect();
+    f();
+    for (place, maintainer) in engine.maintainers.iter().zip(taken) {
+        place.store(Some(maintainer));
+    }
+}
+
+/// Makes a full cache of 1000 whose keys up to 900 are in main and often asked for: none that comes once
+/// wins against them.
+pub fn with_favourites() -> Engine<u64, u64, IdentityHash> {
+    let engine = sized(1000, 1000);
+    (0..20_000).for_each(|key| put(&engine, key % 900));
+    for _ in 0..20 {
+        for key in 0..900u64 {
+            let hash = engine.hash(&key);
+            let _ = engine.get(hash, Trace::Leave, |k| *k == key);
+        }
+    }
+    engine
+}
