@@ -131,13 +131,13 @@ impl<K, V, S> Engine<K, V, S> {
         let (mut moved, mut needed, mut judged) = (0, 0, 0);
         while out.count() < most {
             let state = State {
-                used: self.budget.used(),
+                used: out.used(),
                 max: self.budget.max(),
                 room,
                 share,
                 // Relaxed, here and below: figures to decide by. Entries on their way to the window are in neither.
                 window: self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued),
-                main: self.main_cost.load(Ordering::Relaxed).saturating_sub(out.main_cost()),
+                main: out.main_cost(),
                 surplus: if moved < MOST_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
                 ahead,
             };
@@ -155,7 +155,7 @@ impl<K, V, S> Engine<K, V, S> {
             let leaver = match step {
                 Step::Rest => break,
                 Step::Evict => None,
-                _ => self.leaver(guard, maintainer),
+                _ => self.leaver(&mut out, guard, maintainer),
             };
             let gone = match (step, leaver) {
                 (Step::Yield, leaver) => {
@@ -163,11 +163,11 @@ impl<K, V, S> Engine<K, V, S> {
                     let cost = leaver.map_or(state.surplus, |it| self.cost_of(it.slot.metadata()));
                     // Relaxed: if two take from it at once, it is used up a little later.
                     self.surplus.store(state.surplus.saturating_sub(cost), Ordering::Relaxed);
-                    leaver.into_iter().for_each(|leaver| self.promote(maintainer, leaver));
+                    leaver.into_iter().for_each(|leaver| promote(&mut out, maintainer, leaver));
                     continue;
                 }
                 (Step::Promote, Some(leaver)) => {
-                    self.promote(maintainer, leaver);
+                    promote(&mut out, maintainer, leaver);
                     continue;
                 }
                 (Step::Evict, _) | (_, Some(_)) => {
@@ -201,26 +201,33 @@ impl<K, V, S> Engine<K, V, S> {
         step: Step,
         leaver: Option<Leaver<'_, K, V>>,
     ) -> bool {
-        let victim = self.next_victim(guard, maintainer);
         let Some(leaver) = leaver else {
+            let victim = self.next_victim(guard, maintainer);
             let gone = victim.is_some_and(|victim| out.evict(&victim.candidate));
             self.choose_next(guard, &mut maintainer.hand);
             return gone;
         };
-        let luck = maintainer.rng.next_u64();
         let is_duel = step == Step::Duel;
-        let wins = match &victim {
-            Some(victim) => self.wins(leaver, victim, luck),
-            None => !is_duel,
-        };
-        if !wins {
-            return self.expel(out, maintainer, leaver);
+        let contender = self.contender(leaver.newcomer.hash, &leaver.slot);
+        let luck = maintainer.rng.next_u64();
+        for _ in 0..RIVALS {
+            let rival = self.rival(guard, maintainer);
+            if !rival.map_or(!is_duel, |rival| self.admits(contender, rival, luck)) {
+                return self.expel(out, maintainer, leaver);
+            }
+            if !is_duel {
+                break;
+            }
+            if let Some(victim) = self.chosen_victim(guard, &mut maintainer.hand) {
+                // In this order, so that main is never above its share for it.
+                let gone = out.evict(&victim.candidate);
+                self.choose_next(guard, &mut maintainer.hand);
+                promote(out, maintainer, leaver);
+                return gone;
+            }
         }
-        // In this order, so that main is never above its share for it.
-        let gone = is_duel && victim.is_some_and(|victim| out.evict(&victim.candidate));
-        self.choose_next(guard, &mut maintainer.hand);
-        self.promote(maintainer, leaver);
-        gone
+        promote(out, maintainer, leaver);
+        false
     }
 
     /// Brings the account of all windows up to date with one of them.
@@ -245,15 +252,6 @@ impl<K, V, S> Engine<K, V, S> {
         if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MOST_AHEAD) }
     }
 
-    /// Moves a leaver to main.
-    #[inline]
-    pub(super) fn promote(&self, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) {
-        if !self.enter_main(leaver.newcomer.hash, &leaver.slot) {
-            // It was replaced this moment, by one that is in the window and waits for its turn.
-            Self::queue_again(maintainer, leaver.newcomer);
-        }
-    }
-
     /// Evicts a leaver; returns whether it was there.
     #[inline]
     fn expel(
@@ -264,25 +262,24 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> bool {
         let gone = self.evict(out, &leaver.slot);
         if !gone {
-            Self::queue_again(maintainer, leaver.newcomer); // As above.
+            maintainer.admit(leaver.newcomer); // As there.
         }
         gone
     }
 
     #[inline]
-    fn wins(&self, leaver: Leaver<'_, K, V>, victim: &Resident<'_, K, V>, luck: u64) -> bool {
-        self.admits(self.contender(leaver.newcomer.hash, &leaver.slot), victim, luck)
-    }
-
-    #[inline]
-    fn admits(&self, candidate: Contender, victim: &Resident<'_, K, V>, luck: u64) -> bool {
+    fn admits(&self, candidate: Contender, victim: Contender, luck: u64) -> bool {
         let rule = self.setting().rule;
         let mean = if rule == Rule::Seen && self.costs_vary() {
             self.weight_of(self.budget.used() / self.len().max(1), Priority::Normal)
         } else {
             NORMAL_WEIGHT
         };
-        rule.admits(candidate, self.resident_contender(victim), mean, luck)
+        rule.admits(candidate, victim, mean, luck)
+    }
+
+    fn beats(&self, candidate: Contender, victim: &Resident<'_, K, V>, luck: u64) -> bool {
+        self.admits(candidate, self.resident_contender(victim), luck)
     }
 
     #[inline]
@@ -292,7 +289,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     #[inline]
-    fn resident_contender(&self, resident: &Resident<'_, K, V>) -> Contender {
+    pub(super) fn resident_contender(&self, resident: &Resident<'_, K, V>) -> Contender {
         let metadata = resident.metadata;
         let cost = self.weight_of(self.cost_of(metadata), metadata.flags().priority());
         let access = Access::from_bits(resident.candidate.access());
@@ -327,7 +324,7 @@ impl<K, V, S> Engine<K, V, S> {
             let wins = self.is_exempt(hit.metadata())
                 || self.is_filling(self.reserve())
                 || self.victim(guard, rng.next_u64(), Among::Main).is_none_or(|victim| {
-                    self.admits(self.contender(hash, &hit), &victim, rng.next_u64())
+                    self.beats(self.contender(hash, &hit), &victim, rng.next_u64())
                 });
             let is_settled = if wins {
                 self.enter_main(hash, &hit)
@@ -370,7 +367,7 @@ impl<K, V, S> Engine<K, V, S> {
                 continue;
             };
             match victim {
-                Some(victim) if self.admits(self.resident_contender(&oldest), &victim, luck) => {
+                Some(victim) if self.beats(self.resident_contender(&oldest), &victim, luck) => {
                     let hash = oldest.hash();
                     if let Some(hit) = self.table.slot_of(guard, &oldest.candidate) {
                         self.enter_main(hash, &hit);
@@ -392,7 +389,7 @@ impl<K, V, S> Engine<K, V, S> {
         luck: u64,
     ) {
         let is_settled = match victim {
-            Some(victim) if self.admits(self.contender(hash, &hit), &victim, luck) => {
+            Some(victim) if self.beats(self.contender(hash, &hit), &victim, luck) => {
                 self.evictions(guard).evict(&victim.candidate);
                 self.enter_main(hash, &hit)
             }
@@ -406,6 +403,19 @@ impl<K, V, S> Engine<K, V, S> {
         if !is_settled {
             self.put_off(guard, &[hash]);
         }
+    }
+}
+
+/// Moves a leaver to main.
+#[inline]
+pub(super) fn promote<K, V, S>(
+    out: &mut Evictions<'_, K, V, S>,
+    maintainer: &mut Maintainer,
+    leaver: Leaver<'_, K, V>,
+) {
+    if !out.promote(leaver.newcomer.hash, &leaver.slot) {
+        // It was replaced this moment, by one that is in the window and waits for its turn.
+        maintainer.admit(leaver.newcomer);
     }
 }
 
@@ -423,6 +433,8 @@ const AHEAD_LEAST: u64 = 256;
 /// Smaller caches let them into main unjudged.
 const JUDGED_PART: u64 = 128;
 const MOST_JUDGED: u64 = 4;
+/// Victims that a leaver meets in one duel, where others were used in between.
+const RIVALS: usize = 4;
 /// Entries that one call moves to main because the window's share was made smaller.
 const MOST_MOVED: usize = 64;
 /// Times that an entry is judged that others replace at the same time.
@@ -497,17 +509,22 @@ mod tests {
         let engine = with_favourites();
         let guard = engine.table.pin();
         let mut maintainer = engine.take_maintainer().unwrap();
-        let mut next = || engine.next_victim(&guard, &mut maintainer).unwrap().hash();
+        let mut next = || {
+            let is_any = engine.rival(&guard, &mut maintainer).is_some();
+            assert!(is_any, "main is full of them");
+            let victim = engine.chosen_victim(&guard, &mut maintainer.hand);
+            victim.map(|victim| victim.hash())
+        };
         // The threshold has to come to where the scores are.
         (0..1000).for_each(|_| _ = next());
-        let victims: Vec<u64> = (0..100).map(|_| next()).collect();
-        let runs: Vec<usize> = victims.chunk_by(|a, b| a == b).map(<[u64]>::len).collect();
+        let victims: Vec<_> = (0..100).map(|_| next()).collect();
+        let runs: Vec<usize> = victims.chunk_by(|a, b| a == b).map(<[_]>::len).collect();
         assert!(runs[1..runs.len() - 1].iter().all(|run| *run == MOST_DUELS as usize), "{runs:?}");
         while next() == *victims.last().unwrap() {}
-        let first = next();
+        let first = next().unwrap();
         let hash = (0..20_000).map(|key| engine.hash(&key)).find(|hash| *hash == first).unwrap();
-        assert_eq!(next(), first);
         engine.get(hash, Trace::Leave, |_| true);
-        assert_ne!(next(), first);
+        assert_eq!(next(), None, "it was used since");
+        assert!(next().is_some_and(|victim| victim != first));
     }
 }

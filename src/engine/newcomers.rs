@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::{Engine, access_of, maintain::Maintainer, place::borrow};
+use super::{
+    Engine, access_of, evict::promote, evictions::Evictions, maintain::Maintainer, place::borrow,
+};
 use crate::{
     buckets::{Metadata, SlotRef, Spot},
     entry::Entry,
@@ -169,6 +171,7 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub(super) fn leaver<'g>(
         &'g self,
+        out: &mut Evictions<'_, K, V, S>,
         guard: &'g Guard,
         maintainer: &mut Maintainer,
     ) -> Option<Leaver<'g, K, V>> {
@@ -181,20 +184,16 @@ impl<K, V, S> Engine<K, V, S> {
             let Some(hit) = self.find_newcomer(guard, newcomer) else { continue };
             let leaver = Leaver { newcomer, slot: hit };
             if self.is_exempt(hit.metadata()) {
-                self.promote(maintainer, leaver);
+                promote(out, maintainer, leaver);
             } else if access_of(&hit).is_referenced() && turns < MOST_TURNS {
                 turns += 1;
                 self.unreference(newcomer.hash, &hit);
-                Self::queue_again(maintainer, newcomer);
+                maintainer.admit(newcomer);
             } else {
                 return Some(leaver);
             }
         }
         None
-    }
-
-    pub(super) fn queue_again(maintainer: &mut Maintainer, newcomer: Newcomer) {
-        maintainer.admit(newcomer);
     }
 
     /// Returns the entry of the window that has this very hash. (The table would also offer those that share

@@ -10,12 +10,12 @@ use crate::{
     buckets::{Candidate, Line, Metadata, POSITION_BITS, Position, Ranker, SLOTS, Sampled, Scores},
     entry::{Entry, Flags},
     policy::{
+        admission::Contender,
         class::{Class, ClassRange},
         pulse::PULSES_PER_ROUND,
         victim::{SAMPLE, SAMPLE_BY_COST, VICTIM_PART, VICTIM_PART_BY_COST, ranking, score},
     },
     reclaim::Guard,
-    slab::prefetch,
     sync::atomic::Ordering,
 };
 
@@ -29,11 +29,27 @@ pub(super) struct Hand {
     next: usize,
     /// A score, as the bits of a float.
     threshold: u32,
-    /// The victim that comes next, with the access bits that it had: chosen when the last one has gone, so that what is beside
-    /// it has come when it is looked at.
-    chosen: Option<(Position, u16)>,
+    /// The victim that comes next: chosen when the last one has gone, so that what is beside it has come when it is looked at.
+    chosen: Option<Chosen>,
     /// The duels that it has stood.
     duels: u32,
+}
+
+/// An entry of main that is to go.
+#[derive(Clone, Copy, Debug)]
+struct Chosen {
+    place: Position,
+    /// The access bits that it had: one that was used since is no victim.
+    access: u16,
+    /// What it shows in a duel, from the first one on.
+    contender: Option<Contender>,
+}
+
+impl Chosen {
+    #[inline]
+    fn new(place: Position, access: u16) -> Self {
+        Self { place, access, contender: None }
+    }
 }
 
 impl Hand {
@@ -109,35 +125,68 @@ impl<const N: usize> Worst<N> {
 const SCORE_SHIFT: u32 = POSITION_BITS + f32::MANTISSA_DIGITS + 7 - u64::BITS;
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Returns the entry of main, from where the hand stands, that is as bad as one in so many; the same until it has gone
-    /// ([`choose_next`](Self::choose_next)), was used, or has stood [`MOST_DUELS`] duels.
+    /// Returns what the victim of main shows in a duel: an entry, from where the hand stands, that is as bad as one in so
+    /// many. It is the same until it has gone ([`choose_next`](Self::choose_next)), was found to be used, or has stood
+    /// [`MOST_DUELS`] duels.
     #[inline]
+    pub(super) fn rival(&self, guard: &Guard, maintainer: &mut Maintainer) -> Option<Contender> {
+        let hand = &mut maintainer.hand;
+        if hand.duels < MOST_DUELS
+            && let Some(Chosen { contender: Some(contender), .. }) = hand.chosen
+        {
+            hand.duels += 1;
+            return Some(contender);
+        }
+        self.new_rival(guard, maintainer)
+    }
+
+    /// The same where none has stood a duel, or one has stood enough.
+    fn new_rival(&self, guard: &Guard, maintainer: &mut Maintainer) -> Option<Contender> {
+        if maintainer.hand.duels >= MOST_DUELS {
+            maintainer.hand.chosen = None;
+        }
+        let victim = self.next_victim(guard, maintainer)?;
+        let contender = self.resident_contender(&victim);
+        let hand = &mut maintainer.hand;
+        hand.chosen = hand.chosen.map(|chosen| Chosen { contender: Some(contender), ..chosen });
+        hand.duels += 1;
+        Some(contender)
+    }
+
+    /// Returns the victim that is chosen, or the next one if that has gone or was used.
     pub(super) fn next_victim<'g>(
         &'g self,
         guard: &'g Guard,
         maintainer: &mut Maintainer,
     ) -> Option<Resident<'g, K, V>> {
-        let hand = &mut maintainer.hand;
-        if hand.chosen.is_none() || hand.duels >= MOST_DUELS {
-            self.choose_next(guard, hand);
+        for _ in 0..CHOICES {
+            if maintainer.hand.chosen.is_none() {
+                self.choose_next(guard, &mut maintainer.hand);
+            }
+            if let Some(victim) = self.chosen_victim(guard, &mut maintainer.hand) {
+                return Some(victim);
+            }
         }
-        hand.duels += 1;
-        let victim = hand.chosen.and_then(|(place, access)| {
+        let (place, victim) = self.victim_at(guard, maintainer.rng.next_u64(), Among::Main)?;
+        maintainer.hand.chosen = Some(Chosen::new(place, victim.candidate.access()));
+        Some(victim)
+    }
+
+    /// Returns the victim that is chosen, if it is still there and was not used since.
+    #[inline]
+    pub(super) fn chosen_victim<'g>(
+        &'g self,
+        guard: &'g Guard,
+        hand: &mut Hand,
+    ) -> Option<Resident<'g, K, V>> {
+        let victim = hand.chosen.and_then(|Chosen { place, access, .. }| {
             let victim = self.resident_at(guard, place, Among::Main)?;
-            prefetch(self.sketch.line(victim.hash()));
-            // One that was used since is none.
             (victim.candidate.access() == access).then_some(victim)
         });
         if victim.is_none() {
             hand.chosen = None;
         }
-        victim.or_else(|| self.any_victim(guard, maintainer.rng.next_u64()))
-    }
-
-    /// Returns a victim of main where the hand has found none.
-    #[cold]
-    fn any_victim<'g>(&'g self, guard: &'g Guard, random: u64) -> Option<Resident<'g, K, V>> {
-        self.victim(guard, random, Among::Main)
+        victim
     }
 
     /// Moves a hand to the next entry that is as bad as that: the next victim.
@@ -151,7 +200,7 @@ impl<K, V, S> Engine<K, V, S> {
         hand.chosen = passed.found.and_then(|(line, above)| {
             let candidate = line.candidate(worst_slot(&line, &ranker, above))?;
             self.table.prefetch_metadata(&candidate);
-            Some((line.place(candidate.slot()), candidate.access()))
+            Some(Chosen::new(line.place(candidate.slot()), candidate.access()))
         });
         hand.advance(passed.lines, passed.ranked, part, hand.chosen.is_some());
     }
@@ -163,15 +212,25 @@ impl<K, V, S> Engine<K, V, S> {
         random: u64,
         among: Among,
     ) -> Option<Resident<'g, K, V>> {
-        let worst = self.sample(guard, random, among);
-        let chosen = worst.places().find_map(|place| self.resident_at(guard, place, among));
+        self.victim_at(guard, random, among).map(|(_, victim)| victim)
+    }
+
+    /// The same, with its place.
+    #[cold]
+    fn victim_at<'g>(
+        &'g self,
+        guard: &'g Guard,
+        random: u64,
+        among: Among,
+    ) -> Option<(Position, Resident<'g, K, V>)> {
+        let at = |place| Some((place, self.resident_at(guard, place, among)?));
+        let chosen = self.sample(guard, random, among).places().find_map(at);
         // A nearly empty table: go on until there is one. Main may be empty beside a full window.
         chosen.or_else(|| {
             let most = if among == Among::Main { MOST_SAMPLE_BUCKETS } else { usize::MAX };
-            self.table.run(guard, upper(random), most).find_map(|line| {
-                let places = line.taken().map(|slot| line.place(slot));
-                places.into_iter().find_map(|place| self.resident_at(guard, place, among))
-            })
+            self.table
+                .run(guard, upper(random), most)
+                .find_map(|line| line.taken().map(|slot| line.place(slot)).into_iter().find_map(at))
         })
     }
 
@@ -320,6 +379,8 @@ const THRESHOLD_STEP: u32 = 1 << (f32::MANTISSA_DIGITS - 1 - 4);
 /// Duels that a victim stands before another one is chosen. The hit ratio is the same with 1 and with 64; most new entries
 /// lose, and to find a victim is a quarter of the work.
 pub(super) const MOST_DUELS: u32 = 8;
+/// Times that the hand moves on, where what it has chosen was used in between.
+const CHOICES: usize = 2;
 /// Buckets that the hand passes for one victim at most.
 const MOST_HAND_BUCKETS: usize = 64;
 /// Entries that a writer looks at for each eviction while somebody else maintains: a window of a twentieth then shows itself in two cases of three.
