@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use super::{Engine, place::borrow, read::turn_mask};
 use crate::{
-    buckets::SLOTS,
     config::Victim,
     policy::{
         race::{Look, Race, Scale},

@@ -3,10 +3,10 @@
 //! Eviction is decided here and nowhere else (but in a full bucket, by the same score).
 
 use super::{
-    Engine, NORMAL_WEIGHT, access_of,
+    Engine, NORMAL_WEIGHT,
     evictions::Evictions,
     maintain::Maintainer,
-    newcomers::{Leaver, TAKEN_IN_FOR_ROOM},
+    newcomers::Leaver,
     place::borrow,
     victims::{Among, Resident},
 };
@@ -447,7 +447,7 @@ mod tests {
         *,
     };
     use crate::engine::testing::{
-        manual, put, queued_and_marked, sized, with_favourites, without_maintainers,
+        manual, put, queued_and_marked, with_favourites, without_maintainers,
     };
 
     #[test]

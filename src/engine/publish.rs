@@ -10,9 +10,7 @@ use super::{
     write::{Mode, Prepared, Put, Refusal, Reject, Request, Terms},
 };
 use crate::{
-    buckets::{
-        Claim, EntryRef, Fresh, Full, Hints, Hit, Panic, Probe, Publish, SlotRef, Table, Unlinked,
-    },
+    buckets::{EntryRef, Fresh, Full, Hints, Hit, Panic, Probe, Publish, SlotRef, Table, Unlinked},
     budget::Budget,
     entry::{Entry, Flags},
     metrics::Counter,
