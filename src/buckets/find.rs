@@ -317,11 +317,33 @@ impl<T> Table<T> {
         &'g self,
         guard: &'g Guard,
         hash: u64,
-        matches: impl Fn(EntryRef<'g, T>) -> bool,
+        matches: impl Fn(EntryRef<'g, T>) -> bool + Copy,
     ) -> Option<Hit<'g, T>> {
         debug_assert!(guard.covers(self.part_of(hash)), "a guard of another part");
+        let array = self.root(guard);
         let examine = |handle| Some(self.entry(guard, handle)).filter(|entry| matches(*entry));
-        let (at, bucket, slot) = self.search(guard, hash, &examine)?;
+        let found = match Self::search_in(array.of(upper(hash)), hash, &examine) {
+            Search::Found(at, bucket, slot) => Hit::new(at, bucket, slot),
+            Search::Absent => return None,
+            Search::Frozen => return self.find_moved(guard, array, hash, matches),
+        };
+        Some(found)
+    }
+
+    /// The same where the bucket in `array` was found frozen.
+    ///
+    /// It gets the comparison and not what is made of it: that is in registers, and would be in memory if a function that is not
+    /// inlined took it.
+    #[cold]
+    fn find_moved<'g>(
+        &'g self,
+        guard: &'g Guard,
+        array: &'g Array,
+        hash: u64,
+        matches: impl Fn(EntryRef<'g, T>) -> bool,
+    ) -> Option<Hit<'g, T>> {
+        let examine = |handle| Some(self.entry(guard, handle)).filter(|entry| matches(*entry));
+        let (at, bucket, slot) = self.search_moved(guard, array, hash, &examine)?;
         Some(Hit::new(at, bucket, slot))
     }
 
@@ -333,8 +355,14 @@ impl<T> Table<T> {
         hash: u64,
         matches: impl Fn(Metadata<'g, T>) -> bool,
     ) -> Option<SlotRef<'g, T>> {
+        let array = self.root(guard);
         let examine = |handle| Some(self.metadata(guard, handle)).filter(|found| matches(*found));
-        let (metadata, bucket, slot) = self.search(guard, hash, &examine)?;
+        let (metadata, bucket, slot) = match Self::search_in(array.of(upper(hash)), hash, &examine)
+        {
+            Search::Found(found, bucket, slot) => (found, bucket, slot),
+            Search::Absent => return None,
+            Search::Frozen => self.search_moved(guard, array, hash, &examine)?,
+        };
         Some(SlotRef { metadata, bucket, slot })
     }
 
@@ -369,24 +397,8 @@ impl<T> Table<T> {
         is_there.then(|| SlotRef { metadata: self.metadata(guard, handle), bucket, slot })
     }
 
-    /// Offers the entries that may have a hash to `examine`, until that makes something of one; returns this, and where
-    /// the entry is.
-    #[inline]
-    fn search<'g, R>(
-        &'g self,
-        guard: &'g Guard,
-        hash: u64,
-        examine: &impl Fn(Handle) -> Option<R>,
-    ) -> Option<(R, &'g Bucket, usize)> {
-        let array = self.root(guard);
-        match Self::search_in(array.of(upper(hash)), hash, examine) {
-            Search::Found(found, bucket, slot) => Some((found, bucket, slot)),
-            Search::Absent => None,
-            Search::Frozen => self.search_moved(guard, array, hash, examine),
-        }
-    }
-
-    /// Looks into a bucket that is in use.
+    /// Offers the entries of a bucket in use that may have a hash to `examine`, until that makes something of one; returns
+    /// this, and where the entry is.
     #[inline]
     fn search_in<'g, R>(
         bucket: &'g Bucket,

@@ -30,13 +30,30 @@ impl<K, V, S> Engine<K, V, S> {
         &self,
         hash: u64,
         trace: Trace,
-        matches: impl Fn(&K) -> bool,
+        matches: impl Fn(&K) -> bool + Copy,
     ) -> Option<Held<'_, Entry<K, V>>> {
-        if trace == Trace::None || self.has_extras() {
-            return self.get_slowly(hash, trace, matches);
+        if self.is_plain(trace) {
+            self.get_plain(hash, matches)
+        } else {
+            self.get_slowly(hash, trace, matches)
         }
+    }
+
+    /// Returns whether a read leaves a trace and does nothing else: the cache does not count and has no deadlines.
+    #[inline]
+    pub fn is_plain(&self, trace: Trace) -> bool {
+        trace == Trace::Leave && !self.has_extras()
+    }
+
+    /// The same as [`get`](Self::get) where a read [is plain](Self::is_plain).
+    #[inline]
+    pub fn get_plain(
+        &self,
+        hash: u64,
+        matches: impl Fn(&K) -> bool + Copy,
+    ) -> Option<Held<'_, Entry<K, V>>> {
         let held = self.table.hold(self.table.pin_part(hash), |table, guard| {
-            let hit = table.find(guard, hash, |entry| matches(&entry.key))?;
+            let hit = table.find(guard, hash, move |entry| matches(&entry.key))?;
             self.note_reference(hash, &hit);
             Some(hit.at())
         });
@@ -46,16 +63,16 @@ impl<K, V, S> Engine<K, V, S> {
         held
     }
 
-    /// The same for any trace, and in a cache that counts or has deadlines.
+    /// The same as [`get`](Self::get), for every read.
     #[inline(never)]
-    fn get_slowly(
+    pub fn get_slowly(
         &self,
         hash: u64,
         trace: Trace,
-        matches: impl Fn(&K) -> bool,
+        matches: impl Fn(&K) -> bool + Copy,
     ) -> Option<Held<'_, Entry<K, V>>> {
         let held = self.table.hold(self.table.pin_part(hash), |table, guard| {
-            let hit = table.find(guard, hash, |entry| matches(&entry.key))?;
+            let hit = table.find(guard, hash, move |entry| matches(&entry.key))?;
             let is_live = match trace {
                 Trace::Leave => self.is_live_read(hash, hit.at()),
                 Trace::None => self.is_live(hit.at()),
@@ -77,9 +94,9 @@ impl<K, V, S> Engine<K, V, S> {
         &'g self,
         guard: &'g Guard,
         hash: u64,
-        matches: impl Fn(&K) -> bool,
+        matches: impl Fn(&K) -> bool + Copy,
     ) -> Option<&'g Entry<K, V>> {
-        let hit = self.table.find(guard, hash, |entry| matches(&entry.key));
+        let hit = self.table.find(guard, hash, move |entry| matches(&entry.key));
         self.note_access(hash, hit).map(|hit| hit.entry)
     }
 
@@ -89,11 +106,11 @@ impl<K, V, S> Engine<K, V, S> {
         &'g self,
         guard: &'g Guard,
         hashes: &[u64],
-        matches: impl Fn(usize, &K) -> bool,
+        matches: impl Fn(usize, &K) -> bool + Copy,
         mut found: impl FnMut(usize, Option<&'g V>),
     ) {
         self.table.for_many(guard, hashes, |index, hash| {
-            let hit = self.table.find(guard, hash, |entry| matches(index, &entry.key));
+            let hit = self.table.find(guard, hash, move |entry| matches(index, &entry.key));
             found(index, self.note_access(hash, hit).map(|hit| &hit.entry.value));
         });
     }

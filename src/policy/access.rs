@@ -65,9 +65,11 @@ impl Access {
     /// Returns what a hit at step `now` makes of the bits; `None` if it changes nothing, for there was one in this step.
     #[inline]
     pub fn hit(self, now: u32) -> Option<Self> {
-        let is_noted = self.is_referenced() && self.0 & STEP == now as u16 & STEP;
+        if self.is_referenced() && self.0 & STEP == now as u16 & STEP {
+            return None;
+        }
         let hits = self.hits(now);
-        (!is_noted).then(|| Self::with_hits(hits + u8::from(hits < MAX_HITS), now))
+        Some(Self::with_hits(hits + u8::from(hits < MAX_HITS), now))
     }
 
     /// Returns whether the entry was hit since it came to its region.
