@@ -53,37 +53,34 @@ pub struct Vacant<'g, T> {
     strangers: Strangers,
 }
 
-/// The entries of the tag's slots, none of which matches: the handles of the first two, in the order of the slots.
+/// The entries of the tag's slots, none of which matches: their handles, in the order of the slots, four in each number.
 ///
-/// One number in place of a list, which would be moved through memory at each return. Three entries are rare.
+/// Two numbers in place of a list, which would be moved through memory at each return.
 #[derive(Clone, Copy, Debug, Default)]
 struct Strangers {
-    handles: u64,
+    handles: (u128, u128),
     count: u32,
 }
 
 impl Strangers {
     #[inline]
     fn add(&mut self, handle: Handle) {
-        if self.count < Self::MOST {
-            self.handles |= u64::from(handle.raw()) << (u32::BITS * self.count);
-        }
+        let (low, high) = &mut self.handles;
+        let four = if self.count < 4 { low } else { high };
+        *four |= u128::from(handle.raw()) << (u32::BITS * (self.count % 4));
         self.count += 1;
     }
 
-    /// Returns whether these are still the entries of the tag's slots, as far as is known.
+    /// Returns whether these are still the entries of the tag's slots.
     #[inline]
-    fn are_there(self, bucket: &Bucket, mut slots: impl Iterator<Item = usize>) -> bool {
-        let mut handles = self.handles;
-        self.count <= Self::MOST
-            && slots.all(|slot| {
-                let handle = Handle::new(handles as u32);
-                handles >>= u32::BITS;
-                bucket.word(slot).handle() == Some(handle)
-            })
+    fn are_there(self, bucket: &Bucket, slots: impl Iterator<Item = usize>) -> bool {
+        let (low, high) = self.handles;
+        slots.zip(0..).all(|(slot, index)| {
+            let four = if index < 4 { low } else { high };
+            let handle = Handle::new((four >> (u32::BITS * (index % 4))) as u32);
+            bucket.word(slot).handle() == Some(handle)
+        })
     }
-
-    const MOST: u32 = 2;
 }
 
 /// What [`Vacant::publish`] did.

@@ -1,6 +1,7 @@
 //! Making room: what goes, the entry at the window's head or a victim of main.
 //!
-//! Eviction is decided here and nowhere else (but in a full bucket, by the same score).
+//! Eviction is decided here and nowhere else, but in a full bucket, by the same score, and where the budget is lowered
+//! ([`Engine::set_max_cost`]).
 
 use super::{
     Engine, NORMAL_WEIGHT,
@@ -131,13 +132,13 @@ impl<K, V, S> Engine<K, V, S> {
         let (mut moved, mut needed, mut judged) = (0, 0, 0);
         while out.count() < most {
             let state = State {
-                used: out.used(),
+                used: self.budget.used(),
                 max: self.budget.max(),
                 room,
                 share,
                 // Relaxed, here and below: figures to decide by. Entries on their way to the window are in neither.
                 window: self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued),
-                main: out.main_cost(),
+                main: self.main_cost.load(Ordering::Relaxed).saturating_sub(out.main_cost()),
                 surplus: if moved < MOST_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
                 ahead,
             };
@@ -155,7 +156,7 @@ impl<K, V, S> Engine<K, V, S> {
             let leaver = match step {
                 Step::Rest => break,
                 Step::Evict => None,
-                _ => self.leaver(&mut out, guard, maintainer),
+                _ => self.leaver(guard, maintainer),
             };
             let gone = match (step, leaver) {
                 (Step::Yield, leaver) => {
@@ -163,11 +164,11 @@ impl<K, V, S> Engine<K, V, S> {
                     let cost = leaver.map_or(state.surplus, |it| self.cost_of(it.slot.metadata()));
                     // Relaxed: if two take from it at once, it is used up a little later.
                     self.surplus.store(state.surplus.saturating_sub(cost), Ordering::Relaxed);
-                    leaver.into_iter().for_each(|leaver| promote(&mut out, maintainer, leaver));
+                    leaver.into_iter().for_each(|leaver| self.promote(maintainer, leaver));
                     continue;
                 }
                 (Step::Promote, Some(leaver)) => {
-                    promote(&mut out, maintainer, leaver);
+                    self.promote(maintainer, leaver);
                     continue;
                 }
                 (Step::Evict, _) | (_, Some(_)) => {
@@ -222,11 +223,11 @@ impl<K, V, S> Engine<K, V, S> {
                 // In this order, so that main is never above its share for it.
                 let gone = out.evict(&victim.candidate);
                 self.choose_next(guard, &mut maintainer.hand);
-                promote(out, maintainer, leaver);
+                self.promote(maintainer, leaver);
                 return gone;
             }
         }
-        promote(out, maintainer, leaver);
+        self.promote(maintainer, leaver);
         false
     }
 
@@ -252,6 +253,15 @@ impl<K, V, S> Engine<K, V, S> {
         if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MOST_AHEAD) }
     }
 
+    /// Moves a leaver to main.
+    #[inline]
+    pub(super) fn promote(&self, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) {
+        if !self.enter_main(leaver.newcomer.hash, &leaver.slot) {
+            // It was replaced this moment, by one that is in the window and waits for its turn.
+            maintainer.admit(leaver.newcomer);
+        }
+    }
+
     /// Evicts a leaver; returns whether it was there.
     #[inline]
     fn expel(
@@ -262,7 +272,7 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> bool {
         let gone = self.evict(out, &leaver.slot);
         if !gone {
-            maintainer.admit(leaver.newcomer); // As there.
+            maintainer.admit(leaver.newcomer); // As above.
         }
         gone
     }
@@ -403,19 +413,6 @@ impl<K, V, S> Engine<K, V, S> {
         if !is_settled {
             self.put_off(guard, &[hash]);
         }
-    }
-}
-
-/// Moves a leaver to main.
-#[inline]
-pub(super) fn promote<K, V, S>(
-    out: &mut Evictions<'_, K, V, S>,
-    maintainer: &mut Maintainer,
-    leaver: Leaver<'_, K, V>,
-) {
-    if !out.promote(leaver.newcomer.hash, &leaver.slot) {
-        // It was replaced this moment, by one that is in the window and waits for its turn.
-        maintainer.admit(leaver.newcomer);
     }
 }
 

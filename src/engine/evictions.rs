@@ -1,11 +1,11 @@
 //! `Evictions`: entries that are evicted one after the other, and accounted for together.
 //!
-//! Each account is a word that other threads write, too. What they show is late by [`MOST_OPEN`] entries at most, and never
-//! too little: budget and number of entries show those that have gone until the account is settled.
+//! Each account is a word that other threads write, too. Budget and number of entries are not among those that wait:
+//! what they show is kept at every instant, also where the budget is lowered.
 
 use super::{Engine, RemovalCause};
 use crate::{
-    buckets::{Candidate, OpenBag, SlotRef, Unlinked},
+    buckets::{Candidate, OpenBag, Unlinked},
     entry::Entry,
     metrics::Counter,
     policy::access::Access,
@@ -20,18 +20,15 @@ pub(super) struct Evictions<'g, K, V, S> {
     guard: &'g Guard,
     bag: Option<OpenBag<'g, Entry<K, V>>>,
     count: u64,
-    /// How many of them the accounts do not know of yet.
-    open: u64,
-    /// What these cost.
     cost: u64,
-    /// What the main region costs more than its account shows, because of them and of what has come there; wraps.
+    /// What of it was in the main region.
     main_cost: u64,
 }
 
 impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub(super) fn evictions<'g>(&'g self, guard: &'g Guard) -> Evictions<'g, K, V, S> {
-        Evictions { engine: self, guard, bag: None, count: 0, open: 0, cost: 0, main_cost: 0 }
+        Evictions { engine: self, guard, bag: None, count: 0, cost: 0, main_cost: 0 }
     }
 }
 
@@ -57,45 +54,16 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
             engine.kept.sub(cost);
         }
         if !seen.leave_window() {
-            self.main_cost = self.main_cost.wrapping_sub(cost);
+            self.main_cost += cost;
         }
         self.count += 1;
-        self.open += 1;
         self.cost += cost;
+        engine.budget.refund(cost);
+        engine.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
         engine.births.end(seen.id(), true, || engine.time_of_births());
         let terms = engine.garbage_terms(cost, RemovalCause::Evicted);
         let bag = self.bag.get_or_insert_with(|| engine.table.open_bag(thread_number()));
         bag.retire(guard, entry, terms);
-        if self.open >= MOST_OPEN {
-            self.settle_accounts();
-        }
-    }
-
-    /// Moves an entry of this hash from the window to the main region; returns whether this call did.
-    #[inline]
-    pub(super) fn promote(&mut self, hash: u64, slot: &SlotRef<'_, Entry<K, V>>) -> bool {
-        let moved = slot.metadata().leave_window();
-        if moved {
-            self.main_cost = self.main_cost.wrapping_add(self.engine.cost_of(slot.metadata()));
-            self.engine.enter_class_of_main(hash, slot);
-        }
-        moved
-    }
-
-    /// Brings the accounts up to date.
-    fn settle_accounts(&mut self) {
-        let engine = self.engine;
-        let (open, cost, main_cost) =
-            [&mut self.open, &mut self.cost, &mut self.main_cost].map(std::mem::take).into();
-        if main_cost != 0 {
-            engine.main_cost.fetch_add(main_cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
-        }
-        if open > 0 {
-            engine.budget.refund(cost);
-            engine.local().entries.fetch_sub(open, Ordering::Relaxed); // Relaxed: see `len`.
-            engine.counters.add(Counter::Evictions, open);
-            engine.counters.add(Counter::CostEvicted, cost);
-        }
     }
 
     /// Returns how many there were.
@@ -103,33 +71,24 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         self.count as usize
     }
 
-    /// Returns what is charged.
-    #[inline]
-    pub(super) fn used(&self) -> u64 {
-        self.engine.budget.used().saturating_sub(self.cost)
-    }
-
-    /// Returns what the main region costs.
-    #[inline]
+    /// Returns what the main region costs less than its account shows.
     pub(super) fn main_cost(&self) -> u64 {
-        // Relaxed: a figure to decide by. Below 0 where another thread's accounts do not know yet of what this one knows is gone.
-        let cost = self.engine.main_cost.load(Ordering::Relaxed).wrapping_add(self.main_cost);
-        if cost > u64::MAX / 2 { 0 } else { cost }
+        self.main_cost
     }
 }
 
 impl<K, V, S> Drop for Evictions<'_, K, V, S> {
     fn drop(&mut self) {
-        self.settle_accounts();
         if self.count == 0 {
             return;
         }
+        let engine = self.engine;
+        engine.main_cost.fetch_sub(self.main_cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
+        engine.counters.add(Counter::Evictions, self.count);
+        engine.counters.add(Counter::CostEvicted, self.cost);
         if self.bag.take().is_some_and(OpenBag::close) {
-            self.engine.note_garbage();
+            engine.note_garbage();
         }
-        self.engine.rouse();
+        engine.rouse();
     }
 }
-
-/// Entries that the accounts may not know of yet.
-const MOST_OPEN: u64 = 16;

@@ -292,10 +292,15 @@ impl<K, V, S> Engine<K, V, S> {
             self.finish_resize(guard);
             let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
             let anyone = || self.victim(guard, random, Among::Unpinned);
-            match anyone().or_else(|| self.victim(guard, random, Among::All)) {
+            // Until those that left elsewhere are taken off the account, it may look as if pinned ones had to go.
+            let pinned = || {
+                let must_go = self.kept.cost() > limit;
+                if must_go { self.victim(guard, random, Among::All) } else { None }
+            };
+            match anyone().or_else(pinned) {
                 // If somebody else takes it or replaces it first, another one goes.
                 Some(victim) => _ = self.evictions(guard).evict(&victim.candidate),
-                // What is charged belongs to inserts under way. They may have come in meanwhile.
+                // What is charged belongs to inserts under way, which may have come in meanwhile, or to evictions.
                 None if is_renewed => break,
                 None => {
                     // With it go entries that cost nothing: one of these may be about to be replaced by another.

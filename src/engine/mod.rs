@@ -251,16 +251,10 @@ impl<K, V, S> Engine<K, V, S> {
     fn enter_main(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
         let moved = self.leave_window(hit.metadata());
         if moved {
-            self.enter_class_of_main(hash, hit);
+            hit.set_class(Class::from_bits(hit.class()).in_main().to_bits());
+            self.unreference(hash, hit);
         }
         moved
-    }
-
-    /// Shows in the bucket that an entry is one of main, and not used since it came there.
-    #[inline]
-    fn enter_class_of_main(&self, hash: u64, slot: &SlotRef<'_, Entry<K, V>>) {
-        slot.set_class(Class::from_bits(slot.class()).in_main().to_bits());
-        self.unreference(hash, slot);
     }
 
     /// Takes an entry out of the window, and into the account of the main region; returns whether this call did.
@@ -441,8 +435,6 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
         (frequency, Reverse(access.idle(self.pulse.now())))
     }
 }
-
-impl<K, V, S> Engine<K, V, S> {}
 
 impl<K, V, S> Engine<K, V, S> {
     /// Returns whether a table of so many slots, one of whose buckets is full, should grow.

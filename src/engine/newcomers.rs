@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{
-    Engine, access_of, evict::promote, evictions::Evictions, maintain::Maintainer, place::borrow,
-};
+use super::{Engine, access_of, maintain::Maintainer, place::borrow};
 use crate::{
     buckets::{Metadata, SlotRef, Spot},
     entry::Entry,
@@ -171,7 +169,6 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub(super) fn leaver<'g>(
         &'g self,
-        out: &mut Evictions<'_, K, V, S>,
         guard: &'g Guard,
         maintainer: &mut Maintainer,
     ) -> Option<Leaver<'g, K, V>> {
@@ -184,7 +181,7 @@ impl<K, V, S> Engine<K, V, S> {
             let Some(hit) = self.find_newcomer(guard, newcomer) else { continue };
             let leaver = Leaver { newcomer, slot: hit };
             if self.is_exempt(hit.metadata()) {
-                promote(out, maintainer, leaver);
+                self.promote(maintainer, leaver);
             } else if access_of(&hit).is_referenced() && turns < MOST_TURNS {
                 turns += 1;
                 self.unreference(newcomer.hash, &hit);

@@ -1,4 +1,4 @@
-//! Which entry goes: samples of the table, and the least worthy in them.
+//! Which entry of main goes: the next one bad enough, from where a hand stands, or the least worthy of a sample.
 //!
 //! What readers see of an entry's use decides, as its bucket shows it; flags and cost beside its cell have the last
 //! word.
@@ -29,7 +29,7 @@ pub(super) struct Hand {
     next: usize,
     /// A score, as the bits of a float.
     threshold: u32,
-    /// The victim that comes next: chosen when the last one has gone, so that what is beside it has come when it is looked at.
+    /// The victim: chosen when the last one goes, so that what is beside it has come when it is looked at.
     chosen: Option<Chosen>,
     /// The duels that it has stood.
     duels: u32,
