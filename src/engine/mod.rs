@@ -17,7 +17,7 @@ mod place;
 mod publish;
 mod read;
 mod stalls;
-#[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
+#[cfg(test)]
 mod testing;
 mod timing;
 mod victims;
