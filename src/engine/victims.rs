@@ -31,8 +31,6 @@ pub(super) struct Hand {
     threshold: u32,
     /// The victim: chosen when the last one goes, so that what is beside it has come when it is looked at.
     chosen: Option<Chosen>,
-    /// The duels that it has stood.
-    duels: u32,
 }
 
 /// An entry of main that is to go.
@@ -43,12 +41,14 @@ struct Chosen {
     access: u16,
     /// What it shows in a duel, from the first one on.
     contender: Option<Contender>,
+    /// The duels that it has stood.
+    duels: u32,
 }
 
 impl Chosen {
     #[inline]
     fn new(place: Position, access: u16) -> Self {
-        Self { place, access, contender: None }
+        Self { place, access, contender: None, duels: 0 }
     }
 }
 
@@ -57,7 +57,7 @@ impl Hand {
         // At first only an entry of cost 1 that nobody has asked for in a round is bad enough: the worst of a sample goes
         // until it is known what is usual.
         let threshold = score(false, PULSES_PER_ROUND, NORMAL_WEIGHT as f32);
-        Self { next: first, threshold: threshold.to_bits(), chosen: None, duels: 0 }
+        Self { next: first, threshold: threshold.to_bits(), chosen: None }
     }
 
     /// Moves on by so many lines with `seen` entries, where one in `part` is to be a victim.
@@ -130,27 +130,25 @@ impl<K, V, S> Engine<K, V, S> {
     /// [`MOST_DUELS`] duels.
     #[inline]
     pub(super) fn rival(&self, guard: &Guard, maintainer: &mut Maintainer) -> Option<Contender> {
-        let hand = &mut maintainer.hand;
-        if hand.duels < MOST_DUELS
-            && let Some(Chosen { contender: Some(contender), .. }) = hand.chosen
+        if let Some(chosen) = &mut maintainer.hand.chosen
+            && let Some(contender) = chosen.contender
+            && chosen.duels < MOST_DUELS
         {
-            hand.duels += 1;
+            chosen.duels += 1;
             return Some(contender);
         }
         self.new_rival(guard, maintainer)
     }
 
-    /// The same where none has stood a duel, or one has stood enough.
+    /// The same where the victim has stood no duel, or enough of them.
     fn new_rival(&self, guard: &Guard, maintainer: &mut Maintainer) -> Option<Contender> {
-        if maintainer.hand.duels >= MOST_DUELS {
-            maintainer.hand.chosen = None;
-        }
-        let victim = self.next_victim(guard, maintainer)?;
-        let contender = self.resident_contender(&victim);
         let hand = &mut maintainer.hand;
-        hand.chosen = hand.chosen.map(|chosen| Chosen { contender: Some(contender), ..chosen });
-        hand.duels += 1;
-        Some(contender)
+        hand.chosen = hand.chosen.filter(|chosen| chosen.duels < MOST_DUELS);
+        let victim = self.next_victim(guard, maintainer)?;
+        let contender = Some(self.resident_contender(&victim));
+        let hand = &mut maintainer.hand;
+        hand.chosen = hand.chosen.map(|chosen| Chosen { contender, duels: 1, ..chosen });
+        contender
     }
 
     /// Returns the victim that is chosen, or the next one if that has gone or was used.
@@ -196,7 +194,6 @@ impl<K, V, S> Engine<K, V, S> {
         let ranking = ranking(self.pulse.now(), ClassRange::MAIN, PLAIN);
         let (ranker, threshold) = (ranking.ranker(), ranking.threshold(hand.threshold));
         let passed = self.table.find_above(guard, hand.next, MOST_HAND_BUCKETS, &ranker, threshold);
-        hand.duels = 0;
         hand.chosen = passed.found.and_then(|(line, above)| {
             let candidate = line.candidate(worst_slot(&line, &ranker, above))?;
             self.table.prefetch_metadata(&candidate);
