@@ -272,7 +272,8 @@ mod tests {
             let mut rng = Rng::new(seed);
             let setting = SETTINGS[seed as usize % SETTINGS.len()];
             let mut shadow = Shadow::with_room(50);
-            let mut held = 0;
+            // Entries in all looks, with the smaller budget and with both.
+            let (mut few, mut all) = (0, 0);
             for now in 0..2_000 {
                 // The budget goes down and up again.
                 let max = if now % 500 < 300 { 100 } else { 40 };
@@ -283,9 +284,10 @@ mod tests {
                 assert_eq!(shadow.access(new, max, setting, &mut Rng::new(seed)), was_there);
                 // A hit changes nothing; whatever is new comes within the budget.
                 check(&shadow, if was_there { 100 } else { max });
-                held += shadow.slots.len();
+                few += if max == 40 { shadow.slots.len() } else { 0 };
+                all += shadow.slots.len();
             }
-            assert!(held > 4 * 2_000, "{held} in 2000 looks");
+            assert!(few > 2 * 800 && all > 4 * 2_000, "{few} in 800 looks, {all} in 2000");
         }
     }
 
