@@ -322,18 +322,16 @@ impl<T> Table<T> {
         debug_assert!(guard.covers(self.part_of(hash)), "a guard of another part");
         let array = self.root(guard);
         let examine = |handle| Some(self.entry(guard, handle)).filter(|entry| matches(*entry));
-        let found = match Self::search_in(array.of(upper(hash)), hash, &examine) {
-            Search::Found(at, bucket, slot) => Hit::new(at, bucket, slot),
-            Search::Absent => return None,
-            Search::Frozen => return self.find_moved(guard, array, hash, matches),
-        };
-        Some(found)
+        match Self::search_in(array.of(upper(hash)), hash, &examine) {
+            Search::Found(at, bucket, slot) => Some(Hit::new(at, bucket, slot)),
+            Search::Absent => None,
+            Search::Frozen => self.find_moved(guard, array, hash, matches),
+        }
     }
 
     /// The same where the bucket in `array` was found frozen.
     ///
-    /// It gets the comparison and not what is made of it: that is in registers, and would be in memory if a function that is not
-    /// inlined took it.
+    /// It takes `matches`, not the closure around it: a reference to that would keep its captures in memory on the hot path.
     #[cold]
     fn find_moved<'g>(
         &'g self,

@@ -318,7 +318,7 @@ where
     {
         let hash = self.engine.hash(key);
         let matches = |k: &K| key.equivalent(k);
-        // Apart, for what the two return meets in memory otherwise, and a plain read would fetch it from there.
+        // Two calls and no `Engine::get`: a result of both would be written to memory and read back.
         if self.engine.is_plain(trace) {
             self.engine.get_plain(hash, matches).map(|entry| self.value_ref(entry))
         } else {

@@ -243,6 +243,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         self.table.prefetch(hash);
         let pressure = self.garbage_pressure();
         match self.put_unpinned(hash, (key, value), terms, mode, pressure) {
+            // Apart from the other arm: a result of both would be written to memory and read back.
             Ok(is_new) => {
                 self.sweep_if_due();
                 Ok(is_new)
