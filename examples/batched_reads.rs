@@ -31,7 +31,7 @@ fn main() {
 
     // The usual next step: load what is missing, and insert it.
     for user in &unknown {
-        let _ = cache.insert(*user, format!("user {user}"));
+        cache.insert(*user, format!("user {user}"));
     }
     let mut found = 0;
     cache.get_many(&friends, |_, name| found += usize::from(name.is_some()));

@@ -64,7 +64,7 @@ fn run(
             outcome.hit_bytes += bytes(page);
         } else {
             outcome.seconds += millis(page);
-            let _ = cache.insert_with(page, (), options(page));
+            cache.insert_with(page, (), options(page));
         }
         if request % 1_000 == 0 {
             let held: u64 = cache.pin().keys().map(|&page| bytes(page)).sum();

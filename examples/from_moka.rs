@@ -38,7 +38,7 @@ fn main() -> Result<(), BuildError> {
 
     // cache.entry("a").and_upsert_with(|entry| entry.map_or("1".into(), |e| e.into_value() + "!"));
     let done = cache.compute("a", |value| Op::Put(value.map_or("1".into(), |v| format!("{v}!"))));
-    assert_eq!(done, Computed::Updated);
+    assert_eq!(done.cloned(), Computed::Updated("one!".to_string()));
 
     // cache.run_pending_tasks(); assert_eq!((cache.entry_count(), cache.weighted_size()), (2, 7));
     assert_eq!((cache.len(), cache.cost()), (2, 7));

@@ -95,6 +95,8 @@ pub struct Config {
     pub ttl: Option<Duration>,
     /// How long entries may go unused.
     pub tti: Option<Duration>,
+    /// The age at which a load refreshes an entry.
+    pub refresh_after: Option<Duration>,
     /// Whether every entry gets room for a deadline.
     pub timed: bool,
 }

@@ -28,6 +28,8 @@ pub enum BuildError {
     },
     /// Both a time to live for all entries and an [`Expiry`](crate::Expiry) were given.
     TtlAndExpiry,
+    /// Both a time to idle and a refresh by age were given, and an entry has room for one of them.
+    RefreshAndTti,
     /// The eviction thread could not be started, for the reason the system gave. Always so on a target
     /// without threads, such as `wasm32-wasip1`:
     /// [`build_manual`](crate::CacheBuilder::build_manual) starts none.
@@ -52,6 +54,12 @@ impl fmt::Display for BuildError {
             ),
             Self::TtlAndExpiry => {
                 write!(f, "both `ttl` and `expiry` are set: answer with the ttl in `on_create`")
+            }
+            Self::RefreshAndTti => {
+                write!(
+                    f,
+                    "both `refresh_after` and `tti` are set: use `ttl` beside `refresh_after`"
+                )
             }
             Self::SpawnFailed(reason) => write!(
                 f,
@@ -128,6 +136,7 @@ mod tests {
             (BuildError::MaxCostZero, "max_cost is 0", "1 or more"),
             (BuildError::TooManyEntries { given: 9, limit: 5 }, "9 entries", "expect fewer"),
             (BuildError::TtlAndExpiry, "`ttl`", "`on_create`"),
+            (BuildError::RefreshAndTti, "`tti`", "`ttl`"),
             (BuildError::SpawnFailed("no more threads".into()), "no more threads", "`tick`"),
             (BuildError::OutOfMemory { bytes: 77 }, "77 bytes", "expect fewer"),
         ];

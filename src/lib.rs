@@ -271,8 +271,9 @@ mod waker;
 #[cfg(not(cortado_loom))]
 pub use crate::{
     cache::{
-        Cache, CacheBuilder, Claim, Cloned, Computed, DefaultHashBuilder, EntryInfo, Export,
-        FillGuard, Imported, InsertOptions, Iter, Op, Pinned, Record, ValueRef, Wait,
+        BorrowedKey, Cache, CacheBuilder, Claim, Cloned, Computed, DefaultHashBuilder, EntryInfo,
+        EntryKey, Export, FillGuard, Imported, InsertOptions, Iter, Op, OwnedKey, Pinned, Record,
+        ValueRef, Wait, entry::Entry,
     },
     engine::{
         Expiry, Insert, MemoryUse, Reject, RemovalCause, Removed, StalledReader, Ticked, Work,

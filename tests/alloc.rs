@@ -63,7 +63,7 @@ fn filled(maintenance: Maintenance) -> Cache<u64, u64> {
     let cache = Cache::builder().max_cost(4 * ENTRIES).maintenance(maintenance).metrics(true);
     let cache = cache.build().unwrap();
     for key in 0..ENTRIES {
-        let _ = cache.insert(key, key);
+        cache.insert(key, key);
     }
     cache.flush();
     cache
@@ -123,7 +123,7 @@ fn an_entry_of_a_full_cache_takes_the_memory_of_an_earlier_one() {
         let cache = Cache::builder().max_cost(1000).maintenance(maintenance).metrics(true);
         let cache = cache.build().unwrap();
         for key in 0..20_000u64 {
-            let _ = cache.insert(key, key);
+            cache.insert(key, key);
         }
         let before = cache.metrics();
         let taken = allocations(|| {

@@ -303,10 +303,10 @@ impl World {
                 let value = self.value(cost);
                 let id = value.0.id;
                 match cache.insert_if_absent(self.key(key), value) {
-                    Err(value) => {
+                    Insert::Rejected(value, Reject::Present) => {
                         assert!(value.0.id == id && there(key).is_some());
                     }
-                    Ok(result) => {
+                    result => {
                         assert!(there(key).is_none());
                         self.settle_write(key, (id, cost), None, result);
                     }
@@ -317,11 +317,12 @@ impl World {
                 let id = value.0.id;
                 let old = self.model.get(&key).copied();
                 match (cache.replace(self.key(key), value), old) {
-                    (Ok(()), Some(old)) => {
+                    (Insert::Updated, Some(old)) => {
                         self.settle_write(key, (id, cost), old.deadline, Insert::Updated);
                     }
-                    (Ok(()), None) => panic!("nothing was there to be replaced"),
-                    (Err(value), _) => {
+                    (Insert::Updated, None) => panic!("nothing was there to be replaced"),
+                    (Insert::Inserted, _) => panic!("it only replaces"),
+                    (Insert::Rejected(value, _), _) => {
                         assert_eq!(value.0.id, id);
                         assert!(old.is_none() || cost > self.max_cost || !self.is_ample);
                         self.leave(key, REPLACED_OR_EVICTED);
@@ -345,30 +346,31 @@ impl World {
                 });
                 let deadline = old.and_then(|old| old.deadline);
                 match computed {
-                    Computed::Inserted => {
+                    Computed::Inserted(_) => {
                         self.settle_write(key, (id, cost), None, Insert::Inserted);
                     }
-                    Computed::Updated => {
+                    Computed::Updated(_) => {
                         self.settle_write(key, (id, cost), deadline, Insert::Updated);
                     }
                     Computed::Rejected(value, reason) => {
                         let rejected = Insert::Rejected(value, reason);
                         self.settle_write(key, (id, cost), None, rejected);
                     }
-                    Computed::Kept => {
+                    Computed::Kept(_) => {
                         assert!(old.is_some() && !self.is_ample);
                         self.leave(key, EVICTED);
                     }
-                    Computed::Removed => panic!("it was to be put"),
+                    Computed::Removed(_) => panic!("it was to be put"),
                 }
             }
             Call::ComputeKeep(key) => {
-                assert_eq!(cache.compute(self.key(key), |_| Op::Keep), Computed::Kept);
+                let kept = cache.compute(self.key(key), |_| Op::Keep);
+                assert!(matches!(kept, Computed::Kept(_)));
             }
             Call::ComputeRemove(key) => {
                 let computed = cache.compute(self.key(key), |_| Op::Remove);
-                let is_there = there(key).is_some();
-                assert_eq!(computed, if is_there { Computed::Removed } else { Computed::Kept });
+                assert_eq!(computed.is_changed(), there(key).is_some());
+                drop(computed);
                 self.leave(key, REMOVED);
             }
             Call::Load { key, cost } => {

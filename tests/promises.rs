@@ -138,7 +138,7 @@ fn budget_of_varying_costs_is_kept_at_every_instant() {
                                 1..10 => random.below(5000),
                                 _ => random.below(100),
                             };
-                            let _ = cache.insert_with_cost(random.below(5000), cost, cost);
+                            cache.insert_with_cost(random.below(5000), cost, cost);
                             assert!(cache.cost() <= BUDGET);
                         }
                     })

@@ -10,8 +10,8 @@ use std::{
 
 use arbitrary::{Arbitrary, Unstructured};
 use cortado::{
-    Cache, Claim, Computed, Insert, InsertOptions, ManualClock, Op, Priority, Removed, Victim,
-    Wait, Work,
+    Cache, Claim, Computed, Insert, InsertOptions, ManualClock, Op, Priority, Reject, Removed,
+    Victim, Wait, Work,
 };
 
 /// One cache and what is done to it.
@@ -231,16 +231,19 @@ fn step(
             put(model, key, &cache.insert_with(key, make(), options), deadline);
         }
         Call::InsertIfAbsent(key) => match cache.insert_if_absent(key, make()) {
-            Ok(inserted) => put(model, key, &inserted, None),
-            Err(_) => assert!(model.contains_key(&key), "kept, and never was there"),
+            Insert::Rejected(_, Reject::Present) => {
+                assert!(model.contains_key(&key), "kept, and never was there");
+            }
+            inserted => put(model, key, &inserted, None),
         },
         Call::Replace(key) => match cache.replace(key, make()) {
-            Ok(()) => {
+            Insert::Updated => {
                 let there = model.get_mut(&key).expect("replaced, and never was there");
                 assert!(there.1.is_none_or(|deadline| *now < deadline), "what was over");
                 there.0 = numbers.get();
             }
-            Err(_) => _ = model.remove(&key),
+            Insert::Rejected(..) => _ = model.remove(&key),
+            Insert::Inserted => unreachable!("it only replaces"),
         },
         Call::Get(key) => found(model, key, cache.get(&key).map(|value| value.number())),
         Call::Peek(key) => found(model, key, cache.peek(&key).map(|value| value.number())),
@@ -278,13 +281,13 @@ fn step(
             }
         }
         Call::Put(key) => match cache.compute(key, |_| Op::Put(make())) {
-            Computed::Inserted => _ = model.insert(key, (numbers.get(), None)),
-            Computed::Updated => model.get_mut(&key).expect("it was there").0 = numbers.get(),
+            Computed::Inserted(_) => _ = model.insert(key, (numbers.get(), None)),
+            Computed::Updated(_) => model.get_mut(&key).expect("it was there").0 = numbers.get(),
             Computed::Rejected(..) => _ = model.remove(&key),
-            Computed::Kept | Computed::Removed => unreachable!("a put"),
+            Computed::Kept(_) | Computed::Removed(_) => unreachable!("a put"),
         },
         Call::Drop(key) => {
-            let removed = matches!(cache.compute(key, |_| Op::Remove), Computed::Removed);
+            let removed = cache.compute(key, |_| Op::Remove).is_changed();
             assert!(model.remove(&key).is_some() || !removed);
         }
         Call::Load(key) => {

@@ -165,6 +165,34 @@ fn whoever_was_to_take_over_gives_up() {
     });
 }
 
+#[test]
+fn error_reaches_all_that_wait_and_no_other() {
+    explore(|| {
+        let world = World::new();
+        let Joined::Lead(leader) = world.flights.join(1, 1, Caller::Task) else {
+            panic!("no other is here")
+        };
+        let ask = |world: &World| match world.flights.join(1, 1, Caller::Task) {
+            Joined::Own(_) => panic!("nothing was entered"),
+            // The flight is over, or the other one leads the next.
+            Joined::Lead(leader) => drop(leader),
+            Joined::Follow(_, mut follower) => match follower.wait() {
+                Arrival::Lead(leader) => drop(leader),
+                Arrival::Completed => {
+                    let failure = follower.failure().expect("the load has failed");
+                    let error = failure.error.downcast_ref::<&str>();
+                    assert_eq!((failure.key, error), (1, Some(&"down")));
+                }
+                Arrival::TimedOut => unreachable!("it waits as long as it takes"),
+            },
+        };
+        let others = [World::spawn(&world, ask), World::spawn(&world, ask)];
+        leader.fail(StdArc::new("down"));
+        others.into_iter().for_each(|other| other.join().unwrap());
+        world.finish(0);
+    });
+}
+
 /// A source, and what is cached of it. Values stand for addresses, so each is cached once.
 struct Source {
     flights: Flights<u32, ()>,
@@ -179,6 +207,8 @@ struct Source {
 /// What the source says first, and then.
 const OLD: u64 = 64;
 const NEW: u64 = 128;
+/// Added to an address, that of a copy.
+const COPY: u64 = 1;
 /// What a writer caches that asks no source.
 const WRITTEN: u64 = 192;
 
@@ -227,6 +257,30 @@ impl Source {
             self.invalid.fetch_add(1, SeqCst);
             self.exchange(value, 0);
             None
+        });
+    }
+
+    /// Loads what is cached once more, and replaces it by a copy at another address, as the cache does.
+    fn refresh(&self) {
+        let Joined::Lead(leader) = self.flights.join(1, 1, Caller::Task) else { return };
+        let seen = self.cached();
+        let copy = self.truth.load(Ordering::Relaxed) + COPY;
+        let publish = |_, is_invalid: bool| {
+            let is_in = !is_invalid && (self.exchange(seen, copy) || self.exchange(0, copy));
+            ((), if is_in { Outcome::Published(copy as usize) } else { Outcome::Nothing })
+        };
+        leader.complete(publish, |()| {
+            self.exchange(copy, 0);
+            None
+        });
+    }
+
+    /// Changes the source, and caches what it says now.
+    fn change_and_cache(&self) {
+        self.truth.store(NEW, Ordering::Relaxed);
+        self.write(|| {
+            self.cached.swap(NEW, Ordering::AcqRel);
+            true
         });
     }
 
@@ -285,6 +339,26 @@ fn a_removal_meets_a_load() {
         loader.join().unwrap();
         source.finish();
     });
+}
+
+#[test]
+fn a_write_meets_a_refresh() {
+    for is_removal in [false, true] {
+        explore(move || {
+            let source = Source::new();
+            source.cached.store(OLD, Ordering::Release);
+            let refreshing = Source::spawn(&source, Source::refresh);
+            if is_removal {
+                source.change();
+            } else {
+                source.change_and_cache();
+            }
+            refreshing.join().unwrap();
+            let cached = source.cached();
+            assert!([0, NEW, NEW + COPY].contains(&cached), "{cached} is out of date");
+            assert_eq!(source.flights.count(), 0, "flights are left");
+        });
+    }
 }
 
 #[test]

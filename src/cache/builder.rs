@@ -253,6 +253,46 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
+    /// Sets the age at which a load refreshes an entry that is still served.
+    ///
+    /// Of the callers of a loader that find an older entry, one runs its loader and replaces the
+    /// entry; all others get the old value at once. If the loader fails, its caller gets the old
+    /// value, too, and the next refresh is due when the same time has passed again. So during an
+    /// outage of what is behind the cache, an entry is served until its [`ttl`](Self::ttl) is over:
+    /// that is the limit of how stale a value may be.
+    ///
+    /// `get` and the other plain reads refresh nothing. To refresh in the background, so that no
+    /// caller waits, use [`Cache::claim_refresh`].
+    ///
+    /// Takes 16 bytes of memory an entry. It cannot be combined with [`tti`](Self::tti).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cortado::{Cache, ManualClock};
+    ///
+    /// let clock = ManualClock::new();
+    /// let minute = Duration::from_secs(60);
+    /// let cache = Cache::builder()
+    ///     .max_cost(10)
+    ///     .refresh_after(minute)
+    ///     .ttl(60 * minute)
+    ///     .clock(clock.clone())
+    ///     .build()?;
+    /// cache.insert("k", 1);
+    /// assert_eq!(*cache.get_or_insert_with("k", || 2), 1);
+    /// clock.advance(minute);
+    /// assert_eq!(cache.try_get_or_insert_with("k", || Err("down")).map(|value| *value), Ok(1));
+    /// clock.advance(minute);
+    /// assert_eq!(*cache.get_or_insert_with("k", || 2), 2);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
+    pub fn refresh_after(mut self, age: Duration) -> Self {
+        self.config.refresh_after = Some(age);
+        self
+    }
+
     /// Sets how long each entry lives by its own key and value, when it is created, updated and read.
     ///
     /// In place of [`ttl`](Self::ttl); an insert that names its own time goes before both. See [`Expiry`] for
@@ -513,6 +553,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         if config.ttl.is_some() && hooks.expiry.is_some() {
             return Err(BuildError::TtlAndExpiry);
         }
+        if config.refresh_after.is_some() && config.tti.is_some() {
+            return Err(BuildError::RefreshAndTti);
+        }
         let by_cost = hooks.cost_of.is_some() || config.charge_overhead;
         let most = if by_cost { DEFAULT_ENTRIES_BY_COST } else { DEFAULT_ENTRIES };
         let expected_entries =
@@ -532,7 +575,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
             charge_overhead: config.charge_overhead,
             slow_load,
         };
-        let mut timing = Timing::new(clock, config.ttl, config.tti, config.timed);
+        let Config { ttl, tti, refresh_after, timed, .. } = config;
+        let mut timing = Timing::new(clock, ttl, tti, refresh_after, timed);
         if settings.maintenance == Maintenance::Thread {
             let waker = Arc::clone(waker);
             timing.call_when_moved(move || waker.wake());

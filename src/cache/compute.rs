@@ -1,10 +1,13 @@
 //! Read-modify-write of one key: compare the entry that was seen, and swap.
 
-use std::hash::{BuildHasher, Hash};
+use std::{
+    convert::Infallible,
+    hash::{BuildHasher, Hash},
+};
 
 use equivalent::Equivalent;
 
-use super::{Cache, InsertOptions};
+use super::{Cache, InsertOptions, ValueRef};
 use crate::{
     buckets::EntryRef,
     engine::{Mode, Reject, RemovalCause, Terms},
@@ -20,7 +23,7 @@ use crate::{
 ///
 /// let cache = Cache::new(10);
 /// cache.insert("visits", 1);
-/// let _ = cache.compute("visits", |seen| Op::Put(seen.map_or(1, |n| n + 1)));
+/// cache.compute("visits", |seen| Op::Put(seen.map_or(1, |n| n + 1)));
 /// assert_eq!(cache.get_cloned("visits"), Some(2));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,30 +41,91 @@ pub enum Op<V> {
 
 /// What [`Cache::compute`] did.
 ///
+/// `R` is how an entry's value is returned: by a [`ValueRef`], or from
+/// [`Cache::compute_async`] as a clone.
+///
 /// # Examples
 ///
 /// ```
 /// use cortado::{Cache, Computed, Op};
 ///
 /// let cache = Cache::new(10);
-/// assert_eq!(cache.compute("k", |_| Op::Put(1)), Computed::Inserted);
-/// assert_eq!(cache.compute("k", |_| Op::Keep), Computed::Kept);
-/// assert_eq!(cache.compute("k", |_| Op::Remove), Computed::Removed);
+/// assert_eq!(cache.compute("k", |_| Op::Put(1)).cloned(), Computed::Inserted(1));
+/// assert_eq!(cache.compute("k", |_| Op::Put(2)).value(), Some(&2));
+/// assert_eq!(cache.compute("k", |_| Op::Keep).cloned(), Computed::Kept(Some(2)));
+/// assert_eq!(cache.compute("k", |_| Op::Remove).cloned(), Computed::Removed(2));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a new value may be rejected"]
-pub enum Computed<V> {
-    /// Nothing.
-    Kept,
-    /// The key has an entry, and had none.
-    Inserted,
-    /// The key has another value.
-    Updated,
-    /// The key has no entry any more.
-    Removed,
-    /// The value could not come in, for this reason. If the key had an entry, that is removed, but
+pub enum Computed<V, R> {
+    /// Nothing was changed. Here is the entry of the key, if it has one.
+    Kept(Option<R>),
+    /// The key had no entry, and has this one.
+    Inserted(R),
+    /// The key has this entry in place of another.
+    Updated(R),
+    /// The key had this entry, and has none.
+    Removed(R),
+    /// The value was refused, for this reason. If the key had an entry, that is removed, but
     /// stays where the reason is [`Reject::Garbage`].
     Rejected(V, Reject),
+}
+
+impl<V, R> Computed<V, R> {
+    /// Returns the entry that the key has now.
+    pub fn into_entry(self) -> Option<R> {
+        match self {
+            Self::Kept(entry) => entry,
+            Self::Inserted(entry) | Self::Updated(entry) => Some(entry),
+            Self::Removed(_) | Self::Rejected(..) => None,
+        }
+    }
+
+    /// Returns whether the key has another value now: a new one, or none.
+    pub fn is_changed(&self) -> bool {
+        matches!(self, Self::Inserted(_) | Self::Updated(_) | Self::Removed(_))
+    }
+
+    /// Makes something else of the entry.
+    pub(crate) fn map<T>(self, f: impl FnOnce(R) -> T) -> Computed<V, T> {
+        match self {
+            Self::Kept(entry) => Computed::Kept(entry.map(f)),
+            Self::Inserted(entry) => Computed::Inserted(f(entry)),
+            Self::Updated(entry) => Computed::Updated(f(entry)),
+            Self::Removed(entry) => Computed::Removed(f(entry)),
+            Self::Rejected(value, reason) => Computed::Rejected(value, reason),
+        }
+    }
+}
+
+impl<K, V> Computed<V, ValueRef<'_, K, V>> {
+    /// Returns the value that the key has now.
+    pub fn value(&self) -> Option<&V> {
+        match self {
+            Self::Kept(entry) => entry.as_deref(),
+            Self::Inserted(entry) | Self::Updated(entry) => Some(entry),
+            Self::Removed(_) | Self::Rejected(..) => None,
+        }
+    }
+
+    /// Clones the value, so that the result pins no thread.
+    pub fn cloned(self) -> Computed<V, V>
+    where
+        V: Clone,
+    {
+        self.map(|entry| V::clone(&entry))
+    }
+}
+
+/// What one attempt has led to; the entry comes beside it.
+enum Attempt<V, E> {
+    /// The entry was changed by another thread.
+    Failed,
+    Kept,
+    Inserted,
+    Updated,
+    Removed,
+    Rejected(V, Reject),
+    Error(E),
 }
 
 impl<K, V, S> Cache<K, V, S>
@@ -69,77 +133,132 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Looks at the entry of a key and decides what is to become of it, in one step.
+    /// Looks at the entry of a key and changes it, in one step.
     ///
-    /// If somebody changes the entry meanwhile, `f` is asked again with what is there then: no update is
-    /// lost, and nothing but the last answer is carried out. The entry that takes another's place keeps its
-    /// cost, priority and deadline, unless [`Op::PutWith`] names others; where there is a
-    /// [`cost_of`](crate::CacheBuilder::cost_of), that is asked for the cost.
+    /// If another thread changes the entry in between, `f` is called again with the new value: no
+    /// update is lost, and only the last answer is carried out. The entry that takes another's
+    /// place keeps its cost, priority and deadline, unless [`Op::PutWith`] names others; where
+    /// there is a [`cost_of`](crate::CacheBuilder::cost_of), that is asked for the cost.
     ///
     /// `f` and `cost_of` run while this thread is pinned: make them short. They may use the cache.
+    /// For longer ones there is [`compute_async`](Self::compute_async).
     ///
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Computed, Op};
+    /// use cortado::{Cache, Op};
     ///
     /// let cache = Cache::new(10);
     /// let count = |n: Option<&u32>| Op::Put(n.unwrap_or(&0) + 1);
-    /// assert_eq!(cache.compute("hits", count), Computed::Inserted);
-    /// assert_eq!(cache.compute("hits", count), Computed::Updated);
-    /// assert_eq!(cache.get_cloned("hits"), Some(2));
-    /// assert_eq!(cache.compute("hits", |_| Op::Remove), Computed::Removed);
-    /// assert_eq!(cache.compute("hits", |_| Op::Remove), Computed::Kept);
+    /// assert_eq!(cache.compute("hits", count).value(), Some(&1));
+    /// assert_eq!(cache.compute("hits", count).value(), Some(&2));
+    /// assert!(cache.compute("hits", |_| Op::Remove).is_changed());
+    /// assert!(!cache.compute("hits", |_| Op::Remove).is_changed());
     /// ```
-    pub fn compute(&self, key: K, mut f: impl FnMut(Option<&V>) -> Op<V>) -> Computed<V> {
+    pub fn compute(
+        &self,
+        key: K,
+        mut f: impl FnMut(Option<&V>) -> Op<V>,
+    ) -> Computed<V, ValueRef<'_, K, V>> {
+        let Ok(computed) = self.try_compute(key, |value| Ok::<_, Infallible>(f(value)));
+        computed
+    }
+
+    /// The same; changes nothing if `f` fails.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `f`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Op};
+    ///
+    /// let cache = Cache::<&str, u8>::new(10);
+    /// cache.insert("n", 250);
+    /// let add = |n: Option<&u8>| n.unwrap_or(&0).checked_add(3).map(Op::Put).ok_or("overflow");
+    /// assert_eq!(cache.try_compute("n", add).unwrap().value(), Some(&253));
+    /// assert!(cache.try_compute("n", add).is_err());
+    /// assert_eq!(cache.get_cloned("n"), Some(253));
+    /// ```
+    pub fn try_compute<E>(
+        &self,
+        key: K,
+        mut f: impl FnMut(Option<&V>) -> Result<Op<V>, E>,
+    ) -> Result<Computed<V, ValueRef<'_, K, V>>, E> {
         let engine = &self.engine;
         let hash = engine.hash(&key);
-        let mut key = key;
+        let mut key = Some(key);
         loop {
             // Before this thread is pinned: destructors and listeners run.
             engine.sweep_if_due();
             let pressure = engine.garbage_pressure();
-            let guard = engine.table.pin_part(hash);
-            // What `f` decides is a write, unless it keeps what is there.
-            let write = engine.flights.begin_write(hash);
-            let seen = engine.table.find(&guard, hash, |entry| entry.key == key);
-            let seen = seen.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
-            let (value, terms) = match f(seen.as_deref().map(|entry| &entry.value)) {
-                Op::Keep => return Computed::Kept,
-                Op::Put(value) => (value, Terms::DEFAULT),
-                Op::PutWith(value, options) => (value, options.terms()),
-                Op::Remove => {
-                    let removed = seen.map(|seen| {
-                        let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == seen.id();
-                        let (table, cause) = (&engine.table, RemovalCause::Removed);
-                        engine.take_which(table, &guard, hash, |k| *k == key, is_it, cause)
-                    });
-                    let computed = match removed {
-                        None => Computed::Kept,
-                        Some(Some(_)) => Computed::Removed,
-                        // It has changed since.
-                        Some(None) => continue,
-                    };
-                    engine.commit(&guard, hash, write);
-                    return computed;
-                }
-            };
-            // The guard keeps the id from naming another entry.
-            let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(entry.id()));
-            let mode = (mode, pressure);
-            let computed = match engine.put_pinned(&guard, hash, (key, value), terms, mode) {
-                Ok(true) => Computed::Inserted,
-                Ok(false) => Computed::Updated,
-                Err(refused) => match refused.reason() {
-                    Some(reason) => Computed::Rejected(refused.into_value(), reason),
-                    None => {
-                        key = refused.key;
-                        continue;
+            let mut attempt = Attempt::Failed;
+            let held = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
+                // What `f` decides is a write, unless it keeps what is there.
+                let write = engine.flights.begin_write(hash);
+                let is_key = |k: &K| key.as_ref() == Some(k);
+                let seen = table.find(guard, hash, |entry| is_key(&entry.entry.key));
+                let seen = seen.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
+                let (value, terms) = match f(seen.as_deref().map(|entry| &entry.value)) {
+                    Err(error) => {
+                        attempt = Attempt::Error(error);
+                        return None;
                     }
-                },
-            };
-            engine.commit(&guard, hash, write);
-            return computed;
+                    Ok(Op::Keep) => {
+                        attempt = Attempt::Kept;
+                        return seen;
+                    }
+                    Ok(Op::Put(value)) => (value, Terms::DEFAULT),
+                    Ok(Op::PutWith(value, options)) => (value, options.terms()),
+                    Ok(Op::Remove) => {
+                        let Some(seen) = seen else {
+                            attempt = Attempt::Kept;
+                            return None;
+                        };
+                        let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == seen.id();
+                        let cause = RemovalCause::Removed;
+                        let removed =
+                            engine.take_which(table, guard, hash, is_key, is_it, cause)?;
+                        attempt = Attempt::Removed;
+                        engine.commit(guard, hash, write);
+                        return Some(removed);
+                    }
+                };
+                // The guard keeps the id from naming another entry.
+                let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(entry.id()));
+                let mine = key.take().expect("it comes back with each failed attempt");
+                let put = engine.put_at(table, guard, hash, (mine, value), terms, (mode, pressure));
+                let entry = match put {
+                    Ok((entry, is_new)) => {
+                        attempt = if is_new { Attempt::Inserted } else { Attempt::Updated };
+                        Some(entry)
+                    }
+                    Err(refused) => match refused.reason() {
+                        Some(reason) => {
+                            attempt = Attempt::Rejected(refused.into_value(), reason);
+                            None
+                        }
+                        None => {
+                            key = Some(refused.key);
+                            return None;
+                        }
+                    },
+                };
+                engine.commit(guard, hash, write);
+                entry
+            });
+            let entry = held.map(|entry| self.value_ref(entry));
+            return Ok(match (attempt, entry) {
+                (Attempt::Kept, entry) => Computed::Kept(entry),
+                (Attempt::Inserted, Some(entry)) => Computed::Inserted(entry),
+                (Attempt::Updated, Some(entry)) => Computed::Updated(entry),
+                (Attempt::Removed, Some(entry)) => Computed::Removed(entry),
+                (Attempt::Rejected(value, reason), _) => Computed::Rejected(value, reason),
+                (Attempt::Error(error), _) => return Err(error),
+                (_, _) => continue,
+            });
         }
     }
 
@@ -210,6 +329,6 @@ where
         };
         let Some(owned) = owned else { return false };
         let done = self.compute(owned, |value| value.map_or(Op::Keep, &mut f));
-        matches!(done, Computed::Updated)
+        matches!(done, Computed::Updated(_))
     }
 }

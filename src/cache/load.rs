@@ -2,14 +2,21 @@
 //! `load_async.rs`.
 
 use std::{
+    convert::Infallible,
     hash::{BuildHasher, Hash},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{Cache, InsertOptions, ValueRef};
+use super::{
+    Cache, InsertOptions, ValueRef,
+    loader::{EntryKey, Failed, Kind, OwnedKey, Try, Value},
+};
 use crate::{
+    buckets::Held,
     engine::{Engine, Loaded, Trace},
-    flight::{Arrival, Caller, Entered, Follower, Joined, Leader, Outcome},
+    entry::Entry,
+    flight::{Arrival, Caller, Entered, Follower, Joined, Leader, Outcome, SharedError},
     metrics::Counter,
     trace::Stopwatch,
 };
@@ -95,15 +102,40 @@ pub struct FillGuard<'a, K, V, S> {
     hash: u64,
     /// There until it is filled.
     leader: Option<Leader<'a, K, Loaded>>,
+    /// The id of the entry that it refreshes.
+    refreshed: Option<usize>,
     stopwatch: Stopwatch,
 }
 
-/// What a caller that asks for a key has to do next.
+/// What a look for an entry has led to.
+pub(super) enum Look<'a, K, V, S> {
+    Hit(ValueRef<'a, K, V>),
+    /// The entry is there, and this caller refreshes it.
+    Refresh(FillGuard<'a, K, V, S>),
+    Absent(K),
+}
+
+/// What a caller that found no entry has to do next.
 pub(super) enum Step<'a, K, V, S> {
     Return(ValueRef<'a, K, V>),
     Load(FillGuard<'a, K, V, S>),
     Follow(K, Waiter<'a, K, V, S>),
     Fail(K),
+}
+
+/// What a caller that follows a load gets from it.
+pub(super) enum Shared<'a, K, V> {
+    Value(ValueRef<'a, K, V>),
+    Failed(SharedError),
+    Nothing,
+}
+
+/// What [`Cache::claim_by`] has found; `E` is the error of a load that it waited for.
+enum Found<'a, K, V, S, E> {
+    Hit(ValueRef<'a, K, V>),
+    Fill(FillGuard<'a, K, V, S>),
+    Failed(E),
+    Busy(K),
 }
 
 /// A caller that waits for a load.
@@ -120,6 +152,10 @@ pub(super) struct Waiter<'a, K, V, S> {
 /// not let it in. If the loader panics, fails, or is dropped, one of those who wait takes over with
 /// its own loader. If the key gets an entry by other means while it is loaded, that is newer: it
 /// stays, and is what is returned.
+///
+/// [`entry`](Self::entry) and [`entry_ref`](Self::entry_ref) have more: loaders that say what a
+/// value costs and how long it lives, keys that are cloned only if they have to be loaded, and
+/// errors that all get who waited for them.
 ///
 /// **A write that completes while its key is loaded invalidates the load, and nothing else does.**
 /// What an invalid load brings may be out of date: those who asked before the write get it, and it
@@ -158,11 +194,8 @@ where
     /// assert_eq!(*cache.get_or_insert_with("k", || unreachable!()), 1);
     /// ```
     pub fn get_or_insert_with(&self, key: K, load: impl FnOnce() -> V) -> ValueRef<'_, K, V> {
-        let never_fails = || Ok::<V, std::convert::Infallible>(load());
-        match self.try_get_or_insert_with(key, never_fails) {
-            Ok(value) => value,
-            Err(never) => match never {},
-        }
+        let Ok(value) = self.load_by::<Value, _>(OwnedKey(key), |_| load());
+        value
     }
 
     /// The same with a loader that may fail.
@@ -170,7 +203,8 @@ where
     /// # Errors
     ///
     /// Returns the error of this caller's own `load`. Those who waited for it try again, one with
-    /// its own loader: an error is not shared.
+    /// its own loader: an error is not shared. It is by
+    /// [`Entry::or_try_load_shared`](crate::Entry::or_try_load_shared).
     ///
     /// # Panics
     ///
@@ -190,7 +224,7 @@ where
         key: K,
         load: impl FnOnce() -> Result<V, E>,
     ) -> Result<ValueRef<'_, K, V>, E> {
-        self.try_get_or_insert_with_key(key, |_| load())
+        self.load_by::<Try<E>, _>(OwnedKey(key), |_| load())
     }
 
     /// Returns the value of a key, or what `load` makes of the key, which is inserted.
@@ -209,11 +243,8 @@ where
     /// assert_eq!(*length, 4);
     /// ```
     pub fn get_or_insert_with_key(&self, key: K, load: impl FnOnce(&K) -> V) -> ValueRef<'_, K, V> {
-        let never_fails = |key: &K| Ok::<V, std::convert::Infallible>(load(key));
-        match self.try_get_or_insert_with_key(key, never_fails) {
-            Ok(value) => value,
-            Err(never) => match never {},
-        }
+        let Ok(value) = self.load_by::<Value, _>(OwnedKey(key), load);
+        value
     }
 
     /// The same with a loader that may fail.
@@ -239,16 +270,7 @@ where
         key: K,
         load: impl FnOnce(&K) -> Result<V, E>,
     ) -> Result<ValueRef<'_, K, V>, E> {
-        match self.claim(key, Wait::Forever) {
-            Claim::Hit(value) => Ok(value),
-            Claim::Fill(guard) => {
-                let entered = guard.enter();
-                let value = load(guard.key())?;
-                drop(entered);
-                Ok(guard.fill(value))
-            }
-            Claim::Busy(_) => own_key(),
-        }
+        self.load_by::<Try<E>, _>(OwnedKey(key), load)
     }
 
     /// Returns the value of a key, or the right to load it, or neither: the primitive under the
@@ -273,21 +295,46 @@ where
     /// assert!(matches!(cache.claim("k", Wait::No), Claim::Hit(_)));
     /// ```
     pub fn claim(&self, key: K, wait: Wait) -> Claim<'_, K, V, S> {
+        let never = |_| None::<Infallible>;
+        match self.claim_by(OwnedKey(key), wait, false, never) {
+            Found::Hit(value) => Claim::Hit(value),
+            Found::Fill(guard) => Claim::Fill(guard),
+            Found::Busy(key) => Claim::Busy(key),
+        }
+    }
+
+    /// Returns the value of a key, or the right to load it, or neither. If it `may_refresh`, also
+    /// the right to refresh an entry that is due.
+    ///
+    /// `accept` looks at the error of a load that it has waited for: if that returns none, the
+    /// caller is treated as if the load had never been.
+    fn claim_by<E>(
+        &self,
+        key: impl EntryKey<K>,
+        wait: Wait,
+        may_refresh: bool,
+        accept: impl Fn(SharedError) -> Option<E>,
+    ) -> Found<'_, K, V, S, E> {
         // A time that passes the end of the clock is for ever.
         let end = match wait {
             Wait::For(time) => Instant::now().checked_add(time),
             Wait::No | Wait::Forever => None,
         };
-        let hash = self.engine.hash(&key);
-        let mut key = key;
-        let mut trace = Trace::Leave;
+        let hash = key.hash_by(&self.engine);
+        let mut key = match self.look(hash, key, may_refresh) {
+            Look::Hit(value) => return Found::Hit(value),
+            Look::Refresh(guard) => return Found::Fill(guard),
+            Look::Absent(key) => key,
+        };
+        let mut is_first = true;
         loop {
-            let (mine, mut waiter) = match self.step(hash, key, trace, Caller::Thread) {
-                Step::Return(value) => return Claim::Hit(value),
-                Step::Load(guard) => return Claim::Fill(guard),
-                Step::Fail(key) => return Claim::Busy(key),
+            let (mine, mut waiter) = match self.step(hash, key, is_first, Caller::Thread) {
+                Step::Return(value) => return Found::Hit(value),
+                Step::Load(guard) => return Found::Fill(guard),
+                Step::Fail(key) => return Found::Busy(key),
                 Step::Follow(key, waiter) => (key, waiter),
             };
+            is_first = false;
             let arrival = match (wait, end) {
                 (Wait::No, _) => Arrival::TimedOut,
                 (_, Some(end)) => waiter.follower.wait_until(end),
@@ -295,41 +342,114 @@ where
             };
             match arrival {
                 Arrival::Completed => match waiter.share(&mine) {
-                    Some(value) => return Claim::Hit(value),
-                    None => key = mine,
+                    Shared::Value(value) => return Found::Hit(value),
+                    Shared::Failed(error) => match accept(error) {
+                        Some(error) => return Found::Failed(error),
+                        None => key = mine,
+                    },
+                    Shared::Nothing => key = mine,
                 },
-                Arrival::Lead(leader) => return Claim::Fill(self.guard(hash, leader)),
-                Arrival::TimedOut => return Claim::Busy(mine),
+                Arrival::Lead(leader) => return Found::Fill(self.guard(hash, leader, None)),
+                Arrival::TimedOut => return Found::Busy(mine),
             }
-            trace = Trace::None;
         }
     }
 
-    /// Looks, and joins a flight if there is nothing.
+    /// Returns the value of a key, or what `load` makes of it.
+    pub(super) fn load_by<M, T>(
+        &self,
+        key: impl EntryKey<K>,
+        load: impl FnOnce(&K) -> T,
+    ) -> Result<ValueRef<'_, K, V>, M::Error>
+    where
+        M: Kind<V, T>,
+    {
+        match self.claim_by(key, Wait::Forever, true, M::accept) {
+            Found::Hit(value) => Ok(value),
+            Found::Fill(guard) => {
+                let entered = guard.enter();
+                let loaded = load(guard.key());
+                drop(entered);
+                guard.finish::<M, T>(loaded)
+            }
+            Found::Failed(error) => Err(error),
+            Found::Busy(_) => own_key(),
+        }
+    }
+
+    /// Looks for an entry before anything is loaded.
+    pub(super) fn look(
+        &self,
+        hash: u64,
+        key: impl EntryKey<K>,
+        may_refresh: bool,
+    ) -> Look<'_, K, V, S> {
+        let engine: &Engine<K, V, S> = &self.engine;
+        match engine.get(hash, Trace::Load, |k| key.matches(k)) {
+            Some(entry) if may_refresh && engine.timing.is_stale(entry.get()) => {
+                self.begin_refresh(hash, key.into_key(), entry)
+            }
+            Some(entry) => Look::Hit(self.value_ref(entry)),
+            None => Look::Absent(key.into_key()),
+        }
+    }
+
+    /// Begins to refresh an entry, unless its key is loaded already.
+    pub(super) fn begin_refresh<'a>(
+        &'a self,
+        hash: u64,
+        key: K,
+        entry: Held<'a, Entry<K, V>>,
+    ) -> Look<'a, K, V, S> {
+        match self.engine.flights.join(hash, key, Caller::Task) {
+            Joined::Lead(leader) => Look::Refresh(self.guard(hash, leader, Some(entry.get().id()))),
+            Joined::Follow(_, follower) => {
+                drop(Waiter::new(self, hash, follower));
+                Look::Hit(self.value_ref(entry))
+            }
+            Joined::Own(_) => Look::Hit(self.value_ref(entry)),
+        }
+    }
+
+    /// Joins the load of a key that had no entry, and looks once more. The first step of a caller
+    /// counts it.
     pub(super) fn step(
         &self,
         hash: u64,
         key: K,
-        trace: Trace,
+        is_first: bool,
         caller: Caller,
     ) -> Step<'_, K, V, S> {
         let engine: &Engine<K, V, S> = &self.engine;
-        if let Some(entry) = engine.get(hash, trace, |k| *k == key) {
+        if !is_first && let Some(entry) = engine.get(hash, Trace::None, |k| *k == key) {
             return Step::Return(self.value_ref(entry));
         }
+        let count = |counter| {
+            if is_first {
+                engine.counters.add(counter, 1);
+            }
+        };
         // What others have removed is freed before this thread leads, or is pinned by the value.
         engine.sweep_if_due();
         let _ = engine.garbage_pressure();
         match engine.flights.join(hash, key, caller) {
             Joined::Follow(key, follower) => {
-                Step::Follow(key, Waiter { cache: self, hash, follower })
+                count(Counter::Coalesced);
+                Step::Follow(key, Waiter::new(self, hash, follower))
             }
-            Joined::Own(key) => Step::Fail(key),
+            Joined::Own(key) => {
+                count(Counter::Misses);
+                Step::Fail(key)
+            }
             Joined::Lead(leader) => {
                 // The flight before may have ended since this one looked.
                 match engine.get(hash, Trace::None, |k| k == leader.key()) {
-                    None => Step::Load(self.guard(hash, leader)),
+                    None => {
+                        count(Counter::Misses);
+                        Step::Load(self.guard(hash, leader, None))
+                    }
                     Some(entry) => {
+                        count(Counter::Hits);
                         leader.complete(|_, _| ((), Outcome::Nothing), |()| None);
                         Step::Return(self.value_ref(entry))
                     }
@@ -342,9 +462,10 @@ where
         &'a self,
         hash: u64,
         leader: Leader<'a, K, Loaded>,
+        refreshed: Option<usize>,
     ) -> FillGuard<'a, K, V, S> {
         let stopwatch = self.engine.start_stopwatch();
-        FillGuard { cache: self, hash, leader: Some(leader), stopwatch }
+        FillGuard { cache: self, hash, leader: Some(leader), refreshed, stopwatch }
     }
 }
 
@@ -353,26 +474,40 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Returns what the load has brought, once the flight is over; `None` if there is nothing to be
-    /// had.
-    pub(super) fn share(&mut self, key: &K) -> Option<ValueRef<'a, K, V>> {
+    /// Returns what the load has brought, once the flight is over.
+    pub(super) fn share(&mut self, key: &K) -> Shared<'a, K, V> {
         let (cache, engine) = (self.cache, &self.cache.engine);
         let published = self.follower.published();
         let there = engine.get_loaded(self.hash, |k| k == key, published);
         if let Some(entry) = there {
             self.leave();
-            return Some(cache.value_ref(entry));
+            return Shared::Value(cache.value_ref(entry));
         }
+        let failure = self.follower.failure();
         let (entry, last) = self.follower.share(&engine.table);
         if let Some(last) = last {
             engine.retire_loaded(last);
         }
         // A flight that is about to end is joined without a look at its key.
-        entry.filter(|entry| entry.key == *key).map(|entry| cache.value_ref(entry))
+        if let Some(entry) = entry.filter(|entry| entry.key == *key) {
+            return Shared::Value(cache.value_ref(entry));
+        }
+        match failure {
+            Some(failure) if failure.key == *key => Shared::Failed(failure.error.clone()),
+            _ => Shared::Nothing,
+        }
     }
 }
 
-impl<K, V, S> Waiter<'_, K, V, S> {
+impl<'a, K, V, S> Waiter<'a, K, V, S> {
+    pub(super) fn new(
+        cache: &'a Cache<K, V, S>,
+        hash: u64,
+        follower: Follower<'a, K, Loaded>,
+    ) -> Self {
+        Self { cache, hash, follower }
+    }
+
     fn leave(&mut self) {
         if let Some(last) = self.follower.leave() {
             self.cache.engine.retire_loaded(last);
@@ -420,20 +555,75 @@ where
     /// ```
     pub fn fill_with(mut self, value: V, options: InsertOptions) -> ValueRef<'a, K, V> {
         let (cache, hash) = (self.cache, self.hash);
-        let leader = self.leader.take().expect("it is filled once");
+        let leader = self.take_leader();
         let terms = options.terms();
-        let fill = |key, is_invalid| cache.engine.fill(hash, (key, value), terms, is_invalid);
+        let refreshed = self.refreshed;
+        let fill =
+            |key, is_invalid| cache.engine.fill(hash, (key, value), terms, is_invalid, refreshed);
         let (entry, kept) = leader.complete(fill, |entry| cache.engine.take_back(hash, entry));
         if let Some(kept) = kept {
             cache.engine.retire_loaded(kept);
         }
         cache.engine.counters.add(Counter::Loads, 1);
+        if refreshed.is_some() {
+            cache.engine.counters.add(Counter::Refreshes, 1);
+        }
         cache.engine.stop(&self.stopwatch, "filled");
         cache.value_ref(entry)
     }
+
+    /// Ends the load with an error, and gives that to those who wait for it and share errors of
+    /// this type ([`Entry::or_try_load_shared`](crate::Entry::or_try_load_shared)); of the others,
+    /// one takes over.
+    ///
+    /// Returns the entry that is there, if this was a [refresh](Cache::claim_refresh). It is not
+    /// due for another one until [`refresh_after`](crate::CacheBuilder::refresh_after) has passed
+    /// again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use cortado::{Cache, Claim, Wait};
+    ///
+    /// let cache = Cache::<&str, u32>::new(10);
+    /// let Claim::Fill(guard) = cache.claim("k", Wait::No) else { unreachable!() };
+    /// assert!(guard.fail(Arc::new("the backend is down")).is_none());
+    /// ```
+    pub fn fail<E: Send + Sync + 'static>(self, error: Arc<E>) -> Option<ValueRef<'a, K, V>> {
+        self.end(Some(error))
+    }
+
+    /// Ends the load as its loader did.
+    pub(super) fn finish<M, T>(self, loaded: T) -> Result<ValueRef<'a, K, V>, M::Error>
+    where
+        M: Kind<V, T>,
+    {
+        match M::split(loaded) {
+            Ok((value, options)) => Ok(self.fill_with(value, options)),
+            Err(Failed { error, shared }) => self.end(shared).ok_or(error),
+        }
+    }
+
+    /// Ends the load without a value; returns the entry that a refresh leaves there.
+    fn end(mut self, error: Option<SharedError>) -> Option<ValueRef<'a, K, V>> {
+        let (cache, hash) = (self.cache, self.hash);
+        let engine = &cache.engine;
+        let old = self.refreshed.and_then(|_| engine.get(hash, Trace::None, |k| k == self.key()));
+        if let Some(old) = &old {
+            engine.timing.postpone_refresh(old.get());
+        }
+        if let Some(error) = error
+            && let Some(leader) = self.leader.take()
+        {
+            leader.fail(error);
+            self.note_failure();
+        }
+        old.map(|old| cache.value_ref(old))
+    }
 }
 
-impl<K, V, S> FillGuard<'_, K, V, S> {
+impl<'a, K, V, S> FillGuard<'a, K, V, S> {
     /// Returns the key that is to be loaded.
     ///
     /// # Examples
@@ -477,6 +667,26 @@ impl<K, V, S> FillGuard<'_, K, V, S> {
         self
     }
 
+    /// Returns the hash of the key.
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Takes the load out of the guard.
+    pub(super) fn take_leader(&mut self) -> Leader<'a, K, Loaded> {
+        self.leader.take().expect("it is filled once")
+    }
+
+    /// Returns the cache.
+    pub(super) fn cache(&self) -> &'a Cache<K, V, S> {
+        self.cache
+    }
+
+    fn note_failure(&self) {
+        self.cache.engine.counters.add(Counter::LoadFailures, 1);
+        self.cache.engine.stop(&self.stopwatch, "given up");
+    }
+
     /// Says that this thread runs the load.
     pub(super) fn enter(&self) -> Option<Entered> {
         self.leader.as_ref().map(Leader::enter)
@@ -486,8 +696,7 @@ impl<K, V, S> FillGuard<'_, K, V, S> {
 impl<K, V, S> Drop for FillGuard<'_, K, V, S> {
     fn drop(&mut self) {
         if self.leader.is_some() {
-            self.cache.engine.counters.add(Counter::LoadFailures, 1);
-            self.cache.engine.stop(&self.stopwatch, "given up");
+            self.note_failure();
         }
     }
 }

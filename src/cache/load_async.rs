@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     hash::{BuildHasher, Hash},
+    marker::PhantomData,
     mem,
     ops::Deref,
     pin::{Pin, pin},
@@ -14,12 +15,10 @@ use pin_project_lite::pin_project;
 
 use super::{
     Cache, Claim, FillGuard,
-    load::{Step, Waiter, own_key},
+    load::{Look, Shared, Step, Waiter, own_key},
+    loader::{EntryKey, Kind, OwnedKey, Try, Value},
 };
-use crate::{
-    engine::Trace,
-    flight::{Arrival, Caller},
-};
+use crate::flight::{Arrival, Caller, SharedError};
 
 /// A clone of a value of the cache: what [`Cache::claim_async`] finds.
 ///
@@ -59,16 +58,19 @@ impl<V> Deref for Cloned<V> {
     }
 }
 
-/// A task on its way to the value of a key, or to the right to load it.
-struct Asking<'a, K, V, S> {
+/// A task on its way to the value of a key, or to the right to load it. `E` is the error of a load
+/// that it waits for, if it takes that.
+struct Asking<'a, K, V, S, L, E> {
     cache: &'a Cache<K, V, S>,
     hash: u64,
-    state: State<'a, K, V, S>,
+    may_refresh: bool,
+    accept: fn(SharedError) -> Option<E>,
+    state: State<'a, K, V, S, L>,
 }
 
-enum State<'a, K, V, S> {
+enum State<'a, K, V, S, L> {
     /// It has not been polled.
-    New(K),
+    New(L),
     /// It follows a load.
     Waiting(K, Waiter<'a, K, V, S>),
     /// It has returned.
@@ -76,43 +78,57 @@ enum State<'a, K, V, S> {
 }
 
 /// Where it has come to.
-enum Answer<'a, K, V, S> {
+enum Answer<'a, K, V, S, E> {
     Hit(V),
     Load(FillGuard<'a, K, V, S>),
+    Failed(E),
     Own(K),
 }
 
-impl<'a, K, V, S> Asking<'a, K, V, S>
+impl<'a, K, V, S, L, E> Asking<'a, K, V, S, L, E>
 where
     K: Hash + Eq,
     V: Clone,
     S: BuildHasher,
+    L: EntryKey<K>,
 {
-    fn new(cache: &'a Cache<K, V, S>, key: K) -> Self {
-        Self { cache, hash: 0, state: State::New(key) }
+    fn new(
+        cache: &'a Cache<K, V, S>,
+        key: L,
+        may_refresh: bool,
+        accept: fn(SharedError) -> Option<E>,
+    ) -> Self {
+        Self { cache, hash: 0, may_refresh, accept, state: State::New(key) }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Answer<'a, K, V, S>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Answer<'a, K, V, S, E>> {
         let cache = self.cache;
-        let (mut key, mut trace) = match &mut self.state {
+        let mut is_first = false;
+        let mut key = match &mut self.state {
             State::New(_) => {
                 let State::New(key) = mem::replace(&mut self.state, State::Over) else {
                     unreachable!("it was seen above");
                 };
-                self.hash = cache.engine.hash(&key);
-                (key, Trace::Leave)
+                self.hash = key.hash_by(&cache.engine);
+                is_first = true;
+                match cache.look(self.hash, key, self.may_refresh) {
+                    Look::Hit(value) => return Poll::Ready(Answer::Hit(value.clone())),
+                    Look::Refresh(guard) => return Poll::Ready(Answer::Load(guard)),
+                    Look::Absent(key) => key,
+                }
             }
             State::Waiting(_, waiter) => {
                 let arrival = ready!(Pin::new(&mut waiter.follower).poll(context));
                 match self.arrive(arrival) {
                     Ok(answer) => return Poll::Ready(answer),
-                    Err(key) => (key, Trace::None),
+                    Err(key) => key,
                 }
             }
             State::Over => panic!("polled after it was ready"),
         };
         loop {
-            match cache.step(self.hash, key, mem::replace(&mut trace, Trace::None), Caller::Task) {
+            let is_first = mem::replace(&mut is_first, false);
+            match cache.step(self.hash, key, is_first, Caller::Task) {
                 Step::Return(value) => return Poll::Ready(Answer::Hit(value.clone())),
                 Step::Load(guard) => return Poll::Ready(Answer::Load(guard)),
                 Step::Fail(key) => return Poll::Ready(Answer::Own(key)),
@@ -132,16 +148,17 @@ where
     fn arrive(
         &mut self,
         arrival: Arrival<'a, K, crate::engine::Loaded>,
-    ) -> Result<Answer<'a, K, V, S>, K> {
+    ) -> Result<Answer<'a, K, V, S, E>, K> {
         let State::Waiting(key, mut waiter) = mem::replace(&mut self.state, State::Over) else {
             unreachable!("it follows a load");
         };
         match arrival {
             Arrival::Completed => match waiter.share(&key) {
-                Some(value) => Ok(Answer::Hit(value.clone())),
-                None => Err(key),
+                Shared::Value(value) => Ok(Answer::Hit(value.clone())),
+                Shared::Failed(error) => (self.accept)(error).map(Answer::Failed).ok_or(key),
+                Shared::Nothing => Err(key),
             },
-            Arrival::Lead(leader) => Ok(Answer::Load(self.cache.guard(self.hash, leader))),
+            Arrival::Lead(leader) => Ok(Answer::Load(self.cache.guard(self.hash, leader, None))),
             Arrival::TimedOut => unreachable!("no time is set"),
         }
     }
@@ -149,31 +166,35 @@ where
     /// Stops to follow; returns the key.
     fn give_up(&mut self) -> K {
         match mem::replace(&mut self.state, State::Over) {
-            State::New(key) | State::Waiting(key, _) => key,
+            State::New(key) => key.into_key(),
+            State::Waiting(key, _) => key,
             State::Over => panic!("polled after it was ready"),
         }
     }
 }
 
 pin_project! {
-    /// The future of the loaders.
-    struct Loading<'a, K, V, S, F> {
-        asking: Asking<'a, K, V, S>,
+    /// The future of the loaders of a [`Kind`] `M`.
+    pub(super) struct Loading<'a, K, V, S, L, F, M, E> {
+        asking: Asking<'a, K, V, S, L, E>,
         guard: Option<FillGuard<'a, K, V, S>>,
         // Dropped before those who wait are woken.
         #[pin]
         load: Option<F>,
+        kind: PhantomData<fn() -> M>,
     }
 }
 
-impl<K, V, S, F, E> Future for Loading<'_, K, V, S, F>
+impl<K, V, S, L, F, M> Future for Loading<'_, K, V, S, L, F, M, M::Error>
 where
     K: Hash + Eq,
     V: Clone,
     S: BuildHasher,
-    F: Future<Output = Result<V, E>>,
+    L: EntryKey<K>,
+    F: Future,
+    M: Kind<V, F::Output>,
 {
-    type Output = Result<V, E>;
+    type Output = Result<V, M::Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -182,6 +203,10 @@ where
                 Answer::Hit(value) => {
                     this.load.set(None);
                     return Poll::Ready(Ok(value));
+                }
+                Answer::Failed(error) => {
+                    this.load.set(None);
+                    return Poll::Ready(Err(error));
                 }
                 Answer::Load(guard) => *this.guard = Some(guard),
                 Answer::Own(_) => own_key(),
@@ -194,28 +219,12 @@ where
         };
         this.load.set(None);
         let guard = this.guard.take().expect("it was taken above");
-        Poll::Ready(loaded.map(|value| guard.fill(value).clone()))
+        Poll::Ready(guard.finish::<M, _>(loaded).map(|value| value.clone()))
     }
 }
 
 pin_project! {
-    /// A loader that cannot fail, as one that could.
-    struct NeverFails<F> {
-        #[pin]
-        load: F,
-    }
-}
-
-impl<F: Future> Future for NeverFails<F> {
-    type Output = Result<F::Output, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().load.poll(context).map(Ok)
-    }
-}
-
-pin_project! {
-    /// The result of such a loader.
+    /// The future of a loader that cannot fail.
     struct Unfailing<F> {
         #[pin]
         loading: F,
@@ -226,17 +235,14 @@ impl<V, F: Future<Output = Result<V, Infallible>>> Future for Unfailing<F> {
     type Output = V;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<V> {
-        self.project().loading.poll(context).map(|loaded| match loaded {
-            Ok(value) => value,
-            Err(never) => match never {},
-        })
+        self.project().loading.poll(context).map(|Ok(value)| value)
     }
 }
 
 pin_project! {
     /// The future of [`Cache::claim_async`].
     struct Claiming<'a, K, V, S, F> {
-        asking: Asking<'a, K, V, S>,
+        asking: Asking<'a, K, V, S, OwnedKey<K>, Infallible>,
         #[pin]
         timeout: F,
     }
@@ -301,7 +307,7 @@ where
         key: K,
         load: impl Future<Output = V>,
     ) -> impl Future<Output = V> {
-        Unfailing { loading: self.try_get_or_insert_async(key, NeverFails { load }) }
+        unfailing(self.load_async_by::<Value, _, _>(OwnedKey(key), load))
     }
 
     /// The same with a loader that may fail.
@@ -335,7 +341,7 @@ where
         key: K,
         load: impl Future<Output = Result<V, E>>,
     ) -> impl Future<Output = Result<V, E>> {
-        Loading { asking: Asking::new(self, key), guard: None, load: Some(load) }
+        self.load_async_by::<Try<E>, _, _>(OwnedKey(key), load)
     }
 
     /// Returns a clone of the value of a key, or what `load` makes of the key, which is inserted.
@@ -365,23 +371,8 @@ where
     /// # }
     /// ```
     pub async fn get_or_insert_with_key_async(&self, key: K, load: impl AsyncFnOnce(&K) -> V) -> V {
-        let guard = match self.ask(key).await {
-            Answer::Hit(value) => return value,
-            Answer::Load(guard) => guard,
-            Answer::Own(_) => own_key(),
-        };
-        let value = {
-            let mut loading = pin!({
-                let _entered = guard.enter();
-                load(guard.key())
-            });
-            poll_fn(|context| {
-                let _entered = guard.enter();
-                loading.as_mut().poll(context)
-            })
-            .await
-        };
-        guard.fill(value).clone()
+        let Ok(value) = self.load_async_by_key::<Value, _>(key, load).await;
+        value
     }
 
     /// The same with a loader that may fail.
@@ -414,23 +405,7 @@ where
         key: K,
         load: impl AsyncFnOnce(&K) -> Result<V, E>,
     ) -> Result<V, E> {
-        let guard = match self.ask(key).await {
-            Answer::Hit(value) => return Ok(value),
-            Answer::Load(guard) => guard,
-            Answer::Own(_) => own_key(),
-        };
-        let value = {
-            let mut loading = pin!({
-                let _entered = guard.enter();
-                load(guard.key())
-            });
-            poll_fn(|context| {
-                let _entered = guard.enter();
-                loading.as_mut().poll(context)
-            })
-            .await?
-        };
-        Ok(guard.fill(value).clone())
+        self.load_async_by_key::<Try<E>, _>(key, load).await
     }
 
     /// The same as [`claim`](Self::claim) for a task, which waits until `timeout` is ready: a timer
@@ -473,11 +448,59 @@ where
         key: K,
         timeout: impl Future<Output = ()>,
     ) -> impl Future<Output = Claim<'_, K, V, S, Cloned<V>>> {
-        Claiming { asking: Asking::new(self, key), timeout }
+        let asking = Asking::new(self, OwnedKey(key), false, |_| None);
+        Claiming { asking, timeout }
     }
 
-    fn ask<'a>(&'a self, key: K) -> impl Future<Output = Answer<'a, K, V, S>> {
-        let mut asking = Asking::new(self, key);
-        poll_fn(move |context| asking.poll(context))
+    /// Returns a future of the value of a key, or of what `load` makes of it.
+    pub(super) fn load_async_by<'a, M, L, F>(
+        &'a self,
+        key: L,
+        load: F,
+    ) -> Loading<'a, K, V, S, L, F, M, M::Error>
+    where
+        L: EntryKey<K>,
+        F: Future,
+        M: Kind<V, F::Output>,
+    {
+        let asking = Asking::new(self, key, true, M::accept);
+        Loading { asking, guard: None, load: Some(load), kind: PhantomData }
     }
+
+    /// The same for a loader that is made when the key has to be loaded.
+    async fn load_async_by_key<M, T>(
+        &self,
+        key: K,
+        load: impl AsyncFnOnce(&K) -> T,
+    ) -> Result<V, M::Error>
+    where
+        M: Kind<V, T>,
+    {
+        let mut asking = Asking::new(self, OwnedKey(key), true, M::accept);
+        let guard = match poll_fn(move |context| asking.poll(context)).await {
+            Answer::Hit(value) => return Ok(value),
+            Answer::Load(guard) => guard,
+            Answer::Failed(error) => return Err(error),
+            Answer::Own(_) => own_key(),
+        };
+        let loaded = {
+            let mut loading = pin!({
+                let _entered = guard.enter();
+                load(guard.key())
+            });
+            poll_fn(|context| {
+                let _entered = guard.enter();
+                loading.as_mut().poll(context)
+            })
+            .await
+        };
+        guard.finish::<M, T>(loaded).map(|value| value.clone())
+    }
+}
+
+/// Returns the value of a loader that cannot fail.
+pub(super) fn unfailing<V>(
+    loading: impl Future<Output = Result<V, Infallible>>,
+) -> impl Future<Output = V> {
+    Unfailing { loading }
 }

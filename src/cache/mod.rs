@@ -2,12 +2,17 @@
 
 mod builder;
 mod compute;
+mod compute_async;
+pub mod entry;
 mod info;
 mod iter;
 mod load;
 mod load_async;
+mod load_many;
+mod loader;
 mod options;
 mod pinned;
+mod refresh;
 mod restart;
 mod unwind;
 mod value_ref;
@@ -29,6 +34,7 @@ pub use self::{
     iter::Iter,
     load::{Claim, FillGuard, Wait},
     load_async::Cloned,
+    loader::{BorrowedKey, EntryKey, OwnedKey},
     options::InsertOptions,
     pinned::Pinned,
     restart::{Export, Imported, Record},
@@ -405,37 +411,33 @@ where
     /// let pinned = InsertOptions::new().cost(4).priority(Priority::Pinned);
     /// assert!(cache.insert_with("root", 0, pinned).is_in());
     /// for k in 0..1000 {
-    ///     let _ = cache.insert(format!("page {k}").leak(), k);
+    ///     cache.insert(format!("page {k}").leak(), k);
     /// }
     /// assert!(cache.contains_key("root"));
     /// ```
     pub fn insert_with(&self, key: K, value: V, options: InsertOptions) -> Insert<V> {
-        let inserted = self.engine.insert(key, value, options.terms(), Mode::Upsert);
-        inserted.unwrap_or_else(|value| Insert::Rejected(value, Reject::Kept))
+        self.engine.insert(key, value, options.terms(), Mode::Upsert)
     }
 
     /// Inserts an entry unless its key has one.
     ///
-    /// # Errors
-    ///
-    /// Returns the value if the key has an entry already.
+    /// If it has one, the value comes back as [`Rejected`](Insert::Rejected) for the reason
+    /// [`Present`](crate::Reject::Present).
     ///
     /// # Examples
     ///
     /// ```
-    /// let cache = cortado::Cache::new(10);
-    /// assert!(cache.insert_if_absent("k", 1).is_ok());
-    /// assert_eq!(cache.insert_if_absent("k", 2), Err(2));
+    /// use cortado::{Cache, Insert, Reject};
+    ///
+    /// let cache = Cache::new(10);
+    /// assert_eq!(cache.insert_if_absent("k", 1), Insert::Inserted);
+    /// assert_eq!(cache.insert_if_absent("k", 2), Insert::Rejected(2, Reject::Present));
     /// ```
-    pub fn insert_if_absent(&self, key: K, value: V) -> Result<Insert<V>, V> {
+    pub fn insert_if_absent(&self, key: K, value: V) -> Insert<V> {
         self.insert_if_absent_with(key, value, InsertOptions::new())
     }
 
-    /// Inserts an entry with options unless its key has one.
-    ///
-    /// # Errors
-    ///
-    /// As [`insert_if_absent`](Self::insert_if_absent).
+    /// The same with options.
     ///
     /// # Examples
     ///
@@ -443,16 +445,11 @@ where
     /// use cortado::{Cache, InsertOptions};
     ///
     /// let cache = Cache::new(10);
-    /// assert!(cache.insert_if_absent_with("k", 1, InsertOptions::new().cost(4)).is_ok());
-    /// assert_eq!(cache.insert_if_absent_with("k", 2, InsertOptions::new().cost(5)), Err(2));
+    /// assert!(cache.insert_if_absent_with("k", 1, InsertOptions::new().cost(4)).is_in());
+    /// assert!(!cache.insert_if_absent_with("k", 2, InsertOptions::new().cost(5)).is_in());
     /// assert_eq!(cache.cost(), 4);
     /// ```
-    pub fn insert_if_absent_with(
-        &self,
-        key: K,
-        value: V,
-        options: InsertOptions,
-    ) -> Result<Insert<V>, V> {
+    pub fn insert_if_absent_with(&self, key: K, value: V, options: InsertOptions) -> Insert<V> {
         self.engine.insert(key, value, options.terms(), Mode::IfAbsent)
     }
 
@@ -460,28 +457,25 @@ where
     ///
     /// Where there is a [`cost_of`](CacheBuilder::cost_of), that says what the new value costs.
     ///
-    /// # Errors
-    ///
-    /// Returns the value if the key has no entry, if [`replace_if`](CacheBuilder::replace_if) keeps the old
-    /// one, or if the new one was rejected; then the old one is removed, too.
+    /// If the key has no entry, the value comes back as [`Rejected`](Insert::Rejected) for the
+    /// reason [`Absent`](crate::Reject::Absent). If it is rejected for another reason than
+    /// [`Kept`](crate::Reject::Kept), the old value is removed, too.
     ///
     /// # Examples
     ///
     /// ```
-    /// let cache = cortado::Cache::new(10);
-    /// assert_eq!(cache.replace("k", 1), Err(1));
+    /// use cortado::{Cache, Insert, Reject};
+    ///
+    /// let cache = Cache::new(10);
+    /// assert_eq!(cache.replace("k", 1), Insert::Rejected(1, Reject::Absent));
     /// cache.insert("k", 1);
-    /// assert_eq!(cache.replace("k", 2), Ok(()));
+    /// assert_eq!(cache.replace("k", 2), Insert::Updated);
     /// ```
-    pub fn replace(&self, key: K, value: V) -> Result<(), V> {
+    pub fn replace(&self, key: K, value: V) -> Insert<V> {
         self.replace_with(key, value, InsertOptions::new())
     }
 
-    /// Replaces the value of a key with options, if it has an entry; what they don't name stays.
-    ///
-    /// # Errors
-    ///
-    /// As [`replace`](Self::replace).
+    /// The same with options; what they don't name stays.
     ///
     /// # Examples
     ///
@@ -490,16 +484,13 @@ where
     ///
     /// let cache = Cache::new(10);
     /// cache.insert_with_cost("k", 1, 2);
-    /// assert_eq!(cache.replace("k", 2), Ok(()));
+    /// assert!(cache.replace("k", 2).is_in());
     /// assert_eq!(cache.cost(), 2);
-    /// assert_eq!(cache.replace_with("k", 3, InsertOptions::new().cost(5)), Ok(()));
+    /// assert!(cache.replace_with("k", 3, InsertOptions::new().cost(5)).is_in());
     /// assert_eq!(cache.cost(), 5);
     /// ```
-    pub fn replace_with(&self, key: K, value: V, options: InsertOptions) -> Result<(), V> {
-        match self.engine.insert(key, value, options.terms(), Mode::IfPresent) {
-            Ok(Insert::Rejected(value, _)) | Err(value) => Err(value),
-            Ok(_) => Ok(()),
-        }
+    pub fn replace_with(&self, key: K, value: V, options: InsertOptions) -> Insert<V> {
+        self.engine.insert(key, value, options.terms(), Mode::IfPresent)
     }
 
     /// Removes the entry of a key, and returns it for a last look.

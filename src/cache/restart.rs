@@ -9,7 +9,7 @@ use super::{Cache, Pinned};
 use crate::{
     buckets::Hit,
     config::Priority,
-    engine::{Engine, Insert, Mode, Terms},
+    engine::{Engine, Insert, Mode, Reject, Terms},
     entry::Entry,
 };
 
@@ -227,9 +227,9 @@ where
             self.engine.sketch.add(hash, frequency.min(15));
             let terms = Terms { cost: Some(cost), priority: Some(priority), ttl: Some(ttl) };
             match self.engine.insert(key, value, terms, Mode::IfAbsent) {
-                Ok(Insert::Rejected(..)) => imported.rejected += 1,
-                Ok(_) => imported.inserted += 1,
-                Err(_) => imported.kept += 1,
+                Insert::Rejected(_, Reject::Present) => imported.kept += 1,
+                Insert::Rejected(..) => imported.rejected += 1,
+                Insert::Inserted | Insert::Updated => imported.inserted += 1,
             }
         }
         imported

@@ -249,20 +249,11 @@ impl<K, V, S> Engine<K, V, S> {
     /// Moves an entry of this hash from the window to the main region; returns whether this call did.
     #[inline]
     fn enter_main(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
-        let moved = self.leave_window(hit.metadata());
+        let moved = hit.metadata().leave_window();
         if moved {
+            self.add_to_main(self.cost_of(hit.metadata()));
             hit.set_class(Class::from_bits(hit.class()).in_main().to_bits());
             self.unreference(hash, hit);
-        }
-        moved
-    }
-
-    /// Takes an entry out of the window, and into the account of the main region; returns whether this call did.
-    #[inline]
-    fn leave_window(&self, entry: Metadata<'_, Entry<K, V>>) -> bool {
-        let moved = entry.leave_window();
-        if moved {
-            self.add_to_main(self.cost_of(entry));
         }
         moved
     }
@@ -336,7 +327,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Ends the stay of an entry that this thread took out: refunds, counts, retires. It `leaves` unless
-    /// another is in its place.
+    /// another is in its place, which has taken over its cost and its region.
     ///
     /// `table` is this engine's; given apart so that the result may live as long as both.
     fn bury<'g>(
@@ -349,7 +340,11 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> EntryRef<'g, Entry<K, V>> {
         let seen = table.unlinked(guard, &entry);
         let metadata = seen.metadata();
-        self.write_off(metadata, leaves);
+        if leaves {
+            self.write_off(metadata);
+        } else if metadata.flags().is_unevictable() {
+            self.kept.sub(self.cost_of(metadata));
+        }
         let terms = self.garbage_terms(self.cost_of(metadata), cause);
         if table.retire(guard, entry, terms, thread_number()) {
             self.note_garbage();
@@ -367,7 +362,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Refunds an entry that this thread took out, and takes it out of the figures; those that are evicted are
     /// [accounted for together](evictions).
-    fn write_off(&self, entry: Metadata<'_, Entry<K, V>>, leaves: bool) {
+    fn write_off(&self, entry: Metadata<'_, Entry<K, V>>) {
         let cost = self.cost_of(entry);
         if entry.flags().is_unevictable() {
             self.kept.sub(cost);
@@ -375,10 +370,8 @@ impl<K, V, S> Engine<K, V, S> {
         if !entry.leave_window() {
             self.main_cost.fetch_sub(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
         }
-        if leaves {
-            self.budget.refund(cost);
-            self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
-        }
+        self.budget.refund(cost);
+        self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
     }
 
     /// Retires an entry that a load has brought and that the table has not.

@@ -10,7 +10,10 @@ use super::{
     write::{Mode, Prepared, Put, Refusal, Reject, Request, Terms},
 };
 use crate::{
-    buckets::{EntryRef, Fresh, Full, Hints, Hit, Panic, Probe, Publish, SlotRef, Table, Unlinked},
+    buckets::{
+        EntryRef, Fresh, Full, Hints, Hit, Metadata, Panic, Probe, Publish, SlotRef, Table,
+        Unlinked,
+    },
     budget::Budget,
     entry::{Entry, Flags},
     metrics::Counter,
@@ -410,13 +413,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         plan.charged.exchange(self.cost_of(seen), cost);
         // The access bits are those of the slot.
         new.set_class(self.class_of(cost, plan.flags).to_bits());
-        let leaves_queue = !self.leave_window(seen);
-        if !plan.flags.is_in_window() {
-            self.add_to_main(cost);
-        } else if leaves_queue {
-            // Its turn in the window came in between, and passed the old one on to main.
-            self.enter_main(hash, &new);
-        }
+        self.pass_on_region(hash, &new, seen, plan);
         self.counters.add(Counter::CostAdded, cost);
         let cause = if plan.was_over {
             self.counters.add(Counter::Expirations, 1);
@@ -439,6 +436,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
+    /// Puts what took the place of an entry into its region, in one step of the account: none where it costs the same.
+    #[inline]
+    fn pass_on_region(
+        &self,
+        hash: u64,
+        new: &Hit<'_, Entry<K, V>>,
+        old: Metadata<'_, Entry<K, V>>,
+        plan: &Plan<'_>,
+    ) {
+        let was_in_window = old.leave_window();
+        let is_in_window = plan.flags.is_in_window();
+        if is_in_window && !was_in_window {
+            // Its turn in the window came in between, and passed the old one on to main.
+            self.enter_main(hash, new);
+        }
+        let added = if is_in_window { 0 } else { plan.cost };
+        let taken = if was_in_window { 0 } else { self.cost_of(old) };
+        if added != taken {
+            // Before it is a line that every core writes.
+            self.add_to_main(added.wrapping_sub(taken));
+        }
+    }
+
     /// Returns whether an entry may be put where `live` is, or nothing.
     fn may_put(
         &self,
@@ -448,11 +468,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) -> bool {
         let allows = match (mode, live) {
             (Mode::Upsert, _)
-            | (Mode::IfAbsent | Mode::Loaded, None)
+            | (Mode::IfAbsent | Mode::Loaded | Mode::Refreshed(_), None)
             | (Mode::IfPresent, Some(_)) => true,
             (Mode::IfAbsent | Mode::Loaded, Some(_))
             | (Mode::IfPresent | Mode::Instead(_), None) => false,
-            (Mode::Instead(id), Some(old)) => old.id() == id,
+            (Mode::Instead(id) | Mode::Refreshed(id), Some(old)) => old.id() == id,
         };
         let (Some(old), Some(replace_if)) = (live, &self.hooks.replace_if) else { return allows };
         let is_asked = matches!(mode, Mode::Upsert | Mode::IfPresent);

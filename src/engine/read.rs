@@ -19,6 +19,8 @@ use crate::{
 pub enum Trace {
     /// It counts as an access.
     Leave,
+    /// The same, but for a miss in the metrics: who loads the key counts that.
+    Load,
     /// It leaves no trace.
     None,
 }
@@ -39,10 +41,10 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Returns whether a read leaves a trace and does nothing else: the cache does not count and has no deadlines.
+    /// Returns whether a read is counted as an access and does nothing else: the cache has no metrics and no deadlines.
     #[inline]
     pub fn is_plain(&self, trace: Trace) -> bool {
-        trace == Trace::Leave && !self.has_extras()
+        trace != Trace::None && !self.has_extras()
     }
 
     /// The same as [`get`](Self::get) where a read [is plain](Self::is_plain).
@@ -74,16 +76,18 @@ impl<K, V, S> Engine<K, V, S> {
         let held = self.table.hold(self.table.pin_part(hash), |table, guard| {
             let hit = table.find(guard, hash, move |entry| matches(&entry.key))?;
             let is_live = match trace {
-                Trace::Leave => self.is_live_read(hash, hit.at()),
+                Trace::Leave | Trace::Load => self.is_live_read(hash, hit.at()),
                 Trace::None => self.is_live(hit.at()),
             };
-            if is_live && trace == Trace::Leave {
+            if is_live && trace != Trace::None {
                 self.note_hit(hash, &hit);
             }
             is_live.then(|| hit.at())
         });
-        if held.is_none() && trace == Trace::Leave {
-            self.note_miss(hash);
+        match (&held, trace) {
+            (Some(_), _) | (None, Trace::None) => {}
+            (None, Trace::Leave) => self.note_miss(hash),
+            (None, Trace::Load) => self.note_absence(hash),
         }
         held
     }
@@ -170,6 +174,11 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline(never)]
     fn note_miss(&self, hash: u64) {
         self.counters.add(Counter::Misses, 1);
+        self.note_absence(hash);
+    }
+
+    /// The same without the metrics.
+    fn note_absence(&self, hash: u64) {
         // Relaxed: if two threads of a stripe interfere, an access counts twice.
         self.local().last_miss.store(hash, Ordering::Relaxed);
         self.note_event(hash);

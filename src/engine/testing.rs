@@ -31,7 +31,7 @@ pub fn sized(max_cost: u64, expected_entries: usize) -> Engine<u64, u64, Identit
         settings,
         IdentityHash,
         Hooks::default(),
-        Timing::new(None, None, None, false),
+        Timing::new(None, None, None, None, false),
         Arc::default(),
     )
     .unwrap()
@@ -39,7 +39,7 @@ pub fn sized(max_cost: u64, expected_entries: usize) -> Engine<u64, u64, Identit
 
 /// Inserts a key.
 pub fn put(engine: &Engine<u64, u64, IdentityHash>, key: u64) {
-    let _ = engine.insert(key, key, Terms::DEFAULT, Mode::Upsert);
+    engine.insert(key, key, Terms::DEFAULT, Mode::Upsert);
 }
 
 /// Returns how many entries the window's queues know of, and how many are marked as in the window.

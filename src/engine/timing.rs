@@ -26,6 +26,8 @@ pub struct Timing {
     idle: u64,
     /// Uses closer to one another than this are one.
     grain: u64,
+    /// The age at which a load refreshes an entry, in nanoseconds.
+    refresh_after: u64,
     /// Whether every entry has times.
     is_everywhere: bool,
     /// Whether an entry has had times.
@@ -59,6 +61,7 @@ impl Timing {
         clock: Option<(Box<dyn Clock>, Notice)>,
         ttl: Option<Duration>,
         tti: Option<Duration>,
+        refresh_after: Option<Duration>,
         is_asked_for: bool,
     ) -> Self {
         let idle = tti.map_or(NEVER, to_nanoseconds);
@@ -69,7 +72,8 @@ impl Timing {
             ttl,
             idle,
             grain: (idle / GRAINS).min(MOST_GRAIN),
-            is_everywhere: is_asked_for || ttl.is_some() || tti.is_some(),
+            refresh_after: refresh_after.map_or(NEVER, to_nanoseconds),
+            is_everywhere: [ttl, tti, refresh_after].iter().any(Option::is_some) || is_asked_for,
             is_used: AtomicBool::new(false),
         }
     }
@@ -111,6 +115,23 @@ impl Timing {
     /// Returns how long ago an entry was written, if it has times and no use has moved them.
     pub fn age(&self, times: Times<'_>) -> Option<Duration> {
         (self.idle == NEVER).then(|| Duration::from_nanos(self.now().saturating_sub(times.used())))
+    }
+
+    /// Returns whether an entry is so old that a load refreshes it.
+    #[inline]
+    pub fn is_stale<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+        let times = || entry.metadata().times();
+        self.refresh_after != NEVER
+            && times().is_some_and(|it| self.now().saturating_sub(it.used()) >= self.refresh_after)
+    }
+
+    /// Starts the age of an entry again, so that its next refresh is not due at once.
+    pub fn postpone_refresh<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) {
+        if self.refresh_after != NEVER
+            && let Some(times) = entry.metadata().times()
+        {
+            times.touch(self.now(), 0);
+        }
     }
 
     /// Returns whether an entry's time is not over yet.

@@ -35,7 +35,6 @@ use crate::{
 /// assert_eq!(cache.insert_with_cost("k", 3, 11), Insert::Rejected(3, Reject::TooCostly));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "an insert may be rejected"]
 pub enum Insert<V> {
     /// The entry is in the cache, and no entry of its key was.
     Inserted,
@@ -91,6 +90,10 @@ pub enum Reject {
     /// What is there stays: the room it would take is that of [pinned](crate::Priority::Pinned)
     /// entries, or [`replace_if`](crate::CacheBuilder::replace_if) said no.
     Kept,
+    /// The key has an entry, and the call inserts only where there is none.
+    Present,
+    /// The key has no entry, and the call only replaces one.
+    Absent,
 }
 
 /// Why a write did not happen.
@@ -113,6 +116,8 @@ pub enum Mode {
     IfAbsent,
     /// The same for what was loaded, which does not come in if its time is over already.
     Loaded,
+    /// The same for what was loaded anew: it may also replace the entry of this id.
+    Refreshed(usize),
     /// Replace only; cost, priority and deadline stay unless they are named.
     IfPresent,
     /// Replace the entry of this [id](EntryRef::id) only; the same stays.
@@ -145,7 +150,7 @@ impl Terms {
 }
 
 /// The entry that is there now, and whether there was none of its key; or what was refused.
-pub(super) type Put<'g, K, V> = Result<(EntryRef<'g, Entry<K, V>>, bool), Refused<K, V>>;
+pub type Put<'g, K, V> = Result<(EntryRef<'g, Entry<K, V>>, bool), Refused<K, V>>;
 
 /// An entry that is ready to be published, and what its writer asks for.
 pub(super) struct Prepared<'a, K, V> {
@@ -210,21 +215,34 @@ impl<K, V> Refused<K, V> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
-    /// Inserts or replaces an entry.
-    ///
-    /// # Errors
-    ///
-    /// Returns the value if the mode forbids what is asked; the cache is as before then.
-    pub fn insert(&self, key: K, value: V, terms: Terms, mode: Mode) -> Result<Insert<V>, V> {
+    /// Inserts or replaces an entry, as far as the mode allows it.
+    pub fn insert(&self, key: K, value: V, terms: Terms, mode: Mode) -> Insert<V> {
         let hash = self.hash(&key);
         match self.put(hash, key, value, terms, mode) {
-            Ok(true) => Ok(Insert::Inserted),
-            Ok(false) => Ok(Insert::Updated),
-            Err(refused) => match refused.reason() {
-                Some(reason) => Ok(Insert::Rejected(refused.into_value(), reason)),
-                None => Err(refused.into_value()),
-            },
+            Ok(true) => Insert::Inserted,
+            Ok(false) => Insert::Updated,
+            Err(refused) => {
+                let reason = refused.reason().unwrap_or_else(|| match mode {
+                    Mode::IfAbsent => Reject::Present,
+                    // It is there if the builder's `replace_if` has said no.
+                    Mode::IfPresent
+                        if self.hooks.replace_if.is_none()
+                            || !self.has_live(hash, &refused.key) =>
+                    {
+                        Reject::Absent
+                    }
+                    _ => Reject::Kept,
+                });
+                Insert::Rejected(refused.into_value(), reason)
+            }
         }
+    }
+
+    #[cold]
+    fn has_live(&self, hash: u64, key: &K) -> bool {
+        let guard = self.table.pin_part(hash);
+        let hit = self.table.find(&guard, hash, |entry| entry.entry.key == *key);
+        hit.is_some_and(|hit| self.is_live(hit.at()))
     }
 
     /// The same; returns whether there was no entry of the key.
@@ -314,23 +332,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
-    /// The same under the caller's guard, and in a write that the caller has begun. Frees nothing,
-    /// as [`fill`](Self::fill).
-    pub fn put_pinned(
-        &self,
-        guard: &Guard,
-        hash: u64,
-        entry: (K, V),
-        terms: Terms,
-        (mode, pressure): (Mode, Pressure),
-    ) -> Result<bool, Refused<K, V>> {
-        let put = self.put_at(&self.table, guard, hash, entry, terms, (mode, pressure));
-        put.map(|(_, is_new)| is_new)
-    }
-
-    /// Brings in what was loaded, unless its key has an entry by now or the load is invalid.
-    /// Returns what is there then: that entry, or the loaded one, which need not be in the cache;
-    /// and what has become of the loaded one.
+    /// Inserts a loaded value, unless its key has an entry by now or the load is invalid. A refresh
+    /// replaces the entry of the id `refreshed`. Returns the entry that is there afterwards, or the
+    /// loaded one, which need not be in the cache; and what has become of the loaded one.
     ///
     /// One whose time is over already is not brought in: those who wait for it would not find it.
     ///
@@ -341,7 +345,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         (key, value): (K, V),
         terms: Terms,
         is_invalid: bool,
+        refreshed: Option<usize>,
     ) -> Filled<'_, K, V> {
+        let mode = refreshed.map_or(Mode::Loaded, Mode::Refreshed);
         let pressure = self.noted_pressure();
         let terms = self.priced(&key, &value, terms);
         let mut outcome = Outcome::Nothing;
@@ -349,7 +355,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             self.counters.add(Counter::LoadsOvertaken, 1);
             Err(Refused { key, value, refusal: Refusal::Forbidden })
         } else {
-            self.prepare(&self.table, hash, (key, value), terms, Mode::Loaded, pressure)
+            self.prepare(&self.table, hash, (key, value), terms, mode, pressure)
         };
         let held = self.table.hold(self.table.pin_part(hash), |table, guard| {
             let mut prepared = prepared;
@@ -361,7 +367,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         return Some(entry);
                     }
                     Err(refused) if is_invalid => refused,
-                    Err(refused) => self.refuse(hash, refused, (Mode::Loaded, pressure)),
+                    Err(refused) => self.refuse(hash, refused, (mode, pressure)),
                 };
                 let there = match refused.reason() {
                     None => table.find(guard, hash, |entry| entry.key == refused.key),
@@ -373,8 +379,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 }
                 // What kept this one out has left: perhaps another load has taken it back.
                 let Refused { key, value, .. } = refused;
-                prepared =
-                    self.prepare(&self.table, hash, (key, value), terms, Mode::Loaded, pressure);
+                prepared = self.prepare(&self.table, hash, (key, value), terms, mode, pressure);
             };
             let cause = match refused.refusal {
                 Refusal::Expired => RemovalCause::Expired,
@@ -414,7 +419,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let entry = self.table.remove_if(&guard, hash, is_it, |_| true, strays)?;
         self.counters.add(Counter::Removes, 1);
         let seen = self.table.metadata_of(&guard, &entry);
-        self.write_off(seen, true);
+        self.write_off(seen);
         self.births.end(seen.id(), false, || self.time_of_births());
         let terms = self.garbage_terms(self.cost_of(seen), RemovalCause::Removed);
         Some(Loose::new(entry, terms))
@@ -435,10 +440,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         })
     }
 
-    /// Puts an entry into the table; returns it, and whether there was none of its key.
+    /// Puts an entry into the table, in a write that the caller has begun; returns it, and whether there was none of its
+    /// key. Frees nothing, as [`fill`](Self::fill).
     ///
     /// `table` is this engine's; given apart so that the result may live as long as both.
-    fn put_at<'g>(
+    pub fn put_at<'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
@@ -493,7 +499,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         if cost > self.budget.max() {
             return Err(Refusal::Rejected(Reject::TooCostly));
         }
-        if mode == Mode::Loaded && self.is_born_dead(times) {
+        let is_loaded = matches!(mode, Mode::Loaded | Mode::Refreshed(_));
+        if is_loaded && self.is_born_dead(times) {
             return Err(Refusal::Expired);
         }
         Ok((Request { cost, terms, mode, pressure }, times))
@@ -566,11 +573,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let is_garbage = refused.refusal == Refusal::Rejected(Reject::Garbage);
         match (refused.refusal, mode) {
             (Refusal::Forbidden, _) => {}
+            // What was loaded in its place is newer.
+            (Refusal::Expired, Mode::Refreshed(id)) => {
+                self.remove_id(hash, key, id);
+                return refused;
+            }
             (Refusal::Expired, _) => return refused,
             // The key had no entry, or its entry would have been replaced.
             (_, Mode::Upsert | Mode::IfPresent) if is_garbage && pressure < Pressure::Hard => {}
             // What it was made from is still there, and the caller knows that it is.
-            (_, Mode::Instead(_)) if is_garbage => {}
+            (_, Mode::Instead(_) | Mode::Refreshed(_)) if is_garbage => {}
             (_, Mode::IfAbsent | Mode::Loaded) => {
                 // Nothing was to be replaced, so nothing is out of date.
                 let guard = self.table.pin_part(hash);
@@ -591,15 +603,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 }
             }
             (_, Mode::Instead(id)) => {
-                let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
-                if self.remove_which(hash, |k| k == key, is_it, RemovalCause::Replaced).is_none() {
+                if !self.remove_id(hash, key, id) {
                     refused.refusal = Refusal::Forbidden;
                 }
             }
+            (_, Mode::Refreshed(id)) => _ = self.remove_id(hash, key, id),
         }
         self.counters.add(
             match refused.refusal {
-                Refusal::Forbidden | Refusal::Expired | Refusal::Rejected(Reject::Kept) => {
+                Refusal::Forbidden
+                | Refusal::Expired
+                | Refusal::Rejected(Reject::Kept | Reject::Present | Reject::Absent) => {
                     Counter::RejectedKept
                 }
                 Refusal::Rejected(Reject::TooCostly) => Counter::RejectedCostly,
@@ -609,6 +623,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             1,
         );
         refused
+    }
+
+    /// Removes the entry of a key if it is the one of this id; returns whether it was.
+    fn remove_id(&self, hash: u64, key: &K, id: usize) -> bool {
+        let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
+        self.remove_which(hash, |k| k == key, is_it, RemovalCause::Replaced).is_some()
     }
 
     /// Removes an entry; the caller may look at it for as long as it likes. Frees nothing, for the caller stays

@@ -2,6 +2,7 @@
 //! waiting for it.
 
 use std::{
+    any::Any,
     collections::{HashMap, hash_map::Entry},
     hash::BuildHasherDefault,
     sync::{Arc as Shared, PoisonError, TryLockError},
@@ -74,6 +75,8 @@ pub struct Flight<K, T> {
     previous: usize,
     next: usize,
     outcome: Outcome<T>,
+    /// What a load that failed has to say to those who follow it.
+    failure: Option<Shared<Failure<K>>>,
     /// Followers that have not seen to the outcome.
     left: usize,
 }
@@ -88,6 +91,18 @@ pub enum State {
     /// It is over, and its followers see to the outcome.
     Completed,
 }
+
+/// How the load of a key failed, for all who waited for it.
+#[derive(Debug)]
+pub struct Failure<K> {
+    /// The key: flights are found by its hash.
+    pub key: K,
+    /// The error, an `Arc` of whatever type the leader's loader has.
+    pub error: SharedError,
+}
+
+/// An error of a type that the flights do not know.
+pub type SharedError = Shared<dyn Any + Send + Sync>;
 
 /// What a load has led to.
 #[derive(Debug)]
@@ -256,6 +271,18 @@ impl<K, T> Gate<K, T> {
         (kept, waiters, shard.release(slot))
     }
 
+    /// The same for a load that has failed, and says how.
+    pub fn fail(
+        &self,
+        shard: &mut Shard<K, T>,
+        slot: usize,
+        failure: Option<Shared<Failure<K>>>,
+    ) -> (Waiters, Option<Flight<K, T>>) {
+        shard.flights.get_mut(slot).failure = failure;
+        let (_, waiters, gone) = self.complete(shard, slot, Outcome::Nothing);
+        (waiters, gone)
+    }
+
     /// Ends a load that has brought nothing.
     pub fn let_go(&self, shard: &mut Shard<K, T>, slot: usize) {
         // What it has read is no matter any more, so that others may join the flight again.
@@ -295,6 +322,7 @@ impl<K, T> Shard<K, T> {
             previous: NONE,
             next: NONE,
             outcome: Outcome::Nothing,
+            failure: None,
             left: 0,
         });
         (slot, self.last)
@@ -311,6 +339,11 @@ impl<K, T> Shard<K, T> {
             slot = flight.next;
         }
         None
+    }
+
+    /// Returns how the load of a flight has failed, if it has.
+    pub fn failure(&mut self, slot: usize) -> Option<Shared<Failure<K>>> {
+        self.flights.get_mut(slot).failure.clone()
     }
 
     /// Returns the flight of a slot, if it is still that one.

@@ -8,7 +8,7 @@
 //! | move | who | what follows |
 //! |---|---|---|
 //! | → `Led` | the first to join | |
-//! | `Led` → `Completed` | the leader, when the value is where others find it | all followers are woken |
+//! | `Led` → `Completed` | the leader, when the value is where others find it, or with an error for all of them | all followers are woken |
 //! | `Led` → `Vacant` | a leader that is dropped | one follower is woken |
 //! | `Vacant` → `Led` | the first follower that looks, or the next to join | |
 //! | `Vacant` → gone | the last follower that is dropped | |
@@ -92,7 +92,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-pub use self::{gate::Outcome, write::Write};
+pub use self::{
+    gate::{Failure, Outcome, SharedError},
+    write::Write,
+};
 use self::{
     gate::{Gate, State},
     signal::Signal,
@@ -467,6 +470,17 @@ impl<'a, K, T> Leader<'a, K, T> {
         (result, kept)
     }
 
+    /// Ends the flight without a value: all who follow it are told the error.
+    pub fn fail(mut self, error: SharedError) {
+        let (gate, slot) = (self.gate(), self.slot);
+        let (key, _) = self.take_key();
+        let failure = Arc::new(Failure { key, error });
+        let failure = if mutant!("flight_fails_silently") { None } else { Some(failure) };
+        let (waiters, gone) = gate.fail(&mut gate.lock(), slot, failure);
+        wake_all(waiters);
+        drop(gone);
+    }
+
     /// Takes the key out of the flight; returns it with whether the load is invalid.
     fn take_key(&mut self) -> (K, bool) {
         let name = self.flights.name(self.hash, self.slot, self.id);
@@ -596,6 +610,12 @@ impl<'a, K, T> Follower<'a, K, T> {
     pub fn published(&self) -> Option<usize> {
         self.place?;
         self.flights.gate(self.hash).lock().published(self.slot)
+    }
+
+    /// Returns how the load has failed, if it is over and has.
+    pub fn failure(&self) -> Option<Arc<Failure<K>>> {
+        self.place?;
+        self.flights.gate(self.hash).lock().failure(self.slot)
     }
 
     /// Stops to follow; returns what is to be retired, if this was the last one to leave a flight

@@ -178,7 +178,7 @@ where
     {
         let old = cache.peek(&key).map(|old| old.clone());
         // What is rejected is not memoized: the caller has the value.
-        let _ = cache.insert(key, value);
+        cache.insert(key, value);
         old
     }
 

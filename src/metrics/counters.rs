@@ -179,8 +179,10 @@ macro_rules! counts {
 counts! {
     /// Reads that found their entry.
     hits, Hits, "hits";
-    /// Reads that did not.
+    /// Reads that did not. Of the callers that wait for one load, the one that loads counts.
     misses, Misses, "misses";
+    /// Callers that found no entry and waited for the load of another caller.
+    coalesced, Coalesced, "coalesced";
     /// Entries published under a key that had none.
     inserts, Inserts, "inserts";
     /// Entries published in place of another.
@@ -203,6 +205,8 @@ counts! {
     expirations, Expirations, "expirations";
     /// Loads that brought a value.
     loads, Loads, "loads";
+    /// Those that replaced an entry that was still served.
+    refreshes, Refreshes, "  refreshes";
     /// Loads that failed, panicked or were given up.
     load_failures, LoadFailures, "load failures";
     /// Loaded values that were not kept, for their key was removed while they were loaded.
@@ -220,7 +224,10 @@ counts! {
 }
 
 impl Metrics {
-    /// Returns hits divided by reads, from 0 to 1; 0 where there was no read.
+    /// Returns `hits / (hits + misses)`, from 0 to 1; 0 if both are 0.
+    ///
+    /// A caller that waits for the load of another one is neither a hit nor a miss: it is
+    /// [`coalesced`](Self::coalesced).
     pub fn hit_ratio(&self) -> f64 {
         let reads = self.hits.saturating_add(self.misses);
         if reads == 0 { 0.0 } else { self.hits as f64 / reads as f64 }

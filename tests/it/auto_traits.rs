@@ -66,7 +66,7 @@ fn auto_traits_of_every_public_type_are_those_of_the_docs() {
         Insert<Value>: "yyyyy";
         Reject: "yyyyy";
         Op<Value>: "yyyyy";
-        Computed<Value>: "yyyyy";
+        Computed<Value, Value>: "yyyyy";
         EntryInfo: "yyyyy";
         Record<Key, Value>: "yyyyy";
         Imported: "yyyyy";

@@ -48,7 +48,7 @@ fn lowered_budget_is_kept_when_the_call_returns() {
     for maintenance in BOTH {
         let cache = builder(1000, maintenance).build().unwrap();
         for key in 0..1000u64 {
-            let _ = cache.insert(key, key);
+            cache.insert(key, key);
         }
         for max_cost in [999, 500, 100, 7, 1] {
             cache.set_max_cost(max_cost);
@@ -81,7 +81,7 @@ fn lowered_budget_is_kept_under_load() {
                     let mut random = Random::new(seed + writer);
                     while !stop.load(SeqCst) {
                         let key = random.below(20_000);
-                        let _ = cache.insert_with_cost(key, key, random.below(20));
+                        cache.insert_with_cost(key, key, random.below(20));
                     }
                 });
             }
@@ -142,7 +142,7 @@ fn budget_moved_by_several_threads_ends_where_the_last_put_it() {
 fn tick_evicts_no_more_than_it_may() {
     let cache = builder(100, Maintenance::Manual).build().unwrap();
     for key in 0..100u64 {
-        let _ = cache.insert(key, key);
+        cache.insert(key, key);
     }
     let ticked = cache.tick(Work::evictions(5));
     assert_eq!(ticked.evicted, 0, "nothing is too much");
@@ -153,7 +153,7 @@ fn thread_keeps_inserts_out_of_the_making_of_room() {
     // What the thread holds free is small: the budget is used.
     let cache = builder(1000, Maintenance::Thread).build().unwrap();
     for key in 0..20_000u64 {
-        let _ = cache.insert(key, key);
+        cache.insert(key, key);
     }
     settle(&cache);
     assert!(cache.cost() >= 900, "{} of 1000 in use", cache.cost());
@@ -177,7 +177,7 @@ fn budget_is_lowered_in_the_middle_of_a_resize() {
     for entries in (100..700u64).step_by(17) {
         let cache = builder(1 << 20, Maintenance::Manual).expected_entries(0).build().unwrap();
         for key in 0..entries {
-            let _ = cache.insert(key, key);
+            cache.insert(key, key);
         }
         cache.set_max_cost(10);
         assert!(cache.cost() <= 10, "{} after {entries} entries", cache.cost());

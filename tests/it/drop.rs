@@ -74,7 +74,7 @@ fn rejected_value_comes_back_alive() {
     let cache = builder(10, Maintenance::Manual).build().unwrap();
     let value = cache.insert_with_cost(1, tally.make(5), 11).rejected().unwrap();
     assert_eq!((value.id, tally.alive()), (5, 1));
-    let value = cache.replace(1, value).unwrap_err();
+    let value = cache.replace(1, value).rejected().unwrap();
     assert_eq!((value.id, tally.alive()), (5, 1));
 }
 
@@ -206,7 +206,7 @@ fn maintenance_calls_no_hash_function() {
         let builder = builder(1000, maintenance).name("hash").expected_entries(0).hasher(hasher);
         let cache = builder.build().unwrap();
         for key in 0..20_000 {
-            let _ = cache.insert(key, key);
+            cache.insert(key, key);
         }
         is_forbidden.store(true, SeqCst);
         cache.set_max_cost(100);

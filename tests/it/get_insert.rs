@@ -37,7 +37,7 @@ fn second_insert_of_a_key_replaces_the_value() {
 #[test]
 fn value_ref_shows_key_value_and_cost() {
     let cache = Cache::new(10);
-    let _ = cache.insert_with_cost("key".to_string(), vec![1, 2], 7);
+    cache.insert_with_cost("key".to_string(), vec![1, 2], 7);
     let value = cache.get("key").unwrap();
     assert_eq!((value.key().as_str(), value.value(), value.cost()), ("key", &vec![1, 2], 7));
     assert_eq!(value.len(), 2, "it dereferences");
@@ -48,9 +48,9 @@ fn value_ref_shows_key_value_and_cost() {
 fn value_ref_keeps_the_old_value_readable_after_a_replacement() {
     for maintenance in BOTH {
         let cache = builder(10, maintenance).build().unwrap();
-        let _ = cache.insert(1, "old".to_string());
+        cache.insert(1, "old".to_string());
         let old = cache.get(&1).unwrap();
-        let _ = cache.insert(1, "new".to_string());
+        cache.insert(1, "new".to_string());
         cache.tick(Work::ALL);
         assert_eq!((old.as_str(), cache.get(&1).unwrap().as_str()), ("old", "new"));
     }
@@ -59,7 +59,7 @@ fn value_ref_keeps_the_old_value_readable_after_a_replacement() {
 #[test]
 fn keys_may_be_borrowed() {
     let cache: Cache<String, u32> = Cache::new(10);
-    let _ = cache.insert("abc".to_string(), 1);
+    cache.insert("abc".to_string(), 1);
     assert_eq!(cache.get_cloned("abc"), Some(1));
     assert_eq!(cache.get_cloned(&"abc".to_string()), Some(1));
     assert!(cache.contains_key("abc") && cache.frequency("nothing") <= 15);
@@ -73,7 +73,7 @@ fn keys_may_be_borrowed() {
     assert_eq!(cache.remove("abc").as_deref(), Some(&1));
 
     let bytes: Cache<Vec<u8>, u32> = Cache::new(10);
-    let _ = bytes.insert(vec![1, 2], 3);
+    bytes.insert(vec![1, 2], 3);
     assert_eq!(bytes.get_cloned(&[1u8, 2][..]), Some(3));
 }
 
@@ -81,8 +81,8 @@ fn keys_may_be_borrowed() {
 fn insert_if_absent_keeps_what_is_there() {
     for maintenance in BOTH {
         let cache = builder(10, maintenance).build().unwrap();
-        assert_eq!(cache.insert_if_absent(1, "a"), Ok(Insert::Inserted));
-        assert_eq!(cache.insert_if_absent(1, "b"), Err("b"));
+        assert_eq!(cache.insert_if_absent(1, "a"), Insert::Inserted);
+        assert_eq!(cache.insert_if_absent(1, "b"), Insert::Rejected("b", Reject::Present));
         assert_eq!(cache.get_cloned(&1), Some("a"));
         assert_eq!(cache.metrics().rejected_kept, 1);
         audit(&cache);
@@ -92,24 +92,24 @@ fn insert_if_absent_keeps_what_is_there() {
 #[test]
 fn replace_only_replaces() {
     let cache = builder(10, Maintenance::Manual).cost_of(|_, v: &u64| *v).build().unwrap();
-    assert_eq!(cache.replace(1, 5), Err(5));
+    assert_eq!(cache.replace(1, 5), Insert::Rejected(5, Reject::Absent));
     assert!(cache.is_empty());
-    let _ = cache.insert(1, 2);
-    assert_eq!(cache.replace(1, 5), Ok(()));
+    cache.insert(1, 2);
+    assert_eq!(cache.replace(1, 5), Insert::Updated);
     assert_eq!((cache.get_cloned(&1), cache.cost(), cache.len()), (Some(5), 5, 1));
-    assert_eq!(cache.replace(1, 11), Err(11), "more than the budget");
+    assert_eq!(cache.replace(1, 11), Insert::Rejected(11, Reject::TooCostly));
     assert!(cache.is_empty() && cache.cost() == 0, "what was there is out of date");
 }
 
 #[test]
 fn oversized_insert_if_absent_leaves_what_is_there_alone() {
     let cache = builder(10, Maintenance::Manual).cost_of(|_, v: &u64| *v).build().unwrap();
-    let _ = cache.insert(1, 2);
-    assert_eq!(cache.insert_if_absent(1, 11), Err(11), "the key has an entry");
+    cache.insert(1, 2);
+    assert_eq!(cache.insert_if_absent(1, 11), Insert::Rejected(11, Reject::Present));
     assert_eq!(cache.get_cloned(&1), Some(2));
     assert_eq!(
         cache.insert_if_absent(2, 11),
-        Ok(Insert::Rejected(11, Reject::TooCostly)),
+        Insert::Rejected(11, Reject::TooCostly),
         "the key has none"
     );
     audit(&cache);
@@ -166,7 +166,7 @@ fn get_many_takes_borrowed_keys_from_any_iterator() {
 #[test]
 fn get_many_tells_reads_in_the_metrics() {
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
-    let _ = cache.insert(1, 1);
+    cache.insert(1, 1);
     let before = cache.metrics();
     cache.get_many(&[1, 2, 1], |_, _| {});
     let _ = cache.peek(&1);
@@ -179,7 +179,7 @@ fn get_many_tells_reads_in_the_metrics() {
 fn frequency_grows_with_accesses_and_peeks_do_not_count() {
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
     for key in 0..100u64 {
-        let _ = cache.insert(key, key);
+        cache.insert(key, key);
     }
     cache.flush();
     let before = cache.frequency(&7);
@@ -202,7 +202,7 @@ fn frequency_grows_with_accesses_and_peeks_do_not_count() {
 #[test]
 fn name_debug_and_metrics_can_be_printed() {
     let cache = builder(10, Maintenance::Thread).name("pages").build().unwrap();
-    let _ = cache.insert(1, 1);
+    cache.insert(1, 1);
     assert_eq!(cache.name(), "pages");
     let shown = format!("{cache:?} {:?} {:?}", cache.pin(), cache.pin().iter());
     assert!(shown.contains("pages") && shown.contains("max_cost: 10"), "{shown}");
@@ -254,8 +254,8 @@ fn settings_from_outside_are_errors_or_work() {
         let cache = Cache::builder().config(config).build().unwrap();
         assert_eq!(cache.name(), name);
         for cost in [0, 1, u64::MAX] {
-            let _ = cache.insert_with_cost(cost, cost, cost);
-            let _ = cache.insert_with_ttl(cost, cost, Duration::MAX);
+            cache.insert_with_cost(cost, cost, cost);
+            cache.insert_with_ttl(cost, cost, Duration::MAX);
             let _ = (cache.get(&cost).map(|value| value.ttl()), cache.entry_info(&cost));
         }
         for max_cost in [u64::MAX, 0, 1, u64::MAX] {
@@ -308,7 +308,7 @@ fn memory_goes_back_when_the_cache_is_cleared() {
 #[test]
 fn counters_stay_zero_unless_asked_for() {
     let cache = Cache::new(10);
-    let _ = cache.insert(1, 1);
+    cache.insert(1, 1);
     let _ = cache.get(&1);
     assert_eq!(cache.metrics(), cortado::Metrics::default());
 }
@@ -317,7 +317,7 @@ fn counters_stay_zero_unless_asked_for() {
 fn handles_share_one_cache() {
     let cache = Cache::new(10);
     let other = cache.clone();
-    let _ = cache.insert(1, "shared");
+    cache.insert(1, "shared");
     drop(cache);
     assert_eq!(other.get_cloned(&1), Some("shared"));
 }
@@ -371,7 +371,7 @@ fn cleared_table_gives_its_memory_back() {
     let cache = builder(u64::MAX, Maintenance::Manual).expected_entries(0).build().unwrap();
     let empty = cache.memory().table;
     for key in 0..50_000u64 {
-        let _ = cache.insert(key, key);
+        cache.insert(key, key);
     }
     let full = settle(&cache).table;
     cache.clear();

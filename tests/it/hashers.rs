@@ -202,7 +202,7 @@ fn hasher_that_answers_differently_each_call_does_no_harm() {
 fn equal_hashes_of_unequal_keys_never_share_a_value() {
     let cache = builder(100, Maintenance::Manual).hasher(by(|key| key / 3)).build().unwrap();
     for key in 0..30u64 {
-        let _ = cache.insert(key, key);
+        cache.insert(key, key);
         for other in 0..30u64 {
             assert!(cache.get_cloned(&other).is_none_or(|value| value == other));
         }

@@ -48,7 +48,7 @@ fn each_cause_is_told_as_it_is() {
     }
     assert_eq!(cache.insert(0, 1), Insert::Updated);
     drop(cache.remove(&1));
-    let _ = cache.compute(2, |_| Op::Remove);
+    cache.compute(2, |_| Op::Remove);
     assert!(!cache.insert_with_cost(3, 9, 11).is_in());
     clock.advance(second);
     cache.tick(Work::ALL);
@@ -108,11 +108,8 @@ fn every_value_is_returned_resident_or_told_exactly_once() {
                             0 => drop(cache.remove(&key)),
                             1 if random.below(50) == 0 => cache.clear(),
                             2 => {
-                                match cache.insert_if_absent(key, value) {
-                                    Err(value) | Ok(Insert::Rejected(value, _)) => {
-                                        refused.lock().unwrap().push(value);
-                                    }
-                                    Ok(_) => {}
+                                if let Some(value) = cache.insert_if_absent(key, value).rejected() {
+                                    refused.lock().unwrap().push(value);
                                 }
                                 continue;
                             }

@@ -8,15 +8,18 @@ mod budget;
 mod compute;
 mod cost;
 mod drop;
+mod entry;
 mod faults;
 mod get_insert;
 mod hashers;
 mod listener;
+mod load_many;
 mod loader;
 mod manual;
 mod panics;
 mod pin;
 mod priority;
+mod refresh;
 mod remove;
 mod restart;
 #[cfg(not(feature = "crossbeam-epoch"))]

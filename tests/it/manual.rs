@@ -44,7 +44,7 @@ fn borrowed_values_are_dropped_before_what_they_borrow() {
     {
         let cache = Cache::builder().max_cost(10).build_manual().unwrap();
         for key in 0..100 {
-            let _ = cache.insert(key, Shared(&count));
+            cache.insert(key, Shared(&count));
         }
     }
     assert_eq!(count.into_inner(), 100);
@@ -70,7 +70,7 @@ fn same_seed_and_calls_evict_the_same_entries_in_the_same_order() {
             match cache.get(&key) {
                 Some(_) => hits.push(step),
                 None => {
-                    let _ = cache.insert(key, step);
+                    cache.insert(key, step);
                     inside.insert(key);
                     inside.retain(|key| {
                         let stays = cache.contains_key(key);
@@ -108,7 +108,7 @@ fn ticks_drop_what_was_removed() {
     let tally = Arc::new(Tally::default());
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
     for key in 0..100u64 {
-        let _ = cache.insert(key, tally.make(key));
+        cache.insert(key, tally.make(key));
     }
     for key in 0..100u64 {
         drop(cache.remove(&key));
@@ -128,7 +128,7 @@ fn tick_tells_the_events_that_reached_the_sketch() {
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
     for key in 0..10u64 {
         let _ = cache.get(&key);
-        let _ = cache.insert(key, key);
+        cache.insert(key, key);
     }
     // Each miss and the insert that follows it are one access.
     assert_eq!(cache.tick(Work::ALL).events, 10);
@@ -139,7 +139,7 @@ fn tick_tells_the_events_that_reached_the_sketch() {
 fn memory_is_told_by_part() {
     let cache = builder(10_000, Maintenance::Manual).build().unwrap();
     for key in 0..1000u64 {
-        let _ = cache.insert(key, key);
+        cache.insert(key, key);
     }
     let memory = cache.memory();
     assert_eq!(memory.entries, 16 * cache.len());

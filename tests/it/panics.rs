@@ -320,7 +320,7 @@ fn panic_of_a_destructor_comes_out_of_tick() {
 fn panicking_callbacks_of_reads_and_removals_change_nothing() {
     let cache = builder(10, Maintenance::Manual).build().unwrap();
     for key in 0..10 {
-        let _ = cache.insert(key, key);
+        cache.insert(key, key);
     }
     let panics = catch_unwind(AssertUnwindSafe(|| {
         cache.get_many(&[1, 2, 3], |_, _| resume_unwind(Box::new("planned")));

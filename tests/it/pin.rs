@@ -22,7 +22,7 @@ use crate::{
 fn pinned_references_live_together_and_outlive_the_entries() {
     let cache = builder(100, Maintenance::Manual).build().unwrap();
     for key in 0..10 {
-        let _ = cache.insert(key, key.to_string());
+        cache.insert(key, key.to_string());
     }
     let pinned = cache.pin();
     let values: Vec<&String> = (0..10).filter_map(|key| pinned.get(&key)).collect();
@@ -40,7 +40,7 @@ fn pinned_references_live_together_and_outlive_the_entries() {
 fn pinned_get_many_hands_out_references_to_keep() {
     let cache = builder(100, Maintenance::Manual).build().unwrap();
     for key in 0..40u64 {
-        let _ = cache.insert(key, key + 1);
+        cache.insert(key, key + 1);
     }
     let keys: Vec<u64> = (0..50).rev().collect();
     let pinned = cache.pin();
@@ -58,7 +58,7 @@ fn pinned_get_many_hands_out_references_to_keep() {
 fn iteration_sees_each_entry_once() {
     let cache = builder(100_000, Maintenance::Manual).expected_entries(10).build().unwrap();
     for key in 0..5000u64 {
-        let _ = cache.insert(key, key * 2);
+        cache.insert(key, key * 2);
     }
     let pinned = cache.pin();
     let seen: Vec<u64> = pinned
@@ -80,7 +80,7 @@ fn iteration_sees_all_that_stay_while_others_come_and_go() {
     for maintenance in BOTH {
         let cache = builder(u64::MAX, maintenance).expected_entries(10).build().unwrap();
         for key in 0..1000u64 {
-            let _ = cache.insert(key, key);
+            cache.insert(key, key);
         }
         // A full bucket may drive out one that should stay; those are made out at the end.
         let stop = AtomicBool::new(false);
@@ -126,13 +126,13 @@ fn iteration_sees_all_that_stay_while_others_come_and_go() {
 fn cache_may_be_used_while_it_is_iterated() {
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
     for key in 0..100u64 {
-        let _ = cache.insert(key, key);
+        cache.insert(key, key);
     }
     for (key, value) in cache.pin().iter() {
         if key % 2 == 0 {
             drop(cache.remove(key));
         } else {
-            let _ = cache.insert(*key, value + 1);
+            cache.insert(*key, value + 1);
             assert_eq!(cache.get_cloned(key), Some(value + 1));
         }
     }

@@ -16,7 +16,7 @@ use crate::{
 fn removed_value_is_returned_and_stays_readable() {
     for maintenance in BOTH {
         let cache = builder(10, maintenance).build().unwrap();
-        let _ = cache.insert(1, "one".to_string());
+        cache.insert(1, "one".to_string());
         let removed = cache.remove(&1).unwrap();
         assert!(!cache.contains_key(&1) && cache.is_empty() && cache.cost() == 0);
         for _ in 0..10 {
@@ -34,7 +34,7 @@ fn removed_value_is_returned_and_stays_readable() {
 #[test]
 fn remove_if_asks_the_value() {
     let cache = builder(10, Maintenance::Manual).build().unwrap();
-    let _ = cache.insert(1, 5);
+    cache.insert(1, 5);
     assert!(cache.remove_if(&1, |value| *value > 5).is_none());
     assert!(cache.remove_if(&2, |_| panic!("there is nothing to ask about")).is_none());
     assert_eq!(cache.remove_if(&1, |value| *value == 5).as_deref(), Some(&5));
@@ -105,7 +105,7 @@ fn remove_if_never_takes_a_value_that_it_did_not_ask_about() {
             scope.spawn(move || {
                 let mut random = Random::new(seed + writer);
                 for _ in 0..20_000 {
-                    let _ = cache.insert(random.below(4), random.next());
+                    cache.insert(random.below(4), random.next());
                 }
             });
         }

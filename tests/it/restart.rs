@@ -22,7 +22,7 @@ fn hits_of(cache: &Cache<u64, u64>, random: &mut Random, reads: u64) -> u64 {
         if cache.get(&key).is_some() {
             hits += 1;
         } else {
-            let _ = cache.insert(key, key);
+            cache.insert(key, key);
         }
     }
     hits
@@ -99,7 +99,7 @@ fn export_holds_no_pin_while_the_caller_has_a_record_and_shows_each_entry_once()
         seen.push(record.key);
         // The table grows in the midst of it, and what is removed is freed.
         if turn < 5_000 {
-            let _ = cache.insert(10_000 + turn, 10_000 + turn);
+            cache.insert(10_000 + turn, 10_000 + turn);
             drop(cache.remove(&(10_000 + turn / 2)));
         }
     }

@@ -14,7 +14,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::SeqCst},
 };
 
-use cortado::{Cache, Computed, Insert, Maintenance, Op};
+use cortado::{Cache, Computed, Insert, Maintenance, Op, Reject};
 use todc_utils::{
     linearizability::{
         WGLChecker,
@@ -247,15 +247,15 @@ fn call(
         16..20 => {
             let value = new();
             match cache.insert_if_absent(key, value) {
-                Ok(insert) => written(value, insert),
-                Err(_) => Done::FoundTaken,
+                Insert::Rejected(_, Reject::Present) => Done::FoundTaken,
+                insert => written(value, insert),
             }
         }
         20..24 => {
             let value = new();
             match cache.replace(key, value) {
-                Ok(()) => Done::Updated(value),
-                Err(_) => Done::FoundFree,
+                Insert::Rejected(..) => Done::FoundFree,
+                insert => written(value, insert),
             }
         }
         24..28 => Done::Removed(cache.remove(&key).map(|value| *value)),

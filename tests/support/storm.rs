@@ -493,12 +493,9 @@ impl<'a> Caller<'a> {
         let (key, value) = self.entry();
         let cache = &self.shared.cache;
         match self.random.below(10) {
-            0 => match cache.insert_if_absent(key, value) {
-                Ok(inserted) => part_rejected(inserted),
-                Err(value) => value.part(),
-            },
+            0 => part_rejected(cache.insert_if_absent(key, value)),
             1 => {
-                if let Err(value) = cache.replace(key, value) {
+                if let Insert::Rejected(value, _) = cache.replace(key, value) {
                     value.part();
                 }
             }
@@ -565,14 +562,14 @@ impl<'a> Caller<'a> {
             }
             1 => {
                 let done = cache.compute(shared.key(id), |_| Op::Remove);
-                assert!(matches!(done, Computed::Removed | Computed::Kept));
+                assert!(matches!(done, Computed::Removed(_) | Computed::Kept(None)));
             }
             2 => {
                 let look = |old: Option<&Value>| {
                     old.inspect(|old| old.check(id));
                     Op::Keep
                 };
-                assert!(matches!(cache.compute(shared.key(id), look), Computed::Kept));
+                assert!(matches!(cache.compute(shared.key(id), look), Computed::Kept(_)));
             }
             _ => {
                 let put = |old: Option<&Value>| {
@@ -581,7 +578,7 @@ impl<'a> Caller<'a> {
                 };
                 match cache.compute(shared.key(id), put) {
                     Computed::Rejected(value, _) => value.part(),
-                    Computed::Inserted | Computed::Updated => {}
+                    Computed::Inserted(_) | Computed::Updated(_) => {}
                     done => panic!("{:?} of a put", done_name(&done)),
                 }
             }
@@ -706,10 +703,10 @@ fn part_rejected(inserted: Insert<Value>) {
     }
 }
 
-fn done_name(done: &Computed<Value>) -> &'static str {
+fn done_name<R>(done: &Computed<Value, R>) -> &'static str {
     match done {
-        Computed::Kept => "kept",
-        Computed::Removed => "removed",
+        Computed::Kept(_) => "kept",
+        Computed::Removed(_) => "removed",
         _ => "put",
     }
 }

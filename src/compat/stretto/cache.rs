@@ -193,7 +193,7 @@ where
         let key = Keyed::new(&self.shared.key_builder, key);
         // Seen before it is replaced: if the deadline changes in between, a callback is told the older one.
         let Some(deadline) = self.native.peek(&key).map(|old| old.deadline) else { return false };
-        self.native.replace(key, Valued { value: val, cost, deadline }).is_ok()
+        self.native.replace(key, Valued { value: val, cost, deadline }).is_in()
     }
 
     /// The same as [`insert_if_present`](Self::insert_if_present).

@@ -263,7 +263,7 @@ where
             _ => Op::Keep,
         });
         match computed {
-            Computed::Updated => true,
+            Computed::Updated(_) => true,
             Computed::Rejected(valued, _) => {
                 self.shared.reject((key.index, key.conflict), valued);
                 false

@@ -1,0 +1,363 @@
+//! `Entry`: a key that is looked up, and loaded if it has no entry.
+
+use std::{
+    future::Future,
+    hash::{BuildHasher, Hash},
+    sync::Arc,
+};
+
+use equivalent::Equivalent;
+
+use super::{
+    Cache, Computed, InsertOptions, Op, ValueRef,
+    load_async::unfailing,
+    loader::{BorrowedKey, EntryKey, OwnedKey, Try, TryShared, TryWith, Value, ValueWith},
+};
+
+/// A key and what to do if it has no entry; made by [`Cache::entry`] and [`Cache::entry_ref`].
+///
+/// The methods look the key up, and load it if that fails: one load at a time for each key, as
+/// described at [`Cache::get_or_insert_with`]. They differ in the loader:
+///
+/// | loader returns | thread | task |
+/// |---|---|---|
+/// | `V` | [`or_insert_with`] | [`or_insert_async`] |
+/// | `Result<V, E>` | [`or_try_insert_with`] | [`or_try_insert_async`] |
+/// | `(V, InsertOptions)` | [`or_load`] | [`or_load_async`] |
+/// | `Result<(V, InsertOptions), E>` | [`or_try_load`] | [`or_try_load_async`] |
+/// | the same, and all that wait get the error | [`or_try_load_shared`] | [`or_try_load_shared_async`] |
+///
+/// [`or_insert_with`]: Self::or_insert_with
+/// [`or_insert_async`]: Self::or_insert_async
+/// [`or_try_insert_with`]: Self::or_try_insert_with
+/// [`or_try_insert_async`]: Self::or_try_insert_async
+/// [`or_load`]: Self::or_load
+/// [`or_load_async`]: Self::or_load_async
+/// [`or_try_load`]: Self::or_try_load
+/// [`or_try_load_async`]: Self::or_try_load_async
+/// [`or_try_load_shared`]: Self::or_try_load_shared
+/// [`or_try_load_shared_async`]: Self::or_try_load_shared_async
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cortado::{Cache, InsertOptions};
+///
+/// let cache: Cache<String, u64> = Cache::new(100);
+/// // The key is cloned only if it has to be loaded.
+/// let quote = cache.entry_ref("EURUSD").or_load(|| {
+///     (1_0842, InsertOptions::new().ttl(Duration::from_secs(5)).cost(2))
+/// });
+/// assert_eq!((*quote, quote.cost()), (1_0842, 2));
+/// ```
+#[must_use = "an entry does nothing by itself"]
+pub struct Entry<'a, K, V, S, L> {
+    cache: &'a Cache<K, V, S>,
+    key: L,
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// Names a key that is to be looked up, and loaded if it has no entry.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// assert_eq!(*cache.entry("k").or_insert_with(|| 1), 1);
+    /// assert_eq!(*cache.entry("k").or_insert(2), 1);
+    /// ```
+    pub fn entry(&self, key: K) -> Entry<'_, K, V, S, OwnedKey<K>> {
+        Entry { cache: self, key: OwnedKey(key) }
+    }
+
+    /// The same for a borrowed form of the key, which is cloned only if it has to be loaded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache: cortado::Cache<String, usize> = cortado::Cache::new(10);
+    /// assert_eq!(*cache.entry_ref("four").or_insert_with(|| 4), 4);
+    /// ```
+    pub fn entry_ref<'q, Q>(&self, key: &'q Q) -> Entry<'_, K, V, S, BorrowedKey<'q, Q>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+    {
+        Entry { cache: self, key: BorrowedKey(key) }
+    }
+}
+
+impl<'a, K, V, S, L> Entry<'a, K, V, S, L>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+    L: EntryKey<K>,
+{
+    /// Returns the value of the key, or inserts `value`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// assert_eq!(*cache.entry("k").or_insert(1), 1);
+    /// ```
+    pub fn or_insert(self, value: V) -> ValueRef<'a, K, V> {
+        self.or_insert_with(|| value)
+    }
+
+    /// Returns the value of the key, or what `load` makes of it.
+    ///
+    /// # Panics
+    ///
+    /// As [`Cache::get_or_insert_with`]; so do all methods that load.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// assert_eq!(*cache.entry("k").or_insert_with(|| 1), 1);
+    /// ```
+    pub fn or_insert_with(self, load: impl FnOnce() -> V) -> ValueRef<'a, K, V> {
+        let Ok(value) = self.cache.load_by::<Value, _>(self.key, |_| load());
+        value
+    }
+
+    /// The same with a loader that may fail.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of this caller's own `load`. Of those that waited for it, one tries with
+    /// its own loader.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// assert!(cache.entry("4").or_try_insert_with(|| "4".parse::<u32>()).is_ok());
+    /// ```
+    pub fn or_try_insert_with<E>(
+        self,
+        load: impl FnOnce() -> Result<V, E>,
+    ) -> Result<ValueRef<'a, K, V>, E> {
+        self.cache.load_by::<Try<E>, _>(self.key, |_| load())
+    }
+
+    /// Returns the value of the key, or what `load` makes of it, inserted with the options that
+    /// `load` returns.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, InsertOptions};
+    ///
+    /// let cache = Cache::new(100);
+    /// cache.entry("page").or_load(|| ("…", InsertOptions::new().cost(40)));
+    /// assert_eq!(cache.cost(), 40);
+    /// ```
+    pub fn or_load(self, load: impl FnOnce() -> (V, InsertOptions)) -> ValueRef<'a, K, V> {
+        let Ok(value) = self.cache.load_by::<ValueWith, _>(self.key, |_| load());
+        value
+    }
+
+    /// The same with a loader that may fail.
+    ///
+    /// # Errors
+    ///
+    /// As [`or_try_insert_with`](Self::or_try_insert_with).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, InsertOptions};
+    ///
+    /// let cache = Cache::new(100);
+    /// let load = || Ok::<_, std::num::ParseIntError>(("4".parse()?, InsertOptions::new().cost(40)));
+    /// assert_eq!(cache.entry("4").or_try_load(load).map(|value: cortado::ValueRef<_, u32>| *value), Ok(4));
+    /// ```
+    pub fn or_try_load<E>(
+        self,
+        load: impl FnOnce() -> Result<(V, InsertOptions), E>,
+    ) -> Result<ValueRef<'a, K, V>, E> {
+        self.cache.load_by::<TryWith<E>, _>(self.key, |_| load())
+    }
+
+    /// The same; an error is also that of all callers of this method, or of its twin for tasks,
+    /// that wait for the load, unless the key has a value by then. If a backend is down, each of
+    /// them has one error after one load, in place of a load of its own.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `load`, or of the load that this caller waited for if that has the
+    /// same type. After an error of another type this caller tries with its own loader.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::<&str, u32>::new(100);
+    /// let error = cache.entry("k").or_try_load_shared(|| Err("the backend is down")).unwrap_err();
+    /// assert_eq!(*error, "the backend is down");
+    /// ```
+    pub fn or_try_load_shared<E: Send + Sync + 'static>(
+        self,
+        load: impl FnOnce() -> Result<(V, InsertOptions), E>,
+    ) -> Result<ValueRef<'a, K, V>, Arc<E>> {
+        self.cache.load_by::<TryShared<E>, _>(self.key, |_| load())
+    }
+}
+
+/// # Loading in tasks
+///
+/// As [`Cache::get_or_insert_async`]: the futures return clones, and may be dropped at any time.
+impl<'a, K, V, S, L> Entry<'a, K, V, S, L>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+    L: EntryKey<K>,
+{
+    /// Returns a clone of the value of the key, or of what `load` makes of it.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Cache::get_or_insert_async`]; so are all methods of this list.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let cache = cortado::Cache::new(10);
+    /// assert_eq!(cache.entry("k").or_insert_async(async { 1 }).await, 1);
+    /// # }
+    /// ```
+    pub fn or_insert_async(self, load: impl Future<Output = V>) -> impl Future<Output = V> {
+        unfailing(self.cache.load_async_by::<Value, _, _>(self.key, load))
+    }
+
+    /// The same with a loader that may fail.
+    ///
+    /// # Errors
+    ///
+    /// As [`or_try_insert_with`](Self::or_try_insert_with).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let cache = cortado::Cache::<&str, u32>::new(10);
+    /// assert_eq!(cache.entry("k").or_try_insert_async(async { Err("down") }).await, Err("down"));
+    /// # }
+    /// ```
+    pub fn or_try_insert_async<E>(
+        self,
+        load: impl Future<Output = Result<V, E>>,
+    ) -> impl Future<Output = Result<V, E>> {
+        self.cache.load_async_by::<Try<E>, _, _>(self.key, load)
+    }
+
+    /// Returns a clone of the value of the key, or of what `load` makes of it, inserted with the
+    /// options that `load` returns.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// use cortado::{Cache, InsertOptions};
+    ///
+    /// let cache = Cache::new(10);
+    /// cache.entry("k").or_load_async(async { (1, InsertOptions::new().cost(7)) }).await;
+    /// assert_eq!(cache.cost(), 7);
+    /// # }
+    /// ```
+    pub fn or_load_async(
+        self,
+        load: impl Future<Output = (V, InsertOptions)>,
+    ) -> impl Future<Output = V> {
+        unfailing(self.cache.load_async_by::<ValueWith, _, _>(self.key, load))
+    }
+
+    /// The same with a loader that may fail.
+    ///
+    /// # Errors
+    ///
+    /// As [`or_try_insert_with`](Self::or_try_insert_with).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// use cortado::{Cache, InsertOptions};
+    ///
+    /// let cache = Cache::<&str, u32>::new(10);
+    /// let load = async { Ok::<_, &str>((1, InsertOptions::new())) };
+    /// assert_eq!(cache.entry("k").or_try_load_async(load).await, Ok(1));
+    /// # }
+    /// ```
+    pub fn or_try_load_async<E>(
+        self,
+        load: impl Future<Output = Result<(V, InsertOptions), E>>,
+    ) -> impl Future<Output = Result<V, E>> {
+        self.cache.load_async_by::<TryWith<E>, _, _>(self.key, load)
+    }
+
+    /// The same; an error is also that of all callers that wait for the load, as with
+    /// [`or_try_load_shared`](Self::or_try_load_shared).
+    ///
+    /// # Errors
+    ///
+    /// As [`or_try_load_shared`](Self::or_try_load_shared).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let cache = cortado::Cache::<&str, u32>::new(10);
+    /// let error = cache.entry("k").or_try_load_shared_async(async { Err("down") }).await;
+    /// assert_eq!(*error.unwrap_err(), "down");
+    /// # }
+    /// ```
+    pub fn or_try_load_shared_async<E: Send + Sync + 'static>(
+        self,
+        load: impl Future<Output = Result<(V, InsertOptions), E>>,
+    ) -> impl Future<Output = Result<V, Arc<E>>> {
+        self.cache.load_async_by::<TryShared<E>, _, _>(self.key, load)
+    }
+}
+
+impl<'a, K, V, S> Entry<'a, K, V, S, OwnedKey<K>>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// Changes the entry of the key in one step, as [`Cache::compute`] does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Op};
+    ///
+    /// let cache = Cache::new(10);
+    /// let _ = cache.entry("hits").and_compute_with(|n| Op::Put(n.map_or(1, |n| n + 1)));
+    /// assert_eq!(cache.get_cloned("hits"), Some(1));
+    /// ```
+    pub fn and_compute_with(
+        self,
+        f: impl FnMut(Option<&V>) -> Op<V>,
+    ) -> Computed<V, ValueRef<'a, K, V>> {
+        self.cache.compute(self.key.0, f)
+    }
+}
+
+impl<K, V, S, L: std::fmt::Debug> std::fmt::Debug for Entry<'_, K, V, S, L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry").field("key", &self.key).finish_non_exhaustive()
+    }
+}

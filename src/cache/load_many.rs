@@ -1,0 +1,294 @@
+//! Loading many keys with one call of a loader, each of them still loaded once at a time.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    convert::Infallible,
+    future::{Future, poll_fn},
+    hash::{BuildHasher, Hash},
+    pin::{Pin, pin},
+};
+
+use super::{
+    Cache, FillGuard,
+    load::{Look, Shared, Step, Waiter, own_key},
+    loader::OwnedKey,
+};
+use crate::{
+    engine::Loaded,
+    flight::{Arrival, Caller},
+};
+
+/// Where the value of a key goes: its places among the keys that were asked for.
+type Places = Vec<usize>;
+
+/// A load of many keys.
+///
+/// It never waits for another caller while it holds the right to load a key: what it may load it
+/// loads at once. So two bulk loads of the same keys cannot wait for each other.
+struct Bulk<'a, K, V, S> {
+    cache: &'a Cache<K, V, S>,
+    values: Vec<Option<V>>,
+    /// The keys that this caller loads.
+    mine: Vec<(Places, FillGuard<'a, K, V, S>)>,
+    /// The keys that other callers load.
+    theirs: VecDeque<Waiting<'a, K, V, S>>,
+}
+
+struct Waiting<'a, K, V, S> {
+    places: Places,
+    hash: u64,
+    key: K,
+    waiter: Waiter<'a, K, V, S>,
+}
+
+impl<'a, K, V, S> Bulk<'a, K, V, S>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+{
+    /// Looks all keys up, and claims those that are missing and that no other caller loads.
+    fn new(cache: &'a Cache<K, V, S>, keys: impl IntoIterator<Item = K>) -> Self {
+        let mut unique: Vec<(Places, u64, K)> = Vec::new();
+        let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
+        let mut count = 0;
+        for (place, key) in keys.into_iter().enumerate() {
+            count += 1;
+            let hash = cache.engine.hash(&key);
+            let same = by_hash.entry(hash).or_default();
+            if let Some(&first) = same.iter().find(|&&i| unique[i].2 == key) {
+                unique[first].0.push(place);
+                continue;
+            }
+            same.push(unique.len());
+            unique.push((vec![place], hash, key));
+        }
+        let (mine, theirs) = (Vec::new(), VecDeque::new());
+        let mut bulk = Self { cache, values: vec![None; count], mine, theirs };
+        for (places, hash, key) in unique {
+            match cache.look(hash, OwnedKey(key), false) {
+                Look::Hit(value) => bulk.note(&places, &value),
+                Look::Absent(key) => bulk.join(places, hash, key, true),
+                Look::Refresh(_) => unreachable!("it was not asked for"),
+            }
+        }
+        bulk
+    }
+
+    /// Claims a key, or follows the caller that loads it.
+    fn join(&mut self, places: Places, hash: u64, key: K, is_first: bool) {
+        match self.cache.step(hash, key, is_first, Caller::Task) {
+            Step::Return(value) => self.note(&places, &value),
+            Step::Load(guard) => self.mine.push((places, guard)),
+            Step::Follow(key, waiter) => {
+                self.theirs.push_back(Waiting { places, hash, key, waiter });
+            }
+            Step::Fail(_) => own_key(),
+        }
+    }
+
+    fn note(&mut self, places: &[usize], value: &V) {
+        for &place in places {
+            self.values[place] = Some(value.clone());
+        }
+    }
+
+    /// Inserts what a loader has brought. Keys that it has no value for stay missing.
+    fn insert(&mut self, loaded: Vec<(K, V)>) {
+        let mut mine: Vec<_> = std::mem::take(&mut self.mine).into_iter().map(Some).collect();
+        let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (index, (_, guard)) in mine.iter().flatten().enumerate() {
+            by_hash.entry(guard.hash()).or_default().push(index);
+        }
+        for (key, value) in loaded {
+            let same = by_hash.get(&self.cache.engine.hash(&key)).map_or(&[][..], Vec::as_slice);
+            let is_it = |slot: &Option<(_, FillGuard<'_, K, V, S>)>| {
+                slot.as_ref().is_some_and(|(_, guard)| *guard.key() == key)
+            };
+            match same.iter().find(|&&index| is_it(&mine[index])) {
+                Some(&index) => {
+                    if let Some((places, guard)) = mine[index].take() {
+                        let value = guard.fill(value);
+                        self.note(&places, &value);
+                    }
+                }
+                None => drop(self.cache.insert(key, value)),
+            }
+        }
+    }
+
+    /// Goes on with a key that another caller has loaded, or has failed to.
+    fn arrive(&mut self, waiting: Waiting<'a, K, V, S>, arrival: Arrival<'a, K, Loaded>) {
+        let Waiting { places, hash, key, mut waiter } = waiting;
+        match arrival {
+            Arrival::Completed => match waiter.share(&key) {
+                Shared::Value(value) => self.note(&places, &value),
+                Shared::Failed(_) | Shared::Nothing => self.join(places, hash, key, false),
+            },
+            Arrival::Lead(leader) => {
+                self.mine.push((places, self.cache.guard(hash, leader, None)));
+            }
+            Arrival::TimedOut => unreachable!("no time is set"),
+        }
+    }
+}
+
+/// # Loading many keys
+///
+/// One call of the loader brings all keys that are missing. Each key is still loaded by one caller
+/// at a time: those that another caller loads already are waited for, and callers that ask for one
+/// of the keys, alone or with others, wait for this load.
+///
+/// The result has a value for each key, in the order of the keys; `None` for those that the loader
+/// has brought no value for. What it brings beyond the keys it was asked for is inserted, too.
+///
+/// The loader is called again, for the keys concerned, if the load of another caller fails. It is
+/// not called if no key is missing.
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+{
+    /// Returns clones of the values of many keys, or of what `load` makes of the missing ones.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::new(10);
+    /// cache.insert(1, "one");
+    /// let load = |missing: &[&u32]| {
+    ///     assert_eq!(missing, [&2, &3]);
+    ///     [(2, "two")]
+    /// };
+    /// assert_eq!(cache.get_or_insert_many([1, 2, 3], load), [Some("one"), Some("two"), None]);
+    /// ```
+    pub fn get_or_insert_many<I>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        mut load: impl FnMut(&[&K]) -> I,
+    ) -> Vec<Option<V>>
+    where
+        I: IntoIterator<Item = (K, V)>,
+    {
+        let Ok(values) =
+            self.try_get_or_insert_many(keys, |missing| Ok::<_, Infallible>(load(missing)));
+        values
+    }
+
+    /// The same with a loader that may fail.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `load`. The keys that it was asked for stay missing, and callers that
+    /// wait for them try with their own loaders.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = cortado::Cache::<u32, u32>::new(10);
+    /// let load = |_: &[&u32]| Err::<[(u32, u32); 0], _>("the backend is down");
+    /// assert_eq!(cache.try_get_or_insert_many([1, 2], load), Err("the backend is down"));
+    /// ```
+    pub fn try_get_or_insert_many<I, E>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        mut load: impl FnMut(&[&K]) -> Result<I, E>,
+    ) -> Result<Vec<Option<V>>, E>
+    where
+        I: IntoIterator<Item = (K, V)>,
+    {
+        let mut bulk = Bulk::new(self, keys);
+        loop {
+            if !bulk.mine.is_empty() {
+                let loaded = {
+                    let _entered: Vec<_> =
+                        bulk.mine.iter().map(|(_, guard)| guard.enter()).collect();
+                    let missing: Vec<&K> = bulk.mine.iter().map(|(_, guard)| guard.key()).collect();
+                    // The iterator may be lazy, and is part of the load.
+                    load(&missing)?.into_iter().collect()
+                };
+                bulk.insert(loaded);
+            } else if let Some(mut waiting) = bulk.theirs.pop_front() {
+                let arrival = waiting.waiter.follower.wait();
+                bulk.arrive(waiting, arrival);
+            } else {
+                return Ok(bulk.values);
+            }
+        }
+    }
+
+    /// The same for a task; the loader gets clones of the missing keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_get_or_insert_many`](Self::try_get_or_insert_many).
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any time. Callers that wait for a key that it was loading take over.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// async fn fetch(keys: Vec<u32>) -> Result<Vec<(u32, u32)>, std::io::Error> {
+    ///     Ok(keys.into_iter().map(|key| (key, key * key)).collect())
+    /// }
+    ///
+    /// let cache = cortado::Cache::new(10);
+    /// let values = cache.try_get_or_insert_many_async([2, 3], fetch).await.unwrap();
+    /// assert_eq!(values, [Some(4), Some(9)]);
+    /// # }
+    /// ```
+    pub async fn try_get_or_insert_many_async<I, E, F>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        mut load: impl FnMut(Vec<K>) -> F,
+    ) -> Result<Vec<Option<V>>, E>
+    where
+        K: Clone,
+        I: IntoIterator<Item = (K, V)>,
+        F: Future<Output = Result<I, E>>,
+    {
+        let mut bulk = Bulk::new(self, keys);
+        loop {
+            if !bulk.mine.is_empty() {
+                let loaded = {
+                    let enter =
+                        || bulk.mine.iter().map(|(_, guard)| guard.enter()).collect::<Vec<_>>();
+                    let mut loading = pin!({
+                        let _entered = enter();
+                        load(bulk.mine.iter().map(|(_, guard)| guard.key().clone()).collect())
+                    });
+                    poll_fn(|context| {
+                        let _entered = enter();
+                        let loaded = loading.as_mut().poll(context);
+                        loaded.map_ok(|loaded| loaded.into_iter().collect())
+                    })
+                    .await?
+                };
+                bulk.insert(loaded);
+            } else if let Some(mut waiting) = bulk.theirs.pop_front() {
+                let arrival =
+                    poll_fn(|context| Pin::new(&mut waiting.waiter.follower).poll(context)).await;
+                bulk.arrive(waiting, arrival);
+            } else {
+                return Ok(bulk.values);
+            }
+        }
+    }
+}
