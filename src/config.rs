@@ -99,6 +99,8 @@ pub struct Config {
     pub refresh_after: Option<Duration>,
     /// Whether every entry gets room for a deadline.
     pub timed: bool,
+    /// Whether an insert keeps the priority of the entry that it replaces.
+    pub keep_priority: bool,
 }
 
 /// The checked settings of a cache.
@@ -122,6 +124,8 @@ pub struct Settings {
     pub metrics: bool,
     /// Whether to add an entry's own bytes to its cost.
     pub charge_overhead: bool,
+    /// Whether an insert keeps the priority of the entry that it replaces.
+    pub keep_priority: bool,
     /// Loads that take so long are reported.
     pub slow_load: Duration,
 }

@@ -25,6 +25,7 @@ pub struct Entry<K, V> {
 /// bit   0      in the window
 /// bit   1      has times beside its cell
 /// bits  2..4   the priority, by its number
+/// bit   4      its cost is counted as that of a pinned entry
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flags(u8);
@@ -32,6 +33,8 @@ pub struct Flags(u8);
 const WINDOW: u8 = 1;
 const TIMED: u8 = 1 << 1;
 const PRIORITY_AT: u32 = 2;
+const PRIORITY: u8 = 3 << PRIORITY_AT;
+const COUNTED: u8 = 1 << 4;
 
 impl Flags {
     /// Returns the flags of an entry of the window, or of one of the main region.
@@ -39,7 +42,13 @@ impl Flags {
     pub fn new(is_in_window: bool, is_timed: bool, priority: Priority) -> Self {
         let window = if is_in_window { WINDOW } else { 0 };
         let timed = if is_timed { TIMED } else { 0 };
-        Self(window | timed | (priority as u8) << PRIORITY_AT)
+        Self(window | timed | Self::of_priority(priority))
+    }
+
+    #[inline]
+    fn of_priority(priority: Priority) -> u8 {
+        let counted = if priority == Priority::Pinned { COUNTED } else { 0 };
+        (priority as u8) << PRIORITY_AT | counted
     }
 
     /// Returns whether the entry is in the window.
@@ -91,6 +100,29 @@ impl<'g, K, V> Metadata<'g, Entry<K, V>> {
         // Relaxed, twice: which thread is first, the byte itself decides.
         self.flags().is_in_window()
             && self.byte().fetch_and(!WINDOW, Ordering::Relaxed) & WINDOW != 0
+    }
+
+    /// Changes the priority of a published entry; returns what it was. A pinned one is counted as
+    /// such from then on, and another one is not.
+    pub fn set_priority(self, priority: Priority) -> Priority {
+        let mut seen = self.flags();
+        loop {
+            let flags = seen.0 & !(PRIORITY | COUNTED) | Flags::of_priority(priority);
+            // Release: pairs with the Acquire of whoever evicts, see `Table::renew_entry`.
+            // Relaxed: the next round decides by the value alone.
+            let byte = self.byte();
+            match byte.compare_exchange(seen.0, flags, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return seen.priority(),
+                Err(now) => seen = Flags(now),
+            }
+        }
+    }
+
+    /// Ends that the entry is counted as a pinned one; returns whether it was, to one thread.
+    #[cold]
+    pub fn uncount(self) -> bool {
+        // Relaxed: which thread is first, the byte itself decides.
+        self.byte().fetch_and(!COUNTED, Ordering::Relaxed) & COUNTED != 0
     }
 
     /// Returns when the entry expires, if it may.

@@ -215,6 +215,43 @@ impl<T> Table<T> {
         Some(SlotRef { metadata, bucket: candidate.bucket, slot: candidate.slot })
     }
 
+    /// Makes sure that who takes an entry out sees what this thread has written beside it before: no
+    /// call of [`unlink`](Self::unlink) that has looked at it earlier succeeds any more. Returns
+    /// `false` if the entry is not in this slot any more.
+    ///
+    /// Removals and replacements change the slot's word: they come after the exchange of the word
+    /// here, and see what comes before it. Evictions change the control word: they fail, and look
+    /// again.
+    pub fn renew_entry(&self, place: &SlotRef<'_, T>) -> bool {
+        let (bucket, slot) = (place.bucket, place.slot);
+        loop {
+            let control = bucket.control();
+            let word = bucket.word(slot);
+            let is_there = control.is_in_use()
+                && control.tag(slot) != 0
+                && word.handle() == Some(place.handle)
+                && !word.is_dying();
+            if !is_there {
+                return false;
+            }
+            if mutant!("buckets_renews_nothing") {
+                return true;
+            }
+            // The exchanges are AcqRel. Release: pairs with the Acquire of the exchange by which the
+            // entry is taken out.
+            if bucket.change_word(slot, word, word)
+                && bucket.change_control(control, control.renewed())
+            {
+                return true;
+            }
+        }
+    }
+
+    /// Returns the hash of a candidate's entry, as [`known`](super::known) returns it.
+    pub fn hash_at(&self, candidate: &Candidate<'_>, metadata: Metadata<'_, T>) -> u64 {
+        Sampled { candidate: *candidate, metadata }.hash()
+    }
+
     /// Returns what is beside the entry of a candidate if it is in the table.
     #[inline]
     pub fn look<'g>(
@@ -229,11 +266,17 @@ impl<T> Table<T> {
         is_there.then(|| self.metadata(guard, candidate.handle()))
     }
 
-    /// Takes a candidate out, or what has replaced it in the very moment; `None` if it has left.
+    /// Takes a candidate out, or what has replaced it in the very moment; `None` if it has left, or
+    /// `may_go` says no. That is asked again after each change of the bucket.
     ///
     /// What comes out may be another entry, where the version has wrapped: look at its handle.
     #[inline]
-    pub fn unlink(&self, guard: &Guard, candidate: &Candidate<'_>) -> Option<Unlinked> {
+    pub fn unlink(
+        &self,
+        guard: &Guard,
+        candidate: &Candidate<'_>,
+        may_go: impl Fn(Metadata<'_, T>) -> bool,
+    ) -> Option<Unlinked> {
         debug_assert!(guard.covers(self.domain.structure()), "a guard of another table");
         let Candidate { bucket, slot, tag, word, .. } = *candidate;
         debug_assert!(tag != 0 || IS_MODEL, "a claim is no candidate");
@@ -241,6 +284,9 @@ impl<T> Table<T> {
             let control = bucket.control();
             // A word that is not frozen is of a bucket that is not: the exchange would fail otherwise.
             if !control.is_in_use() || control.tag(slot) != tag || bucket.word(slot) != word {
+                return None;
+            }
+            if !may_go(self.metadata(guard, candidate.handle())) {
                 return None;
             }
             if let Some(taken) = bucket.unpublish(control, slot) {
@@ -608,9 +654,9 @@ mod tests {
         let table = table(&alive);
         let guard = table.pin();
         let all = candidates(table.run(&guard, 0, usize::MAX));
-        let out = table.unlink(&guard, &all[0]).unwrap();
+        let out = table.unlink(&guard, &all[0], |_| true).unwrap();
         assert_eq!(out.handle(), all[0].handle());
-        assert!(table.unlink(&guard, &all[0]).is_none());
+        assert!(table.unlink(&guard, &all[0], |_| true).is_none());
         let key = table.unlinked(&guard, &out).key;
         table.retire(&guard, out, Terms::NONE, 0);
         for at in &all[1..] {
@@ -618,15 +664,18 @@ mod tests {
             let key = entries.find(|hit| hit.handle == at.handle()).unwrap().entry.key;
             let entry = Entry::new(key, 100, &alive);
             assert_eq!(put(&table, &guard, spread(key), entry, |_| ()), Some(key));
-            assert!(table.unlink(&guard, at).is_none(), "it was replaced");
+            assert!(table.unlink(&guard, at, |_| true).is_none(), "it was replaced");
         }
         let entry = Entry::new(key, 100, &alive);
         assert_eq!(put(&table, &guard, spread(key), entry, |_| ()), None);
-        assert!(table.unlink(&guard, &all[0]).is_none(), "another entry has the slot");
+        assert!(table.unlink(&guard, &all[0], |_| true).is_none(), "another entry has the slot");
         let all = candidates(table.run(&guard, 0, usize::MAX));
         assert!(table.grow(&guard));
         while help(&table, &guard, 1, |_| ()) {}
-        assert!(all.iter().all(|at| table.unlink(&guard, at).is_none()), "they have moved");
+        assert!(
+            all.iter().all(|at| table.unlink(&guard, at, |_| true).is_none()),
+            "they have moved"
+        );
         drop(guard);
         assert_eq!((sweep(&table), alive.load(Relaxed)), (20, 20));
     }

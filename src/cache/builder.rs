@@ -164,6 +164,82 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
+    /// Sets which entries may be evicted: `can_evict` is asked before an entry goes to make room.
+    ///
+    /// An entry for which it returns `false` stays, and is no candidate for a while. After 64 such
+    /// answers a call that looks for room gives up, and its insert is refused as
+    /// [`Kept`](crate::Reject::Kept). Removals, expirations and replacements are not asked about.
+    /// [`set_max_cost`](Cache::set_max_cost) with a lower budget evicts entries that are kept if no
+    /// others are left.
+    ///
+    /// For what must stay for long, [`Priority::Pinned`](crate::Priority::Pinned) is cheaper.
+    ///
+    /// `can_evict` runs while this thread is pinned, on whichever thread makes room: it must not
+    /// block. A panic counts as `false`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// // Values that are in use outside of the cache stay.
+    /// let cache = cortado::Cache::builder()
+    ///     .max_cost(10)
+    ///     .can_evict(|_, value: &Arc<u32>| Arc::strong_count(value) == 1)
+    ///     .build()?;
+    /// let used = Arc::new(0);
+    /// cache.insert(0, Arc::clone(&used));
+    /// (1..1000).for_each(|key| _ = cache.insert(key, Arc::new(key)));
+    /// assert!(cache.contains_key(&0));
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
+    pub fn can_evict(mut self, can_evict: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
+        self.hooks.can_evict = Some(Box::new(can_evict));
+        self
+    }
+
+    /// Writes entries back before they are evicted or expire: the entry stays readable until
+    /// `write_back` returns, and leaves only if it returned `true` and the entry is still the same.
+    ///
+    /// So a reader that misses the key finds what was written, and an update that comes in between
+    /// is not lost: the new entry stays, and is written back in its turn. If it returns `false` or
+    /// panics, the entry stays, and is tried again later; an expired one is not readable meanwhile.
+    ///
+    /// It is called by whichever thread makes room, that of an insert or that of the cache, which
+    /// is pinned for as long and evicts nothing else: an insert may take as long as a few calls of
+    /// it. Removals by the user, [`clear`](Cache::clear) and the drop of the cache write nothing
+    /// back, nor does a replacement, nor an entry whose key was overwritten by an insert that was
+    /// rejected: its value comes back to the caller. Before a cache is dropped, write back what
+    /// [`pin`](Cache::pin) iterates over.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// let store = Arc::new(Mutex::new(HashMap::new()));
+    /// let disk = Arc::clone(&store);
+    /// let cache = cortado::Cache::builder()
+    ///     .max_cost(10)
+    ///     .write_back(move |key: &u32, value: &u32| {
+    ///         disk.lock().unwrap().insert(*key, *value);
+    ///         true
+    ///     })
+    ///     .build()?;
+    /// (0..1000).for_each(|key| _ = cache.insert(key, key));
+    /// let read = |key| cache.get_cloned(&key).or_else(|| store.lock().unwrap().get(&key).copied());
+    /// assert!((0..1000).all(|key| read(key) == Some(key)));
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
+    pub fn write_back(
+        mut self,
+        write_back: impl Fn(&K, &V) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.write_back = Some(Box::new(write_back));
+        self
+    }
+
     /// Sets what is called with every entry that has left the cache: key, value, cost and cause, once each.
     ///
     /// It is called when nobody can look at the entry any more, in place of the value's destructor, and on
@@ -178,9 +254,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// A panic of it is treated as that of a destructor: the others are told all the same.
     ///
     /// It lives as long as the cache: one that owns a handle to it keeps it from ever being dropped.
-    /// It is not made for writing back what was evicted: an entry is told of after it has left, and a
-    /// load in between reads the old state of the store. Write before the insert, or keep what is
-    /// not yet written where the loader looks first.
+    /// It is not made for writing back what was evicted: it is called after the entry has left, and
+    /// a load in between reads the old state of the store. That is what
+    /// [`write_back`](Self::write_back) is for.
     ///
     /// # Examples
     ///
@@ -320,6 +396,26 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// ```
     pub fn timed(mut self, timed: bool) -> Self {
         self.config.timed = timed;
+        self
+    }
+
+    /// Sets whether an insert that names no priority keeps that of the entry that it replaces. By
+    /// default it does not: an insert takes over nothing, while [`Cache::replace`] and
+    /// [`Cache::update`] take over everything.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, InsertOptions, Priority};
+    ///
+    /// let cache = Cache::builder().max_cost(10).keep_priority(true).build()?;
+    /// cache.insert_with("k", 1, InsertOptions::new().priority(Priority::High));
+    /// cache.insert("k", 2);
+    /// assert_eq!(cache.entry_info("k").unwrap().priority, Priority::High);
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
+    pub fn keep_priority(mut self, keep: bool) -> Self {
+        self.config.keep_priority = keep;
         self
     }
 
@@ -573,6 +669,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
             seed: config.seed.unwrap_or_else(random_seed),
             metrics: config.metrics,
             charge_overhead: config.charge_overhead,
+            keep_priority: config.keep_priority,
             slow_load,
         };
         let Config { ttl, tti, refresh_after, timed, .. } = config;

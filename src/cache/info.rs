@@ -115,4 +115,42 @@ where
         }
         Ok(())
     }
+
+    /// Changes the priority of an entry; returns whether the key has one.
+    ///
+    /// From then on no eviction takes an entry that is pinned. (In a cache with
+    /// [`can_evict`](crate::CacheBuilder::can_evict) or
+    /// [`write_back`](crate::CacheBuilder::write_back), an eviction that has asked these already
+    /// may.)
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, Priority};
+    ///
+    /// let cache = Cache::new(10);
+    /// cache.insert(0, "root");
+    /// assert!(cache.set_priority(&0, Priority::Pinned));
+    /// (1..1000).for_each(|key| _ = cache.insert(key, "leaf"));
+    /// assert!(cache.contains_key(&0) && !cache.set_priority(&1001, Priority::Low));
+    /// ```
+    pub fn set_priority<Q>(&self, key: &Q, priority: Priority) -> bool
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let engine = &self.engine;
+        let hash = engine.hash(key);
+        let guard = engine.table.pin_part(hash);
+        loop {
+            let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
+            let Some(entry) = entry.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry))
+            else {
+                return false;
+            };
+            // If it was replaced in between, its successor is next.
+            if engine.set_priority(&guard, hash, entry.metadata(), priority) {
+                return true;
+            }
+        }
+    }
 }

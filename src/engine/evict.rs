@@ -129,6 +129,7 @@ impl<K, V, S> Engine<K, V, S> {
         let share = self.setting().share_of(self.unpinned_max());
         let ahead = self.evict_ahead();
         let mut out = self.evictions(guard);
+        let mut vetoes = 0;
         let (mut moved, mut needed, mut judged) = (0, 0, 0);
         while out.count() < most {
             let state = State {
@@ -183,6 +184,9 @@ impl<K, V, S> Engine<K, V, S> {
                 (_, None) => break,
             };
             if !gone && !self.evict_any(&mut out, guard) {
+                if out.goes_on_after_veto(&mut vetoes) {
+                    continue;
+                }
                 break;
             }
             needed += 1;

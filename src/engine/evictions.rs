@@ -5,10 +5,10 @@
 
 use super::{Engine, RemovalCause};
 use crate::{
-    buckets::{Candidate, OpenBag, Unlinked},
+    buckets::{Candidate, EntryRef, Metadata, OpenBag, Unlinked},
     entry::Entry,
     metrics::Counter,
-    policy::access::Access,
+    policy::access::{Access, MAX_HITS},
     reclaim::Guard,
     stripe::thread_number,
     sync::atomic::Ordering,
@@ -20,6 +20,10 @@ pub(super) struct Evictions<'g, K, V, S> {
     guard: &'g Guard,
     bag: Option<OpenBag<'g, Entry<K, V>>>,
     count: u64,
+    /// Entries that the builder's functions have kept.
+    vetoes: u32,
+    /// Whether these are overruled.
+    is_forced: bool,
     cost: u64,
     /// What of it was in the main region.
     main_cost: u64,
@@ -28,16 +32,66 @@ pub(super) struct Evictions<'g, K, V, S> {
 impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub(super) fn evictions<'g>(&'g self, guard: &'g Guard) -> Evictions<'g, K, V, S> {
-        Evictions { engine: self, guard, bag: None, count: 0, cost: 0, main_cost: 0 }
+        let (bag, count, vetoes, is_forced, cost, main_cost) = (None, 0, 0, false, 0, 0);
+        Evictions { engine: self, guard, bag, count, vetoes, is_forced, cost, main_cost }
+    }
+
+    /// The same; no function of the builder's keeps an entry, and no priority.
+    pub(super) fn forced_evictions<'g>(&'g self, guard: &'g Guard) -> Evictions<'g, K, V, S> {
+        let mut evictions = self.evictions(guard);
+        evictions.is_forced = true;
+        evictions
     }
 }
 
 impl<'g, K, V, S> Evictions<'g, K, V, S> {
-    /// Evicts a candidate; returns whether it was still there.
+    /// Evicts a candidate; returns whether it was still there, and was allowed to go.
     #[inline]
     pub(super) fn evict(&mut self, candidate: &Candidate<'_>) -> bool {
-        let gone = self.engine.table.unlink(self.guard, candidate);
+        if self.engine.hooks.ask_before_eviction() {
+            return self.ask_and_evict(candidate);
+        }
+        let may_go = |metadata: Metadata<'_, Entry<K, V>>| {
+            self.is_forced || !metadata.flags().is_unevictable()
+        };
+        let gone = self.engine.table.unlink(self.guard, candidate, may_go);
         gone.map(|entry| self.end(entry)).is_some()
+    }
+
+    /// The same where the builder's functions look at the entry before: it is readable until they
+    /// return, and leaves only if it is the same by then.
+    #[cold]
+    fn ask_and_evict(&mut self, candidate: &Candidate<'_>) -> bool {
+        let engine = self.engine;
+        // A writer's guard keeps the values of one part of the table only. What is there under this
+        // one stays readable.
+        let guard = engine.table.pin();
+        let Some(slot) = engine.table.slot_of(&guard, candidate) else { return false };
+        let (id, hash) = (slot.id(), engine.table.hash_at(candidate, slot.metadata()));
+        let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
+        let Some(hit) = engine.table.find(&guard, hash, is_it) else { return false };
+        let is_allowed = (self.is_forced || engine.hooks.may_evict(hit.entry))
+            && (engine.hooks.has_written_back(hit.entry) || self.is_forced);
+        if !is_allowed {
+            self.vetoes += 1;
+            engine.note_veto();
+            // It is no victim for a while.
+            slot.set_access(Access::with_hits(MAX_HITS, engine.pulse.now()).to_bits());
+            return false;
+        }
+        let strays = |entry| engine.displace(&guard, entry);
+        let may_go = |entry: EntryRef<'_, Entry<K, V>>| {
+            self.is_forced || !entry.metadata().flags().is_unevictable()
+        };
+        let gone = engine.table.remove_if(&guard, hash, is_it, may_go, strays);
+        gone.map(|entry| self.end(entry)).is_some()
+    }
+
+    /// Returns whether an entry was kept since the last call, and few enough were for another try.
+    pub(super) fn goes_on_after_veto(&mut self, seen: &mut u32) -> bool {
+        let is_new = self.vetoes > *seen;
+        *seen = self.vetoes;
+        is_new && self.vetoes < MAX_VETOES
     }
 
     /// Accounts for an entry that was unlinked, retires it, and hands on to the sketch how often it was hit.
@@ -50,9 +104,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         }
         let seen = engine.table.metadata_of(guard, &entry);
         let cost = engine.cost_of(seen);
-        if seen.flags().is_unevictable() {
-            engine.kept.sub(cost);
-        }
+        engine.uncount(seen, cost);
         if !seen.leave_window() {
             self.main_cost += cost;
         }
@@ -92,3 +144,6 @@ impl<K, V, S> Drop for Evictions<'_, K, V, S> {
         engine.rouse();
     }
 }
+
+/// Entries that one call tries to evict and that the builder's functions keep, at most.
+pub(super) const MAX_VETOES: u32 = 64;

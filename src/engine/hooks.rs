@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
-use crate::entry::Entry;
+use crate::{entry::Entry, util::caught};
 
 /// The cost of an entry, from its key and value.
 pub type CostOf<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
 /// Whether a new value may take the place of an old one.
 pub type ReplaceIf<K, V> = Box<dyn Fn(&K, &V, &V) -> bool + Send + Sync>;
+
+/// Whether an entry may be evicted.
+pub type CanEvict<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
+
+/// Writes an entry back that is about to leave; returns whether it did.
+pub type WriteBack<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
 
 /// What is told of each entry that has left.
 pub type OnRemove<K, V> = Box<dyn Fn(Removed<K, V>) + Send + Sync>;
@@ -17,13 +23,44 @@ pub type OnRemove<K, V> = Box<dyn Fn(Removed<K, V>) + Send + Sync>;
 pub struct Hooks<K, V> {
     pub cost_of: Option<CostOf<K, V>>,
     pub replace_if: Option<ReplaceIf<K, V>>,
+    pub can_evict: Option<CanEvict<K, V>>,
+    pub write_back: Option<WriteBack<K, V>>,
     pub on_remove: Option<OnRemove<K, V>>,
     pub expiry: Option<Box<dyn Expiry<K, V>>>,
 }
 
 impl<K, V> Default for Hooks<K, V> {
     fn default() -> Self {
-        Self { cost_of: None, replace_if: None, on_remove: None, expiry: None }
+        Self {
+            cost_of: None,
+            replace_if: None,
+            can_evict: None,
+            write_back: None,
+            on_remove: None,
+            expiry: None,
+        }
+    }
+}
+
+impl<K, V> Hooks<K, V> {
+    /// Returns whether an entry is looked at before it is evicted.
+    #[inline]
+    pub fn ask_before_eviction(&self) -> bool {
+        self.can_evict.is_some() || self.write_back.is_some()
+    }
+
+    /// Returns whether an entry may be evicted. A panic counts as no.
+    pub fn may_evict(&self, entry: &Entry<K, V>) -> bool {
+        let allows =
+            |ask: &CanEvict<K, V>| caught(|| ask(&entry.key, &entry.value)).unwrap_or(false);
+        self.can_evict.as_ref().is_none_or(allows)
+    }
+
+    /// Writes an entry back, if the builder said how; returns whether it may leave. A panic counts
+    /// as no.
+    pub fn has_written_back(&self, entry: &Entry<K, V>) -> bool {
+        let writes = |f: &WriteBack<K, V>| caught(|| f(&entry.key, &entry.value)).unwrap_or(false);
+        self.write_back.as_ref().is_none_or(writes)
     }
 }
 

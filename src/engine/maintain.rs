@@ -7,6 +7,7 @@
 use super::{
     Engine,
     evict::MOST_EVICTIONS,
+    evictions::MAX_VETOES,
     newcomers::TAKEN_IN,
     place::{Borrowed, borrow, take},
     victims::{Among, Hand},
@@ -280,6 +281,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Evicts until no more is charged than `limit`, or only by inserts under way, which will not publish on that charge.
     fn evict_down_to(&self, guard: &Guard, limit: u64) {
         let mut is_renewed = false;
+        let mut vetoes = 0;
         while self.budget.used() > limit {
             let evicted = self.take_maintainer().map(|mut maintainer| {
                 self.collect_newcomers(guard, &mut maintainer, TAKEN_IN);
@@ -298,8 +300,16 @@ impl<K, V, S> Engine<K, V, S> {
                 if must_go { self.victim(guard, random, Among::All) } else { None }
             };
             match anyone().or_else(pinned) {
-                // If somebody else takes it or replaces it first, another one goes.
-                Some(victim) => _ = self.evictions(guard).evict(&victim.candidate),
+                // If another thread takes it or replaces it first, another one goes. The limit goes before the functions
+                // of the builder that keep entries, but they are asked a few times.
+                Some(victim) => {
+                    let is_forced = vetoes >= MAX_VETOES;
+                    let mut out = match is_forced {
+                        true => self.forced_evictions(guard),
+                        false => self.evictions(guard),
+                    };
+                    vetoes += u32::from(!out.evict(&victim.candidate));
+                }
                 // What is charged belongs to inserts under way, which may have come in meanwhile, or to evictions.
                 None if is_renewed => break,
                 None => {

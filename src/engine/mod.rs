@@ -49,7 +49,7 @@ pub use self::{
 };
 use crate::{
     buckets::{
-        EntryRef, Hit, Metadata, SLOTS, SlotRef, Table, Terms as GarbageTerms, Unlinked,
+        EntryRef, Hit, Metadata, Probe, SLOTS, SlotRef, Table, Terms as GarbageTerms, Unlinked,
         buckets_for, known,
     },
     budget::Budget,
@@ -122,6 +122,8 @@ pub struct Engine<K, V, S> {
     maintainers: Box<[CachePadded<Place<Maintainer>>]>,
     /// What the entries of the main region cost.
     main_cost: CachePadded<AtomicU64>,
+    /// Entries that functions of the builder's have kept.
+    vetoes: AtomicU64,
     /// What the windows of all maintainers cost, entries that left otherwise included.
     window_cost: CachePadded<AtomicU64>,
     /// What they cost more than their share since that was made smaller.
@@ -215,6 +217,7 @@ impl<K, V, S> Engine<K, V, S> {
                 .map(|maintainer| CachePadded::new(AtomicCell::new(Some(Box::new(maintainer)))))
                 .collect(),
             main_cost: CachePadded::default(),
+            vetoes: AtomicU64::new(0),
             window_cost: CachePadded::default(),
             surplus: AtomicU64::new(0),
             racer: AtomicCell::new(Some(Box::new(Racer::new(settings.seed, scale)))),
@@ -342,8 +345,8 @@ impl<K, V, S> Engine<K, V, S> {
         let metadata = seen.metadata();
         if leaves {
             self.write_off(metadata);
-        } else if metadata.flags().is_unevictable() {
-            self.kept.sub(self.cost_of(metadata));
+        } else {
+            self.uncount(metadata, self.cost_of(metadata));
         }
         let terms = self.garbage_terms(self.cost_of(metadata), cause);
         if table.retire(guard, entry, terms, thread_number()) {
@@ -364,14 +367,50 @@ impl<K, V, S> Engine<K, V, S> {
     /// [accounted for together](evictions).
     fn write_off(&self, entry: Metadata<'_, Entry<K, V>>) {
         let cost = self.cost_of(entry);
-        if entry.flags().is_unevictable() {
-            self.kept.sub(cost);
-        }
+        self.uncount(entry, cost);
         if !entry.leave_window() {
             self.main_cost.fetch_sub(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
         }
         self.budget.refund(cost);
         self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
+    }
+
+    /// Takes an entry that was unlinked off the account of pinned ones, if it is on that.
+    #[inline]
+    fn uncount(&self, entry: Metadata<'_, Entry<K, V>>, cost: u64) {
+        if entry.flags().is_unevictable() && entry.uncount() {
+            self.kept.sub(cost);
+        }
+    }
+
+    /// Changes the priority of an entry; returns whether it was in the table. One that is pinned is
+    /// evicted by no call that has not taken it out by then.
+    pub fn set_priority(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        entry: Metadata<'_, Entry<K, V>>,
+        priority: Priority,
+    ) -> bool {
+        let cost = self.cost_of(entry);
+        let is_pinned = priority == Priority::Pinned;
+        if is_pinned {
+            self.kept.add(cost);
+        }
+        if entry.set_priority(priority) == Priority::Pinned {
+            self.kept.sub(cost);
+        }
+        let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == entry.id();
+        let strays = |entry| self.displace(guard, entry);
+        // It moves if the table grows.
+        while let Probe::Found(there) = self.table.probe(guard, hash, is_it, strays) {
+            if self.table.renew_entry(there.get()) {
+                there.get().set_class(self.class_of(cost, entry.flags()).to_bits());
+                return true;
+            }
+        }
+        self.uncount(entry, cost);
+        false
     }
 
     /// Retires an entry that a load has brought and that the table has not.
@@ -463,6 +502,19 @@ impl<K, V, S> Engine<K, V, S> {
     pub fn displace(&self, guard: &Guard, entry: Unlinked) {
         self.counters.add(Counter::LocalEvictions, 1);
         self.evictions(guard).end(entry);
+    }
+
+    /// Notes that a function of the builder's keeps an entry.
+    #[cold]
+    fn note_veto(&self) {
+        self.counters.add(Counter::Vetoes, 1);
+        self.vetoes.fetch_add(1, Ordering::Relaxed); // Relaxed: see `vetoes`.
+    }
+
+    /// Returns how many entries functions of the builder's have kept.
+    fn vetoes(&self) -> u64 {
+        // Relaxed: it tells why an insert was refused; the vetoes of another thread may be taken for those of this one.
+        self.vetoes.load(Ordering::Relaxed)
     }
 
     /// Returns whether a listener has still to hear of something.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     buckets::{
-        EntryRef, Fresh, Full, Hints, Hit, Metadata, Panic, Probe, Publish, SlotRef, Table,
+        EntryRef, Fresh, Full, Hints, Hit, Metadata, Panic, Probe, Publish, SLOTS, SlotRef, Table,
         Unlinked,
     },
     budget::Budget,
@@ -190,8 +190,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 }
                 Publish::Changed => {}
                 Publish::Full(full) => {
+                    let vetoes = self.vetoes();
                     if !self.make_slot(table, guard, &full) {
-                        let reason = if self.kept.is_any() { Reject::Kept } else { Reject::Cold };
+                        let is_kept = self.kept.is_any() || self.vetoes() != vetoes;
+                        let reason = if is_kept { Reject::Kept } else { Reject::Cold };
                         return Err(Refusal::Rejected(reason));
                     }
                 }
@@ -226,13 +228,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         new: &Fresh<'_, Entry<K, V>>,
         mut short: u64,
     ) -> Result<(), Refusal> {
+        let vetoes = self.vetoes();
         while short > 0 {
             if short > self.unpinned_max().saturating_sub(plan.charged.cost) {
                 return Err(Refusal::Rejected(Reject::Kept));
             }
             plan.room_tries += 1;
             if plan.room_tries > ROOM_TRIES || !self.make_room(guard, hash, short) {
-                return Err(Refusal::Rejected(Reject::Cold));
+                let is_kept = self.vetoes() != vetoes;
+                let reason = if is_kept { Reject::Kept } else { Reject::Cold };
+                return Err(Refusal::Rejected(reason));
             }
             short = self.plan(plan, resident, new)?;
         }
@@ -254,7 +259,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             return true;
         }
         let Some(residents) = full.residents() else { return true };
-        if let Some(leaver) = self.choose_leaver(&residents) {
+        if self.hooks.ask_before_eviction() {
+            if self.evict_allowed(guard, residents) {
+                return true;
+            }
+        } else if let Some(leaver) = self.choose_leaver(&residents) {
             // Whichever entry it is: one that has come into the slot since is as good a victim.
             if let Some(out) = full.evict(leaver) {
                 self.displace(guard, out);
@@ -275,6 +284,32 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
         self.rouse();
         true
+    }
+
+    /// Evicts a resident of a full bucket that the builder's functions let go.
+    #[cold]
+    fn evict_allowed(
+        &self,
+        guard: &Guard,
+        mut residents: [Option<SlotRef<'_, Entry<K, V>>>; SLOTS],
+    ) -> bool {
+        while let Some(leaver) = self.choose_leaver(&residents) {
+            let candidate = self.table.candidate_of(leaver);
+            let id = leaver.id();
+            // One that has left by itself has made room, too.
+            if candidate.is_none_or(|candidate| self.evictions(guard).evict(&candidate)) {
+                return true;
+            }
+            let is_left = |resident: &Option<SlotRef<'_, Entry<K, V>>>| {
+                resident.as_ref().is_some_and(|resident| resident.id() != id)
+            };
+            for resident in &mut residents {
+                if !is_left(resident) {
+                    *resident = None;
+                }
+            }
+        }
+        false
     }
 
     /// Ends the stay of entries that a publication has found to be duplicates; returns the first panic.
@@ -342,8 +377,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
         let mut priority = plan.flags.priority();
         if let Some(old) = live {
+            if self.keeps_priority(plan) {
+                priority = old.metadata().flags().priority();
+            }
             if plan.mode.keeps() {
-                priority = plan.terms.priority.unwrap_or(old.metadata().flags().priority());
                 if plan.terms.cost.is_none() {
                     self.inherit_cost(plan, new, old)?;
                 }
@@ -415,6 +452,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         new.set_class(self.class_of(cost, plan.flags).to_bits());
         self.pass_on_region(hash, &new, seen, plan);
         self.counters.add(Counter::CostAdded, cost);
+        self.pass_on_priority(guard, hash, &new, seen, plan);
         let cause = if plan.was_over {
             self.counters.add(Counter::Expirations, 1);
             self.counters.add(Counter::Inserts, 1);
@@ -457,6 +495,28 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             // Before it is a line that every core writes.
             self.add_to_main(added.wrapping_sub(taken));
         }
+    }
+
+    /// Hands on a priority that was set after the replacement was planned.
+    #[inline]
+    fn pass_on_priority(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        new: &Hit<'_, Entry<K, V>>,
+        old: Metadata<'_, Entry<K, V>>,
+        plan: &Plan<'_>,
+    ) {
+        let priority = old.flags().priority();
+        if priority != plan.flags.priority() && !plan.was_over && self.keeps_priority(plan) {
+            self.set_priority(guard, hash, new.metadata(), priority);
+        }
+    }
+
+    /// Returns whether a replacement keeps the priority of what was there.
+    fn keeps_priority(&self, plan: &Plan<'_>) -> bool {
+        let is_kept = plan.mode.keeps() || self.settings.keep_priority;
+        is_kept && plan.terms.priority.is_none()
     }
 
     /// Returns whether an entry may be put where `live` is, or nothing.

@@ -25,6 +25,7 @@ pub fn sized(max_cost: u64, expected_entries: usize) -> Engine<u64, u64, Identit
         seed: 1,
         metrics: true,
         charge_overhead: false,
+        keep_priority: false,
         slow_load: SLOW_LOAD,
     };
     Engine::new(

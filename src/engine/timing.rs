@@ -391,6 +391,14 @@ impl<K, V, S> Engine<K, V, S> {
             entry.metadata().times().is_some_and(|times| self.timing.is_over(times, now))
         };
         let strays = |entry| self.displace(guard, entry);
+        if self.hooks.write_back.is_some() {
+            let hit = self.table.find(guard, note.hash, is_same);
+            if hit.is_some_and(|hit| is_over(hit.at()) && !self.hooks.has_written_back(hit.entry)) {
+                self.note_veto();
+                put_off.push(note);
+                return false;
+            }
+        }
         if let Some(entry) = self.table.remove_if(guard, note.hash, is_same, is_over, strays) {
             self.counters.add(Counter::Expirations, 1);
             self.bury(&self.table, guard, entry, RemovalCause::Expired, true);

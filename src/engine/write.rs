@@ -88,7 +88,9 @@ pub enum Reject {
     /// There is no memory for it.
     Memory,
     /// What is there stays: the room it would take is that of [pinned](crate::Priority::Pinned)
-    /// entries, or [`replace_if`](crate::CacheBuilder::replace_if) said no.
+    /// entries, or [`replace_if`](crate::CacheBuilder::replace_if),
+    /// [`can_evict`](crate::CacheBuilder::can_evict) or
+    /// [`write_back`](crate::CacheBuilder::write_back) said no.
     Kept,
     /// The key has an entry, and the call inserts only where there is none.
     Present,

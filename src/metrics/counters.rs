@@ -199,6 +199,9 @@ counts! {
     evictions, Evictions, "evictions";
     /// Entries that went out because their bucket was full.
     local_evictions, LocalEvictions, "  of full buckets";
+    /// Evictions that [`can_evict`](crate::CacheBuilder::can_evict) or a failed
+    /// [`write_back`](crate::CacheBuilder::write_back) has prevented.
+    vetoes, Vetoes, "vetoes";
     /// Entries removed by the user.
     removes, Removes, "removes";
     /// Entries removed because their time was over.

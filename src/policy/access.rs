@@ -5,7 +5,7 @@ use crate::config::PULSES_PER_AGE;
 /// Bits of the step.
 const STEP_BITS: u32 = 12;
 const STEP: u16 = (1 << STEP_BITS) - 1;
-const MAX_HITS: u8 = 15;
+pub const MAX_HITS: u8 = 15;
 /// An entry that was idle for longer counts as idle for so many steps: half of those that the bits tell apart.
 const MAX_IDLE: u32 = 1 << (STEP_BITS - 1);
 /// Ages in all of that time, and in this.

@@ -27,6 +27,7 @@ mod stalled;
 #[path = "../support/mod.rs"]
 mod support;
 mod ttl;
+mod veto;
 mod wraps;
 
 use cortado::{CacheBuilder, Maintenance};

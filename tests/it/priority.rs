@@ -5,11 +5,11 @@ use std::{
     thread,
 };
 
-use cortado::{Insert, InsertOptions, Maintenance, Priority, Reject};
+use cortado::{Cache, Insert, InsertOptions, Maintenance, Priority, Reject};
 
 use crate::{
     builder,
-    support::{BOTH, Random, audit, settle},
+    support::{BOTH, Random, audit, seed, settle},
 };
 
 /// Gives all keys one hash.
@@ -201,5 +201,74 @@ fn accounts_of_pinned_entries_balance_among_threads() {
         assert_eq!((cache.len(), cache.cost()), (0, 0));
         // Were an account left over, this would be rejected as Kept.
         assert!(cache.insert_with_cost(0, 0, 500).is_in());
+    }
+}
+
+#[test]
+fn priority_of_an_entry_can_be_changed() {
+    for maintenance in BOTH {
+        let cache: Cache<u64, u64> = builder(100, maintenance).build().unwrap();
+        (0..20).for_each(|key| assert!(cache.insert(key, key).is_in()));
+        assert!((0..20).all(|key| cache.set_priority(&key, Priority::Pinned)));
+        assert!(!cache.set_priority(&50, Priority::Pinned));
+        (100..5_000).for_each(|key| assert!(cache.insert(key, key).is_in()));
+        for key in 0..20 {
+            assert_eq!(cache.entry_info(&key).unwrap().priority, Priority::Pinned);
+        }
+        audit(&cache);
+        // Pinned ones are counted as such: no more are let in than there is room for.
+        let rest = InsertOptions::new().cost(81);
+        assert_eq!(cache.insert_with(99, 0, rest), Insert::Rejected(0, Reject::Kept));
+        for priority in [Priority::Low, Priority::High, Priority::Normal] {
+            assert!((0..20).all(|key| cache.set_priority(&key, priority)));
+        }
+        assert!(cache.insert_with(99, 0, rest).is_in());
+        (100..5_000).for_each(|key| assert!(cache.insert(key, key).is_in()));
+        assert!((0..20).filter(|key| cache.contains_key(key)).count() < 20);
+        audit(&cache);
+    }
+}
+
+#[test]
+fn priorities_that_change_under_load_leave_no_account_behind() {
+    let cache: Cache<u64, u64> = builder(200, Maintenance::Thread).build().unwrap();
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let cache = &cache;
+            scope.spawn(move || {
+                let mut random = Random::new(seed() + thread);
+                for _ in 0..20_000 {
+                    let key = random.below(300);
+                    match random.below(8) {
+                        0 => _ = cache.set_priority(&key, Priority::Pinned),
+                        1 | 2 => _ = cache.set_priority(&key, Priority::Normal),
+                        3 => drop(cache.remove(&key)),
+                        4 => _ = cache.replace(key, key),
+                        _ => _ = cache.insert(key, key),
+                    }
+                }
+            });
+        }
+    });
+    audit(&cache);
+    (0..300).for_each(|key| _ = cache.set_priority(&key, Priority::Low));
+    // Nothing is counted as pinned any more.
+    assert!(cache.insert_with_cost(1_000, 0, 200).is_in());
+    assert_eq!(cache.len(), 1);
+    audit(&cache);
+}
+
+#[test]
+fn insert_keeps_the_priority_where_the_builder_says_so() {
+    for keep in [false, true] {
+        let cache: Cache<u64, u64> =
+            builder(100, Maintenance::Manual).keep_priority(keep).build().unwrap();
+        let high = InsertOptions::new().priority(Priority::High);
+        assert!(cache.insert_with(1, 1, high).is_in() && cache.insert(1, 2).is_in());
+        let priority = cache.entry_info(&1).unwrap().priority;
+        assert_eq!(priority, if keep { Priority::High } else { Priority::Normal });
+        let low = InsertOptions::new().priority(Priority::Low);
+        assert!(cache.insert_with(1, 3, low).is_in());
+        assert_eq!(cache.entry_info(&1).unwrap().priority, Priority::Low, "it was named");
     }
 }

@@ -8,10 +8,10 @@ use std::sync::{
 };
 
 use cortado::__internals::{
-    buckets::{Fresh, Hints, Probe, Publish, Ranking, Table, Terms, Unlinked},
+    buckets::{EntryRef, Fresh, Hints, Metadata, Probe, Publish, Ranking, Table, Terms, Unlinked},
     budget::Budget,
     reclaim::{self, Guard},
-    sync::{Arc, Watched, model::as_reader, thread, thread_number},
+    sync::{Arc, Watched, atomic::Ordering, model::as_reader, thread, thread_number},
 };
 
 /// A key. Keys are their own hashes but for bits 8 to 15.
@@ -29,6 +29,9 @@ pub const ODD: u64 = (1 << 62) + 4;
 
 /// The hints of an entry that may be chosen as a victim.
 const RANKED: Hints = Hints { access: 0, class: 1 };
+
+/// The bit beside an entry's cell that says that it is not evicted, and counted.
+const KEPT: u8 = 1;
 
 /// Values from here on are of entries that only take up slots.
 pub const FILLER: u64 = 100;
@@ -410,7 +413,7 @@ impl World {
         let (line, above) = passed.found?;
         let candidate = line.candidate(above.trailing_zeros() as usize)?;
         self.table.look(&guard, &candidate)?;
-        let entry = self.table.unlink(&guard, &candidate)?;
+        let entry = self.table.unlink(&guard, &candidate, |_| true)?;
         Some(self.retire(&guard, entry))
     }
 
@@ -467,8 +470,67 @@ impl World {
         let guard = self.table.pin();
         let mut run = self.table.run(&guard, 0, usize::MAX);
         let candidate = run.find_map(|line| line.taken().find_map(|slot| line.candidate(slot)))?;
-        let entry = self.table.unlink(&guard, &candidate)?;
+        let entry = self.table.unlink(&guard, &candidate, |_| true)?;
         Some(self.retire(&guard, entry))
+    }
+
+    /// Marks the entry of a key as one that is not evicted, and counts it, as the engine does;
+    /// returns whether it was in the table.
+    pub fn keep(&self, key: u64, count: &AtomicUsize) -> bool {
+        let guard = self.table.pin();
+        let stray = |entry| self.stray(&guard, entry);
+        let hash = Self::hash(key);
+        let is_it = |entry: EntryRef<'_, Entry>| entry.is(key);
+        let Probe::Found(there) = self.table.probe(&guard, hash, is_it, stray) else {
+            return false;
+        };
+        let kept = there.get().metadata();
+        count.fetch_add(1, SeqCst);
+        kept.byte().fetch_or(KEPT, Ordering::Release);
+        let is_it = |entry: EntryRef<'_, Entry>| entry.id() == kept.id();
+        while let Probe::Found(there) = self.table.probe(&guard, hash, is_it, stray) {
+            if self.table.renew_entry(there.get()) {
+                return true;
+            }
+        }
+        Self::uncount(kept, count);
+        false
+    }
+
+    fn uncount(entry: Metadata<'_, Entry>, count: &AtomicUsize) {
+        let byte = entry.byte();
+        if byte.load(Ordering::Relaxed) & KEPT != 0
+            && byte.fetch_and(!KEPT, Ordering::Relaxed) & KEPT != 0
+        {
+            count.fetch_sub(1, SeqCst);
+        }
+    }
+
+    /// Takes out the first entry that a run of lines shows, unless it is marked; returns whether it
+    /// did.
+    pub fn evict_unless_kept(&self, count: &AtomicUsize) -> bool {
+        let guard = self.table.pin();
+        let mut run = self.table.run(&guard, 0, usize::MAX);
+        let candidate = run.find_map(|line| line.taken().find_map(|slot| line.candidate(slot)));
+        let may_go = |entry: Metadata<'_, Entry>| entry.byte().load(Ordering::Relaxed) & KEPT == 0;
+        let unlink = |candidate| self.table.unlink(&guard, &candidate, may_go);
+        let Some(entry) = candidate.and_then(unlink) else { return false };
+        Self::uncount(self.table.metadata_of(&guard, &entry), count);
+        self.retire(&guard, entry);
+        true
+    }
+
+    /// Removes the entry of a key, marked or not; returns whether it did.
+    pub fn remove_kept(&self, key: u64, count: &AtomicUsize) -> bool {
+        let guard = self.table.pin();
+        let stray = |entry| self.stray(&guard, entry);
+        let is_it = |entry: EntryRef<'_, Entry>| entry.is(key);
+        let Some(entry) = self.table.remove(&guard, Self::hash(key), is_it, stray) else {
+            return false;
+        };
+        Self::uncount(self.table.metadata_of(&guard, &entry), count);
+        self.retire(&guard, entry);
+        true
     }
 
     pub fn seal(&self) {
