@@ -283,7 +283,7 @@ pub use crate::{
     clock::{Clock, ManualClock, SystemClock},
     config::{Config, Maintenance, Priority, Victim},
     error::{BuildError, TtlError},
-    metrics::{LifeExpectancy, Metrics},
+    metrics::{DurationHistogram, Metrics},
     util::{IdentityHash, IdentityHasher},
 };
 pub use equivalent::Equivalent;
@@ -303,3 +303,8 @@ pub mod __internals {
         sync, util, waker
     );
 }
+
+/// The programs of the README, as doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

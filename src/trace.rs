@@ -29,26 +29,13 @@ impl Span {
     }
 }
 
-/// A stopwatch for one load.
-#[cfg(feature = "tracing")]
-pub struct Stopwatch {
-    started: u64,
-}
+/// Whether slow loads are reported.
+pub const IS_ON: bool = cfg!(feature = "tracing");
 
+/// Reports a load that was slow, at level WARN.
 #[cfg(feature = "tracing")]
-impl Stopwatch {
-    /// Starts at `now`, in nanoseconds.
-    pub fn start(now: impl FnOnce() -> u64) -> Self {
-        Self { started: now() }
-    }
-
-    /// Reports a load that took longer than `limit`, at level WARN.
-    pub fn stop(&self, now: impl FnOnce() -> u64, limit: Duration, cache: &str, outcome: &str) {
-        let took = Duration::from_nanos(now().saturating_sub(self.started));
-        if took > limit {
-            tracing::warn!(target: "cortado", cache, ?took, outcome, "slow load");
-        }
-    }
+pub fn slow_load(cache: &str, took: Duration, outcome: &str) {
+    tracing::warn!(target: "cortado", cache, ?took, outcome, "slow load");
 }
 
 /// Reports that a user's code panicked on the thread of a cache, at level ERROR.
@@ -74,17 +61,7 @@ impl Span {
 }
 
 #[cfg(not(feature = "tracing"))]
-pub struct Stopwatch;
-
-#[cfg(not(feature = "tracing"))]
-impl Stopwatch {
-    pub fn start(_now: impl FnOnce() -> u64) -> Self {
-        Self
-    }
-
-    pub fn stop(&self, _now: impl FnOnce() -> u64, _limit: Duration, _cache: &str, _outcome: &str) {
-    }
-}
+pub fn slow_load(_cache: &str, _took: Duration, _outcome: &str) {}
 
 #[cfg(not(feature = "tracing"))]
 pub fn panicked(_cache: &str) {}

@@ -14,11 +14,10 @@ use super::{
 };
 use crate::{
     buckets::Held,
-    engine::{Engine, Loaded, Trace},
+    engine::{Engine, Loaded, Stopwatch, Trace},
     entry::Entry,
     flight::{Arrival, Caller, Entered, Follower, Joined, Leader, Outcome, SharedError},
     metrics::Counter,
-    trace::Stopwatch,
 };
 
 /// How long [`Cache::claim`] waits for somebody else's load.

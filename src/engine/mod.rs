@@ -44,7 +44,7 @@ pub use self::{
     memory::MemoryUse,
     read::Trace,
     stalls::StalledReader,
-    timing::{Notice, Timing},
+    timing::{Notice, Stopwatch, Timing},
     write::{Insert, Loaded, Mode, Reject, Terms},
 };
 use crate::{
@@ -58,7 +58,7 @@ use crate::{
     entry::{Entry, Flags},
     error::OutOfMemory,
     flight::Flights,
-    metrics::{Births, Counter, Counters, Metrics},
+    metrics::{Births, Counter, Counters, DurationRecorder, Metrics},
     policy::{
         access::Access,
         class::{Class, ClassRange},
@@ -87,6 +87,7 @@ pub struct Engine<K, V, S> {
     pub sketch: Sketch,
     pub counters: Counters,
     births: Births,
+    load_times: DurationRecorder,
     pub waker: Arc<Waker>,
     pub hooks: Hooks<K, V>,
     pub timing: Timing,
@@ -192,6 +193,7 @@ impl<K, V, S> Engine<K, V, S> {
             sketch: Sketch::try_new(entries)?,
             counters: Counters::new(stripes, settings.metrics),
             births: Births::new(settings.metrics),
+            load_times: DurationRecorder::new(LOAD_TIME_UNIT),
             waker,
             costs_vary: AtomicBool::new(hooks.cost_of.is_some() || settings.charge_overhead),
             hooks,
@@ -439,7 +441,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns what was counted so far.
     pub fn metrics(&self) -> Metrics {
-        self.counters.snapshot(self.births.snapshot())
+        self.counters.snapshot(self.births.snapshot(), self.load_times.snapshot())
     }
 
     /// Returns what there is to do, to the thread that has lain down: whoever brings what this does not find
@@ -585,5 +587,7 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 const MOST_MAINTAINERS: u64 = 4;
 /// Fewer would leave a maintainer hardly a window.
 const ENTRIES_PER_MAINTAINER: u64 = 200;
+/// Where the buckets of load times begin, in nanoseconds.
+const LOAD_TIME_UNIT: u64 = 1_000;
 const STRIPES_PER_CORE: usize = 4;
 const MAX_STRIPES: usize = 256;

@@ -13,7 +13,7 @@ use crate::{
     metrics::Counter,
     reclaim::Guard,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    trace::Stopwatch,
+    trace,
 };
 
 /// What the builder said of time.
@@ -158,6 +158,11 @@ impl Timing {
     }
 }
 
+/// When a load began.
+pub struct Stopwatch {
+    began: u64,
+}
+
 /// Hashes on their way into the timetable. Those that a panic leaves go back.
 struct Posted<'a> {
     due: &'a Due,
@@ -297,15 +302,27 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Begins to time a load, if anybody listens.
+    /// Begins to time a load, if that is counted or reported.
     pub fn start_stopwatch(&self) -> Stopwatch {
-        Stopwatch::start(|| self.timing.now())
+        let is_timed = self.counters.is_enabled() || trace::IS_ON;
+        Stopwatch { began: if is_timed { self.timing.now() } else { 0 } }
     }
 
-    /// Tells whoever listens that a load has ended, if it took long.
+    /// Ends it: counts how long the load took, and reports it if that was long.
     pub fn stop(&self, stopwatch: &Stopwatch, outcome: &'static str) {
+        let is_counted = self.counters.is_enabled();
+        if !is_counted && !trace::IS_ON {
+            return;
+        }
+        let took = self.timing.now().saturating_sub(stopwatch.began);
+        if is_counted {
+            self.load_times.record(took);
+        }
         let Settings { name, slow_load, .. } = &self.settings;
-        stopwatch.stop(|| self.timing.now(), *slow_load, name, outcome);
+        let took = Duration::from_nanos(took);
+        if took > *slow_load {
+            trace::slow_load(name, took, outcome);
+        }
     }
 
     /// Changes the deadline of an entry, to `ttl` from now on or to none.

@@ -9,6 +9,7 @@
 //! | `cortado_garbage_cost`, `cortado_garbage_entries` | gauge | what has left and is not freed yet |
 //! | `cortado_stalled_readers` | gauge | [threads](crate::StalledReader) that hold garbage back |
 //! | `cortado_life_seconds` | gauge, one for each `quantile` | how long entries lived that were evicted |
+//! | `cortado_load_seconds` | gauge, one for each `quantile` | how long loads took |
 //!
 //! Each has the label `cache`, the [name](crate::CacheBuilder::name) of the cache. Counters stay at 0 unless the
 //! builder turned [`metrics`](crate::CacheBuilder::metrics) on. With the feature `crossbeam-epoch`
@@ -56,8 +57,12 @@ pub struct Exporter<K, V, S = DefaultHashBuilder> {
     garbage_entries: Gauge,
     /// `None` if the collector does not know.
     stalled_readers: Option<Gauge>,
-    lives: [(f64, Gauge); QUANTILES.len()],
+    lives: Quantiles,
+    load_times: Quantiles,
 }
+
+/// A gauge for each of some quantiles.
+type Quantiles = [(f64, Gauge); QUANTILES.len()];
 
 impl<K, V, S> Exporter<K, V, S>
 where
@@ -93,6 +98,13 @@ where
             Unit::Seconds,
             "How long entries lived that were evicted, by quantile."
         );
+        describe_gauge!("cortado_load_seconds", Unit::Seconds, "How long loads took, by quantile.");
+        let quantiles = |name: &'static str| {
+            QUANTILES.map(|(part, quantile)| {
+                let labels = [("cache", label.clone()), ("quantile", quantile.to_owned())];
+                (part, gauge!(name, &labels))
+            })
+        };
         let fields = Metrics::MEANINGS.iter().map(|(field, _)| field);
         Self {
             counters: fields.map(|field| counter!(name(field), "cache" => label.clone())).collect(),
@@ -106,10 +118,8 @@ where
             garbage_entries: gauge!("cortado_garbage_entries", "cache" => label.clone()),
             stalled_readers: READERS_ARE_KNOWN
                 .then(|| gauge!("cortado_stalled_readers", "cache" => label.clone())),
-            lives: QUANTILES.map(|(part, quantile)| {
-                let labels = [("cache", label.clone()), ("quantile", quantile.to_owned())];
-                (part, gauge!("cortado_life_seconds", &labels))
-            }),
+            lives: quantiles("cortado_life_seconds"),
+            load_times: quantiles("cortado_load_seconds"),
             cache,
         }
     }
@@ -133,9 +143,13 @@ where
         if let Some((gauge, stalled)) = self.stalled_readers.as_ref().zip(memory.stalled_readers) {
             gauge.set(stalled as f64);
         }
-        for (part, gauge) in &self.lives {
-            if let Some(life) = metrics.life_expectancy.quantile(*part) {
-                gauge.set(life.as_secs_f64());
+        let histograms =
+            [(&self.lives, &metrics.life_expectancy), (&self.load_times, &metrics.load_times)];
+        for (gauges, histogram) in histograms {
+            for (part, gauge) in gauges {
+                if let Some(end) = histogram.quantile(*part) {
+                    gauge.set(end.as_secs_f64());
+                }
             }
         }
     }
@@ -148,4 +162,4 @@ impl<K, V, S> fmt::Debug for Exporter<K, V, S> {
 }
 
 const PARTS: [&str; 5] = ["table", "entries", "sketch", "buffers", "deadlines"];
-const QUANTILES: [(f64, &str); 3] = [(0.1, "0.1"), (0.5, "0.5"), (0.9, "0.9")];
+const QUANTILES: [(f64, &str); 4] = [(0.1, "0.1"), (0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99")];

@@ -1,5 +1,8 @@
 //! What other crates ask of a cache, each behind a feature that bears the crate's name.
 
+#[cfg(feature = "async-channel")]
+#[cfg_attr(docsrs, doc(cfg(feature = "async-channel")))]
+pub mod async_channel;
 #[cfg(feature = "cached")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cached")))]
 pub mod cached;

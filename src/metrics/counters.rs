@@ -4,7 +4,7 @@ use std::{fmt, ops::Sub};
 
 use crossbeam_utils::CachePadded;
 
-use super::LifeExpectancy;
+use super::DurationHistogram;
 use crate::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
     thread_number,
@@ -103,8 +103,13 @@ macro_rules! counts {
 
         impl Counters {
             /// Returns the sums at this moment. Those of counts made meanwhile may be in or not.
-            pub fn snapshot(&self, life_expectancy: LifeExpectancy) -> Metrics {
-                Metrics { $($field: self.sum(Counter::$counter),)+ life_expectancy }
+            pub fn snapshot(
+                &self,
+                life_expectancy: DurationHistogram,
+                load_times: DurationHistogram,
+            ) -> Metrics {
+                let counts = Metrics { $($field: self.sum(Counter::$counter),)+ ..Metrics::default() };
+                Metrics { life_expectancy, load_times, ..counts }
             }
         }
 
@@ -131,7 +136,9 @@ macro_rules! counts {
         pub struct Metrics {
             $($(#[doc = $doc])+ pub $field: u64,)+
             /// How long entries lived that were evicted: a sample of them.
-            pub life_expectancy: LifeExpectancy,
+            pub life_expectancy: DurationHistogram,
+            /// How long loads took, those that failed included.
+            pub load_times: DurationHistogram,
         }
 
         impl Metrics {
@@ -170,6 +177,7 @@ macro_rules! counts {
                 Self {
                     $($field: self.$field.saturating_sub(earlier.$field),)+
                     life_expectancy: self.life_expectancy - earlier.life_expectancy,
+                    load_times: self.load_times - earlier.load_times,
                 }
             }
         }
@@ -244,7 +252,8 @@ impl Metrics {
     }
 }
 
-/// A line for the hit ratio, one for each count and one for the median life, the figures under one another.
+/// A line for the hit ratio, one for each count, and one each for the median life and load time, the figures under one
+/// another.
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<LABEL_WIDTH$} {:>FIGURE_WIDTH$.4}", "hit ratio", self.hit_ratio())?;
@@ -253,7 +262,10 @@ impl fmt::Display for Metrics {
         }
         let median = self.life_expectancy.quantile(0.5);
         let median = median.map_or("-".to_owned(), |life| format!("< {life:.0?}"));
-        write!(f, "\n{:<LABEL_WIDTH$} {median:>FIGURE_WIDTH$}", "half of lives")
+        write!(f, "\n{:<LABEL_WIDTH$} {median:>FIGURE_WIDTH$}", "half of lives")?;
+        let median = self.load_times.quantile(0.5);
+        let median = median.map_or("-".to_owned(), |time| format!("< {time:.0?}"));
+        write!(f, "\n{:<LABEL_WIDTH$} {median:>FIGURE_WIDTH$}", "half of loads")
     }
 }
 
@@ -266,7 +278,7 @@ mod tests {
     use crate::sync::thread;
 
     fn snapshot(counters: &Counters) -> Metrics {
-        counters.snapshot(LifeExpectancy::default())
+        counters.snapshot(DurationHistogram::default(), DurationHistogram::default())
     }
 
     #[test]

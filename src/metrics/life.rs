@@ -6,8 +6,7 @@
 //! is left behind, for its entry was gone before the cell was taken, is free again when the id is used
 //! again.
 
-use std::{ops::Sub, time::Duration};
-
+use super::histogram::{DurationHistogram, DurationRecorder};
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// When the entries that are watched were born, and how long those lived that were evicted.
@@ -15,7 +14,7 @@ use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Births {
     /// Part of an id and a time each, or 0. Empty where nothing is watched.
     cells: Box<[AtomicU64]>,
-    lives: [AtomicU64; BUCKETS],
+    lives: DurationRecorder,
 }
 
 impl Births {
@@ -24,7 +23,7 @@ impl Births {
         let cells = if is_enabled { CELLS } else { 0 };
         Self {
             cells: (0..cells).map(|_| AtomicU64::new(0)).collect(),
-            lives: std::array::from_fn(|_| AtomicU64::new(0)),
+            lives: DurationRecorder::new(NANOSECONDS_A_UNIT),
         }
     }
 
@@ -84,14 +83,13 @@ impl Births {
         let Some(born) = self.take(id) else { return };
         if was_evicted {
             let life = (now() / NANOSECONDS_A_UNIT).saturating_sub(born);
-            self.lives[bucket(life)].fetch_add(1, Relaxed); // Relaxed: as in `note_birth`.
+            self.lives.record(life * NANOSECONDS_A_UNIT);
         }
     }
 
     /// Returns how long those lived that were evicted.
-    pub fn snapshot(&self) -> LifeExpectancy {
-        let counts = std::array::from_fn(|i| self.lives[i].load(Relaxed)); // Relaxed: as in `note_birth`.
-        LifeExpectancy { counts }
+    pub fn snapshot(&self) -> DurationHistogram {
+        self.lives.snapshot()
     }
 
     /// Returns the bytes of all cells.
@@ -122,75 +120,6 @@ impl Births {
     }
 }
 
-/// How long entries lived before they were evicted, by powers of two.
-///
-/// A sample: up to 4096 entries are watched at a time, each from its insert on. What left otherwise is not in
-/// it.
-///
-/// # Examples
-///
-/// ```
-/// use std::time::Duration;
-/// use cortado::{Cache, ManualClock};
-///
-/// let clock = ManualClock::new();
-/// let builder = Cache::builder().max_cost(100).metrics(true).clock(clock.clone());
-/// let cache = builder.build()?;
-/// cache.insert("old", 1);
-/// clock.advance(Duration::from_secs(3));
-/// cache.set_max_cost(0);
-/// let lives = cache.metrics().life_expectancy;
-/// assert_eq!(lives.count(), 1);
-/// assert_eq!(lives.quantile(0.5), Some(Duration::from_millis(4096)));
-/// # Ok::<(), cortado::BuildError>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct LifeExpectancy {
-    counts: [u64; BUCKETS],
-}
-
-impl LifeExpectancy {
-    /// Returns how many lives were counted.
-    pub fn count(&self) -> u64 {
-        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
-    }
-
-    /// Returns a time that so many lives, from 0 to 1, were shorter than: the next power of two milliseconds
-    /// above the figure. `None` if none was counted.
-    pub fn quantile(&self, part: f64) -> Option<Duration> {
-        let wanted = (self.count() as f64 * part.clamp(0.0, 1.0)).max(1.0);
-        let mut sum = 0.0;
-        self.buckets().find_map(|(limit, count)| {
-            sum += count as f64;
-            (count > 0 && sum >= wanted).then_some(limit)
-        })
-    }
-
-    /// Returns for each power of two milliseconds how many lives were shorter than it, and not than the one
-    /// before; all that were longer stand beside [`Duration::MAX`], at the end.
-    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
-        self.counts.iter().enumerate().map(|(i, count)| {
-            let limit = Duration::from_millis(1 << i);
-            (if i + 1 == BUCKETS { Duration::MAX } else { limit }, *count)
-        })
-    }
-}
-
-/// The lives that ended between two snapshots; none where the earlier one has more.
-impl Sub for LifeExpectancy {
-    type Output = Self;
-
-    fn sub(self, earlier: Self) -> Self {
-        Self { counts: std::array::from_fn(|i| self.counts[i].saturating_sub(earlier.counts[i])) }
-    }
-}
-
-/// Returns where a life of so many milliseconds is counted.
-fn bucket(life: u64) -> usize {
-    ((u64::BITS - life.leading_zeros()) as usize).min(BUCKETS - 1)
-}
-
 /// Entries watched at a time: 2 to the power of this.
 const CELL_BITS: u32 = 12;
 const CELLS: usize = 1 << CELL_BITS;
@@ -199,14 +128,12 @@ const NAME_BITS: u32 = 24;
 const TIME_BITS: u32 = u64::BITS - NAME_BITS;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 const NANOSECONDS_A_UNIT: u64 = 1_000_000;
-/// The last one begins at 12 days.
-const BUCKETS: usize = 32;
 /// An odd number without pattern: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
-    use std::ptr;
+    use std::{ptr, time::Duration};
 
     use super::*;
 
@@ -239,7 +166,7 @@ mod tests {
         births.end(8, false, || MS);
         births.end(8, true, || MS);
         births.end(16, true, || MS);
-        assert_eq!(births.snapshot(), LifeExpectancy::default());
+        assert_eq!(births.snapshot().count(), 0);
         assert_eq!(births.snapshot().quantile(0.5), None);
     }
 

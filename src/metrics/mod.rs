@@ -1,9 +1,11 @@
 //! What the cache counts about itself: [`Counters`] and [`Births`] inside, a plain [`Metrics`] outside.
 
 mod counters;
+mod histogram;
 mod life;
 
 pub use self::{
     counters::{Counter, Counters, Metrics},
-    life::{Births, LifeExpectancy},
+    histogram::{DurationHistogram, DurationRecorder},
+    life::Births,
 };

@@ -76,7 +76,7 @@ fn auto_traits_of_every_public_type_are_those_of_the_docs() {
         MemoryUse: "yyyyy";
         StalledReader: "yyyyy";
         Metrics: "yyyyy";
-        LifeExpectancy: "yyyyy";
+        DurationHistogram: "yyyyy";
         SystemClock: "yyyyy";
         ManualClock: "yyyyy";
         IdentityHash: "yyyyy";

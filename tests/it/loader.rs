@@ -740,3 +740,30 @@ impl<'a> IntoGuard<cortado::FillGuard<'a, u64, u64, cortado::DefaultHashBuilder>
         }
     }
 }
+
+#[test]
+fn loads_are_timed_and_callers_that_wait_are_no_misses() {
+    let clock = ManualClock::new();
+    let builder = builder(1000, Maintenance::Manual).clock(clock.clone()).metrics(true);
+    let cache: Cache<u64, u64> = builder.build().unwrap();
+    thread::scope(|scope| {
+        let (cache, clock) = (&cache, &clock);
+        let load = move || {
+            while cache.metrics().coalesced < 9 {
+                thread::yield_now();
+            }
+            clock.advance(Duration::from_millis(3));
+            7
+        };
+        for _ in 0..10 {
+            scope.spawn(move || assert_eq!(*cache.get_or_insert_with(1, load), 7));
+        }
+    });
+    assert_eq!(cache.try_get_or_insert_with(2, || Err(())).map(|it| *it), Err(()));
+    assert_eq!(*cache.get_or_insert_with(1, || unreachable!()), 7);
+    let metrics = cache.metrics();
+    assert_eq!((metrics.hits, metrics.misses, metrics.coalesced), (1, 2, 9));
+    assert_eq!(metrics.load_times.count(), 2, "the failed one, too");
+    assert_eq!(metrics.load_times.quantile(0.9), Some(Duration::from_micros(4096)));
+    assert!((metrics.hit_ratio() - 1.0 / 3.0).abs() < 1e-9);
+}
