@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example byte_budget`
 
-use cortado::{Cache, Insert, Reject};
+use cortado::{Cache, Insert, RejectReason};
 
 const BUDGET: u64 = 64 << 10;
 
@@ -27,7 +27,7 @@ fn main() -> Result<(), cortado::BuildError> {
     // What can never fit is refused at once, and evicts nobody.
     let before = cache.len();
     let huge = cache.insert("/huge".to_string(), vec![0; BUDGET as usize]);
-    assert!(matches!(huge, Insert::Rejected(_, Reject::TooCostly)));
+    assert!(matches!(huge, Insert::Rejected(_, RejectReason::TooCostly)));
     assert!(cache.len() <= before && !cache.contains_key("/huge"));
 
     // A lower budget is kept when the call returns.

@@ -3,7 +3,7 @@
 //! 20 000 pages, asked for 400 000 times, the popular ones more often. Most are of 200 bytes, one in eight
 //! of 20 000; most are made in 1 ms, one in sixteen in 100 ms. `docs/GUIDE.md` tells what to make of it.
 
-use cortado::{Cache, CacheBuilder, InsertOptions, Maintenance, Priority, Victim};
+use cortado::{Cache, CacheBuilder, EvictionPolicy, InsertOptions, Maintenance, Priority};
 
 const MEMORY: u64 = 4 << 20;
 
@@ -27,8 +27,8 @@ fn main() -> Result<(), cortado::BuildError> {
     };
     let one = run("1", choice().max_cost(1_600), plain)?;
     let objects = run("bytes", choice().max_cost(MEMORY), by_bytes)?;
-    let first = choice().max_cost(MEMORY).victim(Victim::Frequency);
-    let volume = run("bytes, Victim::Frequency", first, by_bytes)?;
+    let first = choice().max_cost(MEMORY).eviction_policy(EvictionPolicy::Frequency);
+    let volume = run("bytes, EvictionPolicy::Frequency", first, by_bytes)?;
     let time = run("time to make (a mistake)", choice().max_cost(9_000), by_time)?;
     let priority = run("bytes, slow ones High", choice().max_cost(MEMORY), urgent)?;
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cortado::{BuildError, Cache, Computed, Insert, Op};
+use cortado::{BuildError, Cache, ComputeOp, ComputeResult, Insert};
 
 fn main() -> Result<(), BuildError> {
     // moka::sync::Cache::builder()
@@ -37,8 +37,9 @@ fn main() -> Result<(), BuildError> {
     assert_eq!(failed.map(|value| value.clone()), Err("no"));
 
     // cache.entry("a").and_upsert_with(|entry| entry.map_or("1".into(), |e| e.into_value() + "!"));
-    let done = cache.compute("a", |value| Op::Put(value.map_or("1".into(), |v| format!("{v}!"))));
-    assert_eq!(done.cloned(), Computed::Updated("one!".to_string()));
+    let done =
+        cache.compute("a", |value| ComputeOp::Put(value.map_or("1".into(), |v| format!("{v}!"))));
+    assert_eq!(done.cloned(), ComputeResult::Updated("one!".to_string()));
 
     // cache.run_pending_tasks(); assert_eq!((cache.entry_count(), cache.weighted_size()), (2, 7));
     assert_eq!((cache.len(), cache.cost()), (2, 7));

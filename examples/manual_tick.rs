@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cortado::{BuildError, Cache, Maintenance, ManualClock, Work};
+use cortado::{BuildError, Cache, Maintenance, ManualClock, WorkLimit};
 
 fn main() -> Result<(), BuildError> {
     let clock = ManualClock::new();
@@ -23,9 +23,9 @@ fn main() -> Result<(), BuildError> {
     clock.advance(Duration::from_secs(30));
     assert!(!cache.contains_key(&30) && cache.contains_key(&31));
     assert_eq!(cache.cost(), 40);
-    let ticked = cache.tick(Work::evictions(20));
+    let ticked = cache.tick(WorkLimit::evictions(20));
     assert_eq!((ticked.expired, cache.cost()), (20, 20));
-    assert_eq!(cache.tick(Work::ALL).expired, 10);
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 10);
     assert_eq!(cache.cost(), 10);
 
     // A cache without a thread may hold what lives no longer than `text`.

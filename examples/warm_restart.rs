@@ -4,7 +4,7 @@
 
 use std::{error::Error, fs, time::Duration};
 
-use cortado::{Cache, Record};
+use cortado::{Cache, ExportedEntry};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::temp_dir().join(format!("cortado-{}.json", std::process::id()));
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(&path, serde_json::to_vec(&records)?)?;
 
     // The next process.
-    let records: Vec<Record<u32, String>> = serde_json::from_slice(&fs::read(&path)?)?;
+    let records: Vec<ExportedEntry<u32, String>> = serde_json::from_slice(&fs::read(&path)?)?;
     fs::remove_file(&path)?;
     let new: Cache<u32, String> = Cache::new(1000);
     // What came in before is newer, and stays.

@@ -21,7 +21,7 @@ pub enum Maintenance {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub enum Victim {
+pub enum EvictionPolicy {
     /// Hits per unit of cost: of two entries used equally, the costlier one goes first. The most
     /// objects hit.
     #[default]
@@ -46,7 +46,7 @@ pub enum Priority {
     High,
     /// Never evicted, whatever comes. It leaves when it is removed, replaced or cleared, or when the
     /// budget is lowered below what pinned entries cost. What they cost is lost to all others: an insert
-    /// that only a pinned entry could make room for is rejected as [`Kept`](crate::Reject::Kept).
+    /// that only a pinned entry could make room for is rejected as [`Kept`](crate::RejectReason::Kept).
     Pinned,
 }
 
@@ -82,7 +82,7 @@ pub struct Config {
     /// How deferred work is done.
     pub maintenance: Maintenance,
     /// What the choice of victims maximises.
-    pub victim: Victim,
+    pub eviction_policy: EvictionPolicy,
     /// Where random choices begin; by default at random.
     pub seed: Option<u64>,
     /// Whether to count.
@@ -117,7 +117,7 @@ pub struct Settings {
     /// Thread or manual.
     pub maintenance: Maintenance,
     /// Objects or cost first.
-    pub victim: Victim,
+    pub eviction_policy: EvictionPolicy,
     /// Where random choices begin.
     pub seed: u64,
     /// Whether to count.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     due::Outlook,
-    engine::{Engine, Ticked, Work},
+    engine::{Engine, WorkLimit, WorkReport},
     handover::Handover,
     metrics::Counter,
     reclaim::departure::{Sleeper, wake_next},
@@ -189,7 +189,7 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
         let round = self.handover.in_user_code(|| {
             // A panic of a user's clock ends a round, never the thread.
             caught(|| {
-                let slice = self.engine.maintain(Work::ALL);
+                let slice = self.engine.maintain(WorkLimit::ALL);
                 Round::of(slice.ticked, slice.has_moved)
             })
             .unwrap_or_else(|| {
@@ -239,7 +239,7 @@ enum Round {
 }
 
 impl Round {
-    fn of(ticked: Ticked, has_moved: bool) -> Self {
+    fn of(ticked: WorkReport, has_moved: bool) -> Self {
         match ticked {
             _ if ticked.evicted + ticked.expired > 0 => Self::Busy,
             _ if ticked.freed > 0 || (ticked.pending && has_moved) => Self::Progress,
@@ -418,15 +418,15 @@ mod tests {
 
     #[test]
     fn round_is_told_by_what_it_did() {
-        let ticked = Ticked::default();
-        let pending = Ticked { pending: true, ..ticked };
+        let ticked = WorkReport::default();
+        let pending = WorkReport { pending: true, ..ticked };
         assert_eq!(Round::of(ticked, false), Round::Done);
         assert_eq!(Round::of(pending, false), Round::Blocked);
         assert_eq!(Round::of(pending, true), Round::Progress);
-        assert_eq!(Round::of(Ticked { freed: 1, ..pending }, false), Round::Progress);
-        assert_eq!(Round::of(Ticked { freed: 1, ..ticked }, false), Round::Progress);
-        assert_eq!(Round::of(Ticked { evicted: 1, ..ticked }, false), Round::Busy);
-        assert_eq!(Round::of(Ticked { expired: 1, ..pending }, false), Round::Busy);
+        assert_eq!(Round::of(WorkReport { freed: 1, ..pending }, false), Round::Progress);
+        assert_eq!(Round::of(WorkReport { freed: 1, ..ticked }, false), Round::Progress);
+        assert_eq!(Round::of(WorkReport { evicted: 1, ..ticked }, false), Round::Busy);
+        assert_eq!(Round::of(WorkReport { expired: 1, ..pending }, false), Round::Busy);
     }
 
     #[test]

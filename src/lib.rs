@@ -29,7 +29,7 @@
 //! * **A value is never changed in place.** Who holds a [`ValueRef`] goes on seeing the value that was
 //!   there; a new one is another entry. [`update`](Cache::update) and [`compute`](Cache::compute) compare
 //!   and swap, and lose no update.
-//! * **Iteration is weakly consistent.** [`Pinned::iter`] sees every entry that is there all the while, and
+//! * **Iteration is weakly consistent.** [`CacheRef::iter`] sees every entry that is there all the while, and
 //!   may or may not see one that comes or goes meanwhile. It is no snapshot. It sees an entry once, or twice
 //!   if the table is resized at that very moment.
 //! * **What is deferred** is the policy's counting, the freeing of what was removed, and the calls of
@@ -52,7 +52,7 @@
 //! [`Cache::stalled_readers`] names the threads that hold it back.
 //!
 //! ```
-//! use cortado::{Cache, Insert, Reject};
+//! use cortado::{Cache, Insert, RejectReason};
 //!
 //! let pages = Cache::builder()
 //!     .max_cost(1 << 20)
@@ -61,12 +61,12 @@
 //! assert!(pages.insert(1, vec![0; 4096]).is_in());
 //! assert_eq!(pages.cost(), 4096);
 //! let huge = pages.insert(2, vec![0; 2 << 20]);
-//! assert!(matches!(huge, Insert::Rejected(_, Reject::TooCostly)));
+//! assert!(matches!(huge, Insert::Rejected(_, RejectReason::TooCostly)));
 //! # Ok::<(), cortado::BuildError>(())
 //! ```
 //!
 //! A cost is what an entry takes, not what it is worth. What is dear to make gets a [`Priority`], with
-//! [`insert_with`](Cache::insert_with). Whether entries or bytes are to be hit is said by [`Victim`].
+//! [`insert_with`](Cache::insert_with). Whether entries or bytes are to be hit is said by [`EvictionPolicy`].
 //! `docs/GUIDE.md` compares the choices.
 //!
 //! # Time
@@ -169,13 +169,13 @@
 //! [`build_manual`](CacheBuilder::build_manual) is for keys and values that borrow.
 //!
 //! ```
-//! use cortado::{Cache, Maintenance, Work};
+//! use cortado::{Cache, Maintenance, WorkLimit};
 //!
 //! let cache = Cache::builder().max_cost(10).maintenance(Maintenance::Manual).build()?;
 //! for k in 0..100 {
 //!     assert!(cache.insert(k, k).is_in());
 //! }
-//! cache.tick(Work::ALL);
+//! cache.tick(WorkLimit::ALL);
 //! assert!(cache.len() <= 10);
 //! # Ok::<(), cortado::BuildError>(())
 //! ```
@@ -271,17 +271,18 @@ mod waker;
 #[cfg(not(cortado_loom))]
 pub use crate::{
     cache::{
-        BorrowedKey, Cache, CacheBuilder, Claim, Cloned, Computed, DefaultHashBuilder, EntryInfo,
-        EntryKey, Export, FillGuard, Imported, InsertOptions, Iter, Op, OwnedKey, Pinned, Record,
-        ValueRef, Wait, entry::Entry,
+        BorrowedKey, Cache, CacheBuilder, CacheRef, Claim, Cloned, ComputeOp, ComputeResult,
+        DefaultHashBuilder, EntryInfo, EntryKey, Export, ExportedEntry, FillGuard, ImportReport,
+        InsertOptions, Iter, OwnedKey, ValueRef, WaitPolicy, entry::Entry,
     },
     engine::{
-        Expiry, Insert, MemoryUse, Reject, RemovalCause, Removed, StalledReader, Ticked, Work,
+        Expiry, Insert, MemoryUse, RejectReason, RemovalCause, Removed, StalledReader, WorkLimit,
+        WorkReport,
     },
 };
 pub use crate::{
     clock::{Clock, ManualClock, SystemClock},
-    config::{Config, Maintenance, Priority, Victim},
+    config::{Config, EvictionPolicy, Maintenance, Priority},
     error::{BuildError, TtlError},
     metrics::{DurationHistogram, Metrics},
     util::{IdentityHash, IdentityHasher},

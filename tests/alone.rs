@@ -16,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cortado::{Cache, Computed, Insert, Maintenance, ManualClock, Op, Reject, Removed, Work};
+use cortado::{
+    Cache, ComputeOp, ComputeResult, Insert, Maintenance, ManualClock, RejectReason, Removed,
+    WorkLimit,
+};
 use support::{BOTH, Tally, audit, builder, eventually, settle};
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -90,7 +93,7 @@ fn stalled_reader_holds_back_garbage_and_the_budget_is_kept() {
             for key in 1..20_000 {
                 assert!(!matches!(
                     cache.insert(key, tally.make(key)),
-                    Insert::Rejected(_, Reject::Garbage)
+                    Insert::Rejected(_, RejectReason::Garbage)
                 ));
                 assert!(cache.cost() <= 1000);
                 assert!(tally.alive() <= 20_000);
@@ -160,7 +163,7 @@ fn too_much_garbage_rejects_inserts_until_it_is_freed() {
                     let insert = cache.insert(key, tally.make(key));
                     if let Insert::Rejected(value, reason) = insert {
                         assert_eq!(value.id, key);
-                        rejected += u64::from(reason == Reject::Garbage);
+                        rejected += u64::from(reason == RejectReason::Garbage);
                     }
                     assert!(cache.cost() <= 1000);
                     most = most.max(cache.memory().garbage);
@@ -212,7 +215,7 @@ fn garbage_is_bounded_though_maintenance_comes_after_every_insert() {
         beside_a_stalled_reader(&cache, || {
             for key in 1..5000 {
                 drop(cache.insert(key, tally.make(key)));
-                cache.tick(Work::ALL);
+                cache.tick(WorkLimit::ALL);
                 let garbage = cache.memory().garbage;
                 assert!(garbage <= 100 + 3 * 64, "{garbage} of garbage where 100 may be");
             }
@@ -233,7 +236,7 @@ fn values_are_replaced_beside_too_much_garbage_until_it_is_twice_the_limit() {
     beside_a_stalled_reader(&cache, || {
         // A new key stays out as soon as garbage is above the limit, and takes nothing with it.
         let is_refused = |key: u64| match cache.insert(key, tally.make(key)) {
-            Insert::Rejected(_, reason) => reason == Reject::Garbage,
+            Insert::Rejected(_, reason) => reason == RejectReason::Garbage,
             _ => false,
         };
         let replaced = (1..).take_while(|turn| {
@@ -253,7 +256,7 @@ fn values_are_replaced_beside_too_much_garbage_until_it_is_twice_the_limit() {
                 _ => assert_eq!(cache.get(&7).unwrap().id, turn),
             }
         };
-        assert_eq!(refused, (turn, Reject::Garbage));
+        assert_eq!(refused, (turn, RejectReason::Garbage));
         assert!(cache.memory().garbage > 200);
         // That one is out of date, and the only one that has gone.
         assert!(!cache.contains_key(&7));
@@ -276,11 +279,11 @@ fn update_that_is_refused_for_garbage_keeps_what_is_there() {
         for turn in 0..1000 {
             let key = turn % 9 + 1;
             let seen = cache.get(&key).unwrap().id;
-            let done = cache.compute(key, |_| Op::Put(tally.make(seen + 100)));
+            let done = cache.compute(key, |_| ComputeOp::Put(tally.make(seen + 100)));
             let now = cache.get(&key).unwrap().id;
             match done {
-                Computed::Updated(_) => assert_eq!(now, seen + 100),
-                Computed::Rejected(value, Reject::Garbage) => {
+                ComputeResult::Updated(_) => assert_eq!(now, seen + 100),
+                ComputeResult::Rejected(value, RejectReason::Garbage) => {
                     assert_eq!((value.id, now), (seen + 100, seen));
                     assert!(!cache.update(&key, |_| tally.make(0)));
                     assert_eq!(cache.get(&key).unwrap().id, seen);
@@ -348,7 +351,7 @@ fn garbage_below_the_floor_of_memory_refuses_nothing_where_every_entry_costs_1()
     beside_a_pin(&cache, || {
         for turn in 0..20_000 {
             let insert = cache.insert(1 + turn % 90, tally.make(turn));
-            assert!(!matches!(insert, Insert::Rejected(_, Reject::Garbage)), "{turn}");
+            assert!(!matches!(insert, Insert::Rejected(_, RejectReason::Garbage)), "{turn}");
         }
         assert!(cache.memory().garbage_entries > 19_000);
     });
@@ -449,7 +452,7 @@ fn listener_runs_under_no_guard_whatever_called_it() {
             cache.insert(key, key);
             cache.retain(|_, _| false);
         }),
-        ("compute", &|_| _ = cache.compute(1, |_| Op::Put(1))),
+        ("compute", &|_| _ = cache.compute(1, |_| ComputeOp::Put(1))),
         ("load", &|key| drop(cache.get_or_insert_with(key, || key))),
         ("clear", &|key| {
             cache.insert(key, key);
@@ -520,7 +523,7 @@ fn stalled_pin_of_one_cache_does_not_stop_another() {
         assert!(cache.insert(key, tally.make(key)).is_in() || cache.cost() > 90);
         assert!(cache.cost() <= 100);
     }
-    cache.tick(Work::ALL);
+    cache.tick(WorkLimit::ALL);
     // This thread has used both under one pin, which therefore stands for both.
     assert_eq!(tally.alive(), cache.len() as u64 + cache.memory().garbage_entries);
     assert_eq!(pin.get(&1), Some(&1));

@@ -11,8 +11,8 @@ use std::{
 };
 
 use cortado::{
-    Cache, Claim, Config, Maintenance, ManualClock, Metrics, Record, Victim, Wait, Work,
-    integrations::metrics::Exporter,
+    Cache, Claim, Config, EvictionPolicy, ExportedEntry, Maintenance, ManualClock, Metrics,
+    WaitPolicy, WorkLimit, integrations::metrics::Exporter,
 };
 
 mod metrics_crate {
@@ -188,7 +188,7 @@ mod tracing_crate {
             let cache = cache(&clock);
             assert!(cache.insert_with_ttl(1, 1, Duration::from_secs(1)).is_in());
             clock.advance(Duration::from_secs(2));
-            cache.tick(Work::ALL);
+            cache.tick(WorkLimit::ALL);
         });
         let lines = listener.take();
         assert_eq!(lines[0], "TRACE maintenance cache=\"c\"");
@@ -214,7 +214,9 @@ mod tracing_crate {
             let took = "WARN message=slow load cache=\"c\" took=101ms outcome=\"filled\"";
             assert_eq!(listener.take(), [took]);
 
-            let Claim::Fill(guard) = cache.claim(3, Wait::No) else { panic!("nobody loads it") };
+            let Claim::Fill(guard) = cache.claim(3, WaitPolicy::No) else {
+                panic!("nobody loads it")
+            };
             clock.advance(Duration::from_secs(1));
             drop(guard);
             let took = "WARN message=slow load cache=\"c\" took=1s outcome=\"given up\"";
@@ -229,11 +231,14 @@ mod serde_crate {
     #[test]
     fn config_comes_from_a_file() {
         let text = r#"{
-            "max_cost": 1000, "name": "sessions", "maintenance": "Manual", "victim": "Frequency",
+            "max_cost": 1000, "name": "sessions", "maintenance": "Manual", "eviction_policy": "Frequency",
             "metrics": true, "ttl": { "secs": 60, "nanos": 0 }
         }"#;
         let config: Config = serde_json::from_str(text).unwrap();
-        assert_eq!((config.maintenance, config.victim), (Maintenance::Manual, Victim::Frequency));
+        assert_eq!(
+            (config.maintenance, config.eviction_policy),
+            (Maintenance::Manual, EvictionPolicy::Frequency)
+        );
         let again: Config = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
         assert_eq!(again, config);
         let cache = Cache::<u32, u32>::builder().config(config).build().unwrap();
@@ -266,6 +271,9 @@ mod serde_crate {
         assert_eq!(memory["stalled_readers"].as_u64(), cache.memory().stalled_readers);
         let records: Vec<_> = cache.pin().export().map(|record| record.cloned()).collect();
         let text = serde_json::to_string(&records).unwrap();
-        assert_eq!(serde_json::from_str::<Vec<Record<u32, String>>>(&text).unwrap(), records);
+        assert_eq!(
+            serde_json::from_str::<Vec<ExportedEntry<u32, String>>>(&text).unwrap(),
+            records
+        );
     }
 }

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use cortado::{BuildError, Cache, CacheBuilder, Maintenance, Work};
+use cortado::{BuildError, Cache, CacheBuilder, Maintenance, WorkLimit};
 
 /// Refuses what is larger than it is told, and counts how often it did.
 struct Refusing;
@@ -154,7 +154,7 @@ fn table_that_cannot_grow_evicts_from_its_full_buckets_and_grows_later() {
 
 #[test]
 fn pinned_entries_of_one_bucket_are_rejected_where_the_table_cannot_grow() {
-    use cortado::{Insert, InsertOptions, Priority, Reject};
+    use cortado::{Insert, InsertOptions, Priority, RejectReason};
     use std::hash::{BuildHasherDefault, Hasher};
 
     /// Gives all keys one hash.
@@ -174,7 +174,7 @@ fn pinned_entries_of_one_bucket_are_rejected_where_the_table_cannot_grow() {
     for key in 0..8 {
         assert!(cache.insert_with(key, key, pinned).is_in());
     }
-    assert_eq!(cache.insert(8, 8), Insert::Rejected(8, Reject::Kept));
+    assert_eq!(cache.insert(8, 8), Insert::Rejected(8, RejectReason::Kept));
     assert_eq!((cache.len(), cache.cost()), (8, 8));
 }
 
@@ -189,14 +189,14 @@ fn sketch_that_cannot_grow_stays_and_grows_later() {
         assert!(cache.insert(key, key).is_in());
     }
     for _ in 0..100 {
-        cache.tick(Work::ALL);
+        cache.tick(WorkLimit::ALL);
     }
     assert_eq!(cache.memory().sketch, before);
     let refused = REFUSED.load(SeqCst);
     assert!((1..=3).contains(&refused), "{refused} tries in 100 rounds");
     limits.set(ANY, ANY);
     for _ in 0..100 {
-        cache.tick(Work::ALL);
+        cache.tick(WorkLimit::ALL);
     }
     assert!(cache.memory().sketch > before);
 }

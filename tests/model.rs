@@ -16,8 +16,8 @@ use std::{
 };
 
 use cortado::{
-    Cache, Claim, Computed, DefaultHashBuilder, Insert, InsertOptions, ManualClock, Op, Record,
-    Reject, RemovalCause, TtlError, Wait,
+    Cache, Claim, ComputeOp, ComputeResult, DefaultHashBuilder, ExportedEntry, Insert,
+    InsertOptions, ManualClock, RejectReason, RemovalCause, TtlError, WaitPolicy,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -220,10 +220,10 @@ impl World {
         }
     }
 
-    fn check_reason(&self, reason: Reject, cost: u64) {
+    fn check_reason(&self, reason: RejectReason, cost: u64) {
         match reason {
-            Reject::TooCostly => assert!(cost > self.max_cost),
-            Reject::Cold => assert!(!self.is_ample && cost <= self.max_cost),
+            RejectReason::TooCostly => assert!(cost > self.max_cost),
+            RejectReason::Cold => assert!(!self.is_ample && cost <= self.max_cost),
             other => panic!("{other:?} though there is no garbage, and nothing is pinned"),
         }
     }
@@ -303,7 +303,7 @@ impl World {
                 let value = self.value(cost);
                 let id = value.0.id;
                 match cache.insert_if_absent(self.key(key), value) {
-                    Insert::Rejected(value, Reject::Present) => {
+                    Insert::Rejected(value, RejectReason::Present) => {
                         assert!(value.0.id == id && there(key).is_some());
                     }
                     result => {
@@ -336,39 +336,39 @@ impl World {
                 let computed = cache.compute(self.key(key), |seen| match value.take() {
                     Some(value) => {
                         assert_eq!(seen.map(|value| value.0.id), old.map(|old| old.id));
-                        Op::Put(value)
+                        ComputeOp::Put(value)
                     }
                     // Asked again, for what it saw made room for its successor.
                     None => {
                         assert!(seen.is_none());
-                        Op::Keep
+                        ComputeOp::Keep
                     }
                 });
                 let deadline = old.and_then(|old| old.deadline);
                 match computed {
-                    Computed::Inserted(_) => {
+                    ComputeResult::Inserted(_) => {
                         self.settle_write(key, (id, cost), None, Insert::Inserted);
                     }
-                    Computed::Updated(_) => {
+                    ComputeResult::Updated(_) => {
                         self.settle_write(key, (id, cost), deadline, Insert::Updated);
                     }
-                    Computed::Rejected(value, reason) => {
+                    ComputeResult::Rejected(value, reason) => {
                         let rejected = Insert::Rejected(value, reason);
                         self.settle_write(key, (id, cost), None, rejected);
                     }
-                    Computed::Kept(_) => {
+                    ComputeResult::Kept(_) => {
                         assert!(old.is_some() && !self.is_ample);
                         self.leave(key, EVICTED);
                     }
-                    Computed::Removed(_) => panic!("it was to be put"),
+                    ComputeResult::Removed(_) => panic!("it was to be put"),
                 }
             }
             Call::ComputeKeep(key) => {
-                let kept = cache.compute(self.key(key), |_| Op::Keep);
-                assert!(matches!(kept, Computed::Kept(_)));
+                let kept = cache.compute(self.key(key), |_| ComputeOp::Keep);
+                assert!(matches!(kept, ComputeResult::Kept(_)));
             }
             Call::ComputeRemove(key) => {
-                let computed = cache.compute(self.key(key), |_| Op::Remove);
+                let computed = cache.compute(self.key(key), |_| ComputeOp::Remove);
                 assert_eq!(computed.is_changed(), there(key).is_some());
                 drop(computed);
                 self.leave(key, REMOVED);
@@ -391,7 +391,7 @@ impl World {
             Call::Claim { key, cost, fill } => {
                 let (value, old) = (self.value(cost), there(key));
                 let id = value.0.id;
-                match cache.claim(self.key(key), Wait::No) {
+                match cache.claim(self.key(key), WaitPolicy::No) {
                     Claim::Hit(value) => assert_eq!(Some(value.0.id), old),
                     Claim::Fill(guard) => {
                         assert_eq!(old, None);
@@ -487,13 +487,13 @@ impl World {
         (0..KEYS).for_each(|key| self.leave(key, CLEARED));
         settle(&self.cache);
         let mut made = Vec::new();
-        let records: Vec<Record<Tracked, Value>> = all
+        let records: Vec<ExportedEntry<Tracked, Value>> = all
             .into_iter()
             .map(|(key, cost, ttl)| {
                 let value = self.value(cost);
                 let deadline = ttl.map(|ttl| self.now + ttl.as_secs());
                 made.push((key, Resident { id: value.0.id, cost, deadline }));
-                let mut record = Record::new(self.key(key), value);
+                let mut record = ExportedEntry::new(self.key(key), value);
                 (record.cost, record.ttl) = (cost, ttl);
                 record
             })

@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use cortado::{Cache, Insert, Maintenance, Metrics, Work};
+use cortado::{Cache, Insert, Maintenance, Metrics, WorkLimit};
 use support::{BOTH, Random, Tally, audit, builder, scale, seed, settle};
 
 const THREADS: u64 = 8;
@@ -311,7 +311,7 @@ fn everything_at_once_keeps_values_and_accounts() {
                         });
                         assert_eq!(next, keys.len());
                     }
-                    30..32 => _ = cache.tick(Work::evictions(10)),
+                    30..32 => _ = cache.tick(WorkLimit::evictions(10)),
                     32..33 => cache.flush(),
                     33..100 => {
                         if let Some(value) = cache.remove(&key) {

@@ -11,7 +11,7 @@ mod storm;
 
 use std::{thread, time::Duration};
 
-use cortado::{InsertOptions, Maintenance, ManualClock, Priority, Work};
+use cortado::{InsertOptions, Maintenance, ManualClock, Priority, WorkLimit};
 use storm::{Spread, Storm};
 use support::{BOTH, scale, seed};
 
@@ -115,7 +115,7 @@ fn deadlines_that_many_threads_set_are_all_met() {
             }
         });
         clock.advance(Duration::from_secs(1));
-        while cache.tick(Work::ALL).expired > 0 {}
+        while cache.tick(WorkLimit::ALL).expired > 0 {}
         assert_eq!((cache.len(), cache.cost()), (0, 0), "entries whose time is over");
     }
 }

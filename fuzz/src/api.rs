@@ -10,8 +10,8 @@ use std::{
 
 use arbitrary::{Arbitrary, Unstructured};
 use cortado::{
-    Cache, Claim, Computed, Insert, InsertOptions, ManualClock, Op, Priority, Reject, Removed,
-    Victim, Wait, Work,
+    Cache, Claim, ComputeOp, ComputeResult, EvictionPolicy, Insert, InsertOptions, ManualClock,
+    Priority, RejectReason, Removed, WaitPolicy, WorkLimit,
 };
 
 /// One cache and what is done to it.
@@ -142,7 +142,11 @@ fn play(script: Script) {
     let mut builder = Cache::builder()
         .max_cost(u64::from(script.max_cost).max(1))
         .expected_entries(script.expected_entries.into())
-        .victim(if script.by_frequency { Victim::Frequency } else { Victim::FrequencyPerCost })
+        .eviction_policy(if script.by_frequency {
+            EvictionPolicy::Frequency
+        } else {
+            EvictionPolicy::FrequencyPerCost
+        })
         .clock(clock.clone())
         .metrics(true)
         .seed(1)
@@ -231,7 +235,7 @@ fn step(
             put(model, key, &cache.insert_with(key, make(), options), deadline);
         }
         Call::InsertIfAbsent(key) => match cache.insert_if_absent(key, make()) {
-            Insert::Rejected(_, Reject::Present) => {
+            Insert::Rejected(_, RejectReason::Present) => {
                 assert!(model.contains_key(&key), "kept, and never was there");
             }
             inserted => put(model, key, &inserted, None),
@@ -280,14 +284,16 @@ fn step(
                 }
             }
         }
-        Call::Put(key) => match cache.compute(key, |_| Op::Put(make())) {
-            Computed::Inserted(_) => _ = model.insert(key, (numbers.get(), None)),
-            Computed::Updated(_) => model.get_mut(&key).expect("it was there").0 = numbers.get(),
-            Computed::Rejected(..) => _ = model.remove(&key),
-            Computed::Kept(_) | Computed::Removed(_) => unreachable!("a put"),
+        Call::Put(key) => match cache.compute(key, |_| ComputeOp::Put(make())) {
+            ComputeResult::Inserted(_) => _ = model.insert(key, (numbers.get(), None)),
+            ComputeResult::Updated(_) => {
+                model.get_mut(&key).expect("it was there").0 = numbers.get()
+            }
+            ComputeResult::Rejected(..) => _ = model.remove(&key),
+            ComputeResult::Kept(_) | ComputeResult::Removed(_) => unreachable!("a put"),
         },
         Call::Drop(key) => {
-            let removed = cache.compute(key, |_| Op::Remove).is_changed();
+            let removed = cache.compute(key, |_| ComputeOp::Remove).is_changed();
             assert!(model.remove(&key).is_some() || !removed);
         }
         Call::Load(key) => {
@@ -305,7 +311,7 @@ fn step(
             Ok(value) => found(model, key, Some(value.number())),
             Err(()) => found(model, key, None),
         },
-        Call::Claim(key, fills) => match cache.claim(key, Wait::No) {
+        Call::Claim(key, fills) => match cache.claim(key, WaitPolicy::No) {
             Claim::Hit(value) => found(model, key, Some(value.number())),
             Claim::Fill(guard) if fills => {
                 let number = guard.fill(make()).number();
@@ -346,7 +352,7 @@ fn step(
             *now = now.saturating_add(by.duration()).min(Duration::from_nanos(u64::MAX));
         }
         Call::Tick(most) => {
-            let ticked = cache.tick(Work::evictions(most.into()));
+            let ticked = cache.tick(WorkLimit::evictions(most.into()));
             assert!(ticked.evicted + ticked.expired <= 2 * usize::from(most));
         }
         Call::Flush => cache.flush(),

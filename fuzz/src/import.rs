@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use arbitrary::{Arbitrary, Unstructured};
-use cortado::{Cache, ManualClock, Priority, Record};
+use cortado::{Cache, ExportedEntry, ManualClock, Priority};
 
 #[derive(Arbitrary, Debug)]
 struct Script {
@@ -26,8 +26,8 @@ struct Given {
 }
 
 impl Given {
-    fn record(&self) -> Record<u16, u16> {
-        let mut record = Record::new(self.key, !self.key);
+    fn record(&self) -> ExportedEntry<u16, u16> {
+        let mut record = ExportedEntry::new(self.key, !self.key);
         // Of any scale.
         record.cost = self.cost >> (self.shift % 64);
         record.ttl = self.ttl.map(|(seconds, nanoseconds)| {
@@ -81,7 +81,7 @@ fn play(script: &Script) {
     clock.advance(Duration::from_nanos(script.passes.into()));
     old.flush();
     check(&old);
-    let records: Vec<_> = old.pin().export().map(Record::cloned).collect();
+    let records: Vec<_> = old.pin().export().map(ExportedEntry::cloned).collect();
     assert_eq!(records.len(), old.len());
     for record in &records {
         assert!(record.frequency <= 15);

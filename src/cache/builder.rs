@@ -9,8 +9,8 @@ use super::{Cache, DefaultHashBuilder};
 use crate::{
     clock::Clock,
     config::{
-        Config, DEFAULT_ENTRIES, DEFAULT_ENTRIES_BY_COST, MAX_ENTRIES, Maintenance, SLOW_LOAD,
-        Settings, Victim,
+        Config, DEFAULT_ENTRIES, DEFAULT_ENTRIES_BY_COST, EvictionPolicy, MAX_ENTRIES, Maintenance,
+        SLOW_LOAD, Settings,
     },
     engine::{Engine, Expiry, Hooks, Notice, Removed, Timing},
     error::BuildError,
@@ -137,7 +137,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     }
 
     /// Decides whether an insert may replace an entry that is there, from the key, the old and the new value;
-    /// where it says no, the insert is rejected as [`Kept`](crate::Reject::Kept) and the old value stays.
+    /// where it says no, the insert is rejected as [`Kept`](crate::RejectReason::Kept) and the old value stays.
     ///
     /// Asked by every [`insert`](Cache::insert) and [`replace`](Cache::replace) of a key that has an entry,
     /// perhaps more than once, and not by [`update`](Cache::update) and [`compute`](Cache::compute), which
@@ -147,12 +147,12 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Insert, Reject};
+    /// use cortado::{Cache, Insert, RejectReason};
     ///
     /// // Only a newer version replaces an older one.
     /// let cache = Cache::builder().max_cost(10).replace_if(|_, old, new| new > old).build()?;
     /// cache.insert("version", 2);
-    /// assert_eq!(cache.insert("version", 1), Insert::Rejected(1, Reject::Kept));
+    /// assert_eq!(cache.insert("version", 1), Insert::Rejected(1, RejectReason::Kept));
     /// assert_eq!(cache.insert("version", 3), Insert::Updated);
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
@@ -168,7 +168,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// An entry for which it returns `false` stays, and is no candidate for a while. After 64 such
     /// answers a call that looks for room gives up, and its insert is refused as
-    /// [`Kept`](crate::Reject::Kept). Removals, expirations and replacements are not asked about.
+    /// [`Kept`](crate::RejectReason::Kept). Removals, expirations and replacements are not asked about.
     /// [`set_max_cost`](Cache::set_max_cost) with a lower budget evicts entries that are kept if no
     /// others are left.
     ///
@@ -448,19 +448,19 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         CacheBuilder { config, clock, slow_load, hooks, hasher }
     }
 
-    /// Sets what the choice of victims maximises. By default [`Victim::FrequencyPerCost`].
+    /// Sets what the choice of victims maximises. By default [`EvictionPolicy::FrequencyPerCost`].
     ///
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Victim};
+    /// use cortado::{Cache, EvictionPolicy};
     ///
-    /// let cache = Cache::builder().max_cost(1 << 20).victim(Victim::Frequency).build()?;
+    /// let cache = Cache::builder().max_cost(1 << 20).eviction_policy(EvictionPolicy::Frequency).build()?;
     /// assert!(cache.insert_with_cost("page", 1, 4096).is_in());
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
-    pub fn victim(mut self, victim: Victim) -> Self {
-        self.config.victim = victim;
+    pub fn eviction_policy(mut self, policy: EvictionPolicy) -> Self {
+        self.config.eviction_policy = policy;
         self
     }
 
@@ -477,7 +477,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// in an operation on one key, keep the values of about one key in a thousand, and what is left of the others
     /// without their destructors' memory: some dozen bytes each. (With the feature `crossbeam-epoch` they keep all.) Above
     /// the limit an insert of a new key is rejected as
-    /// [`Reject::Garbage`](crate::Reject::Garbage) and takes nothing away. A value that is there is
+    /// [`RejectReason::Garbage`](crate::RejectReason::Garbage) and takes nothing away. A value that is there is
     /// still replaced, up to twice the limit. Beyond that `insert` and `replace` are rejected, too,
     /// and remove what they were to overwrite, for it is out of date; `update` and `compute` are
     /// rejected and leave the old value in its place. What was refused is counted
@@ -489,12 +489,12 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Insert, Reject};
+    /// use cortado::{Cache, Insert, RejectReason};
     ///
     /// let cache = Cache::builder().max_cost(10).max_garbage(0).build()?;
     /// cache.insert("k", 1);
     /// let held = cache.remove("k");
-    /// assert_eq!(cache.insert("k", 2), Insert::Rejected(2, Reject::Garbage));
+    /// assert_eq!(cache.insert("k", 2), Insert::Rejected(2, RejectReason::Garbage));
     /// drop(held);
     /// cache.flush();
     /// assert!(cache.insert("k", 2).is_in());
@@ -665,7 +665,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
             expected_entries,
             max_garbage: config.max_garbage,
             maintenance: config.maintenance,
-            victim: config.victim,
+            eviction_policy: config.eviction_policy,
             seed: config.seed.unwrap_or_else(random_seed),
             metrics: config.metrics,
             charge_overhead: config.charge_overhead,

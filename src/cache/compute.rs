@@ -10,7 +10,7 @@ use equivalent::Equivalent;
 use super::{Cache, InsertOptions, ValueRef};
 use crate::{
     buckets::EntryRef,
-    engine::{Mode, Reject, RemovalCause, Terms},
+    engine::{Mode, RejectReason, RemovalCause, Terms},
     entry::Entry,
 };
 
@@ -19,15 +19,15 @@ use crate::{
 /// # Examples
 ///
 /// ```
-/// use cortado::{Cache, Op};
+/// use cortado::{Cache, ComputeOp};
 ///
 /// let cache = Cache::new(10);
 /// cache.insert("visits", 1);
-/// cache.compute("visits", |seen| Op::Put(seen.map_or(1, |n| n + 1)));
+/// cache.compute("visits", |seen| ComputeOp::Put(seen.map_or(1, |n| n + 1)));
 /// assert_eq!(cache.get_cloned("visits"), Some(2));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op<V> {
+pub enum ComputeOp<V> {
     /// Leave everything as it is.
     Keep,
     /// Put this value there. It costs what the builder's [`cost_of`](crate::CacheBuilder::cost_of)
@@ -47,16 +47,16 @@ pub enum Op<V> {
 /// # Examples
 ///
 /// ```
-/// use cortado::{Cache, Computed, Op};
+/// use cortado::{Cache, ComputeResult, ComputeOp};
 ///
 /// let cache = Cache::new(10);
-/// assert_eq!(cache.compute("k", |_| Op::Put(1)).cloned(), Computed::Inserted(1));
-/// assert_eq!(cache.compute("k", |_| Op::Put(2)).value(), Some(&2));
-/// assert_eq!(cache.compute("k", |_| Op::Keep).cloned(), Computed::Kept(Some(2)));
-/// assert_eq!(cache.compute("k", |_| Op::Remove).cloned(), Computed::Removed(2));
+/// assert_eq!(cache.compute("k", |_| ComputeOp::Put(1)).cloned(), ComputeResult::Inserted(1));
+/// assert_eq!(cache.compute("k", |_| ComputeOp::Put(2)).value(), Some(&2));
+/// assert_eq!(cache.compute("k", |_| ComputeOp::Keep).cloned(), ComputeResult::Kept(Some(2)));
+/// assert_eq!(cache.compute("k", |_| ComputeOp::Remove).cloned(), ComputeResult::Removed(2));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Computed<V, R> {
+pub enum ComputeResult<V, R> {
     /// Nothing was changed. Here is the entry of the key, if it has one.
     Kept(Option<R>),
     /// The key had no entry, and has this one.
@@ -66,11 +66,11 @@ pub enum Computed<V, R> {
     /// The key had this entry, and has none.
     Removed(R),
     /// The value was refused, for this reason. If the key had an entry, that is removed, but
-    /// stays where the reason is [`Reject::Garbage`].
-    Rejected(V, Reject),
+    /// stays where the reason is [`RejectReason::Garbage`].
+    Rejected(V, RejectReason),
 }
 
-impl<V, R> Computed<V, R> {
+impl<V, R> ComputeResult<V, R> {
     /// Returns the entry that the key has now.
     pub fn into_entry(self) -> Option<R> {
         match self {
@@ -86,18 +86,18 @@ impl<V, R> Computed<V, R> {
     }
 
     /// Makes something else of the entry.
-    pub(crate) fn map<T>(self, f: impl FnOnce(R) -> T) -> Computed<V, T> {
+    pub(crate) fn map<T>(self, f: impl FnOnce(R) -> T) -> ComputeResult<V, T> {
         match self {
-            Self::Kept(entry) => Computed::Kept(entry.map(f)),
-            Self::Inserted(entry) => Computed::Inserted(f(entry)),
-            Self::Updated(entry) => Computed::Updated(f(entry)),
-            Self::Removed(entry) => Computed::Removed(f(entry)),
-            Self::Rejected(value, reason) => Computed::Rejected(value, reason),
+            Self::Kept(entry) => ComputeResult::Kept(entry.map(f)),
+            Self::Inserted(entry) => ComputeResult::Inserted(f(entry)),
+            Self::Updated(entry) => ComputeResult::Updated(f(entry)),
+            Self::Removed(entry) => ComputeResult::Removed(f(entry)),
+            Self::Rejected(value, reason) => ComputeResult::Rejected(value, reason),
         }
     }
 }
 
-impl<K, V> Computed<V, ValueRef<'_, K, V>> {
+impl<K, V> ComputeResult<V, ValueRef<'_, K, V>> {
     /// Returns the value that the key has now.
     pub fn value(&self) -> Option<&V> {
         match self {
@@ -108,7 +108,7 @@ impl<K, V> Computed<V, ValueRef<'_, K, V>> {
     }
 
     /// Clones the value, so that the result pins no thread.
-    pub fn cloned(self) -> Computed<V, V>
+    pub fn cloned(self) -> ComputeResult<V, V>
     where
         V: Clone,
     {
@@ -124,7 +124,7 @@ enum Attempt<V, E> {
     Inserted,
     Updated,
     Removed,
-    Rejected(V, Reject),
+    Rejected(V, RejectReason),
     Error(E),
 }
 
@@ -137,7 +137,7 @@ where
     ///
     /// If another thread changes the entry in between, `f` is called again with the new value: no
     /// update is lost, and only the last answer is carried out. The entry that takes another's
-    /// place keeps its cost, priority and deadline, unless [`Op::PutWith`] names others; where
+    /// place keeps its cost, priority and deadline, unless [`ComputeOp::PutWith`] names others; where
     /// there is a [`cost_of`](crate::CacheBuilder::cost_of), that is asked for the cost.
     ///
     /// `f` and `cost_of` run while this thread is pinned: make them short. They may use the cache.
@@ -146,20 +146,20 @@ where
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Op};
+    /// use cortado::{Cache, ComputeOp};
     ///
     /// let cache = Cache::new(10);
-    /// let count = |n: Option<&u32>| Op::Put(n.unwrap_or(&0) + 1);
+    /// let count = |n: Option<&u32>| ComputeOp::Put(n.unwrap_or(&0) + 1);
     /// assert_eq!(cache.compute("hits", count).value(), Some(&1));
     /// assert_eq!(cache.compute("hits", count).value(), Some(&2));
-    /// assert!(cache.compute("hits", |_| Op::Remove).is_changed());
-    /// assert!(!cache.compute("hits", |_| Op::Remove).is_changed());
+    /// assert!(cache.compute("hits", |_| ComputeOp::Remove).is_changed());
+    /// assert!(!cache.compute("hits", |_| ComputeOp::Remove).is_changed());
     /// ```
     pub fn compute(
         &self,
         key: K,
-        mut f: impl FnMut(Option<&V>) -> Op<V>,
-    ) -> Computed<V, ValueRef<'_, K, V>> {
+        mut f: impl FnMut(Option<&V>) -> ComputeOp<V>,
+    ) -> ComputeResult<V, ValueRef<'_, K, V>> {
         let Ok(computed) = self.try_compute(key, |value| Ok::<_, Infallible>(f(value)));
         computed
     }
@@ -173,11 +173,11 @@ where
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Op};
+    /// use cortado::{Cache, ComputeOp};
     ///
     /// let cache = Cache::<&str, u8>::new(10);
     /// cache.insert("n", 250);
-    /// let add = |n: Option<&u8>| n.unwrap_or(&0).checked_add(3).map(Op::Put).ok_or("overflow");
+    /// let add = |n: Option<&u8>| n.unwrap_or(&0).checked_add(3).map(ComputeOp::Put).ok_or("overflow");
     /// assert_eq!(cache.try_compute("n", add).unwrap().value(), Some(&253));
     /// assert!(cache.try_compute("n", add).is_err());
     /// assert_eq!(cache.get_cloned("n"), Some(253));
@@ -185,8 +185,8 @@ where
     pub fn try_compute<E>(
         &self,
         key: K,
-        mut f: impl FnMut(Option<&V>) -> Result<Op<V>, E>,
-    ) -> Result<Computed<V, ValueRef<'_, K, V>>, E> {
+        mut f: impl FnMut(Option<&V>) -> Result<ComputeOp<V>, E>,
+    ) -> Result<ComputeResult<V, ValueRef<'_, K, V>>, E> {
         let engine = &self.engine;
         let hash = engine.hash(&key);
         let mut key = Some(key);
@@ -206,13 +206,13 @@ where
                         attempt = Attempt::Error(error);
                         return None;
                     }
-                    Ok(Op::Keep) => {
+                    Ok(ComputeOp::Keep) => {
                         attempt = Attempt::Kept;
                         return seen;
                     }
-                    Ok(Op::Put(value)) => (value, Terms::DEFAULT),
-                    Ok(Op::PutWith(value, options)) => (value, options.terms()),
-                    Ok(Op::Remove) => {
+                    Ok(ComputeOp::Put(value)) => (value, Terms::DEFAULT),
+                    Ok(ComputeOp::PutWith(value, options)) => (value, options.terms()),
+                    Ok(ComputeOp::Remove) => {
                         let Some(seen) = seen else {
                             attempt = Attempt::Kept;
                             return None;
@@ -251,11 +251,11 @@ where
             });
             let entry = held.map(|entry| self.value_ref(entry));
             return Ok(match (attempt, entry) {
-                (Attempt::Kept, entry) => Computed::Kept(entry),
-                (Attempt::Inserted, Some(entry)) => Computed::Inserted(entry),
-                (Attempt::Updated, Some(entry)) => Computed::Updated(entry),
-                (Attempt::Removed, Some(entry)) => Computed::Removed(entry),
-                (Attempt::Rejected(value, reason), _) => Computed::Rejected(value, reason),
+                (Attempt::Kept, entry) => ComputeResult::Kept(entry),
+                (Attempt::Inserted, Some(entry)) => ComputeResult::Inserted(entry),
+                (Attempt::Updated, Some(entry)) => ComputeResult::Updated(entry),
+                (Attempt::Removed, Some(entry)) => ComputeResult::Removed(entry),
+                (Attempt::Rejected(value, reason), _) => ComputeResult::Rejected(value, reason),
                 (Attempt::Error(error), _) => return Err(error),
                 (_, _) => continue,
             });
@@ -268,7 +268,7 @@ where
     /// As [`compute`](Self::compute): `f` may run again, and no update is lost. Cost, priority and
     /// deadline stay; where there is a [`cost_of`](crate::CacheBuilder::cost_of), that says what the
     /// new value costs. If it costs more than there is room for, the entry is removed. Where too
-    /// much garbage waits behind a reader ([`Reject::Garbage`]), the old value stays.
+    /// much garbage waits behind a reader ([`RejectReason::Garbage`]), the old value stays.
     ///
     /// # Examples
     ///
@@ -284,7 +284,7 @@ where
         K: Clone,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.update_by(key, |value| Op::Put(f(value)))
+        self.update_by(key, |value| ComputeOp::Put(f(value)))
     }
 
     /// The same as [`update`](Self::update) with options for the new value: a cost, a time to live,
@@ -312,11 +312,11 @@ where
     {
         self.update_by(key, |value| {
             let (value, options) = f(value);
-            Op::PutWith(value, options)
+            ComputeOp::PutWith(value, options)
         })
     }
 
-    fn update_by<Q>(&self, key: &Q, mut f: impl FnMut(&V) -> Op<V>) -> bool
+    fn update_by<Q>(&self, key: &Q, mut f: impl FnMut(&V) -> ComputeOp<V>) -> bool
     where
         K: Clone,
         Q: Hash + Equivalent<K> + ?Sized,
@@ -328,7 +328,7 @@ where
             entry.map(|hit| hit.entry.key.clone())
         };
         let Some(owned) = owned else { return false };
-        let done = self.compute(owned, |value| value.map_or(Op::Keep, &mut f));
-        matches!(done, Computed::Updated(_))
+        let done = self.compute(owned, |value| value.map_or(ComputeOp::Keep, &mut f));
+        matches!(done, ComputeResult::Updated(_))
     }
 }

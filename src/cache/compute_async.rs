@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Cache, Computed, FillGuard, Op,
+    Cache, ComputeOp, ComputeResult, FillGuard,
     load::{Waiter, own_key},
 };
 use crate::{
@@ -48,21 +48,21 @@ where
     /// ```
     /// # #[tokio::main]
     /// # async fn main() {
-    /// use cortado::{Cache, Computed, Op};
+    /// use cortado::{Cache, ComputeResult, ComputeOp};
     ///
     /// let cache = Cache::new(10);
-    /// let count = async |n: Option<u32>| Op::Put(n.unwrap_or(0) + 1);
-    /// assert_eq!(cache.compute_async("hits", count).await, Computed::Inserted(1));
-    /// assert_eq!(cache.compute_async("hits", count).await, Computed::Updated(2));
+    /// let count = async |n: Option<u32>| ComputeOp::Put(n.unwrap_or(0) + 1);
+    /// assert_eq!(cache.compute_async("hits", count).await, ComputeResult::Inserted(1));
+    /// assert_eq!(cache.compute_async("hits", count).await, ComputeResult::Updated(2));
     /// # }
     /// ```
     pub async fn compute_async<F>(
         &self,
         key: K,
         mut f: impl FnMut(Option<V>) -> F,
-    ) -> Computed<V, V>
+    ) -> ComputeResult<V, V>
     where
-        F: Future<Output = Op<V>>,
+        F: Future<Output = ComputeOp<V>>,
     {
         let never_fails = |value| {
             let op = f(value);
@@ -91,10 +91,10 @@ where
     /// ```
     /// # #[tokio::main]
     /// # async fn main() {
-    /// use cortado::{Cache, Op};
+    /// use cortado::{Cache, ComputeOp};
     ///
     /// let cache = Cache::<&str, u32>::new(10);
-    /// let failed = cache.try_compute_async("k", async |_| Err::<Op<u32>, _>("offline")).await;
+    /// let failed = cache.try_compute_async("k", async |_| Err::<ComputeOp<u32>, _>("offline")).await;
     /// assert_eq!(failed, Err("offline"));
     /// # }
     /// ```
@@ -102,9 +102,9 @@ where
         &self,
         key: K,
         mut f: impl FnMut(Option<V>) -> F,
-    ) -> Result<Computed<V, V>, E>
+    ) -> Result<ComputeResult<V, V>, E>
     where
-        F: Future<Output = Result<Op<V>, E>>,
+        F: Future<Output = Result<ComputeOp<V>, E>>,
     {
         let hash = self.engine.hash(&key);
         let mut key = key;
@@ -162,14 +162,14 @@ where
 {
     /// Carries out what was computed from the entry of an id, or of none. Returns the key if that
     /// was written since.
-    fn apply(mut self, seen: Option<usize>, op: Op<V>) -> Result<Computed<V, V>, K> {
+    fn apply(mut self, seen: Option<usize>, op: ComputeOp<V>) -> Result<ComputeResult<V, V>, K> {
         let (cache, hash) = (self.cache(), self.hash());
         let leader = self.take_leader();
         let (value, terms) = match op {
-            Op::Put(value) => (Some(value), Terms::DEFAULT),
-            Op::PutWith(value, options) => (Some(value), options.terms()),
-            Op::Keep => (None, Terms::DEFAULT),
-            Op::Remove => {
+            ComputeOp::Put(value) => (Some(value), Terms::DEFAULT),
+            ComputeOp::PutWith(value, options) => (Some(value), options.terms()),
+            ComputeOp::Keep => (None, Terms::DEFAULT),
+            ComputeOp::Remove => {
                 let remove = |key: K, is_invalid| {
                     let removed =
                         if is_invalid { Err(key) } else { Ok(cache.remove_seen(hash, &key, seen)) };
@@ -180,7 +180,7 @@ where
         };
         let Some(value) = value else {
             let keep = |key, _| (cache.look_at(hash, &key).1, Outcome::Nothing);
-            return Ok(Computed::Kept(leader.complete(keep, |_| None).0));
+            return Ok(ComputeResult::Kept(leader.complete(keep, |_| None).0));
         };
         let put = |key, is_invalid| {
             if is_invalid {
@@ -204,7 +204,7 @@ where
 }
 
 /// What became of a value, and the entry that it is in.
-type Put<'a, K, V> = (Result<Computed<V, V>, K>, Option<Held<'a, Entry<K, V>>>);
+type Put<'a, K, V> = (Result<ComputeResult<V, V>, K>, Option<Held<'a, Entry<K, V>>>);
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -213,10 +213,11 @@ where
     S: BuildHasher,
 {
     /// Removes the entry that was seen, if it is still there.
-    fn remove_seen(&self, hash: u64, key: &K, seen: Option<usize>) -> Computed<V, V> {
+    fn remove_seen(&self, hash: u64, key: &K, seen: Option<usize>) -> ComputeResult<V, V> {
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| Some(entry.id()) == seen;
         let removed = self.engine.remove_which(hash, |k| k == key, is_it, RemovalCause::Removed);
-        removed.map_or(Computed::Kept(None), |entry| Computed::Removed(entry.value.clone()))
+        removed
+            .map_or(ComputeResult::Kept(None), |entry| ComputeResult::Removed(entry.value.clone()))
     }
 
     /// Puts a value in the place of the entry that was seen, or of none.
@@ -249,13 +250,16 @@ where
             });
             if let Some(held) = held {
                 let value = held.value.clone();
-                let computed =
-                    if is_new { Computed::Inserted(value) } else { Computed::Updated(value) };
+                let computed = if is_new {
+                    ComputeResult::Inserted(value)
+                } else {
+                    ComputeResult::Updated(value)
+                };
                 return (Ok(computed), Some(held));
             }
             let refused = refused.expect("it is in, or refused");
             if let Some(reason) = refused.reason() {
-                return (Ok(Computed::Rejected(refused.into_value(), reason)), None);
+                return (Ok(ComputeResult::Rejected(refused.into_value(), reason)), None);
             }
             (key, value) = (refused.key, refused.value);
         }

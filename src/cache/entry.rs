@@ -9,7 +9,7 @@ use std::{
 use equivalent::Equivalent;
 
 use super::{
-    Cache, Computed, InsertOptions, Op, ValueRef,
+    Cache, ComputeOp, ComputeResult, InsertOptions, ValueRef,
     load_async::unfailing,
     loader::{BorrowedKey, EntryKey, OwnedKey, Try, TryShared, TryWith, Value, ValueWith},
 };
@@ -342,16 +342,16 @@ where
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Op};
+    /// use cortado::{Cache, ComputeOp};
     ///
     /// let cache = Cache::new(10);
-    /// let _ = cache.entry("hits").and_compute_with(|n| Op::Put(n.map_or(1, |n| n + 1)));
+    /// let _ = cache.entry("hits").and_compute_with(|n| ComputeOp::Put(n.map_or(1, |n| n + 1)));
     /// assert_eq!(cache.get_cloned("hits"), Some(1));
     /// ```
     pub fn and_compute_with(
         self,
-        f: impl FnMut(Option<&V>) -> Op<V>,
-    ) -> Computed<V, ValueRef<'a, K, V>> {
+        f: impl FnMut(Option<&V>) -> ComputeOp<V>,
+    ) -> ComputeResult<V, ValueRef<'a, K, V>> {
         self.cache.compute(self.key.0, f)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{buckets, engine::Timing, entry::Entry};
 
-/// Goes through the entries of a cache; made by [`Pinned::iter`](super::Pinned::iter).
+/// Goes through the entries of a cache; made by [`CacheRef::iter`](super::CacheRef::iter).
 ///
 /// Weakly consistent: an entry that is there all the while is seen, once (or twice, if the table
 /// is resized at that very moment); one that comes or goes may be seen or not. It waits for nobody

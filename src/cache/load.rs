@@ -26,18 +26,18 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use cortado::{Cache, Claim, Wait};
+/// use cortado::{Cache, Claim, WaitPolicy};
 ///
 /// let cache = Cache::<&str, u32>::new(10);
-/// let guard = cache.claim("k", Wait::No);
+/// let guard = cache.claim("k", WaitPolicy::No);
 /// let other = std::thread::scope(|scope| {
-///     let claim = || matches!(cache.claim("k", Wait::For(Duration::ZERO)), Claim::Busy("k"));
+///     let claim = || matches!(cache.claim("k", WaitPolicy::For(Duration::ZERO)), Claim::Busy("k"));
 ///     scope.spawn(claim).join()
 /// });
 /// assert!(matches!(guard, Claim::Fill(_)) && other.unwrap());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
+pub enum WaitPolicy {
     /// Not at all.
     No,
     /// For so long.
@@ -54,10 +54,10 @@ pub enum Wait {
 /// # Examples
 ///
 /// ```
-/// use cortado::{Cache, Claim, Wait};
+/// use cortado::{Cache, Claim, WaitPolicy};
 ///
 /// let cache = Cache::new(10);
-/// let value = match cache.claim("k", Wait::Forever) {
+/// let value = match cache.claim("k", WaitPolicy::Forever) {
 ///     Claim::Hit(value) => value,
 ///     Claim::Fill(guard) => guard.fill(7),
 ///     Claim::Busy(_) => unreachable!("it waits as long as it takes"),
@@ -87,12 +87,12 @@ pub enum Claim<'a, K, V, S, H = ValueRef<'a, K, V>> {
 /// # Examples
 ///
 /// ```
-/// use cortado::{Cache, Claim, Wait};
+/// use cortado::{Cache, Claim, WaitPolicy};
 ///
 /// let cache = Cache::new(10);
-/// let Claim::Fill(guard) = cache.claim("k", Wait::No) else { unreachable!() };
+/// let Claim::Fill(guard) = cache.claim("k", WaitPolicy::No) else { unreachable!() };
 /// drop(guard);
-/// let Claim::Fill(guard) = cache.claim("k", Wait::No) else { unreachable!() };
+/// let Claim::Fill(guard) = cache.claim("k", WaitPolicy::No) else { unreachable!() };
 /// assert_eq!(*guard.fill(1), 1);
 /// ```
 #[must_use = "others wait until it is filled or dropped"]
@@ -171,7 +171,7 @@ pub(super) struct Waiter<'a, K, V, S> {
 /// A loader of this list that is not async blocks its thread while another caller loads. In a task
 /// that is bad where the load it waits for is a task of the same thread, as all are in a runtime of
 /// a single thread: that one is never polled again, and both wait for ever. Call the async loader
-/// in a task; or [`claim`](Self::claim) with [`Wait::No`] or [`Wait::For`], which returns
+/// in a task; or [`claim`](Self::claim) with [`WaitPolicy::No`] or [`WaitPolicy::For`], which returns
 /// [`Claim::Busy`]; or call the blocking loader on a thread that may block (tokio's
 /// `spawn_blocking`).
 impl<K, V, S> Cache<K, V, S>
@@ -281,19 +281,19 @@ where
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Claim, Wait};
+    /// use cortado::{Cache, Claim, WaitPolicy};
     ///
     /// let cache = Cache::new(10);
-    /// match cache.claim("k", Wait::No) {
+    /// match cache.claim("k", WaitPolicy::No) {
     ///     Claim::Fill(guard) => {
-    ///         assert!(matches!(cache.claim("k", Wait::No), Claim::Busy("k")));
+    ///         assert!(matches!(cache.claim("k", WaitPolicy::No), Claim::Busy("k")));
     ///         assert_eq!(*guard.fill(1), 1);
     ///     }
     ///     _ => unreachable!("no other caller is here"),
     /// }
-    /// assert!(matches!(cache.claim("k", Wait::No), Claim::Hit(_)));
+    /// assert!(matches!(cache.claim("k", WaitPolicy::No), Claim::Hit(_)));
     /// ```
-    pub fn claim(&self, key: K, wait: Wait) -> Claim<'_, K, V, S> {
+    pub fn claim(&self, key: K, wait: WaitPolicy) -> Claim<'_, K, V, S> {
         let never = |_| None::<Infallible>;
         match self.claim_by(OwnedKey(key), wait, false, never) {
             Found::Hit(value) => Claim::Hit(value),
@@ -310,14 +310,14 @@ where
     fn claim_by<E>(
         &self,
         key: impl EntryKey<K>,
-        wait: Wait,
+        wait: WaitPolicy,
         may_refresh: bool,
         accept: impl Fn(SharedError) -> Option<E>,
     ) -> Found<'_, K, V, S, E> {
         // A time that passes the end of the clock is for ever.
         let end = match wait {
-            Wait::For(time) => Instant::now().checked_add(time),
-            Wait::No | Wait::Forever => None,
+            WaitPolicy::For(time) => Instant::now().checked_add(time),
+            WaitPolicy::No | WaitPolicy::Forever => None,
         };
         let hash = key.hash_by(&self.engine);
         let mut key = match self.look(hash, key, may_refresh) {
@@ -335,7 +335,7 @@ where
             };
             is_first = false;
             let arrival = match (wait, end) {
-                (Wait::No, _) => Arrival::TimedOut,
+                (WaitPolicy::No, _) => Arrival::TimedOut,
                 (_, Some(end)) => waiter.follower.wait_until(end),
                 (_, None) => waiter.follower.wait(),
             };
@@ -363,7 +363,7 @@ where
     where
         M: Kind<V, T>,
     {
-        match self.claim_by(key, Wait::Forever, true, M::accept) {
+        match self.claim_by(key, WaitPolicy::Forever, true, M::accept) {
             Found::Hit(value) => Ok(value),
             Found::Fill(guard) => {
                 let entered = guard.enter();
@@ -544,10 +544,10 @@ where
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Claim, InsertOptions, Wait};
+    /// use cortado::{Cache, Claim, InsertOptions, WaitPolicy};
     ///
     /// let cache = Cache::new(10);
-    /// if let Claim::Fill(guard) = cache.claim("k", Wait::Forever) {
+    /// if let Claim::Fill(guard) = cache.claim("k", WaitPolicy::Forever) {
     ///     guard.fill_with(1, InsertOptions::new().cost(3));
     /// }
     /// assert_eq!(cache.cost(), 3);
@@ -583,10 +583,10 @@ where
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use cortado::{Cache, Claim, Wait};
+    /// use cortado::{Cache, Claim, WaitPolicy};
     ///
     /// let cache = Cache::<&str, u32>::new(10);
-    /// let Claim::Fill(guard) = cache.claim("k", Wait::No) else { unreachable!() };
+    /// let Claim::Fill(guard) = cache.claim("k", WaitPolicy::No) else { unreachable!() };
     /// assert!(guard.fail(Arc::new("the backend is down")).is_none());
     /// ```
     pub fn fail<E: Send + Sync + 'static>(self, error: Arc<E>) -> Option<ValueRef<'a, K, V>> {
@@ -628,10 +628,10 @@ impl<'a, K, V, S> FillGuard<'a, K, V, S> {
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Claim, Wait};
+    /// use cortado::{Cache, Claim, WaitPolicy};
     ///
     /// let cache = Cache::new(10);
-    /// if let Claim::Fill(guard) = cache.claim("four", Wait::No) {
+    /// if let Claim::Fill(guard) = cache.claim("four", WaitPolicy::No) {
     ///     let length = guard.key().len();
     ///     assert_eq!(*guard.fill(length), 4);
     /// }
@@ -649,10 +649,10 @@ impl<'a, K, V, S> FillGuard<'a, K, V, S> {
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Claim, Wait};
+    /// use cortado::{Cache, Claim, WaitPolicy};
     ///
     /// let cache = Cache::new(10);
-    /// let Claim::Fill(guard) = cache.claim("k", Wait::No) else { unreachable!() };
+    /// let Claim::Fill(guard) = cache.claim("k", WaitPolicy::No) else { unreachable!() };
     /// let guard = guard.detach();
     /// std::thread::scope(|scope| {
     ///     scope.spawn(|| drop(guard.fill(1)));

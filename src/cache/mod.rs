@@ -1,6 +1,7 @@
 //! `Cache`: what users see. Each method is a few lines around the engine.
 
 mod builder;
+mod cache_ref;
 mod compute;
 mod compute_async;
 pub mod entry;
@@ -11,7 +12,7 @@ mod load_async;
 mod load_many;
 mod loader;
 mod options;
-mod pinned;
+
 mod refresh;
 mod restart;
 mod unwind;
@@ -29,21 +30,22 @@ use equivalent::Equivalent;
 
 pub use self::{
     builder::CacheBuilder,
-    compute::{Computed, Op},
+    cache_ref::CacheRef,
+    compute::{ComputeOp, ComputeResult},
     info::EntryInfo,
     iter::Iter,
-    load::{Claim, FillGuard, Wait},
+    load::{Claim, FillGuard, WaitPolicy},
     load_async::Cloned,
     loader::{BorrowedKey, EntryKey, OwnedKey},
     options::InsertOptions,
-    pinned::Pinned,
-    restart::{Export, Imported, Record},
+    restart::{Export, ExportedEntry, ImportReport},
     value_ref::ValueRef,
 };
 use crate::{
     buckets::{EntryRef, Held},
     engine::{
-        Engine, Insert, MemoryUse, Mode, Reject, RemovalCause, StalledReader, Ticked, Trace, Work,
+        Engine, Insert, MemoryUse, Mode, RejectReason, RemovalCause, StalledReader, Trace,
+        WorkLimit, WorkReport,
     },
     entry::Entry,
     evictor::Evictor,
@@ -255,8 +257,8 @@ where
     /// let both = (pinned.get(&1), pinned.get(&2));
     /// assert_eq!(both, (Some(&"one"), Some(&"two")));
     /// ```
-    pub fn pin(&self) -> Pinned<'_, K, V, S> {
-        Pinned::new(self)
+    pub fn pin(&self) -> CacheRef<'_, K, V, S> {
+        CacheRef::new(self)
     }
 
     /// Reads many keys at once, and calls `f` with the index of each and its value, in order.
@@ -369,11 +371,11 @@ where
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Insert, Reject};
+    /// use cortado::{Cache, Insert, RejectReason};
     ///
     /// let cache = Cache::new(10);
     /// assert!(cache.insert_with_cost("small", 1, 4).is_in());
-    /// assert_eq!(cache.insert_with_cost("large", 2, 11), Insert::Rejected(2, Reject::TooCostly));
+    /// assert_eq!(cache.insert_with_cost("large", 2, 11), Insert::Rejected(2, RejectReason::TooCostly));
     /// assert_eq!(cache.remaining_cost(), 6);
     /// ```
     pub fn insert_with_cost(&self, key: K, value: V, cost: u64) -> Insert<V> {
@@ -422,16 +424,16 @@ where
     /// Inserts an entry unless its key has one.
     ///
     /// If it has one, the value comes back as [`Rejected`](Insert::Rejected) for the reason
-    /// [`Present`](crate::Reject::Present).
+    /// [`Present`](crate::RejectReason::Present).
     ///
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Insert, Reject};
+    /// use cortado::{Cache, Insert, RejectReason};
     ///
     /// let cache = Cache::new(10);
     /// assert_eq!(cache.insert_if_absent("k", 1), Insert::Inserted);
-    /// assert_eq!(cache.insert_if_absent("k", 2), Insert::Rejected(2, Reject::Present));
+    /// assert_eq!(cache.insert_if_absent("k", 2), Insert::Rejected(2, RejectReason::Present));
     /// ```
     pub fn insert_if_absent(&self, key: K, value: V) -> Insert<V> {
         self.insert_if_absent_with(key, value, InsertOptions::new())
@@ -458,16 +460,16 @@ where
     /// Where there is a [`cost_of`](CacheBuilder::cost_of), that says what the new value costs.
     ///
     /// If the key has no entry, the value comes back as [`Rejected`](Insert::Rejected) for the
-    /// reason [`Absent`](crate::Reject::Absent). If it is rejected for another reason than
-    /// [`Kept`](crate::Reject::Kept), the old value is removed, too.
+    /// reason [`Absent`](crate::RejectReason::Absent). If it is rejected for another reason than
+    /// [`Kept`](crate::RejectReason::Kept), the old value is removed, too.
     ///
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Insert, Reject};
+    /// use cortado::{Cache, Insert, RejectReason};
     ///
     /// let cache = Cache::new(10);
-    /// assert_eq!(cache.replace("k", 1), Insert::Rejected(1, Reject::Absent));
+    /// assert_eq!(cache.replace("k", 1), Insert::Rejected(1, RejectReason::Absent));
     /// cache.insert("k", 1);
     /// assert_eq!(cache.replace("k", 2), Insert::Updated);
     /// ```
@@ -774,7 +776,7 @@ where
 
     /// Returns the threads that have been in one pin of this cache for at least 100 ms, in no
     /// particular order: those that hold back garbage, and have inserts
-    /// [rejected](crate::Reject::Garbage) if it becomes too much.
+    /// [rejected](crate::RejectReason::Garbage) if it becomes too much.
     ///
     /// A pin is known from the first scan on that finds it. While garbage waits for readers,
     /// maintenance and writes scan, so that the first call has the answer; otherwise the first call
@@ -835,15 +837,15 @@ where
     ///
     /// ```
     /// use std::time::Duration;
-    /// use cortado::{Cache, Maintenance, Work};
+    /// use cortado::{Cache, Maintenance, WorkLimit};
     ///
     /// let cache = Cache::builder().max_cost(10).maintenance(Maintenance::Manual).build()?;
     /// cache.insert_with_ttl("k", 1, Duration::ZERO);
     /// assert!(cache.get("k").is_none());
-    /// assert_eq!((cache.tick(Work::ALL).expired, cache.cost()), (1, 0));
+    /// assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.cost()), (1, 0));
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
-    pub fn tick(&self, work: Work) -> Ticked {
+    pub fn tick(&self, work: WorkLimit) -> WorkReport {
         let slice = self.engine.maintain(work);
         if let Some(panic) = slice.panic {
             resume_unwind(panic);
@@ -914,7 +916,7 @@ where
 
     /// Does what can be done now; returns whether that was all.
     fn flush_once(&self) -> bool {
-        !self.tick(Work::ALL).pending && self.engine.table.is_at_rest()
+        !self.tick(WorkLimit::ALL).pending && self.engine.table.is_at_rest()
     }
 }
 

@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Cache, Pinned};
+use super::{Cache, CacheRef};
 use crate::{
     buckets::Hit,
     config::Priority,
-    engine::{Engine, Insert, Mode, Reject, Terms},
+    engine::{Engine, Insert, Mode, RejectReason, Terms},
     entry::Entry,
 };
 
@@ -18,9 +18,9 @@ use crate::{
 /// # Examples
 ///
 /// ```
-/// use cortado::{Cache, Record};
+/// use cortado::{Cache, ExportedEntry};
 ///
-/// let mut record = Record::new("k", 1);
+/// let mut record = ExportedEntry::new("k", 1);
 /// record.frequency = 5;
 /// let cache = Cache::new(10);
 /// assert_eq!(cache.import([record]).inserted, 1);
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub struct Record<K, V> {
+pub struct ExportedEntry<K, V> {
     /// The key.
     pub key: K,
     /// The value.
@@ -44,17 +44,17 @@ pub struct Record<K, V> {
     pub frequency: u8,
 }
 
-impl<K, V> Record<K, V> {
+impl<K, V> ExportedEntry<K, V> {
     /// Makes the record of an entry of cost 1 that was never asked for and does not expire.
     pub fn new(key: K, value: V) -> Self {
         Self { key, value, cost: 1, ttl: None, priority: Priority::Normal, frequency: 0 }
     }
 }
 
-impl<K: Clone, V: Clone> Record<&K, &V> {
+impl<K: Clone, V: Clone> ExportedEntry<&K, &V> {
     /// Clones key and value.
-    pub fn cloned(self) -> Record<K, V> {
-        Record {
+    pub fn cloned(self) -> ExportedEntry<K, V> {
+        ExportedEntry {
             key: self.key.clone(),
             value: self.value.clone(),
             cost: self.cost,
@@ -70,17 +70,17 @@ impl<K: Clone, V: Clone> Record<&K, &V> {
 /// # Examples
 ///
 /// ```
-/// use cortado::{Cache, Record};
+/// use cortado::{Cache, ExportedEntry};
 ///
 /// let cache = Cache::new(10);
 /// cache.insert("k", 1);
-/// let imported = cache.import([Record::new("k", 0), Record::new("l", 0)]);
+/// let imported = cache.import([ExportedEntry::new("k", 0), ExportedEntry::new("l", 0)]);
 /// assert_eq!((imported.inserted, imported.kept, imported.rejected), (1, 1, 0));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub struct Imported {
+pub struct ImportReport {
     /// Records that are entries now, or were for a moment.
     pub inserted: usize,
     /// Records whose key had an entry already, which is newer and stays.
@@ -89,7 +89,7 @@ pub struct Imported {
     pub rejected: usize,
 }
 
-impl<'a, K, V, S> Pinned<'a, K, V, S>
+impl<'a, K, V, S> CacheRef<'a, K, V, S>
 where
     K: Hash + Eq,
     S: BuildHasher,
@@ -108,7 +108,7 @@ where
     /// let costs: Vec<_> = pinned.export().map(|record| (*record.key, record.cost)).collect();
     /// assert_eq!(costs, [("k", 3)]);
     /// ```
-    pub fn export(&self) -> impl Iterator<Item = Record<&K, &V>> {
+    pub fn export(&self) -> impl Iterator<Item = ExportedEntry<&K, &V>> {
         let engine = &self.cache.engine;
         let live = engine.table.iter(&self.guard).filter(|hit| engine.is_live(hit.at()));
         live.map(move |hit| record(engine, engine.hash(&hit.entry.key), &hit))
@@ -119,7 +119,7 @@ where
 pub struct Export<'a, K, V, S> {
     cache: &'a Cache<K, V, S>,
     /// Records of the current part, copied while the thread was pinned.
-    copied: std::vec::IntoIter<Record<K, V>>,
+    copied: std::vec::IntoIter<ExportedEntry<K, V>>,
     /// The hash at which the next part begins.
     next: Option<u32>,
 }
@@ -130,9 +130,9 @@ where
     V: Clone,
     S: BuildHasher,
 {
-    type Item = Record<K, V>;
+    type Item = ExportedEntry<K, V>;
 
-    fn next(&mut self) -> Option<Record<K, V>> {
+    fn next(&mut self) -> Option<ExportedEntry<K, V>> {
         loop {
             if let Some(record) = self.copied.next() {
                 return Some(record);
@@ -161,9 +161,9 @@ fn record<'g, K: Hash + Eq, V, S: BuildHasher>(
     engine: &Engine<K, V, S>,
     hash: u64,
     hit: &Hit<'g, Entry<K, V>>,
-) -> Record<&'g K, &'g V> {
+) -> ExportedEntry<&'g K, &'g V> {
     let (entry, flags) = (hit.at(), hit.flags());
-    Record {
+    ExportedEntry {
         key: &entry.entry.key,
         value: &entry.entry.value,
         cost: entry.metadata().charge().saturating_sub(engine.overhead(flags.is_timed())),
@@ -212,22 +212,22 @@ where
     /// # Examples
     ///
     /// ```
-    /// use cortado::{Cache, Record};
+    /// use cortado::{Cache, ExportedEntry};
     ///
     /// let cache = Cache::new(10);
     /// cache.insert("there", 1);
-    /// let imported = cache.import([Record::new("there", 2), Record::new("new", 2)]);
+    /// let imported = cache.import([ExportedEntry::new("there", 2), ExportedEntry::new("new", 2)]);
     /// assert_eq!((imported.inserted, imported.kept), (1, 1));
     /// assert_eq!((cache.get_cloned("there"), cache.get_cloned("new")), (Some(1), Some(2)));
     /// ```
-    pub fn import(&self, records: impl IntoIterator<Item = Record<K, V>>) -> Imported {
-        let mut imported = Imported::default();
-        for Record { key, value, cost, ttl, priority, frequency } in records {
+    pub fn import(&self, records: impl IntoIterator<Item = ExportedEntry<K, V>>) -> ImportReport {
+        let mut imported = ImportReport::default();
+        for ExportedEntry { key, value, cost, ttl, priority, frequency } in records {
             let hash = self.engine.hash(&key);
             self.engine.sketch.add(hash, frequency.min(15));
             let terms = Terms { cost: Some(cost), priority: Some(priority), ttl: Some(ttl) };
             match self.engine.insert(key, value, terms, Mode::IfAbsent) {
-                Insert::Rejected(_, Reject::Present) => imported.kept += 1,
+                Insert::Rejected(_, RejectReason::Present) => imported.kept += 1,
                 Insert::Rejected(..) => imported.rejected += 1,
                 Insert::Inserted | Insert::Updated => imported.inserted += 1,
             }

@@ -6,7 +6,7 @@
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use super::{Cache, CacheBuilder, FillGuard, Iter, Pinned, ValueRef};
+use super::{Cache, CacheBuilder, CacheRef, FillGuard, Iter, ValueRef};
 
 macro_rules! unwind_safe {
     ($($name:ident <$($lifetime:lifetime,)? $($parameter:ident),*>;)*) => {$(
@@ -20,7 +20,7 @@ unwind_safe! {
     Cache<K, V, S>;
     FillGuard<'_, K, V, S>;
     Iter<'_, K, V>;
-    Pinned<'_, K, V, S>;
+    CacheRef<'_, K, V, S>;
     ValueRef<'_, K, V>;
 }
 

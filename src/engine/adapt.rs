@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{Engine, place::borrow, read::turn_mask};
 use crate::{
-    config::Victim,
+    config::EvictionPolicy,
     policy::{
         race::{Look, Race, Scale},
         shadow,
@@ -74,9 +74,9 @@ impl<K, V, S> Engine<K, V, S> {
                 frequency: self.frequency_of(hash, hit.as_ref()),
                 now: self.pulse.now(),
             };
-            let worth = match self.settings.victim {
-                Victim::FrequencyPerCost => 1,
-                Victim::Frequency => cost,
+            let worth = match self.settings.eviction_policy {
+                EvictionPolicy::FrequencyPerCost => 1,
+                EvictionPolicy::Frequency => cost,
             };
             let (scale, max) = (racer.scale, self.unpinned_max());
             match racer.race.play(access, scale, max, worth) {

@@ -68,18 +68,18 @@ impl Maintainer {
 /// # Examples
 ///
 /// ```
-/// use cortado::{Cache, Work};
+/// use cortado::{Cache, WorkLimit};
 ///
 /// let cache: Cache<u32, u32> = Cache::builder().max_cost(10).build_manual()?;
-/// assert_eq!(cache.tick(Work::evictions(1)).evicted, 0);
+/// assert_eq!(cache.tick(WorkLimit::evictions(1)).evicted, 0);
 /// # Ok::<(), cortado::BuildError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Work {
+pub struct WorkLimit {
     evictions: usize,
 }
 
-impl Work {
+impl WorkLimit {
     /// Everything that is due.
     pub const ALL: Self = Self { evictions: usize::MAX };
 
@@ -94,14 +94,14 @@ impl Work {
 /// # Examples
 ///
 /// ```
-/// use cortado::{Cache, Work};
+/// use cortado::{Cache, WorkLimit};
 ///
 /// let cache = Cache::builder().max_cost(10).build_manual()?;
 /// cache.insert("k", 1);
 /// cache.remove("k");
 /// let mut freed = 0;
 /// while freed == 0 {
-///     freed = cache.tick(Work::ALL).freed;
+///     freed = cache.tick(WorkLimit::ALL).freed;
 /// }
 /// assert_eq!(freed, 1);
 /// # Ok::<(), cortado::BuildError>(())
@@ -109,7 +109,7 @@ impl Work {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub struct Ticked {
+pub struct WorkReport {
     /// Misses and new entries that reached the sketch.
     pub events: usize,
     /// Entries removed because their time was over.
@@ -125,7 +125,7 @@ pub struct Ticked {
 /// A slice of deferred work, as the engine knows it.
 #[derive(Debug, Default)]
 pub struct Slice {
-    pub ticked: Ticked,
+    pub ticked: WorkReport,
     /// Whether a part of the table has moved, by this thread or another.
     pub has_moved: bool,
     /// The first panic of a destructor or a listener.
@@ -161,7 +161,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Does a slice of the deferred work; returns what it did. Call it unpinned.
     ///
     /// A destructor's panic comes back beside it.
-    pub fn maintain(&self, work: Work) -> Slice {
+    pub fn maintain(&self, work: WorkLimit) -> Slice {
         let span = trace::Span::begin(&self.settings.name);
         let slice = span.within(|| self.maintain_within(work));
         let ticked = slice.ticked;
@@ -169,14 +169,14 @@ impl<K, V, S> Engine<K, V, S> {
         slice
     }
 
-    fn maintain_within(&self, work: Work) -> Slice {
+    fn maintain_within(&self, work: WorkLimit) -> Slice {
         let events = self.events.drain_all(|hashes| self.learn(hashes));
         let noted = self
             .maintainers
             .iter()
             .filter_map(|place| borrow(place, |maintainer| self.learn_noted(maintainer)));
         let events = events + noted.sum::<usize>();
-        let mut ticked = Ticked { events, ..Ticked::default() };
+        let mut ticked = WorkReport { events, ..WorkReport::default() };
         let mut panic = None;
         loop {
             // A million may fall due at once: what they leave behind is freed in between.
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!((bytes(), engine.table.garbage().count), (2 * before, 0));
         assert_eq!(engine.outlook(), (true, Outlook::Never));
         while engine.outlook().0 {
-            engine.maintain(Work::ALL);
+            engine.maintain(WorkLimit::ALL);
         }
     }
 
@@ -378,7 +378,7 @@ mod tests {
         assert!(engine.table.grow(&guard));
         while engine.table.help(&guard, 1, |entry| engine.displace(&guard, entry)) {}
         drop(guard);
-        while engine.maintain(Work::ALL).ticked.pending {}
+        while engine.maintain(WorkLimit::ALL).ticked.pending {}
         engine.waker.belongs_to(crate::sync::thread::current());
         engine.waker.sleep(|| {
             assert!(engine.waker.is_idle() && !engine.outlook().0);

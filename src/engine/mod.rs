@@ -40,12 +40,12 @@ use self::{
 };
 pub use self::{
     hooks::{Expiry, Hooks, RemovalCause, Removed},
-    maintain::{Ticked, Work},
+    maintain::{WorkLimit, WorkReport},
     memory::MemoryUse,
     read::Trace,
     stalls::StalledReader,
     timing::{Notice, Stopwatch, Timing},
-    write::{Insert, Loaded, Mode, Reject, Terms},
+    write::{Insert, Loaded, Mode, RejectReason, Terms},
 };
 use crate::{
     buckets::{
@@ -53,7 +53,7 @@ use crate::{
         buckets_for, known,
     },
     budget::Budget,
-    config::{Priority, Settings, Victim},
+    config::{EvictionPolicy, Priority, Settings},
     due::{Due, Outlook},
     entry::{Entry, Flags},
     error::OutOfMemory,
@@ -284,9 +284,9 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns the cost that the policy sees.
     #[inline]
     fn weight(&self, cost: u64) -> u64 {
-        match self.settings.victim {
-            Victim::FrequencyPerCost => cost,
-            Victim::Frequency => 1,
+        match self.settings.eviction_policy {
+            EvictionPolicy::FrequencyPerCost => cost,
+            EvictionPolicy::Frequency => 1,
         }
     }
 

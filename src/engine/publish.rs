@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Engine, Kept, Pressure, RemovalCause,
-    write::{Mode, Prepared, Put, Refusal, Reject, Request, Terms},
+    write::{Mode, Prepared, Put, Refusal, RejectReason, Request, Terms},
 };
 use crate::{
     buckets::{
@@ -193,7 +193,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     let vetoes = self.vetoes();
                     if !self.make_slot(table, guard, &full) {
                         let is_kept = self.kept.is_any() || self.vetoes() != vetoes;
-                        let reason = if is_kept { Reject::Kept } else { Reject::Cold };
+                        let reason = if is_kept { RejectReason::Kept } else { RejectReason::Cold };
                         return Err(Refusal::Rejected(reason));
                     }
                 }
@@ -231,12 +231,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let vetoes = self.vetoes();
         while short > 0 {
             if short > self.unpinned_max().saturating_sub(plan.charged.cost) {
-                return Err(Refusal::Rejected(Reject::Kept));
+                return Err(Refusal::Rejected(RejectReason::Kept));
             }
             plan.room_tries += 1;
             if plan.room_tries > ROOM_TRIES || !self.make_room(guard, hash, short) {
                 let is_kept = self.vetoes() != vetoes;
-                let reason = if is_kept { Reject::Kept } else { Reject::Cold };
+                let reason = if is_kept { RejectReason::Kept } else { RejectReason::Cold };
                 return Err(Refusal::Rejected(reason));
             }
             short = self.plan(plan, resident, new)?;
@@ -349,7 +349,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             return Err(Refusal::Forbidden);
         }
         if plan.pressure >= Pressure::Soft {
-            return Err(Refusal::Rejected(Reject::Garbage));
+            return Err(Refusal::Rejected(RejectReason::Garbage));
         }
         // It comes to the window.
         if !plan.flags.is_in_window() {
@@ -373,7 +373,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
         let too_much = if live.is_some() { Pressure::Hard } else { Pressure::Soft };
         if plan.pressure >= too_much {
-            return Err(Refusal::Rejected(Reject::Garbage));
+            return Err(Refusal::Rejected(RejectReason::Garbage));
         }
         let mut priority = plan.flags.priority();
         if let Some(old) = live {
@@ -409,9 +409,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) -> Result<(), Refusal> {
         let cost = self.inherited_cost(new.get(), old);
         if cost > self.budget.max() {
-            return Err(Refusal::Rejected(Reject::TooCostly));
+            return Err(Refusal::Rejected(RejectReason::TooCostly));
         }
-        self.set_cost(new, cost).map_err(|_| Refusal::Rejected(Reject::Memory))?;
+        self.set_cost(new, cost).map_err(|_| Refusal::Rejected(RejectReason::Memory))?;
         plan.cost = cost;
         Ok(())
     }

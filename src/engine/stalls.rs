@@ -23,7 +23,7 @@ const MAX_TRIES: usize = 64;
 ///
 /// A reader is *stalled* if scans have found it in the same pin of the cache for at least 100 ms,
 /// by the cache's [`Clock`](crate::Clock). A pin lasts from the first
-/// [`ValueRef`](crate::ValueRef), [`Pinned`](crate::Pinned) or iterator that a thread holds until
+/// [`ValueRef`](crate::ValueRef), [`CacheRef`](crate::CacheRef) or iterator that a thread holds until
 /// its last; a thread that pins again and again is never stalled. Nor is one that is pinned in
 /// another cache; one that is pinned in several at once holds back the garbage of all caches, and
 /// is stalled in all of them.

@@ -21,7 +21,7 @@ pub fn sized(max_cost: u64, expected_entries: usize) -> Engine<u64, u64, Identit
         expected_entries,
         max_garbage: None,
         maintenance: Maintenance::Manual,
-        victim: crate::Victim::default(),
+        eviction_policy: crate::EvictionPolicy::default(),
         seed: 1,
         metrics: true,
         charge_overhead: false,

@@ -27,12 +27,12 @@ use crate::{
 /// # Examples
 ///
 /// ```
-/// use cortado::{Cache, Insert, Reject};
+/// use cortado::{Cache, Insert, RejectReason};
 ///
 /// let cache = Cache::new(10);
 /// assert_eq!(cache.insert("k", 1), Insert::Inserted);
 /// assert_eq!(cache.insert("k", 2), Insert::Updated);
-/// assert_eq!(cache.insert_with_cost("k", 3, 11), Insert::Rejected(3, Reject::TooCostly));
+/// assert_eq!(cache.insert_with_cost("k", 3, 11), Insert::Rejected(3, RejectReason::TooCostly));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insert<V> {
@@ -42,7 +42,7 @@ pub enum Insert<V> {
     Updated,
     /// The entry is not in the cache; here is the value. An older one of its key is not either, unless
     /// [`replace_if`](crate::CacheBuilder::replace_if) kept it.
-    Rejected(V, Reject),
+    Rejected(V, RejectReason),
 }
 
 impl<V> Insert<V> {
@@ -65,17 +65,17 @@ impl<V> Insert<V> {
 /// # Examples
 ///
 /// ```
-/// use cortado::{Cache, Insert, Priority, InsertOptions, Reject};
+/// use cortado::{Cache, Insert, Priority, InsertOptions, RejectReason};
 ///
 /// let cache = Cache::new(1);
 /// let pinned = InsertOptions::new().priority(Priority::Pinned);
 /// assert!(cache.insert_with("k", 1, pinned).is_in());
-/// assert_eq!(cache.insert("l", 2), Insert::Rejected(2, Reject::Kept));
+/// assert_eq!(cache.insert("l", 2), Insert::Rejected(2, RejectReason::Kept));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub enum Reject {
+pub enum RejectReason {
     /// It costs more than the whole budget.
     TooCostly,
     /// Room could not be made in a bounded number of steps: the entries in its way are asked for
@@ -106,7 +106,7 @@ pub(super) enum Refusal {
     /// It was loaded, and its time is over.
     Expired,
     /// The entry may not come in.
-    Rejected(Reject),
+    Rejected(RejectReason),
 }
 
 /// Which entries a write may meet.
@@ -208,7 +208,7 @@ impl<K, V> Refused<K, V> {
     }
 
     /// Returns why the entry may not come in; `None` if its mode does not allow the write.
-    pub fn reason(&self) -> Option<Reject> {
+    pub fn reason(&self) -> Option<RejectReason> {
         match self.refusal {
             Refusal::Forbidden | Refusal::Expired => None,
             Refusal::Rejected(reason) => Some(reason),
@@ -225,15 +225,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             Ok(false) => Insert::Updated,
             Err(refused) => {
                 let reason = refused.reason().unwrap_or_else(|| match mode {
-                    Mode::IfAbsent => Reject::Present,
+                    Mode::IfAbsent => RejectReason::Present,
                     // It is there if the builder's `replace_if` has said no.
                     Mode::IfPresent
                         if self.hooks.replace_if.is_none()
                             || !self.has_live(hash, &refused.key) =>
                     {
-                        Reject::Absent
+                        RejectReason::Absent
                     }
-                    _ => Reject::Kept,
+                    _ => RejectReason::Kept,
                 });
                 Insert::Rejected(refused.into_value(), reason)
             }
@@ -292,11 +292,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             Err(refusal) => return Err(Refused { key, value, refusal }),
         };
         let Some(reserved) = self.table.reserve(thread_number()) else {
-            return Err(Refused { key, value, refusal: Refusal::Rejected(Reject::Memory) });
+            return Err(Refused { key, value, refusal: Refusal::Rejected(RejectReason::Memory) });
         };
         let mut entry = reserved.fill(Entry { key, value }, hash);
         if !self.furnish(&entry, request, times) {
-            return Err(refused(entry, Refusal::Rejected(Reject::Memory)));
+            return Err(refused(entry, Refusal::Rejected(RejectReason::Memory)));
         }
         // Pinned for the probe and the exchange only: a grace period waits for it. Room is made under it, too, without a
         // look at any other entry.
@@ -476,11 +476,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             Err(refusal) => return Err(Refused { key, value, refusal }),
         };
         let Some(reserved) = table.reserve(thread_number()) else {
-            return Err(Refused { key, value, refusal: Refusal::Rejected(Reject::Memory) });
+            return Err(Refused { key, value, refusal: Refusal::Rejected(RejectReason::Memory) });
         };
         let entry = reserved.fill(Entry { key, value }, hash);
         if !self.furnish(&entry, request, times) {
-            return Err(refused(entry, Refusal::Rejected(Reject::Memory)));
+            return Err(refused(entry, Refusal::Rejected(RejectReason::Memory)));
         }
         Ok(Prepared { entry, request })
     }
@@ -499,7 +499,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let times = self.times_for(key, value, terms.ttl, mode.keeps());
         let cost = terms.cost.unwrap_or(1).saturating_add(self.overhead(times.is_some()));
         if cost > self.budget.max() {
-            return Err(Refusal::Rejected(Reject::TooCostly));
+            return Err(Refusal::Rejected(RejectReason::TooCostly));
         }
         let is_loaded = matches!(mode, Mode::Loaded | Mode::Refreshed(_));
         if is_loaded && self.is_born_dead(times) {
@@ -572,7 +572,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         (mode, pressure): (Mode, Pressure),
     ) -> Refused<K, V> {
         let key = &refused.key;
-        let is_garbage = refused.refusal == Refusal::Rejected(Reject::Garbage);
+        let is_garbage = refused.refusal == Refusal::Rejected(RejectReason::Garbage);
         match (refused.refusal, mode) {
             (Refusal::Forbidden, _) => {}
             // What was loaded in its place is newer.
@@ -615,12 +615,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             match refused.refusal {
                 Refusal::Forbidden
                 | Refusal::Expired
-                | Refusal::Rejected(Reject::Kept | Reject::Present | Reject::Absent) => {
-                    Counter::RejectedKept
+                | Refusal::Rejected(
+                    RejectReason::Kept | RejectReason::Present | RejectReason::Absent,
+                ) => Counter::RejectedKept,
+                Refusal::Rejected(RejectReason::TooCostly) => Counter::RejectedCostly,
+                Refusal::Rejected(RejectReason::Cold) => Counter::RejectedCold,
+                Refusal::Rejected(RejectReason::Garbage | RejectReason::Memory) => {
+                    Counter::RejectedGarbage
                 }
-                Refusal::Rejected(Reject::TooCostly) => Counter::RejectedCostly,
-                Refusal::Rejected(Reject::Cold) => Counter::RejectedCold,
-                Refusal::Rejected(Reject::Garbage | Reject::Memory) => Counter::RejectedGarbage,
             },
             1,
         );

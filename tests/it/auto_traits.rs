@@ -54,25 +54,25 @@ fn auto_traits_of_every_public_type_are_those_of_the_docs() {
         InsertOptions: "yyyyy";
         Maintenance: "yyyyy";
         Priority: "yyyyy";
-        Victim: "yyyyy";
-        Wait: "yyyyy";
-        Work: "yyyyy";
+        EvictionPolicy: "yyyyy";
+        WaitPolicy: "yyyyy";
+        WorkLimit: "yyyyy";
         // A pin is one of its thread.
         ValueRef<'static, Key, Value>: "nnyyy";
-        Pinned<'static, Key, Value, DefaultHashBuilder>: "nnyyy";
+        CacheRef<'static, Key, Value, DefaultHashBuilder>: "nnyyy";
         Iter<'static, Key, Value>: "nnyyy";
         Claim<'static, Key, Value, DefaultHashBuilder>: "nnyyy";
         FillGuard<'static, Key, Value, DefaultHashBuilder>: "yyyyy";
         Insert<Value>: "yyyyy";
-        Reject: "yyyyy";
-        Op<Value>: "yyyyy";
-        Computed<Value, Value>: "yyyyy";
+        RejectReason: "yyyyy";
+        ComputeOp<Value>: "yyyyy";
+        ComputeResult<Value, Value>: "yyyyy";
         EntryInfo: "yyyyy";
-        Record<Key, Value>: "yyyyy";
-        Imported: "yyyyy";
+        ExportedEntry<Key, Value>: "yyyyy";
+        ImportReport: "yyyyy";
         Removed<Key, Value>: "yyyyy";
         RemovalCause: "yyyyy";
-        Ticked: "yyyyy";
+        WorkReport: "yyyyy";
         MemoryUse: "yyyyy";
         StalledReader: "yyyyy";
         Metrics: "yyyyy";
@@ -95,7 +95,7 @@ fn cache_is_to_threads_and_panics_what_its_values_are() {
         Cache<Key, std::marker::PhantomPinned>: "yyyyy";
         Cache<Key, Value, Cell<u8>>: "nnynn";
         ValueRef<'static, Key, Cell<u8>>: "nnynn";
-        Pinned<'static, Key, Cell<u8>, DefaultHashBuilder>: "nnynn";
+        CacheRef<'static, Key, Cell<u8>, DefaultHashBuilder>: "nnynn";
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use cortado::{Insert, Maintenance, Work};
+use cortado::{Insert, Maintenance, WorkLimit};
 
 use crate::{
     builder,
@@ -144,7 +144,7 @@ fn tick_evicts_no_more_than_it_may() {
     for key in 0..100u64 {
         cache.insert(key, key);
     }
-    let ticked = cache.tick(Work::evictions(5));
+    let ticked = cache.tick(WorkLimit::evictions(5));
     assert_eq!(ticked.evicted, 0, "nothing is too much");
 }
 

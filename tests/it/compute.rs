@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, thread};
 
-use cortado::{Cache, Computed, Insert, InsertOptions, Maintenance, Op, Priority, Reject};
+use cortado::{
+    Cache, ComputeOp, ComputeResult, Insert, InsertOptions, Maintenance, Priority, RejectReason,
+};
 
 use crate::{
     builder,
@@ -29,7 +31,7 @@ fn increments_of_many_threads_are_all_counted() {
                         if thread % 2 == 0 {
                             assert!(cache.update(&key, |n| n + 1));
                         } else {
-                            let add = |n: Option<&u64>| Op::Put(n.copied().unwrap_or(0) + 1);
+                            let add = |n: Option<&u64>| ComputeOp::Put(n.copied().unwrap_or(0) + 1);
                             assert!(cache.compute(key, add).is_changed());
                         }
                     }
@@ -46,17 +48,21 @@ fn increments_of_many_threads_are_all_counted() {
 #[test]
 fn compute_does_what_it_is_told() {
     let cache = builder(10, Maintenance::Manual).cost_of(|_, v: &u64| *v).build().unwrap();
-    let compute = |f: &dyn Fn(Option<&u64>) -> Op<u64>| cache.compute(1, f).cloned();
-    let keep = |seen: Option<&u64>| if seen.is_none() { Op::Keep } else { Op::Remove };
-    assert_eq!(compute(&keep), Computed::Kept(None));
-    assert_eq!(compute(&|_| Op::Put(3)), Computed::Inserted(3));
-    assert_eq!(compute(&|seen| Op::Put(seen.unwrap() + 1)), Computed::Updated(4));
-    assert_eq!(compute(&|_| Op::Keep), Computed::Kept(Some(4)));
+    let compute = |f: &dyn Fn(Option<&u64>) -> ComputeOp<u64>| cache.compute(1, f).cloned();
+    let keep =
+        |seen: Option<&u64>| if seen.is_none() { ComputeOp::Keep } else { ComputeOp::Remove };
+    assert_eq!(compute(&keep), ComputeResult::Kept(None));
+    assert_eq!(compute(&|_| ComputeOp::Put(3)), ComputeResult::Inserted(3));
+    assert_eq!(compute(&|seen| ComputeOp::Put(seen.unwrap() + 1)), ComputeResult::Updated(4));
+    assert_eq!(compute(&|_| ComputeOp::Keep), ComputeResult::Kept(Some(4)));
     assert_eq!((cache.get_cloned(&1), cache.cost()), (Some(4), 4));
-    assert_eq!(compute(&|_| Op::Put(11)), Computed::Rejected(11, Reject::TooCostly));
+    assert_eq!(
+        compute(&|_| ComputeOp::Put(11)),
+        ComputeResult::Rejected(11, RejectReason::TooCostly)
+    );
     assert_eq!((cache.get_cloned(&1), cache.cost()), (None, 0));
-    assert_eq!(compute(&|_| Op::Put(5)), Computed::Inserted(5));
-    assert_eq!(compute(&|_| Op::Remove), Computed::Removed(5));
+    assert_eq!(compute(&|_| ComputeOp::Put(5)), ComputeResult::Inserted(5));
+    assert_eq!(compute(&|_| ComputeOp::Remove), ComputeResult::Removed(5));
     assert_eq!((cache.len(), cache.cost()), (0, 0));
 }
 
@@ -81,18 +87,21 @@ fn closure_may_use_the_cache_and_is_asked_again_after_a_change() {
         if asked == 1 {
             assert_eq!(cache.insert(1, 5), Insert::Updated);
         }
-        Op::Put(seen.unwrap() * 10)
+        ComputeOp::Put(seen.unwrap() * 10)
     });
-    assert_eq!((done.cloned(), asked, cache.get_cloned(&1)), (Computed::Updated(50), 2, Some(50)));
+    assert_eq!(
+        (done.cloned(), asked, cache.get_cloned(&1)),
+        (ComputeResult::Updated(50), 2, Some(50))
+    );
     let mut asked = 0;
     let done = cache.compute(1, |seen| {
         asked += 1;
         if asked == 1 {
             drop(cache.remove(&1));
         }
-        if seen.is_some() { Op::Remove } else { Op::Keep }
+        if seen.is_some() { ComputeOp::Remove } else { ComputeOp::Keep }
     });
-    assert_eq!((done.cloned(), asked), (Computed::Kept(None), 2));
+    assert_eq!((done.cloned(), asked), (ComputeResult::Kept(None), 2));
 }
 
 #[test]
@@ -100,8 +109,8 @@ fn replace_if_keeps_what_is_there() {
     let cache =
         builder(10, Maintenance::Manual).replace_if(|_, old, new| new > old).build().unwrap();
     assert_eq!(cache.insert(1, 2), Insert::Inserted);
-    assert_eq!(cache.insert(1, 1), Insert::Rejected(1, Reject::Kept));
-    assert_eq!(cache.replace(1, 2), Insert::Rejected(2, Reject::Kept));
+    assert_eq!(cache.insert(1, 1), Insert::Rejected(1, RejectReason::Kept));
+    assert_eq!(cache.replace(1, 2), Insert::Rejected(2, RejectReason::Kept));
     assert_eq!(cache.replace(1, 3), Insert::Updated);
     assert!(cache.update(&1, |v| v - 3), "who has seen the old value may do as it likes");
     assert_eq!((cache.get_cloned(&1), cache.cost()), (Some(0), 1));
@@ -131,41 +140,44 @@ fn retain_removes_exactly_what_it_is_told_to() {
 fn failing_function_changes_nothing() {
     let cache: Cache<u64, u64> = builder(10, Maintenance::Manual).build().unwrap();
     assert_eq!(cache.try_compute(1, |_| Err(7)).map(|done| done.cloned()), Err(7));
-    let put = |_: Option<&u64>| Ok::<_, u64>(Op::Put(2));
-    assert_eq!(cache.try_compute(1, put).map(|done| done.cloned()), Ok(Computed::Inserted(2)));
+    let put = |_: Option<&u64>| Ok::<_, u64>(ComputeOp::Put(2));
+    assert_eq!(cache.try_compute(1, put).map(|done| done.cloned()), Ok(ComputeResult::Inserted(2)));
     assert_eq!(cache.try_compute(1, |_| Err(8)).map(|done| done.cloned()), Err(8));
     let failed = block_on(cache.try_compute_async(1, async |_| Err(9)));
     assert_eq!((failed, cache.get_cloned(&1), cache.len()), (Err(9), Some(2), 1));
     // The right to load the key was given back.
-    let put = async |value: Option<u64>| Op::Put(value.unwrap() + 1);
-    assert_eq!(block_on(cache.compute_async(1, put)), Computed::Updated(3));
+    let put = async |value: Option<u64>| ComputeOp::Put(value.unwrap() + 1);
+    assert_eq!(block_on(cache.compute_async(1, put)), ComputeResult::Updated(3));
 }
 
 #[test]
 fn task_computes_as_a_thread_does() {
     let cache = builder(10, Maintenance::Manual).cost_of(|_, v: &u64| *v).build().unwrap();
-    let compute = |op: Op<u64>, seen| {
+    let compute = |op: ComputeOp<u64>, seen| {
         block_on(cache.compute_async(1, async |value| {
             assert_eq!(value, seen);
             op
         }))
     };
-    assert_eq!(compute(Op::Keep, None), Computed::Kept(None));
-    assert_eq!(compute(Op::Remove, None), Computed::Kept(None));
-    assert_eq!(compute(Op::Put(3), None), Computed::Inserted(3));
-    assert_eq!(compute(Op::Keep, Some(3)), Computed::Kept(Some(3)));
-    assert_eq!(compute(Op::Put(4), Some(3)), Computed::Updated(4));
+    assert_eq!(compute(ComputeOp::Keep, None), ComputeResult::Kept(None));
+    assert_eq!(compute(ComputeOp::Remove, None), ComputeResult::Kept(None));
+    assert_eq!(compute(ComputeOp::Put(3), None), ComputeResult::Inserted(3));
+    assert_eq!(compute(ComputeOp::Keep, Some(3)), ComputeResult::Kept(Some(3)));
+    assert_eq!(compute(ComputeOp::Put(4), Some(3)), ComputeResult::Updated(4));
     assert_eq!((cache.get_cloned(&1), cache.cost()), (Some(4), 4));
     let options = InsertOptions::new().cost(7).priority(Priority::High);
-    assert_eq!(compute(Op::PutWith(5, options), Some(4)), Computed::Updated(5));
+    assert_eq!(compute(ComputeOp::PutWith(5, options), Some(4)), ComputeResult::Updated(5));
     let info = cache.entry_info(&1).unwrap();
     assert_eq!((info.cost, info.priority), (7, Priority::High));
-    assert_eq!(compute(Op::Put(6), Some(5)), Computed::Updated(6));
+    assert_eq!(compute(ComputeOp::Put(6), Some(5)), ComputeResult::Updated(6));
     assert_eq!(cache.entry_info(&1).unwrap().priority, Priority::High, "what is not named stays");
-    assert_eq!(compute(Op::Put(11), Some(6)), Computed::Rejected(11, Reject::TooCostly));
+    assert_eq!(
+        compute(ComputeOp::Put(11), Some(6)),
+        ComputeResult::Rejected(11, RejectReason::TooCostly)
+    );
     assert_eq!((cache.get_cloned(&1), cache.cost()), (None, 0));
-    assert_eq!(compute(Op::Put(5), None), Computed::Inserted(5));
-    assert_eq!(compute(Op::Remove, Some(5)), Computed::Removed(5));
+    assert_eq!(compute(ComputeOp::Put(5), None), ComputeResult::Inserted(5));
+    assert_eq!(compute(ComputeOp::Remove, Some(5)), ComputeResult::Removed(5));
     assert_eq!((cache.len(), cache.cost()), (0, 0));
 }
 
@@ -178,7 +190,7 @@ fn tasks_lose_no_update_of_one_another_or_of_threads() {
         for _ in 0..EACH {
             let add = async |n: Option<u64>| {
                 give_way().await;
-                Op::Put(n.unwrap_or(0) + 1)
+                ComputeOp::Put(n.unwrap_or(0) + 1)
             };
             assert!(cache.compute_async(1, add).await.is_changed());
         }
@@ -188,7 +200,7 @@ fn tasks_lose_no_update_of_one_another_or_of_threads() {
         for _ in 0..2 {
             scope.spawn(|| {
                 for _ in 0..EACH {
-                    let add = |n: Option<&u64>| Op::Put(n.unwrap_or(&0) + 1);
+                    let add = |n: Option<&u64>| ComputeOp::Put(n.unwrap_or(&0) + 1);
                     assert!(cache.compute(1, add).is_changed());
                 }
             });
@@ -217,7 +229,7 @@ fn write_that_comes_while_a_task_computes_has_it_compute_again() {
             if seen.len() == 1 {
                 write(&cache);
             }
-            async move { Op::Put(value.map_or(1, |n| n * 10)) }
+            async move { ComputeOp::Put(value.map_or(1, |n| n * 10)) }
         }));
         assert_eq!((seen.len(), seen[1]), (2, then));
         assert_eq!(computed.into_entry(), Some(then.map_or(1, |n| n * 10)));
@@ -231,9 +243,9 @@ fn evicted_entry_is_computed_all_the_same() {
     let computed = block_on(cache.compute_async(1, |value| {
         cache.set_max_cost(0);
         cache.set_max_cost(10);
-        async move { Op::Put(value.unwrap() + 1) }
+        async move { ComputeOp::Put(value.unwrap() + 1) }
     }));
-    assert_eq!((computed, cache.get_cloned(&1)), (Computed::Inserted(2), Some(2)));
+    assert_eq!((computed, cache.get_cloned(&1)), (ComputeResult::Inserted(2), Some(2)));
 }
 
 #[test]
@@ -247,9 +259,9 @@ fn loaders_wait_for_a_task_that_computes_and_get_what_it_puts() {
             while cache.metrics().coalesced == 0 {
                 thread::yield_now();
             }
-            async { Op::Put(7) }
+            async { ComputeOp::Put(7) }
         }));
-        assert_eq!(computed, Computed::Inserted(7));
+        assert_eq!(computed, ComputeResult::Inserted(7));
         assert_eq!(waiting.take().unwrap().join().unwrap(), 7);
     });
 }
@@ -260,7 +272,7 @@ fn task_that_is_dropped_while_it_computes_changes_nothing() {
     {
         let mut computing = std::pin::pin!(cache.compute_async(1, async |_| {
             std::future::pending::<()>().await;
-            Op::Put(1)
+            ComputeOp::Put(1)
         }));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(std::future::Future::poll(computing.as_mut(), &mut context).is_pending());
@@ -273,8 +285,8 @@ fn task_that_computes_its_own_key_within_panics() {
     let cache: Cache<u64, u64> = builder(10, Maintenance::Manual).build().unwrap();
     let nested = || {
         block_on(cache.compute_async(1, async |_| {
-            cache.compute_async(1, async |_| Op::Keep).await;
-            Op::Keep
+            cache.compute_async(1, async |_| ComputeOp::Keep).await;
+            ComputeOp::Keep
         }))
     };
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(nested)).is_err());

@@ -1,6 +1,9 @@
 //! Costs: what is charged, what is refused, what it adds up to.
 
-use cortado::{Cache, Computed, Insert, InsertOptions, Maintenance, Op, Priority, Reject, Victim};
+use cortado::{
+    Cache, ComputeOp, ComputeResult, EvictionPolicy, Insert, InsertOptions, Maintenance, Priority,
+    RejectReason,
+};
 
 use crate::{
     builder,
@@ -45,7 +48,7 @@ fn more_than_the_budget_is_rejected_and_the_stale_value_goes() {
         for cost in [11, 12, 1 << 31, (1 << 31) + 1, 1 << 62, u64::MAX - 1, u64::MAX] {
             assert!(cache.insert_with_cost(1, 1u64, 10).is_in());
             let insert = cache.insert_with_cost(1, cost, cost);
-            assert_eq!(insert, Insert::Rejected(cost, Reject::TooCostly));
+            assert_eq!(insert, Insert::Rejected(cost, RejectReason::TooCostly));
             assert!(!cache.contains_key(&1), "what was there is out of date");
             assert_eq!((cache.len(), cache.cost()), (0, 0));
         }
@@ -160,7 +163,7 @@ fn update_of_larger_cost_evicts_others_and_never_overshoots() {
                 match insert {
                     Insert::Updated => assert!(was),
                     Insert::Inserted => {}
-                    Insert::Rejected(_, reason) => assert_eq!(reason, Reject::Cold),
+                    Insert::Rejected(_, reason) => assert_eq!(reason, RejectReason::Cold),
                 }
             }
             audit(&cache);
@@ -179,8 +182,8 @@ fn update_of_smaller_cost_gives_the_difference_back() {
 
 #[test]
 fn either_choice_of_victims_keeps_the_budget() {
-    for victim in [Victim::Frequency, Victim::FrequencyPerCost] {
-        let cache = builder(1000, Maintenance::Manual).victim(victim).build().unwrap();
+    for victim in [EvictionPolicy::Frequency, EvictionPolicy::FrequencyPerCost] {
+        let cache = builder(1000, Maintenance::Manual).eviction_policy(victim).build().unwrap();
         for key in 0..5000u64 {
             cache.insert_with_cost(key, key, 1 + key * 37 % 90);
             assert!(cache.cost() <= 1000);
@@ -197,7 +200,7 @@ type Write = (&'static str, fn(&Cache<u64, u64>, u64));
 const KEEPING_WRITES: [Write; 4] = [
     ("update", |cache, key| assert!(cache.update(&key, |n| n + 1))),
     ("compute", |cache, key| {
-        let done = cache.compute(key, |n| n.map_or(Op::Keep, |n| Op::Put(n + 1)));
+        let done = cache.compute(key, |n| n.map_or(ComputeOp::Keep, |n| ComputeOp::Put(n + 1)));
         assert!(done.is_changed());
     }),
     ("replace", |cache, key| {
@@ -206,7 +209,8 @@ const KEEPING_WRITES: [Write; 4] = [
     }),
     ("compute with other options", |cache, key| {
         let options = InsertOptions::new().priority(Priority::High);
-        let done = cache.compute(key, |n| n.map_or(Op::Keep, |n| Op::PutWith(n + 1, options)));
+        let done = cache
+            .compute(key, |n| n.map_or(ComputeOp::Keep, |n| ComputeOp::PutWith(n + 1, options)));
         assert!(done.is_changed());
     }),
 ];
@@ -264,14 +268,14 @@ fn every_write_can_name_a_cost() {
     assert_eq!(cache.cost(), 30);
     assert!(cache.update_with(&1, |n| (n + 1, cost(40))));
     assert_eq!(cache.cost(), 40);
-    let put = |_: Option<&u64>| Op::PutWith(4, cost(50));
-    assert_eq!(cache.compute(1, put).cloned(), Computed::Updated(4));
-    assert_eq!(cache.compute(2, put).cloned(), Computed::Inserted(4));
+    let put = |_: Option<&u64>| ComputeOp::PutWith(4, cost(50));
+    assert_eq!(cache.compute(1, put).cloned(), ComputeResult::Updated(4));
+    assert_eq!(cache.compute(2, put).cloned(), ComputeResult::Inserted(4));
     assert_eq!(cache.cost(), 100);
     // More than the budget is refused, and what is out of date goes.
-    let put = |_: Option<&u64>| Op::PutWith(5, cost(101));
-    assert_eq!(cache.compute(1, put).cloned(), Computed::Rejected(5, Reject::TooCostly));
-    assert_eq!(cache.replace_with(2, 6, cost(101)), Insert::Rejected(6, Reject::TooCostly));
+    let put = |_: Option<&u64>| ComputeOp::PutWith(5, cost(101));
+    assert_eq!(cache.compute(1, put).cloned(), ComputeResult::Rejected(5, RejectReason::TooCostly));
+    assert_eq!(cache.replace_with(2, 6, cost(101)), Insert::Rejected(6, RejectReason::TooCostly));
     assert_eq!((cache.cost(), cache.len()), (0, 0));
     audit(&cache);
 }
@@ -302,9 +306,9 @@ fn inherited_cost_that_a_lowered_budget_cannot_hold_is_refused() {
     let lowered = cache.compute(1, |n| {
         // The entry that is looked at goes, and so there is nothing to be replaced any more.
         cache.set_max_cost(50);
-        n.map_or(Op::Keep, |n| Op::Put(n + 1))
+        n.map_or(ComputeOp::Keep, |n| ComputeOp::Put(n + 1))
     });
-    assert_eq!((lowered.cloned(), cache.cost()), (Computed::Kept(None), 0));
+    assert_eq!((lowered.cloned(), cache.cost()), (ComputeResult::Kept(None), 0));
     audit(&cache);
 }
 

@@ -14,7 +14,8 @@ use std::{
 };
 
 use cortado::{
-    Cache, Claim, Computed, InsertOptions, Maintenance, ManualClock, Op, Priority, Wait,
+    Cache, Claim, ComputeOp, ComputeResult, InsertOptions, Maintenance, ManualClock, Priority,
+    WaitPolicy,
 };
 
 use crate::{
@@ -102,8 +103,8 @@ fn entry_that_is_there_is_returned_by_every_method_and_nothing_is_loaded() {
         assert_eq!(entry().or_try_load_async(async { Err(8) }).await, Ok(7));
         assert_eq!(entry().or_try_load_shared_async(async { Err(8) }).await, Ok(7));
     });
-    let computed = entry().and_compute_with(|value| Op::Put(value.unwrap() + 1));
-    assert_eq!(computed.cloned(), Computed::Updated(8));
+    let computed = entry().and_compute_with(|value| ComputeOp::Put(value.unwrap() + 1));
+    assert_eq!(computed.cloned(), ComputeResult::Updated(8));
     assert_eq!(cache.get_cloned(&1), Some(8));
 }
 
@@ -193,7 +194,7 @@ fn threads_that_wait_share_an_error_of_their_type_and_load_after_another() {
 #[test]
 fn guard_that_fails_gives_its_error_to_those_that_wait() {
     let cache = cache();
-    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { unreachable!() };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { unreachable!() };
     block_on(async {
         let load = async { unreachable!("it gets the error") };
         let mut waiting = pin!(cache.entry(1).or_try_load_shared_async::<String>(load));
@@ -217,7 +218,7 @@ fn guard_that_fails_gives_its_error_to_those_that_wait() {
 fn error_is_dropped_with_the_last_that_has_it() {
     let cache = cache();
     let error = Arc::new("down");
-    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { unreachable!() };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { unreachable!() };
     let guard = guard.detach();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {

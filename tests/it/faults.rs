@@ -13,8 +13,8 @@ use std::{
 };
 
 use cortado::{
-    Cache, Claim, Clock, Expiry, InsertOptions, Maintenance, Op, Priority, Record, RemovalCause,
-    Removed, Wait, Work,
+    Cache, Claim, Clock, ComputeOp, Expiry, ExportedEntry, InsertOptions, Maintenance, Priority,
+    RemovalCause, Removed, WaitPolicy, WorkLimit,
 };
 
 use crate::{
@@ -274,7 +274,7 @@ impl Bench {
             attempt(&|| {
                 drop(cache.compute(self.key(id + 2), |_| {
                     self.fuse.burn(Call::Compute);
-                    if id % 2 == 0 { Op::Put(self.value(1)) } else { Op::Remove }
+                    if id % 2 == 0 { ComputeOp::Put(self.value(1)) } else { ComputeOp::Remove }
                 }));
             });
             attempt(&|| drop(cache.remove(&self.key(id + 3))));
@@ -292,7 +292,7 @@ impl Bench {
                 }));
             });
             attempt(&|| {
-                if let Claim::Fill(guard) = cache.claim(self.key(id + 50), Wait::No) {
+                if let Claim::Fill(guard) = cache.claim(self.key(id + 50), WaitPolicy::No) {
                     drop(guard.fill(self.value(100)));
                 }
             });
@@ -309,14 +309,14 @@ impl Bench {
             })
         });
         attempt(&|| {
-            let records: Vec<_> = cache.pin().export().map(Record::cloned).take(3).collect();
+            let records: Vec<_> = cache.pin().export().map(ExportedEntry::cloned).take(3).collect();
             cache.clear();
             _ = cache.import(records);
         });
         attempt(&|| cache.set_max_cost(20));
         let now = *self.clock.time.lock().unwrap();
         self.clock.set(now + 3 * SECOND);
-        attempt(&|| _ = cache.tick(Work::ALL));
+        attempt(&|| _ = cache.tick(WorkLimit::ALL));
         attempt(&|| cache.set_max_cost(40));
         for id in 0..20 {
             attempt(&|| drop(cache.insert(self.key(id), self.value(2))));
@@ -445,10 +445,10 @@ fn reenter() {
     drop(cache.insert(99, Reentrant(1)));
     drop(cache.insert_with_ttl(key + 1, Reentrant(key), SECOND));
     drop(cache.remove(&(key + 2)));
-    drop(cache.compute(key + 3, |_| Op::Put(Reentrant(key))));
+    drop(cache.compute(key + 3, |_| ComputeOp::Put(Reentrant(key))));
     drop(cache.get_or_insert_with(key + 50, || Reentrant(key)));
     drop(cache.try_get_or_insert_with(key + 51, || Err::<Reentrant, _>(())));
-    if let Claim::Fill(guard) = cache.claim(key + 52, Wait::No) {
+    if let Claim::Fill(guard) = cache.claim(key + 52, WaitPolicy::No) {
         drop(guard.fill(Reentrant(key)));
     }
     drop(cache.insert_if_absent(key + 4, Reentrant(key)));
@@ -459,7 +459,7 @@ fn reenter() {
     _ = (cache.set_ttl(&key, Some(SECOND)), cache.entry_info(&key), cache.frequency(&key));
     _ = (cache.contains_key(&key), cache.peek(&key).is_some());
     cache.get_many(&[key, key + 1], |_, _| {});
-    cache.import([Record::new(key + 6, Reentrant(key))]);
+    cache.import([ExportedEntry::new(key + 6, Reentrant(key))]);
     {
         let pinned = cache.pin();
         _ = (pinned.get(&key).is_some(), pinned.iter().count(), pinned.export().count());
@@ -469,7 +469,7 @@ fn reenter() {
     cache.retain(|key, _| key % 7 != 0);
     drop(cache.clone());
     assert!(cache.len() < 1000 && cache.cost() <= cache.max_cost());
-    cache.tick(Work::ALL);
+    cache.tick(WorkLimit::ALL);
     cache.flush();
     if CALLED.get().is_multiple_of(8) {
         cache.set_max_cost(30);
@@ -523,7 +523,7 @@ fn every_callback_may_call_every_method() {
             drop(cache.get(&1));
             drop(cache.compute(key, |_| {
                 own(4).then(reenter);
-                Op::Put(Reentrant(key))
+                ComputeOp::Put(Reentrant(key))
             }));
             drop(cache.remove_if(&key, |_| {
                 own(5).then(reenter);
@@ -651,19 +651,19 @@ fn clock_that_goes_back_holds_nobody_up() {
     clock.set(2 * HOUR);
     assert!(cache.insert_with_ttl(1, 1, 10 * SECOND).is_in());
     clock.set(2 * HOUR + 10 * SECOND);
-    assert_eq!(cache.tick(Work::ALL).expired, 1);
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 1);
     clock.set(HOUR);
     assert!(cache.insert_with_ttl(2, 2, 10 * SECOND).is_in());
     assert!(cache.insert_with_ttl(3, 3, 2 * HOUR).is_in());
-    assert_eq!(cache.tick(Work::ALL).expired, 0, "it lives by the clock as it is");
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 0, "it lives by the clock as it is");
     assert!(cache.contains_key(&2) && cache.contains_key(&3));
     clock.set(HOUR + 10 * SECOND);
     assert!(!cache.contains_key(&2));
-    assert_eq!(cache.tick(Work::ALL).expired, 1);
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 1);
     clock.set(Duration::ZERO);
-    assert_eq!((cache.tick(Work::ALL).expired, cache.get_cloned(&3)), (0, Some(3)));
+    assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.get_cloned(&3)), (0, Some(3)));
     clock.set(3 * HOUR);
-    assert_eq!((cache.tick(Work::ALL).expired, cache.len()), (1, 0));
+    assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len()), (1, 0));
     audit(&cache);
 }
 
@@ -678,10 +678,10 @@ fn clock_that_jumps_a_hundred_years_or_to_the_end_expires_all_and_goes_on() {
         }
         assert!(cache.insert_with_ttl(4, 4, Duration::MAX).is_in());
         clock.set(end);
-        assert_eq!((cache.tick(Work::ALL).expired, cache.len()), (3, 1));
+        assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len()), (3, 1));
         assert!(cache.insert_with_ttl(5, 5, Duration::ZERO).is_in());
         assert!(!cache.contains_key(&5));
-        assert_eq!(cache.tick(Work::ALL).expired, 1);
+        assert_eq!(cache.tick(WorkLimit::ALL).expired, 1);
         assert!(cache.contains_key(&4), "who has no deadline stays");
         audit(&cache);
     }
@@ -694,8 +694,8 @@ fn clock_that_stands_still_expires_only_what_has_no_time() {
         let ttl = if key % 2 == 0 { Duration::ZERO } else { Duration::from_nanos(1) };
         assert!(cache.insert_with(key, key, InsertOptions::new().ttl(ttl)).is_in());
     }
-    assert_eq!((cache.tick(Work::ALL).expired, cache.len()), (100, 100));
-    assert_eq!(cache.tick(Work::ALL).expired, 0);
+    assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len()), (100, 100));
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 0);
     audit(&cache);
 }
 
@@ -726,7 +726,7 @@ fn clocks_of_threads_that_differ_by_a_millisecond_do_no_harm() {
                             assert_eq!(value.id, key % 300);
                         }
                         if key % 64 == 0 {
-                            cache.tick(Work::ALL);
+                            cache.tick(WorkLimit::ALL);
                         }
                     }
                 });
@@ -847,11 +847,11 @@ fn hasher_that_answers_differently_on_one_thread_ends_every_call() {
     for key in 0..500u64 {
         let key = key % 60;
         drop(cache.insert_with_ttl(key, tally.make(key), Duration::from_nanos(key % 3)));
-        drop(cache.compute(key, |_| Op::Put(tally.make(key))));
+        drop(cache.compute(key, |_| ComputeOp::Put(tally.make(key))));
         assert_eq!(cache.get_or_insert_with(key, || tally.make(key)).id, key);
         assert!(cache.get(&key).is_none_or(|value| value.id == key));
         drop(cache.remove(&key));
-        cache.tick(Work::ALL);
+        cache.tick(WorkLimit::ALL);
         assert!(cache.cost() <= 50);
     }
     cache.set_max_cost(10);

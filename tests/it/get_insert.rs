@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cortado::{BuildError, Cache, Config, Insert, Maintenance, Reject, Work};
+use cortado::{BuildError, Cache, Config, Insert, Maintenance, RejectReason, WorkLimit};
 
 use crate::{
     builder,
@@ -51,7 +51,7 @@ fn value_ref_keeps_the_old_value_readable_after_a_replacement() {
         cache.insert(1, "old".to_string());
         let old = cache.get(&1).unwrap();
         cache.insert(1, "new".to_string());
-        cache.tick(Work::ALL);
+        cache.tick(WorkLimit::ALL);
         assert_eq!((old.as_str(), cache.get(&1).unwrap().as_str()), ("old", "new"));
     }
 }
@@ -82,7 +82,7 @@ fn insert_if_absent_keeps_what_is_there() {
     for maintenance in BOTH {
         let cache = builder(10, maintenance).build().unwrap();
         assert_eq!(cache.insert_if_absent(1, "a"), Insert::Inserted);
-        assert_eq!(cache.insert_if_absent(1, "b"), Insert::Rejected("b", Reject::Present));
+        assert_eq!(cache.insert_if_absent(1, "b"), Insert::Rejected("b", RejectReason::Present));
         assert_eq!(cache.get_cloned(&1), Some("a"));
         assert_eq!(cache.metrics().rejected_kept, 1);
         audit(&cache);
@@ -92,12 +92,12 @@ fn insert_if_absent_keeps_what_is_there() {
 #[test]
 fn replace_only_replaces() {
     let cache = builder(10, Maintenance::Manual).cost_of(|_, v: &u64| *v).build().unwrap();
-    assert_eq!(cache.replace(1, 5), Insert::Rejected(5, Reject::Absent));
+    assert_eq!(cache.replace(1, 5), Insert::Rejected(5, RejectReason::Absent));
     assert!(cache.is_empty());
     cache.insert(1, 2);
     assert_eq!(cache.replace(1, 5), Insert::Updated);
     assert_eq!((cache.get_cloned(&1), cache.cost(), cache.len()), (Some(5), 5, 1));
-    assert_eq!(cache.replace(1, 11), Insert::Rejected(11, Reject::TooCostly));
+    assert_eq!(cache.replace(1, 11), Insert::Rejected(11, RejectReason::TooCostly));
     assert!(cache.is_empty() && cache.cost() == 0, "what was there is out of date");
 }
 
@@ -105,11 +105,11 @@ fn replace_only_replaces() {
 fn oversized_insert_if_absent_leaves_what_is_there_alone() {
     let cache = builder(10, Maintenance::Manual).cost_of(|_, v: &u64| *v).build().unwrap();
     cache.insert(1, 2);
-    assert_eq!(cache.insert_if_absent(1, 11), Insert::Rejected(11, Reject::Present));
+    assert_eq!(cache.insert_if_absent(1, 11), Insert::Rejected(11, RejectReason::Present));
     assert_eq!(cache.get_cloned(&1), Some(2));
     assert_eq!(
         cache.insert_if_absent(2, 11),
-        Insert::Rejected(11, Reject::TooCostly),
+        Insert::Rejected(11, RejectReason::TooCostly),
         "the key has none"
     );
     audit(&cache);
@@ -118,7 +118,7 @@ fn oversized_insert_if_absent_leaves_what_is_there_alone() {
 #[test]
 fn insert_tells_what_it_did() {
     assert!(Insert::<u8>::Inserted.is_in() && Insert::<u8>::Updated.is_in());
-    let rejected = Insert::Rejected("v", Reject::Cold);
+    let rejected = Insert::Rejected("v", RejectReason::Cold);
     assert!(!rejected.is_in());
     assert_eq!((rejected.rejected(), Insert::<u8>::Updated.rejected()), (Some("v"), None));
 }
@@ -261,7 +261,7 @@ fn settings_from_outside_are_errors_or_work() {
         for max_cost in [u64::MAX, 0, 1, u64::MAX] {
             cache.set_max_cost(max_cost);
             (0..20).for_each(|key| _ = cache.insert(key, key));
-            cache.tick(Work::ALL);
+            cache.tick(WorkLimit::ALL);
             assert!(cache.cost() <= max_cost && cache.remaining_cost() <= max_cost);
         }
         cache.clear();
@@ -280,7 +280,7 @@ fn memory_goes_back_when_the_cache_is_cleared() {
             for key in 0..100_000u64 {
                 assert!(cache.insert_with_ttl(key, key, Duration::from_secs(9 + key)).is_in());
             }
-            cache.tick(Work::ALL);
+            cache.tick(WorkLimit::ALL);
             let mut full = cache.memory();
             eventually("what the thread works with is back", || {
                 full = cache.memory();

@@ -12,7 +12,8 @@ use std::{
 };
 
 use cortado::{
-    Cache, CacheBuilder, Insert, Maintenance, ManualClock, Op, RemovalCause, Removed, Work,
+    Cache, CacheBuilder, ComputeOp, Insert, Maintenance, ManualClock, RemovalCause, Removed,
+    WorkLimit,
 };
 
 use crate::{
@@ -48,10 +49,10 @@ fn each_cause_is_told_as_it_is() {
     }
     assert_eq!(cache.insert(0, 1), Insert::Updated);
     drop(cache.remove(&1));
-    cache.compute(2, |_| Op::Remove);
+    cache.compute(2, |_| ComputeOp::Remove);
     assert!(!cache.insert_with_cost(3, 9, 11).is_in());
     clock.advance(second);
-    cache.tick(Work::ALL);
+    cache.tick(WorkLimit::ALL);
     assert!(cache.insert_with_cost(5, 0, 9).is_in());
     cache.set_max_cost(9);
     cache.clear();
@@ -157,7 +158,7 @@ fn listener_may_call_the_cache() {
                 count.fetch_add(1, Ordering::Relaxed);
             }
             let _ = cache.get(&removed.key);
-            cache.tick(Work::ALL);
+            cache.tick(WorkLimit::ALL);
         })
         .build()
         .unwrap();

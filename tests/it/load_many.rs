@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use cortado::{Cache, Claim, Maintenance, Wait};
+use cortado::{Cache, Claim, Maintenance, WaitPolicy};
 
 use crate::{builder, support::tasks::block_on};
 
@@ -119,7 +119,7 @@ fn each_key_is_loaded_once_though_many_load_overlapping_sets() {
 #[test]
 fn key_whose_other_load_fails_is_loaded_by_the_one_that_waits() {
     let cache = cache();
-    let Claim::Fill(guard) = cache.claim(2, Wait::No) else { unreachable!() };
+    let Claim::Fill(guard) = cache.claim(2, WaitPolicy::No) else { unreachable!() };
     let guard = guard.detach();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {

@@ -14,8 +14,8 @@ use std::{
 };
 
 use cortado::{
-    Cache, Claim, Computed, Insert, InsertOptions, Maintenance, ManualClock, Op, Record,
-    RemovalCause, Removed, Wait,
+    Cache, Claim, ComputeOp, ComputeResult, ExportedEntry, Insert, InsertOptions, Maintenance,
+    ManualClock, RemovalCause, Removed, WaitPolicy,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -92,7 +92,7 @@ fn stampede_of_threads_loads_once() {
 #[test]
 fn thread_and_task_share_a_flight() {
     let cache = shared();
-    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("nobody else is here") };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("nobody else is here") };
     thread::scope(|scope| {
         let by_thread = scope.spawn(|| *cache.get_or_insert_with(1, || unreachable!()));
         let by_task = scope.spawn(|| {
@@ -259,7 +259,7 @@ fn loader_that_asks_for_its_own_key_panics_and_does_not_wait() {
         )
     };
     assert!(catch_unwind(AssertUnwindSafe(nested)).is_err());
-    let claimed = cache.try_get_or_insert_with(1, || match cache.claim(1, Wait::Forever) {
+    let claimed = cache.try_get_or_insert_with(1, || match cache.claim(1, WaitPolicy::Forever) {
         Claim::Busy(1) => Err("own key"),
         _ => Ok(1),
     });
@@ -308,7 +308,7 @@ fn load_whose_key_is_removed_meanwhile_is_not_kept() {
         ("drain", |cache| cache.drain(|_, _| unreachable!("there is nothing"))),
         ("compute", |cache| {
             assert!(cache.insert(1, 6).is_in());
-            assert!(cache.compute(1, |_| Op::Remove).is_changed());
+            assert!(cache.compute(1, |_| ComputeOp::Remove).is_changed());
         }),
         ("an insert that is rejected", |cache| {
             assert!(!cache.insert_with_cost(1, 6, u64::MAX).is_in());
@@ -344,9 +344,9 @@ fn load_whose_key_is_removed_meanwhile_is_not_kept() {
 #[test]
 fn whoever_asks_after_a_removal_loads_anew() {
     let cache = shared();
-    let Claim::Fill(old) = cache.claim(1, Wait::No) else { panic!("nobody loads it") };
+    let Claim::Fill(old) = cache.claim(1, WaitPolicy::No) else { panic!("nobody loads it") };
     assert!(cache.remove(&1).is_none());
-    let Claim::Fill(new) = cache.claim(1, Wait::No) else { panic!("it is loaded no more") };
+    let Claim::Fill(new) = cache.claim(1, WaitPolicy::No) else { panic!("it is loaded no more") };
     assert_eq!(*new.fill(2), 2);
     // The newer one stays, as ever.
     assert_eq!(*old.fill(1), 2);
@@ -365,7 +365,7 @@ fn poll(task: &mut Pin<Box<dyn Future<Output = u64> + '_>>) -> Poll<u64> {
 #[test]
 fn whoever_waits_for_a_load_when_its_key_is_written_gets_what_it_brings() {
     let cache = shared();
-    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("it is not loaded") };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is not loaded") };
     let mut tasks = [(); 3].map(|()| ask(&cache, 1));
     assert!(tasks.iter_mut().all(|task| poll(task).is_pending()));
     assert!(cache.remove(&1).is_none());
@@ -386,16 +386,16 @@ fn write_of_a_key_invalidates_its_load_and_what_writes_nothing_does_not() {
         }),
         ("insert_if_absent", |cache| assert!(cache.insert_if_absent(1, 6).is_in())),
         ("compute that puts", |cache| {
-            assert!(cache.compute(1, |_| Op::Put(6)).is_changed());
+            assert!(cache.compute(1, |_| ComputeOp::Put(6)).is_changed());
         }),
         ("compute that removes", |cache| {
-            assert!(!cache.compute(1, |_| Op::Remove).is_changed());
+            assert!(!cache.compute(1, |_| ComputeOp::Remove).is_changed());
         }),
         ("remove", |cache| assert!(cache.remove(&1).is_none())),
         ("clear", Cache::clear),
         ("drain", |cache| cache.drain(|_, _| unreachable!("there is nothing"))),
         ("import", |cache| {
-            let mut record = Record::new(1, 6);
+            let mut record = ExportedEntry::new(1, 6);
             record.ttl = Some(Duration::ZERO);
             assert_eq!(cache.import([record]).inserted, 1);
         }),
@@ -410,7 +410,7 @@ fn write_of_a_key_invalidates_its_load_and_what_writes_nothing_does_not() {
         ("replace of what is not there", |cache| assert!(!cache.replace(1, 6).is_in())),
         ("update of what is not there", |cache| assert!(!cache.update(&1, |_| 6))),
         ("compute that keeps", |cache| {
-            assert!(!cache.compute(1, |_| Op::Keep).is_changed());
+            assert!(!cache.compute(1, |_| ComputeOp::Keep).is_changed());
         }),
         ("retain", |cache| cache.retain(|_, _| true)),
         ("reads", |cache| assert!(cache.get(&1).is_none() && !cache.contains_key(&1))),
@@ -419,7 +419,7 @@ fn write_of_a_key_invalidates_its_load_and_what_writes_nothing_does_not() {
             assert!(cache.remove(&2).is_some() && cache.remove(&3).is_none());
         }),
         ("loads of other keys", |cache| drop(cache.get_or_insert_with(2, || 6))),
-        ("import of other keys", |cache| _ = cache.import([Record::new(2, 6)])),
+        ("import of other keys", |cache| _ = cache.import([ExportedEntry::new(2, 6)])),
         ("eviction", |cache| {
             (100..5_000).for_each(|key| _ = cache.insert(key, key));
             cache.set_max_cost(1);
@@ -454,24 +454,24 @@ fn write_of_a_key_invalidates_its_load_and_what_writes_nothing_does_not() {
 #[test]
 fn write_that_is_under_way_when_a_load_ends_takes_back_what_that_has_published() {
     let cache = shared();
-    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("it is not loaded") };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is not loaded") };
     let mut guard = Some(guard);
     let computed = cache.compute(1, |seen| {
         assert_eq!(seen, None);
         drop(guard.take().map(|guard| guard.fill(1)));
         assert_eq!(cache.get_cloned(&1), Some(1), "for a moment");
-        Op::Remove
+        ComputeOp::Remove
     });
-    assert_eq!((computed.cloned(), cache.get_cloned(&1)), (Computed::Kept(None), None));
+    assert_eq!((computed.cloned(), cache.get_cloned(&1)), (ComputeResult::Kept(None), None));
     // A newer entry by another caller stays.
-    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("it is not loaded") };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is not loaded") };
     let mut guard = Some(guard);
     let computed = cache.compute(1, |_| {
         drop(guard.take().map(|guard| guard.fill(1)));
         assert_eq!(cache.insert(1, 2), Insert::Updated);
-        Op::Remove
+        ComputeOp::Remove
     });
-    assert_eq!((computed.cloned(), cache.get_cloned(&1)), (Computed::Kept(Some(2)), Some(2)));
+    assert_eq!((computed.cloned(), cache.get_cloned(&1)), (ComputeResult::Kept(Some(2)), Some(2)));
 }
 
 #[test]
@@ -490,7 +490,9 @@ fn value_that_the_cache_does_not_let_in_is_shared_by_all_who_wait_for_it() {
     ];
     for (key, (name, options, cause)) in (0..).zip(cases) {
         let loads = cache.metrics().loads;
-        let Claim::Fill(guard) = cache.claim(key, Wait::No) else { panic!("it is not loaded") };
+        let Claim::Fill(guard) = cache.claim(key, WaitPolicy::No) else {
+            panic!("it is not loaded")
+        };
         let mut tasks = [(); 8].map(|()| ask(&cache, key));
         assert!(tasks.iter_mut().all(|task| poll(task).is_pending()), "{name}");
         drop(guard.fill_with(key + 50, options));
@@ -512,7 +514,7 @@ fn entry_whose_time_ends_before_those_who_wait_look_is_theirs_all_the_same() {
     let clock = ManualClock::new();
     let builder = builder(10, Maintenance::Manual).clock(clock.clone());
     let cache: Cache<u64, u64> = builder.ttl(Duration::from_secs(1)).build().unwrap();
-    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("it is not loaded") };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is not loaded") };
     let mut tasks = [(); 8].map(|()| ask(&cache, 1));
     assert!(tasks.iter_mut().all(|task| poll(task).is_pending()));
     drop(guard.fill(5));
@@ -535,7 +537,9 @@ fn shared_value_is_told_of_once_whoever_takes_it_last() {
     // Dropped first, last, and forgotten.
     for (key, order) in [[true, false], [false, true]].into_iter().enumerate() {
         let key = key as u64;
-        let Claim::Fill(guard) = cache.claim(key, Wait::No) else { panic!("it is not loaded") };
+        let Claim::Fill(guard) = cache.claim(key, WaitPolicy::No) else {
+            panic!("it is not loaded")
+        };
         let mut tasks = order.map(|is_dropped| (ask(&cache, key), is_dropped));
         assert!(tasks.iter_mut().all(|(task, _)| poll(task).is_pending()));
         drop(guard.fill(11));
@@ -549,7 +553,7 @@ fn shared_value_is_told_of_once_whoever_takes_it_last() {
         settle(&cache);
         assert_eq!(told.load(SeqCst) as u64, key + 1);
     }
-    let Claim::Fill(guard) = cache.claim(2, Wait::No) else { panic!("it is not loaded") };
+    let Claim::Fill(guard) = cache.claim(2, WaitPolicy::No) else { panic!("it is not loaded") };
     let mut task = ask(&cache, 2);
     assert!(poll(&mut task).is_pending());
     forever(task);
@@ -563,9 +567,9 @@ fn shared_value_is_told_of_once_whoever_takes_it_last() {
 #[test]
 fn thread_that_holds_a_guard_is_told_so_in_place_of_waiting_for_itself() {
     let cache = shared();
-    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("it is not loaded") };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is not loaded") };
     assert_eq!(*guard.key(), 1);
-    assert!(matches!(cache.claim(1, Wait::Forever), Claim::Busy(1)));
+    assert!(matches!(cache.claim(1, WaitPolicy::Forever), Claim::Busy(1)));
     let load = || *cache.get_or_insert_with(1, || 2);
     assert!(catch_unwind(AssertUnwindSafe(load)).is_err());
     let guard = guard.detach();
@@ -681,9 +685,11 @@ fn what_is_kept_of_loads_that_meet_a_removal_is_not_out_of_date() {
 #[test]
 fn claim_waits_as_long_as_it_is_told_to() {
     let cache = shared();
-    let Claim::Fill(guard) = cache.claim(1, Wait::Forever) else { panic!("nobody else is here") };
-    assert!(matches!(cache.claim(1, Wait::No), Claim::Busy(1)));
-    assert!(matches!(cache.claim(1, Wait::For(Duration::from_millis(2))), Claim::Busy(1)));
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::Forever) else {
+        panic!("nobody else is here")
+    };
+    assert!(matches!(cache.claim(1, WaitPolicy::No), Claim::Busy(1)));
+    assert!(matches!(cache.claim(1, WaitPolicy::For(Duration::from_millis(2))), Claim::Busy(1)));
     for runtime in runtimes() {
         runtime.block_on(async {
             let timeout = tokio::time::sleep(Duration::from_millis(2));
@@ -691,7 +697,7 @@ fn claim_waits_as_long_as_it_is_told_to() {
         });
     }
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| match cache.claim(1, Wait::For(Duration::MAX)) {
+        let waiting = scope.spawn(|| match cache.claim(1, WaitPolicy::For(Duration::MAX)) {
             Claim::Hit(value) => *value,
             _ => 0,
         });
@@ -705,9 +711,9 @@ fn claim_waits_as_long_as_it_is_told_to() {
 #[test]
 fn guard_that_is_dropped_passes_the_claim_on() {
     let cache = shared();
-    let Claim::Fill(guard) = cache.claim(1, Wait::No) else { panic!("nobody else is here") };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("nobody else is here") };
     thread::scope(|scope| {
-        let next = scope.spawn(|| match cache.claim(1, Wait::Forever) {
+        let next = scope.spawn(|| match cache.claim(1, WaitPolicy::Forever) {
             Claim::Fill(guard) => *guard.fill(9),
             _ => 0,
         });
@@ -723,7 +729,7 @@ fn futures_of_the_loaders_are_send() {
     let cache = shared();
     is_send(cache.get_or_insert_async(1, async { 1 }));
     is_send(cache.try_get_or_insert_async(1, async { Err::<u64, ()>(()) }));
-    is_send(cache.claim(1, Wait::No).into_guard());
+    is_send(cache.claim(1, WaitPolicy::No).into_guard());
 }
 
 trait IntoGuard<T> {

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use cortado::{Cache, Maintenance, Ticked, Work};
+use cortado::{Cache, Maintenance, WorkLimit, WorkReport};
 
 use crate::{
     builder,
@@ -82,7 +82,7 @@ fn same_seed_and_calls_evict_the_same_entries_in_the_same_order() {
                 }
             }
             if step % 100 == 0 {
-                cache.tick(Work::ALL);
+                cache.tick(WorkLimit::ALL);
             }
         }
         assert_eq!(victims.len() as u64, cache.metrics().evictions + cache.metrics().rejected_cold);
@@ -97,8 +97,8 @@ fn same_seed_and_calls_evict_the_same_entries_in_the_same_order() {
 #[test]
 fn nothing_pends_in_a_cache_that_nobody_uses() {
     let cache = builder::<u64, u64>(10, Maintenance::Manual).build().unwrap();
-    let ticked = cache.tick(Work::ALL);
-    assert_eq!(ticked, Ticked::default());
+    let ticked = cache.tick(WorkLimit::ALL);
+    assert_eq!(ticked, WorkReport::default());
     cache.flush();
     assert_eq!(cache.memory().garbage, 0);
 }
@@ -115,7 +115,7 @@ fn ticks_drop_what_was_removed() {
     }
     let mut freed = 0;
     crate::support::eventually("ticks free it all", || {
-        freed += cache.tick(Work::evictions(1)).freed;
+        freed += cache.tick(WorkLimit::evictions(1)).freed;
         tally.alive() == 0
     });
     // Removals free a little on their own.
@@ -131,8 +131,8 @@ fn tick_tells_the_events_that_reached_the_sketch() {
         cache.insert(key, key);
     }
     // Each miss and the insert that follows it are one access.
-    assert_eq!(cache.tick(Work::ALL).events, 10);
-    assert_eq!(cache.tick(Work::ALL).events, 0);
+    assert_eq!(cache.tick(WorkLimit::ALL).events, 10);
+    assert_eq!(cache.tick(WorkLimit::ALL).events, 0);
 }
 
 #[test]

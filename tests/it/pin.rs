@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use cortado::{Cache, Maintenance, ValueRef, Work};
+use cortado::{Cache, Maintenance, ValueRef, WorkLimit};
 
 use crate::{
     builder,
@@ -205,7 +205,7 @@ fn value_held_by_a_thread_local_variable_lives_until_its_destructor_drops_it() {
         drop(cache.remove(&1));
         for _ in 0..3 {
             thread::spawn(|| assert!(cache.get(&1).is_none())).join().unwrap();
-            (0..8).for_each(|_| _ = cache.tick(Work::ALL));
+            (0..8).for_each(|_| _ = cache.tick(WorkLimit::ALL));
             assert_eq!(tally.alive(), 1);
         }
         proceed.send(()).unwrap();

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use cortado::{Cache, Insert, InsertOptions, Maintenance, Priority, Reject};
+use cortado::{Cache, Insert, InsertOptions, Maintenance, Priority, RejectReason};
 
 use crate::{
     builder,
@@ -58,10 +58,10 @@ fn all_pinned_and_full_keeps_the_newcomer_out() {
         for key in 0..100 {
             assert!(cache.insert_with(key, key, pinned()).is_in());
         }
-        assert_eq!(cache.insert(100, 7), Insert::Rejected(7, Reject::Kept));
-        assert_eq!(cache.insert_with(101, 8, pinned()), Insert::Rejected(8, Reject::Kept));
-        assert_eq!(cache.insert_if_absent(102, 9), Insert::Rejected(9, Reject::Kept));
-        assert_eq!(cache.insert_if_absent(5, 9), Insert::Rejected(9, Reject::Present));
+        assert_eq!(cache.insert(100, 7), Insert::Rejected(7, RejectReason::Kept));
+        assert_eq!(cache.insert_with(101, 8, pinned()), Insert::Rejected(8, RejectReason::Kept));
+        assert_eq!(cache.insert_if_absent(102, 9), Insert::Rejected(9, RejectReason::Kept));
+        assert_eq!(cache.insert_if_absent(5, 9), Insert::Rejected(9, RejectReason::Present));
         assert_eq!((cache.len(), cache.cost()), (100, 100));
 
         assert!(cache.remove(&0).is_some());
@@ -77,7 +77,7 @@ fn room_is_counted_in_cost() {
     let cache = builder(100, Maintenance::Manual).build().unwrap();
     assert!(cache.insert_with("root", 0, pinned().cost(60)).is_in());
     assert!(cache.insert_with_cost("large", 0, 40).is_in());
-    assert_eq!(cache.insert_with_cost("larger", 1, 41), Insert::Rejected(1, Reject::Kept));
+    assert_eq!(cache.insert_with_cost("larger", 1, 41), Insert::Rejected(1, RejectReason::Kept));
     assert!(cache.contains_key("large"), "nobody goes for what cannot come");
     assert!(cache.insert_with_cost("small", 0, 30).is_in());
     assert!(cache.contains_key("root") && !cache.contains_key("large"));
@@ -90,7 +90,7 @@ fn insert_forgets_the_priority_and_replace_keeps_it() {
         assert!(cache.insert_with(key, 0, pinned()).is_in());
     }
     assert_eq!(cache.replace(3, 1), Insert::Updated);
-    assert_eq!(cache.insert(10, 0), Insert::Rejected(0, Reject::Kept));
+    assert_eq!(cache.insert(10, 0), Insert::Rejected(0, RejectReason::Kept));
     assert_eq!(cache.insert(3, 2), Insert::Updated);
     assert_eq!(cache.insert(10, 0), Insert::Inserted);
     assert!(!cache.contains_key(&3));
@@ -105,7 +105,10 @@ fn failed_update_of_a_pinned_entry_leaves_no_stale_value_and_no_account() {
     let cache = builder(10, Maintenance::Manual).build().unwrap();
     assert!(cache.insert_with("a", 0, pinned().cost(5)).is_in());
     assert!(cache.insert_with("b", 0, pinned().cost(5)).is_in());
-    assert_eq!(cache.insert_with("a", 1, pinned().cost(6)), Insert::Rejected(1, Reject::Kept));
+    assert_eq!(
+        cache.insert_with("a", 1, pinned().cost(6)),
+        Insert::Rejected(1, RejectReason::Kept)
+    );
     assert!(!cache.contains_key("a"));
     assert!(cache.insert_with_cost("c", 0, 5).is_in());
     assert!(cache.contains_key("b"));
@@ -118,7 +121,7 @@ fn full_bucket_of_pinned_entries_evicts_none_of_them() {
     for key in 0..100 {
         match cache.insert_with(key, key, pinned()) {
             Insert::Inserted => inside += 1,
-            rejected => assert_eq!(rejected, Insert::Rejected(key, Reject::Kept)),
+            rejected => assert_eq!(rejected, Insert::Rejected(key, RejectReason::Kept)),
         }
         assert_eq!(cache.len(), inside);
     }
@@ -146,7 +149,7 @@ fn lower_budget_evicts_pinned_entries_last() {
     assert_eq!((cache.cost(), pinned()), (250, 250));
     cache.set_max_cost(100);
     assert_eq!((cache.cost(), pinned()), (100, 100));
-    assert_eq!(cache.insert(1, 1), Insert::Rejected(1, Reject::Kept));
+    assert_eq!(cache.insert(1, 1), Insert::Rejected(1, RejectReason::Kept));
 }
 
 #[test]
@@ -218,7 +221,7 @@ fn priority_of_an_entry_can_be_changed() {
         audit(&cache);
         // Pinned ones are counted as such: no more are let in than there is room for.
         let rest = InsertOptions::new().cost(81);
-        assert_eq!(cache.insert_with(99, 0, rest), Insert::Rejected(0, Reject::Kept));
+        assert_eq!(cache.insert_with(99, 0, rest), Insert::Rejected(0, RejectReason::Kept));
         for priority in [Priority::Low, Priority::High, Priority::Normal] {
             assert!((0..20).all(|key| cache.set_priority(&key, priority)));
         }

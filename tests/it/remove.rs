@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use cortado::{Maintenance, Work};
+use cortado::{Maintenance, WorkLimit};
 
 use crate::{
     builder,
@@ -20,7 +20,7 @@ fn removed_value_is_returned_and_stays_readable() {
         let removed = cache.remove(&1).unwrap();
         assert!(!cache.contains_key(&1) && cache.is_empty() && cache.cost() == 0);
         for _ in 0..10 {
-            cache.tick(Work::ALL);
+            cache.tick(WorkLimit::ALL);
         }
         assert_eq!((removed.as_str(), *removed.key(), removed.cost()), ("one", 1, 1));
         assert_eq!(cache.memory().garbage_entries, 1);

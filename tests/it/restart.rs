@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cortado::{Cache, InsertOptions, Maintenance, ManualClock, Priority, Record, Work};
+use cortado::{Cache, ExportedEntry, InsertOptions, Maintenance, ManualClock, Priority, WorkLimit};
 
 use crate::{
     builder,
@@ -57,11 +57,11 @@ fn record_has_all_that_an_entry_has() {
     assert!(old.insert_with_ttl(3, 3, second).is_in());
     for _ in 0..4 {
         assert!(old.get(&2).is_some());
-        old.tick(Work::ALL);
+        old.tick(WorkLimit::ALL);
     }
     let known = old.frequency(&2);
     clock.advance(second);
-    let records: Vec<_> = old.pin().export().map(Record::cloned).collect();
+    let records: Vec<_> = old.pin().export().map(ExportedEntry::cloned).collect();
     assert_eq!(records.len(), 2, "what has expired stays behind");
     let new = make();
     assert!(new.insert(2, 20).is_in());
@@ -71,8 +71,8 @@ fn record_has_all_that_an_entry_has() {
     assert!(new.frequency(&2) >= known);
     let info = new.entry_info(&1).unwrap();
     assert_eq!((info.cost, info.ttl, info.priority), (3, Some(9 * second), Priority::High));
-    assert_eq!(new.import([Record::new(5, 5)]).inserted, 1);
-    let mut huge = Record::new(6, 6);
+    assert_eq!(new.import([ExportedEntry::new(5, 5)]).inserted, 1);
+    let mut huge = ExportedEntry::new(6, 6);
     huge.cost = 1000;
     assert_eq!(new.import([huge]).rejected, 1);
 }
@@ -83,7 +83,7 @@ fn overhead_is_not_charged_twice() {
     let old: Cache<u64, u64> = make();
     assert!(old.insert(1, 1).is_in() && old.insert_with_ttl(2, 2, Duration::from_secs(9)).is_in());
     let new = make();
-    new.import(old.pin().export().map(Record::cloned));
+    new.import(old.pin().export().map(ExportedEntry::cloned));
     assert_eq!(new.cost(), old.cost());
 }
 

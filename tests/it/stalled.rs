@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use cortado::{Cache, Insert, Maintenance, ManualClock, Reject, StalledReader, Work};
+use cortado::{Cache, Insert, Maintenance, ManualClock, RejectReason, StalledReader, WorkLimit};
 
 use crate::{
     builder,
@@ -222,7 +222,7 @@ fn thread_that_never_lets_go_is_stalled_though_its_values_change() {
 /// Removes something, so that maintenance finds garbage that waits.
 fn leave_garbage(cache: &Cache<u64, u64>) {
     drop(cache.remove(&1));
-    assert_eq!(cache.tick(Work::ALL).freed, 0);
+    assert_eq!(cache.tick(WorkLimit::ALL).freed, 0);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn reader_for_whose_garbage_an_insert_is_rejected_is_named_though_maintenance_ne
         }
     });
     let rejected = (2..10_000)
-        .find(|&key| matches!(cache.insert(key, key), Insert::Rejected(_, Reject::Garbage)));
+        .find(|&key| matches!(cache.insert(key, key), Insert::Rejected(_, RejectReason::Garbage)));
     assert!(rejected.is_some());
     clock.advance(LONG);
     assert_eq!(find(&cache, "has it rejected").unwrap().pinned_for, LONG);

@@ -6,8 +6,8 @@ use std::{
 };
 
 use cortado::{
-    BuildError, Cache, CacheBuilder, Computed, Expiry, Insert, InsertOptions, Maintenance,
-    ManualClock, Op, Priority, RemovalCause, TtlError, Work,
+    BuildError, Cache, CacheBuilder, ComputeOp, ComputeResult, Expiry, Insert, InsertOptions,
+    Maintenance, ManualClock, Priority, RemovalCause, TtlError, WorkLimit,
 };
 
 use crate::{
@@ -36,7 +36,7 @@ fn expired_entry_is_a_miss_everywhere_and_leaves_with_a_tick() {
     assert_eq!(cache.insert(2, 20), Insert::Inserted);
     clock.advance(SECOND - MS);
     assert_eq!(cache.get(&1).unwrap().ttl(), Some(MS));
-    assert_eq!(cache.tick(Work::ALL).expired, 0);
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 0);
     clock.advance(MS);
     assert!(cache.get(&1).is_none() && cache.peek(&1).is_none() && !cache.contains_key(&1));
     assert!(cache.pin().get(&1).is_none());
@@ -47,7 +47,7 @@ fn expired_entry_is_a_miss_everywhere_and_leaves_with_a_tick() {
     assert!(!cache.replace(1, 11).is_in());
     assert_eq!(cache.set_ttl(&1, Some(SECOND)), Err(TtlError::Absent));
     assert_eq!(cache.cost(), 2);
-    assert_eq!(cache.tick(Work::ALL).expired, 1);
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 1);
     assert_eq!((cache.cost(), cache.len(), cache.metrics().expirations), (1, 1, 1));
     audit(&cache);
 }
@@ -64,7 +64,7 @@ fn expired_entry_makes_way_for_a_new_one() {
     assert_eq!(cache.insert_if_absent(1, 9), Insert::Inserted);
     clock.advance(100 * SECOND);
     assert_eq!(cache.get_cloned(&1), Some(9));
-    assert_eq!(cache.tick(Work::ALL).expired, 0, "the notes of those before are stale");
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 0, "the notes of those before are stale");
     assert_eq!(cache.len(), 1);
     audit(&cache);
 }
@@ -75,15 +75,15 @@ fn write_that_is_rejected_over_an_expired_entry_says_so() {
     let cache = builder.cost_of(|_, value| *value).build().unwrap();
     assert!(cache.insert_with_ttl(1, 1, SECOND).is_in());
     clock.advance(SECOND);
-    let rejected = Insert::Rejected(11, cortado::Reject::TooCostly);
+    let rejected = Insert::Rejected(11, cortado::RejectReason::TooCostly);
     assert_eq!(cache.insert_if_absent(1, 11), rejected);
     let mut asked = 0;
     let computed = cache.compute(1, |seen| {
         asked += 1;
         assert!(seen.is_none() && asked < 10);
-        Op::Put(11)
+        ComputeOp::Put(11)
     });
-    assert_eq!(computed.cloned(), Computed::Rejected(11, cortado::Reject::TooCostly));
+    assert_eq!(computed.cloned(), ComputeResult::Rejected(11, cortado::RejectReason::TooCostly));
 }
 
 #[test]
@@ -110,11 +110,11 @@ fn any_duration_is_legal() {
     assert!(cache.get(&2).is_some());
     clock.advance(Duration::from_nanos(1));
     assert!(cache.get(&2).is_none());
-    assert_eq!(cache.tick(Work::ALL).expired, 2);
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 2);
     clock.advance(Duration::from_secs(1 << 32));
     assert!(cache.get(&1).is_some());
     clock.advance(Duration::MAX);
-    cache.tick(Work::ALL);
+    cache.tick(WorkLimit::ALL);
     assert!(cache.get(&1).is_some(), "who has no deadline stays to the end of time");
 }
 
@@ -130,13 +130,13 @@ fn insert_begins_anew_and_replace_keeps_the_deadline() {
     assert!(cache.replace(1, 1).is_in() && cache.replace(2, 2).is_in());
     assert_eq!((left(1), left(2)), (Some(9), Some(4)));
     assert!(cache.update(&2, |v| v + 1));
-    assert!(cache.compute(1, |_| Op::Put(5)).is_changed());
+    assert!(cache.compute(1, |_| ComputeOp::Put(5)).is_changed());
     assert_eq!((left(1), left(2)), (Some(9), Some(4)));
     assert_eq!((cache.insert(1, 1), cache.insert(2, 2)), (Insert::Updated, Insert::Updated));
     assert_eq!((left(1), left(2)), (Some(10), Some(10)));
     clock.advance(10 * SECOND);
     assert!(cache.get(&1).is_none() && cache.get(&2).is_none());
-    assert_eq!(cache.tick(Work::ALL).expired, 2);
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 2);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn deadline_is_kept_by_a_replacement_of_an_entry_that_alone_has_one() {
     assert!(cache.replace(1, 1).is_in() && cache.replace(2, 2).is_in());
     clock.advance(SECOND);
     assert!(cache.get(&1).is_some() && cache.get(&2).is_none());
-    assert_eq!(cache.tick(Work::ALL).expired, 1);
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 1);
     assert_eq!(cache.insert(2, 2), Insert::Inserted);
     clock.advance(SECOND);
     assert!(cache.get(&2).is_some(), "a plain insert lives for ever");
@@ -163,16 +163,16 @@ fn deadlines_can_be_moved_both_ways() {
     assert_eq!(cache.set_ttl(&0, Some(2 * SECOND)), Ok(()));
     assert_eq!(cache.set_ttl(&1, Some(2 * SECOND)), Ok(()));
     assert_eq!(cache.set_ttl(&2, Some(2 * SECOND)), Ok(()));
-    cache.tick(Work::ALL);
+    cache.tick(WorkLimit::ALL);
     assert_eq!(cache.set_ttl(&0, Some(SECOND)), Ok(()));
     assert_eq!(cache.set_ttl(&1, Some(3 * SECOND)), Ok(()));
     assert_eq!(cache.set_ttl(&2, None), Ok(()));
     for (gone, left) in [(1, 3), (0, 3), (1, 2), (0, 2)] {
         clock.advance(SECOND);
-        assert_eq!((cache.tick(Work::ALL).expired, cache.len()), (gone, left));
+        assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len()), (gone, left));
     }
     assert_eq!(cache.set_ttl(&2, Some(Duration::ZERO)), Ok(()));
-    assert_eq!((cache.tick(Work::ALL).expired, cache.len()), (1, 1));
+    assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len()), (1, 1));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn unused_entries_expire_and_used_ones_stay() {
     assert!(cache.insert_with_ttl(3, 3, 15 * SECOND).is_in());
     for _ in 0..10 {
         clock.advance(5 * SECOND);
-        cache.tick(Work::ALL);
+        cache.tick(WorkLimit::ALL);
         assert!(cache.get(&1).is_some());
         let _ = cache.get(&3);
         assert!(cache.peek(&1).is_some());
@@ -204,7 +204,7 @@ fn unused_entries_expire_and_used_ones_stay() {
     assert!(cache.peek(&1).is_some());
     clock.advance(MS);
     assert!(cache.peek(&1).is_none(), "a peek is no use");
-    assert_eq!((cache.tick(Work::ALL).expired, cache.len()), (1, 0));
+    assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len()), (1, 0));
 }
 
 struct Steps;
@@ -237,9 +237,9 @@ fn expiry_decides_on_create_update_and_read() {
     assert!(cache.insert(1, 0).is_in());
     assert_eq!(left(1), Some(20));
     clock.advance(SECOND);
-    assert_eq!(cache.tick(Work::ALL).expired, 1, "a read brought it forward");
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 1, "a read brought it forward");
     clock.advance(19 * SECOND);
-    assert_eq!((cache.tick(Work::ALL).expired, cache.len()), (1, 1));
+    assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len()), (1, 1));
     for _ in 0..2 {
         assert!(cache.insert_with_ttl(3, 9, SECOND).is_in());
         assert_eq!(left(3), Some(1), "the insert's own word goes before");
@@ -276,7 +276,7 @@ fn many_deadlines_are_each_met_at_their_time_and_never_before() {
     }
     for now in 1..=201u64 {
         clock.advance(Duration::from_millis(100));
-        cache.tick(Work::ALL);
+        cache.tick(WorkLimit::ALL);
         let alive = deadlines.iter().filter(|&&deadline| deadline > now * 100).count();
         assert_eq!(cache.len(), alive, "at {now}");
     }
@@ -292,10 +292,10 @@ fn notes_of_entries_that_left_early_do_not_pile_up() {
     for key in 0..100_000 {
         cache.insert_with_ttl(key, key, 3600 * SECOND);
         if key % 500 == 0 {
-            cache.tick(Work::ALL);
+            cache.tick(WorkLimit::ALL);
         }
     }
-    cache.tick(Work::ALL);
+    cache.tick(WorkLimit::ALL);
     assert!(cache.memory().deadlines < 200_000, "{:?}", cache.memory());
 }
 
@@ -307,9 +307,9 @@ fn slices_bound_how_many_expire_at_once() {
         assert!(cache.insert_with(key, key, staying(SECOND)).is_in());
     }
     clock.advance(SECOND);
-    let ticked = cache.tick(Work::evictions(300));
+    let ticked = cache.tick(WorkLimit::evictions(300));
     assert_eq!((ticked.expired, ticked.pending, cache.len()), (300, true, 700));
-    assert_eq!(cache.tick(Work::ALL).expired, 700);
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 700);
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn pinned_and_costless_entries_expire_too() {
     assert!(cache.insert_with(1, 1, pinned).is_in());
     assert!(cache.insert_with(2, 2, InsertOptions::new().cost(0).ttl(SECOND)).is_in());
     clock.advance(SECOND);
-    assert_eq!((cache.tick(Work::ALL).expired, cache.len(), cache.cost()), (2, 0, 0));
+    assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len(), cache.cost()), (2, 0, 0));
     assert!(cache.insert_with_cost(3, 3, 10).is_in(), "the pinned one's room is free again");
 }
 
@@ -380,7 +380,7 @@ fn entries_of_one_hash_all_expire() {
     }
     let there = cache.len();
     clock.advance(SECOND);
-    assert_eq!((cache.tick(Work::ALL).expired, cache.len()), (there, 0));
+    assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len()), (there, 0));
 }
 
 /// A hasher that says the key itself, be it 0.
@@ -413,5 +413,5 @@ fn entry_of_hash_zero_expires_by_itself() {
         assert!(cache.insert_with_ttl(key, key, SECOND).is_in());
     }
     clock.advance(SECOND);
-    assert_eq!((cache.tick(Work::ALL).expired, cache.len(), cache.cost()), (10, 0, 0));
+    assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len(), cache.cost()), (10, 0, 0));
 }

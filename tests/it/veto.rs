@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use cortado::{Cache, Insert, InsertOptions, Maintenance, ManualClock, Op, Priority, Reject, Work};
+use cortado::{
+    Cache, ComputeOp, Insert, InsertOptions, Maintenance, ManualClock, Priority, RejectReason,
+    WorkLimit,
+};
 
 use crate::{
     builder,
@@ -46,7 +49,7 @@ fn insert_is_refused_where_nothing_may_be_evicted() {
         for key in 0..200 {
             match cache.insert(key, key) {
                 Insert::Inserted => inserted += 1,
-                other => assert_eq!(other, Insert::Rejected(key, Reject::Kept)),
+                other => assert_eq!(other, Insert::Rejected(key, RejectReason::Kept)),
             }
         }
         assert!((90..=100).contains(&inserted), "{inserted}");
@@ -137,7 +140,9 @@ fn write_back_cache_loses_no_update() {
                         let key = random.below(below);
                         loop {
                             drop(cache.get_or_insert_with(key, || store.read(key)));
-                            let add = |n: Option<&u64>| n.map_or(Op::Keep, |n| Op::Put(n + 1));
+                            let add = |n: Option<&u64>| {
+                                n.map_or(ComputeOp::Keep, |n| ComputeOp::Put(n + 1))
+                            };
                             if cache.compute(key, add).is_changed() {
                                 break;
                             }
@@ -192,7 +197,7 @@ fn entry_that_cannot_be_written_stays() {
         .unwrap();
     let inserted = (0..200).filter(|key| cache.insert(*key, 0).is_in()).count();
     assert!((90..=100).contains(&inserted), "{inserted}");
-    assert_eq!(cache.insert(500, 0), Insert::Rejected(0, Reject::Kept));
+    assert_eq!(cache.insert(500, 0), Insert::Rejected(0, RejectReason::Kept));
     is_up.store(true, SeqCst);
     assert!((1000..2000).all(|key| cache.insert(key, 0).is_in()));
     audit(&cache);
@@ -215,13 +220,13 @@ fn expired_entry_is_written_before_it_goes() {
     cache.insert(1, 1);
     clock.advance(Duration::from_secs(2));
     for tries in 1..=3 {
-        assert_eq!(cache.tick(Work::ALL).expired, 0);
+        assert_eq!(cache.tick(WorkLimit::ALL).expired, 0);
         assert!(cache.get(&1).is_none() && cache.len() == 1);
         assert_eq!(written.lock().unwrap().len(), tries, "once a tick");
         clock.advance(Duration::from_secs(1));
     }
     is_up.store(true, SeqCst);
-    assert_eq!(cache.tick(Work::ALL).expired, 1);
+    assert_eq!(cache.tick(WorkLimit::ALL).expired, 1);
     assert_eq!(cache.len(), 0);
     audit(&cache);
 }
@@ -251,7 +256,7 @@ fn full_bucket_asks_too() {
         _ => None,
     });
     let rejected: Vec<_> = rejected.collect();
-    assert!(rejected.len() > 80 && rejected.iter().all(|reason| *reason == Reject::Kept));
+    assert!(rejected.len() > 80 && rejected.iter().all(|reason| *reason == RejectReason::Kept));
     audit(&cache);
 }
 

@@ -14,7 +14,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::SeqCst},
 };
 
-use cortado::{Cache, Computed, Insert, Maintenance, Op, Reject};
+use cortado::{Cache, ComputeOp, ComputeResult, Insert, Maintenance, RejectReason};
 use todc_utils::{
     linearizability::{
         WGLChecker,
@@ -247,7 +247,7 @@ fn call(
         16..20 => {
             let value = new();
             match cache.insert_if_absent(key, value) {
-                Insert::Rejected(_, Reject::Present) => Done::FoundTaken,
+                Insert::Rejected(_, RejectReason::Present) => Done::FoundTaken,
                 insert => written(value, insert),
             }
         }
@@ -273,10 +273,10 @@ fn call(
             let mut last = None;
             let computed = cache.compute(key, |seen| {
                 last = seen.copied();
-                Op::Put(put)
+                ComputeOp::Put(put)
             });
             match computed {
-                Computed::Rejected(..) => Done::Rejected,
+                ComputeResult::Rejected(..) => Done::Rejected,
                 _ => Done::Computed { seen: last, put },
             }
         }
@@ -284,7 +284,7 @@ fn call(
             let mut last = None;
             _ = cache.compute(key, |seen| {
                 last = seen.copied();
-                Op::Remove
+                ComputeOp::Remove
             });
             Done::Uncomputed(last)
         }

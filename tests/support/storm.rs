@@ -18,8 +18,8 @@ use std::{
 };
 
 use cortado::{
-    Cache, Claim, Computed, Equivalent, Insert, InsertOptions, Maintenance, ManualClock, Op,
-    Priority, Record, RemovalCause, Removed, Wait, Work,
+    Cache, Claim, ComputeOp, ComputeResult, Equivalent, ExportedEntry, Insert, InsertOptions,
+    Maintenance, ManualClock, Priority, RemovalCause, Removed, WaitPolicy, WorkLimit,
 };
 use crossbeam_utils::atomic::AtomicCell;
 
@@ -323,7 +323,7 @@ impl Listener {
                 part_rejected(cache.insert(key, value));
             }
             2 => drop(cache.remove(&Id(key.id + 1))),
-            3 => _ = cache.tick(Work::evictions(2)),
+            3 => _ = cache.tick(WorkLimit::evictions(2)),
             4 => {
                 let (id, (key, value)) = (key.id, make(key.id, 2));
                 let spare = Cell::new(Some(value));
@@ -561,24 +561,24 @@ impl<'a> Caller<'a> {
                 }
             }
             1 => {
-                let done = cache.compute(shared.key(id), |_| Op::Remove);
-                assert!(matches!(done, Computed::Removed(_) | Computed::Kept(None)));
+                let done = cache.compute(shared.key(id), |_| ComputeOp::Remove);
+                assert!(matches!(done, ComputeResult::Removed(_) | ComputeResult::Kept(None)));
             }
             2 => {
                 let look = |old: Option<&Value>| {
                     old.inspect(|old| old.check(id));
-                    Op::Keep
+                    ComputeOp::Keep
                 };
-                assert!(matches!(cache.compute(shared.key(id), look), Computed::Kept(_)));
+                assert!(matches!(cache.compute(shared.key(id), look), ComputeResult::Kept(_)));
             }
             _ => {
                 let put = |old: Option<&Value>| {
                     old.inspect(|old| old.check(id));
-                    Op::Put(make(cost))
+                    ComputeOp::Put(make(cost))
                 };
                 match cache.compute(shared.key(id), put) {
-                    Computed::Rejected(value, _) => value.part(),
-                    Computed::Inserted(_) | Computed::Updated(_) => {}
+                    ComputeResult::Rejected(value, _) => value.part(),
+                    ComputeResult::Inserted(_) | ComputeResult::Updated(_) => {}
                     done => panic!("{:?} of a put", done_name(&done)),
                 }
             }
@@ -599,7 +599,7 @@ impl<'a> Caller<'a> {
                 let panics = AssertUnwindSafe(|| cache.get_or_insert_with(key, load).check(id));
                 let _ = catch_unwind(panics);
             }
-            2 => match cache.claim(key, Wait::No) {
+            2 => match cache.claim(key, WaitPolicy::No) {
                 Claim::Hit(value) => value.check(id),
                 Claim::Fill(guard) if cost % 2 == 0 => {
                     guard.fill(shared.value(id, cost)).check(id);
@@ -662,7 +662,7 @@ impl<'a> Caller<'a> {
                 let record = pinned.export().next().map(|record| (record.key.id, record.cost));
                 drop(pinned);
                 if let Some((id, cost)) = record {
-                    let mut record = Record::new(shared.key(id), shared.value(id, cost));
+                    let mut record = ExportedEntry::new(shared.key(id), shared.value(id, cost));
                     record.cost = cost;
                     record.frequency = 255;
                     record.ttl = Some(Duration::from_millis(5));
@@ -692,7 +692,7 @@ impl<'a> Caller<'a> {
             8 => _ = cache.set_ttl(&Id(id), None),
             9 => _ = (cache.metrics(), cache.memory(), format!("{cache:?}")),
             10 => drop(cache.clone()),
-            _ => _ = cache.tick(Work::evictions(self.random.below(20) as usize)),
+            _ => _ = cache.tick(WorkLimit::evictions(self.random.below(20) as usize)),
         }
     }
 }
@@ -703,10 +703,10 @@ fn part_rejected(inserted: Insert<Value>) {
     }
 }
 
-fn done_name<R>(done: &Computed<Value, R>) -> &'static str {
+fn done_name<R>(done: &ComputeResult<Value, R>) -> &'static str {
     match done {
-        Computed::Kept(_) => "kept",
-        Computed::Removed(_) => "removed",
+        ComputeResult::Kept(_) => "kept",
+        ComputeResult::Removed(_) => "removed",
         _ => "put",
     }
 }

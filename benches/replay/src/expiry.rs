@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use cortado::{Cache, InsertOptions, Maintenance, ManualClock, Priority, Removed, Work};
+use cortado::{Cache, InsertOptions, Maintenance, ManualClock, Priority, Removed, WorkLimit};
 use serde::Serialize;
 
 use crate::{
@@ -68,7 +68,7 @@ pub fn run(args: &ExpiryArgs) -> Result<()> {
     let before = alloc::live();
     let plain_bytes = before_and_after(plain);
     let timed = fill(args, &clock, Some(HOUR))?;
-    timed.tick(Work::ALL);
+    timed.tick(WorkLimit::ALL);
     let noted = timed.memory().deadlines as f64;
     let timed_bytes = alloc::live() - (before - plain_bytes);
     let entries = args.entries as f64;
@@ -81,7 +81,7 @@ pub fn run(args: &ExpiryArgs) -> Result<()> {
         clock.advance(step);
         now += step;
         let start = Instant::now();
-        timed.tick(Work::ALL);
+        timed.tick(WorkLimit::ALL);
         ticks.record(start.elapsed());
         spent += start.elapsed();
     }

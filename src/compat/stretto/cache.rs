@@ -21,7 +21,7 @@ use super::{
 use crate::{
     cache::{self, InsertOptions},
     clock::{Clock, to_nanoseconds},
-    engine::{Insert, Reject, RemovalCause},
+    engine::{Insert, RejectReason, RemovalCause},
     sync::Arc,
     util::caught,
 };
@@ -161,7 +161,7 @@ where
         match self.native.insert_with(key, valued, options) {
             Insert::Inserted | Insert::Updated => true,
             // The validator's doing: Stretto tells nobody, either.
-            Insert::Rejected(_, Reject::Kept) => false,
+            Insert::Rejected(_, RejectReason::Kept) => false,
             Insert::Rejected(valued, _) => {
                 shared.reject(hashes, valued);
                 false

@@ -4,7 +4,7 @@ use std::{fmt, hash::Hash, ptr, time::Duration};
 
 use super::{CacheCallback, Item, cache::Shared, keys::Keyed};
 use crate::{
-    cache::{self, Computed, Op},
+    cache::{self, ComputeOp, ComputeResult},
     clock::to_nanoseconds,
 };
 
@@ -259,12 +259,12 @@ where
         let (key, seen) = (self.entry.key(), self.entry.value());
         let mut new = Some(Valued { value, ..*seen });
         let computed = self.native.compute(key.clone(), |now| match now {
-            Some(now) if ptr::eq(now, seen) => new.take().map_or(Op::Keep, Op::Put),
-            _ => Op::Keep,
+            Some(now) if ptr::eq(now, seen) => new.take().map_or(ComputeOp::Keep, ComputeOp::Put),
+            _ => ComputeOp::Keep,
         });
         match computed {
-            Computed::Updated(_) => true,
-            Computed::Rejected(valued, _) => {
+            ComputeResult::Updated(_) => true,
+            ComputeResult::Rejected(valued, _) => {
                 self.shared.reject((key.index, key.conflict), valued);
                 false
             }

@@ -3,7 +3,7 @@
 //! In a replay by one thread it runs without its own, with a fixed seed; elsewhere as users have it.
 
 use anyhow::{Context as _, Result};
-use cortado::{Cache, Maintenance, Victim};
+use cortado::{Cache, EvictionPolicy, Maintenance};
 
 use super::{Peer, Settings, Value};
 
@@ -19,7 +19,11 @@ impl<V: Value, const BYTES: bool, const METRICS: bool> Peer<V> for Cortado<V, BY
             .expected_entries(settings.entries)
             .maintenance(maintenance)
             .metrics(METRICS)
-            .victim(if BYTES { Victim::Frequency } else { Victim::FrequencyPerCost })
+            .eviction_policy(if BYTES {
+                EvictionPolicy::Frequency
+            } else {
+                EvictionPolicy::FrequencyPerCost
+            })
             .seed(settings.seed);
         if V::HAS_COST {
             builder = builder.cost_of(|_, value: &V| value.cost());

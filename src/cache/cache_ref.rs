@@ -1,4 +1,4 @@
-//! `Pinned`: several reads under one guard.
+//! `CacheRef`: several reads under one guard.
 
 use std::{
     cmp::Reverse,
@@ -19,12 +19,12 @@ use crate::{engine::Heat, reclaim::Guard};
 /// let cache = cortado::Cache::<u64, u64>::new(1);
 /// is_send(cache.pin());
 /// ```
-pub struct Pinned<'a, K, V, S> {
+pub struct CacheRef<'a, K, V, S> {
     pub(super) cache: &'a Cache<K, V, S>,
     pub(super) guard: Guard,
 }
 
-impl<'a, K, V, S> Pinned<'a, K, V, S>
+impl<'a, K, V, S> CacheRef<'a, K, V, S>
 where
     K: Hash + Eq,
     S: BuildHasher,
@@ -206,9 +206,9 @@ where
     }
 }
 
-impl<K, V, S> std::fmt::Debug for Pinned<'_, K, V, S> {
+impl<K, V, S> std::fmt::Debug for CacheRef<'_, K, V, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pinned").field("cache", self.cache).finish_non_exhaustive()
+        f.debug_struct("CacheRef").field("cache", self.cache).finish_non_exhaustive()
     }
 }
 
