@@ -44,7 +44,17 @@ pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
 }
 
 impl<K, V> CacheBuilder<K, V> {
-    pub(super) fn new() -> Self {
+    /// Makes a builder with every setting as by default; a budget has to be set.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cortado::{Cache, CacheBuilder};
+    ///
+    /// let cache: Cache<u32, u32> = CacheBuilder::new().max_cost(10).build()?;
+    /// # Ok::<(), cortado::BuildError>(())
+    /// ```
+    pub fn new() -> Self {
         let hasher = DefaultHashBuilder::new();
         Self {
             config: Config::default(),
@@ -53,6 +63,12 @@ impl<K, V> CacheBuilder<K, V> {
             hooks: Hooks::default(),
             hasher,
         }
+    }
+}
+
+impl<K, V> Default for CacheBuilder<K, V> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -67,6 +83,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// assert_eq!(cache.remaining_cost(), 40);
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("max_capacity", "weight_capacity", "capacity"))]
     pub fn max_cost(mut self, max_cost: u64) -> Self {
         self.config.max_cost = max_cost;
         self
@@ -88,6 +105,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// assert!(large.memory().table > small.memory().table);
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("initial_capacity", "estimated_items_capacity"))]
     pub fn expected_entries(mut self, entries: usize) -> Self {
         self.config.expected_entries = Some(entries);
         self
@@ -131,6 +149,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// assert_eq!(cache.cost(), 100);
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("weigher", "weighter", "coster"))]
     pub fn cost_of(mut self, cost_of: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.hooks.cost_of = Some(Box::new(cost_of));
         self
@@ -156,6 +175,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// assert_eq!(cache.insert("version", 3), Insert::Updated);
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("update_validator", "should_update"))]
     pub fn replace_if(
         mut self,
         replace_if: impl Fn(&K, &V, &V) -> bool + Send + Sync + 'static,
@@ -193,6 +213,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// assert!(cache.contains_key(&0));
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("is_pinned"))]
     pub fn can_evict(mut self, can_evict: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
         self.hooks.can_evict = Some(Box::new(can_evict));
         self
@@ -275,6 +296,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// assert_eq!(removed.recv(), Ok(("k", 1, RemovalCause::Replaced)));
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("eviction_listener", "removal_listener"))]
     pub fn on_remove(mut self, on_remove: impl Fn(Removed<K, V>) + Send + Sync + 'static) -> Self {
         self.hooks.on_remove = Some(Box::new(on_remove));
         self
@@ -297,6 +319,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// assert!(cache.get("k").unwrap().ttl() <= Some(minute));
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("time_to_live", "expire_after_write"))]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.config.ttl = Some(ttl);
         self
@@ -324,6 +347,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// assert!(cache.contains_key("used") && !cache.contains_key("unused"));
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("time_to_idle", "expire_after_access"))]
     pub fn tti(mut self, tti: Duration) -> Self {
         self.config.tti = Some(tti);
         self
@@ -364,6 +388,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// assert_eq!(*cache.get_or_insert_with("k", || 2), 2);
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("refresh_after_write"))]
     pub fn refresh_after(mut self, age: Duration) -> Self {
         self.config.refresh_after = Some(age);
         self
@@ -373,6 +398,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// In place of [`ttl`](Self::ttl); an insert that names its own time goes before both. See [`Expiry`] for
     /// an example.
+    #[doc(alias("expire_after"))]
     pub fn expiry(mut self, expiry: impl Expiry<K, V> + 'static) -> Self {
         self.hooks.expiry = Some(Box::new(expiry));
         self
@@ -443,6 +469,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// assert!(cache.contains_key("k"));
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("build_with_hasher", "set_hasher"))]
     pub fn hasher<H>(self, hasher: H) -> CacheBuilder<K, V, H> {
         let Self { config, clock, slow_load, hooks, .. } = self;
         CacheBuilder { config, clock, slow_load, hooks, hasher }
@@ -529,6 +556,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     }
 
     /// Turns the counters of [`Cache::metrics`] on. Off by default: a hit then counts nothing.
+    #[doc(alias("record_stats", "set_metrics"))]
     pub fn metrics(mut self, metrics: bool) -> Self {
         self.config.metrics = metrics;
         self

@@ -133,6 +133,9 @@ where
     /// let mut entries: Vec<_> = cache.pin().iter().map(|(k, v)| (*k, *v)).collect();
     /// entries.sort();
     /// assert_eq!(entries, [("one", 1), ("two", 2)]);
+    /// for (key, value) in &cache.pin() {
+    ///     assert!(key.len() == 3 && *value < 3);
+    /// }
     /// ```
     pub fn iter(&self) -> Iter<'_, K, V> {
         Iter::new(self.cache.engine.table.iter(&self.guard), &self.cache.engine.timing)
@@ -203,6 +206,19 @@ where
         }
         ranked.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         ranked.into_iter().map(|(_, entry)| (&entry.key, &entry.value)).collect()
+    }
+}
+
+impl<'g, K, V, S> IntoIterator for &'g CacheRef<'_, K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    type Item = (&'g K, &'g V);
+    type IntoIter = Iter<'g, K, V>;
+
+    fn into_iter(self) -> Iter<'g, K, V> {
+        self.iter()
     }
 }
 

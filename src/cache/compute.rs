@@ -155,6 +155,7 @@ where
     /// assert!(cache.compute("hits", |_| ComputeOp::Remove).is_changed());
     /// assert!(!cache.compute("hits", |_| ComputeOp::Remove).is_changed());
     /// ```
+    #[doc(alias("and_compute_with", "and_upsert_with", "upsert"))]
     pub fn compute(
         &self,
         key: K,
@@ -182,6 +183,7 @@ where
     /// assert!(cache.try_compute("n", add).is_err());
     /// assert_eq!(cache.get_cloned("n"), Some(253));
     /// ```
+    #[doc(alias("and_try_compute_with"))]
     pub fn try_compute<E>(
         &self,
         key: K,

@@ -83,6 +83,7 @@ where
     /// let cache: cortado::Cache<String, usize> = cortado::Cache::new(10);
     /// assert_eq!(*cache.entry_ref("four").or_insert_with(|| 4), 4);
     /// ```
+    #[doc(alias("entry_by_ref"))]
     pub fn entry_ref<'q, Q>(&self, key: &'q Q) -> Entry<'_, K, V, S, BorrowedKey<'q, Q>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
@@ -201,6 +202,7 @@ where
     /// let error = cache.entry("k").or_try_load_shared(|| Err("the backend is down")).unwrap_err();
     /// assert_eq!(*error, "the backend is down");
     /// ```
+    #[doc(alias("or_try_insert_with", "try_get_with"))]
     pub fn or_try_load_shared<E: Send + Sync + 'static>(
         self,
         load: impl FnOnce() -> Result<(V, InsertOptions), E>,
@@ -348,6 +350,7 @@ where
     /// let _ = cache.entry("hits").and_compute_with(|n| ComputeOp::Put(n.map_or(1, |n| n + 1)));
     /// assert_eq!(cache.get_cloned("hits"), Some(1));
     /// ```
+    #[doc(alias("and_upsert_with"))]
     pub fn and_compute_with(
         self,
         f: impl FnMut(Option<&V>) -> ComputeOp<V>,

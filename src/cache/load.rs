@@ -192,6 +192,7 @@ where
     /// assert_eq!(*cache.get_or_insert_with("k", || 1), 1);
     /// assert_eq!(*cache.get_or_insert_with("k", || unreachable!()), 1);
     /// ```
+    #[doc(alias("get_with", "or_insert_with"))]
     pub fn get_or_insert_with(&self, key: K, load: impl FnOnce() -> V) -> ValueRef<'_, K, V> {
         let Ok(value) = self.load_by::<Value, _>(OwnedKey(key), |_| load());
         value
@@ -218,6 +219,7 @@ where
     /// assert!(cache.try_get_or_insert_with("four", || "four".parse::<u32>()).is_err());
     /// assert_eq!(cache.len(), 1);
     /// ```
+    #[doc(alias("try_get_with", "optionally_get_with"))]
     pub fn try_get_or_insert_with<E>(
         &self,
         key: K,
@@ -293,6 +295,7 @@ where
     /// }
     /// assert!(matches!(cache.claim("k", WaitPolicy::No), Claim::Hit(_)));
     /// ```
+    #[doc(alias("get_value_or_guard"))]
     pub fn claim(&self, key: K, wait: WaitPolicy) -> Claim<'_, K, V, S> {
         let never = |_| None::<Infallible>;
         match self.claim_by(OwnedKey(key), wait, false, never) {

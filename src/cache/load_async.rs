@@ -302,6 +302,7 @@ where
     /// assert_eq!(cache.get_or_insert_async("k", async { unreachable!() }).await, 1);
     /// # }
     /// ```
+    #[doc(alias("get_with"))]
     pub fn get_or_insert_async(
         &self,
         key: K,
@@ -336,6 +337,7 @@ where
     /// assert_eq!(loaded, Ok(1));
     /// # }
     /// ```
+    #[doc(alias("try_get_with"))]
     pub fn try_get_or_insert_async<E>(
         &self,
         key: K,
@@ -443,6 +445,7 @@ where
     /// assert_eq!(tokio::spawn(look_up(cache.clone())).await.unwrap(), 7);
     /// # }
     /// ```
+    #[doc(alias("get_value_or_guard_async"))]
     pub fn claim_async(
         &self,
         key: K,

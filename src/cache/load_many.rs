@@ -167,6 +167,7 @@ where
     /// };
     /// assert_eq!(cache.get_or_insert_many([1, 2, 3], load), [Some("one"), Some("two"), None]);
     /// ```
+    #[doc(alias("get_all", "bulk_get"))]
     pub fn get_or_insert_many<I>(
         &self,
         keys: impl IntoIterator<Item = K>,

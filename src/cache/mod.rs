@@ -44,8 +44,7 @@ pub use self::{
 use crate::{
     buckets::{EntryRef, Held},
     engine::{
-        Engine, Insert, MemoryUse, Mode, RejectReason, RemovalCause, StalledReader, Trace,
-        WorkLimit, WorkReport,
+        Engine, Insert, MemoryUse, Mode, RemovalCause, StalledReader, Trace, WorkLimit, WorkReport,
     },
     entry::Entry,
     evictor::Evictor,
@@ -257,6 +256,7 @@ where
     /// let both = (pinned.get(&1), pinned.get(&2));
     /// assert_eq!(both, (Some(&"one"), Some(&"two")));
     /// ```
+    #[doc(alias("iter", "guard"))]
     pub fn pin(&self) -> CacheRef<'_, K, V, S> {
         CacheRef::new(self)
     }
@@ -360,6 +360,7 @@ where
     /// assert_eq!(cache.insert("k", 2), Insert::Updated);
     /// assert_eq!(cache.get_cloned("k"), Some(2));
     /// ```
+    #[doc(alias("set"))]
     pub fn insert(&self, key: K, value: V) -> Insert<V> {
         self.insert_with(key, value, InsertOptions::new())
     }
@@ -505,6 +506,7 @@ where
     /// assert_eq!(cache.remove("k").as_deref(), Some(&1));
     /// assert!(cache.remove("k").is_none());
     /// ```
+    #[doc(alias("invalidate", "delete", "del"))]
     pub fn remove<Q>(&self, key: &Q) -> Option<ValueRef<'_, K, V>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
@@ -559,6 +561,7 @@ where
     /// cache.retain(|k, _| k % 2 == 0);
     /// assert_eq!(cache.len(), 3);
     /// ```
+    #[doc(alias("invalidate_entries_if"))]
     pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
         let engine = &self.engine;
         engine.sweep_if_due();
@@ -591,6 +594,7 @@ where
     /// assert!(cache.is_empty());
     /// assert_eq!(cache.cost(), 0);
     /// ```
+    #[doc(alias("invalidate_all"))]
     pub fn clear(&self) {
         self.engine.clear();
     }
@@ -638,6 +642,7 @@ where
     /// cache.insert_with_cost("k", 1, 3);
     /// assert_eq!(cache.len(), 1);
     /// ```
+    #[doc(alias("entry_count"))]
     pub fn len(&self) -> usize {
         self.engine.len() as usize
     }
@@ -668,6 +673,7 @@ where
     /// cache.remove("k");
     /// assert_eq!(cache.cost(), 0);
     /// ```
+    #[doc(alias("weighted_size", "weight"))]
     pub fn cost(&self) -> u64 {
         self.engine.budget.shown()
     }
@@ -682,6 +688,7 @@ where
     /// cache.set_max_cost(20);
     /// assert_eq!(cache.max_cost(), 20);
     /// ```
+    #[doc(alias("capacity", "max_capacity"))]
     pub fn max_cost(&self) -> u64 {
         self.engine.budget.max()
     }
@@ -716,6 +723,7 @@ where
     /// cache.set_max_cost(10);
     /// assert!(cache.cost() <= 10 && cache.len() <= 10);
     /// ```
+    #[doc(alias("set_capacity", "update_max_cost"))]
     pub fn set_max_cost(&self, max_cost: u64) {
         self.engine.set_max_cost(max_cost);
     }
@@ -845,6 +853,7 @@ where
     /// assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.cost()), (1, 0));
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("run_pending_tasks"))]
     pub fn tick(&self, work: WorkLimit) -> WorkReport {
         let slice = self.engine.maintain(work);
         if let Some(panic) = slice.panic {
@@ -879,6 +888,7 @@ where
     /// assert_eq!(Arc::strong_count(&value), 1);
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
+    #[doc(alias("run_pending_tasks", "sync", "wait"))]
     pub fn flush(&self) {
         for _ in 0..FLUSH_ROUNDS {
             if self.flush_once() {

@@ -59,6 +59,7 @@ where
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("refresh"))]
     pub fn claim_refresh(&self, key: K) -> Option<FillGuard<'_, K, V, S>> {
         let hash = self.engine.hash(&key);
         // Before this thread leads, or is pinned by the entry.

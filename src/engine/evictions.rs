@@ -70,9 +70,10 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         let (id, hash) = (slot.id(), engine.table.hash_at(candidate, slot.metadata()));
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
         let Some(hit) = engine.table.find(&guard, hash, is_it) else { return false };
-        let is_allowed = (self.is_forced || engine.hooks.may_evict(hit.entry))
-            && (engine.hooks.has_written_back(hit.entry) || self.is_forced);
-        if !is_allowed {
+        let may_go = self.is_forced || engine.hooks.may_evict(hit.entry);
+        // One that has to go is written back, too.
+        let is_written = may_go && engine.hooks.has_written_back(hit.entry);
+        if !is_written && !self.is_forced {
             self.vetoes += 1;
             engine.note_veto();
             // It is no victim for a while.

@@ -380,10 +380,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             if self.keeps_priority(plan) {
                 priority = old.metadata().flags().priority();
             }
-            if plan.mode.keeps() {
-                if plan.terms.cost.is_none() {
-                    self.inherit_cost(plan, new, old)?;
-                }
+            if plan.mode.keeps() && plan.terms.cost.is_none() {
+                self.inherit_cost(plan, new, old)?;
             }
             if plan.terms.ttl.is_none() {
                 self.inherit_deadline(new.get(), old.metadata(), plan.mode.keeps());

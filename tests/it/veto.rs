@@ -166,7 +166,7 @@ fn entry_is_readable_while_it_is_written_and_stays_if_it_is_updated_then() {
         let cache = of_hook.lock().unwrap().clone();
         let Some(cache) = cache else { return true };
         assert_eq!(cache.peek(key).as_deref(), Some(value));
-        if *value == 0 && *key % 10 == 0 {
+        if *value == 0 && key.is_multiple_of(10) {
             made.fetch_add(1, SeqCst);
             assert_eq!(cache.replace(*key, 1), Insert::Updated);
         }
@@ -282,4 +282,16 @@ fn both_functions_are_asked_and_pinned_entries_are_not_theirs() {
     assert!(asked.iter().all(|(_, key)| *key != 0) && cache.contains_key(&0));
     assert!(asked.iter().all(|(what, key)| *what == "can" || key % 2 == 0));
     assert!(asked.iter().any(|(what, _)| *what == "write"));
+}
+
+#[test]
+fn entries_that_a_lowered_budget_takes_are_written_back() {
+    let (cache, store) = written_back(100, Maintenance::Manual);
+    (0..100).for_each(|key| assert!(cache.insert(key, key + 1).is_in()));
+    cache.set_max_cost(10);
+    assert!(cache.len() <= 10);
+    for key in 0..100 {
+        let value = cache.get_cloned(&key).unwrap_or_else(|| store.read(key));
+        assert_eq!(value, key + 1);
+    }
 }
