@@ -12,7 +12,7 @@ use crate::{
         Config, DEFAULT_ENTRIES, DEFAULT_ENTRIES_BY_COST, EvictionPolicy, MAX_ENTRIES, Maintenance,
         SLOW_LOAD, Settings,
     },
-    engine::{Engine, Expiry, Hooks, Notice, Removed, Timing},
+    engine::{Engine, Expiry, Hooks, Notice, Removed, Timing, WriteBack},
     error::BuildError,
     evictor::Evictor,
     sync::Arc,
@@ -223,7 +223,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// `write_back` returns, and leaves only if it returned `true` and the entry is still the same.
     ///
     /// So a reader that misses the key finds what was written, and an update that comes in between
-    /// is not lost: the new entry stays, and is written back in its turn. If it returns `false` or
+    /// is not lost: the new entry stays, and is written back in its turn, after this one: entries of
+    /// the same key are written one after the other. If it returns `false` or
     /// panics, the entry stays, and is tried again later; an expired one is not readable meanwhile.
     ///
     /// It is called by whichever thread makes room, that of an insert or that of the cache, which
@@ -257,7 +258,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         mut self,
         write_back: impl Fn(&K, &V) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.hooks.write_back = Some(Box::new(write_back));
+        self.hooks.write_back = Some(WriteBack::new(write_back));
         self
     }
 

@@ -72,7 +72,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         let Some(hit) = engine.table.find(&guard, hash, is_it) else { return false };
         let may_go = self.is_forced || engine.hooks.may_evict(hit.entry);
         // One that has to go is written back, too.
-        let is_written = may_go && engine.hooks.has_written_back(hit.entry);
+        let is_written = may_go && engine.write_back(&guard, hash, hit.at());
         if !is_written && !self.is_forced {
             self.vetoes += 1;
             engine.note_veto();

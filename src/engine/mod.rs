@@ -39,7 +39,7 @@ use self::{
     timing::Timetable,
 };
 pub use self::{
-    hooks::{Expiry, Hooks, RemovalCause, Removed},
+    hooks::{Expiry, Hooks, RemovalCause, Removed, WriteBack},
     maintain::{WorkLimit, WorkReport},
     memory::MemoryUse,
     read::Trace,
@@ -504,6 +504,14 @@ impl<K, V, S> Engine<K, V, S> {
     pub fn displace(&self, guard: &Guard, entry: Unlinked) {
         self.counters.add(Counter::LocalEvictions, 1);
         self.evictions(guard).end(entry);
+    }
+
+    /// Writes an entry back, if the builder says how; returns whether it may leave.
+    fn write_back(&self, guard: &Guard, hash: u64, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+        let Some(write_back) = &self.hooks.write_back else { return true };
+        let Some(turn) = write_back.turn(hash) else { return false };
+        let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == entry.id();
+        self.table.find(guard, hash, is_it).is_some() && write_back.write(&turn, &entry)
     }
 
     /// Notes that a function of the builder's keeps an entry.

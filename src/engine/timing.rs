@@ -410,7 +410,9 @@ impl<K, V, S> Engine<K, V, S> {
         let strays = |entry| self.displace(guard, entry);
         if self.hooks.write_back.is_some() {
             let hit = self.table.find(guard, note.hash, is_same);
-            if hit.is_some_and(|hit| is_over(hit.at()) && !self.hooks.has_written_back(hit.entry)) {
+            if hit.is_some_and(|hit| {
+                is_over(hit.at()) && !self.write_back(guard, note.hash, hit.at())
+            }) {
                 self.note_veto();
                 put_off.push(note);
                 return false;

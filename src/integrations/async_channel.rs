@@ -100,7 +100,6 @@ where
     /// In place of [`on_remove`](Self::on_remove), whose rules hold: an entry is sent when no reader
     /// can see it any more. If the channel is full, one entry is dropped, as `when_full` says, and
     /// counted; no thread waits. If all receivers are gone, entries are dropped.
-    #[must_use]
     pub fn removals(self, capacity: usize, when_full: WhenFull) -> (Self, Removals<K, V>) {
         let (sender, receiver) = bounded(capacity.max(1));
         let lost = Arc::<AtomicU64>::default();

@@ -128,7 +128,7 @@ fn sum(cache: &Cache<u64, u64>, store: &Store) -> u64 {
 fn write_back_cache_loses_no_update() {
     for (maintenance, threads) in [(Maintenance::Manual, 1), (Maintenance::Thread, 4)] {
         let (cache, store) = written_back(100, maintenance);
-        let steps = 20_000;
+        let steps = 6_000;
         thread::scope(|scope| {
             for thread in 0..threads {
                 let (cache, store) = (&cache, &store);
@@ -152,7 +152,7 @@ fn write_back_cache_loses_no_update() {
             }
         });
         assert_eq!(sum(&cache, &store), steps * threads);
-        assert!(store.writes.load(SeqCst) > 1000, "some were evicted");
+        assert!(store.writes.load(SeqCst) > 500, "some were evicted");
         audit(&cache);
     }
 }
