@@ -1,6 +1,6 @@
 //! From moka: its calls in the comments, and what they become.
 //!
-//! `cargo run --example from_moka`; the whole table is in `docs/MOKA.md`.
+//! `cargo run --example from_moka`; the whole table is in `docs/MIGRATING.md`.
 
 use std::time::Duration;
 
