@@ -28,7 +28,7 @@ fn main() -> Result<(), cortado::BuildError> {
     let one = run("1", choice().max_cost(1_600), plain)?;
     let objects = run("bytes", choice().max_cost(MEMORY), by_bytes)?;
     let first = choice().max_cost(MEMORY).eviction_policy(EvictionPolicy::Frequency);
-    let volume = run("bytes, EvictionPolicy::Frequency", first, by_bytes)?;
+    let volume = run("bytes, all costs alike", first, by_bytes)?;
     let time = run("time to make (a mistake)", choice().max_cost(9_000), by_time)?;
     let priority = run("bytes, slow ones High", choice().max_cost(MEMORY), urgent)?;
 
