@@ -225,7 +225,11 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// So a reader that misses the key finds what was written, and an update that comes in between
     /// is not lost: the new entry stays, and is written back in its turn, after this one: entries of
     /// the same key are written one after the other. If it returns `false` or
-    /// panics, the entry stays, and is tried again later; an expired one is not readable meanwhile.
+    /// panics, the entry stays, and is tried again later; an expired one is not readable by then.
+    ///
+    /// Change values through the cache ([`update`](Cache::update), [`compute`](Cache::compute)): a
+    /// value that is changed in place, such as an `Arc<AtomicU64>`, may be changed after it was
+    /// written.
     ///
     /// It is called by whichever thread makes room, that of an insert or that of the cache, which
     /// is pinned for as long and evicts nothing else: an insert may take as long as a few calls of
