@@ -1,6 +1,6 @@
 //! Programs written for Stretto 0.9, and what its public API promises, against `cortado::compat::stretto`.
 
-#[path = "support/mod.rs"]
+#[path = "../../../tests/support/mod.rs"]
 mod support;
 
 use std::{
