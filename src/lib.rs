@@ -238,9 +238,6 @@ mod budget;
 #[cfg(not(cortado_loom))]
 mod cache;
 mod clock;
-#[cfg(all(feature = "stretto", not(cortado_loom)))]
-#[cfg_attr(docsrs, doc(cfg(feature = "stretto")))]
-pub mod compat;
 mod config;
 mod deadlines;
 mod due;

@@ -1,10 +1,10 @@
-//! Coming from Stretto: the same program, with another `use` line.
+//! Coming from Stretto: the same program, with another line in its `Cargo.toml`.
 //!
-//! `cargo run --features stretto --example from_stretto`
+//! `cargo run --package cortado-stretto --example from_stretto`
 
 use std::{sync::mpsc, time::Duration};
 
-use cortado::compat::stretto::{CacheBuilder, CacheCallback, CacheError, Coster, Item};
+use stretto::{CacheBuilder, CacheCallback, CacheError, Coster, Item};
 
 /// A page costs its length.
 struct Length;

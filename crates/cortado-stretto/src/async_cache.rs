@@ -20,7 +20,7 @@ use super::{
 /// # Examples
 ///
 /// ```
-/// use cortado::compat::stretto::{AsyncCacheBuilder, CacheError};
+/// use stretto::{AsyncCacheBuilder, CacheError};
 ///
 /// async fn run() -> Result<(), CacheError> {
 ///     let cache = AsyncCacheBuilder::new(12_960, 1_000_000).build::<()>()?;
@@ -50,16 +50,16 @@ pub struct AsyncCache<
     runtime: PhantomData<fn(R)>,
 }
 
-#[cfg(feature = "stretto-smol")]
-#[cfg_attr(docsrs, doc(cfg(feature = "stretto-smol")))]
+#[cfg(feature = "smol")]
+#[cfg_attr(docsrs, doc(cfg(feature = "smol")))]
 pub use agnostic_lite::smol::SmolRuntime;
-#[cfg(feature = "stretto-tokio")]
-#[cfg_attr(docsrs, doc(cfg(feature = "stretto-tokio")))]
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use agnostic_lite::tokio::TokioRuntime;
 
 /// An [`AsyncCache`] that names tokio's runtime.
-#[cfg(feature = "stretto-tokio")]
-#[cfg_attr(docsrs, doc(cfg(feature = "stretto-tokio")))]
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub type TokioCache<
     K,
     V,
@@ -71,8 +71,8 @@ pub type TokioCache<
 > = AsyncCache<K, V, TokioRuntime, KH, C, U, CB, S>;
 
 /// An [`AsyncCache`] that names smol's runtime.
-#[cfg(feature = "stretto-smol")]
-#[cfg_attr(docsrs, doc(cfg(feature = "stretto-smol")))]
+#[cfg(feature = "smol")]
+#[cfg_attr(docsrs, doc(cfg(feature = "smol")))]
 pub type SmolCache<
     K,
     V,

@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
+use cortado::{Clock, SystemClock};
+
 use super::{
     AsyncCache, Cache, CacheCallback, CacheError, Coster, DefaultCacheCallback, DefaultCoster,
     DefaultKeyBuilder, DefaultUpdateValidator, KeyBuilder, UpdateValidator, cache::SharedClock,
 };
-use crate::clock::{Clock, SystemClock};
 
 /// What a builder was told.
 pub struct Settings<KH, C, U, CB> {
@@ -194,7 +195,7 @@ macro_rules! builder {
                 $builder { settings: self.settings, types: PhantomData }
             }
 
-            /// Sets the clock that times to live go by, such as a [`ManualClock`](crate::ManualClock) in
+            /// Sets the clock that times to live go by, such as a [`ManualClock`](cortado::ManualClock) in
             /// tests. (Stretto has nothing alike.)
             pub fn set_clock(mut self, clock: impl Clock) -> Self {
                 self.settings.plain.clock = SharedClock::new(clock);
@@ -220,7 +221,7 @@ builder! {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use cortado::compat::stretto::{CacheBuilder, TransparentKeyBuilder};
+    /// use stretto::{CacheBuilder, TransparentKeyBuilder};
     ///
     /// let cache = CacheBuilder::new(1000, 100)
     ///     .set_key_builder(TransparentKeyBuilder::<u64>::default())
@@ -229,7 +230,7 @@ builder! {
     ///     .finalize()?;
     /// assert!(cache.insert(1, "one", 1));
     /// assert_eq!(cache.metrics().keys_added(), Some(1));
-    /// # Ok::<(), cortado::compat::stretto::CacheError>(())
+    /// # Ok::<(), stretto::CacheError>(())
     /// ```
     CacheBuilder
 }
@@ -240,11 +241,11 @@ builder! {
     /// # Examples
     ///
     /// ```
-    /// use cortado::compat::stretto::{AsyncCache, AsyncCacheBuilder};
+    /// use stretto::{AsyncCache, AsyncCacheBuilder};
     ///
     /// let cache: AsyncCache<u64, u64, ()> = AsyncCacheBuilder::new(1000, 100).build()?;
     /// assert_eq!(cache.max_cost(), 100);
-    /// # Ok::<(), cortado::compat::stretto::CacheError>(())
+    /// # Ok::<(), stretto::CacheError>(())
     /// ```
     AsyncCacheBuilder
 }

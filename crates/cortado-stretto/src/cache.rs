@@ -7,8 +7,11 @@ use std::{
     fmt,
     hash::{BuildHasher, Hash},
     marker::PhantomData,
+    sync::Arc,
     time::Duration,
 };
+
+use cortado::{Clock, Insert, InsertOptions, RejectReason, RemovalCause};
 
 use super::{
     CacheBuilder, CacheCallback, CacheError, Coster, DefaultCacheCallback, DefaultCoster,
@@ -16,14 +19,8 @@ use super::{
     ValueRefMut,
     builder::Settings,
     keys::{Asked, Keyed},
-    value::{Loan, NEVER, Native, Valued},
-};
-use crate::{
-    cache::{self, InsertOptions},
-    clock::{Clock, to_nanoseconds},
-    engine::{Insert, RejectReason, RemovalCause},
-    sync::Arc,
-    util::caught,
+    panic::guarded,
+    value::{Loan, NEVER, Native, Valued, to_nanoseconds},
 };
 
 /// Stretto's `Cache`, with what [differs](super#what-differs).
@@ -34,7 +31,7 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use cortado::compat::stretto::Cache;
+/// use stretto::Cache;
 ///
 /// let cache = Cache::new(12_960, 1_000_000)?;
 /// assert!(cache.insert("key".to_string(), 1, 1));
@@ -43,7 +40,7 @@ use crate::{
 /// assert!(cache.get_ttl("soon") <= Some(Duration::from_secs(60)));
 /// cache.clear()?;
 /// assert!(cache.is_empty());
-/// # Ok::<(), cortado::compat::stretto::CacheError>(())
+/// # Ok::<(), stretto::CacheError>(())
 /// ```
 pub struct Cache<
     K,
@@ -332,7 +329,7 @@ where
             return Err(CacheError::InvalidNumCounters);
         }
         let (callback, clock) = (Arc::new(callback), plain.clock);
-        let mut builder = cache::Cache::builder()
+        let mut builder = Native::builder()
             .max_cost(u64::try_from(plain.max_cost).unwrap_or(0))
             .num_counters(plain.num_counters)
             .metrics(plain.metrics)
@@ -352,9 +349,8 @@ where
                 guarded(|| match removed.cause {
                     RemovalCause::Evicted | RemovalCause::Expired => callback.on_evict(item),
                     RemovalCause::Rejected => callback.on_reject(item),
-                    RemovalCause::Replaced | RemovalCause::Removed | RemovalCause::Cleared => {
-                        callback.on_exit(item.val);
-                    }
+                    // Replaced, removed or cleared.
+                    _ => callback.on_exit(item.val),
                 });
             });
         }
@@ -387,14 +383,6 @@ impl<KH, C, CB> Shared<KH, C, CB> {
         let cost = valued.cost;
         let item = valued.into_item(hashes, cost, self.clock.now());
         guarded(|| self.callback.on_reject(item));
-    }
-}
-
-/// Runs a callback. If it panics, that ends there: Stretto's callbacks run on a thread of its own, and callers
-/// do not expect to meet it.
-fn guarded(callback: impl FnOnce()) {
-    if caught(callback).is_none() {
-        crate::trace::panicked("a callback of compat::stretto");
     }
 }
 

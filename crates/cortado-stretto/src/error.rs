@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use crate::error::BuildError;
+use cortado::BuildError;
 
 /// Why a cache could not be built.
 ///
@@ -13,7 +13,7 @@ use crate::error::BuildError;
 /// # Examples
 ///
 /// ```
-/// use cortado::compat::stretto::{Cache, CacheError};
+/// use stretto::{Cache, CacheError};
 ///
 /// let built = Cache::<u64, u64>::new(100, 0);
 /// assert_eq!(built.unwrap_err(), CacheError::InvalidMaxCost);

@@ -7,7 +7,7 @@ use std::{fmt, marker::PhantomData, time::Duration};
 /// # Examples
 ///
 /// ```
-/// use cortado::compat::stretto::{Cache, Coster};
+/// use stretto::{Cache, Coster};
 ///
 /// struct Length;
 ///
@@ -21,7 +21,7 @@ use std::{fmt, marker::PhantomData, time::Duration};
 /// let cache = Cache::builder(1000, 10).set_coster(Length).finalize()?;
 /// assert!(cache.insert(1, "ten bytes!".to_string(), 0));
 /// assert!(!cache.insert(2, "eleven byte".to_string(), 0));
-/// # Ok::<(), cortado::compat::stretto::CacheError>(())
+/// # Ok::<(), stretto::CacheError>(())
 /// ```
 pub trait Coster: Send + Sync + 'static {
     /// The type of the values.
@@ -60,7 +60,7 @@ impl<V: Send + Sync + 'static> Coster for DefaultCoster<V> {
 /// # Examples
 ///
 /// ```
-/// use cortado::compat::stretto::{Cache, UpdateValidator};
+/// use stretto::{Cache, UpdateValidator};
 ///
 /// struct Newer;
 ///
@@ -75,7 +75,7 @@ impl<V: Send + Sync + 'static> Coster for DefaultCoster<V> {
 /// assert!(cache.insert("version", 2, 1));
 /// assert!(!cache.insert("version", 1, 1));
 /// assert_eq!(cache.get("version").unwrap().read(), 2);
-/// # Ok::<(), cortado::compat::stretto::CacheError>(())
+/// # Ok::<(), stretto::CacheError>(())
 /// ```
 pub trait UpdateValidator: Send + Sync + 'static {
     /// The type of the values.
@@ -123,7 +123,7 @@ impl<V: Send + Sync + 'static> UpdateValidator for DefaultUpdateValidator<V> {
 ///
 /// ```
 /// use std::sync::mpsc::{Sender, channel};
-/// use cortado::compat::stretto::{Cache, CacheCallback, Item};
+/// use stretto::{Cache, CacheCallback, Item};
 ///
 /// struct Report(Sender<String>);
 ///
@@ -144,7 +144,7 @@ impl<V: Send + Sync + 'static> UpdateValidator for DefaultUpdateValidator<V> {
 /// cache.insert("small", 8, 1);
 /// cache.remove(&"small");
 /// assert_eq!(told.recv().unwrap(), "8 left");
-/// # Ok::<(), cortado::compat::stretto::CacheError>(())
+/// # Ok::<(), stretto::CacheError>(())
 /// ```
 pub trait CacheCallback: Send + Sync + 'static {
     /// The type of the values.

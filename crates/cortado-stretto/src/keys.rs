@@ -7,9 +7,7 @@ use std::{
     marker::PhantomData,
 };
 
-use equivalent::Equivalent;
-
-use crate::cache::DefaultHashBuilder;
+use cortado::{DefaultHashBuilder, Equivalent};
 
 /// Makes two hashes of a key. They tell where its entry is looked for; whether it is the one, `Eq` tells.
 ///
@@ -21,7 +19,7 @@ use crate::cache::DefaultHashBuilder;
 ///
 /// ```
 /// use std::{borrow::Borrow, hash::{DefaultHasher, Hash, Hasher}};
-/// use cortado::compat::stretto::{CacheBuilder, KeyBuilder};
+/// use stretto::{CacheBuilder, KeyBuilder};
 ///
 /// struct Sip;
 ///
@@ -41,7 +39,7 @@ use crate::cache::DefaultHashBuilder;
 /// let cache = CacheBuilder::new_with_key_builder(100, 10, Sip).finalize()?;
 /// assert!(cache.insert("key".to_string(), 1, 1));
 /// assert_eq!(cache.get("key").unwrap().read(), 1);
-/// # Ok::<(), cortado::compat::stretto::CacheError>(())
+/// # Ok::<(), stretto::CacheError>(())
 /// ```
 pub trait KeyBuilder {
     /// The type of the keys.
@@ -126,7 +124,7 @@ transparent!(bool, u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
 /// # Examples
 ///
 /// ```
-/// use cortado::compat::stretto::{KeyBuilder, TransparentKeyBuilder};
+/// use stretto::{KeyBuilder, TransparentKeyBuilder};
 ///
 /// let builder = TransparentKeyBuilder::<u64>::default();
 /// assert_eq!(builder.build_key(&7), (7, 0));
@@ -294,8 +292,6 @@ const TURN: u32 = 21;
 
 #[cfg(test)]
 mod tests {
-    use std::hash::BuildHasher;
-
     use super::*;
 
     fn transparent<K: TransparentKey>(key: K) -> u64 {

@@ -1,14 +1,18 @@
-//! Stretto 0.9's names and signatures over [`cortado::Cache`](crate::Cache).
+//! Stretto 0.9's names and signatures over [`cortado::Cache`].
 //!
-//! The switch is the `use` line, here `use stretto::Cache`:
+//! The switch is one line of `Cargo.toml`; the library is named `stretto`, so `use` lines stay:
+//!
+//! ```toml
+//! stretto = { package = "cortado-stretto", version = "0.1" } # in place of stretto = "0.9"
+//! ```
 //!
 //! ```
-//! use cortado::compat::stretto::Cache;
+//! use stretto::Cache;
 //!
 //! let cache = Cache::new(12_960, 1_000_000)?;
 //! assert!(cache.insert("key", "value", 1));
 //! assert_eq!(cache.get("key").unwrap().value(), &"value");
-//! # Ok::<(), cortado::compat::stretto::CacheError>(())
+//! # Ok::<(), stretto::CacheError>(())
 //! ```
 //!
 //! # What differs
@@ -33,13 +37,15 @@
 //!   is left of one.
 //! * **Types**: [`ValueRef`] also names the key's. A callback's [`Item::exp`] is what was left of the time.
 //! * **Async methods are ready at their first poll**; the runtime is a name that nothing is asked of, and any
-//!   type will do. `TokioRuntime`, `SmolRuntime` and their aliases come with the features `stretto-tokio` and
-//!   `stretto-smol`, as they come with Stretto's `tokio` and `smol`.
+//!   type will do. `TokioRuntime`, `SmolRuntime` and their aliases come with the features `tokio` and
+//!   `smol`, as in Stretto. Its `sync` and `async` turn nothing on: both caches are always there.
 //! * **Metrics can be read** ([`Cache::metrics`]). `MetricType` and `Histogram` are not there;
 //!   [`Cache::clear`] does not set them to 0.
 //!
 //! An entry here takes 32 bytes more than in a native cache: two hashes, the cost that was named, and the
 //! deadline for [`Item::exp`]. `docs/STRETTO.md` tells how to move on.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod async_cache;
 mod builder;
@@ -48,13 +54,14 @@ mod error;
 mod hooks;
 mod keys;
 mod metrics;
+mod panic;
 mod value;
 
-#[cfg(feature = "stretto-smol")]
-#[cfg_attr(docsrs, doc(cfg(feature = "stretto-smol")))]
+#[cfg(feature = "smol")]
+#[cfg_attr(docsrs, doc(cfg(feature = "smol")))]
 pub use self::async_cache::{SmolCache, SmolRuntime};
-#[cfg(feature = "stretto-tokio")]
-#[cfg_attr(docsrs, doc(cfg(feature = "stretto-tokio")))]
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use self::async_cache::{TokioCache, TokioRuntime};
 pub use self::{
     async_cache::AsyncCache,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::metrics::Metrics as Counts;
+use cortado::Metrics as Counts;
 
 /// A snapshot of what a cache has counted since it was made; [`Cache::metrics`](super::Cache::metrics)
 /// returns it, which Stretto has no way to.
@@ -12,7 +12,7 @@ use crate::metrics::Metrics as Counts;
 /// # Examples
 ///
 /// ```
-/// use cortado::compat::stretto::Cache;
+/// use stretto::Cache;
 ///
 /// let cache = Cache::builder(1000, 100).set_metrics(true).finalize()?;
 /// cache.insert("key", 1, 3);
@@ -20,7 +20,7 @@ use crate::metrics::Metrics as Counts;
 /// let metrics = cache.metrics();
 /// assert_eq!((metrics.hits(), metrics.ratio()), (Some(1), Some(0.5)));
 /// assert_eq!((metrics.keys_added(), metrics.cost_added()), (Some(1), Some(3)));
-/// # Ok::<(), cortado::compat::stretto::CacheError>(())
+/// # Ok::<(), stretto::CacheError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "one is read now and then, nobody keeps many")]

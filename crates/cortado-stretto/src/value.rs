@@ -2,14 +2,12 @@
 
 use std::{fmt, hash::Hash, ptr, time::Duration};
 
+use cortado::{ComputeOp, ComputeResult};
+
 use super::{CacheCallback, Item, cache::Shared, keys::Keyed};
-use crate::{
-    cache::{self, ComputeOp, ComputeResult},
-    clock::to_nanoseconds,
-};
 
 /// The cache below.
-pub type Native<K, V> = cache::Cache<Keyed<K>, Valued<V>>;
+pub type Native<K, V> = cortado::Cache<Keyed<K>, Valued<V>>;
 
 /// A value as it is stored.
 #[derive(Clone, Debug)]
@@ -33,7 +31,7 @@ pub const NEVER: u64 = u64::MAX;
 ///
 /// ```
 /// use std::time::Duration;
-/// use cortado::compat::stretto::Cache;
+/// use stretto::Cache;
 ///
 /// let cache = Cache::new(1000, 100)?;
 /// cache.insert("key", 7, 1);
@@ -42,15 +40,15 @@ pub const NEVER: u64 = u64::MAX;
 /// assert_eq!((value.value(), value.ttl()), (&7, Duration::MAX));
 /// value.release();
 /// assert_eq!(cache.get("key").unwrap().read(), 8);
-/// # Ok::<(), cortado::compat::stretto::CacheError>(())
+/// # Ok::<(), stretto::CacheError>(())
 /// ```
 pub struct ValueRef<'a, V, K> {
-    entry: cache::ValueRef<'a, Keyed<K>, Valued<V>>,
+    entry: cortado::ValueRef<'a, Keyed<K>, Valued<V>>,
 }
 
 impl<'a, V, K> ValueRef<'a, V, K> {
     #[inline]
-    pub(super) fn new(entry: cache::ValueRef<'a, Keyed<K>, Valued<V>>) -> Self {
+    pub(super) fn new(entry: cortado::ValueRef<'a, Keyed<K>, Valued<V>>) -> Self {
         Self { entry }
     }
 
@@ -102,13 +100,13 @@ impl<V: fmt::Display, K> fmt::Display for ValueRef<'_, V, K> {
 /// was written is dropped**, as if it had come first and then been replaced. That is what an insert or removal
 /// after Stretto's lock would have left; but of two that count up at once, one count is lost:
 /// [`commit`](Self::commit) tells. Where each change counts, move on to
-/// [`Cache::update`](crate::Cache::update), which runs again. A write back may also be rejected
+/// [`Cache::update`](cortado::Cache::update), which runs again. A write back may also be rejected
 /// while too much garbage is held back: then the older value stays.
 ///
 /// # Examples
 ///
 /// ```
-/// use cortado::compat::stretto::Cache;
+/// use stretto::Cache;
 ///
 /// let cache = Cache::new(1000, 100)?;
 /// cache.insert("key", 7, 1);
@@ -117,7 +115,7 @@ impl<V: fmt::Display, K> fmt::Display for ValueRef<'_, V, K> {
 /// assert_eq!(cache.get("key").unwrap().read(), 7); // not written back yet
 /// drop(value);
 /// assert_eq!(cache.get("key").unwrap().read(), 8);
-/// # Ok::<(), cortado::compat::stretto::CacheError>(())
+/// # Ok::<(), stretto::CacheError>(())
 /// ```
 pub struct ValueRefMut<'a, V> {
     seen: Box<dyn Seen<V> + 'a>,
@@ -159,7 +157,7 @@ impl<'a, V> ValueRefMut<'a, V> {
     /// # Examples
     ///
     /// ```
-    /// use cortado::compat::stretto::Cache;
+    /// use stretto::Cache;
     ///
     /// let cache = Cache::new(1000, 100)?;
     /// cache.insert("key", 7, 1);
@@ -168,7 +166,7 @@ impl<'a, V> ValueRefMut<'a, V> {
     /// cache.insert("key", 9, 1);
     /// assert!(!slow.commit());
     /// assert_eq!(cache.get("key").unwrap().read(), 9);
-    /// # Ok::<(), cortado::compat::stretto::CacheError>(())
+    /// # Ok::<(), stretto::CacheError>(())
     /// ```
     pub fn commit(mut self) -> bool {
         self.write_back()
@@ -238,7 +236,7 @@ pub trait Seen<V> {
 pub struct Loan<'a, K, V, KH, C, CB> {
     pub native: &'a Native<K, V>,
     pub shared: &'a Shared<KH, C, CB>,
-    pub entry: cache::ValueRef<'a, Keyed<K>, Valued<V>>,
+    pub entry: cortado::ValueRef<'a, Keyed<K>, Valued<V>>,
 }
 
 impl<K, V, KH, C, CB> Seen<V> for Loan<'_, K, V, KH, C, CB>
@@ -286,4 +284,9 @@ impl<V> Valued<V> {
             exp: super::Time::new(left),
         }
     }
+}
+
+/// Returns a duration in nanoseconds, at most 584 years.
+pub fn to_nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

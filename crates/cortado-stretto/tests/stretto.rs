@@ -1,4 +1,4 @@
-//! Programs written for Stretto 0.9, and what its public API promises, against `cortado::compat::stretto`.
+//! Programs written for Stretto 0.9, and what its public API promises, against this crate.
 
 #[path = "../../../tests/support/mod.rs"]
 mod support;
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use cortado::{ManualClock, compat::stretto};
+use cortado::ManualClock;
 use stretto::{
     AsyncCacheBuilder, Cache, CacheBuilder, CacheCallback, CacheError, Coster,
     DefaultCacheCallback, DefaultCoster, DefaultKeyBuilder, DefaultUpdateValidator, Item,
@@ -35,7 +35,7 @@ mod programs {
 
     #[test]
     fn the_sync_example_runs() {
-        use cortado::compat::stretto::Cache;
+        use stretto::Cache;
 
         let c = Cache::new(12960, 1e6 as i64).unwrap();
         c.insert("key1".to_string(), "value1".to_string(), 1);
@@ -63,10 +63,10 @@ mod programs {
         assert!(c.get(&key1).is_none());
     }
 
-    #[cfg(feature = "stretto-tokio")]
+    #[cfg(feature = "tokio")]
     #[test]
     fn the_tokio_example_runs() {
-        use cortado::compat::stretto::{AsyncCacheBuilder, TokioCache, TokioRuntime};
+        use stretto::{AsyncCacheBuilder, TokioCache, TokioRuntime};
 
         block_on(async {
             let c: TokioCache<String, String> =
@@ -75,10 +75,10 @@ mod programs {
         });
     }
 
-    #[cfg(feature = "stretto-smol")]
+    #[cfg(feature = "smol")]
     #[test]
     fn the_smol_example_runs() {
-        use cortado::compat::stretto::{AsyncCacheBuilder, SmolCache, SmolRuntime};
+        use stretto::{AsyncCacheBuilder, SmolCache, SmolRuntime};
 
         block_on(async {
             let c: SmolCache<String, String> =
@@ -87,7 +87,7 @@ mod programs {
         });
     }
 
-    #[cfg(any(feature = "stretto-smol", feature = "stretto-tokio"))]
+    #[cfg(any(feature = "smol", feature = "tokio"))]
     async fn run<R>(c: stretto::AsyncCache<String, String, R>) {
         c.insert("key1".to_string(), "value1".to_string(), 1).await;
         c.insert_with_ttl("key2".to_string(), "value2".to_string(), 1, 3 * SECOND).await;
