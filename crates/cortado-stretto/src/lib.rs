@@ -78,3 +78,8 @@ pub use self::{
     metrics::Metrics,
     value::{ValueRef, ValueRefMut},
 };
+
+/// Runs the example of the README as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
