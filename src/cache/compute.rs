@@ -216,7 +216,9 @@ where
                     Ok(ComputeOp::PutWith(value, options)) => (value, options.terms()),
                     Ok(ComputeOp::Remove) => {
                         let Some(seen) = seen else {
+                            // A load that runs must not bring one.
                             attempt = Attempt::Kept;
+                            engine.commit(guard, hash, write);
                             return None;
                         };
                         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == seen.id();

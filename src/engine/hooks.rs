@@ -17,10 +17,12 @@ pub type ReplaceIf<K, V> = Box<dyn Fn(&K, &V, &V) -> bool + Send + Sync>;
 /// Whether an entry may be evicted.
 pub type CanEvict<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
 
+type Write<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
+
 /// Writes entries back that are about to leave, one of a key at a time.
 pub struct WriteBack<K, V> {
     /// Writes an entry; returns whether it did.
-    write: Box<dyn Fn(&K, &V) -> bool + Send + Sync>,
+    write: Write<K, V>,
     /// Whether a thread writes an entry of a key with this hash.
     is_busy: [AtomicBool; WRITE_STRIPES],
 }

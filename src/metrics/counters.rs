@@ -330,9 +330,9 @@ mod tests {
             counters.add(counter, amount);
         }
         let before = snapshot(&counters);
-        assert_eq!((before.hits, before.rejected_kept, before.evictions), (1, 8, 9));
+        assert_eq!((before.hits, before.rejected_kept, before.evictions), (1, 9, 10));
         assert_eq!(before.rows().map(|(_, count)| count), std::array::from_fn(|i| i as u64 + 1));
-        assert_eq!(before.rejected(), 5 + 6 + 7 + 8);
+        assert_eq!(before.rejected(), 6 + 7 + 8 + 9);
         for (amount, counter) in (1..).zip(Counter::ALL) {
             counters.add(counter, 10 * amount);
         }
