@@ -102,9 +102,9 @@ impl<'g, K, V> Metadata<'g, Entry<K, V>> {
             && self.byte().fetch_and(!WINDOW, Ordering::Relaxed) & WINDOW != 0
     }
 
-    /// Changes the priority of a published entry; returns what it was. A pinned one is counted as
-    /// such from then on, and another one is not.
-    pub fn set_priority(self, priority: Priority) -> Priority {
+    /// Changes the priority of a published entry; returns whether it was counted as a pinned one. A
+    /// pinned one is from then on, and another one is not.
+    pub fn set_priority(self, priority: Priority) -> bool {
         let mut seen = self.flags();
         loop {
             let flags = seen.0 & !(PRIORITY | COUNTED) | Flags::of_priority(priority);
@@ -112,7 +112,7 @@ impl<'g, K, V> Metadata<'g, Entry<K, V>> {
             // Relaxed: the next round decides by the value alone.
             let byte = self.byte();
             match byte.compare_exchange(seen.0, flags, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return seen.priority(),
+                Ok(_) => return seen.0 & COUNTED != 0,
                 Err(now) => seen = Flags(now),
             }
         }

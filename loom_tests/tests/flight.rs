@@ -275,6 +275,24 @@ impl Source {
         });
     }
 
+    /// Computes a change of what is cached, as a task does: looks, and puts it in the place of what was
+    /// seen unless the key was touched. Returns what it has seen.
+    fn compute(&self, content: &AtomicU64, is_pinned: &AtomicBool) -> u64 {
+        let Joined::Lead(leader) = self.flights.join(1, 1, Caller::Task) else {
+            panic!("no other leads")
+        };
+        let (seen, known) = (self.cached(), content.load(Ordering::Acquire));
+        leader.change(|_, is_untouched| {
+            is_pinned.swap(true, Ordering::AcqRel);
+            let is_there = self.cached() == seen;
+            if is_there && is_untouched() {
+                self.exchange(seen, seen + COPY);
+            }
+            is_pinned.swap(false, Ordering::AcqRel);
+        });
+        known
+    }
+
     /// Changes the source, and caches what it says now.
     fn change_and_cache(&self) {
         self.truth.store(NEW, Ordering::Relaxed);
@@ -359,6 +377,35 @@ fn a_write_meets_a_refresh() {
             assert_eq!(source.flights.count(), 0, "flights are left");
         });
     }
+}
+
+/// An entry is evicted, and its address used again for a newer one, while another is computed from it.
+#[test]
+fn a_computation_meets_a_newer_entry_at_the_same_address() {
+    explore(|| {
+        let source = Source::new();
+        source.cached.store(OLD, Ordering::Release);
+        let (content, is_pinned) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
+        let writer = {
+            let (content, is_pinned) = (Arc::clone(&content), Arc::clone(&is_pinned));
+            Source::spawn(&source, move |source| {
+                source.cached.swap(0, Ordering::AcqRel);
+                // No address is used again as long as a pin lasts that was there before.
+                let is_free = !is_pinned.fetch_or(false, Ordering::AcqRel);
+                content.store(2, Ordering::Release);
+                source.write(|| {
+                    source.cached.swap(if is_free { OLD } else { WRITTEN }, Ordering::AcqRel);
+                    true
+                });
+            })
+        };
+        let known = source.compute(&content, &is_pinned);
+        writer.join().unwrap();
+        // The computation came last only if it was of the newer entry.
+        let cached = source.cached();
+        assert!(cached == WRITTEN || cached == OLD || known == 2, "{cached} of {known}");
+        assert_eq!(source.flights.count(), 0, "flights are left");
+    });
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub enum ComputeOp<V> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ComputeResult<V, R> {
-    /// Nothing was changed. Here is the entry of the key, if it has one.
+    /// Nothing was changed. Here is the entry that was looked at, if there was one.
     Kept(Option<R>),
     /// The key had no entry, and has this one.
     Inserted(R),

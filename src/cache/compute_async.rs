@@ -1,8 +1,8 @@
 //! Read-modify-write of one key by a task, whose function may take its time.
 //!
 //! The task leads the load of the key while the function runs. So of all tasks that compute a key,
-//! and all callers that load it, one runs at a time; and a write of the key that completes in
-//! between invalidates the load, which is how it is noticed. Then the function runs again.
+//! and all callers that load it, one runs at a time; and a write of the key announces itself to the
+//! load before it changes anything, which is how it is noticed. Then the function runs again.
 
 use std::{
     convert::Infallible,
@@ -16,10 +16,10 @@ use super::{
     load::{Waiter, own_key},
 };
 use crate::{
-    buckets::{EntryRef, Held},
+    buckets::EntryRef,
     engine::{Mode, RemovalCause, Terms, Trace},
     entry::Entry,
-    flight::{Arrival, Caller, Joined, Outcome},
+    flight::{Arrival, Caller, Joined},
 };
 
 /// # Computing in tasks
@@ -170,41 +170,18 @@ where
             ComputeOp::PutWith(value, options) => (Some(value), options.terms()),
             ComputeOp::Keep => (None, Terms::DEFAULT),
             ComputeOp::Remove => {
-                let remove = |key: K, is_invalid| {
-                    let removed =
-                        if is_invalid { Err(key) } else { Ok(cache.remove_seen(hash, &key, seen)) };
-                    (removed, Outcome::Nothing)
-                };
-                return leader.complete(remove, |_| None).0;
+                return leader
+                    .change(|key, is_untouched| cache.remove_seen(hash, key, seen, is_untouched));
             }
         };
         let Some(value) = value else {
-            let keep = |key, _| (cache.look_at(hash, &key).1, Outcome::Nothing);
-            return Ok(ComputeResult::Kept(leader.complete(keep, |_| None).0));
+            return Ok(ComputeResult::Kept(leader.change(|key, _| cache.look_at(hash, &key).1)));
         };
-        let put = |key, is_invalid| {
-            if is_invalid {
-                return ((Err(key), None), Outcome::Nothing);
-            }
-            let (put, held) = cache.put_seen(hash, (key, value), seen, terms);
-            let published = held.as_ref().map(|held| held.get().id());
-            ((put, held), published.map_or(Outcome::Nothing, Outcome::Published))
-        };
-        // A write that has overtaken this one comes after it, and may take it out.
-        let take_back = |(_, held): &(_, Option<Held<'_, Entry<K, V>>>)| {
-            held.as_ref().and_then(|held| cache.engine.take_back(hash, held))
-        };
-        let ((put, held), kept) = leader.complete(put, take_back);
-        drop(held);
-        if let Some(kept) = kept {
-            cache.engine.retire_loaded(kept);
-        }
-        put
+        leader.change(|key, is_untouched| {
+            cache.put_seen(hash, (key, value), seen, terms, is_untouched)
+        })
     }
 }
-
-/// What became of a value, and the entry that it is in.
-type Put<'a, K, V> = (Result<ComputeResult<V, V>, K>, Option<Held<'a, Entry<K, V>>>);
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -212,57 +189,80 @@ where
     V: Clone,
     S: BuildHasher,
 {
-    /// Removes the entry that was seen, if it is still there.
-    fn remove_seen(&self, hash: u64, key: &K, seen: Option<usize>) -> ComputeResult<V, V> {
-        let is_it = |entry: EntryRef<'_, Entry<K, V>>| Some(entry.id()) == seen;
-        let removed = self.engine.remove_which(hash, |k| k == key, is_it, RemovalCause::Removed);
-        removed
-            .map_or(ComputeResult::Kept(None), |entry| ComputeResult::Removed(entry.value.clone()))
+    /// Removes the entry that was seen, if it is still there; returns the key if that was written
+    /// since.
+    fn remove_seen(
+        &self,
+        hash: u64,
+        key: K,
+        seen: Option<usize>,
+        is_untouched: &dyn Fn() -> bool,
+    ) -> Result<ComputeResult<V, V>, K> {
+        let engine = &self.engine;
+        let mut is_current = false;
+        let removed = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
+            // In this order, as in `put_seen`.
+            let seen = seen.filter(|id| engine.has_id(guard, hash, *id));
+            is_current = is_untouched();
+            let seen = seen.filter(|_| is_current)?;
+            let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == seen;
+            let cause = RemovalCause::Removed;
+            engine.take_which(table, guard, hash, |k| *k == key, is_it, cause)
+        });
+        match removed {
+            Some(entry) => Ok(ComputeResult::Removed(entry.value.clone())),
+            // It was evicted since, or there was none.
+            None if is_current => Ok(ComputeResult::Kept(None)),
+            None => Err(key),
+        }
     }
 
-    /// Puts a value in the place of the entry that was seen, or of none.
+    /// Puts a value in the place of the entry that was seen, or of none; returns the key if that was
+    /// written since.
     fn put_seen(
         &self,
         hash: u64,
-        (mut key, mut value): (K, V),
+        (key, value): (K, V),
         seen: Option<usize>,
         terms: Terms,
-    ) -> Put<'_, K, V> {
+        is_untouched: &dyn Fn() -> bool,
+    ) -> Result<ComputeResult<V, V>, K> {
         let engine = &self.engine;
         let pressure = engine.noted_pressure();
-        // If the entry was evicted in between, there is none to replace.
-        let modes = seen.map(Mode::Instead).into_iter().chain([Mode::IfAbsent]);
-        for mode in modes {
-            let mut refused = None;
-            let mut is_new = false;
-            let held = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
-                let put = (key, value);
-                match engine.put_at(table, guard, hash, put, terms, (mode, pressure)) {
-                    Ok((entry, new)) => {
-                        is_new = new;
-                        Some(entry)
-                    }
-                    Err(why) => {
-                        refused = Some(why);
-                        None
-                    }
+        let mut refused = None;
+        let mut is_new = false;
+        let held = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
+            // In this order. If the id is there, and no write was announced by then, it is that of
+            // the entry that was seen; and it names no other as long as this thread is pinned.
+            let seen = seen.filter(|id| engine.has_id(guard, hash, *id));
+            if !is_untouched() {
+                refused = Some(Err(key));
+                return None;
+            }
+            // If the entry was evicted since, there is none to replace.
+            let mode = (seen.map_or(Mode::IfAbsent, Mode::Instead), pressure);
+            match engine.put_at(table, guard, hash, (key, value), terms, mode) {
+                Ok((entry, new)) => {
+                    is_new = new;
+                    Some(entry)
                 }
+                Err(why) => {
+                    refused = Some(Ok(why));
+                    None
+                }
+            }
+        });
+        if let Some(held) = held {
+            let value = held.value.clone();
+            return Ok(match is_new {
+                true => ComputeResult::Inserted(value),
+                false => ComputeResult::Updated(value),
             });
-            if let Some(held) = held {
-                let value = held.value.clone();
-                let computed = if is_new {
-                    ComputeResult::Inserted(value)
-                } else {
-                    ComputeResult::Updated(value)
-                };
-                return (Ok(computed), Some(held));
-            }
-            let refused = refused.expect("it is in, or refused");
-            if let Some(reason) = refused.reason() {
-                return (Ok(ComputeResult::Rejected(refused.into_value(), reason)), None);
-            }
-            (key, value) = (refused.key, refused.value);
         }
-        (Err(key), None)
+        let refused = refused.expect("it is in, or refused")?;
+        match refused.reason() {
+            Some(reason) => Ok(ComputeResult::Rejected(refused.into_value(), reason)),
+            None => Err(refused.key),
+        }
     }
 }

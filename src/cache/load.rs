@@ -559,15 +559,21 @@ where
         let (cache, hash) = (self.cache, self.hash);
         let leader = self.take_leader();
         let terms = options.terms();
-        let refreshed = self.refreshed;
+        // Pinned until the value is there: so the id names no newer entry.
+        let pin = self.refreshed.map(|_| cache.engine.table.pin_part(hash));
+        let refreshed = pin.as_ref().and_then(|guard| {
+            let id = self.refreshed.filter(|id| cache.engine.has_id(guard, hash, *id));
+            id.filter(|_| leader.is_untouched())
+        });
         let fill =
             |key, is_invalid| cache.engine.fill(hash, (key, value), terms, is_invalid, refreshed);
         let (entry, kept) = leader.complete(fill, |entry| cache.engine.take_back(hash, entry));
+        drop(pin);
         if let Some(kept) = kept {
             cache.engine.retire_loaded(kept);
         }
         cache.engine.counters.add(Counter::Loads, 1);
-        if refreshed.is_some() {
+        if self.refreshed.is_some() {
             cache.engine.counters.add(Counter::Refreshes, 1);
         }
         cache.engine.stop(&self.stopwatch, "filled");

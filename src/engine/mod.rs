@@ -399,7 +399,7 @@ impl<K, V, S> Engine<K, V, S> {
         if is_pinned {
             self.kept.add(cost);
         }
-        if entry.set_priority(priority) == Priority::Pinned {
+        if entry.set_priority(priority) {
             self.kept.sub(cost);
         }
         let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == entry.id();
@@ -512,6 +512,12 @@ impl<K, V, S> Engine<K, V, S> {
         let Some(turn) = write_back.turn(hash) else { return false };
         let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == entry.id();
         self.table.find(guard, hash, is_it).is_some() && write_back.write(&turn, &entry)
+    }
+
+    /// Returns whether an entry of this id is in the table: the one that had it before, or a newer
+    /// one.
+    pub fn has_id(&self, guard: &Guard, hash: u64, id: usize) -> bool {
+        self.table.find_slot(guard, hash, |entry| entry.id() == id).is_some()
     }
 
     /// Notes that a function of the builder's keeps an entry.

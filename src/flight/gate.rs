@@ -251,6 +251,12 @@ impl<K, T> Gate<K, T> {
         flight.is_invalid || !flight.intents.iter().all(is_left)
     }
 
+    /// Returns whether no write of the key has been announced since the flight began.
+    pub fn is_untouched(&self, shard: &mut Shard<K, T>, slot: usize) -> bool {
+        let flight = shard.flights.get_mut(slot);
+        (!flight.is_invalid && flight.intents.is_empty()) || mutant!("flight_ignores_writes")
+    }
+
     /// Ends a load; returns what it kept, if no follower wants it, and what is to be dropped and
     /// woken when the lock is free.
     pub fn complete(

@@ -341,6 +341,33 @@ impl Caller {
     }
 }
 
+/// Ends the flight even if something panics.
+struct Completing<'a, K, T> {
+    gate: &'a Gate<K, T>,
+    slot: usize,
+    is_over: bool,
+}
+
+impl<K, T> Completing<'_, K, T> {
+    fn end(&mut self, outcome: Outcome<T>) -> Option<T> {
+        self.is_over = true;
+        let mut shard = self.gate.lock();
+        let (kept, waiters, gone) = self.gate.complete(&mut shard, self.slot, outcome);
+        drop(shard);
+        wake_all(waiters);
+        drop(gone);
+        kept
+    }
+}
+
+impl<K, T> Drop for Completing<'_, K, T> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.end(Outcome::Nothing);
+        }
+    }
+}
+
 /// A comparison with the key of a flight, which the flight waits for.
 struct Comparison<'a, K, T> {
     gate: &'a Gate<K, T>,
@@ -404,6 +431,12 @@ impl<'a, K, T> Leader<'a, K, T> {
         self.key.as_deref().expect("a leader has the key until it completes")
     }
 
+    /// Returns whether no write of the key has been announced since the flight began; see
+    /// [`change`](Self::change).
+    pub fn is_untouched(&self) -> bool {
+        self.gate().is_untouched(&mut self.gate().lock(), self.slot)
+    }
+
     /// Forgets which thread leads: another one may do so while this one waits.
     pub fn detach(&self) {
         self.gate().lock().flights.get_mut(self.slot).owner = 0;
@@ -421,30 +454,6 @@ impl<'a, K, T> Leader<'a, K, T> {
         publish: impl FnOnce(K, bool) -> (R, Outcome<T>),
         take_back: impl FnOnce(&R) -> Option<T>,
     ) -> (R, Option<T>) {
-        /// Ends the flight even if something panics.
-        struct Completing<'a, K, T> {
-            gate: &'a Gate<K, T>,
-            slot: usize,
-            is_over: bool,
-        }
-        impl<K, T> Completing<'_, K, T> {
-            fn end(&mut self, outcome: Outcome<T>) -> Option<T> {
-                self.is_over = true;
-                let mut shard = self.gate.lock();
-                let (kept, waiters, gone) = self.gate.complete(&mut shard, self.slot, outcome);
-                drop(shard);
-                wake_all(waiters);
-                drop(gone);
-                kept
-            }
-        }
-        impl<K, T> Drop for Completing<'_, K, T> {
-            fn drop(&mut self) {
-                if !self.is_over {
-                    self.end(Outcome::Nothing);
-                }
-            }
-        }
         let (gate, slot) = (self.gate(), self.slot);
         let (key, is_invalid) = self.take_key();
         let mut completing = Completing { gate, slot, is_over: false };
@@ -468,6 +477,24 @@ impl<'a, K, T> Leader<'a, K, T> {
         }
         let kept = completing.end(outcome);
         (result, kept)
+    }
+
+    /// Ends a flight that has computed a change of its key's entry: `change` carries it out, and may
+    /// ask whether the key was untouched since the flight began.
+    ///
+    /// It asks while it is pinned. If the answer is yes, no other entry of the key has been published
+    /// since the flight began: a write announces itself before. So an id that was seen since then
+    /// names the same entry, or none, for as long as the pin lasts. What is published then is not
+    /// taken back: the id decides which of two changes comes first.
+    pub fn change<R>(mut self, change: impl FnOnce(K, &dyn Fn() -> bool) -> R) -> R {
+        let (gate, slot) = (self.gate(), self.slot);
+        let (key, _) = self.take_key();
+        let mut completing = Completing { gate, slot, is_over: false };
+        let entered = self.enter();
+        let result = change(key, &|| gate.is_untouched(&mut gate.lock(), slot));
+        drop(entered);
+        completing.end(Outcome::Nothing);
+        result
     }
 
     /// Ends the flight without a value: all who follow it are told the error.
