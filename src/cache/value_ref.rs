@@ -6,8 +6,14 @@ use crate::{buckets::Held, engine::Timing, entry::Entry};
 
 /// A value of the cache, readable for as long as this lives.
 ///
-/// It dereferences to the value. It pins its thread: nobody waits for it, but nothing that is
-/// removed meanwhile is freed before it is dropped. Therefore it is not `Send`:
+/// It dereferences to the value. It pins its thread: no other thread waits for it, but what is
+/// removed while it lives is not freed before it is dropped.
+///
+/// Therefore it is not `Send`. If one lives across an `.await`, rustc says of a future that is
+/// spawned "`NonNull<cortado::entry::Entry<…>>` cannot be sent between threads safely" or "`*mut ()`
+/// cannot be sent between threads safely", and of an axum handler "the trait bound `…: Handler<_, _>`
+/// is not satisfied". Use [`Cache::get_cloned`](crate::Cache::get_cloned) there, or let the
+/// `ValueRef` go before the `.await`.
 ///
 /// ```compile_fail
 /// fn is_send<T: Send>(_: T) {}
