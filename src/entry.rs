@@ -102,17 +102,20 @@ impl<'g, K, V> Metadata<'g, Entry<K, V>> {
             && self.byte().fetch_and(!WINDOW, Ordering::Relaxed) & WINDOW != 0
     }
 
-    /// Changes the priority of a published entry; returns whether it was counted as a pinned one. A
-    /// pinned one is from then on, and another one is not.
-    pub fn set_priority(self, priority: Priority) -> bool {
+    /// Changes the priority of a published entry, if it is `from` where that is given; returns whether it was counted as a
+    /// pinned one, `None` if nothing was changed. A pinned one is counted from then on, and another one is not.
+    pub fn change_priority(self, priority: Priority, from: Option<Priority>) -> Option<bool> {
         let mut seen = self.flags();
         loop {
+            if from.is_some_and(|from| seen.priority() != from) {
+                return None;
+            }
             let flags = seen.0 & !(PRIORITY | COUNTED) | Flags::of_priority(priority);
             // Release: pairs with the Acquire of whoever evicts, see `Table::renew_entry`.
             // Relaxed: the next round decides by the value alone.
             let byte = self.byte();
             match byte.compare_exchange(seen.0, flags, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return seen.0 & COUNTED != 0,
+                Ok(_) => return Some(seen.0 & COUNTED != 0),
                 Err(now) => seen = Flags(now),
             }
         }

@@ -225,7 +225,15 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// So a reader that misses the key finds what was written, and an update that comes in between
     /// is not lost: the new entry stays, and is written back in its turn, after this one: entries of
     /// the same key are written one after the other. If it returns `false` or
-    /// panics, the entry stays, and is tried again later; an expired one is not readable by then.
+    /// panics, the entry stays, and is tried again later, an expired one, which is not readable by
+    /// then, after a second. A call that looks for room gives up after 64 such answers.
+    ///
+    /// A load, a [`compute`](Cache::compute) or an insert that finds an entry whose time is over
+    /// writes it first, and waits if another thread does; a refresh writes the entry before it reads
+    /// the store. Where that fails, what was loaded is returned and not kept, nothing is refreshed,
+    /// and [`insert_if_absent`](Cache::insert_if_absent) is refused as
+    /// [`Kept`](crate::RejectReason::Kept). [`set_max_cost`](Cache::set_max_cost) with a lower budget
+    /// waits for those who write, too, and evicts what cannot be written if nothing else is left.
     ///
     /// Change values through the cache ([`update`](Cache::update), [`compute`](Cache::compute)): a
     /// value that is changed in place, such as an `Arc<AtomicU64>`, may be changed after it was
@@ -233,10 +241,16 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// It is called by whichever thread makes room, that of an insert or that of the cache, which
     /// is pinned for as long and evicts nothing else: an insert may take as long as a few calls of
-    /// it. Removals by the user, [`clear`](Cache::clear) and the drop of the cache write nothing
+    /// it. It may call the cache, but an entry that it meets while another thread writes entries
+    /// back counts as one that cannot be written.
+    ///
+    /// Removals by the user, [`clear`](Cache::clear) and the drop of the cache write nothing
     /// back, nor does a replacement, nor an entry whose key was overwritten by an insert that was
-    /// rejected: its value comes back to the caller. Before a cache is dropped, write back what
-    /// [`pin`](Cache::pin) iterates over.
+    /// rejected: its value comes back to the caller. A removal does not wait for a `write_back` of its
+    /// key that another thread has begun, and what that writes may come to the store after it: to
+    /// delete a key from the store as well, let the store compare versions. Before a cache is dropped,
+    /// write back what [`pin`](Cache::pin) iterates over. The memory of the table's buckets does not
+    /// shrink in a cache with this function or [`can_evict`](Self::can_evict).
     ///
     /// # Examples
     ///

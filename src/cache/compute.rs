@@ -195,6 +195,7 @@ where
         loop {
             // Before this thread is pinned: destructors and listeners run.
             engine.sweep_if_due();
+            engine.settle_expired(hash, |k| key.as_ref() == Some(k));
             let pressure = engine.garbage_pressure();
             let mut attempt = Attempt::Failed;
             let held = engine.table.hold(engine.table.pin_part(hash), |table, guard| {

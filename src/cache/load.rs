@@ -404,7 +404,16 @@ where
         entry: Held<'a, Entry<K, V>>,
     ) -> Look<'a, K, V, S> {
         match self.engine.flights.join(hash, key, Caller::Task) {
-            Joined::Lead(leader) => Look::Refresh(self.guard(hash, leader, Some(entry.get().id()))),
+            Joined::Lead(leader) => {
+                let id = entry.get().id();
+                let guard = self.guard(hash, leader, Some(id));
+                let is_written = !self.engine.writes_back() || {
+                    let _entered = guard.enter();
+                    self.engine.settle_refreshed(hash, id)
+                };
+                // What would be loaded is older than the entry if that is not.
+                if is_written { Look::Refresh(guard) } else { Look::Hit(self.value_ref(entry)) }
+            }
             Joined::Follow(_, follower) => {
                 drop(Waiter::new(self, hash, follower));
                 Look::Hit(self.value_ref(entry))
@@ -467,7 +476,12 @@ where
         refreshed: Option<usize>,
     ) -> FillGuard<'a, K, V, S> {
         let stopwatch = self.engine.start_stopwatch();
-        FillGuard { cache: self, hash, leader: Some(leader), refreshed, stopwatch }
+        let guard = FillGuard { cache: self, hash, leader: Some(leader), refreshed, stopwatch };
+        if refreshed.is_none() && self.engine.writes_back() {
+            let _entered = guard.enter();
+            self.engine.settle_expired(hash, |k| k == guard.key());
+        }
+        guard
     }
 }
 

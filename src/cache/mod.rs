@@ -461,8 +461,9 @@ where
     /// Where there is a [`cost_of`](CacheBuilder::cost_of), that says what the new value costs.
     ///
     /// If the key has no entry, the value comes back as [`Rejected`](Insert::Rejected) for the
-    /// reason [`Absent`](crate::RejectReason::Absent). If it is rejected for another reason than
-    /// [`Kept`](crate::RejectReason::Kept), the old value is removed, too.
+    /// reason [`Absent`](crate::RejectReason::Absent). If [`replace_if`](CacheBuilder::replace_if)
+    /// says no, the old value stays. If the new one is rejected for any other reason, the old one is
+    /// removed, too: it is out of date.
     ///
     /// # Examples
     ///

@@ -5,7 +5,7 @@
 
 use super::{
     Engine, NORMAL_WEIGHT,
-    evictions::Evictions,
+    evictions::{Evictions, MAX_VETOES},
     maintain::Maintainer,
     newcomers::Leaver,
     place::borrow,
@@ -45,18 +45,22 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Makes room for `short` more, on behalf of a new entry of that hash; returns whether it was there for a
-    /// moment.
+    /// moment. Gives up when the builder's functions have kept so many entries, those that the caller has counted in
+    /// `vetoes` included.
     #[cold]
-    pub(super) fn make_room(&self, guard: &Guard, hash: u64, short: u64) -> bool {
-        if self.expire_if_due() > 0 && self.budget.remaining() >= short {
+    pub(super) fn make_room(&self, guard: &Guard, hash: u64, short: u64, vetoes: &mut u32) -> bool {
+        let expired = self.expire_if_due();
+        *vetoes += expired.unwritten as u32;
+        if expired.removed > 0 && self.budget.remaining() >= short {
             return true;
         }
         if let Some(mut maintainer) = self.take_maintainer() {
             let room = short.saturating_add(self.evict_ahead());
             self.collect_strays(guard, &mut maintainer);
             self.settle(guard, &mut maintainer, room, MOST_EVICTIONS);
+            *vetoes += maintainer.vetoes;
         }
-        self.budget.remaining() >= short || self.make_room_alone(guard, hash, short)
+        self.budget.remaining() >= short || self.make_room_alone(guard, hash, short, vetoes)
     }
 
     /// Takes a new entry in, and makes up for the room it took; it is an access, too, unless that `is_counted`.
@@ -192,6 +196,7 @@ impl<K, V, S> Engine<K, V, S> {
             needed += 1;
         }
         self.note_queued(maintainer);
+        maintainer.vetoes = out.vetoes();
         out.count()
     }
 
@@ -362,22 +367,27 @@ impl<K, V, S> Engine<K, V, S> {
     /// If none waits, the victim goes without a duel. The new entry waits then, so the next call has one that
     /// duels: only one in many comes in so, and no loop of accesses can sweep the cache clean while the
     /// maintainers lack a core.
-    fn make_room_alone(&self, guard: &Guard, hash: u64, short: u64) -> bool {
+    fn make_room_alone(&self, guard: &Guard, hash: u64, short: u64, vetoes: &mut u32) -> bool {
         let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
         for _ in 0..ALONE_EVICTIONS {
             if self.budget.remaining() >= short {
                 return true;
             }
+            if *vetoes >= MAX_VETOES {
+                return false;
+            }
+            let mut out = self.evictions(guard);
             let [oldest, victim] = self.oldest_and_victim(guard, rng.next_u64());
             let luck = rng.next_u64();
             let Some(oldest) = oldest else {
                 if let Some((hash, oldest)) = self.oldest_waiting(guard) {
-                    self.duel_alone(guard, (hash, oldest), victim, luck);
+                    self.duel_alone(&mut out, guard, (hash, oldest), victim, luck);
                 } else if let Some(victim) = victim {
-                    self.evictions(guard).evict(&victim.candidate);
+                    out.evict(&victim.candidate);
                 } else {
                     break;
                 }
+                *vetoes += out.vetoes();
                 continue;
             };
             match victim {
@@ -386,10 +396,11 @@ impl<K, V, S> Engine<K, V, S> {
                     if let Some(hit) = self.table.slot_of(guard, &oldest.candidate) {
                         self.enter_main(hash, &hit);
                     }
-                    self.evictions(guard).evict(&victim.candidate);
+                    out.evict(&victim.candidate);
                 }
-                _ => _ = self.evictions(guard).evict(&oldest.candidate),
+                _ => _ = out.evict(&oldest.candidate),
             }
+            *vetoes += out.vetoes();
         }
         self.budget.remaining() >= short
     }
@@ -397,6 +408,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Lets an entry that waits for the window fight for a place in main; one of the two is evicted.
     fn duel_alone(
         &self,
+        out: &mut Evictions<'_, K, V, S>,
         guard: &Guard,
         (hash, hit): (u64, SlotRef<'_, Entry<K, V>>),
         victim: Option<Resident<'_, K, V>>,
@@ -404,10 +416,10 @@ impl<K, V, S> Engine<K, V, S> {
     ) {
         let is_settled = match victim {
             Some(victim) if self.beats(self.contender(hash, &hit), &victim, luck) => {
-                self.evictions(guard).evict(&victim.candidate);
+                out.evict(&victim.candidate);
                 self.enter_main(hash, &hit)
             }
-            _ => self.evict(&mut self.evictions(guard), &hit),
+            _ => self.evict(out, &hit),
         };
         self.settle_alone(guard, hash, is_settled);
     }

@@ -3,7 +3,7 @@
 //! Each account is a word that other threads write, too. Budget and number of entries are not among those that wait:
 //! what they show is kept at every instant, also where the budget is lowered.
 
-use super::{Engine, RemovalCause};
+use super::{Engine, RemovalCause, write_back::Turn};
 use crate::{
     buckets::{Candidate, EntryRef, Metadata, OpenBag, Unlinked},
     entry::Entry,
@@ -14,6 +14,15 @@ use crate::{
     sync::atomic::Ordering,
 };
 
+/// What an eviction for a lower limit overrules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Force {
+    /// The builder's functions. What is to be written back is: only a failure does not keep it.
+    Functions,
+    /// These, and priorities.
+    All,
+}
+
 /// Entries that are being evicted. Dropping it settles the accounts.
 pub(super) struct Evictions<'g, K, V, S> {
     engine: &'g Engine<K, V, S>,
@@ -22,8 +31,8 @@ pub(super) struct Evictions<'g, K, V, S> {
     count: u64,
     /// Entries that the builder's functions have kept.
     vetoes: u32,
-    /// Whether these are overruled.
-    is_forced: bool,
+    /// What is overruled.
+    force: Option<Force>,
     cost: u64,
     /// What of it was in the main region.
     main_cost: u64,
@@ -32,15 +41,8 @@ pub(super) struct Evictions<'g, K, V, S> {
 impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub(super) fn evictions<'g>(&'g self, guard: &'g Guard) -> Evictions<'g, K, V, S> {
-        let (bag, count, vetoes, is_forced, cost, main_cost) = (None, 0, 0, false, 0, 0);
-        Evictions { engine: self, guard, bag, count, vetoes, is_forced, cost, main_cost }
-    }
-
-    /// The same; no function of the builder's keeps an entry, and no priority.
-    pub(super) fn forced_evictions<'g>(&'g self, guard: &'g Guard) -> Evictions<'g, K, V, S> {
-        let mut evictions = self.evictions(guard);
-        evictions.is_forced = true;
-        evictions
+        let (bag, count, vetoes, force, cost, main_cost) = (None, 0, 0, None, 0, 0);
+        Evictions { engine: self, guard, bag, count, vetoes, force, cost, main_cost }
     }
 }
 
@@ -51,9 +53,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         if self.engine.hooks.ask_before_eviction() {
             return self.ask_and_evict(candidate);
         }
-        let may_go = |metadata: Metadata<'_, Entry<K, V>>| {
-            self.is_forced || !metadata.flags().is_unevictable()
-        };
+        let may_go = |metadata: Metadata<'_, Entry<K, V>>| self.may_go(metadata);
         let gone = self.engine.table.unlink(self.guard, candidate, may_go);
         gone.map(|entry| self.end(entry)).is_some()
     }
@@ -70,22 +70,37 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         let (id, hash) = (slot.id(), engine.table.hash_at(candidate, slot.metadata()));
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
         let Some(hit) = engine.table.find(&guard, hash, is_it) else { return false };
-        let may_go = self.is_forced || engine.hooks.may_evict(hit.entry);
-        // One that has to go is written back, too.
-        let is_written = may_go && engine.write_back(&guard, hash, hit.at());
-        if !is_written && !self.is_forced {
-            self.vetoes += 1;
+        let may_go = self.force.is_some() || engine.hooks.may_evict(hit.entry);
+        if !may_go {
             engine.note_veto();
+        }
+        let turn = if self.force.is_some() { Turn::Wait } else { Turn::Try };
+        // One that has to go is written back, too.
+        let is_written = may_go && engine.write_back(&guard, hash, hit.at(), turn);
+        if !is_written && self.force.is_none() {
+            self.vetoes += 1;
             // It is no victim for a while.
             slot.set_access(Access::with_hits(MAX_HITS, engine.pulse.now()).to_bits());
             return false;
         }
         let strays = |entry| engine.displace(&guard, entry);
-        let may_go = |entry: EntryRef<'_, Entry<K, V>>| {
-            self.is_forced || !entry.metadata().flags().is_unevictable()
-        };
+        let may_go = |entry: EntryRef<'_, Entry<K, V>>| self.may_go(entry.metadata());
         let gone = engine.table.remove_if(&guard, hash, is_it, may_go, strays);
         gone.map(|entry| self.end(entry)).is_some()
+    }
+
+    fn may_go(&self, entry: Metadata<'_, Entry<K, V>>) -> bool {
+        self.force == Some(Force::All) || !entry.flags().is_unevictable()
+    }
+
+    /// Overrules what keeps entries.
+    pub(super) fn force(&mut self, force: Force) {
+        self.force = Some(force);
+    }
+
+    /// Returns how many entries the builder's functions have kept.
+    pub(super) fn vetoes(&self) -> u32 {
+        self.vetoes
     }
 
     /// Returns whether an entry was kept since the last call, and few enough were for another try.

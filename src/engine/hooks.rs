@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{
-    entry::Entry,
-    sync::atomic::{AtomicBool, Ordering},
-    util::caught,
-};
+use super::write_back::WriteBack;
+use crate::{entry::Entry, util::caught};
 
 /// The cost of an entry, from its key and value.
 pub type CostOf<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
@@ -16,52 +13,6 @@ pub type ReplaceIf<K, V> = Box<dyn Fn(&K, &V, &V) -> bool + Send + Sync>;
 
 /// Whether an entry may be evicted.
 pub type CanEvict<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
-
-type Write<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
-
-/// Writes entries back that are about to leave, one of a key at a time.
-pub struct WriteBack<K, V> {
-    /// Writes an entry; returns whether it did.
-    write: Write<K, V>,
-    /// Whether a thread writes an entry of a key with this hash.
-    is_busy: [AtomicBool; WRITE_STRIPES],
-}
-
-/// Flags by which threads that write entries of the same key back exclude each other.
-const WRITE_STRIPES: usize = 64;
-
-/// The right to write entries of some keys back. No thread waits for it.
-pub struct WriteTurn<'a>(&'a AtomicBool);
-
-impl Drop for WriteTurn<'_> {
-    fn drop(&mut self) {
-        // Release: pairs with the Acquire in `turn`: what was written is seen by the next writer.
-        self.0.store(false, Ordering::Release);
-    }
-}
-
-impl<K, V> WriteBack<K, V> {
-    pub fn new(write: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
-        let is_busy = std::array::from_fn(|_| AtomicBool::new(false));
-        Self { write: Box::new(write), is_busy }
-    }
-
-    /// Returns the right to write an entry back whose key has this hash, unless another thread has
-    /// it.
-    ///
-    /// Look whether the entry is still in the table after that: otherwise a newer one may have been
-    /// written in between, and this one would overwrite it.
-    pub fn turn(&self, hash: u64) -> Option<WriteTurn<'_>> {
-        let is_busy = &self.is_busy[hash as usize % WRITE_STRIPES];
-        // Acquire: pairs with the Release in `WriteTurn::drop`.
-        (!is_busy.swap(true, Ordering::Acquire)).then_some(WriteTurn(is_busy))
-    }
-
-    /// Writes an entry back; returns whether it did. A panic counts as no.
-    pub fn write(&self, _: &WriteTurn<'_>, entry: &Entry<K, V>) -> bool {
-        caught(|| (self.write)(&entry.key, &entry.value)).unwrap_or(false)
-    }
-}
 
 /// What is told of each entry that has left.
 pub type OnRemove<K, V> = Box<dyn Fn(Removed<K, V>) + Send + Sync>;

@@ -7,7 +7,7 @@
 use super::{
     Engine,
     evict::MOST_EVICTIONS,
-    evictions::MAX_VETOES,
+    evictions::{Force, MAX_VETOES},
     newcomers::TAKEN_IN,
     place::{Borrowed, borrow, take},
     victims::{Among, Hand},
@@ -39,6 +39,8 @@ pub struct Maintainer {
     pub(super) events: [u64; CAPACITY],
     /// How many there are.
     pub(super) noted: usize,
+    /// Entries that the builder's functions have kept in the last call.
+    pub(super) vetoes: u32,
 }
 
 impl Maintainer {
@@ -53,6 +55,7 @@ impl Maintainer {
             rng: Rng::new(seed),
             events: [0; CAPACITY],
             noted: 0,
+            vetoes: 0,
         }
     }
 
@@ -145,8 +148,9 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn shrink_table(&self, guard: &Guard, entries: usize) {
         let wanted = buckets_for(entries.max(self.len() as usize)) * SLOTS;
         self.finish_resize(guard);
-        // Two buckets may be more than fit into one, and a pinned entry has to stay.
-        let may_shrink = || !self.kept.is_any() && self.table.slots(guard) / 2 >= wanted;
+        // Two buckets may be more than fit into one: where an entry may not leave unasked, the table stays large.
+        let may_displace = || !self.kept.is_any() && !self.hooks.ask_before_eviction();
+        let may_shrink = || may_displace() && self.table.slots(guard) / 2 >= wanted;
         while may_shrink() && self.table.shrink(guard) {
             self.finish_resize(guard);
             // The old array waits for its grace period, though nothing was removed.
@@ -178,12 +182,14 @@ impl<K, V, S> Engine<K, V, S> {
         let events = events + noted.sum::<usize>();
         let mut ticked = WorkReport { events, ..WorkReport::default() };
         let mut panic = None;
+        let mut tried = 0;
         loop {
             // A million may fall due at once: what they leave behind is freed in between.
-            let slice = (work.evictions - ticked.expired).min(SLICE_EXPIRATIONS);
+            let slice = (work.evictions - tried).min(SLICE_EXPIRATIONS);
             let expired = self.expire(slice);
-            ticked.expired += expired;
-            if expired < slice || slice == 0 {
+            ticked.expired += expired.removed;
+            tried += expired.tried();
+            if expired.tried() < slice || slice == 0 {
                 break;
             }
             let swept = self.sweep(usize::MAX);
@@ -228,7 +234,7 @@ impl<K, V, S> Engine<K, V, S> {
         let swept = self.sweep(usize::MAX);
         ticked.freed += swept.freed;
         ticked.pending |= self.trim_if_due();
-        let is_cut = ticked.expired > 0 && ticked.expired == work.evictions;
+        let is_cut = tried > 0 && tried == work.evictions;
         ticked.pending |= swept.waiting > 0 || is_away || is_cut;
         Slice { ticked, has_moved, panic: panic.or(swept.panic) }
     }
@@ -281,7 +287,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Evicts until no more is charged than `limit`, or only by inserts under way, which will not publish on that charge.
     fn evict_down_to(&self, guard: &Guard, limit: u64) {
         let mut is_renewed = false;
-        let mut vetoes = 0;
+        let mut tries = 0;
         while self.budget.used() > limit {
             let evicted = self.take_maintainer().map(|mut maintainer| {
                 self.collect_newcomers(guard, &mut maintainer, TAKEN_IN);
@@ -292,29 +298,36 @@ impl<K, V, S> Engine<K, V, S> {
             }
             // A bucket on the move gives nobody out.
             self.finish_resize(guard);
-            let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
+            let seed = self.budget.used() ^ u64::from(self.pulse.now() ^ tries) << 32;
+            let random = super::spread(seed);
             let anyone = || self.victim(guard, random, Among::Unpinned);
             // Until those that left elsewhere are taken off the account, it may look as if pinned ones had to go.
             let pinned = || {
                 let must_go = self.kept.cost() > limit;
                 if must_go { self.victim(guard, random, Among::All) } else { None }
             };
-            match anyone().or_else(pinned) {
+            let chosen = anyone().map(|victim| (victim, Force::Functions));
+            match chosen.or_else(|| pinned().map(|victim| (victim, Force::All))) {
                 // If another thread takes it or replaces it first, another one goes. The limit goes before the functions
                 // of the builder that keep entries, but they are asked a few times.
-                Some(victim) => {
-                    let is_forced = vetoes >= MAX_VETOES;
-                    let mut out = match is_forced {
-                        true => self.forced_evictions(guard),
-                        false => self.evictions(guard),
-                    };
-                    vetoes += u32::from(!out.evict(&victim.candidate));
+                Some((victim, force)) => {
+                    let is_asked = force == Force::Functions && tries < MAX_VETOES;
+                    let mut out = self.evictions(guard);
+                    if !is_asked {
+                        out.force(force);
+                    }
+                    tries += u32::from(!out.evict(&victim.candidate));
                 }
                 // What is charged belongs to inserts under way, which may have come in meanwhile, or to evictions.
                 None if is_renewed => break,
                 None => {
                     // With it go entries that cost nothing: one of these may be about to be replaced by another.
-                    self.table.renew(guard, |entry| self.evictions(guard).end(entry));
+                    let guard = self.table.pin();
+                    self.table.renew(&guard, |entry| {
+                        let hash = self.table.hash_of(&entry);
+                        self.write_unlinked(hash, self.table.unlinked(&guard, &entry));
+                        self.evictions(&guard).end(entry);
+                    });
                     is_renewed = true;
                 }
             }

@@ -22,6 +22,7 @@ mod testing;
 mod timing;
 mod victims;
 mod write;
+mod write_back;
 
 use std::{
     cmp::Reverse,
@@ -39,13 +40,14 @@ use self::{
     timing::Timetable,
 };
 pub use self::{
-    hooks::{Expiry, Hooks, RemovalCause, Removed, WriteBack},
+    hooks::{Expiry, Hooks, RemovalCause, Removed},
     maintain::{WorkLimit, WorkReport},
     memory::MemoryUse,
     read::Trace,
     stalls::StalledReader,
     timing::{Notice, Stopwatch, Timing},
     write::{Insert, Loaded, Mode, RejectReason, Terms},
+    write_back::WriteBack,
 };
 use crate::{
     buckets::{
@@ -124,7 +126,6 @@ pub struct Engine<K, V, S> {
     /// What the entries of the main region cost.
     main_cost: CachePadded<AtomicU64>,
     /// Entries that functions of the builder's have kept.
-    vetoes: AtomicU64,
     /// What the windows of all maintainers cost, entries that left otherwise included.
     window_cost: CachePadded<AtomicU64>,
     /// What they cost more than their share since that was made smaller.
@@ -219,7 +220,6 @@ impl<K, V, S> Engine<K, V, S> {
                 .map(|maintainer| CachePadded::new(AtomicCell::new(Some(Box::new(maintainer)))))
                 .collect(),
             main_cost: CachePadded::default(),
-            vetoes: AtomicU64::new(0),
             window_cost: CachePadded::default(),
             surplus: AtomicU64::new(0),
             racer: AtomicCell::new(Some(Box::new(Racer::new(settings.seed, scale)))),
@@ -394,13 +394,30 @@ impl<K, V, S> Engine<K, V, S> {
         entry: Metadata<'_, Entry<K, V>>,
         priority: Priority,
     ) -> bool {
+        self.change_priority(guard, hash, entry, priority, None)
+    }
+
+    /// The same if the entry has the priority `from`, where that is given.
+    fn change_priority(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        entry: Metadata<'_, Entry<K, V>>,
+        priority: Priority,
+        from: Option<Priority>,
+    ) -> bool {
         let cost = self.cost_of(entry);
         let is_pinned = priority == Priority::Pinned;
         if is_pinned {
             self.kept.add(cost);
         }
-        if entry.set_priority(priority) {
+        let changed = entry.change_priority(priority, from);
+        // What was counted before is not any more; nor is what has not become pinned.
+        if changed.unwrap_or(is_pinned) {
             self.kept.sub(cost);
+        }
+        if changed.is_none() {
+            return false;
         }
         let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == entry.id();
         let strays = |entry| self.displace(guard, entry);
@@ -506,14 +523,6 @@ impl<K, V, S> Engine<K, V, S> {
         self.evictions(guard).end(entry);
     }
 
-    /// Writes an entry back, if the builder says how; returns whether it may leave.
-    fn write_back(&self, guard: &Guard, hash: u64, entry: EntryRef<'_, Entry<K, V>>) -> bool {
-        let Some(write_back) = &self.hooks.write_back else { return true };
-        let Some(turn) = write_back.turn(hash) else { return false };
-        let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == entry.id();
-        self.table.find(guard, hash, is_it).is_some() && write_back.write(&turn, &entry)
-    }
-
     /// Returns whether an entry of this id is in the table: the one that had it before, or a newer
     /// one.
     pub fn has_id(&self, guard: &Guard, hash: u64, id: usize) -> bool {
@@ -524,13 +533,6 @@ impl<K, V, S> Engine<K, V, S> {
     #[cold]
     fn note_veto(&self) {
         self.counters.add(Counter::Vetoes, 1);
-        self.vetoes.fetch_add(1, Ordering::Relaxed); // Relaxed: see `vetoes`.
-    }
-
-    /// Returns how many entries functions of the builder's have kept.
-    fn vetoes(&self) -> u64 {
-        // Relaxed: it tells why an insert was refused; the vetoes of another thread may be taken for those of this one.
-        self.vetoes.load(Ordering::Relaxed)
     }
 
     /// Returns whether a listener has still to hear of something.
@@ -605,3 +607,27 @@ const ENTRIES_PER_MAINTAINER: u64 = 200;
 const LOAD_TIME_UNIT: u64 = 1_000;
 const STRIPES_PER_CORE: usize = 4;
 const MAX_STRIPES: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        testing::{manual, put},
+        *,
+    };
+
+    #[test]
+    fn priority_is_only_handed_on_where_no_other_was_set_since() {
+        let engine = manual(100);
+        put(&engine, 1);
+        let (guard, hash) = (engine.table.pin(), engine.hash(&1));
+        let hit = engine.table.find(&guard, hash, |entry| entry.key == 1).unwrap();
+        let change = |to, from| {
+            engine.change_priority(&guard, hash, hit.metadata(), to, Some(from));
+            (hit.flags().priority(), engine.kept.cost())
+        };
+        assert_eq!(change(Priority::Pinned, Priority::High), (Priority::Normal, 0));
+        assert_eq!(change(Priority::Pinned, Priority::Normal), (Priority::Pinned, 1));
+        assert_eq!(change(Priority::Low, Priority::Normal), (Priority::Pinned, 1));
+        assert_eq!(change(Priority::Low, Priority::Pinned), (Priority::Low, 0));
+    }
+}

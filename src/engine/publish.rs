@@ -7,7 +7,9 @@ use std::{
 
 use super::{
     Engine, Kept, Pressure, RemovalCause,
+    evictions::MAX_VETOES,
     write::{Mode, Prepared, Put, Refusal, RejectReason, Request, Terms},
+    write_back::Turn,
 };
 use crate::{
     buckets::{
@@ -15,6 +17,7 @@ use crate::{
         Unlinked,
     },
     budget::Budget,
+    config::Priority,
     entry::{Entry, Flags},
     metrics::Counter,
     policy::{access::Access, window::Newcomer},
@@ -47,9 +50,31 @@ struct Plan<'a> {
     was_over: bool,
     /// How often room was made.
     room_tries: usize,
+    /// The id of the entry that was written back before it is replaced.
+    written: Option<usize>,
 }
 
 impl Plan<'_> {
+    /// Returns the priority that the writer has named, or the usual one.
+    fn named_priority(&self) -> Priority {
+        self.terms.priority.unwrap_or_default()
+    }
+
+    /// Changes the flags that the new entry is published with.
+    #[inline]
+    fn set_flags<K, V>(
+        &mut self,
+        new: &Fresh<'_, Entry<K, V>>,
+        is_in_window: bool,
+        priority: Priority,
+    ) {
+        let flags = Flags::new(is_in_window, self.flags.is_timed(), priority);
+        if flags != self.flags {
+            self.flags = flags;
+            new.get().metadata().set_flags(flags);
+        }
+    }
+
     /// Charges up to `need` in all; returns how much the budget lacks.
     #[inline]
     fn charge(&mut self, need: u64) -> u64 {
@@ -151,6 +176,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             flags,
             was_over: false,
             room_tries: 0,
+            written: None,
         };
         let strays = |entry| self.displace(guard, entry);
         if table.help(guard, UNITS_MOVED_BY_WRITER, strays) {
@@ -190,9 +216,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 }
                 Publish::Changed => {}
                 Publish::Full(full) => {
-                    let vetoes = self.vetoes();
                     if !self.make_slot(table, guard, &full) {
-                        let is_kept = self.kept.is_any() || self.vetoes() != vetoes;
+                        let is_kept = self.kept.is_any() || self.hooks.ask_before_eviction();
                         let reason = if is_kept { RejectReason::Kept } else { RejectReason::Cold };
                         return Err(Refusal::Rejected(reason));
                     }
@@ -211,7 +236,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         resident: Option<EntryRef<'_, Entry<K, V>>>,
         new: &Fresh<'_, Entry<K, V>>,
     ) -> Result<(), Refusal> {
-        match self.plan(plan, resident, new)? {
+        match self.plan(guard, hash, plan, resident, new)? {
             0 => Ok(()),
             short => self.make_room_until(guard, hash, plan, resident, new, short),
         }
@@ -228,18 +253,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         new: &Fresh<'_, Entry<K, V>>,
         mut short: u64,
     ) -> Result<(), Refusal> {
-        let vetoes = self.vetoes();
+        let mut vetoes = 0;
         while short > 0 {
-            if short > self.unpinned_max().saturating_sub(plan.charged.cost) {
+            let room = self.unpinned_max().saturating_sub(plan.charged.cost);
+            if short > room || vetoes >= MAX_VETOES {
                 return Err(Refusal::Rejected(RejectReason::Kept));
             }
             plan.room_tries += 1;
-            if plan.room_tries > ROOM_TRIES || !self.make_room(guard, hash, short) {
-                let is_kept = self.vetoes() != vetoes;
-                let reason = if is_kept { RejectReason::Kept } else { RejectReason::Cold };
+            if plan.room_tries > ROOM_TRIES || !self.make_room(guard, hash, short, &mut vetoes) {
+                let reason = if vetoes > 0 { RejectReason::Kept } else { RejectReason::Cold };
                 return Err(Refusal::Rejected(reason));
             }
-            short = self.plan(plan, resident, new)?;
+            short = self.plan(guard, hash, plan, resident, new)?;
         }
         Ok(())
     }
@@ -337,12 +362,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     #[inline]
     fn plan(
         &self,
+        guard: &Guard,
+        hash: u64,
         plan: &mut Plan<'_>,
         resident: Option<EntryRef<'_, Entry<K, V>>>,
         new: &Fresh<'_, Entry<K, V>>,
     ) -> Result<u64, Refusal> {
         if let Some(old) = resident {
-            return self.plan_replacement(plan, old, new);
+            return self.plan_replacement(guard, hash, plan, old, new);
         }
         plan.was_over = false;
         if !self.may_put(plan.mode, None, new) {
@@ -352,16 +379,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             return Err(Refusal::Rejected(RejectReason::Garbage));
         }
         // It comes to the window.
-        if !plan.flags.is_in_window() {
-            plan.flags = Flags::new(true, plan.flags.is_timed(), plan.flags.priority());
-            new.get().metadata().set_flags(plan.flags);
-        }
+        plan.set_flags(new, true, plan.named_priority());
         Ok(plan.charge(plan.cost))
     }
 
     /// The same where there is an entry of the key.
     fn plan_replacement(
         &self,
+        guard: &Guard,
+        hash: u64,
         plan: &mut Plan<'_>,
         resident: EntryRef<'_, Entry<K, V>>,
         new: &Fresh<'_, Entry<K, V>>,
@@ -371,11 +397,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         if !self.may_put(plan.mode, live, new) {
             return Err(Refusal::Forbidden);
         }
+        if live.is_none() && self.hooks.write_back.is_some() {
+            self.settle_replaced(guard, hash, plan, resident)?;
+        }
         let too_much = if live.is_some() { Pressure::Hard } else { Pressure::Soft };
         if plan.pressure >= too_much {
             return Err(Refusal::Rejected(RejectReason::Garbage));
         }
-        let mut priority = plan.flags.priority();
+        let mut priority = plan.named_priority();
         if let Some(old) = live {
             if self.keeps_priority(plan) {
                 priority = old.metadata().flags().priority();
@@ -388,14 +417,46 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             }
         }
         // What takes the place of an entry is in its region.
-        let in_window = resident.metadata().flags().is_in_window();
-        let flags = Flags::new(in_window, plan.flags.is_timed(), priority);
-        if flags != plan.flags {
-            plan.flags = flags;
-            new.get().metadata().set_flags(flags);
+        let flags = resident.metadata().flags();
+        plan.set_flags(new, flags.is_in_window(), priority);
+        if priority == Priority::Pinned && !flags.is_unevictable() {
+            self.pin_replaced(guard, hash, resident.metadata());
         }
         let refund = self.cost_of(resident.metadata());
         Ok(plan.charge(plan.cost.saturating_sub(refund)))
+    }
+
+    /// Pins an entry that a pinned one is about to replace: an eviction that has looked at it before would take out what
+    /// is in its place by then.
+    #[cold]
+    fn pin_replaced(&self, guard: &Guard, hash: u64, resident: Metadata<'_, Entry<K, V>>) {
+        self.set_priority(guard, hash, resident, Priority::Pinned);
+    }
+
+    /// Writes an entry back whose time is over and that is about to be replaced. Where that cannot be done, it is only
+    /// replaced by a writer that would replace a live one, too.
+    #[cold]
+    fn settle_replaced(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        plan: &mut Plan<'_>,
+        resident: EntryRef<'_, Entry<K, V>>,
+    ) -> Result<(), Refusal> {
+        let is_written = match plan.mode {
+            // What was loaded was read from the store before.
+            Mode::Loaded | Mode::Refreshed(_) => false,
+            _ if plan.written == Some(resident.id()) => true,
+            _ => self.write_back(guard, hash, resident, Turn::Wait),
+        };
+        if is_written {
+            plan.written = Some(resident.id());
+        }
+        if is_written || plan.mode == Mode::Upsert {
+            Ok(())
+        } else {
+            Err(Refusal::Rejected(RejectReason::Kept))
+        }
     }
 
     /// Gives an entry the cost of the one that it is to replace.
@@ -505,9 +566,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         old: Metadata<'_, Entry<K, V>>,
         plan: &Plan<'_>,
     ) {
-        let priority = old.flags().priority();
-        if priority != plan.flags.priority() && !plan.was_over && self.keeps_priority(plan) {
-            self.set_priority(guard, hash, new.metadata(), priority);
+        let (priority, planned) = (old.flags().priority(), plan.flags.priority());
+        if priority != planned && !plan.was_over && self.keeps_priority(plan) {
+            // Unless another one was set since.
+            self.change_priority(guard, hash, new.metadata(), priority, Some(planned));
         }
     }
 

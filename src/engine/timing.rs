@@ -2,7 +2,11 @@
 
 use std::{mem, time::Duration};
 
-use super::{Engine, RemovalCause, place::borrow};
+use super::{
+    Engine,
+    place::borrow,
+    write_back::{Expire, Turn},
+};
 use crate::{
     buckets::{EntryRef, Metadata, SlotRef},
     clock::{Callback, Clock, ManualClock, SystemClock, to_nanoseconds},
@@ -153,7 +157,7 @@ impl Timing {
     }
 
     #[inline]
-    fn is_over(&self, times: Times<'_>, now: u64) -> bool {
+    pub(super) fn is_over(&self, times: Times<'_>, now: u64) -> bool {
         times.deadline(self.idle) <= now
     }
 }
@@ -350,30 +354,45 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
+/// What a call has done of entries whose time is over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Expired {
+    /// Entries that were removed.
+    pub(super) removed: usize,
+    /// Entries that stay, for they could not be written back.
+    pub(super) unwritten: usize,
+}
+
+impl Expired {
+    pub(super) fn tried(self) -> usize {
+        self.removed + self.unwritten
+    }
+}
+
 impl<K, V, S> Engine<K, V, S> {
-    /// Removes up to `most` entries whose time is over; returns how many.
-    pub(super) fn expire(&self, most: usize) -> usize {
+    /// Removes entries whose time is over, until `most` are removed or could not be written back.
+    pub(super) fn expire(&self, most: usize) -> Expired {
         // A glance; what was noted meanwhile is found next time.
         if !self.due.is_used() {
-            return 0;
+            return Expired::default();
         }
-        borrow(&self.timetable, |timetable| self.expire_by(timetable, most)).unwrap_or(0)
+        borrow(&self.timetable, |timetable| self.expire_by(timetable, most)).unwrap_or_default()
     }
 
     /// The same for a writer that lacks room, if anything is due.
-    pub(super) fn expire_if_due(&self) -> usize {
+    pub(super) fn expire_if_due(&self) -> Expired {
         let is_due = self.due.is_used() && self.timing.now() >= self.due.next();
-        if is_due { self.expire(EXPIRED_FOR_ROOM) } else { 0 }
+        if is_due { self.expire(EXPIRED_FOR_ROOM) } else { Expired::default() }
     }
 
-    fn expire_by(&self, timetable: &mut Timetable, most: usize) -> usize {
+    fn expire_by(&self, timetable: &mut Timetable, most: usize) -> Expired {
         let Timetable { deadlines, due, put_off } = timetable;
         self.due.begin();
         self.collect_notes(deadlines);
         let now = self.timing.now();
-        let mut expired = 0;
-        while expired < most {
-            let slice = (most - expired).min(EXPIRED_AT_ONCE);
+        let mut expired = Expired::default();
+        while expired.tried() < most {
+            let slice = (most - expired.tried()).min(EXPIRED_AT_ONCE);
             // No grace period ends under a guard: a new one for each slice.
             let guard = self.table.pin();
             deadlines.advance(now, slice, |note| due.push(note));
@@ -383,7 +402,11 @@ impl<K, V, S> Engine<K, V, S> {
             }
             // One by one: should a clock panic, the others are met next time.
             while let Some(&note) = due.last() {
-                expired += usize::from(self.meet(&guard, put_off, note, now));
+                match self.meet(&guard, put_off, note, now) {
+                    Expire::Removed => expired.removed += 1,
+                    Expire::Unwritten => expired.unwritten += 1,
+                    Expire::NotDue => {}
+                }
                 due.pop();
             }
         }
@@ -400,35 +423,23 @@ impl<K, V, S> Engine<K, V, S> {
         expired
     }
 
-    /// Sees to an entry whose note has come up; returns whether it was removed.
-    fn meet(&self, guard: &Guard, put_off: &mut Vec<Note>, note: Note, now: u64) -> bool {
-        let Some(times) = self.noted(guard, note).and_then(|hit| hit.times()) else { return false };
-        let is_same = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == note.id;
-        let is_over = |entry: EntryRef<'_, Entry<K, V>>| {
-            entry.metadata().times().is_some_and(|times| self.timing.is_over(times, now))
+    /// Sees to an entry whose note has come up.
+    fn meet(&self, guard: &Guard, put_off: &mut Vec<Note>, note: Note, now: u64) -> Expire {
+        let Some(times) = self.noted(guard, note).and_then(|hit| hit.times()) else {
+            return Expire::NotDue;
         };
-        let strays = |entry| self.displace(guard, entry);
-        if self.hooks.write_back.is_some() {
-            let hit = self.table.find(guard, note.hash, is_same);
-            if hit.is_some_and(|hit| {
-                is_over(hit.at()) && !self.write_back(guard, note.hash, hit.at())
-            }) {
-                self.note_veto();
-                put_off.push(note);
-                return false;
-            }
-        }
-        if let Some(entry) = self.table.remove_if(guard, note.hash, is_same, is_over, strays) {
-            self.counters.add(Counter::Expirations, 1);
-            self.bury(&self.table, guard, entry, RemovalCause::Expired, true);
-            return true;
-        }
-        match times.deadline(self.timing.idle) {
-            NEVER => {}
+        let is_same = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == note.id;
+        let met = self.expire_entry(guard, note.hash, is_same, now, Turn::Try);
+        let next = match met {
+            Expire::Removed => NEVER,
+            Expire::Unwritten => now.saturating_add(RETRY_AFTER),
             // If it has gone meanwhile, its note is dropped when it comes up again.
-            at => put_off.push(Note { at, ..note }),
+            Expire::NotDue => times.deadline(self.timing.idle),
+        };
+        if next != NEVER {
+            put_off.push(Note { at: next, ..note });
         }
-        false
+        met
     }
 
     fn noted<'g>(&'g self, guard: &'g Guard, note: Note) -> Option<SlotRef<'g, Entry<K, V>>> {
@@ -495,5 +506,7 @@ const MOST_GRAIN: u64 = 1_000_000;
 /// Entries removed under one pin, and by a writer that lacks room.
 const EXPIRED_AT_ONCE: usize = 64;
 const EXPIRED_FOR_ROOM: usize = 16;
+/// After that, in nanoseconds, an entry is tried again that could not be written back.
+const RETRY_AFTER: u64 = 1_000_000_000;
 /// Notes without an entry that are no matter.
 const SPARE_NOTES: usize = 1024;

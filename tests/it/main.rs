@@ -29,6 +29,7 @@ mod support;
 mod ttl;
 mod veto;
 mod wraps;
+mod write_back;
 
 use cortado::{CacheBuilder, Maintenance};
 

@@ -2,6 +2,10 @@
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread,
 };
 
@@ -273,5 +277,55 @@ fn insert_keeps_the_priority_where_the_builder_says_so() {
         let low = InsertOptions::new().priority(Priority::Low);
         assert!(cache.insert_with(1, 3, low).is_in());
         assert_eq!(cache.entry_info(&1).unwrap().priority, Priority::Low, "it was named");
+    }
+}
+
+#[test]
+fn priority_of_an_entry_that_was_removed_in_between_is_not_kept() {
+    let handle: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
+    let of_hook = Arc::clone(&handle);
+    let cache: Cache<u64, u64> = builder(10, Maintenance::Manual)
+        .keep_priority(true)
+        .replace_if(move |key, _, _| {
+            let cache = of_hook.lock().unwrap().clone();
+            cache.is_none_or(|cache| cache.remove(key).is_some())
+        })
+        .build()
+        .unwrap();
+    assert!(cache.insert_with(1, 1, pinned()).is_in());
+    *handle.lock().unwrap() = Some(cache.clone());
+    assert_eq!(cache.insert(1, 2), Insert::Inserted);
+    *handle.lock().unwrap() = None;
+    assert_eq!(cache.entry_info(&1).unwrap().priority, Priority::Normal);
+    // Nothing is counted as pinned.
+    assert!(cache.insert_with_cost(2, 0, 10).is_in());
+    audit(&cache);
+}
+
+#[test]
+fn entry_that_is_pinned_by_its_replacement_is_not_evicted_by_who_has_looked_before() {
+    for round in 0..20 {
+        let cache: Cache<u64, u64> = builder(8, Maintenance::Manual).build().unwrap();
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for thread in 1..4 {
+                let (cache, is_done) = (&cache, &is_done);
+                scope.spawn(move || {
+                    let mut key = thread << 32;
+                    while !is_done.load(SeqCst) {
+                        cache.insert(key, key);
+                        key += 1;
+                    }
+                });
+            }
+            for value in 0..5_000 {
+                cache.insert(1, value);
+                if cache.insert_with(1, value, pinned()).is_in() {
+                    assert!(cache.contains_key(&1), "round {round}, {value}");
+                }
+            }
+            is_done.store(true, SeqCst);
+        });
+        audit(&cache);
     }
 }

@@ -112,6 +112,8 @@ pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
     let config = || {
         let mut config = Config::new();
         config.silence_warnings = true;
+        // Shuttle's own is 32 KiB, and more than that passes over it while a cache is built.
+        config.stack_size = 1 << 18;
         config
     };
     let scenario = Arc::new(scenario);

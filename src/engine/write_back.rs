@@ -1,0 +1,210 @@
+//! Write-back: an entry that is about to leave is written by the user's function first.
+//!
+//! The entry stays readable until the function has returned, and leaves only if it is still the same: so a load that
+//! misses the key reads what was written. Two threads may want to write entries of the same key, an older and a newer one;
+//! they exclude each other by a word of the key's hash, and the second looks whether its entry is still in the table. See
+//! decision 0030.
+
+use super::{Engine, RemovalCause};
+use crate::{
+    buckets::EntryRef,
+    entry::Entry,
+    metrics::Counter,
+    reclaim::Guard,
+    stripe::thread_number,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        thread,
+    },
+    util::caught,
+};
+
+type Write<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
+
+/// Writes entries back that are about to leave, one of a key at a time.
+pub struct WriteBack<K, V> {
+    /// Writes an entry; returns whether it did.
+    write: Write<K, V>,
+    /// The thread that writes an entry of a key with this hash, by its [mark](my_mark); 0 if none does.
+    writers: [AtomicUsize; WRITE_STRIPES],
+}
+
+/// The right to write entries of some keys back.
+struct WriteTurn<'a>(&'a AtomicUsize);
+
+impl Drop for WriteTurn<'_> {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in `turn`: what was written is seen by the next writer.
+        self.0.store(0, Ordering::Release);
+    }
+}
+
+impl<K, V> WriteBack<K, V> {
+    pub fn new(write: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
+        let writers = std::array::from_fn(|_| AtomicUsize::new(0));
+        Self { write: Box::new(write), writers }
+    }
+
+    /// Returns the right to write an entry back whose key has this hash, unless another thread has it.
+    ///
+    /// Look whether the entry is still in the table after that: otherwise a newer one may have been written in between,
+    /// and this one would overwrite it.
+    fn turn(&self, hash: u64) -> Option<WriteTurn<'_>> {
+        let writer = self.writer(hash);
+        // Acquire: pairs with the Release in `WriteTurn::drop`. Relaxed: who fails reads nothing.
+        let turn = writer.compare_exchange(0, my_mark(), Ordering::Acquire, Ordering::Relaxed);
+        turn.is_ok().then_some(WriteTurn(writer))
+    }
+
+    /// The same; waits while another thread has it, but not if this one writes an entry itself: then the function has
+    /// called the cache, and two that wait for each other would wait for ever.
+    fn wait_for_turn(&self, hash: u64) -> Option<WriteTurn<'_>> {
+        loop {
+            if let Some(turn) = self.turn(hash) {
+                return Some(turn);
+            }
+            // Relaxed: a thread sees its own mark, and any other is another thread's.
+            let is_mine = |writer: &AtomicUsize| writer.load(Ordering::Relaxed) == my_mark();
+            if self.writers.iter().any(is_mine) {
+                return None;
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn writer(&self, hash: u64) -> &AtomicUsize {
+        &self.writers[hash as usize % WRITE_STRIPES]
+    }
+
+    /// Writes an entry back; returns whether it did. A panic counts as no.
+    fn write(&self, _: &WriteTurn<'_>, entry: &Entry<K, V>) -> bool {
+        caught(|| (self.write)(&entry.key, &entry.value)).unwrap_or(false)
+    }
+}
+
+/// Whether a thread waits while another one writes an entry of the same key back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It does: the entry has to be written.
+    Wait,
+    /// It does not: the entry stays, and another one may go.
+    Try,
+}
+
+/// What [`Engine::expire_entry`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expire {
+    /// The entry was removed.
+    Removed,
+    /// It could not be written back, and stays.
+    Unwritten,
+    /// It is not there, or its time is not over.
+    NotDue,
+}
+
+impl<K, V, S> Engine<K, V, S> {
+    /// Writes an entry back, if the builder says how; returns whether it may leave.
+    pub(super) fn write_back(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        entry: EntryRef<'_, Entry<K, V>>,
+        turn: Turn,
+    ) -> bool {
+        let Some(write_back) = &self.hooks.write_back else { return true };
+        let turn = match turn {
+            Turn::Wait => write_back.wait_for_turn(hash),
+            Turn::Try => write_back.turn(hash),
+        };
+        let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == entry.id();
+        let is_written = turn.is_some_and(|turn| {
+            self.table.find(guard, hash, is_it).is_some() && write_back.write(&turn, &entry)
+        });
+        if !is_written {
+            self.note_veto();
+        }
+        is_written
+    }
+
+    /// Writes an entry back that was taken out by what asks no function before.
+    pub(super) fn write_unlinked(&self, hash: u64, entry: EntryRef<'_, Entry<K, V>>) {
+        if let Some(write_back) = &self.hooks.write_back
+            && let Some(turn) = write_back.wait_for_turn(hash)
+        {
+            write_back.write(&turn, &entry);
+        }
+    }
+
+    /// Removes an entry if its time is over at `now`, and it is written back if the builder says how.
+    pub(super) fn expire_entry(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        matches: impl Fn(EntryRef<'_, Entry<K, V>>) -> bool,
+        now: u64,
+        turn: Turn,
+    ) -> Expire {
+        let is_over = |entry: EntryRef<'_, Entry<K, V>>| {
+            entry.metadata().times().is_some_and(|times| self.timing.is_over(times, now))
+        };
+        let mut written = None;
+        if self.hooks.write_back.is_some() {
+            let Some(entry) = self.table.find(guard, hash, &matches).map(|hit| hit.at()) else {
+                return Expire::NotDue;
+            };
+            if !is_over(entry) {
+                return Expire::NotDue;
+            }
+            if !self.write_back(guard, hash, entry, turn) {
+                return Expire::Unwritten;
+            }
+            written = Some(entry.id());
+        }
+        let is_it = |entry: EntryRef<'_, Entry<K, V>>| {
+            written.map_or_else(|| matches(entry), |id| entry.id() == id)
+        };
+        let strays = |entry| self.displace(guard, entry);
+        let Some(entry) = self.table.remove_if(guard, hash, is_it, is_over, strays) else {
+            return Expire::NotDue;
+        };
+        self.counters.add(Counter::Expirations, 1);
+        self.bury(&self.table, guard, entry, RemovalCause::Expired, true);
+        Expire::Removed
+    }
+
+    /// Returns whether entries are written back before they leave.
+    #[inline]
+    pub fn writes_back(&self) -> bool {
+        self.hooks.write_back.is_some()
+    }
+
+    /// Sees to it that what is read from the store next is not older than the entry of a key: one whose time is over is
+    /// written back and removed. To be called before a load begins, and before anything is computed from there being no
+    /// entry.
+    #[inline]
+    pub fn settle_expired(&self, hash: u64, matches: impl Fn(&K) -> bool) {
+        if self.writes_back()
+            && let Some(now) = self.time_of_deadlines()
+        {
+            let guard = self.table.pin();
+            let is_key = |entry: EntryRef<'_, Entry<K, V>>| matches(&entry.entry.key);
+            self.expire_entry(&guard, hash, is_key, now, Turn::Wait);
+        }
+    }
+
+    /// The same before the entry of an id is loaded again, which stays; returns whether it was written.
+    pub fn settle_refreshed(&self, hash: u64, id: usize) -> bool {
+        let guard = self.table.pin();
+        let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
+        let hit = self.table.find(&guard, hash, is_it);
+        hit.is_some_and(|hit| self.write_back(&guard, hash, hit.at(), Turn::Wait))
+    }
+}
+
+/// Returns what a thread leaves where it writes.
+fn my_mark() -> usize {
+    thread_number() + 1
+}
+
+/// Words by which threads that write entries of the same key back exclude each other.
+const WRITE_STRIPES: usize = 64;
