@@ -89,6 +89,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         gone.map(|entry| self.end(entry)).is_some()
     }
 
+    #[inline]
     fn may_go(&self, entry: Metadata<'_, Entry<K, V>>) -> bool {
         self.force == Some(Force::All) || !entry.flags().is_unevictable()
     }

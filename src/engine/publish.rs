@@ -50,8 +50,8 @@ struct Plan<'a> {
     was_over: bool,
     /// How often room was made.
     room_tries: usize,
-    /// The id of the entry that was written back before it is replaced.
-    written: Option<usize>,
+    /// The id of the entry that was written back before it is replaced; 0 for none.
+    written: usize,
 }
 
 impl Plan<'_> {
@@ -176,7 +176,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             flags,
             was_over: false,
             room_tries: 0,
-            written: None,
+            written: 0,
         };
         let strays = |entry| self.displace(guard, entry);
         if table.help(guard, UNITS_MOVED_BY_WRITER, strays) {
@@ -446,11 +446,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let is_written = match plan.mode {
             // What was loaded was read from the store before.
             Mode::Loaded | Mode::Refreshed(_) => false,
-            _ if plan.written == Some(resident.id()) => true,
+            _ if plan.written == resident.id() => true,
             _ => self.write_back(guard, hash, resident, Turn::Wait),
         };
         if is_written {
-            plan.written = Some(resident.id());
+            plan.written = resident.id();
         }
         if is_written || plan.mode == Mode::Upsert {
             Ok(())
