@@ -2,6 +2,7 @@
 //! `load_async.rs`.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     hash::{BuildHasher, Hash},
     sync::Arc,
@@ -579,15 +580,22 @@ where
             let id = self.refreshed.filter(|id| cache.engine.has_id(guard, hash, *id));
             id.filter(|_| leader.is_untouched())
         });
-        let fill =
-            |key, is_invalid| cache.engine.fill(hash, (key, value), terms, is_invalid, refreshed);
-        let (entry, kept) = leader.complete(fill, |entry| cache.engine.take_back(hash, entry));
+        let is_published = Cell::new(false);
+        let fill = |key, is_invalid| {
+            let filled = cache.engine.fill(hash, (key, value), terms, is_invalid, refreshed);
+            is_published.set(filled.1.published().is_some());
+            filled
+        };
+        let (entry, kept) = leader.complete(fill, |entry| {
+            is_published.set(false);
+            cache.engine.take_back(hash, entry)
+        });
         drop(pin);
         if let Some(kept) = kept {
             cache.engine.retire_loaded(kept);
         }
         cache.engine.counters.add(Counter::Loads, 1);
-        if self.refreshed.is_some() {
+        if refreshed.is_some() && is_published.get() {
             cache.engine.counters.add(Counter::Refreshes, 1);
         }
         cache.engine.stop(&self.stopwatch, "filled");

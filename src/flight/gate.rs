@@ -251,10 +251,12 @@ impl<K, T> Gate<K, T> {
         flight.is_invalid || !flight.intents.iter().all(is_left)
     }
 
-    /// Returns whether no write of the key has been announced since the flight began.
+    /// Returns whether no write of the key that was announced since the flight began has happened,
+    /// or still may.
     pub fn is_untouched(&self, shard: &mut Shard<K, T>, slot: usize) -> bool {
         let flight = shard.flights.get_mut(slot);
-        (!flight.is_invalid && flight.intents.is_empty()) || mutant!("flight_ignores_writes")
+        let is_spoiled = flight.is_invalid || !flight.intents.iter().all(|intent| intent.is_void());
+        !is_spoiled || mutant!("flight_ignores_writes")
     }
 
     /// Ends a load; returns what it kept, if no follower wants it, and what is to be dropped and
@@ -465,9 +467,14 @@ impl<K, T> Shard<K, T> {
             }
             is_any = true;
             if flight.intents.len() == flight.intents.capacity() {
-                // Writes that have ended go before memory grows.
-                flight.is_invalid |= flight.intents.iter().any(|intent| intent.is_committed());
-                flight.intents.retain(|intent| intent.is_pending());
+                // Writes that have ended go before memory grows. Each is asked once: it may end in
+                // between.
+                let Flight { intents, is_invalid, .. } = flight;
+                intents.retain(|intent| {
+                    let end = intent.end();
+                    *is_invalid |= end == Some(true);
+                    end.is_none()
+                });
             }
             flight.intents.push(Arc::clone(intent));
         }

@@ -431,8 +431,8 @@ impl<'a, K, T> Leader<'a, K, T> {
         self.key.as_deref().expect("a leader has the key until it completes")
     }
 
-    /// Returns whether no write of the key has been announced since the flight began; see
-    /// [`change`](Self::change).
+    /// Returns whether no write of the key that was announced since the flight began has happened,
+    /// or still may; see [`change`](Self::change).
     pub fn is_untouched(&self) -> bool {
         self.gate().is_untouched(&mut self.gate().lock(), self.slot)
     }
@@ -483,7 +483,8 @@ impl<'a, K, T> Leader<'a, K, T> {
     /// ask whether the key was untouched since the flight began.
     ///
     /// It asks while it is pinned. If the answer is yes, no other entry of the key has been published
-    /// since the flight began: a write announces itself before. So an id that was seen since then
+    /// since the flight began: a write announces itself before, and one that has given up has
+    /// published none. So an id that was seen since then
     /// names the same entry, or none, for as long as the pin lasts. What is published then is not
     /// taken back: the id decides which of two changes comes first.
     pub fn change<R>(mut self, change: impl FnOnce(K, &dyn Fn() -> bool) -> R) -> R {
@@ -1070,6 +1071,39 @@ mod tests {
         assert!(!complete(leader));
         assert_eq!(under_way.commit(), Some(64), "what the load has left to it");
         assert!(!complete(lead(&flights, 1, "k")));
+    }
+
+    #[test]
+    fn flight_is_untouched_by_writes_that_do_not_happen() {
+        let flights = Flights::new();
+        let leader = lead(&flights, 1, "k");
+        for _ in 0..10 {
+            let write = flights.begin_write(1);
+            assert!(!leader.is_untouched(), "it may happen");
+            drop(write);
+            assert!(leader.is_untouched());
+        }
+        write(&flights, 2);
+        assert!(leader.is_untouched());
+        write(&flights, 1);
+        assert!(!leader.is_untouched());
+        // The next one is.
+        let next = lead(&flights, 1, "k");
+        assert!(next.is_untouched() && complete(leader) && !complete(next));
+    }
+
+    #[test]
+    fn write_that_is_under_way_is_remembered_however_many_come_after() {
+        let flights = Flights::new();
+        // A load of another key of the same hash leaves its entry to the write.
+        let (other, leader) = (lead(&flights, 1, "other"), lead(&flights, 1, "k"));
+        let first = flights.begin_write(1);
+        assert!(!complete(other));
+        for _ in 0..10 {
+            drop(flights.begin_write(1));
+        }
+        assert!(!leader.is_untouched() && complete(leader));
+        assert_eq!(first.commit(), Some(64));
     }
 
     #[test]

@@ -76,14 +76,24 @@ impl Intent {
         Arc::new(Self { state: AtomicUsize::new(PENDING) })
     }
 
-    /// Returns whether the write is still under way.
-    pub(super) fn is_pending(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == PENDING // Relaxed: a hint.
-    }
-
     /// Returns whether the write has happened.
     pub(super) fn is_committed(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == COMMITTED // Relaxed: as in `publish`.
+        self.end() == Some(true)
+    }
+
+    /// Returns whether the write has ended without a change.
+    pub(super) fn is_void(&self) -> bool {
+        self.end() == Some(false)
+    }
+
+    /// Returns whether the write has happened; `None` if it is still under way.
+    pub(super) fn end(&self) -> Option<bool> {
+        // Relaxed: an end that is seen late is taken for none, which invalidates at most too much.
+        match self.state.load(Ordering::Relaxed) {
+            COMMITTED => Some(true),
+            VOID => Some(false),
+            _ => None,
+        }
     }
 
     /// Ends the write: it has happened. Returns what a load has left to it.

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use cortado::{BuildError, Cache, Config, InsertOptions, Maintenance, ManualClock, RemovalCause};
+use cortado::{
+    BuildError, Cache, ComputeOp, Config, InsertOptions, Maintenance, ManualClock, RemovalCause,
+};
 
 use crate::{
     builder,
@@ -178,4 +180,44 @@ fn refreshing_is_a_setting_that_excludes_idle_times() {
     let cache: Cache<u64, u64> = Cache::builder().config(config).build_manual().unwrap();
     cache.insert(1, 1);
     assert_eq!(*cache.get_or_insert_with(1, || 2), 2, "any age is old enough");
+}
+
+#[test]
+fn write_that_comes_to_nothing_spoils_no_refresh() {
+    let (cache, _) = aging();
+    cache.insert(1, 10);
+    let guard = cache.claim_refresh(1).unwrap();
+    assert!(!cache.insert_if_absent(1, 20).is_in());
+    assert!(cache.remove_if(&1, |_| false).is_none());
+    cache.compute(1, |_| ComputeOp::Keep);
+    assert_eq!(*guard.fill(11), 11);
+    assert_eq!((cache.get_cloned(&1), cache.metrics().refreshes), (Some(11), 1));
+}
+
+#[test]
+fn refresh_counts_only_if_its_value_takes_the_place_of_the_old_one() {
+    let (cache, _) = aging();
+    cache.insert(1, 10);
+    let writes: [fn(&Cache<u64, u64>); 2] =
+        [|cache| assert!(cache.insert(1, 20).is_in()), |cache| drop(cache.remove(&1))];
+    for write in writes {
+        cache.insert(1, 10);
+        let guard = cache.claim_refresh(1).unwrap();
+        write(&cache);
+        drop(guard.fill(11));
+    }
+    // In the midst of a write.
+    cache.insert(1, 10);
+    let mut guard = cache.claim_refresh(1);
+    cache.compute(1, |_| {
+        drop(guard.take().map(|guard| guard.fill(11)));
+        ComputeOp::Remove
+    });
+    cache.insert(1, 10);
+    drop(cache.claim_refresh(1).unwrap().fill_with(11, InsertOptions::new().cost(2000)));
+    let metrics = cache.metrics();
+    assert_eq!((metrics.loads, metrics.refreshes), (4, 0));
+    cache.insert(1, 10);
+    drop(cache.claim_refresh(1).unwrap().fill(11));
+    assert_eq!(cache.metrics().refreshes, 1);
 }
