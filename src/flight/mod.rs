@@ -78,6 +78,7 @@
 //! was a load it pays the two fences, and it writes nothing that others share unless loads run in
 //! its gate.
 
+mod entered;
 mod gate;
 mod share;
 mod signal;
@@ -92,13 +93,14 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use self::{
+    entered::Running,
+    gate::{Gate, State},
+    signal::Signal,
+};
 pub use self::{
     gate::{Failure, Outcome, SharedError},
     write::Write,
-};
-use self::{
-    gate::{Gate, State},
-    signal::Signal,
 };
 use crate::{
     sync::{
@@ -178,6 +180,13 @@ struct Name {
     hash: u64,
     slot: usize,
     id: u64,
+}
+
+impl Name {
+    /// Returns what tells the flights of one hash from others.
+    fn key(self) -> (usize, u64) {
+        (self.flights, self.hash)
+    }
 }
 
 impl<K, T> Flights<K, T> {
@@ -292,14 +301,10 @@ impl<K: Eq, T> Flights<K, T> {
 
     /// Returns whether this thread runs the load of this key, invalid or not.
     fn is_own(&self, hash: u64, key: &K) -> bool {
-        let here = self.name(hash, 0, 0);
-        let is_here = |flight: &Name| (flight.flights, flight.hash) == (here.flights, here.hash);
-        let mine = |flights: &RefCell<Vec<Name>>| {
-            flights.borrow().iter().copied().filter(is_here).collect::<Vec<_>>()
-        };
+        let here = self.name(hash, 0, 0).key();
         // A thread that ends may load in a destructor, when the list is gone: then nothing is
         // detected.
-        let mine = ENTERED.try_with(mine).unwrap_or_default();
+        let mine = ENTERED.try_with(|entered| entered.borrow().of(here)).unwrap_or_default();
         mine.into_iter().any(|flight| {
             let gate = self.gate(hash);
             let mut shard = gate.lock();
@@ -322,8 +327,8 @@ impl<K: Eq, T> Flights<K, T> {
 
     /// Returns the flights of a hash whose keys this thread compares.
     fn compared_here(&self, hash: u64) -> Vec<u64> {
-        let here = self.name(hash, 0, 0);
-        let is_here = |flight: &&Name| (flight.flights, flight.hash) == (here.flights, here.hash);
+        let here = self.name(hash, 0, 0).key();
+        let is_here = |flight: &&Name| flight.key() == here;
         let ids = |compared: &RefCell<Vec<Name>>| {
             compared.borrow().iter().filter(is_here).map(|flight| flight.id).collect()
         };
@@ -418,7 +423,7 @@ impl<'a, K, T> Leader<'a, K, T> {
         let flight = self.flights.name(self.hash, self.slot, self.id);
         // A thread that ends may load in a destructor, when the list is gone: then nothing is
         // detected.
-        let _ = ENTERED.try_with(|entered| entered.borrow_mut().push(flight));
+        let _ = ENTERED.try_with(|entered| entered.borrow_mut().add(flight));
         Entered { flight }
     }
 
@@ -685,7 +690,7 @@ impl<K, T> Drop for Follower<'_, K, T> {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let _ = ENTERED.try_with(|entered| remove_from(entered, self.flight));
+        let _ = ENTERED.try_with(|entered| entered.borrow_mut().remove(self.flight));
     }
 }
 
@@ -708,8 +713,8 @@ fn remove_from(names: &RefCell<Vec<Name>>, flight: Name) {
 }
 
 thread_local! {
-    /// The flights whose loads this thread runs, one within the other.
-    static ENTERED: RefCell<Vec<Name>> = const { RefCell::new(Vec::new()) };
+    /// The flights whose loads this thread runs.
+    static ENTERED: RefCell<Running> = const { RefCell::new(Running::new()) };
 }
 
 thread_local! {
