@@ -1,7 +1,7 @@
 //! Loading many keys with one call of a loader, each of them still loaded once at a time.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     convert::Infallible,
     future::{Future, poll_fn},
     hash::{BuildHasher, Hash},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     engine::Loaded,
-    flight::{Arrival, Caller},
+    flight::{Arrival, Caller, Entered},
 };
 
 /// Where the value of a key goes: its places among the keys that were asked for.
@@ -25,9 +25,16 @@ type Places = Vec<usize>;
 ///
 /// It never waits for another caller while it holds the right to load a key: what it may load it
 /// loads at once. So two bulk loads of the same keys cannot wait for each other.
+///
+/// Nor does it wait for itself: as long as it holds such rights it has entered all these loads, save
+/// where a task gives way. So no sweep runs in between, whose listeners might ask for one of the keys,
+/// and other code of the user's that does so gets a panic.
 struct Bulk<'a, K, V, S> {
     cache: &'a Cache<K, V, S>,
+    caller: Caller,
     values: Vec<Option<V>>,
+    /// The hashes of all keys.
+    asked: HashSet<u64>,
     /// The keys that this caller loads.
     mine: Vec<(Places, FillGuard<'a, K, V, S>)>,
     /// The keys that other callers load.
@@ -48,7 +55,7 @@ where
     S: BuildHasher,
 {
     /// Looks all keys up, and claims those that are missing and that no other caller loads.
-    fn new(cache: &'a Cache<K, V, S>, keys: impl IntoIterator<Item = K>) -> Self {
+    fn new(cache: &'a Cache<K, V, S>, keys: impl IntoIterator<Item = K>, caller: Caller) -> Self {
         let mut unique: Vec<(Places, u64, K)> = Vec::new();
         let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
         let mut count = 0;
@@ -63,21 +70,29 @@ where
             same.push(unique.len());
             unique.push((vec![place], hash, key));
         }
+        let (asked, values) = (by_hash.into_keys().collect(), vec![None; count]);
         let (mine, theirs) = (Vec::new(), VecDeque::new());
-        let mut bulk = Self { cache, values: vec![None; count], mine, theirs };
+        let mut bulk = Self { cache, caller, values, asked, mine, theirs };
+        let mut entered = Vec::new();
         for (places, hash, key) in unique {
             match cache.look(hash, OwnedKey(key), false) {
                 Look::Hit(value) => bulk.note(&places, &value),
                 Look::Absent(key) => bulk.join(places, hash, key, true),
                 Look::Refresh(_) => unreachable!("it was not asked for"),
             }
+            entered.extend(bulk.mine[entered.len()..].iter().map(|(_, guard)| guard.enter()));
         }
         bulk
     }
 
+    /// Says that this thread runs the loads.
+    fn enter(&self) -> Vec<Option<Entered>> {
+        self.mine.iter().map(|(_, guard)| guard.enter()).collect()
+    }
+
     /// Claims a key, or follows the caller that loads it.
     fn join(&mut self, places: Places, hash: u64, key: K, is_first: bool) {
-        match self.cache.step(hash, key, is_first, Caller::Task) {
+        match self.cache.step(hash, key, is_first, self.caller) {
             Step::Return(value) => self.note(&places, &value),
             Step::Load(guard) => self.mine.push((places, guard)),
             Step::Follow(key, waiter) => {
@@ -94,27 +109,47 @@ where
     }
 
     /// Inserts what a loader has brought. Keys that it has no value for stay missing.
-    fn insert(&mut self, loaded: Vec<(K, V)>) {
-        let mut mine: Vec<_> = std::mem::take(&mut self.mine).into_iter().map(Some).collect();
-        let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
-        for (index, (_, guard)) in mine.iter().flatten().enumerate() {
-            by_hash.entry(guard.hash()).or_default().push(index);
+    ///
+    /// What it has brought beside is inserted last, when this caller leads no load.
+    fn insert(&mut self, loaded: Vec<(K, V)>, entered: Vec<Option<Entered>>) {
+        /// A load, with its value; not entered any more when it ends.
+        struct Mine<'a, K, V, S> {
+            entered: Option<Entered>,
+            places: Places,
+            guard: FillGuard<'a, K, V, S>,
+            value: Option<V>,
         }
+        let mine = std::mem::take(&mut self.mine).into_iter().zip(entered);
+        let mine =
+            mine.map(|((places, guard), entered)| Mine { entered, places, guard, value: None });
+        let mut mine: Vec<_> = mine.collect();
+        let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (index, load) in mine.iter().enumerate() {
+            by_hash.entry(load.guard.hash()).or_default().push(index);
+        }
+        let mut others = Vec::new();
         for (key, value) in loaded {
-            let same = by_hash.get(&self.cache.engine.hash(&key)).map_or(&[][..], Vec::as_slice);
-            let is_it = |slot: &Option<(_, FillGuard<'_, K, V, S>)>| {
-                slot.as_ref().is_some_and(|(_, guard)| *guard.key() == key)
-            };
-            match same.iter().find(|&&index| is_it(&mine[index])) {
-                Some(&index) => {
-                    if let Some((places, guard)) = mine[index].take() {
-                        let value = guard.fill(value);
-                        self.note(&places, &value);
-                    }
-                }
-                None => drop(self.cache.insert(key, value)),
+            let hash = self.cache.engine.hash(&key);
+            let mut same = by_hash.get(&hash).into_iter().flatten();
+            match same.find(|&&index| *mine[index].guard.key() == key) {
+                Some(&index) => _ = mine[index].value.get_or_insert(value),
+                // It was found, or another caller loads it, or this one has before. (A key of the same
+                // hash is taken for it: then nothing is lost but what nobody has asked for.)
+                None if self.asked.contains(&hash) => {}
+                None => others.push((key, value)),
             }
         }
+        for Mine { entered, places, guard, value } in mine {
+            drop(entered);
+            if let Some(value) = value {
+                let value = guard.fill(value);
+                self.note(&places, &value);
+            }
+        }
+        for (key, value) in others {
+            drop(self.cache.insert_if_absent(key, value));
+        }
+        self.cache.engine.sweep_if_due();
     }
 
     /// Goes on with a key that another caller has loaded, or has failed to.
@@ -140,7 +175,9 @@ where
 /// of the keys, alone or with others, wait for this load.
 ///
 /// The result has a value for each key, in the order of the keys; `None` for those that the loader
-/// has brought no value for. What it brings beyond the keys it was asked for is inserted, too.
+/// has brought no value for. What it brings beyond the keys that were asked for is inserted, too,
+/// unless such a key has an entry by then, which may be newer. Of two values for one key the first
+/// counts.
 ///
 /// The loader is called again, for the keys concerned, if the load of another caller fails. It is
 /// not called if no key is missing.
@@ -207,17 +244,16 @@ where
     where
         I: IntoIterator<Item = (K, V)>,
     {
-        let mut bulk = Bulk::new(self, keys);
+        let mut bulk = Bulk::new(self, keys, Caller::Thread);
         loop {
             if !bulk.mine.is_empty() {
+                let entered = bulk.enter();
                 let loaded = {
-                    let _entered: Vec<_> =
-                        bulk.mine.iter().map(|(_, guard)| guard.enter()).collect();
                     let missing: Vec<&K> = bulk.mine.iter().map(|(_, guard)| guard.key()).collect();
                     // The iterator may be lazy, and is part of the load.
                     load(&missing)?.into_iter().collect()
                 };
-                bulk.insert(loaded);
+                bulk.insert(loaded, entered);
             } else if let Some(mut waiting) = bulk.theirs.pop_front() {
                 let arrival = waiting.waiter.follower.wait();
                 bulk.arrive(waiting, arrival);
@@ -265,24 +301,23 @@ where
         I: IntoIterator<Item = (K, V)>,
         F: Future<Output = Result<I, E>>,
     {
-        let mut bulk = Bulk::new(self, keys);
+        let mut bulk = Bulk::new(self, keys, Caller::Task);
         loop {
             if !bulk.mine.is_empty() {
                 let loaded = {
-                    let enter =
-                        || bulk.mine.iter().map(|(_, guard)| guard.enter()).collect::<Vec<_>>();
                     let mut loading = pin!({
-                        let _entered = enter();
+                        let _entered = bulk.enter();
                         load(bulk.mine.iter().map(|(_, guard)| guard.key().clone()).collect())
                     });
                     poll_fn(|context| {
-                        let _entered = enter();
+                        let _entered = bulk.enter();
                         let loaded = loading.as_mut().poll(context);
                         loaded.map_ok(|loaded| loaded.into_iter().collect())
                     })
                     .await?
                 };
-                bulk.insert(loaded);
+                let entered = bulk.enter();
+                bulk.insert(loaded, entered);
             } else if let Some(mut waiting) = bulk.theirs.pop_front() {
                 let arrival =
                     poll_fn(|context| Pin::new(&mut waiting.waiter.follower).poll(context)).await;
