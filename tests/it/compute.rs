@@ -237,15 +237,77 @@ fn write_that_comes_while_a_task_computes_has_it_compute_again() {
 }
 
 #[test]
-fn evicted_entry_is_computed_all_the_same() {
+fn task_whose_entry_is_evicted_meanwhile_computes_again() {
+    let cache: Cache<u64, u64> = builder(10, Maintenance::Manual).build().unwrap();
+    let ops: [fn(Option<u64>) -> ComputeOp<u64>; 3] = [
+        |value| ComputeOp::Put(value.unwrap_or(0) + 1),
+        |_| ComputeOp::Remove,
+        |value| if value.is_some() { ComputeOp::Remove } else { ComputeOp::Put(7) },
+    ];
+    let expected =
+        [ComputeResult::Inserted(1), ComputeResult::Kept(None), ComputeResult::Inserted(7)];
+    for (op, expected) in ops.into_iter().zip(expected) {
+        assert!(cache.insert(1, 5).is_in());
+        let mut seen = Vec::new();
+        let computed = block_on(cache.compute_async(1, |value| {
+            seen.push(value);
+            cache.set_max_cost(0);
+            cache.set_max_cost(10);
+            async move { op(value) }
+        }));
+        let entry = computed.into_entry();
+        assert_eq!((seen, computed, cache.get_cloned(&1)), (vec![Some(5), None], expected, entry));
+    }
+}
+
+#[test]
+fn task_that_keeps_what_is_there_returns_what_it_has_seen() {
+    let cache: Cache<u64, u64> = builder(10, Maintenance::Manual).build().unwrap();
+    for seen in [None, Some(5)] {
+        let mut calls = 0;
+        let computed = block_on(cache.compute_async(1, |value| {
+            assert_eq!(value, seen);
+            calls += 1;
+            assert!(cache.insert(1, value.map_or(5, |n| n + 1)).is_in());
+            async { ComputeOp::Keep }
+        }));
+        assert_eq!((computed, calls), (ComputeResult::Kept(seen), 1));
+    }
+    assert_eq!(cache.get_cloned(&1), Some(6));
+}
+
+#[test]
+fn write_that_comes_to_nothing_has_no_task_compute_again() {
     let cache: Cache<u64, u64> = builder(10, Maintenance::Manual).build().unwrap();
     assert!(cache.insert(1, 1).is_in());
+    let mut calls = 0;
     let computed = block_on(cache.compute_async(1, |value| {
-        cache.set_max_cost(0);
-        cache.set_max_cost(10);
+        calls += 1;
+        assert!(!cache.insert_if_absent(1, 5).is_in());
+        assert!(cache.remove_if(&1, |_| false).is_none());
+        cache.compute(1, |_| ComputeOp::Keep);
         async move { ComputeOp::Put(value.unwrap() + 1) }
     }));
-    assert_eq!((computed, cache.get_cloned(&1)), (ComputeResult::Inserted(2), Some(2)));
+    assert_eq!((computed, calls), (ComputeResult::Updated(2), 1));
+}
+
+#[test]
+fn what_tasks_compute_is_counted_as_no_load() {
+    let cache: Cache<u64, u64> = builder(10, Maintenance::Manual).metrics(true).build().unwrap();
+    let put = async |_| ComputeOp::Put(1);
+    assert_eq!(block_on(cache.compute_async(1, put)), ComputeResult::Inserted(1));
+    let failed = block_on(cache.try_compute_async(1, async |_| Err(9)));
+    assert_eq!(failed, Err(9));
+    {
+        let mut computing = std::pin::pin!(cache.compute_async(1, async |_| {
+            std::future::pending::<()>().await;
+            ComputeOp::Keep
+        }));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(std::future::Future::poll(computing.as_mut(), &mut context).is_pending());
+    }
+    let metrics = cache.metrics();
+    assert_eq!((metrics.loads, metrics.load_failures, metrics.load_times.count()), (0, 0, 0));
 }
 
 #[test]
