@@ -376,7 +376,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// Of the callers of a loader that find an older entry, one runs its loader and replaces the
     /// entry; all others get the old value at once. If the loader fails, its caller gets the old
-    /// value, too, and the next refresh is due when the same time has passed again. So during an
+    /// value, too, and the next refresh is due when the same time has passed again: the entry's
+    /// [`age`](crate::EntryInfo::age) begins anew, though its value is no younger. So during an
     /// outage of what is behind the cache, an entry is served until its [`ttl`](Self::ttl) is over:
     /// that is the limit of how stale a value may be.
     ///

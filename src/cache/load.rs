@@ -19,6 +19,7 @@ use crate::{
     entry::Entry,
     flight::{Arrival, Caller, Entered, Follower, Joined, Leader, Outcome, SharedError},
     metrics::Counter,
+    util::caught,
 };
 
 /// How long [`Cache::claim`] waits for somebody else's load.
@@ -726,7 +727,9 @@ impl<'a, K, V, S> FillGuard<'a, K, V, S> {
 impl<K, V, S> Drop for FillGuard<'_, K, V, S> {
     fn drop(&mut self) {
         if self.leader.is_some() {
-            self.note_failure();
+            // The clock may be the user's. Its panic must neither come out of a drop nor keep those who
+            // wait from their turn.
+            caught(|| self.note_failure());
         }
     }
 }

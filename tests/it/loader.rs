@@ -14,8 +14,8 @@ use std::{
 };
 
 use cortado::{
-    Cache, Claim, ComputeOp, ComputeResult, ExportedEntry, Insert, InsertOptions, Maintenance,
-    ManualClock, RemovalCause, Removed, WaitPolicy,
+    Cache, Claim, Clock, ComputeOp, ComputeResult, ExportedEntry, Insert, InsertOptions,
+    Maintenance, ManualClock, RemovalCause, Removed, WaitPolicy,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -721,6 +721,36 @@ fn guard_that_is_dropped_passes_the_claim_on() {
         drop(guard);
         assert_eq!(next.join().unwrap(), 9);
     });
+}
+
+#[test]
+fn guard_that_is_dropped_passes_the_claim_on_though_the_clock_panics() {
+    struct Broken(Arc<AtomicBool>);
+    impl Clock for Broken {
+        fn now(&self) -> Duration {
+            if self.0.load(SeqCst) {
+                // Without the panic hook: nobody has to read of it.
+                std::panic::resume_unwind(Box::new("clock"));
+            }
+            Duration::ZERO
+        }
+    }
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let builder = builder(10, Maintenance::Manual).clock(Broken(Arc::clone(&is_broken)));
+    let cache: Cache<u64, u64> = builder.metrics(true).build().unwrap();
+    for is_panicking in [false, true] {
+        let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is led") };
+        is_broken.store(true, SeqCst);
+        let dropped = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = guard;
+            // A second panic would end the process.
+            assert!(!is_panicking, "planned");
+        }));
+        is_broken.store(false, SeqCst);
+        assert_eq!(dropped.is_err(), is_panicking);
+    }
+    assert_eq!(cache.metrics().load_failures, 2);
+    assert_eq!(*cache.get_or_insert_with(1, || 7), 7);
 }
 
 #[test]

@@ -131,7 +131,9 @@ fn dropped_and_failed_guards_leave_the_entry() {
     drop(cache.claim_refresh(1).unwrap());
     assert_eq!(cache.get_cloned(&1), Some(10));
     let guard = cache.claim_refresh(1).unwrap();
+    assert_eq!(cache.entry_info(&1).unwrap().age, Some(MINUTE));
     assert_eq!(guard.fail(Arc::new("down")).map(|old| *old), Some(10));
+    assert_eq!(cache.entry_info(&1).unwrap().age, Some(Duration::ZERO), "it begins anew");
     assert_eq!(*cache.get_or_insert_with(1, || unreachable!("it is not due")), 10);
     clock.advance(MINUTE);
     assert_eq!(*cache.get_or_insert_with(1, || 11), 11);
