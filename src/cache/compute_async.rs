@@ -114,6 +114,7 @@ where
         let mut key = key;
         loop {
             let leader = self.lead(hash, key).await;
+            self.settle_expired(hash, &leader);
             let (id, value) = self.look_at(hash, leader.key());
             let op = {
                 let mut computing = pin!({

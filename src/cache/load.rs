@@ -478,12 +478,18 @@ where
         refreshed: Option<usize>,
     ) -> FillGuard<'a, K, V, S> {
         let stopwatch = self.engine.start_stopwatch();
-        let guard = FillGuard { cache: self, hash, leader: Some(leader), refreshed, stopwatch };
-        if refreshed.is_none() && self.engine.writes_back() {
-            let _entered = guard.enter();
-            self.engine.settle_expired(hash, |k| k == guard.key());
+        if refreshed.is_none() {
+            self.settle_expired(hash, &leader);
         }
-        guard
+        FillGuard { cache: self, hash, leader: Some(leader), refreshed, stopwatch }
+    }
+
+    /// Has an entry written back whose time is over before the store is asked for its key.
+    pub(super) fn settle_expired(&self, hash: u64, leader: &Leader<'_, K, Loaded>) {
+        if self.engine.writes_back() {
+            let _entered = leader.enter();
+            self.engine.settle_expired(hash, |k| k == leader.key());
+        }
     }
 }
 
