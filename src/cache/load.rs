@@ -714,11 +714,6 @@ impl<'a, K, V, S> FillGuard<'a, K, V, S> {
         self.leader.take().expect("it is filled once")
     }
 
-    /// Returns the cache.
-    pub(super) fn cache(&self) -> &'a Cache<K, V, S> {
-        self.cache
-    }
-
     fn note_failure(&self) {
         self.cache.engine.counters.add(Counter::LoadFailures, 1);
         self.cache.engine.stop(&self.stopwatch, "given up");

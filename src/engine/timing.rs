@@ -14,7 +14,6 @@ use crate::{
     deadlines::{Deadlines, Note},
     due::{Due, NEVER},
     entry::{END, Entry, NewTimes, Times},
-    metrics::Counter,
     reclaim::Guard,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     trace,
