@@ -182,7 +182,7 @@ impl Budget {
         let max = self.max.load(Acquire);
         // Relaxed: the Acquire above orders it.
         let is_same = self.moves.load(Relaxed) == moves || mutant!("budget_looks_at_moves_once");
-        let is_settled = moves & MOST_MOVES == 0 && is_same;
+        let is_settled = moves & MAX_MOVES == 0 && is_same;
         if used > max && is_settled { max } else { used }
     }
 
@@ -204,7 +204,7 @@ impl Budget {
 const MOVE_BEGUN: u64 = 1 << 32 | MOVE_UNDER_WAY;
 const MOVE_UNDER_WAY: u64 = 1;
 /// Those under way.
-const MOST_MOVES: u64 = (1 << 32) - 1;
+const MAX_MOVES: u64 = (1 << 32) - 1;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {

@@ -22,12 +22,12 @@ use crate::{
 /// The first wait of a thread that is to come again by itself; later ones are twice as long each.
 const SHORT_NAP: Duration = Duration::from_micros(500);
 /// Doublings up to the longest wait beside work that cannot be done: 65 seconds.
-const MOST_DOUBLINGS: u32 = 17;
+const MAX_DOUBLINGS: u32 = 17;
 /// Doublings up to the longest wait of which no writer wakes the thread: 16 milliseconds. To be woken costs a
 /// writer more than to wait costs the thread.
 const DOZE_DOUBLINGS: u32 = 5;
 /// Departures in vain that each double the time until the next one may wake the thread: up to a second.
-const MOST_IN_VAIN: u32 = 5;
+const MAX_IN_VAIN: u32 = 5;
 /// The first wait beside a clock that may jump without notice, and its doublings.
 const CLOCK_NAP: Duration = Duration::from_secs(1);
 const CLOCK_DOUBLINGS: u32 = 6;
@@ -314,12 +314,12 @@ impl Pace {
     /// Notes that a reader has gone, perhaps the one that was in the way.
     fn departed(&mut self) {
         self.woken();
-        self.in_vain = (self.in_vain + 1).min(MOST_IN_VAIN);
+        self.in_vain = (self.in_vain + 1).min(MAX_IN_VAIN);
     }
 
     fn nap(&mut self) -> Duration {
         let nap = SHORT_NAP * (1 << self.stuck);
-        self.stuck = (self.stuck + 1).min(MOST_DOUBLINGS);
+        self.stuck = (self.stuck + 1).min(MAX_DOUBLINGS);
         nap
     }
 }
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn wait_beside_what_is_stuck_ends_when_something_is_due() {
-        let mut pace = Pace { stuck: MOST_DOUBLINGS, ..Pace::default() };
+        let mut pace = Pace { stuck: MAX_DOUBLINGS, ..Pace::default() };
         assert_eq!(pace.sleep(true, Some(CLOCK_NAP), false), Some(CLOCK_NAP));
         // What is due already is stuck itself.
         assert!(pace.sleep(true, Some(Duration::ZERO), false) > Some(CLOCK_NAP));
@@ -410,7 +410,7 @@ mod tests {
 
     #[test]
     fn writer_that_wakes_the_thread_does_not_do_so_again_at_once() {
-        let mut pace = Pace { stuck: MOST_DOUBLINGS, ..Pace::default() };
+        let mut pace = Pace { stuck: MAX_DOUBLINGS, ..Pace::default() };
         pace.woken();
         let dozes = std::iter::from_fn(|| pace.doze(Round::Blocked));
         assert_eq!(dozes.map(|nap| nap.as_micros()).sum::<u128>(), 31_500);

@@ -30,7 +30,7 @@ impl Racer {
             race: Race::new(seed),
             scale,
             // A hit may put some in, and hits allocate nothing.
-            samples: VecDeque::with_capacity(MOST_SAMPLES + CAPACITY),
+            samples: VecDeque::with_capacity(MAX_SAMPLES + CAPACITY),
         }
     }
 
@@ -43,7 +43,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Takes over accesses for the race; whole batches are left out where it does not keep up.
     pub(super) fn take_samples(&self, hashes: &[u64]) {
         borrow(&self.racer, |racer| {
-            if racer.samples.len() < MOST_SAMPLES {
+            if racer.samples.len() < MAX_SAMPLES {
                 racer.samples.extend(hashes);
             }
             self.has_samples.store(true, Ordering::Relaxed); // Relaxed: a hint.
@@ -101,7 +101,7 @@ impl<K, V, S> Engine<K, V, S> {
         racer.scale = racer.scale.adapted(capacity);
         // In a table with more room, as many entries are spread over more buckets.
         let slots_per_entry = self.table.slots(guard) / (self.len() as usize).max(1);
-        let buckets = SAMPLE_BUCKETS * (slots_per_entry / 4).clamp(1, MOST_SPREAD);
+        let buckets = SAMPLE_BUCKETS * (slots_per_entry / 4).clamp(1, MAX_SPREAD);
         // Relaxed: any recent number will do. Written only if it differs: writers share it.
         if self.sample_buckets.load(Ordering::Relaxed) != buckets {
             self.sample_buckets.store(buckets, Ordering::Relaxed); // Relaxed: as above.
@@ -121,7 +121,7 @@ impl<K, V, S> Engine<K, V, S> {
 
 /// Accesses of the sample that one call plays, and how many may wait.
 const PLAYED: usize = 32;
-const MOST_SAMPLES: usize = 256;
+const MAX_SAMPLES: usize = 256;
 /// Buckets read to find a sample, and how many times as many in a table that is nearly empty.
 pub(super) const SAMPLE_BUCKETS: usize = 40;
-const MOST_SPREAD: usize = 8;
+const MAX_SPREAD: usize = 8;

@@ -57,7 +57,7 @@ impl<K, V, S> Engine<K, V, S> {
         if let Some(mut maintainer) = self.take_maintainer() {
             let room = short.saturating_add(self.evict_ahead());
             self.collect_strays(guard, &mut maintainer);
-            self.settle(guard, &mut maintainer, room, MOST_EVICTIONS);
+            self.settle(guard, &mut maintainer, room, MAX_EVICTIONS);
             *vetoes += maintainer.vetoes;
         }
         self.budget.remaining() >= short || self.make_room_alone(guard, hash, short, vetoes)
@@ -78,9 +78,9 @@ impl<K, V, S> Engine<K, V, S> {
         }
         self.collect_strays(guard, maintainer);
         let (used, max) = (self.budget.used(), self.budget.max());
-        if used >= max && max >= AHEAD_LEAST && !self.costs_vary() {
+        if used >= max && max >= MIN_AHEAD_BUDGET && !self.costs_vary() {
             // For the next one, and a few more.
-            self.settle(guard, maintainer, 1 + self.evict_ahead(), MOST_EVICTIONS);
+            self.settle(guard, maintainer, 1 + self.evict_ahead(), MAX_EVICTIONS);
             return;
         }
         let reserve = self.reserve();
@@ -90,7 +90,7 @@ impl<K, V, S> Engine<K, V, S> {
         let is_full = window.saturating_add(reserve) > share && window <= u64::MAX / 2;
         if is_full && used.saturating_add(reserve) < max {
             // There is room, so all that is due is that the window comes down to its share.
-            self.settle(guard, maintainer, reserve, MOST_EVICTIONS);
+            self.settle(guard, maintainer, reserve, MAX_EVICTIONS);
         } else {
             self.note_queued(maintainer);
         }
@@ -144,14 +144,14 @@ impl<K, V, S> Engine<K, V, S> {
                 // Relaxed, here and below: figures to decide by. Entries on their way to the window are in neither.
                 window: self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued),
                 main: self.main_cost.load(Ordering::Relaxed).saturating_sub(out.main_cost()),
-                surplus: if moved < MOST_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
+                surplus: if moved < MAX_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
                 ahead,
             };
             let mut step = step(state);
             if step == Step::Judge {
                 // A whole ring may have come at once, or a full bucket evicted in our place. A few a
                 // call that evicts anyway bring the window back to its share by and by.
-                let most_judged = (self.capacity() / JUDGED_PART).min(MOST_JUDGED);
+                let most_judged = (self.capacity() / JUDGED_PART).min(MAX_JUDGED);
                 if most_judged == 0 {
                     step = Step::Promote;
                 } else if needed == 0 || judged >= most_judged.max(needed) {
@@ -259,7 +259,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns how many entries a writer that finds no room evicts: more than it needs if a few free
     /// places are nothing to the cache, for to begin costs as much as to evict two.
     fn evict_ahead(&self) -> u64 {
-        if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MOST_AHEAD) }
+        if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MAX_AHEAD) }
     }
 
     /// Moves a leaver to main.
@@ -433,30 +433,30 @@ impl<K, V, S> Engine<K, V, S> {
 }
 
 /// Evictions of one call that makes room: enough that one large entry can take the place of many.
-pub(super) const MOST_EVICTIONS: usize = 1 << 14;
+pub(super) const MAX_EVICTIONS: usize = 1 << 14;
 /// Evictions of a writer that makes room while somebody else maintains.
 const ALONE_EVICTIONS: usize = 256;
 /// Evictions ahead of need, as a part of the budget, and their most.
 const AHEAD_PART: u64 = 1024;
-const MOST_AHEAD: u64 = 3;
+const MAX_AHEAD: u64 = 3;
 /// Where the budget is less, no entry goes before another one needs its place.
-const AHEAD_LEAST: u64 = 256;
+const MIN_AHEAD_BUDGET: u64 = 256;
 /// Entries that are too many in the window and are judged in one call though there is room, if it does
 /// not evict more: a part of the capacity, since those that lose leave places free, and their most.
 /// Smaller caches let them into main unjudged.
 const JUDGED_PART: u64 = 128;
-const MOST_JUDGED: u64 = 4;
+const MAX_JUDGED: u64 = 4;
 /// Victims that a leaver meets in one duel, where others were used in between.
 const RIVALS: usize = 4;
 /// Entries that one call moves to main because the window's share was made smaller.
-const MOST_MOVED: usize = 64;
+const MAX_MOVED: usize = 64;
 /// Times that an entry is judged that others replace at the same time.
 const JUDGED_TRIES: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Trace, victims::MOST_DUELS},
+        super::{Trace, victims::MAX_DUELS},
         *,
     };
     use crate::engine::testing::{
@@ -532,7 +532,7 @@ mod tests {
         (0..1000).for_each(|_| _ = next());
         let victims: Vec<_> = (0..100).map(|_| next()).collect();
         let runs: Vec<usize> = victims.chunk_by(|a, b| a == b).map(<[_]>::len).collect();
-        assert!(runs[1..runs.len() - 1].iter().all(|run| *run == MOST_DUELS as usize), "{runs:?}");
+        assert!(runs[1..runs.len() - 1].iter().all(|run| *run == MAX_DUELS as usize), "{runs:?}");
         while next() == *victims.last().unwrap() {}
         let first = next().unwrap();
         let hash = (0..20_000).map(|key| engine.hash(&key)).find(|hash| *hash == first).unwrap();

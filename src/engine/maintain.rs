@@ -6,7 +6,7 @@
 
 use super::{
     Engine,
-    evict::MOST_EVICTIONS,
+    evict::MAX_EVICTIONS,
     evictions::{Force, MAX_VETOES},
     newcomers::TAKEN_IN,
     place::{Borrowed, borrow, take},
@@ -291,7 +291,7 @@ impl<K, V, S> Engine<K, V, S> {
         while self.budget.used() > limit {
             let evicted = self.take_maintainer().map(|mut maintainer| {
                 self.collect_newcomers(guard, &mut maintainer, TAKEN_IN);
-                self.settle(guard, &mut maintainer, 0, MOST_EVICTIONS)
+                self.settle(guard, &mut maintainer, 0, MAX_EVICTIONS)
             });
             if evicted.is_some_and(|n| n > 0) {
                 continue;

@@ -185,7 +185,7 @@ impl<K, V, S> Engine<K, V, S> {
         let stripes = stripes();
         let entries = settings.expected_entries;
         let scale = Scale::of(entries as u64);
-        let maintainers = (entries as u64 / ENTRIES_PER_MAINTAINER).clamp(1, MOST_MAINTAINERS);
+        let maintainers = (entries as u64 / ENTRIES_PER_MAINTAINER).clamp(1, MAX_MAINTAINERS);
         Ok(Self {
             table: Table::new(buckets_for(entries), entries, stripes)?,
             hasher,
@@ -600,7 +600,7 @@ const PRIORITY_FACTOR: u64 = 8;
 /// An odd number without pattern: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// So many threads that lack a core may hold a maintainer before others have to do without.
-const MOST_MAINTAINERS: u64 = 4;
+const MAX_MAINTAINERS: u64 = 4;
 /// Fewer would leave a maintainer hardly a window.
 const ENTRIES_PER_MAINTAINER: u64 = 200;
 /// Where the buckets of load times begin, in nanoseconds.

@@ -25,7 +25,7 @@ pub struct Backlog {
 impl Backlog {
     /// Adds hashes; returns whether it did. It does not where others have still to judge what is too many.
     fn add(&mut self, hashes: &[u64]) -> bool {
-        let has_room = self.hashes.len() < 2 * MOST_PUT_OFF;
+        let has_room = self.hashes.len() < 2 * MAX_PUT_OFF;
         if has_room {
             self.hashes.extend(hashes);
         }
@@ -34,7 +34,7 @@ impl Backlog {
 
     /// Takes the oldest, if there are too many.
     fn take_surplus(&mut self) -> Option<u64> {
-        if self.hashes.len() > MOST_PUT_OFF { self.hashes.pop_front() } else { None }
+        if self.hashes.len() > MAX_PUT_OFF { self.hashes.pop_front() } else { None }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -182,7 +182,7 @@ impl<K, V, S> Engine<K, V, S> {
             let leaver = Leaver { newcomer, slot: hit };
             if self.is_exempt(hit.metadata()) {
                 self.promote(maintainer, leaver);
-            } else if access_of(&hit).is_referenced() && turns < MOST_TURNS {
+            } else if access_of(&hit).is_referenced() && turns < MAX_TURNS {
                 turns += 1;
                 self.unreference(newcomer.hash, &hit);
                 maintainer.admit(newcomer);
@@ -235,7 +235,7 @@ impl<K, V, S> Engine<K, V, S> {
             if self.is_exempt(hit.metadata()) {
                 // As at the window's head.
                 self.settle_alone(guard, hash, self.enter_main(hash, &hit));
-            } else if access_of(&hit).is_referenced() && turns < MOST_TURNS {
+            } else if access_of(&hit).is_referenced() && turns < MAX_TURNS {
                 turns += 1;
                 self.unreference(hash, &hit);
                 self.put_off(guard, &[hash]);
@@ -272,9 +272,9 @@ pub(super) const TAKEN_IN: usize = 64;
 /// call, as many.
 pub(super) const TAKEN_IN_FOR_ROOM: usize = CAPACITY;
 /// New entries that wait for a maintainer, at most.
-pub(super) const MOST_PUT_OFF: usize = 1024;
+pub(super) const MAX_PUT_OFF: usize = 1024;
 /// Turns given in the window in a row.
-const MOST_TURNS: usize = 8;
+const MAX_TURNS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -288,7 +288,7 @@ mod tests {
             (0..10_000).for_each(|key| put(&engine, key));
             without_maintainers(&engine, || (10_000..50_000).for_each(|key| put(&engine, key)));
             let backlog = borrow(&engine.backlog, |backlog| backlog.hashes.len()).unwrap();
-            assert_eq!(backlog, MOST_PUT_OFF);
+            assert_eq!(backlog, MAX_PUT_OFF);
             let (queued, marked) = queued_and_marked(&engine);
             // What has left the table by a full bucket is still queued.
             assert!(marked <= queued && marked + 1000 > queued, "{marked} of {queued}");
@@ -307,7 +307,7 @@ mod tests {
         let guard = engine.table.pin();
         let take =
             |most| engine.collect_newcomers(&guard, &mut engine.take_maintainer().unwrap(), most);
-        for _ in 0..MOST_PUT_OFF / TAKEN_IN {
+        for _ in 0..MAX_PUT_OFF / TAKEN_IN {
             let before = known();
             take(TAKEN_IN);
             assert_eq!(known() - before, TAKEN_IN as u64);

@@ -279,7 +279,7 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub fn frequency(&self, hash: u64, access: Option<Access>) -> u8 {
         let hits = access.map_or(0, |access| access.hits(self.pulse.now()));
-        (self.sketch.estimate(hash) + hits).min(MOST_FREQUENCY)
+        (self.sketch.estimate(hash) + hits).min(MAX_FREQUENCY)
     }
 
     /// The same, given the resident entry.
@@ -332,4 +332,4 @@ const AGES_PER_CLASS: usize = 8;
 /// Buckets aged at once, at most: where there are more to an entry, they have their turns later.
 const MAX_AGED: u64 = 256;
 /// The counters of the sketch end there, and so does what is added to them.
-const MOST_FREQUENCY: u8 = 15;
+const MAX_FREQUENCY: u8 = 15;

@@ -74,7 +74,7 @@ impl Timing {
             notice,
             ttl,
             idle,
-            grain: (idle / GRAINS).min(MOST_GRAIN),
+            grain: (idle / GRAINS).min(MAX_GRAIN),
             refresh_after: refresh_after.map_or(NEVER, to_nanoseconds),
             is_everywhere: [ttl, tti, refresh_after].iter().any(Option::is_some) || is_asked_for,
             is_used: AtomicBool::new(false),
@@ -501,7 +501,7 @@ impl std::fmt::Debug for Timing {
 
 /// A use is noted once in this part of the idle time, and at least once a millisecond.
 const GRAINS: u64 = 1000;
-const MOST_GRAIN: u64 = 1_000_000;
+const MAX_GRAIN: u64 = 1_000_000;
 /// Entries removed under one pin, and by a writer that lacks room.
 const EXPIRED_AT_ONCE: usize = 64;
 const EXPIRED_FOR_ROOM: usize = 16;

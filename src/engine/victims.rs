@@ -127,12 +127,12 @@ const SCORE_SHIFT: u32 = POSITION_BITS + f32::MANTISSA_DIGITS + 7 - u64::BITS;
 impl<K, V, S> Engine<K, V, S> {
     /// Returns what the victim of main shows in a duel: an entry, from where the hand stands, that is as bad as one in so
     /// many. It is the same until it has gone ([`choose_next`](Self::choose_next)), was found to be used, or has stood
-    /// [`MOST_DUELS`] duels.
+    /// [`MAX_DUELS`] duels.
     #[inline]
     pub(super) fn rival(&self, guard: &Guard, maintainer: &mut Maintainer) -> Option<Contender> {
         if let Some(chosen) = &mut maintainer.hand.chosen
             && let Some(contender) = chosen.contender
-            && chosen.duels < MOST_DUELS
+            && chosen.duels < MAX_DUELS
         {
             chosen.duels += 1;
             return Some(contender);
@@ -143,7 +143,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// The same where the victim has stood no duel, or enough of them.
     fn new_rival(&self, guard: &Guard, maintainer: &mut Maintainer) -> Option<Contender> {
         let hand = &mut maintainer.hand;
-        hand.chosen = hand.chosen.filter(|chosen| chosen.duels < MOST_DUELS);
+        hand.chosen = hand.chosen.filter(|chosen| chosen.duels < MAX_DUELS);
         let victim = self.next_victim(guard, maintainer)?;
         let contender = Some(self.resident_contender(&victim));
         let hand = &mut maintainer.hand;
@@ -193,7 +193,7 @@ impl<K, V, S> Engine<K, V, S> {
         let part = if self.costs_vary() { VICTIM_PART_BY_COST } else { VICTIM_PART };
         let ranking = ranking(self.pulse.now(), ClassRange::MAIN, PLAIN);
         let (ranker, threshold) = (ranking.ranker(), ranking.threshold(hand.threshold));
-        let passed = self.table.find_above(guard, hand.next, MOST_HAND_BUCKETS, &ranker, threshold);
+        let passed = self.table.find_above(guard, hand.next, MAX_HAND_BUCKETS, &ranker, threshold);
         hand.chosen = passed.found.and_then(|(line, above)| {
             let candidate = line.candidate(worst_slot(&line, &ranker, above))?;
             self.table.prefetch_metadata(&candidate);
@@ -224,7 +224,7 @@ impl<K, V, S> Engine<K, V, S> {
         let chosen = self.sample(guard, random, among).places().find_map(at);
         // A nearly empty table: go on until there is one. Main may be empty beside a full window.
         chosen.or_else(|| {
-            let most = if among == Among::Main { MOST_SAMPLE_BUCKETS } else { usize::MAX };
+            let most = if among == Among::Main { MAX_SAMPLE_BUCKETS } else { usize::MAX };
             self.table
                 .run(guard, upper(random), most)
                 .find_map(|line| line.taken().map(|slot| line.place(slot)).into_iter().find_map(at))
@@ -375,15 +375,15 @@ const PLAIN: Class = Class::new(false, Some(NORMAL_WEIGHT));
 const THRESHOLD_STEP: u32 = 1 << (f32::MANTISSA_DIGITS - 1 - 4);
 /// Duels that a victim stands before another one is chosen. The hit ratio is the same with 1 and with 64; most new entries
 /// lose, and to find a victim is a quarter of the work.
-pub(super) const MOST_DUELS: u32 = 8;
+pub(super) const MAX_DUELS: u32 = 8;
 /// Times that the hand moves on, where what it has chosen was used in between.
 const CHOICES: usize = 2;
 /// Buckets that the hand passes for one victim at most.
-const MOST_HAND_BUCKETS: usize = 64;
+const MAX_HAND_BUCKETS: usize = 64;
 /// Entries that a writer looks at for each eviction while somebody else maintains: a window of a twentieth then shows itself in two cases of three.
 const ALONE_SAMPLE: usize = 20;
 /// Buckets read where these have nothing of main to offer: all of a small table.
-const MOST_SAMPLE_BUCKETS: usize = 1 << 10;
+const MAX_SAMPLE_BUCKETS: usize = 1 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -395,7 +395,7 @@ mod tests {
         let mut rng = Rng::new(1);
         let (mut all, mut victims) = (0, 0);
         while victims < 20_000 {
-            let entries = MOST_HAND_BUCKETS * SLOTS;
+            let entries = MAX_HAND_BUCKETS * SLOTS;
             let found = (1..=entries).find(|_| score(rng.next_u64()).to_bits() > hand.threshold);
             let seen = found.unwrap_or(entries);
             hand.advance(1, seen, part, found.is_some());
@@ -427,7 +427,7 @@ mod tests {
         hand.advance(64, 9 * 16, 9, false);
         let octave_lower = 500.0f32.to_bits();
         assert_eq!((hand.next, hand.threshold), (72, octave_lower));
-        hand.advance(1, MOST_HAND_BUCKETS * SLOTS, 9, false);
+        hand.advance(1, MAX_HAND_BUCKETS * SLOTS, 9, false);
         assert!((40.0..50.0).contains(&f32::from_bits(hand.threshold)));
         hand.advance(usize::MAX, 0, 9, true);
         assert_eq!(hand.next, 72);

@@ -46,7 +46,7 @@ impl Counters {
         }
         let number = thread_number();
         // Relaxed, here and below: only the sum matters; nothing is read on the strength of it.
-        if number != NOBODY && number < OWNERS {
+        if number != NO_OWNER && number < OWNERS {
             // No other thread ever has this number: nothing is lost between the two.
             let count = &self.owned[number].counts[counter as usize];
             count.store(count.load(Relaxed).wrapping_add(amount), Relaxed);
@@ -84,7 +84,7 @@ impl Stripe {
 /// Threads that have a set of counters each.
 const OWNERS: usize = 64;
 /// The number of threads whose variables are gone.
-const NOBODY: usize = 0;
+const NO_OWNER: usize = 0;
 
 /// Writes what is counted: for each count its field, its counter and its label.
 macro_rules! counts {

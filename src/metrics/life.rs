@@ -23,7 +23,7 @@ impl Births {
         let cells = if is_enabled { CELLS } else { 0 };
         Self {
             cells: (0..cells).map(|_| AtomicU64::new(0)).collect(),
-            lives: DurationRecorder::new(NANOSECONDS_A_UNIT),
+            lives: DurationRecorder::new(NANOSECONDS_PER_UNIT),
         }
     }
 
@@ -64,7 +64,7 @@ impl Births {
         // less in the sample.
         let seen = cell.load(Relaxed);
         if seen == 0 || seen & !TIME == name {
-            cell.store(name | (now() / NANOSECONDS_A_UNIT) & TIME, Relaxed);
+            cell.store(name | (now() / NANOSECONDS_PER_UNIT) & TIME, Relaxed);
         }
     }
 
@@ -82,8 +82,8 @@ impl Births {
     fn note_end(&self, id: usize, was_evicted: bool, now: impl FnOnce() -> u64) {
         let Some(born) = self.take(id) else { return };
         if was_evicted {
-            let life = (now() / NANOSECONDS_A_UNIT).saturating_sub(born);
-            self.lives.record(life * NANOSECONDS_A_UNIT);
+            let life = (now() / NANOSECONDS_PER_UNIT).saturating_sub(born);
+            self.lives.record(life * NANOSECONDS_PER_UNIT);
         }
     }
 
@@ -127,7 +127,7 @@ const CELLS: usize = 1 << CELL_BITS;
 const NAME_BITS: u32 = 24;
 const TIME_BITS: u32 = u64::BITS - NAME_BITS;
 const TIME: u64 = (1 << TIME_BITS) - 1;
-const NANOSECONDS_A_UNIT: u64 = 1_000_000;
+const NANOSECONDS_PER_UNIT: u64 = 1_000_000;
 /// An odd number without pattern: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -137,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    const MS: u64 = NANOSECONDS_A_UNIT;
+    const MS: u64 = NANOSECONDS_PER_UNIT;
 
     #[test]
     fn lives_are_counted_by_powers_of_two() {

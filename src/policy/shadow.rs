@@ -148,7 +148,7 @@ impl Shadow {
             if !slot.is_in_window {
                 continue;
             }
-            if slot.is_referenced && turns < MOST_TURNS {
+            if slot.is_referenced && turns < MAX_TURNS {
                 turns += 1;
                 slot.is_referenced = false;
                 self.window.push_back(hash);
@@ -165,7 +165,7 @@ impl Shadow {
     fn victim(&self, now: u32, rng: &mut Rng) -> Option<usize> {
         let mut worst = None;
         let mut seen = 0;
-        for _ in 0..MOST_LOOKS {
+        for _ in 0..MAX_LOOKS {
             let place = rng.below(self.slots.len() as u64) as usize;
             let Some(slot) = self.slots.get(place) else { break };
             if slot.is_in_window {
@@ -228,9 +228,9 @@ impl Hasher for Spread {
 
 /// Entries looked at to find a victim, and slots tried for them.
 const SAMPLE: usize = 5;
-const MOST_LOOKS: usize = 64;
+const MAX_LOOKS: usize = 64;
 /// Turns given in the window in a row.
-const MOST_TURNS: usize = 8;
+const MAX_TURNS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -324,7 +324,7 @@ mod tests {
             (1..=20).for_each(|hash| _ = shadow.access(access(hash, 1, 0), 40, HALF, &mut rng));
         }
         let _ = shadow.access(access(21, 1, 0), 40, HALF, &mut rng);
-        assert_eq!(in_main(&shadow), [MOST_TURNS as u64 + 1]);
+        assert_eq!(in_main(&shadow), [MAX_TURNS as u64 + 1]);
     }
 
     #[test]

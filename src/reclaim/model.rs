@@ -39,7 +39,7 @@ pub struct Guard {
 
 /// Pins the current thread.
 pub fn pin_for(domain: Domain) -> Guard {
-    let thread = thread_number() % MOST_THREADS;
+    let thread = thread_number() % MAX_THREADS;
     let stamp = with_state(|state| {
         let stamp = state.tick();
         state.pinned.insert(stamp, (thread, domain));
@@ -54,7 +54,7 @@ pub fn pin_for(domain: Domain) -> Guard {
 /// Forgets everything: the start of an execution, before its other threads.
 pub fn reset() {
     let fresh = State {
-        locals: (0..MOST_THREADS).map(|_| Rc::new(AtomicUsize::new(0))).collect(),
+        locals: (0..MAX_THREADS).map(|_| Rc::new(AtomicUsize::new(0))).collect(),
         counters: (0..COUNTERS).map(|_| Arc::new(AtomicUsize::new(1))).collect(),
         ..State::default()
     };
@@ -86,7 +86,7 @@ impl Grace {
         let handle = std::sync::Arc::new(grace.clone());
         // Relaxed: the grace period is not shared before the state has it. More than can be: each
         // guard must end its own wait, or its reads would not come before the end of the period.
-        grace.outstanding.store(MOST_GUARDS, Ordering::Relaxed);
+        grace.outstanding.store(MAX_GUARDS, Ordering::Relaxed);
         let (waits, locals) = with_state(|state| {
             let pinned = state.pinned.iter().filter(|(_, (_, whose))| whose.meets(domain));
             let stamps: Vec<u64> = pinned.map(|(&stamp, _)| stamp).collect();
@@ -102,7 +102,7 @@ impl Grace {
             local.fetch_add(0, Ordering::Acquire);
         }
         // AcqRel: as in `Grace::end`.
-        grace.outstanding.fetch_sub(MOST_GUARDS - waits, Ordering::AcqRel);
+        grace.outstanding.fetch_sub(MAX_GUARDS - waits, Ordering::AcqRel);
         grace
     }
 }
@@ -220,9 +220,9 @@ fn with_state<R>(f: impl FnOnce(&mut State) -> R) -> R {
 }
 
 /// More guards than any scenario has at a time.
-const MOST_GUARDS: usize = 64;
+const MAX_GUARDS: usize = 64;
 /// More threads than any scenario has, and one.
-const MOST_THREADS: usize = 8;
+const MAX_THREADS: usize = 8;
 /// Grace periods that a scenario may have pass from thread to thread.
 const COUNTERS: usize = 8;
 

@@ -83,7 +83,7 @@ impl Storm {
     pub fn run(self) -> Calm {
         println!("{self:?}");
         // Keys and values are each made at most a few times in an operation, by listeners, too.
-        let most = self.threads * self.operations * LINES_AN_OPERATION + 1000;
+        let most = self.threads * self.operations * LINES_PER_OPERATION + 1000;
         let (keys, values) = (Ledger::new(most), Ledger::new(most));
         let (told, handle) = (Arc::new(Told::default()), Arc::new(AtomicCell::new(None)));
         let listener = Listener {
@@ -734,4 +734,4 @@ fn no_thread_is_left(name: &str) {
 fn no_thread_is_left(_: &str) {}
 
 /// Lines of the ledger that an operation may open, that of listeners included.
-const LINES_AN_OPERATION: u64 = 6;
+const LINES_PER_OPERATION: u64 = 6;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::drive;
 use crate::report;
 use crate::rounds::Rounds;
-use crate::throughput::{MOST_WARM_UP, WorkArgs};
+use crate::throughput::{MAX_WARM_UP, WorkArgs};
 
 /// How long single operations take.
 ///
@@ -46,7 +46,7 @@ pub fn run(args: &LatencyArgs) -> Result<()> {
         plan: &work.plan(),
         threads: &threads,
         rounds: work.rounds(),
-        warm_up: (work.time() / 3).min(MOST_WARM_UP),
+        warm_up: (work.time() / 3).min(MAX_WARM_UP),
         speed: Duration::ZERO,
         latency: work.time(),
         batch: 1,

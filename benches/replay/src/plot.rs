@@ -229,7 +229,7 @@ fn decimal_marks(low: f64, high: f64) -> Vec<f64> {
             .collect()
     };
     let fine = marks(&[1.0, 2.0, 5.0]);
-    if fine.len() <= MOST_MARKS { fine } else { marks(&[1.0]) }
+    if fine.len() <= MAX_MARKS { fine } else { marks(&[1.0]) }
 }
 
 /// Returns a capacity in few characters.
@@ -279,7 +279,7 @@ const LEADER: i32 = 26;
 const NAME_HEIGHT: i32 = 19;
 /// From this ratio of the largest capacity to the smallest on, the scale is logarithmic.
 const LOGARITHMIC_FROM: f64 = 8.0;
-const MOST_MARKS: usize = 10;
+const MAX_MARKS: usize = 10;
 
 const CORTADO: RGBColor = RGBColor(208, 28, 36);
 /// For the other caches: dark enough for text.
