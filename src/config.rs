@@ -152,9 +152,9 @@ pub const MAX_ENTRIES: usize = {
 /// and waits for its core holds back what all others retire, for tens of milliseconds.
 pub const GARBAGE_FLOOR_BYTES: u64 = 32 << 20;
 
-/// Pulses after which what was seen counts half: 16 rounds, in each of which there are as many events
+/// Steps after which what was seen counts half: 16 rounds, in each of which there are as many events
 /// as entries. A power of two.
-pub const PULSES_PER_AGE: u32 = 1 << 10;
+pub const STEPS_PER_AGE: u32 = 1 << 10;
 
 /// The reserve that the thread keeps is this part of the budget, at most.
 pub const RESERVE_PART: u64 = 128;

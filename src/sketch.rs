@@ -26,7 +26,7 @@ use std::fmt;
 
 use crossbeam_utils::CachePadded;
 
-use crate::config::PULSES_PER_AGE;
+use crate::config::STEPS_PER_AGE;
 use crate::error::OutOfMemory;
 use crate::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
@@ -46,7 +46,7 @@ pub struct Sketch {
 }
 
 struct Aging {
-    /// The pulse at which the age of the last pass began.
+    /// The step at which the age of the last pass began.
     begun: AtomicU32,
     /// A [`Pass`], packed.
     pass: AtomicU64,
@@ -146,7 +146,7 @@ impl Sketch {
         std::ptr::from_ref(Place::of(hash).block(self.blocks())).cast()
     }
 
-    /// Does one slice of the aging that is due at pulse `now`, where the clock entered another age.
+    /// Does one slice of the aging that is due at step `now`, where the clock entered another age.
     ///
     /// Bounded work, [`SLICE_BLOCKS`] blocks at most. Two threads that call at once do two slices.
     /// Where another age begins before a pass has ended, the next pass begins when it has.
@@ -233,9 +233,9 @@ impl Sketch {
 
     /// Returns whether an age began since the last pass. Of several threads that ask, one succeeds.
     fn enter_age(&self, now: u32) -> bool {
-        let begins = now & !(PULSES_PER_AGE - 1);
+        let begins = now & !(STEPS_PER_AGE - 1);
         let last = self.aging.begun.load(Relaxed); // Relaxed: a number, and the exchange checks it.
-        // The clock wraps; a thread that was held up may bring a pulse of an age that is over.
+        // The clock wraps; a thread that was held up may bring a step of an age that is over.
         let is_later = begins.wrapping_sub(last) as i32 > 0;
         // Relaxed, both: nothing is read on the strength of it.
         is_later && self.aging.begun.compare_exchange(last, begins, Relaxed, Relaxed).is_ok()
@@ -602,9 +602,9 @@ mod tests {
             sketch.increment(rng.below(1000));
         }
         let before = sketch.counters();
-        sketch.age(PULSES_PER_AGE);
+        sketch.age(STEPS_PER_AGE);
         for _ in 0..100 {
-            sketch.age(PULSES_PER_AGE);
+            sketch.age(STEPS_PER_AGE);
         }
         let halved: Vec<u8> = before.iter().map(|count| count / 2).collect();
         assert_eq!(sketch.counters(), halved);
@@ -614,15 +614,15 @@ mod tests {
     fn aging_begins_once_with_every_age() {
         let sketch = Sketch::new(8);
         (0..8).for_each(|_| _ = sketch.increment(1));
-        sketch.age(PULSES_PER_AGE - 1);
+        sketch.age(STEPS_PER_AGE - 1);
         assert_eq!(sketch.estimate(1), 8);
-        sketch.age(PULSES_PER_AGE);
+        sketch.age(STEPS_PER_AGE);
         assert_eq!(sketch.estimate(1), 4);
-        sketch.age(2 * PULSES_PER_AGE - 1);
-        sketch.age(PULSES_PER_AGE - 1);
+        sketch.age(2 * STEPS_PER_AGE - 1);
+        sketch.age(STEPS_PER_AGE - 1);
         assert_eq!(sketch.estimate(1), 4);
-        sketch.age(5 * PULSES_PER_AGE + 1);
-        sketch.age(5 * PULSES_PER_AGE);
+        sketch.age(5 * STEPS_PER_AGE + 1);
+        sketch.age(5 * STEPS_PER_AGE);
         assert_eq!(sketch.estimate(1), 2);
     }
 
@@ -651,10 +651,10 @@ mod tests {
         }
         let sum = || sketch.counters().into_iter().map(u32::from).sum::<u32>();
         let mut sums = vec![sum()];
-        sketch.age(PULSES_PER_AGE);
+        sketch.age(STEPS_PER_AGE);
         sums.push(sum());
         for _ in 0..3 {
-            sketch.age(PULSES_PER_AGE);
+            sketch.age(STEPS_PER_AGE);
             sums.push(sum());
         }
         assert!(sums[0] > sums[1] && sums[1] > sums[2] && sums[2] > sums[3], "{sums:?}");
@@ -688,10 +688,10 @@ mod tests {
             hashes.iter().for_each(|&hash| _ = sketch.increment(hash));
         }
         let before: Vec<_> = hashes.iter().map(|&hash| sketch.estimate(hash)).collect();
-        sketch.age(PULSES_PER_AGE);
+        sketch.age(STEPS_PER_AGE);
         sketch.grow(sketch.entries() * 2);
         for _ in 0..2 {
-            sketch.age(PULSES_PER_AGE);
+            sketch.age(STEPS_PER_AGE);
         }
         let halved: Vec<u8> = before.iter().map(|count| count / 2).collect();
         assert_eq!(halved, hashes.iter().map(|&hash| sketch.estimate(hash)).collect::<Vec<_>>());

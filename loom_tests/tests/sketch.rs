@@ -7,7 +7,7 @@ use cortado::__internals::sketch::{ENTRIES_PER_BLOCK as BLOCK, Sketch};
 use cortado::__internals::sync::model::as_reader;
 use cortado::__internals::sync::{Arc, thread};
 
-/// A pulse of the second age.
+/// A step of the second age.
 const AGED: u32 = 1 << 20;
 
 /// A hash that, of two blocks, is in another than the hash 1.

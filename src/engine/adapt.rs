@@ -72,7 +72,7 @@ impl<K, V, S> Engine<K, V, S> {
                 cost,
                 weight: self.weight(cost),
                 frequency: self.frequency_of(hash, hit.as_ref()),
-                now: self.pulse.now(),
+                now: self.access_clock.now(),
             };
             let worth = match self.settings.eviction_policy {
                 EvictionPolicy::FrequencyPerCost => 1,
@@ -97,7 +97,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Adapts what depends on how many entries fill the budget.
     pub(super) fn adapt(&self, guard: &Guard, racer: &mut Racer) {
         let capacity = self.capacity();
-        self.pulse.set_entries(capacity);
+        self.access_clock.set_entries(capacity);
         racer.scale = racer.scale.adapted(capacity);
         // In a table with more room, as many entries are spread over more buckets.
         let slots_per_entry = self.table.slots(guard) / (self.len() as usize).max(1);

@@ -317,7 +317,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Evicts whatever a sample of both regions offers.
     fn evict_any(&self, out: &mut Evictions<'_, K, V, S>, guard: &Guard) -> bool {
-        let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
+        let random = super::spread(self.budget.used() ^ u64::from(self.access_clock.now()) << 32);
         let victim = self.victim(guard, random, Among::Unpinned);
         victim.is_some_and(|victim| out.evict(&victim.candidate))
     }
@@ -339,7 +339,7 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn judge_alone(&self, guard: &Guard, hash: u64) {
         for _ in 0..JUDGED_TRIES {
             let Some(hit) = self.find_in_window(guard, hash) else { return };
-            let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
+            let mut rng = Rng::new(hash ^ u64::from(self.access_clock.now()));
             let wins = self.is_exempt(hit.metadata())
                 || self.is_filling(self.reserve())
                 || self.victim(guard, rng.next_u64(), Among::Main).is_none_or(|victim| {
@@ -368,7 +368,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// duels: only one in many comes in so, and no loop of accesses can sweep the cache clean while the
     /// maintainers lack a core.
     fn make_room_alone(&self, guard: &Guard, hash: u64, short: u64, vetoes: &mut u32) -> bool {
-        let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
+        let mut rng = Rng::new(hash ^ u64::from(self.access_clock.now()));
         for _ in 0..ALONE_EVICTIONS {
             if self.budget.remaining() >= short {
                 return true;

@@ -80,7 +80,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         if !is_written && self.force.is_none() {
             self.vetoes += 1;
             // It is no victim for a while.
-            slot.set_access(Access::with_hits(MAX_HITS, engine.pulse.now()).to_bits());
+            slot.set_access(Access::with_hits(MAX_HITS, engine.access_clock.now()).to_bits());
             return false;
         }
         let strays = |entry| engine.displace(&guard, entry);
@@ -115,7 +115,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
     #[inline]
     pub(super) fn end(&mut self, entry: Unlinked) {
         let Self { engine, guard, .. } = *self;
-        let hits = Access::from_bits(entry.access()).hits(engine.pulse.now());
+        let hits = Access::from_bits(entry.access()).hits(engine.access_clock.now());
         if hits > 0 {
             engine.sketch.add(engine.table.hash_of(&entry), hits);
         }

@@ -298,7 +298,7 @@ impl<K, V, S> Engine<K, V, S> {
             }
             // A bucket on the move gives nobody out.
             self.finish_resize(guard);
-            let seed = self.budget.used() ^ u64::from(self.pulse.now() ^ tries) << 32;
+            let seed = self.budget.used() ^ u64::from(self.access_clock.now() ^ tries) << 32;
             let random = super::spread(seed);
             let anyone = || self.victim(guard, random, Among::Unpinned);
             // Until those that left elsewhere are taken off the account, it may look as if pinned ones had to go.

@@ -64,7 +64,7 @@ use crate::{
     policy::{
         access::Access,
         class::{Class, ClassRange},
-        pulse::Pulse,
+        pulse::AccessClock,
         race::{SETTINGS, Scale, Setting},
         victim::score_of,
     },
@@ -94,7 +94,7 @@ pub struct Engine<K, V, S> {
     pub hooks: Hooks<K, V>,
     pub timing: Timing,
     pub flights: Flights<K, Loaded>,
-    pulse: Pulse,
+    access_clock: AccessClock,
     /// Hashes of accesses, on their way to the sketch.
     events: Stripes,
     /// Hashes of new entries that found all maintainers away, on their way to the window.
@@ -147,7 +147,7 @@ pub struct Engine<K, V, S> {
     sweep_due: AtomicBool,
 }
 
-/// How often an entry was asked for of late, and how many pulses ago: the more, the greater.
+/// How often an entry was asked for of late, and how many steps ago: the more, the greater.
 pub type Heat = (u8, Reverse<u32>);
 
 /// Where something lies that one thread at a time takes out: each take and each store is a swap, AcqRel, so that
@@ -200,7 +200,7 @@ impl<K, V, S> Engine<K, V, S> {
             hooks,
             timing,
             flights: Flights::new(),
-            pulse: Pulse::new(entries as u64),
+            access_clock: AccessClock::new(entries as u64),
             events: Stripes::new(stripes),
             newcomers: Stripes::new(stripes),
             has_strays: AtomicBool::new(false),
@@ -270,7 +270,7 @@ impl<K, V, S> Engine<K, V, S> {
         let access = access_of(hit);
         if access.is_referenced() {
             hit.set_access(access.unreferenced().to_bits());
-            self.sketch.add(hash, access.hits(self.pulse.now()));
+            self.sketch.add(hash, access.hits(self.access_clock.now()));
         }
     }
 
@@ -483,7 +483,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     pub fn heat(&self, hit: &Hit<'_, Entry<K, V>>) -> Heat {
         let access = access_of(hit);
         let frequency = self.frequency(self.hash(&hit.entry.key), Some(access));
-        (frequency, Reverse(access.idle(self.pulse.now())))
+        (frequency, Reverse(access.idle(self.access_clock.now())))
     }
 }
 
@@ -506,7 +506,7 @@ impl<K, V, S> Engine<K, V, S> {
         &self,
         residents: &'r [Option<SlotRef<'g, Entry<K, V>>>; SLOTS],
     ) -> Option<&'r SlotRef<'g, Entry<K, V>>> {
-        let now = self.pulse.now();
+        let now = self.access_clock.now();
         let residents = residents.iter().flatten().filter(|hit| !hit.flags().is_unevictable());
         // One without cost has no weight, but may well leave for want of a slot.
         let weight = |hit: &SlotRef<'_, Entry<K, V>>| {

@@ -170,7 +170,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             mode,
             terms,
             pressure,
-            now: self.pulse.now(),
+            now: self.access_clock.now(),
             cost,
             charged: Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None },
             flags,

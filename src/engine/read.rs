@@ -189,7 +189,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// The bits of an entry that is hit all the time are written once a step, by all threads together.
     #[inline]
     pub(super) fn reference(&self, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
-        let now = self.pulse.now();
+        let now = self.access_clock.now();
         // A store and no exchange, which would cost as much as the rest of a hit: of hits that meet here one counts, and
         // one that was stopped may write to the slot's next entry.
         hit.update_access(|access| Access::from_bits(access).hit(now).map(Access::to_bits))
@@ -200,7 +200,7 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub(super) fn note_mark(&self, hash: u64) {
         self.note_sample(hash);
-        let turn = ((hash >> TURN_SHIFT) as u32).wrapping_add(self.pulse.now());
+        let turn = ((hash >> TURN_SHIFT) as u32).wrapping_add(self.access_clock.now());
         let mask = self.turn_mask.load(Ordering::Relaxed); // Relaxed: any recent mask will do.
         if turn & mask == 0 {
             self.count_marks(mask + 1);
@@ -239,8 +239,8 @@ impl<K, V, S> Engine<K, V, S> {
     /// Moves on the clocks of recency and of aging.
     #[cold]
     fn pass_time(&self, events: usize) {
-        self.pulse.advance(events as u64);
-        self.sketch.age(self.pulse.now());
+        self.access_clock.advance(events as u64);
+        self.sketch.age(self.access_clock.now());
         self.age_entries(events as u64);
     }
 
@@ -249,10 +249,10 @@ impl<K, V, S> Engine<K, V, S> {
     fn age_entries(&self, events: u64) {
         let guard = self.table.pin_structure();
         let buckets = self.table.slots(&guard) / SLOTS;
-        let count = self.pulse.share(events, buckets as u64).min(MAX_AGED) as usize;
+        let count = self.access_clock.share(events, buckets as u64).min(MAX_AGED) as usize;
         // Relaxed: which thread has which turn does not matter.
         let first = self.aged.fetch_add(count, Ordering::Relaxed);
-        let (turn, now) = (first / buckets, self.pulse.now());
+        let (turn, now) = (first / buckets, self.access_clock.now());
         for (line, index) in self.table.run_from(&guard, first, count).zip(first..) {
             for slot in line.taken() {
                 if let Some(access) = Access::from_bits(line.access(slot)).aged(now) {
@@ -278,7 +278,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns how often a hash was seen lately, from 0 to 15; the access bits of a resident entry have its hits.
     #[inline]
     pub fn frequency(&self, hash: u64, access: Option<Access>) -> u8 {
-        let hits = access.map_or(0, |access| access.hits(self.pulse.now()));
+        let hits = access.map_or(0, |access| access.hits(self.access_clock.now()));
         (self.sketch.estimate(hash) + hits).min(MAX_FREQUENCY)
     }
 

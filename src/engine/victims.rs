@@ -12,7 +12,7 @@ use crate::{
     policy::{
         admission::Contender,
         class::{Class, ClassRange},
-        pulse::PULSES_PER_ROUND,
+        pulse::STEPS_PER_ROUND,
         victim::{SAMPLE, SAMPLE_BY_COST, VICTIM_PART, VICTIM_PART_BY_COST, ranking, score},
     },
     reclaim::Guard,
@@ -56,7 +56,7 @@ impl Hand {
     pub(super) fn new(first: usize) -> Self {
         // At first only an entry of cost 1 that nobody has asked for in a round is bad enough: the worst of a sample goes
         // until it is known what is usual.
-        let threshold = score(false, PULSES_PER_ROUND, NORMAL_WEIGHT as f32);
+        let threshold = score(false, STEPS_PER_ROUND, NORMAL_WEIGHT as f32);
         Self { next: first, threshold: threshold.to_bits(), chosen: None }
     }
 
@@ -191,7 +191,7 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub(super) fn choose_next(&self, guard: &Guard, hand: &mut Hand) {
         let part = if self.costs_vary() { VICTIM_PART_BY_COST } else { VICTIM_PART };
-        let ranking = ranking(self.pulse.now(), ClassRange::MAIN, PLAIN);
+        let ranking = ranking(self.access_clock.now(), ClassRange::MAIN, PLAIN);
         let (ranker, threshold) = (ranking.ranker(), ranking.threshold(hand.threshold));
         let passed = self.table.find_above(guard, hand.next, MAX_HAND_BUCKETS, &ranker, threshold);
         hand.chosen = passed.found.and_then(|(line, above)| {
@@ -235,7 +235,7 @@ impl<K, V, S> Engine<K, V, S> {
     fn sample(&self, guard: &Guard, random: u64, among: Among) -> Worst<4> {
         let want = if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
         let lines = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
-        let ranker = ranking(self.pulse.now(), among.classes(), PLAIN).ranker();
+        let ranker = ranking(self.access_clock.now(), among.classes(), PLAIN).ranker();
         let mut worst = Worst::new();
         let mut seen = 0;
         self.table.run(guard, upper(random), lines).look(|line| {
@@ -294,7 +294,7 @@ impl<K, V, S> Engine<K, V, S> {
         guard: &'g Guard,
         random: u64,
     ) -> [Option<Resident<'g, K, V>>; 2] {
-        let now = self.pulse.now();
+        let now = self.access_clock.now();
         let ranges = [ClassRange::WINDOW, ClassRange::MAIN];
         let mut worst =
             ranges.map(|range| (ranking(now, range, PLAIN).ranker(), Worst::<2>::new()));

@@ -1,6 +1,6 @@
 //! `Access`: the access bits of an entry, which a hit notes and the choice of a victim reads.
 
-use crate::config::PULSES_PER_AGE;
+use crate::config::STEPS_PER_AGE;
 
 /// Bits of the step.
 const STEP_BITS: u32 = 12;
@@ -9,12 +9,12 @@ pub const MAX_HITS: u8 = 15;
 /// An entry that was idle for longer counts as idle for so many steps: half of those that the bits tell apart.
 const MAX_IDLE: u32 = 1 << (STEP_BITS - 1);
 /// Ages in all of that time, and in this.
-const AGES: u32 = (1 << STEP_BITS) / PULSES_PER_AGE;
-const MAX_IDLE_AGES: u32 = MAX_IDLE / PULSES_PER_AGE;
-const AGE_BITS: u32 = PULSES_PER_AGE.ilog2();
+const AGES: u32 = (1 << STEP_BITS) / STEPS_PER_AGE;
+const MAX_IDLE_AGES: u32 = MAX_IDLE / STEPS_PER_AGE;
+const AGE_BITS: u32 = STEPS_PER_AGE.ilog2();
 /// Steps by which the hits of entries age later than the sketch begins to, which takes that long: were it the other
 /// way round, keys outside would for a while seem to be more frequent than those inside.
-const LAG: u32 = PULSES_PER_AGE / 32;
+const LAG: u32 = STEPS_PER_AGE / 32;
 
 /// Returns what is left at step `now` of a frequency of step `last`: half of it for each age that has begun since.
 #[inline]
@@ -136,9 +136,9 @@ mod tests {
     #[test]
     fn hits_are_halved_after_every_age() {
         let access = hit_at([LAG, LAG + 1, LAG + 2, LAG + 3]);
-        let age = PULSES_PER_AGE + LAG;
+        let age = STEPS_PER_AGE + LAG;
         assert_eq!((access.hits(LAG + 3), access.hits(age - 1)), (3, 3));
-        assert_eq!((access.hits(age), access.hits(age + PULSES_PER_AGE)), (1, 0));
+        assert_eq!((access.hits(age), access.hits(age + STEPS_PER_AGE)), (1, 0));
         assert_eq!(access.hit(age).unwrap().hits(age), 2, "one of three, and one more");
     }
 
@@ -164,7 +164,7 @@ mod tests {
         for (first, hits) in [(0, 0), (5, 15), (1000, 1), (4090, 7)] {
             let mut access = Access::with_hits(hits, first);
             let is_referenced = access.is_referenced();
-            for now in (first..).step_by(PULSES_PER_AGE as usize).take(20) {
+            for now in (first..).step_by(STEPS_PER_AGE as usize).take(20) {
                 let before = (access.idle(now), access.hits(now));
                 assert!(before.0 < 1 << STEP_BITS);
                 if let Some(aged) = access.aged(now) {

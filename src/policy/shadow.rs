@@ -30,7 +30,7 @@ pub struct Access {
     pub weight: u64,
     /// How often the key was seen of late, this access included.
     pub frequency: u8,
-    /// The pulse.
+    /// The step.
     pub now: u32,
 }
 

@@ -189,7 +189,7 @@ fn frequency_grows_with_accesses_and_peeks_do_not_count() {
     cache.flush();
     assert_eq!(cache.frequency(&7), before);
     for _ in 0..50 {
-        // Hits of one entry count once a pulse, and other accesses move the pulse on.
+        // Hits of one entry count once a step, and other accesses move the step on.
         let _ = cache.get(&7);
         for other in 1000..1020 {
             let _ = cache.get(&other);
