@@ -1,4 +1,4 @@
-//! The race between settings, and what else adapts to how many entries fill the budget.
+//! The tuner, and what else adapts to how many entries fill the budget.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use super::{Engine, place::borrow, read::turn_mask};
 use crate::{
     config::EvictionPolicy,
     policy::{
-        race::{Look, Race, Scale},
+        race::{Choice, Scale, Tuner},
         shadow,
     },
     reclaim::Guard,
@@ -14,20 +14,20 @@ use crate::{
     sync::atomic::Ordering,
 };
 
-/// What the race is run with.
+/// The tuner and its input.
 #[derive(Debug)]
-pub struct Racer {
-    race: Race,
+pub struct Tuning {
+    tuner: Tuner,
     scale: Scale,
     /// Accesses of the sample that were not played yet.
     samples: VecDeque<u64>,
 }
 
-impl Racer {
-    /// Makes a race that nobody leads; random choices begin with `seed`.
+impl Tuning {
+    /// Makes a tuner with the first configuration; random choices begin with `seed`.
     pub fn new(seed: u64, scale: Scale) -> Self {
         Self {
-            race: Race::new(seed),
+            tuner: Tuner::new(seed),
             scale,
             // A hit may put some in, and hits allocate nothing.
             samples: VecDeque::with_capacity(MAX_SAMPLES + CAPACITY),
@@ -35,26 +35,26 @@ impl Racer {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.race.bytes() + self.samples.capacity() * size_of::<u64>()
+        self.tuner.bytes() + self.samples.capacity() * size_of::<u64>()
     }
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Takes over accesses for the race; whole batches are left out where it does not keep up.
+    /// Takes over accesses for the tuner; whole batches are left out where it does not keep up.
     pub(super) fn take_samples(&self, hashes: &[u64]) {
-        borrow(&self.racer, |racer| {
-            if racer.samples.len() < MAX_SAMPLES {
-                racer.samples.extend(hashes);
+        borrow(&self.tuning, |tuning| {
+            if tuning.samples.len() < MAX_SAMPLES {
+                tuning.samples.extend(hashes);
             }
             self.has_samples.store(true, Ordering::Relaxed); // Relaxed: a hint.
         });
     }
 
-    /// Plays some of the accesses that wait for it, and follows the race.
-    pub(super) fn race(&self, guard: &Guard, racer: &mut Racer) {
+    /// Plays some of the accesses that wait for it, and follows the tuner.
+    pub(super) fn tune(&self, guard: &Guard, tuning: &mut Tuning) {
         let costs_vary = self.costs_vary();
-        for _ in 0..PLAYED {
-            let Some(hash) = racer.samples.pop_front() else {
+        for _ in 0..SIMULATED_PER_CALL {
+            let Some(hash) = tuning.samples.pop_front() else {
                 // Relaxed: a hint; if some come in this moment, they wait for the next.
                 return self.has_samples.store(false, Ordering::Relaxed);
             };
@@ -78,14 +78,14 @@ impl<K, V, S> Engine<K, V, S> {
                 EvictionPolicy::FrequencyPerCost => 1,
                 EvictionPolicy::Frequency => cost,
             };
-            let (scale, max) = (racer.scale, self.unpinned_max());
-            match racer.race.play(access, scale, max, worth) {
+            let (scale, max) = (tuning.scale, self.unpinned_max());
+            match tuning.tuner.simulate(access, scale, max, worth) {
                 None => {}
-                Some(Look::Same) => self.adapt(guard, racer),
-                Some(Look::Changed) => {
-                    // Relaxed: any recent setting will do.
-                    self.setting.store(racer.race.current(), Ordering::Relaxed);
-                    let share = self.setting().share_of(max);
+                Some(Choice::Same) => self.adapt(guard, tuning),
+                Some(Choice::Changed) => {
+                    // Relaxed: any recent configuration will do.
+                    self.policy_config.store(tuning.tuner.current(), Ordering::Relaxed);
+                    let share = self.policy_config().share_of(max);
                     let window = self.window_cost.load(Ordering::Relaxed); // Relaxed: as above.
                     // Relaxed: as above.
                     self.surplus.store(window.saturating_sub(share), Ordering::Relaxed);
@@ -95,10 +95,10 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Adapts what depends on how many entries fill the budget.
-    pub(super) fn adapt(&self, guard: &Guard, racer: &mut Racer) {
+    pub(super) fn adapt(&self, guard: &Guard, tuning: &mut Tuning) {
         let capacity = self.capacity();
         self.access_clock.set_entries(capacity);
-        racer.scale = racer.scale.adapted(capacity);
+        tuning.scale = tuning.scale.adapted(capacity);
         // In a table with more room, as many entries are spread over more buckets.
         let slots_per_entry = self.table.slots(guard) / (self.len() as usize).max(1);
         let buckets = SAMPLE_BUCKETS * (slots_per_entry / 4).clamp(1, MAX_SPREAD);
@@ -111,7 +111,7 @@ impl<K, V, S> Engine<K, V, S> {
         if self.turn_mask.load(Ordering::Relaxed) != turns {
             self.turn_mask.store(turns, Ordering::Relaxed);
         }
-        let mask = racer.scale.mask();
+        let mask = tuning.scale.mask();
         // Relaxed, twice: any recent mask will do. Written only if it differs: readers share it.
         if self.sample_mask.load(Ordering::Relaxed) != mask {
             self.sample_mask.store(mask, Ordering::Relaxed);
@@ -120,7 +120,7 @@ impl<K, V, S> Engine<K, V, S> {
 }
 
 /// Accesses of the sample that one call plays, and how many may wait.
-const PLAYED: usize = 32;
+const SIMULATED_PER_CALL: usize = 32;
 const MAX_SAMPLES: usize = 256;
 /// Buckets read to find a sample, and how many times as many in a table that is nearly empty.
 pub(super) const SAMPLE_BUCKETS: usize = 40;

@@ -86,7 +86,7 @@ impl<K, V, S> Engine<K, V, S> {
         let reserve = self.reserve();
         // Relaxed: a figure to decide by.
         let window = self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued);
-        let share = self.setting().share_of(self.unpinned_max());
+        let share = self.policy_config().share_of(self.unpinned_max());
         let is_full = window.saturating_add(reserve) > share && window <= u64::MAX / 2;
         if is_full && used.saturating_add(reserve) < max {
             // There is room, so all that is due is that the window comes down to its share.
@@ -128,9 +128,9 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> usize {
         // Relaxed: a hint. What comes later is played later.
         if self.has_samples.load(Ordering::Relaxed) {
-            borrow(&self.racer, |racer| self.race(guard, racer));
+            borrow(&self.tuning, |tuning| self.tune(guard, tuning));
         }
-        let share = self.setting().share_of(self.unpinned_max());
+        let share = self.policy_config().share_of(self.unpinned_max());
         let ahead = self.evict_ahead();
         let mut out = self.evictions(guard);
         let mut vetoes = 0;
@@ -288,7 +288,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     #[inline]
     fn admits(&self, candidate: Contender, victim: Contender, luck: u64) -> bool {
-        let rule = self.setting().rule;
+        let rule = self.policy_config().rule;
         let mean = if rule == Rule::Seen && self.costs_vary() {
             self.weight_of(self.budget.used() / self.len().max(1), Priority::Normal)
         } else {

@@ -227,7 +227,7 @@ impl<K, V, S> Engine<K, V, S> {
         let displace = |entry| self.displace(&guard, entry);
         ticked.pending = self.table.help(&guard, RESIZE_UNITS, displace);
         let has_moved = self.table.moved_units(&guard) != moved;
-        borrow(&self.racer, |racer| self.adapt(&guard, racer));
+        borrow(&self.tuning, |tuning| self.adapt(&guard, tuning));
         self.sketch.grow(self.len() as usize);
         self.table.seal();
         drop(guard);
@@ -241,7 +241,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Gives memory back after the cache was cleared; returns whether that has still to be done.
     ///
-    /// What stays: the sketch, for frequencies stay known; the race; the rings and counters of the threads.
+    /// What stays: the sketch, for frequencies stay known; the tuner; the rings and counters of the threads.
     fn trim_if_due(&self) -> bool {
         // Relaxed, here and below: a hint.
         if !self.trim_due.load(Ordering::Relaxed) {
@@ -280,7 +280,7 @@ impl<K, V, S> Engine<K, V, S> {
             self.shrink_table(&guard, usize::try_from(wanted).unwrap_or(usize::MAX));
         }
         self.budget.end_move();
-        borrow(&self.racer, |racer| self.adapt(&self.table.pin_structure(), racer));
+        borrow(&self.tuning, |tuning| self.adapt(&self.table.pin_structure(), tuning));
         self.sweep_if_due();
     }
 

@@ -54,7 +54,7 @@ impl<K, V, S> Engine<K, V, S> {
             .maintainers
             .iter()
             .filter_map(|maintainer| borrow(maintainer, |maintainer| maintainer.window.bytes()));
-        let race = borrow(&self.racer, |racer| racer.bytes()).unwrap_or(0);
+        let tuner = borrow(&self.tuning, |tuning| tuning.bytes()).unwrap_or(0);
         let backlog = borrow(&self.backlog, |backlog| backlog.bytes()).unwrap_or(0);
         let stalls = borrow(&self.stalls, |stalls| stalls.bytes()).unwrap_or(0);
         let deadlines = borrow(&self.timetable, |timetable| timetable.bytes()).unwrap_or(0);
@@ -73,7 +73,7 @@ impl<K, V, S> Engine<K, V, S> {
                 + self.samples.bytes()
                 + windows.sum::<usize>()
                 + backlog
-                + race
+                + tuner
                 + stalls,
             deadlines,
             garbage: garbage.cost,

@@ -33,7 +33,7 @@ use crossbeam_utils::atomic::AtomicCell;
 
 pub use self::garbage::Pressure;
 use self::{
-    adapt::{Racer, SAMPLE_BUCKETS},
+    adapt::{SAMPLE_BUCKETS, Tuning},
     kept::Kept,
     maintain::Maintainer,
     newcomers::Backlog,
@@ -65,7 +65,7 @@ use crate::{
         access::Access,
         class::{Class, ClassRange},
         pulse::AccessClock,
-        race::{SETTINGS, Scale, Setting},
+        race::{POLICY_CONFIGS, PolicyConfig, Scale},
         victim::score_of,
     },
     reclaim::{Guard, stall::StallDetector},
@@ -101,7 +101,7 @@ pub struct Engine<K, V, S> {
     newcomers: Stripes,
     /// Whether there may be some, there or in the backlog.
     has_strays: AtomicBool,
-    /// Hashes of accesses to the keys of the sample, on their way to the race.
+    /// Hashes of accesses to the keys of the sample, on their way to the tuner.
     samples: Stripes,
     /// What is 0 in the hash of a key of the sample.
     sample_mask: AtomicU64,
@@ -109,8 +109,8 @@ pub struct Engine<K, V, S> {
     extras: AtomicBool,
     /// How many hits are counted as one, less one.
     turn_mask: AtomicU32,
-    /// The number of the setting that won the race.
-    setting: AtomicUsize,
+    /// The number of the policy configuration in force.
+    policy_config: AtomicUsize,
     /// Buckets read to find a sample.
     sample_buckets: AtomicUsize,
     /// Buckets whose access bits had a turn to be aged; wraps.
@@ -130,8 +130,8 @@ pub struct Engine<K, V, S> {
     window_cost: CachePadded<AtomicU64>,
     /// What they cost more than their share since that was made smaller.
     surplus: AtomicU64,
-    /// The race, for whoever takes it out.
-    racer: Place<Racer>,
+    /// The tuner; one thread at a time takes it out.
+    tuning: Place<Tuning>,
     /// Whether accesses may wait for it.
     has_samples: AtomicBool,
     /// Which threads stay pinned.
@@ -208,7 +208,7 @@ impl<K, V, S> Engine<K, V, S> {
             sample_mask: AtomicU64::new(scale.mask()),
             extras: AtomicBool::new(settings.metrics),
             turn_mask: AtomicU32::new(read::turn_mask(entries as u64)),
-            setting: AtomicUsize::new(0),
+            policy_config: AtomicUsize::new(0),
             sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),
             aged: CachePadded::default(),
             due: Due::new(stripes),
@@ -222,7 +222,7 @@ impl<K, V, S> Engine<K, V, S> {
             main_cost: CachePadded::default(),
             window_cost: CachePadded::default(),
             surplus: AtomicU64::new(0),
-            racer: AtomicCell::new(Some(Box::new(Racer::new(settings.seed, scale)))),
+            tuning: AtomicCell::new(Some(Box::new(Tuning::new(settings.seed, scale)))),
             has_samples: AtomicBool::new(false),
             stalls: AtomicCell::new(Some(Box::default())),
             locals: (0..stripes).map(|_| CachePadded::default()).collect(),
@@ -322,8 +322,8 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the window's share and the rule of admission.
     #[inline]
-    fn setting(&self) -> Setting {
-        SETTINGS[self.setting.load(Ordering::Relaxed)] // Relaxed: any recent one will do.
+    fn policy_config(&self) -> PolicyConfig {
+        POLICY_CONFIGS[self.policy_config.load(Ordering::Relaxed)] // Relaxed: any recent one will do.
     }
 
     #[inline]

@@ -219,7 +219,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Sends an access on its way to the race, if its key is in the sample.
+    /// Sends an access on its way to the tuner, if its key is in the sample.
     #[inline]
     pub(super) fn note_sample(&self, hash: u64) {
         // Relaxed: any recent mask will do.

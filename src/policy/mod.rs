@@ -2,7 +2,7 @@
 //!
 //! An entry begins in the window. At the window's head it becomes a *leaver*, and has to win a
 //! duel against a sampled victim of the main region to stay. How large the window is, and what wins
-//! a duel, is decided by a race. `docs/POLICY.md` tells the whole.
+//! a duel, is decided by the tuner. `docs/POLICY.md` tells the whole.
 
 pub mod access;
 pub mod admission;

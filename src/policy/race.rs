@@ -1,24 +1,24 @@
-//! `Race`: which share of the window, and which rule of admission?
+//! `Tuner`: which share of the window, and which rule of admission?
 //!
-//! No setting is best for every pattern of accesses. So miniature caches, one a setting, play the
-//! same accesses, those of a sample of the keys; the cache itself follows the one that is ahead.
+//! No configuration is best for every pattern of accesses. So miniature caches, one a configuration, play the
+//! same accesses, those of a sample of the keys; the cache itself uses the configuration of the best one.
 
 use super::{
     admission::Rule,
-    shadow::{Access, Shadow},
+    shadow::{Access, MiniSim},
 };
 use crate::util::Rng;
 
 /// What is not fixed in the policy.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Setting {
+pub struct PolicyConfig {
     /// The part of the budget that is the window's.
     pub share: f64,
     /// What an entry has to show when it leaves the window.
     pub rule: Rule,
 }
 
-impl Setting {
+impl PolicyConfig {
     /// Returns what the window may cost in a cache of budget `max`.
     #[inline]
     pub fn share_of(self, max: u64) -> u64 {
@@ -26,32 +26,32 @@ impl Setting {
     }
 }
 
-/// The settings that race. The first one rules until another is ahead.
-pub const SETTINGS: [Setting; 4] = [
-    Setting { share: 0.05, rule: Rule::Duel },
-    Setting { share: 0.01, rule: Rule::Strict },
-    Setting { share: 0.15, rule: Rule::Seen },
-    Setting { share: 0.60, rule: Rule::Seen },
+/// The configurations that are compared. The first one holds until another is clearly better.
+pub const POLICY_CONFIGS: [PolicyConfig; 4] = [
+    PolicyConfig { share: 0.05, rule: Rule::Duel },
+    PolicyConfig { share: 0.01, rule: Rule::Strict },
+    PolicyConfig { share: 0.15, rule: Rule::Seen },
+    PolicyConfig { share: 0.60, rule: Rule::Seen },
 ];
 
-/// What a look at the race showed.
+/// What the tuner has decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// Who ruled rules on.
+pub enum Choice {
+    /// The configuration stays.
     Same,
-    /// Another setting rules from now on.
+    /// Another configuration holds from now on.
     Changed,
 }
 
 /// Miniature caches, and what they have won.
 #[derive(Debug)]
-pub struct Race {
-    shadows: [Shadow; SETTINGS.len()],
-    /// What each has hit of late.
-    won: [f64; SETTINGS.len()],
-    /// Accesses of late.
+pub struct Tuner {
+    minisims: [MiniSim; POLICY_CONFIGS.len()],
+    /// The hits of each, decayed.
+    hits: [f64; POLICY_CONFIGS.len()],
+    /// All accesses, decayed.
     accesses: f64,
-    /// Accesses since the last look.
+    /// Accesses since the last choice.
     since: u32,
     current: usize,
     scale: Scale,
@@ -62,21 +62,22 @@ pub struct Race {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scale {
     bits: u32,
-    /// Entries of a shadow.
+    /// Entries of a miniature simulation.
     room: usize,
 }
 
 impl Scale {
-    /// Returns the scale at which a cache of `entries` entries is as large as a shadow.
+    /// Returns the scale at which a cache of `entries` entries is as large as a miniature simulation.
     pub fn of(entries: u64) -> Self {
-        let bits = (entries / SHADOW_ENTRIES).max(1).ilog2();
+        let bits = (entries / MINISIM_ENTRIES).max(1).ilog2();
         Self { bits, room: (entries >> bits) as usize }
     }
 
     /// Returns the scale for `entries` entries; the same one while their number changes little.
     pub fn adapted(self, entries: u64) -> Self {
-        let shadow = entries >> self.bits;
-        let fits = shadow < 3 * SHADOW_ENTRIES && (self.bits == 0 || shadow > SHADOW_ENTRIES / 2);
+        let minisim = entries >> self.bits;
+        let fits =
+            minisim < 3 * MINISIM_ENTRIES && (self.bits == 0 || minisim > MINISIM_ENTRIES / 2);
         if fits { self } else { Self::of(entries) }
     }
 
@@ -86,12 +87,12 @@ impl Scale {
     }
 }
 
-impl Race {
-    /// Makes a race that nobody leads; random choices begin with `seed`.
+impl Tuner {
+    /// Makes a tuner with the first configuration; random choices begin with `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
-            shadows: Default::default(),
-            won: [0.0; SETTINGS.len()],
+            minisims: Default::default(),
+            hits: [0.0; POLICY_CONFIGS.len()],
             accesses: 0.0,
             since: 0,
             current: 0,
@@ -100,61 +101,69 @@ impl Race {
         }
     }
 
-    /// Returns the number of the setting that rules.
+    /// Returns the number of the configuration in force.
     pub fn current(&self) -> usize {
         self.current
     }
 
     /// Plays an access at a scale, of a cache of budget `max`, that is worth `worth` where it hits;
-    /// now and then this looks who is ahead.
-    pub fn play(&mut self, access: Access, scale: Scale, max: u64, worth: u64) -> Option<Look> {
+    /// from time to time it chooses a configuration.
+    pub fn simulate(
+        &mut self,
+        access: Access,
+        scale: Scale,
+        max: u64,
+        worth: u64,
+    ) -> Option<Choice> {
         if scale != self.scale {
             self.scale = scale;
-            self.shadows = std::array::from_fn(|_| Shadow::with_room(scale.room));
+            self.minisims = std::array::from_fn(|_| MiniSim::with_room(scale.room));
         }
         let max = max >> scale.bits;
-        for ((shadow, setting), won) in self.shadows.iter_mut().zip(SETTINGS).zip(&mut self.won) {
-            if shadow.access(access, max, setting, &mut self.rng) {
-                *won += worth as f64;
+        for ((minisim, policy_config), hits) in
+            self.minisims.iter_mut().zip(POLICY_CONFIGS).zip(&mut self.hits)
+        {
+            if minisim.access(access, max, policy_config, &mut self.rng) {
+                *hits += worth as f64;
             }
         }
         self.accesses += worth as f64;
         self.since += 1;
-        (self.since == LOOK).then(|| self.look())
+        (self.since == ACCESSES_PER_CHOICE).then(|| self.choose())
     }
 
-    /// Returns the bytes of the shadows.
+    /// Returns the bytes of the miniature simulations.
     pub fn bytes(&self) -> usize {
-        self.shadows.iter().map(Shadow::bytes).sum()
+        self.minisims.iter().map(MiniSim::bytes).sum()
     }
 
-    /// Follows whoever is clearly ahead.
-    fn look(&mut self) -> Look {
+    /// Chooses the configuration that is clearly better than the current one, if there is one.
+    fn choose(&mut self) -> Choice {
         self.since = 0;
-        let best = (0..SETTINGS.len()).max_by(|&a, &b| self.won[a].total_cmp(&self.won[b]));
+        let best = (0..POLICY_CONFIGS.len()).max_by(|&a, &b| self.hits[a].total_cmp(&self.hits[b]));
         let best = best.unwrap_or_default();
-        let now = self.won[self.current];
+        let now = self.hits[self.current];
         let margin = (MARGIN * now).max(NOISE * self.accesses.sqrt());
-        let is_ahead = self.won[best] - now > margin;
-        if is_ahead {
+        let is_better = self.hits[best] - now > margin;
+        if is_better {
             self.current = best;
         }
-        self.won = self.won.map(|won| DECAY * won);
+        self.hits = self.hits.map(|hits| DECAY * hits);
         self.accesses *= DECAY;
-        if is_ahead { Look::Changed } else { Look::Same }
+        if is_better { Choice::Changed } else { Choice::Same }
     }
 }
 
-/// Entries of a shadow, up to twice as many. Smaller ones err more often, larger ones are slow to learn.
-const SHADOW_ENTRIES: u64 = 256;
+/// Entries of a miniature simulation, up to twice as many. Smaller ones err more often, larger ones are slow to learn.
+const MINISIM_ENTRIES: u64 = 256;
 /// The sample is chosen by the bits of a hash from here on: the table knows no others between these and those of the
 /// tag, and takes the highest ones to choose a bucket.
 const FIRST_BIT: u32 = 32;
-/// Accesses of the sample between two looks.
-const LOOK: u32 = 512;
-/// What is left of what was won, from look to look.
+/// Accesses of the sample between two choices.
+const ACCESSES_PER_CHOICE: u32 = 512;
+/// The part of the counts that stays from choice to choice.
 const DECAY: f64 = 0.9;
-/// How far ahead one has to be: a part of what the other has won, and of the noise.
+/// How much better one has to be: a part of the hits of the other, and of the noise.
 const MARGIN: f64 = 0.01;
 const NOISE: f64 = 0.5;
 
@@ -163,7 +172,11 @@ mod tests {
     use super::*;
 
     /// Plays the keys that `key` names, in caches of 100 entries; each key's frequency is exact.
-    fn played(race: &mut Race, accesses: u64, mut key: impl FnMut(u64) -> u64) -> Setting {
+    fn simulated(
+        tuner: &mut Tuner,
+        accesses: u64,
+        mut key: impl FnMut(u64) -> u64,
+    ) -> PolicyConfig {
         let mut seen = std::collections::HashMap::new();
         for i in 0..accesses {
             let hash = key(i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -174,24 +187,25 @@ mod tests {
             }
             let frequency = seen[&hash];
             let access = Access { hash, cost: 1, weight: 1, frequency, now: i as u32 };
-            race.play(access, Scale::default(), 100, 1);
+            tuner.simulate(access, Scale::default(), 100, 1);
         }
-        SETTINGS[race.current()]
+        POLICY_CONFIGS[tuner.current()]
     }
 
     #[test]
-    fn loop_longer_than_the_cache_is_won_by_the_strict() {
-        let mut race = Race::new(1);
-        assert_eq!(race.current(), 0);
-        assert_eq!(played(&mut race, 20_000, |i| i % 150).rule, Rule::Strict);
+    fn strict_rule_is_chosen_for_a_loop_longer_than_the_cache() {
+        let mut tuner = Tuner::new(1);
+        assert_eq!(tuner.current(), 0);
+        assert_eq!(simulated(&mut tuner, 20_000, |i| i % 150).rule, Rule::Strict);
     }
 
     #[test]
-    fn keys_that_come_twice_and_never_again_are_won_by_a_large_window() {
-        let mut race = Race::new(1);
+    fn large_window_is_chosen_for_keys_that_come_twice_and_never_again() {
+        let mut tuner = Tuner::new(1);
         // Each key comes again 20 new keys later, and not after that.
-        let setting = played(&mut race, 40_000, |i| if i % 2 == 0 { i } else { i.max(41) - 41 });
-        assert_eq!(setting, SETTINGS[3]);
+        let policy_config =
+            simulated(&mut tuner, 40_000, |i| if i % 2 == 0 { i } else { i.max(41) - 41 });
+        assert_eq!(policy_config, POLICY_CONFIGS[3]);
     }
 
     #[test]
@@ -205,67 +219,69 @@ mod tests {
         assert_eq!(scale.adapted(1 << 22).bits, 14);
         assert_eq!(scale.adapted(1 << 18).bits, 10);
         assert_eq!(Scale::default().adapted(0).bits, 0);
-        let shadows = [128, 129, 767, 768].map(|shadow| scale.adapted(shadow << 12).bits);
-        assert_eq!(shadows, [11, 12, 12, 13]);
+        let minisims = [128, 129, 767, 768].map(|minisim| scale.adapted(minisim << 12).bits);
+        assert_eq!(minisims, [11, 12, 12, 13]);
         let rooms = [511, 512, 1 << 20, 3 << 19].map(|entries| Scale::of(entries).room);
         assert_eq!(rooms, [511, 256, 256, 384]);
     }
 
     #[test]
-    fn shadows_have_their_part_of_the_budget_and_memory_for_their_part_of_the_entries() {
-        let mut race = Race::new(1);
-        assert_eq!(race.bytes(), 0);
+    fn minisims_have_their_part_of_the_budget_and_memory_for_their_part_of_the_entries() {
+        let mut tuner = Tuner::new(1);
+        assert_eq!(tuner.bytes(), 0);
         let scale = Scale::of(1 << 10);
         assert_eq!(scale.bits, 2);
         for hash in [1, 2, 3] {
             let access = Access { hash, cost: 3, weight: 1, frequency: 2, now: 1 };
-            assert_eq!(race.play(access, scale, 27, 1), None);
+            assert_eq!(tuner.simulate(access, scale, 27, 1), None);
         }
         // Two of the three have room in a quarter of it, rounded down. What is too large is not taken in.
-        for shadow in &mut race.shadows {
+        for minisim in &mut tuner.minisims {
             let mut is_in = |hash| {
                 let access = Access { hash, cost: 7, weight: 1, frequency: 2, now: 1 };
-                shadow.access(access, 6, SETTINGS[0], &mut Rng::new(1))
+                minisim.access(access, 6, POLICY_CONFIGS[0], &mut Rng::new(1))
             };
             assert_eq!([1, 2, 3].into_iter().filter(|&hash| is_in(hash)).count(), 2);
         }
-        assert_eq!(race.bytes(), SETTINGS.len() * Shadow::with_room(256).bytes());
+        assert_eq!(tuner.bytes(), POLICY_CONFIGS.len() * MiniSim::with_room(256).bytes());
     }
 
     #[test]
-    fn who_is_ahead_by_a_hundredth_and_by_the_noise_rules() {
-        let look = |won: [f64; 2], accesses: f64| {
-            let mut race = Race::new(1);
-            race.won[..2].copy_from_slice(&won);
-            race.accesses = accesses;
-            race.since = LOOK;
-            let look = race.look();
-            let decayed = won.map(|won| DECAY * won);
-            assert_eq!((&race.won[..2], race.accesses), (&decayed[..], DECAY * accesses));
-            assert_eq!((race.since, race.current), (0, usize::from(look == Look::Changed)));
-            look
+    fn a_configuration_better_by_a_hundredth_and_by_the_noise_is_chosen() {
+        let choice = |hits: [f64; 2], accesses: f64| {
+            let mut tuner = Tuner::new(1);
+            tuner.hits[..2].copy_from_slice(&hits);
+            tuner.accesses = accesses;
+            tuner.since = ACCESSES_PER_CHOICE;
+            let choice = tuner.choose();
+            let decayed = hits.map(|hits| DECAY * hits);
+            assert_eq!((&tuner.hits[..2], tuner.accesses), (&decayed[..], DECAY * accesses));
+            assert_eq!((tuner.since, tuner.current), (0, usize::from(choice == Choice::Changed)));
+            choice
         };
-        assert_eq!(look([100.0, 101.0], 0.0), Look::Same);
-        assert_eq!(look([100.0, 102.0], 0.0), Look::Changed);
-        assert_eq!(look([100.0, 110.0], 400.0), Look::Same);
-        assert_eq!(look([100.0, 111.0], 400.0), Look::Changed);
-        assert_eq!(look([100.0, 99.0], 0.0), Look::Same);
+        assert_eq!(choice([100.0, 101.0], 0.0), Choice::Same);
+        assert_eq!(choice([100.0, 102.0], 0.0), Choice::Changed);
+        assert_eq!(choice([100.0, 110.0], 400.0), Choice::Same);
+        assert_eq!(choice([100.0, 111.0], 400.0), Choice::Changed);
+        assert_eq!(choice([100.0, 99.0], 0.0), Choice::Same);
     }
 
     #[test]
-    fn it_looks_after_so_many_accesses() {
-        let mut race = Race::new(1);
+    fn it_chooses_after_so_many_accesses() {
+        let mut tuner = Tuner::new(1);
         let access = Access { hash: 1, cost: 1, weight: 1, frequency: 1, now: 1 };
         for round in 1..=2 {
-            for _ in 1..LOOK {
-                assert_eq!(race.play(access, Scale::default(), 10, 3), None);
+            for _ in 1..ACCESSES_PER_CHOICE {
+                assert_eq!(tuner.simulate(access, Scale::default(), 10, 3), None);
             }
-            let before = race.accesses;
-            assert_eq!(race.play(access, Scale::default(), 10, 3), Some(Look::Same));
-            assert_eq!(race.accesses, DECAY * (before + 3.0));
+            let before = tuner.accesses;
+            assert_eq!(tuner.simulate(access, Scale::default(), 10, 3), Some(Choice::Same));
+            assert_eq!(tuner.accesses, DECAY * (before + 3.0));
             // All but the very first access hit.
             let first = if round == 1 { 3.0 } else { 3.0 * DECAY };
-            assert!(race.won.iter().all(|won| (race.accesses - won - DECAY * first).abs() < 1e-6));
+            assert!(
+                tuner.hits.iter().all(|hits| (tuner.accesses - hits - DECAY * first).abs() < 1e-6)
+            );
         }
     }
 

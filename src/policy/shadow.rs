@@ -1,6 +1,6 @@
-//! `Shadow`: a miniature of the cache, which plays its policy on a sample of the keys.
+//! `MiniSim`: a miniature of the cache, which plays its policy on a sample of the keys.
 //!
-//! To judge a setting by a cache for a hash sample of the keys, scaled down alike, is the idea of
+//! To judge a configuration by a cache for a hash sample of the keys, scaled down alike, is the idea of
 //! miniature simulation (Waldspurger, Saemundsson, Ahmad, Park: "Cache Modeling and Optimization
 //! using Miniature Simulations", 2017). Here what comes next is decided as in the cache itself ([`step`]), on a
 //! plain vector.
@@ -13,7 +13,7 @@ use std::{
 use super::{
     access::halved,
     admission::Contender,
-    race::Setting,
+    race::PolicyConfig,
     step::{State, Step, step},
     victim::score,
 };
@@ -36,7 +36,7 @@ pub struct Access {
 
 /// A miniature cache.
 #[derive(Debug, Default)]
-pub struct Shadow {
+pub struct MiniSim {
     slots: Vec<Slot>,
     places: HashMap<u64, u32, BuildHasherDefault<Spread>>,
     window: VecDeque<u64>,
@@ -58,7 +58,7 @@ struct Slot {
     frequency: u8,
 }
 
-impl Shadow {
+impl MiniSim {
     /// Makes an empty cache with memory for `entries` entries.
     pub fn with_room(entries: usize) -> Self {
         // One comes before another goes.
@@ -74,7 +74,13 @@ impl Shadow {
     }
 
     /// Plays an access in a cache of budget `max`; returns whether it is a hit.
-    pub fn access(&mut self, access: Access, max: u64, setting: Setting, rng: &mut Rng) -> bool {
+    pub fn access(
+        &mut self,
+        access: Access,
+        max: u64,
+        policy_config: PolicyConfig,
+        rng: &mut Rng,
+    ) -> bool {
         let Access { hash, cost, weight, frequency, now } = access;
         if let Some(&place) = self.places.get(&hash) {
             let slot = &mut self.slots[place as usize];
@@ -100,7 +106,7 @@ impl Shadow {
         self.window_cost += cost;
         self.cost += cost;
         self.weight += weight;
-        let share = setting.share_of(max);
+        let share = policy_config.share_of(max);
         loop {
             let state = State {
                 used: self.cost,
@@ -114,7 +120,7 @@ impl Shadow {
                 Step::Rest => break,
                 Step::Evict => None,
                 Step::Duel => self.leaver(),
-                // There is no surplus of an earlier setting here; and what would be judged is one entry, which is let in as in
+                // There is no surplus of an earlier configuration here; and what would be judged is one entry, which is let in as in
                 // a small cache.
                 Step::Yield | Step::Promote | Step::Judge => match self.leaver() {
                     Some(_) => continue,
@@ -125,7 +131,7 @@ impl Shadow {
             let loses = leaver.is_some_and(|leaver| {
                 let (one, other) = (self.contender(leaver, now), self.contender(victim, now));
                 leaver != victim
-                    && !setting.rule.admits(one, other, self.mean_weight(), rng.next_u64())
+                    && !policy_config.rule.admits(one, other, self.mean_weight(), rng.next_u64())
             });
             self.remove(leaver.filter(|_| loses).unwrap_or(victim));
         }
@@ -235,33 +241,36 @@ const MAX_TURNS: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{admission::Rule, race::SETTINGS};
+    use crate::policy::{admission::Rule, race::POLICY_CONFIGS};
 
-    const HALF: Setting = Setting { share: 0.5, rule: Rule::Duel };
+    const HALF: PolicyConfig = PolicyConfig { share: 0.5, rule: Rule::Duel };
 
     fn access(hash: u64, frequency: u8, now: u32) -> Access {
         Access { hash, cost: 1, weight: 1, frequency, now }
     }
 
-    fn in_main(shadow: &Shadow) -> Vec<u64> {
-        let slots = shadow.slots.iter().filter(|slot| !slot.is_in_window);
+    fn in_main(minisim: &MiniSim) -> Vec<u64> {
+        let slots = minisim.slots.iter().filter(|slot| !slot.is_in_window);
         let mut hashes: Vec<u64> = slots.map(|slot| slot.hash).collect();
         hashes.sort_unstable();
         hashes
     }
 
     /// Asserts that the sums are those of the slots, and that each slot is found.
-    fn check(shadow: &Shadow, max: u64) {
-        let sum = |f: fn(&Slot) -> u64| shadow.slots.iter().map(f).sum::<u64>();
-        assert_eq!((shadow.cost, shadow.weight), (sum(|slot| slot.cost), sum(|slot| slot.weight)));
+    fn check(minisim: &MiniSim, max: u64) {
+        let sum = |f: fn(&Slot) -> u64| minisim.slots.iter().map(f).sum::<u64>();
+        assert_eq!(
+            (minisim.cost, minisim.weight),
+            (sum(|slot| slot.cost), sum(|slot| slot.weight))
+        );
         let in_window = |slot: &&Slot| slot.is_in_window;
-        let window: Vec<_> = shadow.slots.iter().filter(in_window).collect();
-        assert_eq!(shadow.window_cost, window.iter().map(|slot| slot.cost).sum::<u64>());
-        assert!(window.iter().all(|slot| shadow.window.contains(&slot.hash)));
-        assert!(shadow.cost <= max, "{} of {max}", shadow.cost);
-        assert_eq!(shadow.places.len(), shadow.slots.len());
-        for (place, slot) in shadow.slots.iter().enumerate() {
-            assert_eq!(shadow.places[&slot.hash], place as u32);
+        let window: Vec<_> = minisim.slots.iter().filter(in_window).collect();
+        assert_eq!(minisim.window_cost, window.iter().map(|slot| slot.cost).sum::<u64>());
+        assert!(window.iter().all(|slot| minisim.window.contains(&slot.hash)));
+        assert!(minisim.cost <= max, "{} of {max}", minisim.cost);
+        assert_eq!(minisim.places.len(), minisim.slots.len());
+        for (place, slot) in minisim.slots.iter().enumerate() {
+            assert_eq!(minisim.places[&slot.hash], place as u32);
         }
     }
 
@@ -270,8 +279,8 @@ mod tests {
         for seed in 0..8 {
             println!("seed {seed}");
             let mut rng = Rng::new(seed);
-            let setting = SETTINGS[seed as usize % SETTINGS.len()];
-            let mut shadow = Shadow::with_room(50);
+            let policy_config = POLICY_CONFIGS[seed as usize % POLICY_CONFIGS.len()];
+            let mut minisim = MiniSim::with_room(50);
             // Entries in all looks, with the smaller budget and with both.
             let (mut few, mut all) = (0, 0);
             for now in 0..2_000 {
@@ -279,13 +288,13 @@ mod tests {
                 let max = if now % 500 < 300 { 100 } else { 40 };
                 let hash = rng.below(60) * rng.below(3);
                 let cost = 1 + hash % 30;
-                let was_there = shadow.places.contains_key(&hash);
+                let was_there = minisim.places.contains_key(&hash);
                 let new = Access { hash, cost, weight: 1 + hash % 3, frequency: 3, now };
-                assert_eq!(shadow.access(new, max, setting, &mut Rng::new(seed)), was_there);
+                assert_eq!(minisim.access(new, max, policy_config, &mut Rng::new(seed)), was_there);
                 // A hit changes nothing; whatever is new comes within the budget.
-                check(&shadow, if was_there { 100 } else { max });
-                few += if max == 40 { shadow.slots.len() } else { 0 };
-                all += shadow.slots.len();
+                check(&minisim, if was_there { 100 } else { max });
+                few += if max == 40 { minisim.slots.len() } else { 0 };
+                all += minisim.slots.len();
             }
             assert!(few > 2 * 800 && all > 4 * 2_000, "{few} in 800 looks, {all} in 2000");
         }
@@ -293,38 +302,38 @@ mod tests {
 
     #[test]
     fn what_costs_all_of_the_budget_is_taken_in_and_what_costs_more_is_not() {
-        let (mut shadow, mut rng) = (Shadow::with_room(4), Rng::new(1));
-        assert!(!shadow.access(access(1, 1, 0), 10, HALF, &mut rng));
-        assert!(!shadow.access(Access { cost: 11, ..access(2, 1, 0) }, 10, HALF, &mut rng));
-        assert!(shadow.access(access(1, 2, 0), 10, HALF, &mut rng));
-        assert!(!shadow.access(access(2, 2, 0), 10, HALF, &mut rng));
-        let mut shadow = Shadow::with_room(4);
+        let (mut minisim, mut rng) = (MiniSim::with_room(4), Rng::new(1));
+        assert!(!minisim.access(access(1, 1, 0), 10, HALF, &mut rng));
+        assert!(!minisim.access(Access { cost: 11, ..access(2, 1, 0) }, 10, HALF, &mut rng));
+        assert!(minisim.access(access(1, 2, 0), 10, HALF, &mut rng));
+        assert!(!minisim.access(access(2, 2, 0), 10, HALF, &mut rng));
+        let mut minisim = MiniSim::with_room(4);
         for is_hit in [false, true] {
             let all = Access { cost: 10, ..access(3, 1, 0) };
-            assert_eq!(shadow.access(all, 10, HALF, &mut rng), is_hit);
+            assert_eq!(minisim.access(all, 10, HALF, &mut rng), is_hit);
         }
     }
 
     #[test]
     fn main_takes_the_oldest_of_a_full_window_but_for_those_that_were_used() {
-        let (mut shadow, mut rng) = (Shadow::with_room(10), Rng::new(1));
-        (1..=5).for_each(|hash| _ = shadow.access(access(hash, 1, 0), 10, HALF, &mut rng));
-        assert_eq!(in_main(&shadow), []);
-        let _ = shadow.access(access(6, 1, 0), 10, HALF, &mut rng);
-        assert_eq!(in_main(&shadow), [1]);
-        assert!(shadow.access(access(2, 2, 0), 10, HALF, &mut rng));
-        let _ = shadow.access(access(7, 1, 0), 10, HALF, &mut rng);
-        assert_eq!(in_main(&shadow), [1, 3]);
+        let (mut minisim, mut rng) = (MiniSim::with_room(10), Rng::new(1));
+        (1..=5).for_each(|hash| _ = minisim.access(access(hash, 1, 0), 10, HALF, &mut rng));
+        assert_eq!(in_main(&minisim), []);
+        let _ = minisim.access(access(6, 1, 0), 10, HALF, &mut rng);
+        assert_eq!(in_main(&minisim), [1]);
+        assert!(minisim.access(access(2, 2, 0), 10, HALF, &mut rng));
+        let _ = minisim.access(access(7, 1, 0), 10, HALF, &mut rng);
+        assert_eq!(in_main(&minisim), [1, 3]);
     }
 
     #[test]
     fn so_many_in_a_row_have_another_turn_and_no_more() {
-        let (mut shadow, mut rng) = (Shadow::with_room(40), Rng::new(1));
+        let (mut minisim, mut rng) = (MiniSim::with_room(40), Rng::new(1));
         for _ in 0..2 {
-            (1..=20).for_each(|hash| _ = shadow.access(access(hash, 1, 0), 40, HALF, &mut rng));
+            (1..=20).for_each(|hash| _ = minisim.access(access(hash, 1, 0), 40, HALF, &mut rng));
         }
-        let _ = shadow.access(access(21, 1, 0), 40, HALF, &mut rng);
-        assert_eq!(in_main(&shadow), [MAX_TURNS as u64 + 1]);
+        let _ = minisim.access(access(21, 1, 0), 40, HALF, &mut rng);
+        assert_eq!(in_main(&minisim), [MAX_TURNS as u64 + 1]);
     }
 
     #[test]
@@ -332,14 +341,14 @@ mod tests {
         for (frequency, expected) in [(1, 1), (5, 2)] {
             let mut goes = 0;
             for seed in 0..100 {
-                let (mut shadow, mut rng) = (Shadow::with_room(4), Rng::new(seed));
+                let (mut minisim, mut rng) = (MiniSim::with_room(4), Rng::new(seed));
                 // 1 is long idle in main when 2 leaves the window, and was seen three times.
-                let _ = shadow.access(access(1, 3, 0), 2, HALF, &mut rng);
-                let _ = shadow.access(access(2, frequency, 100), 2, HALF, &mut rng);
-                assert_eq!(in_main(&shadow), [1]);
-                let _ = shadow.access(access(3, 1, 100), 2, HALF, &mut rng);
-                check(&shadow, 2);
-                goes += usize::from(in_main(&shadow) == [expected]);
+                let _ = minisim.access(access(1, 3, 0), 2, HALF, &mut rng);
+                let _ = minisim.access(access(2, frequency, 100), 2, HALF, &mut rng);
+                assert_eq!(in_main(&minisim), [1]);
+                let _ = minisim.access(access(3, 1, 100), 2, HALF, &mut rng);
+                check(&minisim, 2);
+                goes += usize::from(in_main(&minisim) == [expected]);
             }
             // A few samples miss it.
             assert!((90..=100).contains(&goes), "{goes} at {frequency}");
@@ -348,16 +357,16 @@ mod tests {
 
     #[test]
     fn victim_is_the_worst_of_a_sample_of_main() {
-        let (mut shadow, mut rng) = (Shadow::with_room(10), Rng::new(1));
-        assert_eq!(shadow.victim(0, &mut rng), None);
+        let (mut minisim, mut rng) = (MiniSim::with_room(10), Rng::new(1));
+        assert_eq!(minisim.victim(0, &mut rng), None);
         for hash in 1..=10 {
-            let _ = shadow.access(access(hash, 1, hash as u32), 10, HALF, &mut rng);
+            let _ = minisim.access(access(hash, 1, hash as u32), 10, HALF, &mut rng);
         }
-        assert_eq!(in_main(&shadow), [1, 2, 3, 4, 5]);
+        assert_eq!(in_main(&minisim), [1, 2, 3, 4, 5]);
         let mut chosen = [0; 11];
         for _ in 0..1000 {
-            let place = shadow.victim(1000, &mut rng).unwrap();
-            chosen[shadow.slots[place].hash as usize] += 1;
+            let place = minisim.victim(1000, &mut rng).unwrap();
+            chosen[minisim.slots[place].hash as usize] += 1;
         }
         // Five looks among five: the oldest is missed by (4/5)^5 of them, a third, and so on; never one
         // of the window.
@@ -368,40 +377,44 @@ mod tests {
 
     #[test]
     fn newcomer_goes_where_no_victim_is_found_and_the_window_is_not_too_large() {
-        let (mut shadow, mut rng) = (Shadow::with_room(10), Rng::new(1));
+        let (mut minisim, mut rng) = (MiniSim::with_room(10), Rng::new(1));
         let mut insert = |hash, cost| {
             let access = Access { hash, cost, weight: 1, frequency: 1, now: 0 };
-            assert!(!shadow.access(access, 100, HALF, &mut rng));
+            assert!(!minisim.access(access, 100, HALF, &mut rng));
         };
         // One in main, which is hard to find among ten thousand; and a window that has its share.
         insert(0, 51);
         (1..10_000).for_each(|hash| insert(hash, 0));
         insert(10_000, 49);
         insert(10_001, 1);
-        assert_eq!(in_main(&shadow), [0]);
-        assert_eq!((shadow.slots.len(), shadow.cost), (10_001, 100));
-        assert!(!shadow.places.contains_key(&10_001));
-        assert_eq!(shadow.window_cost, 49);
+        assert_eq!(in_main(&minisim), [0]);
+        assert_eq!((minisim.slots.len(), minisim.cost), (10_001, 100));
+        assert!(!minisim.places.contains_key(&10_001));
+        assert_eq!(minisim.window_cost, 49);
     }
 
     #[test]
     fn weights_have_a_mean_of_their_own() {
-        let (mut shadow, mut rng) = (Shadow::with_room(4), Rng::new(1));
-        assert_eq!(shadow.mean_weight(), 0);
+        let (mut minisim, mut rng) = (MiniSim::with_room(4), Rng::new(1));
+        assert_eq!(minisim.mean_weight(), 0);
         for (hash, weight) in [(1, 1), (2, 4), (3, 7)] {
-            let _ =
-                shadow.access(Access { cost: 2, weight, ..access(hash, 1, 0) }, 10, HALF, &mut rng);
+            let _ = minisim.access(
+                Access { cost: 2, weight, ..access(hash, 1, 0) },
+                10,
+                HALF,
+                &mut rng,
+            );
         }
-        assert_eq!(shadow.mean_weight(), 4);
+        assert_eq!(minisim.mean_weight(), 4);
     }
 
     #[test]
     fn memory_is_that_of_slots_places_and_window() {
-        let shadow = Shadow::with_room(100);
-        let (slots, places) = (shadow.slots.capacity(), shadow.places.capacity());
-        assert!(slots > 100 && places > 100 && shadow.window.capacity() > 100);
-        let window = 8 * shadow.window.capacity();
-        assert_eq!(shadow.bytes(), size_of::<Slot>() * slots + 16 * places + window);
-        assert_eq!(Shadow::default().bytes(), 0);
+        let minisim = MiniSim::with_room(100);
+        let (slots, places) = (minisim.slots.capacity(), minisim.places.capacity());
+        assert!(slots > 100 && places > 100 && minisim.window.capacity() > 100);
+        let window = 8 * minisim.window.capacity();
+        assert_eq!(minisim.bytes(), size_of::<Slot>() * slots + 16 * places + window);
+        assert_eq!(MiniSim::default().bytes(), 0);
     }
 }
