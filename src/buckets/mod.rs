@@ -60,7 +60,7 @@ pub use iter::Iter;
 pub use lanes::{Lanes, Ranker, Ranking, Scores, Threshold};
 pub use loose::Loose;
 pub use retire::{Finalizer, OpenBag, Swept, Terms};
-pub use sample::{Candidate, Line, POSITION_BITS, Passed, Position, Run, Sampled};
+pub use sample::{Line, POSITION_BITS, Passed, Position, Run, Sampled, SampledSlot};
 pub use write::{Full, Occupied, Panic, Probe, Publish, Vacant};
 
 use std::ptr;

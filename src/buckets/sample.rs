@@ -78,7 +78,7 @@ pub struct Passed<'g> {
 
 /// An entry that was in the table when its line was read.
 #[derive(Clone, Copy)]
-pub struct Candidate<'g> {
+pub struct SampledSlot<'g> {
     bucket: &'g Bucket,
     slot: usize,
     tag: u64,
@@ -88,7 +88,7 @@ pub struct Candidate<'g> {
 /// An entry that was in the table when it was sampled, and where.
 pub struct Sampled<'g, T> {
     /// What [`Table::unlink`] takes out.
-    pub candidate: Candidate<'g>,
+    pub sampled_slot: SampledSlot<'g>,
     /// What is beside the entry.
     pub metadata: Metadata<'g, T>,
 }
@@ -104,14 +104,14 @@ impl<T> Sampled<'_, T> {
     /// Returns the entry's hash, as [`known`](super::known) returns it.
     #[inline]
     pub fn hash(&self) -> u64 {
-        let low = u64::from(self.candidate.word.bits()) << TAG_BITS | self.candidate.tag;
+        let low = u64::from(self.sampled_slot.word.bits()) << TAG_BITS | self.sampled_slot.tag;
         u64::from(self.metadata.upper()) << 32 | low
     }
 }
 
 impl<T> std::fmt::Debug for Sampled<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sampled").field("candidate", &self.candidate).finish_non_exhaustive()
+        f.debug_struct("Sampled").field("candidate", &self.sampled_slot).finish_non_exhaustive()
     }
 }
 
@@ -170,15 +170,15 @@ impl<T> Table<T> {
         passed
     }
 
-    /// Returns the candidate of an entry that was found; `None` if it has left its slot.
+    /// Returns the slot of an entry that was found; `None` if it has left its slot.
     #[inline]
-    pub fn candidate_of<'g>(&'g self, place: &SlotRef<'g, T>) -> Option<Candidate<'g>> {
+    pub fn sampled_slot_of<'g>(&'g self, place: &SlotRef<'g, T>) -> Option<SampledSlot<'g>> {
         let (bucket, slot) = (place.bucket, place.slot);
         let tag = bucket.control().tag(slot);
         let word = bucket.word(slot);
         // A handle enters one slot once under a guard.
         let is_there = tag != 0 && word.handle() == Some(place.handle) && !word.is_dying();
-        is_there.then_some(Candidate { bucket, slot, tag, word })
+        is_there.then_some(SampledSlot { bucket, slot, tag, word })
     }
 
     /// Returns the entry in a place, if there is one.
@@ -194,25 +194,25 @@ impl<T> Table<T> {
         let tag = control.tag(slot);
         // A handle enters a slot once under a guard: if the word is still there, it was there at `control`.
         let is_there = control.is_in_use() && tag != 0 && bucket.word(slot) == word;
-        let candidate = Candidate { bucket, slot, tag, word };
-        is_there.then(|| Sampled { candidate, metadata: self.metadata(guard, handle) })
+        let sampled_slot = SampledSlot { bucket, slot, tag, word };
+        is_there.then(|| Sampled { sampled_slot, metadata: self.metadata(guard, handle) })
     }
 
-    /// Fetches what is beside the entry of a candidate ahead of its use.
+    /// Fetches what is beside the entry of a sampled slot ahead of its use.
     #[inline]
-    pub fn prefetch_metadata(&self, candidate: &Candidate<'_>) {
+    pub fn prefetch_metadata(&self, sampled_slot: &SampledSlot<'_>) {
         // SAFETY: the handle was in a word of this table, which was loaded by an Acquire.
-        unsafe { self.slab.cell(candidate.handle()) }.prefetch_beside();
+        unsafe { self.slab.cell(sampled_slot.handle()) }.prefetch_beside();
     }
 
-    /// Returns where a candidate is, if it is in the table.
+    /// Returns where a sampled slot is, if it is in the table.
     pub fn slot_of<'g>(
         &'g self,
         guard: &'g Guard,
-        candidate: &Candidate<'g>,
+        sampled_slot: &SampledSlot<'g>,
     ) -> Option<SlotRef<'g, T>> {
-        let metadata = self.look(guard, candidate)?;
-        Some(SlotRef { metadata, bucket: candidate.bucket, slot: candidate.slot })
+        let metadata = self.look(guard, sampled_slot)?;
+        Some(SlotRef { metadata, bucket: sampled_slot.bucket, slot: sampled_slot.slot })
     }
 
     /// Makes sure that who takes an entry out sees what this thread has written beside it before: no
@@ -247,26 +247,26 @@ impl<T> Table<T> {
         }
     }
 
-    /// Returns the hash of a candidate's entry, as [`known`](super::known) returns it.
-    pub fn hash_at(&self, candidate: &Candidate<'_>, metadata: Metadata<'_, T>) -> u64 {
-        Sampled { candidate: *candidate, metadata }.hash()
+    /// Returns the hash of a sampled slot's entry, as [`known`](super::known) returns it.
+    pub fn hash_at(&self, sampled_slot: &SampledSlot<'_>, metadata: Metadata<'_, T>) -> u64 {
+        Sampled { sampled_slot: *sampled_slot, metadata }.hash()
     }
 
-    /// Returns what is beside the entry of a candidate if it is in the table.
+    /// Returns what is beside the entry of a sampled slot if it is in the table.
     #[inline]
     pub fn look<'g>(
         &'g self,
         guard: &'g Guard,
-        candidate: &Candidate<'_>,
+        sampled_slot: &SampledSlot<'_>,
     ) -> Option<Metadata<'g, T>> {
-        let Candidate { bucket, slot, tag, word, .. } = *candidate;
+        let SampledSlot { bucket, slot, tag, word, .. } = *sampled_slot;
         let control = bucket.control();
         // A handle enters a slot once under a guard: if the word is still there, it was there at `control`.
         let is_there = control.is_in_use() && control.tag(slot) == tag && bucket.word(slot) == word;
-        is_there.then(|| self.metadata(guard, candidate.handle()))
+        is_there.then(|| self.metadata(guard, sampled_slot.handle()))
     }
 
-    /// Takes a candidate out, or what has replaced it in the very moment; `None` if it has left, or
+    /// Unlinks the entry of a sampled slot, or what has replaced it in the very moment; `None` if it has left, or
     /// `may_go` says no. That is asked again after each change of the bucket.
     ///
     /// What comes out may be another entry, where the version has wrapped: look at its handle.
@@ -274,11 +274,11 @@ impl<T> Table<T> {
     pub fn unlink(
         &self,
         guard: &Guard,
-        candidate: &Candidate<'_>,
+        sampled_slot: &SampledSlot<'_>,
         may_go: impl Fn(Metadata<'_, T>) -> bool,
     ) -> Option<Unlinked> {
         debug_assert!(guard.covers(self.domain.structure()), "a guard of another table");
-        let Candidate { bucket, slot, tag, word, .. } = *candidate;
+        let SampledSlot { bucket, slot, tag, word, .. } = *sampled_slot;
         debug_assert!(tag != 0 || IS_MODEL, "a claim is no candidate");
         loop {
             let control = bucket.control();
@@ -286,7 +286,7 @@ impl<T> Table<T> {
             if !control.is_in_use() || control.tag(slot) != tag || bucket.word(slot) != word {
                 return None;
             }
-            if !may_go(self.metadata(guard, candidate.handle())) {
+            if !may_go(self.metadata(guard, sampled_slot.handle())) {
                 return None;
             }
             if let Some(taken) = bucket.unpublish(control, slot) {
@@ -412,12 +412,12 @@ impl<'g> Line<'g> {
     /// Returns the entry in a slot; `None` if it has left, or the slot was free: what is in that is a claim, and its
     /// inserter's alone.
     #[inline]
-    pub fn candidate(&self, slot: usize) -> Option<Candidate<'g>> {
+    pub fn sampled_slot(&self, slot: usize) -> Option<SampledSlot<'g>> {
         let Self { bucket, control, .. } = *self;
         let (tag, word) = (control.tag(slot), bucket.word(slot));
-        let is_claim = tag == 0 && !mutant!("buckets_claim_is_candidate");
+        let is_claim = tag == 0 && !mutant!("buckets_claim_is_sampled");
         word.handle().filter(|_| !is_claim && !word.is_dying())?;
-        Some(Candidate { bucket, slot, tag, word })
+        Some(SampledSlot { bucket, slot, tag, word })
     }
 
     /// Returns the place of a slot.
@@ -427,7 +427,7 @@ impl<'g> Line<'g> {
     }
 }
 
-impl Candidate<'_> {
+impl SampledSlot<'_> {
     /// Returns the number of its slot.
     #[inline]
     pub fn slot(&self) -> usize {
@@ -472,9 +472,9 @@ impl std::fmt::Debug for Line<'_> {
     }
 }
 
-impl std::fmt::Debug for Candidate<'_> {
+impl std::fmt::Debug for SampledSlot<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Candidate").field("word", &self.word).finish_non_exhaustive()
+        f.debug_struct("SampledSlot").field("word", &self.word).finish_non_exhaustive()
     }
 }
 
@@ -502,9 +502,9 @@ mod tests {
         table
     }
 
-    fn candidates<'g>(run: Run<'g>) -> Vec<Candidate<'g>> {
+    fn sampled_slots<'g>(run: Run<'g>) -> Vec<SampledSlot<'g>> {
         run.flat_map(|line| {
-            line.taken().filter_map(|slot| line.candidate(slot)).collect::<Vec<_>>()
+            line.taken().filter_map(|slot| line.sampled_slot(slot)).collect::<Vec<_>>()
         })
         .collect()
     }
@@ -516,14 +516,14 @@ mod tests {
         let guard = table.pin();
         let check = || {
             for random in [0, 1 << 31, u32::MAX, 0x1234_5678] {
-                let run = candidates(table.run(&guard, random, usize::MAX));
+                let run = sampled_slots(table.run(&guard, random, usize::MAX));
                 let mut looked = Vec::new();
                 table.run(&guard, random, usize::MAX).look(|line| {
-                    looked.extend(line.taken().filter_map(|slot| line.candidate(slot)));
+                    looked.extend(line.taken().filter_map(|slot| line.sampled_slot(slot)));
                     ControlFlow::Continue(())
                 });
-                let handles = |run: &[Candidate<'_>]| -> Vec<u32> {
-                    run.iter().map(|candidate| candidate.handle().raw()).collect()
+                let handles = |run: &[SampledSlot<'_>]| -> Vec<u32> {
+                    run.iter().map(|sampled_slot| sampled_slot.handle().raw()).collect()
                 };
                 assert_eq!(handles(&looked), handles(&run));
                 let mut handles: Vec<u32> = run.iter().map(|at| at.handle().raw()).collect();
@@ -572,16 +572,16 @@ mod tests {
         }
         for line in table.run(&guard, 0, 8) {
             for slot in line.taken() {
-                let candidate = line.candidate(slot).unwrap();
+                let sampled_slot = line.sampled_slot(slot).unwrap();
                 let mut all = table.iter(&guard);
-                let hit = all.find(|hit| hit.handle == candidate.handle()).unwrap();
+                let hit = all.find(|hit| hit.handle == sampled_slot.handle()).unwrap();
                 assert_eq!(line.access(slot), hit.entry.key as u16 + 7);
-                assert_eq!(candidate.class(), hit.entry.key as u8);
+                assert_eq!(sampled_slot.class(), hit.entry.key as u8);
                 let shown = line.lanes();
                 assert_eq!(shown.access[slot / 4] >> (16 * (slot % 4)) & 0xffff, hit.entry.key + 7);
                 assert_eq!(shown.class >> (8 * slot) & 0xff, hit.entry.key);
                 line.set_access(slot, 3);
-                candidate.set_class(4);
+                sampled_slot.set_class(4);
                 let hints = (hit.access(), hit.class());
                 assert_eq!(hints, (3, 4));
                 let sampled = table.sampled_at(&guard, line.place(slot)).unwrap();
@@ -591,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn claim_is_no_candidate_whatever_its_hints_say() {
+    fn claim_is_never_sampled_whatever_its_hints_say() {
         let alive = AtomicU64::new(0);
         let table: Entries<'_> = Table::new(1, 10, 1).unwrap();
         let guard = table.pin();
@@ -609,8 +609,8 @@ mod tests {
             table.find_above(&guard, 0, 1, &ranking.ranker(), ranking.threshold(20.0f32.to_bits()));
         let (line, above) = passed.found.unwrap();
         assert_eq!(above, 1 << free);
-        assert!(line.candidate(free).is_none());
-        assert!(line.taken().all(|slot| line.candidate(slot).is_some()));
+        assert!(line.sampled_slot(free).is_none());
+        assert!(line.taken().all(|slot| line.sampled_slot(slot).is_some()));
         assert!(table.sampled_at(&guard, line.place(free)).is_none());
         bucket.withdraw(free);
     }
@@ -621,8 +621,8 @@ mod tests {
         let table = table(&alive);
         let guard = table.pin();
         for line in table.run_from(&guard, 0, usize::MAX) {
-            for candidate in line.taken().filter_map(|slot| line.candidate(slot)) {
-                candidate.set_class(1);
+            for sampled_slot in line.taken().filter_map(|slot| line.sampled_slot(slot)) {
+                sampled_slot.set_class(1);
             }
         }
         // All are as old, and one is eight times as bad.
@@ -638,7 +638,7 @@ mod tests {
             let slot = above.trailing_zeros() as usize;
             let score = ranker.rank(line.lanes()).get()[slot];
             assert_eq!((above.count_ones(), score), (1, 128.0f32.to_bits()));
-            assert_eq!(line.candidate(slot).unwrap().handle(), bad.handle);
+            assert_eq!(line.sampled_slot(slot).unwrap().handle(), bad.handle);
             assert!((1..=8).contains(&passed.lines) && passed.ranked >= 1);
             // None above: all lines were passed, each once.
             let passed = table.find_above(&guard, first, usize::MAX, &ranker, high);
@@ -653,7 +653,7 @@ mod tests {
         let alive = AtomicU64::new(0);
         let table = table(&alive);
         let guard = table.pin();
-        let all = candidates(table.run(&guard, 0, usize::MAX));
+        let all = sampled_slots(table.run(&guard, 0, usize::MAX));
         let out = table.unlink(&guard, &all[0], |_| true).unwrap();
         assert_eq!(out.handle(), all[0].handle());
         assert!(table.unlink(&guard, &all[0], |_| true).is_none());
@@ -669,7 +669,7 @@ mod tests {
         let entry = Entry::new(key, 100, &alive);
         assert_eq!(put(&table, &guard, spread(key), entry, |_| ()), None);
         assert!(table.unlink(&guard, &all[0], |_| true).is_none(), "another entry has the slot");
-        let all = candidates(table.run(&guard, 0, usize::MAX));
+        let all = sampled_slots(table.run(&guard, 0, usize::MAX));
         assert!(table.grow(&guard));
         while help(&table, &guard, 1, |_| ()) {}
         assert!(

@@ -186,7 +186,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Sets which entries may be evicted: `can_evict` is asked before an entry goes to make room.
     ///
-    /// An entry for which it returns `false` stays, and is no candidate for a while. After 64 such
+    /// An entry for which it returns `false` stays, and is not chosen for a while. After 64 such
     /// answers a call that looks for room gives up, and its insert is refused as
     /// [`Kept`](crate::RejectReason::Kept). Removals, expirations and replacements are not asked about.
     /// [`set_max_cost`](Cache::set_max_cost) with a lower budget evicts entries that are kept if no

@@ -213,7 +213,7 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> bool {
         let Some(leaver) = leaver else {
             let victim = self.next_victim(guard, maintainer);
-            let gone = victim.is_some_and(|victim| out.evict(&victim.candidate));
+            let gone = victim.is_some_and(|victim| out.evict(&victim.sampled_slot));
             self.choose_next(guard, &mut maintainer.hand);
             return gone;
         };
@@ -230,7 +230,7 @@ impl<K, V, S> Engine<K, V, S> {
             }
             if let Some(victim) = self.chosen_victim(guard, &mut maintainer.hand) {
                 // In this order, so that main is never above its share for it.
-                let gone = out.evict(&victim.candidate);
+                let gone = out.evict(&victim.sampled_slot);
                 self.choose_next(guard, &mut maintainer.hand);
                 self.promote(maintainer, leaver);
                 return gone;
@@ -311,7 +311,7 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn resident_contender(&self, resident: &Resident<'_, K, V>) -> Contender {
         let metadata = resident.metadata;
         let cost = self.weight_of(self.cost_of(metadata), metadata.flags().priority());
-        let access = Access::from_bits(resident.candidate.access());
+        let access = Access::from_bits(resident.sampled_slot.access());
         Contender { frequency: self.frequency(resident.hash(), Some(access)), cost }
     }
 
@@ -319,14 +319,14 @@ impl<K, V, S> Engine<K, V, S> {
     fn evict_any(&self, out: &mut Evictions<'_, K, V, S>, guard: &Guard) -> bool {
         let random = super::spread(self.budget.used() ^ u64::from(self.access_clock.now()) << 32);
         let victim = self.victim(guard, random, Among::Unpinned);
-        victim.is_some_and(|victim| out.evict(&victim.candidate))
+        victim.is_some_and(|victim| out.evict(&victim.sampled_slot))
     }
 
     /// Evicts an entry that was found; returns whether it was still there.
     #[inline]
     fn evict(&self, out: &mut Evictions<'_, K, V, S>, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
-        let there = self.table.candidate_of(hit);
-        there.is_some_and(|candidate| out.evict(&candidate))
+        let there = self.table.sampled_slot_of(hit);
+        there.is_some_and(|slot| out.evict(&slot))
     }
 
     /// Returns whether to evict an entry would make no room, or break a promise: it has no rival, then.
@@ -383,7 +383,7 @@ impl<K, V, S> Engine<K, V, S> {
                 if let Some((hash, oldest)) = self.oldest_waiting(guard) {
                     self.duel_alone(&mut out, guard, (hash, oldest), victim, luck);
                 } else if let Some(victim) = victim {
-                    out.evict(&victim.candidate);
+                    out.evict(&victim.sampled_slot);
                 } else {
                     break;
                 }
@@ -393,12 +393,12 @@ impl<K, V, S> Engine<K, V, S> {
             match victim {
                 Some(victim) if self.beats(self.resident_contender(&oldest), &victim, luck) => {
                     let hash = oldest.hash();
-                    if let Some(hit) = self.table.slot_of(guard, &oldest.candidate) {
+                    if let Some(hit) = self.table.slot_of(guard, &oldest.sampled_slot) {
                         self.enter_main(hash, &hit);
                     }
-                    out.evict(&victim.candidate);
+                    out.evict(&victim.sampled_slot);
                 }
-                _ => _ = out.evict(&oldest.candidate),
+                _ => _ = out.evict(&oldest.sampled_slot),
             }
             *vetoes += out.vetoes();
         }
@@ -416,7 +416,7 @@ impl<K, V, S> Engine<K, V, S> {
     ) {
         let is_settled = match victim {
             Some(victim) if self.beats(self.contender(hash, &hit), &victim, luck) => {
-                out.evict(&victim.candidate);
+                out.evict(&victim.sampled_slot);
                 self.enter_main(hash, &hit)
             }
             _ => self.evict(out, &hit),

@@ -5,7 +5,7 @@
 
 use super::{Engine, RemovalCause, write_back::Turn};
 use crate::{
-    buckets::{Candidate, EntryRef, Metadata, OpenBag, Unlinked},
+    buckets::{EntryRef, Metadata, OpenBag, SampledSlot, Unlinked},
     entry::Entry,
     metrics::Counter,
     policy::access::{Access, MAX_HITS},
@@ -47,27 +47,27 @@ impl<K, V, S> Engine<K, V, S> {
 }
 
 impl<'g, K, V, S> Evictions<'g, K, V, S> {
-    /// Evicts a candidate; returns whether it was still there, and was allowed to go.
+    /// Evicts the entry of a sampled slot; returns whether it was still there, and was allowed to go.
     #[inline]
-    pub(super) fn evict(&mut self, candidate: &Candidate<'_>) -> bool {
+    pub(super) fn evict(&mut self, sampled_slot: &SampledSlot<'_>) -> bool {
         if self.engine.hooks.ask_before_eviction() {
-            return self.ask_and_evict(candidate);
+            return self.ask_and_evict(sampled_slot);
         }
         let may_go = |metadata: Metadata<'_, Entry<K, V>>| self.may_go(metadata);
-        let gone = self.engine.table.unlink(self.guard, candidate, may_go);
+        let gone = self.engine.table.unlink(self.guard, sampled_slot, may_go);
         gone.map(|entry| self.end(entry)).is_some()
     }
 
     /// The same where the builder's functions look at the entry before: it is readable until they
     /// return, and leaves only if it is the same by then.
     #[cold]
-    fn ask_and_evict(&mut self, candidate: &Candidate<'_>) -> bool {
+    fn ask_and_evict(&mut self, sampled_slot: &SampledSlot<'_>) -> bool {
         let engine = self.engine;
         // A writer's guard keeps the values of one part of the table only. What is there under this
         // one stays readable.
         let guard = engine.table.pin();
-        let Some(slot) = engine.table.slot_of(&guard, candidate) else { return false };
-        let (id, hash) = (slot.id(), engine.table.hash_at(candidate, slot.metadata()));
+        let Some(slot) = engine.table.slot_of(&guard, sampled_slot) else { return false };
+        let (id, hash) = (slot.id(), engine.table.hash_at(sampled_slot, slot.metadata()));
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
         let Some(hit) = engine.table.find(&guard, hash, is_it) else { return false };
         let may_go = self.force.is_some() || engine.hooks.may_evict(hit.entry);

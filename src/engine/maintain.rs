@@ -316,7 +316,7 @@ impl<K, V, S> Engine<K, V, S> {
                     if !is_asked {
                         out.force(force);
                     }
-                    tries += u32::from(!out.evict(&victim.candidate));
+                    tries += u32::from(!out.evict(&victim.sampled_slot));
                 }
                 // What is charged belongs to inserts under way, which may have come in meanwhile, or to evictions.
                 None if is_renewed => break,

@@ -319,10 +319,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         mut residents: [Option<SlotRef<'_, Entry<K, V>>>; SLOTS],
     ) -> bool {
         while let Some(leaver) = self.choose_leaver(&residents) {
-            let candidate = self.table.candidate_of(leaver);
+            let sampled_slot = self.table.sampled_slot_of(leaver);
             let id = leaver.id();
             // One that has left by itself has made room, too.
-            if candidate.is_none_or(|candidate| self.evictions(guard).evict(&candidate)) {
+            if sampled_slot.is_none_or(|sampled_slot| self.evictions(guard).evict(&sampled_slot)) {
                 return true;
             }
             let is_left = |resident: &Option<SlotRef<'_, Entry<K, V>>>| {

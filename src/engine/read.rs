@@ -268,9 +268,9 @@ impl<K, V, S> Engine<K, V, S> {
     /// Brings the classes of a bucket up to date: a late store may have left a wrong one.
     fn classify(&self, guard: &Guard, line: &Line<'_>) {
         line.forget_free();
-        for candidate in line.taken().filter_map(|slot| line.candidate(slot)) {
-            if let Some(metadata) = self.table.look(guard, &candidate) {
-                self.classify_entry(candidate, metadata);
+        for sampled_slot in line.taken().filter_map(|slot| line.sampled_slot(slot)) {
+            if let Some(metadata) = self.table.look(guard, &sampled_slot) {
+                self.classify_entry(sampled_slot, metadata);
             }
         }
     }

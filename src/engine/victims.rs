@@ -7,7 +7,9 @@ use std::ops::ControlFlow;
 
 use super::{Engine, NORMAL_WEIGHT, maintain::Maintainer};
 use crate::{
-    buckets::{Candidate, Line, Metadata, POSITION_BITS, Position, Ranker, SLOTS, Sampled, Scores},
+    buckets::{
+        Line, Metadata, POSITION_BITS, Position, Ranker, SLOTS, Sampled, SampledSlot, Scores,
+    },
     entry::{Entry, Flags},
     policy::{
         admission::Contender,
@@ -166,7 +168,7 @@ impl<K, V, S> Engine<K, V, S> {
             }
         }
         let (place, victim) = self.victim_at(guard, maintainer.rng.next_u64(), Among::Main)?;
-        maintainer.hand.chosen = Some(Chosen::new(place, victim.candidate.access()));
+        maintainer.hand.chosen = Some(Chosen::new(place, victim.sampled_slot.access()));
         Some(victim)
     }
 
@@ -179,7 +181,7 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> Option<Resident<'g, K, V>> {
         let victim = hand.chosen.and_then(|Chosen { place, access, .. }| {
             let victim = self.resident_at(guard, place, Among::Main)?;
-            (victim.candidate.access() == access).then_some(victim)
+            (victim.sampled_slot.access() == access).then_some(victim)
         });
         if victim.is_none() {
             hand.chosen = None;
@@ -195,9 +197,9 @@ impl<K, V, S> Engine<K, V, S> {
         let (ranker, threshold) = (ranking.ranker(), ranking.threshold(hand.threshold));
         let passed = self.table.find_above(guard, hand.next, MAX_HAND_BUCKETS, &ranker, threshold);
         hand.chosen = passed.found.and_then(|(line, above)| {
-            let candidate = line.candidate(worst_slot(&line, &ranker, above))?;
-            self.table.prefetch_metadata(&candidate);
-            Some(Chosen::new(line.place(candidate.slot()), candidate.access()))
+            let sampled_slot = line.sampled_slot(worst_slot(&line, &ranker, above))?;
+            self.table.prefetch_metadata(&sampled_slot);
+            Some(Chosen::new(line.place(sampled_slot.slot()), sampled_slot.access()))
         });
         hand.advance(passed.lines, passed.ranked, part, hand.chosen.is_some());
     }
@@ -266,9 +268,9 @@ impl<K, V, S> Engine<K, V, S> {
         sampled: Resident<'g, K, V>,
         among: Among,
     ) -> Option<Resident<'g, K, V>> {
-        let Sampled { candidate, metadata } = sampled;
+        let Sampled { sampled_slot, metadata } = sampled;
         if !among.has(self.cost_of(metadata), metadata.flags()) {
-            self.classify_entry(candidate, metadata);
+            self.classify_entry(sampled_slot, metadata);
             return None;
         }
         Some(sampled)
@@ -278,12 +280,12 @@ impl<K, V, S> Engine<K, V, S> {
     #[cold]
     pub(super) fn classify_entry(
         &self,
-        candidate: Candidate<'_>,
+        sampled_slot: SampledSlot<'_>,
         metadata: Metadata<'_, Entry<K, V>>,
     ) {
         let class = self.class_of(self.cost_of(metadata), metadata.flags()).to_bits();
-        if candidate.class() != class {
-            candidate.set_class(class);
+        if sampled_slot.class() != class {
+            sampled_slot.set_class(class);
         }
     }
 

@@ -411,9 +411,9 @@ impl World {
         let threshold = ranking.threshold(1.0f32.to_bits());
         let passed = self.table.find_above(&guard, 0, 1, &ranking.ranker(), threshold);
         let (line, above) = passed.found?;
-        let candidate = line.candidate(above.trailing_zeros() as usize)?;
-        self.table.look(&guard, &candidate)?;
-        let entry = self.table.unlink(&guard, &candidate, |_| true)?;
+        let sampled_slot = line.sampled_slot(above.trailing_zeros() as usize)?;
+        self.table.look(&guard, &sampled_slot)?;
+        let entry = self.table.unlink(&guard, &sampled_slot, |_| true)?;
         Some(self.retire(&guard, entry))
     }
 
@@ -469,8 +469,9 @@ impl World {
     pub fn evict(&self) -> Option<u64> {
         let guard = self.table.pin();
         let mut run = self.table.run(&guard, 0, usize::MAX);
-        let candidate = run.find_map(|line| line.taken().find_map(|slot| line.candidate(slot)))?;
-        let entry = self.table.unlink(&guard, &candidate, |_| true)?;
+        let sampled_slot =
+            run.find_map(|line| line.taken().find_map(|slot| line.sampled_slot(slot)))?;
+        let entry = self.table.unlink(&guard, &sampled_slot, |_| true)?;
         Some(self.retire(&guard, entry))
     }
 
@@ -511,10 +512,11 @@ impl World {
     pub fn evict_unless_kept(&self, count: &AtomicUsize) -> bool {
         let guard = self.table.pin();
         let mut run = self.table.run(&guard, 0, usize::MAX);
-        let candidate = run.find_map(|line| line.taken().find_map(|slot| line.candidate(slot)));
+        let sampled_slot =
+            run.find_map(|line| line.taken().find_map(|slot| line.sampled_slot(slot)));
         let may_go = |entry: Metadata<'_, Entry>| entry.byte().load(Ordering::Relaxed) & KEPT == 0;
-        let unlink = |candidate| self.table.unlink(&guard, &candidate, may_go);
-        let Some(entry) = candidate.and_then(unlink) else { return false };
+        let unlink = |sampled_slot| self.table.unlink(&guard, &sampled_slot, may_go);
+        let Some(entry) = sampled_slot.and_then(unlink) else { return false };
         Self::uncount(self.table.metadata_of(&guard, &entry), count);
         self.retire(&guard, entry);
         true
