@@ -8,7 +8,7 @@ use std::{
 use equivalent::Equivalent;
 
 use super::{Cache, Iter};
-use crate::{engine::Heat, reclaim::Guard};
+use crate::{engine::AccessRank, reclaim::Guard};
 
 /// A pin of this thread, under which a cache is read; made by [`Cache::pin`].
 ///
@@ -192,13 +192,13 @@ where
     /// Returns up to `most` entries, those that are asked for least often first; else as
     /// [`hottest`](Self::hottest).
     pub fn coldest(&self, most: usize) -> Vec<(&K, &V)> {
-        self.first_by(most, |heat| heat)
+        self.first_by(most, |access_rank| access_rank)
     }
 
-    fn first_by<O: Ord>(&self, most: usize, order: impl Fn(Heat) -> O) -> Vec<(&K, &V)> {
+    fn first_by<O: Ord>(&self, most: usize, order: impl Fn(AccessRank) -> O) -> Vec<(&K, &V)> {
         let engine = &self.cache.engine;
         let hits = engine.table.iter(&self.guard).filter(|hit| engine.is_live(hit.at()));
-        let ranked = hits.map(|hit| (order(engine.heat(&hit)), hit.at().entry));
+        let ranked = hits.map(|hit| (order(engine.access_rank(&hit)), hit.at().entry));
         let mut ranked: Vec<_> = ranked.collect();
         if most < ranked.len() {
             ranked.select_nth_unstable_by(most, |a, b| a.0.cmp(&b.0));

@@ -7,7 +7,7 @@ use super::{
     Engine, NORMAL_WEIGHT,
     evictions::{Evictions, MAX_VETOES},
     maintain::Maintainer,
-    newcomers::Leaver,
+    newcomers::Candidate,
     place::borrow,
     victims::{Among, Resident},
 };
@@ -17,7 +17,7 @@ use crate::{
     entry::Entry,
     policy::{
         access::Access,
-        admission::{Contender, Rule},
+        admission::{FrequencyAndCost, Rule},
         step::{State, Step, step},
         window::Newcomer,
     },
@@ -134,7 +134,7 @@ impl<K, V, S> Engine<K, V, S> {
         let ahead = self.evict_ahead();
         let mut out = self.evictions(guard);
         let mut vetoes = 0;
-        let (mut moved, mut needed, mut judged) = (0, 0, 0);
+        let (mut moved, mut needed, mut filtered) = (0, 0, 0);
         while out.count() < most {
             let state = State {
                 used: self.budget.used(),
@@ -148,38 +148,39 @@ impl<K, V, S> Engine<K, V, S> {
                 ahead,
             };
             let mut step = step(state);
-            if step == Step::Judge {
+            if step == Step::Filter {
                 // A whole ring may have come at once, or a full bucket evicted in our place. A few a
                 // call that evicts anyway bring the window back to its share by and by.
-                let most_judged = (self.capacity() / JUDGED_PART).min(MAX_JUDGED);
-                if most_judged == 0 {
+                let max_filtered = (self.capacity() / FILTERED_PART).min(MAX_FILTERED);
+                if max_filtered == 0 {
                     step = Step::Promote;
-                } else if needed == 0 || judged >= most_judged.max(needed) {
+                } else if needed == 0 || filtered >= max_filtered.max(needed) {
                     break;
                 }
             }
-            let leaver = match step {
+            let candidate = match step {
                 Step::Rest => break,
                 Step::Evict => None,
-                _ => self.leaver(guard, maintainer),
+                _ => self.next_candidate(guard, maintainer),
             };
-            let gone = match (step, leaver) {
-                (Step::Yield, leaver) => {
+            let gone = match (step, candidate) {
+                (Step::Yield, candidate) => {
                     moved += 1;
-                    let cost = leaver.map_or(state.surplus, |it| self.cost_of(it.slot.metadata()));
+                    let cost =
+                        candidate.map_or(state.surplus, |it| self.cost_of(it.slot.metadata()));
                     // Relaxed: if two take from it at once, it is used up a little later.
                     self.surplus.store(state.surplus.saturating_sub(cost), Ordering::Relaxed);
-                    leaver.into_iter().for_each(|leaver| self.promote(maintainer, leaver));
+                    candidate.into_iter().for_each(|candidate| self.promote(maintainer, candidate));
                     continue;
                 }
-                (Step::Promote, Some(leaver)) => {
-                    self.promote(maintainer, leaver);
+                (Step::Promote, Some(candidate)) => {
+                    self.promote(maintainer, candidate);
                     continue;
                 }
                 (Step::Evict, _) | (_, Some(_)) => {
-                    let gone = self.choose(&mut out, guard, maintainer, step, leaver);
-                    if step == Step::Judge {
-                        judged += 1;
+                    let gone = self.choose(&mut out, guard, maintainer, step, candidate);
+                    if step == Step::Filter {
+                        filtered += 1;
                         continue;
                     }
                     gone
@@ -200,7 +201,7 @@ impl<K, V, S> Engine<K, V, S> {
         out.count()
     }
 
-    /// Evicts the leaver or a victim of main, as the two compare; or, where nobody has to go, the leaver or nobody. Returns
+    /// Evicts the candidate or a victim of main, as the two compare; or, where nobody has to go, the candidate or nobody. Returns
     /// whether one has gone.
     #[inline]
     fn choose(
@@ -209,34 +210,36 @@ impl<K, V, S> Engine<K, V, S> {
         guard: &Guard,
         maintainer: &mut Maintainer,
         step: Step,
-        leaver: Option<Leaver<'_, K, V>>,
+        candidate: Option<Candidate<'_, K, V>>,
     ) -> bool {
-        let Some(leaver) = leaver else {
+        let Some(candidate) = candidate else {
             let victim = self.next_victim(guard, maintainer);
             let gone = victim.is_some_and(|victim| out.evict(&victim.sampled_slot));
             self.choose_next(guard, &mut maintainer.hand);
             return gone;
         };
-        let is_duel = step == Step::Duel;
-        let contender = self.contender(leaver.newcomer.hash, &leaver.slot);
+        let is_comparison = step == Step::Compare;
+        let frequency_and_cost = self.frequency_and_cost(candidate.newcomer.hash, &candidate.slot);
         let luck = maintainer.rng.next_u64();
-        for _ in 0..RIVALS {
-            let rival = self.rival(guard, maintainer);
-            if !rival.map_or(!is_duel, |rival| self.admits(contender, rival, luck)) {
-                return self.expel(out, maintainer, leaver);
+        for _ in 0..VICTIMS_TRIED {
+            let to_beat = self.victim_to_beat(guard, maintainer);
+            if !to_beat
+                .map_or(!is_comparison, |to_beat| self.admits(frequency_and_cost, to_beat, luck))
+            {
+                return self.expel(out, maintainer, candidate);
             }
-            if !is_duel {
+            if !is_comparison {
                 break;
             }
             if let Some(victim) = self.chosen_victim(guard, &mut maintainer.hand) {
                 // In this order, so that main is never above its share for it.
                 let gone = out.evict(&victim.sampled_slot);
                 self.choose_next(guard, &mut maintainer.hand);
-                self.promote(maintainer, leaver);
+                self.promote(maintainer, candidate);
                 return gone;
             }
         }
-        self.promote(maintainer, leaver);
+        self.promote(maintainer, candidate);
         false
     }
 
@@ -250,7 +253,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Returns whether the cache is still filling, or much was removed, so that an entry of the window may move
-    /// to main unjudged. Room that was made ahead of need lets no entry into main without a duel.
+    /// to main unfiltered. Room that was made ahead of need lets no entry into main without a comparison.
     fn is_filling(&self, room: u64) -> bool {
         let (used, max, ahead) = (self.budget.used(), self.budget.max(), self.evict_ahead());
         State { used, max, room, ahead, ..State::default() }.is_filling()
@@ -262,32 +265,32 @@ impl<K, V, S> Engine<K, V, S> {
         if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MAX_AHEAD) }
     }
 
-    /// Moves a leaver to main.
+    /// Moves a candidate to main.
     #[inline]
-    pub(super) fn promote(&self, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) {
-        if !self.enter_main(leaver.newcomer.hash, &leaver.slot) {
+    pub(super) fn promote(&self, maintainer: &mut Maintainer, candidate: Candidate<'_, K, V>) {
+        if !self.enter_main(candidate.newcomer.hash, &candidate.slot) {
             // It was replaced this moment, by one that is in the window and waits for its turn.
-            maintainer.admit(leaver.newcomer);
+            maintainer.admit(candidate.newcomer);
         }
     }
 
-    /// Evicts a leaver; returns whether it was there.
+    /// Evicts a candidate; returns whether it was there.
     #[inline]
     fn expel(
         &self,
         out: &mut Evictions<'_, K, V, S>,
         maintainer: &mut Maintainer,
-        leaver: Leaver<'_, K, V>,
+        candidate: Candidate<'_, K, V>,
     ) -> bool {
-        let gone = self.evict(out, &leaver.slot);
+        let gone = self.evict(out, &candidate.slot);
         if !gone {
-            maintainer.admit(leaver.newcomer); // As above.
+            maintainer.admit(candidate.newcomer); // As above.
         }
         gone
     }
 
     #[inline]
-    fn admits(&self, candidate: Contender, victim: Contender, luck: u64) -> bool {
+    fn admits(&self, candidate: FrequencyAndCost, victim: FrequencyAndCost, luck: u64) -> bool {
         let rule = self.policy_config().rule;
         let mean = if rule == Rule::Seen && self.costs_vary() {
             self.weight_of(self.budget.used() / self.len().max(1), Priority::Normal)
@@ -297,22 +300,25 @@ impl<K, V, S> Engine<K, V, S> {
         rule.admits(candidate, victim, mean, luck)
     }
 
-    fn beats(&self, candidate: Contender, victim: &Resident<'_, K, V>, luck: u64) -> bool {
-        self.admits(candidate, self.resident_contender(victim), luck)
+    fn beats(&self, candidate: FrequencyAndCost, victim: &Resident<'_, K, V>, luck: u64) -> bool {
+        self.admits(candidate, self.resident_frequency_and_cost(victim), luck)
     }
 
     #[inline]
-    fn contender(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> Contender {
+    fn frequency_and_cost(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> FrequencyAndCost {
         let cost = self.weight_of(self.cost_of(hit.metadata()), hit.flags().priority());
-        Contender { frequency: self.frequency_of(hash, Some(hit)), cost }
+        FrequencyAndCost { frequency: self.frequency_of(hash, Some(hit)), cost }
     }
 
     #[inline]
-    pub(super) fn resident_contender(&self, resident: &Resident<'_, K, V>) -> Contender {
+    pub(super) fn resident_frequency_and_cost(
+        &self,
+        resident: &Resident<'_, K, V>,
+    ) -> FrequencyAndCost {
         let metadata = resident.metadata;
         let cost = self.weight_of(self.cost_of(metadata), metadata.flags().priority());
         let access = Access::from_bits(resident.sampled_slot.access());
-        Contender { frequency: self.frequency(resident.hash(), Some(access)), cost }
+        FrequencyAndCost { frequency: self.frequency(resident.hash(), Some(access)), cost }
     }
 
     /// Evicts whatever a sample of both regions offers.
@@ -329,21 +335,21 @@ impl<K, V, S> Engine<K, V, S> {
         there.is_some_and(|slot| out.evict(&slot))
     }
 
-    /// Returns whether to evict an entry would make no room, or break a promise: it has no rival, then.
+    /// Returns whether to evict an entry would make no room, or break a promise: nothing is compared with it, then.
     pub(super) fn is_exempt(&self, metadata: Metadata<'_, Entry<K, V>>) -> bool {
         self.cost_of(metadata) == 0 || metadata.flags().is_unevictable()
     }
 
-    /// Judges an entry of the window that is in no queue: it goes to main if the cache is still filling, or if
-    /// it would win a duel, though no entry has to go; it is evicted otherwise.
-    pub(super) fn judge_alone(&self, guard: &Guard, hash: u64) {
-        for _ in 0..JUDGED_TRIES {
+    /// Filters an entry of the window that is in no queue: it goes to main if the cache is still filling, or if
+    /// admission would prefer it, though no entry has to go; it is evicted otherwise.
+    pub(super) fn filter_alone(&self, guard: &Guard, hash: u64) {
+        for _ in 0..FILTER_TRIES {
             let Some(hit) = self.find_in_window(guard, hash) else { return };
             let mut rng = Rng::new(hash ^ u64::from(self.access_clock.now()));
             let wins = self.is_exempt(hit.metadata())
                 || self.is_filling(self.reserve())
                 || self.victim(guard, rng.next_u64(), Among::Main).is_none_or(|victim| {
-                    self.beats(self.contender(hash, &hit), &victim, rng.next_u64())
+                    self.beats(self.frequency_and_cost(hash, &hit), &victim, rng.next_u64())
                 });
             let is_settled = if wins {
                 self.enter_main(hash, &hit)
@@ -360,12 +366,12 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Makes room while all maintainers are away: of a sample, the oldest entry of the window duels with the
+    /// Makes room while all maintainers are away: of a sample, the oldest entry of the window is compared with the
     /// victim of main, as it would at the window's head. Where the sample has nothing of the window, it is the
     /// entry that waits for longest to get there.
     ///
-    /// If none waits, the victim goes without a duel. The new entry waits then, so the next call has one that
-    /// duels: only one in many comes in so, and no loop of accesses can sweep the cache clean while the
+    /// If none waits, the victim goes without a comparison. The new entry waits then, so the next call has one to
+    /// compare: only one in many comes in so, and no loop of accesses can sweep the cache clean while the
     /// maintainers lack a core.
     fn make_room_alone(&self, guard: &Guard, hash: u64, short: u64, vetoes: &mut u32) -> bool {
         let mut rng = Rng::new(hash ^ u64::from(self.access_clock.now()));
@@ -381,7 +387,7 @@ impl<K, V, S> Engine<K, V, S> {
             let luck = rng.next_u64();
             let Some(oldest) = oldest else {
                 if let Some((hash, oldest)) = self.oldest_waiting(guard) {
-                    self.duel_alone(&mut out, guard, (hash, oldest), victim, luck);
+                    self.compare_alone(&mut out, guard, (hash, oldest), victim, luck);
                 } else if let Some(victim) = victim {
                     out.evict(&victim.sampled_slot);
                 } else {
@@ -391,7 +397,9 @@ impl<K, V, S> Engine<K, V, S> {
                 continue;
             };
             match victim {
-                Some(victim) if self.beats(self.resident_contender(&oldest), &victim, luck) => {
+                Some(victim)
+                    if self.beats(self.resident_frequency_and_cost(&oldest), &victim, luck) =>
+                {
                     let hash = oldest.hash();
                     if let Some(hit) = self.table.slot_of(guard, &oldest.sampled_slot) {
                         self.enter_main(hash, &hit);
@@ -405,8 +413,8 @@ impl<K, V, S> Engine<K, V, S> {
         self.budget.remaining() >= short
     }
 
-    /// Lets an entry that waits for the window fight for a place in main; one of the two is evicted.
-    fn duel_alone(
+    /// Compares an entry that waits for the window with a victim of main; one of the two is evicted.
+    fn compare_alone(
         &self,
         out: &mut Evictions<'_, K, V, S>,
         guard: &Guard,
@@ -415,7 +423,7 @@ impl<K, V, S> Engine<K, V, S> {
         luck: u64,
     ) {
         let is_settled = match victim {
-            Some(victim) if self.beats(self.contender(hash, &hit), &victim, luck) => {
+            Some(victim) if self.beats(self.frequency_and_cost(hash, &hit), &victim, luck) => {
                 out.evict(&victim.sampled_slot);
                 self.enter_main(hash, &hit)
             }
@@ -441,22 +449,22 @@ const AHEAD_PART: u64 = 1024;
 const MAX_AHEAD: u64 = 3;
 /// Where the budget is less, no entry goes before another one needs its place.
 const MIN_AHEAD_BUDGET: u64 = 256;
-/// Entries that are too many in the window and are judged in one call though there is room, if it does
+/// Entries that are too many in the window and are filtered in one call though there is room, if it does
 /// not evict more: a part of the capacity, since those that lose leave places free, and their most.
-/// Smaller caches let them into main unjudged.
-const JUDGED_PART: u64 = 128;
-const MAX_JUDGED: u64 = 4;
-/// Victims that a leaver meets in one duel, where others were used in between.
-const RIVALS: usize = 4;
+/// Smaller caches let them into main unfiltered.
+const FILTERED_PART: u64 = 128;
+const MAX_FILTERED: u64 = 4;
+/// Victims that a candidate is compared with, where some were used in between.
+const VICTIMS_TRIED: usize = 4;
 /// Entries that one call moves to main because the window's share was made smaller.
 const MAX_MOVED: usize = 64;
-/// Times that an entry is judged that others replace at the same time.
-const JUDGED_TRIES: usize = 4;
+/// Times that an entry is filtered that others replace at the same time.
+const FILTER_TRIES: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Trace, victims::MAX_DUELS},
+        super::{Trace, victims::MAX_COMPARISONS},
         *,
     };
     use crate::engine::testing::{
@@ -480,7 +488,7 @@ mod tests {
                 assert!(is_there(key), "{key} was refused");
             }
         });
-        // One goes for each ring that is empty at first, and some lose a duel by the sketch's errors.
+        // One goes for each ring that is empty at first, and some lose a comparison by the sketch's errors.
         assert!(favourites() > before - 50, "{} of {before}", favourites());
         assert!(engine.len() <= 1000);
         let (queued, marked) = queued_and_marked(&engine);
@@ -488,20 +496,20 @@ mod tests {
     }
 
     #[test]
-    fn entry_that_is_put_off_too_long_is_judged() {
+    fn entry_that_is_deferred_too_long_is_filtered() {
         let engine = with_favourites();
         let guard = engine.table.pin();
-        let mut judged = 0;
+        let mut filtered = 0;
         for key in 10_000..10_050 {
             // It fills the budget, so there is no room to be had for nothing.
             engine.budget.set_max(u64::MAX);
             put(&engine, key);
             engine.budget.set_max(engine.budget.used());
             let before = engine.metrics().evictions;
-            engine.judge_alone(&guard, engine.hash(&key));
-            judged += engine.metrics().evictions - before;
+            engine.filter_alone(&guard, engine.hash(&key));
+            filtered += engine.metrics().evictions - before;
         }
-        assert!(judged > 25, "{judged} of 50 were evicted");
+        assert!(filtered > 25, "{filtered} of 50 were evicted");
     }
 
     #[test]
@@ -518,12 +526,12 @@ mod tests {
     }
 
     #[test]
-    fn victim_stays_the_same_until_it_was_used_or_has_stood_enough_duels() {
+    fn victim_stays_the_same_until_it_was_used_or_was_compared_often_enough() {
         let engine = with_favourites();
         let guard = engine.table.pin();
         let mut maintainer = engine.take_maintainer().unwrap();
         let mut next = || {
-            let is_any = engine.rival(&guard, &mut maintainer).is_some();
+            let is_any = engine.victim_to_beat(&guard, &mut maintainer).is_some();
             assert!(is_any, "main is full of them");
             let victim = engine.chosen_victim(&guard, &mut maintainer.hand);
             victim.map(|victim| victim.hash())
@@ -532,7 +540,10 @@ mod tests {
         (0..1000).for_each(|_| _ = next());
         let victims: Vec<_> = (0..100).map(|_| next()).collect();
         let runs: Vec<usize> = victims.chunk_by(|a, b| a == b).map(<[_]>::len).collect();
-        assert!(runs[1..runs.len() - 1].iter().all(|run| *run == MAX_DUELS as usize), "{runs:?}");
+        assert!(
+            runs[1..runs.len() - 1].iter().all(|run| *run == MAX_COMPARISONS as usize),
+            "{runs:?}"
+        );
         while next() == *victims.last().unwrap() {}
         let first = next().unwrap();
         let hash = (0..20_000).map(|key| engine.hash(&key)).find(|hash| *hash == first).unwrap();

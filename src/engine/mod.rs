@@ -147,8 +147,8 @@ pub struct Engine<K, V, S> {
     sweep_due: AtomicBool,
 }
 
-/// How often an entry was asked for of late, and how many steps ago: the more, the greater.
-pub type Heat = (u8, Reverse<u32>);
+/// How often an entry was asked for recently, and how many steps ago: the more, the greater.
+pub type AccessRank = (u8, Reverse<u32>);
 
 /// Where something lies that one thread at a time takes out: each take and each store is a swap, AcqRel, so that
 /// whoever takes it sees it as it was left.
@@ -480,7 +480,7 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Returns how much a resident entry is in use.
-    pub fn heat(&self, hit: &Hit<'_, Entry<K, V>>) -> Heat {
+    pub fn access_rank(&self, hit: &Hit<'_, Entry<K, V>>) -> AccessRank {
         let access = access_of(hit);
         let frequency = self.frequency(self.hash(&hit.entry.key), Some(access));
         (frequency, Reverse(access.idle(self.access_clock.now())))
@@ -501,8 +501,8 @@ impl<K, V, S> Engine<K, V, S> {
         self.len() > slots as u64 / 64
     }
 
-    /// Chooses who leaves a full bucket, if any may.
-    fn choose_leaver<'r, 'g>(
+    /// Chooses the victim of a full bucket, if any may.
+    fn choose_bucket_victim<'r, 'g>(
         &self,
         residents: &'r [Option<SlotRef<'g, Entry<K, V>>>; SLOTS],
     ) -> Option<&'r SlotRef<'g, Entry<K, V>>> {

@@ -16,14 +16,14 @@ use crate::{
 
 /// Hashes of new entries that found no maintainer, the oldest first.
 ///
-/// Bounded: where it is full, the writers that add to it judge the oldest.
+/// Bounded: where it is full, the writers that add to it filter the oldest.
 #[derive(Debug, Default)]
 pub struct Backlog {
     pub(super) hashes: VecDeque<u64>,
 }
 
 impl Backlog {
-    /// Adds hashes; returns whether it did. It does not where others have still to judge what is too many.
+    /// Adds hashes; returns whether it did. It does not where others have still to filter what is too many.
     fn add(&mut self, hashes: &[u64]) -> bool {
         let has_room = self.hashes.len() < 2 * MAX_PUT_OFF;
         if has_room {
@@ -43,17 +43,17 @@ impl Backlog {
 }
 
 /// An entry whose time in the window is over.
-pub(super) struct Leaver<'g, K, V> {
+pub(super) struct Candidate<'g, K, V> {
     pub(super) newcomer: Newcomer,
     pub(super) slot: SlotRef<'g, Entry<K, V>>,
 }
 
-impl<K, V> Clone for Leaver<'_, K, V> {
+impl<K, V> Clone for Candidate<'_, K, V> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<K, V> Copy for Leaver<'_, K, V> {}
+impl<K, V> Copy for Candidate<'_, K, V> {}
 
 impl<K, V, S> Engine<K, V, S> {
     /// Takes over a full ring of new entries.
@@ -64,19 +64,19 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Queues hashes for the next maintainer, and judges those that are too many then.
+    /// Queues hashes for the next maintainer, and filters those that are too many then.
     pub(super) fn put_off(&self, guard: &Guard, hashes: &[u64]) {
         self.note_strays();
         let is_in = borrow(&self.backlog, |backlog| backlog.add(hashes)).unwrap_or(false);
         if !is_in {
-            // Another thread is adding its own, or has still to judge.
-            return for_all(hashes, |&hash| self.judge_alone(guard, hash));
+            // Another thread is adding its own, or has still to filter.
+            return for_all(hashes, |&hash| self.filter_alone(guard, hash));
         }
         for _ in hashes {
-            // One by one: those that are not judged yet stay where they are known.
+            // One by one: those that are not filtered yet stay where they are known.
             let oldest = borrow(&self.backlog, Backlog::take_surplus).flatten();
             let Some(hash) = oldest else { break };
-            self.judge_alone(guard, hash);
+            self.filter_alone(guard, hash);
         }
     }
 
@@ -167,11 +167,11 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Takes the entry at the window's head; one that was used meanwhile has another turn.
     #[inline]
-    pub(super) fn leaver<'g>(
+    pub(super) fn next_candidate<'g>(
         &'g self,
         guard: &'g Guard,
         maintainer: &mut Maintainer,
-    ) -> Option<Leaver<'g, K, V>> {
+    ) -> Option<Candidate<'g, K, V>> {
         let mut turns = 0;
         while let Some(newcomer) = self.next_newcomer(maintainer) {
             if let Some(later) = maintainer.window.peek(LOOK_AHEAD) {
@@ -179,15 +179,15 @@ impl<K, V, S> Engine<K, V, S> {
                 prefetch(self.sketch.line(later.hash));
             }
             let Some(hit) = self.find_newcomer(guard, newcomer) else { continue };
-            let leaver = Leaver { newcomer, slot: hit };
+            let candidate = Candidate { newcomer, slot: hit };
             if self.is_exempt(hit.metadata()) {
-                self.promote(maintainer, leaver);
+                self.promote(maintainer, candidate);
             } else if access_of(&hit).is_referenced() && turns < MAX_TURNS {
                 turns += 1;
                 self.unreference(newcomer.hash, &hit);
                 maintainer.admit(newcomer);
             } else {
-                return Some(leaver);
+                return Some(candidate);
             }
         }
         None

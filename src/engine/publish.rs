@@ -288,9 +288,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             if self.evict_allowed(guard, residents) {
                 return true;
             }
-        } else if let Some(leaver) = self.choose_leaver(&residents) {
+        } else if let Some(victim) = self.choose_bucket_victim(&residents) {
             // Whichever entry it is: one that has come into the slot since is as good a victim.
-            if let Some(out) = full.evict(leaver) {
+            if let Some(out) = full.evict(victim) {
                 self.displace(guard, out);
             }
             return true;
@@ -318,9 +318,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         guard: &Guard,
         mut residents: [Option<SlotRef<'_, Entry<K, V>>>; SLOTS],
     ) -> bool {
-        while let Some(leaver) = self.choose_leaver(&residents) {
-            let sampled_slot = self.table.sampled_slot_of(leaver);
-            let id = leaver.id();
+        while let Some(victim) = self.choose_bucket_victim(&residents) {
+            let sampled_slot = self.table.sampled_slot_of(victim);
+            let id = victim.id();
             // One that has left by itself has made room, too.
             if sampled_slot.is_none_or(|sampled_slot| self.evictions(guard).evict(&sampled_slot)) {
                 return true;
@@ -628,7 +628,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
         if !self.queue_newcomer(guard, hash) {
             // No queue knows of it, so it does not wait for its turn.
-            self.judge_alone(guard, hash);
+            self.filter_alone(guard, hash);
         }
         self.note_strays();
     }

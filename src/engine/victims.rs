@@ -12,7 +12,7 @@ use crate::{
     },
     entry::{Entry, Flags},
     policy::{
-        admission::Contender,
+        admission::FrequencyAndCost,
         class::{Class, ClassRange},
         pulse::STEPS_PER_ROUND,
         victim::{SAMPLE, SAMPLE_BY_COST, VICTIM_PART, VICTIM_PART_BY_COST, ranking, score},
@@ -41,16 +41,16 @@ struct Chosen {
     place: Position,
     /// The access bits that it had: one that was used since is no victim.
     access: u16,
-    /// What it shows in a duel, from the first one on.
-    contender: Option<Contender>,
-    /// The duels that it has stood.
-    duels: u32,
+    /// Its frequency and cost, from the first comparison on.
+    frequency_and_cost: Option<FrequencyAndCost>,
+    /// How often it was compared.
+    comparisons: u32,
 }
 
 impl Chosen {
     #[inline]
     fn new(place: Position, access: u16) -> Self {
-        Self { place, access, contender: None, duels: 0 }
+        Self { place, access, frequency_and_cost: None, comparisons: 0 }
     }
 }
 
@@ -127,30 +127,39 @@ impl<const N: usize> Worst<N> {
 const SCORE_SHIFT: u32 = POSITION_BITS + f32::MANTISSA_DIGITS + 7 - u64::BITS;
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Returns what the victim of main shows in a duel: an entry, from where the hand stands, that is as bad as one in so
-    /// many. It is the same until it has gone ([`choose_next`](Self::choose_next)), was found to be used, or has stood
-    /// [`MAX_DUELS`] duels.
+    /// Returns the frequency and the cost of the victim of main: an entry, from where the hand stands, that is as bad as one in so
+    /// many. It is the same until it has gone ([`choose_next`](Self::choose_next)), was found to be used, or was compared
+    /// [`MAX_COMPARISONS`] times.
     #[inline]
-    pub(super) fn rival(&self, guard: &Guard, maintainer: &mut Maintainer) -> Option<Contender> {
+    pub(super) fn victim_to_beat(
+        &self,
+        guard: &Guard,
+        maintainer: &mut Maintainer,
+    ) -> Option<FrequencyAndCost> {
         if let Some(chosen) = &mut maintainer.hand.chosen
-            && let Some(contender) = chosen.contender
-            && chosen.duels < MAX_DUELS
+            && let Some(frequency_and_cost) = chosen.frequency_and_cost
+            && chosen.comparisons < MAX_COMPARISONS
         {
-            chosen.duels += 1;
-            return Some(contender);
+            chosen.comparisons += 1;
+            return Some(frequency_and_cost);
         }
-        self.new_rival(guard, maintainer)
+        self.new_victim_to_beat(guard, maintainer)
     }
 
-    /// The same where the victim has stood no duel, or enough of them.
-    fn new_rival(&self, guard: &Guard, maintainer: &mut Maintainer) -> Option<Contender> {
+    /// The same where the victim was not compared yet, or often enough.
+    fn new_victim_to_beat(
+        &self,
+        guard: &Guard,
+        maintainer: &mut Maintainer,
+    ) -> Option<FrequencyAndCost> {
         let hand = &mut maintainer.hand;
-        hand.chosen = hand.chosen.filter(|chosen| chosen.duels < MAX_DUELS);
+        hand.chosen = hand.chosen.filter(|chosen| chosen.comparisons < MAX_COMPARISONS);
         let victim = self.next_victim(guard, maintainer)?;
-        let contender = Some(self.resident_contender(&victim));
+        let frequency_and_cost = Some(self.resident_frequency_and_cost(&victim));
         let hand = &mut maintainer.hand;
-        hand.chosen = hand.chosen.map(|chosen| Chosen { contender, duels: 1, ..chosen });
-        contender
+        hand.chosen =
+            hand.chosen.map(|chosen| Chosen { frequency_and_cost, comparisons: 1, ..chosen });
+        frequency_and_cost
     }
 
     /// Returns the victim that is chosen, or the next one if that has gone or was used.
@@ -375,9 +384,9 @@ impl Among {
 const PLAIN: Class = Class::new(false, Some(NORMAL_WEIGHT));
 /// How far a threshold moves up for a victim, in the bits of a float: a sixteenth of an octave.
 const THRESHOLD_STEP: u32 = 1 << (f32::MANTISSA_DIGITS - 1 - 4);
-/// Duels that a victim stands before another one is chosen. The hit ratio is the same with 1 and with 64; most new entries
+/// Comparisons of one victim before another one is chosen. The hit ratio is the same with 1 and with 64; most new entries
 /// lose, and to find a victim is a quarter of the work.
-pub(super) const MAX_DUELS: u32 = 8;
+pub(super) const MAX_COMPARISONS: u32 = 8;
 /// Times that the hand moves on, where what it has chosen was used in between.
 const CHOICES: usize = 2;
 /// Buckets that the hand passes for one victim at most.

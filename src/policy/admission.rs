@@ -5,9 +5,9 @@
 //! the rules holds is decided in [`tuner`](super::race). Oversized inserts never come here:
 //! `engine/write.rs` refuses them.
 
-/// One side of a duel.
+/// What admission compares of an entry.
 #[derive(Clone, Copy, Debug)]
-pub struct Contender {
+pub struct FrequencyAndCost {
     /// How often it was asked for, as the sketch estimates.
     pub frequency: u8,
     /// What it takes of the budget; 1 where costs are to be ignored.
@@ -19,7 +19,7 @@ pub struct Contender {
 pub enum Rule {
     /// A higher frequency per unit of cost than the victim's: TinyLFU. Best where some keys are
     /// asked for more often than others.
-    Duel,
+    TinyLfu,
     /// A clearly higher one. Best where keys come in turn, as in a loop, and whoever is in should
     /// stay.
     Strict,
@@ -35,11 +35,17 @@ impl Rule {
     /// (a random number): without it an attacker who knows the hash of a frequent entry could keep
     /// others out.
     #[inline]
-    pub fn admits(self, candidate: Contender, victim: Contender, mean: u64, luck: u64) -> bool {
+    pub fn admits(
+        self,
+        candidate: FrequencyAndCost,
+        victim: FrequencyAndCost,
+        mean: u64,
+        luck: u64,
+    ) -> bool {
         // Fractions are compared by their cross products.
         let worth = |frequency: u8, per: u64| u128::from(frequency) * u128::from(per.max(1));
         match self {
-            Self::Duel => {
+            Self::TinyLfu => {
                 worth(candidate.frequency, victim.cost) > worth(victim.frequency, candidate.cost)
                     || (candidate.frequency >= LUCKY_FREQUENCY && luck.is_multiple_of(LUCK))
             }
@@ -63,31 +69,31 @@ const LUCK: u64 = 128;
 mod tests {
     use super::*;
 
-    fn one(frequency: u8, cost: u64) -> Contender {
-        Contender { frequency, cost }
+    fn one(frequency: u8, cost: u64) -> FrequencyAndCost {
+        FrequencyAndCost { frequency, cost }
     }
 
-    fn duel(candidate: Contender, victim: Contender, luck: u64) -> bool {
-        Rule::Duel.admits(candidate, victim, 1, luck)
+    fn tiny_lfu(candidate: FrequencyAndCost, victim: FrequencyAndCost, luck: u64) -> bool {
+        Rule::TinyLfu.admits(candidate, victim, 1, luck)
     }
 
     #[test]
     fn the_more_frequent_wins_and_a_tie_is_the_victims() {
-        assert!(duel(one(3, 1), one(2, 1), 1));
-        assert!(!duel(one(2, 1), one(2, 1), 1));
-        assert!(!duel(one(1, 1), one(2, 1), 1));
+        assert!(tiny_lfu(one(3, 1), one(2, 1), 1));
+        assert!(!tiny_lfu(one(2, 1), one(2, 1), 1));
+        assert!(!tiny_lfu(one(1, 1), one(2, 1), 1));
     }
 
     #[test]
     fn cost_divides_frequency() {
-        assert!(duel(one(2, 10), one(3, 20), 1));
-        assert!(!duel(one(4, 30), one(3, 20), 1));
+        assert!(tiny_lfu(one(2, 10), one(3, 20), 1));
+        assert!(!tiny_lfu(one(4, 30), one(3, 20), 1));
     }
 
     #[test]
     fn luck_helps_only_the_frequent() {
-        assert!(duel(one(6, 1), one(15, 1), 0));
-        assert!(!duel(one(5, 1), one(15, 1), 0));
+        assert!(tiny_lfu(one(6, 1), one(15, 1), 0));
+        assert!(!tiny_lfu(one(5, 1), one(15, 1), 0));
     }
 
     #[test]
@@ -109,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_greatest_costs_do_not_overflow() {
-        for rule in [Rule::Duel, Rule::Strict, Rule::Seen] {
+        for rule in [Rule::TinyLfu, Rule::Strict, Rule::Seen] {
             assert!(!rule.admits(one(15, u64::MAX), one(15, 1), 1, 1));
             assert!(rule.admits(one(15, 0), one(1, u64::MAX), u64::MAX, 1));
         }

@@ -28,7 +28,7 @@ impl PolicyConfig {
 
 /// The configurations that are compared. The first one holds until another is clearly better.
 pub const POLICY_CONFIGS: [PolicyConfig; 4] = [
-    PolicyConfig { share: 0.05, rule: Rule::Duel },
+    PolicyConfig { share: 0.05, rule: Rule::TinyLfu },
     PolicyConfig { share: 0.01, rule: Rule::Strict },
     PolicyConfig { share: 0.15, rule: Rule::Seen },
     PolicyConfig { share: 0.60, rule: Rule::Seen },

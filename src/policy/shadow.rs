@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     access::halved,
-    admission::Contender,
+    admission::FrequencyAndCost,
     race::PolicyConfig,
     step::{State, Step, step},
     victim::score,
@@ -116,24 +116,25 @@ impl MiniSim {
                 main: self.cost - self.window_cost,
                 ..State::default()
             };
-            let leaver = match step(state) {
+            let candidate = match step(state) {
                 Step::Rest => break,
                 Step::Evict => None,
-                Step::Duel => self.leaver(),
-                // There is no surplus of an earlier configuration here; and what would be judged is one entry, which is let in as in
+                Step::Compare => self.next_candidate(),
+                // There is no surplus of an earlier configuration here; and what would be filtered is one entry, which is let in as in
                 // a small cache.
-                Step::Yield | Step::Promote | Step::Judge => match self.leaver() {
+                Step::Yield | Step::Promote | Step::Filter => match self.next_candidate() {
                     Some(_) => continue,
                     None => break,
                 },
             };
-            let victim = self.victim(now, rng).or(leaver).unwrap_or(self.slots.len() - 1);
-            let loses = leaver.is_some_and(|leaver| {
-                let (one, other) = (self.contender(leaver, now), self.contender(victim, now));
-                leaver != victim
+            let victim = self.victim(now, rng).or(candidate).unwrap_or(self.slots.len() - 1);
+            let loses = candidate.is_some_and(|candidate| {
+                let (one, other) =
+                    (self.frequency_and_cost(candidate, now), self.frequency_and_cost(victim, now));
+                candidate != victim
                     && !policy_config.rule.admits(one, other, self.mean_weight(), rng.next_u64())
             });
-            self.remove(leaver.filter(|_| loses).unwrap_or(victim));
+            self.remove(candidate.filter(|_| loses).unwrap_or(victim));
         }
         false
     }
@@ -146,7 +147,7 @@ impl MiniSim {
     }
 
     /// Moves the oldest entry of the window to main; one that was used meanwhile has another turn.
-    fn leaver(&mut self) -> Option<usize> {
+    fn next_candidate(&mut self) -> Option<usize> {
         let mut turns = 0;
         while let Some(hash) = self.window.pop_front() {
             let Some(&place) = self.places.get(&hash) else { continue };
@@ -190,10 +191,10 @@ impl MiniSim {
         worst.map(|(_, place)| place)
     }
 
-    fn contender(&self, place: usize, now: u32) -> Contender {
+    fn frequency_and_cost(&self, place: usize, now: u32) -> FrequencyAndCost {
         let slot = self.slots[place];
         let frequency = halved(slot.frequency, slot.last, now);
-        Contender { frequency, cost: slot.weight }
+        FrequencyAndCost { frequency, cost: slot.weight }
     }
 
     fn mean_weight(&self) -> u64 {
@@ -243,7 +244,7 @@ mod tests {
     use super::*;
     use crate::policy::{admission::Rule, race::POLICY_CONFIGS};
 
-    const HALF: PolicyConfig = PolicyConfig { share: 0.5, rule: Rule::Duel };
+    const HALF: PolicyConfig = PolicyConfig { share: 0.5, rule: Rule::TinyLfu };
 
     fn access(hash: u64, frequency: u8, now: u32) -> Access {
         Access { hash, cost: 1, weight: 1, frequency, now }

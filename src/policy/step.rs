@@ -17,7 +17,7 @@ pub struct State {
     pub main: u64,
     /// What the window costs more than its share since that was made smaller.
     pub surplus: u64,
-    /// What is free where no entry may move to main unjudged: room that was made ahead of need.
+    /// What is free where no entry may move to main unfiltered: room that was made ahead of need.
     pub ahead: u64,
 }
 
@@ -31,9 +31,9 @@ pub enum Step {
     /// It moves to main, where there is room for it.
     Promote,
     /// It moves to main or goes, though none has to.
-    Judge,
+    Filter,
     /// It, or a victim of main, goes.
-    Duel,
+    Compare,
     /// A victim of main goes.
     Evict,
 }
@@ -75,13 +75,13 @@ pub fn step(state: State) -> Step {
         return Step::Yield;
     }
     if state.missing() > 0 {
-        return if state.main > state.target() { Step::Evict } else { Step::Duel };
+        return if state.main > state.target() { Step::Evict } else { Step::Compare };
     }
     match is_full {
         false => Step::Rest,
         // An entry that is too many in the window takes a free place.
         true if state.main < state.target() && state.is_filling() => Step::Promote,
-        true => Step::Judge,
+        true => Step::Filter,
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn one_of_two_goes_where_room_is_missing() {
-        assert_eq!((FULL.missing(), step(FULL)), (1, Step::Duel));
+        assert_eq!((FULL.missing(), step(FULL)), (1, Step::Compare));
         // Main is above what it may cost, so one of its entries goes.
         assert_eq!(step(State { main: 951, window: 49, ..FULL }), Step::Evict);
         // After the budget was lowered.
@@ -119,19 +119,19 @@ mod tests {
     }
 
     #[test]
-    fn window_above_its_share_fills_free_places_or_is_judged() {
+    fn window_above_its_share_fills_free_places_or_is_filtered() {
         let filling = State { used: 500, main: 450, window: 50, ..FULL };
         assert_eq!((filling.is_filling(), step(filling)), (true, Step::Promote));
         let full = State { used: 998, main: 940, window: 58, ..FULL };
-        assert_eq!((full.is_filling(), step(full)), (false, Step::Judge));
+        assert_eq!((full.is_filling(), step(full)), (false, Step::Filter));
         // Main is full, though the budget is not: room that was made ahead lets nobody in.
-        assert_eq!(step(State { main: 950, window: 51, used: 700, ..FULL }), Step::Judge);
+        assert_eq!(step(State { main: 950, window: 51, used: 700, ..FULL }), Step::Filter);
     }
 
     #[test]
     fn what_the_window_held_by_right_moves_on_first() {
         let smaller = State { surplus: 100, window: 150, ..FULL };
         assert_eq!(step(smaller), Step::Yield);
-        assert_eq!(step(State { surplus: 100, window: 49, ..FULL }), Step::Duel);
+        assert_eq!(step(State { surplus: 100, window: 49, ..FULL }), Step::Compare);
     }
 }
