@@ -109,8 +109,8 @@ fn new_entries_allocate_chunks_of_cells_and_no_more() {
         let seen = cache.metrics() - before;
         println!("{maintenance:?}: {all} for {ENTRIES}, {} of full buckets", seen.local_evictions);
         assert_eq!(seen.inserts, ENTRIES);
-        // Chunks, lists of free cells, and the window's queue, which doubles. A full ring of newcomers that finds the
-        // maintainer away is queued (two allocations).
+        // Chunks, lists of free cells, and the window's queue, which doubles. A full ring of new entries that finds the
+        // shard taken is queued (two allocations).
         let rings = if maintenance == Maintenance::Thread { ENTRIES / 32 } else { 0 };
         assert!(all <= ENTRIES / 100 + 2 * rings, "{all} for {ENTRIES}");
     }

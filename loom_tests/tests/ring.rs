@@ -81,7 +81,7 @@ fn three_pushers_go_through_a_lap_and_a_half() {
 }
 
 #[test]
-fn a_maintainer_seals_while_a_pusher_fills() {
+fn a_thread_seals_while_a_pusher_fills() {
     explore(|| {
         let logged = Logged::new();
         let thread = pusher(&logged, &[1, 2, 3]);
@@ -93,16 +93,16 @@ fn a_maintainer_seals_while_a_pusher_fills() {
 }
 
 #[test]
-fn two_maintainers_seal_one_ring() {
+fn two_threads_seal_one_ring() {
     explore(|| {
         let logged = Logged::new();
         logged.push(1);
-        let maintainer = {
+        let sealer = {
             let logged = Arc::clone(&logged);
             thread::spawn(move || logged.seal())
         };
         logged.seal();
-        maintainer.join().unwrap();
+        sealer.join().unwrap();
         logged.check();
         let drained = logged.drained.lock().unwrap().clone();
         assert_eq!(drained, [1]);

@@ -6,7 +6,7 @@
 use super::{
     Engine, NORMAL_WEIGHT,
     evictions::{Evictions, MAX_VETOES},
-    maintain::Maintainer,
+    maintain::MaintenanceShard,
     newcomers::Candidate,
     place::borrow,
     victims::{Among, Resident},
@@ -19,7 +19,7 @@ use crate::{
         access::Access,
         admission::{FrequencyAndCost, Rule},
         step::{State, Step, step},
-        window::Newcomer,
+        window::WindowEntry,
     },
     reclaim::Guard,
     slab::prefetch,
@@ -54,11 +54,11 @@ impl<K, V, S> Engine<K, V, S> {
         if expired.removed > 0 && self.budget.remaining() >= short {
             return true;
         }
-        if let Some(mut maintainer) = self.take_maintainer() {
+        if let Some(mut shard) = self.take_shard() {
             let room = short.saturating_add(self.evict_ahead());
-            self.collect_strays(guard, &mut maintainer);
-            self.settle(guard, &mut maintainer, room, MAX_EVICTIONS);
-            *vetoes += maintainer.vetoes;
+            self.collect_unqueued(guard, &mut shard);
+            self.settle(guard, &mut shard, room, MAX_EVICTIONS);
+            *vetoes += shard.vetoes;
         }
         self.budget.remaining() >= short || self.make_room_alone(guard, hash, short, vetoes)
     }
@@ -68,52 +68,52 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn take_in(
         &self,
         guard: &Guard,
-        maintainer: &mut Maintainer,
-        newcomer: Newcomer,
+        shard: &mut MaintenanceShard,
+        window_entry: WindowEntry,
         is_counted: bool,
     ) {
-        maintainer.admit(newcomer);
+        shard.admit(window_entry);
         if !is_counted {
-            self.note_in(maintainer, newcomer.hash);
+            self.note_in(shard, window_entry.hash);
         }
-        self.collect_strays(guard, maintainer);
+        self.collect_unqueued(guard, shard);
         let (used, max) = (self.budget.used(), self.budget.max());
         if used >= max && max >= MIN_AHEAD_BUDGET && !self.costs_vary() {
             // For the next one, and a few more.
-            self.settle(guard, maintainer, 1 + self.evict_ahead(), MAX_EVICTIONS);
+            self.settle(guard, shard, 1 + self.evict_ahead(), MAX_EVICTIONS);
             return;
         }
         let reserve = self.reserve();
         // Relaxed: a figure to decide by.
-        let window = self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued);
+        let window = self.window_cost.load(Ordering::Relaxed).wrapping_add(shard.queued);
         let share = self.policy_config().share_of(self.unpinned_max());
         let is_full = window.saturating_add(reserve) > share && window <= u64::MAX / 2;
         if is_full && used.saturating_add(reserve) < max {
             // There is room, so all that is due is that the window comes down to its share.
-            self.settle(guard, maintainer, reserve, MAX_EVICTIONS);
+            self.settle(guard, shard, reserve, MAX_EVICTIONS);
         } else {
-            self.note_queued(maintainer);
+            self.note_queued(shard);
         }
     }
 
     /// Counts an event; a batch of them goes to the sketch at once.
     #[inline]
-    fn note_in(&self, maintainer: &mut Maintainer, hash: u64) {
+    fn note_in(&self, shard: &mut MaintenanceShard, hash: u64) {
         // The counters will have come by the time the batch is full.
         prefetch(self.sketch.line(hash));
-        maintainer.events[maintainer.noted % CAPACITY] = hash;
-        maintainer.noted += 1;
-        if maintainer.noted >= CAPACITY {
-            self.learn_noted(maintainer);
+        shard.events[shard.noted % CAPACITY] = hash;
+        shard.noted += 1;
+        if shard.noted >= CAPACITY {
+            self.learn_noted(shard);
         }
     }
 
-    /// Brings the events that a maintainer has to the sketch; returns how many.
+    /// Brings the events that a maintenance shard has to the sketch; returns how many.
     #[cold]
-    pub(super) fn learn_noted(&self, maintainer: &mut Maintainer) -> usize {
-        let count = std::mem::take(&mut maintainer.noted).min(CAPACITY);
+    pub(super) fn learn_noted(&self, shard: &mut MaintenanceShard) -> usize {
+        let count = std::mem::take(&mut shard.noted).min(CAPACITY);
         if count > 0 {
-            self.learn(&maintainer.events[..count]);
+            self.learn(&shard.events[..count]);
         }
         count
     }
@@ -122,7 +122,7 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn settle(
         &self,
         guard: &Guard,
-        maintainer: &mut Maintainer,
+        shard: &mut MaintenanceShard,
         room: u64,
         most: usize,
     ) -> usize {
@@ -142,7 +142,7 @@ impl<K, V, S> Engine<K, V, S> {
                 room,
                 share,
                 // Relaxed, here and below: figures to decide by. Entries on their way to the window are in neither.
-                window: self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued),
+                window: self.window_cost.load(Ordering::Relaxed).wrapping_add(shard.queued),
                 main: self.main_cost.load(Ordering::Relaxed).saturating_sub(out.main_cost()),
                 surplus: if moved < MAX_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
                 ahead,
@@ -161,7 +161,7 @@ impl<K, V, S> Engine<K, V, S> {
             let candidate = match step {
                 Step::Rest => break,
                 Step::Evict => None,
-                _ => self.next_candidate(guard, maintainer),
+                _ => self.next_candidate(guard, shard),
             };
             let gone = match (step, candidate) {
                 (Step::Yield, candidate) => {
@@ -170,15 +170,15 @@ impl<K, V, S> Engine<K, V, S> {
                         candidate.map_or(state.surplus, |it| self.cost_of(it.slot.metadata()));
                     // Relaxed: if two take from it at once, it is used up a little later.
                     self.surplus.store(state.surplus.saturating_sub(cost), Ordering::Relaxed);
-                    candidate.into_iter().for_each(|candidate| self.promote(maintainer, candidate));
+                    candidate.into_iter().for_each(|candidate| self.promote(shard, candidate));
                     continue;
                 }
                 (Step::Promote, Some(candidate)) => {
-                    self.promote(maintainer, candidate);
+                    self.promote(shard, candidate);
                     continue;
                 }
                 (Step::Evict, _) | (_, Some(_)) => {
-                    let gone = self.choose(&mut out, guard, maintainer, step, candidate);
+                    let gone = self.choose(&mut out, guard, shard, step, candidate);
                     if step == Step::Filter {
                         filtered += 1;
                         continue;
@@ -196,8 +196,8 @@ impl<K, V, S> Engine<K, V, S> {
             }
             needed += 1;
         }
-        self.note_queued(maintainer);
-        maintainer.vetoes = out.vetoes();
+        self.note_queued(shard);
+        shard.vetoes = out.vetoes();
         out.count()
     }
 
@@ -208,45 +208,46 @@ impl<K, V, S> Engine<K, V, S> {
         &self,
         out: &mut Evictions<'_, K, V, S>,
         guard: &Guard,
-        maintainer: &mut Maintainer,
+        shard: &mut MaintenanceShard,
         step: Step,
         candidate: Option<Candidate<'_, K, V>>,
     ) -> bool {
         let Some(candidate) = candidate else {
-            let victim = self.next_victim(guard, maintainer);
+            let victim = self.next_victim(guard, shard);
             let gone = victim.is_some_and(|victim| out.evict(&victim.sampled_slot));
-            self.choose_next(guard, &mut maintainer.hand);
+            self.choose_next(guard, &mut shard.hand);
             return gone;
         };
         let is_comparison = step == Step::Compare;
-        let frequency_and_cost = self.frequency_and_cost(candidate.newcomer.hash, &candidate.slot);
-        let luck = maintainer.rng.next_u64();
+        let frequency_and_cost =
+            self.frequency_and_cost(candidate.window_entry.hash, &candidate.slot);
+        let luck = shard.rng.next_u64();
         for _ in 0..VICTIMS_TRIED {
-            let to_beat = self.victim_to_beat(guard, maintainer);
+            let to_beat = self.victim_to_beat(guard, shard);
             if !to_beat
                 .map_or(!is_comparison, |to_beat| self.admits(frequency_and_cost, to_beat, luck))
             {
-                return self.expel(out, maintainer, candidate);
+                return self.expel(out, shard, candidate);
             }
             if !is_comparison {
                 break;
             }
-            if let Some(victim) = self.chosen_victim(guard, &mut maintainer.hand) {
+            if let Some(victim) = self.chosen_victim(guard, &mut shard.hand) {
                 // In this order, so that main is never above its share for it.
                 let gone = out.evict(&victim.sampled_slot);
-                self.choose_next(guard, &mut maintainer.hand);
-                self.promote(maintainer, candidate);
+                self.choose_next(guard, &mut shard.hand);
+                self.promote(shard, candidate);
                 return gone;
             }
         }
-        self.promote(maintainer, candidate);
+        self.promote(shard, candidate);
         false
     }
 
     /// Brings the account of all windows up to date with one of them.
     #[inline]
-    pub(super) fn note_queued(&self, maintainer: &mut Maintainer) {
-        let queued = std::mem::take(&mut maintainer.queued);
+    pub(super) fn note_queued(&self, shard: &mut MaintenanceShard) {
+        let queued = std::mem::take(&mut shard.queued);
         if queued != 0 {
             self.window_cost.fetch_add(queued, Ordering::Relaxed); // Relaxed: a figure to decide by.
         }
@@ -267,10 +268,10 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Moves a candidate to main.
     #[inline]
-    pub(super) fn promote(&self, maintainer: &mut Maintainer, candidate: Candidate<'_, K, V>) {
-        if !self.enter_main(candidate.newcomer.hash, &candidate.slot) {
+    pub(super) fn promote(&self, shard: &mut MaintenanceShard, candidate: Candidate<'_, K, V>) {
+        if !self.enter_main(candidate.window_entry.hash, &candidate.slot) {
             // It was replaced this moment, by one that is in the window and waits for its turn.
-            maintainer.admit(candidate.newcomer);
+            shard.admit(candidate.window_entry);
         }
     }
 
@@ -279,12 +280,12 @@ impl<K, V, S> Engine<K, V, S> {
     fn expel(
         &self,
         out: &mut Evictions<'_, K, V, S>,
-        maintainer: &mut Maintainer,
+        shard: &mut MaintenanceShard,
         candidate: Candidate<'_, K, V>,
     ) -> bool {
         let gone = self.evict(out, &candidate.slot);
         if !gone {
-            maintainer.admit(candidate.newcomer); // As above.
+            shard.admit(candidate.window_entry); // As above.
         }
         gone
     }
@@ -366,13 +367,13 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Makes room while all maintainers are away: of a sample, the oldest entry of the window is compared with the
+    /// Makes room while all shards are taken: of a sample, the oldest entry of the window is compared with the
     /// victim of main, as it would at the window's head. Where the sample has nothing of the window, it is the
     /// entry that waits for longest to get there.
     ///
     /// If none waits, the victim goes without a comparison. The new entry waits then, so the next call has one to
     /// compare: only one in many comes in so, and no loop of accesses can sweep the cache clean while the
-    /// maintainers lack a core.
+    /// threads that hold the shards lack a core.
     fn make_room_alone(&self, guard: &Guard, hash: u64, short: u64, vetoes: &mut u32) -> bool {
         let mut rng = Rng::new(hash ^ u64::from(self.access_clock.now()));
         for _ in 0..ALONE_EVICTIONS {
@@ -435,14 +436,14 @@ impl<K, V, S> Engine<K, V, S> {
     /// Queues an entry of the window again if it was replaced this moment, by one that is in the window, too.
     pub(super) fn settle_alone(&self, guard: &Guard, hash: u64, is_settled: bool) {
         if !is_settled {
-            self.put_off(guard, &[hash]);
+            self.defer(guard, &[hash]);
         }
     }
 }
 
 /// Evictions of one call that makes room: enough that one large entry can take the place of many.
 pub(super) const MAX_EVICTIONS: usize = 1 << 14;
-/// Evictions of a writer that makes room while somebody else maintains.
+/// Evictions of a writer that makes room while other threads hold all shards.
 const ALONE_EVICTIONS: usize = 256;
 /// Evictions ahead of need, as a part of the budget, and their most.
 const AHEAD_PART: u64 = 1024;
@@ -467,12 +468,10 @@ mod tests {
         super::{Trace, victims::MAX_COMPARISONS},
         *,
     };
-    use crate::engine::testing::{
-        manual, put, queued_and_marked, with_favourites, without_maintainers,
-    };
+    use crate::engine::testing::{manual, put, queued_and_marked, with_favourites, without_shards};
 
     #[test]
-    fn new_entries_come_in_and_favourites_stay_while_maintainers_are_away() {
+    fn new_entries_come_in_and_favourites_stay_while_all_shards_are_taken() {
         let engine = with_favourites();
         (10_000..11_000).for_each(|key| put(&engine, key));
         let is_there = |key| {
@@ -482,7 +481,7 @@ mod tests {
         let favourites = || (0..900).filter(|&key| is_there(key)).count();
         let before = favourites();
         assert!(before > 850, "{before}");
-        without_maintainers(&engine, || {
+        without_shards(&engine, || {
             for key in 20_000..40_000 {
                 put(&engine, key);
                 assert!(is_there(key), "{key} was refused");
@@ -520,7 +519,7 @@ mod tests {
         let marked = engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
         let queued = engine.window_cost.load(Ordering::Relaxed) as usize;
         // The newest are still in their ring.
-        let newest = engine.newcomers.drain_all(|_| ());
+        let newest = engine.new_entries.drain_all(|_| ());
         // And one place is for the next.
         assert_eq!((queued, marked), (49, 49 + newest));
     }
@@ -529,11 +528,11 @@ mod tests {
     fn victim_stays_the_same_until_it_was_used_or_was_compared_often_enough() {
         let engine = with_favourites();
         let guard = engine.table.pin();
-        let mut maintainer = engine.take_maintainer().unwrap();
+        let mut shard = engine.take_shard().unwrap();
         let mut next = || {
-            let is_any = engine.victim_to_beat(&guard, &mut maintainer).is_some();
+            let is_any = engine.victim_to_beat(&guard, &mut shard).is_some();
             assert!(is_any, "main is full of them");
-            let victim = engine.chosen_victim(&guard, &mut maintainer.hand);
+            let victim = engine.chosen_victim(&guard, &mut shard.hand);
             victim.map(|victim| victim.hash())
         };
         // The threshold has to come to where the scores are.

@@ -1,6 +1,6 @@
 //! Maintenance: the deferred work, a slice at a time, and the budget's moves.
 //!
-//! What it works with is a box, the [`Maintainer`], that is taken out while it is used; there are a few, each with a part of
+//! What it works with is a box, the [`MaintenanceShard`], that is taken out while it is used; there are a few, each with a part of
 //! the window, and calls use them in turn. Whoever finds all gone makes room without the window, by
 //! [`Engine::make_room_alone`]; nobody waits.
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     buckets::{SLOTS, buckets_for},
-    policy::window::{Newcomer, Window},
+    policy::window::{Window, WindowEntry},
     reclaim::Guard,
     stripe::{CAPACITY, thread_number},
     sync::atomic::Ordering,
@@ -24,13 +24,13 @@ use crate::{
 
 /// What maintenance works with.
 #[derive(Debug)]
-pub struct Maintainer {
+pub struct MaintenanceShard {
     pub(super) window: Window,
-    /// Newcomers taken from a window.
+    /// New entries taken from a window.
     pub(super) taken: u32,
     /// What the account of all windows does not have yet; wraps.
     pub(super) queued: u64,
-    /// The ring of newcomers to go on with.
+    /// The ring of new entries to go on with.
     pub(super) next_ring: usize,
     /// Where victims of the main region are looked for.
     pub(super) hand: Hand,
@@ -43,7 +43,7 @@ pub struct Maintainer {
     pub(super) vetoes: u32,
 }
 
-impl Maintainer {
+impl MaintenanceShard {
     /// Makes an empty window; random choices begin with `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
@@ -61,8 +61,8 @@ impl Maintainer {
 
     /// Adds a new entry at the end of the window.
     #[inline]
-    pub(super) fn admit(&mut self, newcomer: Newcomer) {
-        self.queued = self.queued.wrapping_add(self.window.push(newcomer));
+    pub(super) fn admit(&mut self, window_entry: WindowEntry) {
+        self.queued = self.queued.wrapping_add(self.window.push(window_entry));
     }
 }
 
@@ -136,12 +136,12 @@ pub struct Slice {
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Takes out a maintainer that nobody else has, if there is one: that of this thread, or another.
+    /// Takes out a maintenance shard that nobody else has, if there is one: that of this thread, or another.
     #[inline]
-    pub(super) fn take_maintainer(&self) -> Option<Borrowed<'_, Maintainer>> {
-        let count = self.maintainers.len();
+    pub(super) fn take_shard(&self) -> Option<Borrowed<'_, MaintenanceShard>> {
+        let count = self.shards.len();
         let number = thread_number();
-        (0..count).find_map(|i| take(&self.maintainers[number.wrapping_add(i) % count]))
+        (0..count).find_map(|i| take(&self.shards[number.wrapping_add(i) % count]))
     }
 
     /// Halves the table until it suits `entries`, moving everything.
@@ -175,10 +175,8 @@ impl<K, V, S> Engine<K, V, S> {
 
     fn maintain_within(&self, work: WorkLimit) -> Slice {
         let events = self.events.drain_all(|hashes| self.learn(hashes));
-        let noted = self
-            .maintainers
-            .iter()
-            .filter_map(|place| borrow(place, |maintainer| self.learn_noted(maintainer)));
+        let noted =
+            self.shards.iter().filter_map(|place| borrow(place, |shard| self.learn_noted(shard)));
         let events = events + noted.sum::<usize>();
         let mut ticked = WorkReport { events, ..WorkReport::default() };
         let mut panic = None;
@@ -198,7 +196,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
         let mut is_away = false;
         while ticked.evicted < work.evictions {
-            // A few at a time: writers that need room meanwhile want the maintainer, too, and no grace
+            // A few at a time: writers that need room meanwhile want the shard, too, and no grace
             // period ends under a guard.
             if self.is_sweep_due() {
                 let swept = self.sweep_now();
@@ -209,12 +207,12 @@ impl<K, V, S> Engine<K, V, S> {
             let slice = (work.evictions - ticked.evicted).min(SLICE_EVICTIONS);
             let reserve = self.reserve();
             if !self.budget.is_over_reserve(reserve) {
-                // A writer that finds the maintainer away has to do without the window.
+                // A writer that finds the shard taken has to do without the window.
                 break;
             }
-            let evicted = self.take_maintainer().map(|mut maintainer| {
-                self.collect_newcomers(&guard, &mut maintainer, TAKEN_IN);
-                self.settle(&guard, &mut maintainer, reserve, slice)
+            let evicted = self.take_shard().map(|mut shard| {
+                self.collect_new_entries(&guard, &mut shard, TAKEN_IN);
+                self.settle(&guard, &mut shard, reserve, slice)
             });
             is_away = evicted.is_none();
             ticked.evicted += evicted.unwrap_or(0);
@@ -258,9 +256,9 @@ impl<K, V, S> Engine<K, V, S> {
             backlog.hashes.retain(|&hash| self.find_in_window(&guard, hash).is_some());
             backlog.hashes.shrink_to_fit();
         });
-        for place in &self.maintainers {
+        for place in &self.shards {
             let is_there = |hash| self.find_in_window(&guard, hash).is_some();
-            let gone = borrow(place, |maintainer| maintainer.window.retain(is_there)).unwrap_or(0);
+            let gone = borrow(place, |shard| shard.window.retain(is_there)).unwrap_or(0);
             self.window_cost.fetch_sub(gone, Ordering::Relaxed); // Relaxed: a figure to decide by.
         }
         self.trim_deadlines();
@@ -289,9 +287,9 @@ impl<K, V, S> Engine<K, V, S> {
         let mut is_renewed = false;
         let mut tries = 0;
         while self.budget.used() > limit {
-            let evicted = self.take_maintainer().map(|mut maintainer| {
-                self.collect_newcomers(guard, &mut maintainer, TAKEN_IN);
-                self.settle(guard, &mut maintainer, 0, MAX_EVICTIONS)
+            let evicted = self.take_shard().map(|mut shard| {
+                self.collect_new_entries(guard, &mut shard, TAKEN_IN);
+                self.settle(guard, &mut shard, 0, MAX_EVICTIONS)
             });
             if evicted.is_some_and(|n| n > 0) {
                 continue;

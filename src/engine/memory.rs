@@ -50,10 +50,8 @@ impl<K, V, S> Engine<K, V, S> {
         let stalled_readers = self.count_stalled_readers();
         let guard = self.table.pin_structure();
         // What is away is not counted.
-        let windows = self
-            .maintainers
-            .iter()
-            .filter_map(|maintainer| borrow(maintainer, |maintainer| maintainer.window.bytes()));
+        let windows =
+            self.shards.iter().filter_map(|shard| borrow(shard, |shard| shard.window.bytes()));
         let tuner = borrow(&self.tuning, |tuning| tuning.bytes()).unwrap_or(0);
         let backlog = borrow(&self.backlog, |backlog| backlog.bytes()).unwrap_or(0);
         let stalls = borrow(&self.stalls, |stalls| stalls.bytes()).unwrap_or(0);
@@ -66,7 +64,7 @@ impl<K, V, S> Engine<K, V, S> {
             sketch: self.sketch.bytes(),
             buffers: self.table.cell_bytes().saturating_sub(entries)
                 + self.events.bytes()
-                + self.newcomers.bytes()
+                + self.new_entries.bytes()
                 + size_of_val(&*self.locals)
                 + self.counters.bytes()
                 + self.births.bytes()

@@ -35,7 +35,7 @@ pub use self::garbage::Pressure;
 use self::{
     adapt::{SAMPLE_BUCKETS, Tuning},
     kept::Kept,
-    maintain::Maintainer,
+    maintain::MaintenanceShard,
     newcomers::Backlog,
     timing::Timetable,
 };
@@ -97,10 +97,10 @@ pub struct Engine<K, V, S> {
     access_clock: AccessClock,
     /// Hashes of accesses, on their way to the sketch.
     events: Stripes,
-    /// Hashes of new entries that found all maintainers away, on their way to the window.
-    newcomers: Stripes,
+    /// Hashes of new entries that found all shards taken, on their way to the window.
+    new_entries: Stripes,
     /// Whether there may be some, there or in the backlog.
-    has_strays: AtomicBool,
+    has_unqueued: AtomicBool,
     /// Hashes of accesses to the keys of the sample, on their way to the tuner.
     samples: Stripes,
     /// What is 0 in the hash of a key of the sample.
@@ -118,15 +118,15 @@ pub struct Engine<K, V, S> {
     /// Deadlines on their way to the timetable.
     due: Due,
     timetable: Place<Timetable>,
-    /// New entries, where a ring was full and all maintainers away.
+    /// New entries, where a ring was full and all shards were taken.
     backlog: Place<Backlog>,
-    /// What maintenance works with, several times: whoever takes one out is a maintainer until it is put
+    /// What maintenance works with, several times: the thread that takes one out maintains the cache until it is put
     /// back. Nobody waits for one: a writer that finds all gone makes room without.
-    maintainers: Box<[CachePadded<Place<Maintainer>>]>,
+    shards: Box<[CachePadded<Place<MaintenanceShard>>]>,
     /// What the entries of the main region cost.
     main_cost: CachePadded<AtomicU64>,
     /// Entries that functions of the builder's have kept.
-    /// What the windows of all maintainers cost, entries that left otherwise included.
+    /// What the windows of all maintenance shards cost, entries that left otherwise included.
     window_cost: CachePadded<AtomicU64>,
     /// What they cost more than their share since that was made smaller.
     surplus: AtomicU64,
@@ -185,7 +185,7 @@ impl<K, V, S> Engine<K, V, S> {
         let stripes = stripes();
         let entries = settings.expected_entries;
         let scale = Scale::of(entries as u64);
-        let maintainers = (entries as u64 / ENTRIES_PER_MAINTAINER).clamp(1, MAX_MAINTAINERS);
+        let shards = (entries as u64 / ENTRIES_PER_SHARD).clamp(1, MAX_SHARDS);
         Ok(Self {
             table: Table::new(buckets_for(entries), entries, stripes)?,
             hasher,
@@ -202,8 +202,8 @@ impl<K, V, S> Engine<K, V, S> {
             flights: Flights::new(),
             access_clock: AccessClock::new(entries as u64),
             events: Stripes::new(stripes),
-            newcomers: Stripes::new(stripes),
-            has_strays: AtomicBool::new(false),
+            new_entries: Stripes::new(stripes),
+            has_unqueued: AtomicBool::new(false),
             samples: Stripes::new(stripes),
             sample_mask: AtomicU64::new(scale.mask()),
             extras: AtomicBool::new(settings.metrics),
@@ -214,10 +214,10 @@ impl<K, V, S> Engine<K, V, S> {
             due: Due::new(stripes),
             timetable: AtomicCell::new(Some(Box::new(Timetable::new()))),
             backlog: AtomicCell::new(Some(Box::default())),
-            maintainers: (0..maintainers)
+            shards: (0..shards)
                 // The same choices by whichever thread: a single one uses one of them.
-                .map(|_| Maintainer::new(settings.seed))
-                .map(|maintainer| CachePadded::new(AtomicCell::new(Some(Box::new(maintainer)))))
+                .map(|_| MaintenanceShard::new(settings.seed))
+                .map(|shard| CachePadded::new(AtomicCell::new(Some(Box::new(shard)))))
                 .collect(),
             main_cost: CachePadded::default(),
             window_cost: CachePadded::default(),
@@ -599,10 +599,10 @@ const NORMAL_WEIGHT: u64 = PRIORITY_FACTOR;
 const PRIORITY_FACTOR: u64 = 8;
 /// An odd number without pattern: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-/// So many threads that lack a core may hold a maintainer before others have to do without.
-const MAX_MAINTAINERS: u64 = 4;
-/// Fewer would leave a maintainer hardly a window.
-const ENTRIES_PER_MAINTAINER: u64 = 200;
+/// So many threads that lack a core may hold a shard before others have to do without.
+const MAX_SHARDS: u64 = 4;
+/// Fewer would leave a shard hardly a window.
+const ENTRIES_PER_SHARD: u64 = 200;
 /// Where the buckets of load times begin, in nanoseconds.
 const LOAD_TIME_UNIT: u64 = 1_000;
 const STRIPES_PER_CORE: usize = 4;

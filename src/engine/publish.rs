@@ -20,7 +20,7 @@ use crate::{
     config::Priority,
     entry::{Entry, Flags},
     metrics::Counter,
-    policy::{access::Access, window::Newcomer},
+    policy::{access::Access, window::WindowEntry},
     reclaim::Guard,
     stripe::{Push, thread_number},
     sync::atomic::Ordering,
@@ -488,7 +488,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
         self.counters.add(Counter::Inserts, 1);
         self.counters.add(Counter::CostAdded, cost);
-        self.welcome(guard, Newcomer::new(hash, cost, new.spot()));
+        self.enqueue_new_entry(guard, WindowEntry::new(hash, cost, new.spot()));
         if let Some(times) = new.times() {
             self.note_deadline(hash, times);
         }
@@ -600,8 +600,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Does what a new entry asks for: it is an access, it goes to the window, and the room it took is made up for.
-    fn welcome(&self, guard: &Guard, newcomer: Newcomer) {
-        let hash = newcomer.hash;
+    fn enqueue_new_entry(&self, guard: &Guard, window_entry: WindowEntry) {
+        let hash = window_entry.hash;
         self.note_sample(hash);
         let local = self.local();
         // Relaxed, twice: if two threads of a stripe interfere, an access counts twice.
@@ -610,34 +610,34 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             // The miss that led to this insert was.
             local.last_miss.store(0, Ordering::Relaxed);
         }
-        if let Some(mut maintainer) = self.take_maintainer() {
-            self.take_in(guard, &mut maintainer, newcomer, is_counted);
+        if let Some(mut shard) = self.take_shard() {
+            self.take_in(guard, &mut shard, window_entry, is_counted);
         } else {
-            self.wait_for_maintainer(guard, hash, is_counted);
+            self.wait_for_shard(guard, hash, is_counted);
         }
         if self.waker.is_idle() && self.is_reserve_low() {
             self.waker.wake();
         }
     }
 
-    /// The same where all maintainers are away.
+    /// The same where all shards are taken.
     #[cold]
-    fn wait_for_maintainer(&self, guard: &Guard, hash: u64, is_counted: bool) {
+    fn wait_for_shard(&self, guard: &Guard, hash: u64, is_counted: bool) {
         if !is_counted {
             self.note_event(hash);
         }
-        if !self.queue_newcomer(guard, hash) {
+        if !self.queue_new_entry(guard, hash) {
             // No queue knows of it, so it does not wait for its turn.
             self.filter_alone(guard, hash);
         }
-        self.note_strays();
+        self.note_unqueued();
     }
 
     /// Sends a new entry on its way to the window, unless all rings are held. It may come twice, and is
     /// never lost: what is in the window and in no queue would stay for ever.
-    fn queue_newcomer(&self, guard: &Guard, hash: u64) -> bool {
+    fn queue_new_entry(&self, guard: &Guard, hash: u64) -> bool {
         let number = thread_number();
-        for ring in (0..RINGS_TRIED).map(|i| self.newcomers.stripe(number + i)) {
+        for ring in (0..RINGS_TRIED).map(|i| self.new_entries.stripe(number + i)) {
             match ring.place(hash) {
                 Push::Accepted => return true,
                 Push::Full => {

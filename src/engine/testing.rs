@@ -49,21 +49,21 @@ pub fn queued_and_marked(engine: &Engine<u64, u64, IdentityHash>) -> (usize, usi
     let marked = engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
     let windows = engine.window_cost.load(Ordering::Relaxed) as usize;
     let backlog = borrow(&engine.backlog, |backlog| backlog.hashes.len()).unwrap();
-    let rings = engine.newcomers.drain_all(|hashes| {
+    let rings = engine.new_entries.drain_all(|hashes| {
         hashes
             .iter()
-            .for_each(|&hash| assert_eq!(engine.newcomers.current().place(hash), Push::Accepted));
+            .for_each(|&hash| assert_eq!(engine.new_entries.current().place(hash), Push::Accepted));
     });
     (windows + backlog + rings, marked)
 }
 
-/// Calls `f` while all maintainers are away.
-pub fn without_maintainers<S>(engine: &Engine<u64, u64, S>, f: impl FnOnce()) {
-    let places = engine.maintainers.iter();
+/// Calls `f` while all shards are taken.
+pub fn without_shards<S>(engine: &Engine<u64, u64, S>, f: impl FnOnce()) {
+    let places = engine.shards.iter();
     let taken: Vec<_> = places.map(|place| place.take().expect("it is there")).collect();
     f();
-    for (place, maintainer) in engine.maintainers.iter().zip(taken) {
-        place.store(Some(maintainer));
+    for (place, shard) in engine.shards.iter().zip(taken) {
+        place.store(Some(shard));
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Engine, NORMAL_WEIGHT, maintain::Maintainer};
+use super::{Engine, NORMAL_WEIGHT, maintain::MaintenanceShard};
 use crate::{
     buckets::{
         Line, Metadata, POSITION_BITS, Position, Ranker, SLOTS, Sampled, SampledSlot, Scores,
@@ -21,7 +21,7 @@ use crate::{
     sync::atomic::Ordering,
 };
 
-/// Where a maintainer looks for victims, and how bad an entry has to be to be one.
+/// Where a maintenance shard looks for victims, and how bad an entry has to be to be one.
 ///
 /// The hand goes over the table bucket by bucket. The threshold follows the scores, so that one in so many entries is above
 /// it: as good as the worst of twice as many, and each is looked at once.
@@ -134,29 +134,29 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn victim_to_beat(
         &self,
         guard: &Guard,
-        maintainer: &mut Maintainer,
+        shard: &mut MaintenanceShard,
     ) -> Option<FrequencyAndCost> {
-        if let Some(chosen) = &mut maintainer.hand.chosen
+        if let Some(chosen) = &mut shard.hand.chosen
             && let Some(frequency_and_cost) = chosen.frequency_and_cost
             && chosen.comparisons < MAX_COMPARISONS
         {
             chosen.comparisons += 1;
             return Some(frequency_and_cost);
         }
-        self.new_victim_to_beat(guard, maintainer)
+        self.new_victim_to_beat(guard, shard)
     }
 
     /// The same where the victim was not compared yet, or often enough.
     fn new_victim_to_beat(
         &self,
         guard: &Guard,
-        maintainer: &mut Maintainer,
+        shard: &mut MaintenanceShard,
     ) -> Option<FrequencyAndCost> {
-        let hand = &mut maintainer.hand;
+        let hand = &mut shard.hand;
         hand.chosen = hand.chosen.filter(|chosen| chosen.comparisons < MAX_COMPARISONS);
-        let victim = self.next_victim(guard, maintainer)?;
+        let victim = self.next_victim(guard, shard)?;
         let frequency_and_cost = Some(self.resident_frequency_and_cost(&victim));
-        let hand = &mut maintainer.hand;
+        let hand = &mut shard.hand;
         hand.chosen =
             hand.chosen.map(|chosen| Chosen { frequency_and_cost, comparisons: 1, ..chosen });
         frequency_and_cost
@@ -166,18 +166,18 @@ impl<K, V, S> Engine<K, V, S> {
     pub(super) fn next_victim<'g>(
         &'g self,
         guard: &'g Guard,
-        maintainer: &mut Maintainer,
+        shard: &mut MaintenanceShard,
     ) -> Option<Resident<'g, K, V>> {
         for _ in 0..CHOICES {
-            if maintainer.hand.chosen.is_none() {
-                self.choose_next(guard, &mut maintainer.hand);
+            if shard.hand.chosen.is_none() {
+                self.choose_next(guard, &mut shard.hand);
             }
-            if let Some(victim) = self.chosen_victim(guard, &mut maintainer.hand) {
+            if let Some(victim) = self.chosen_victim(guard, &mut shard.hand) {
                 return Some(victim);
             }
         }
-        let (place, victim) = self.victim_at(guard, maintainer.rng.next_u64(), Among::Main)?;
-        maintainer.hand.chosen = Some(Chosen::new(place, victim.sampled_slot.access()));
+        let (place, victim) = self.victim_at(guard, shard.rng.next_u64(), Among::Main)?;
+        shard.hand.chosen = Some(Chosen::new(place, victim.sampled_slot.access()));
         Some(victim)
     }
 
@@ -391,7 +391,7 @@ pub(super) const MAX_COMPARISONS: u32 = 8;
 const CHOICES: usize = 2;
 /// Buckets that the hand passes for one victim at most.
 const MAX_HAND_BUCKETS: usize = 64;
-/// Entries that a writer looks at for each eviction while somebody else maintains: a window of a twentieth then shows itself in two cases of three.
+/// Entries that a writer looks at for each eviction while other threads hold all shards: a window of a twentieth then shows itself in two cases of three.
 const ALONE_SAMPLE: usize = 20;
 /// Buckets read where these have nothing of main to offer: all of a small table.
 const MAX_SAMPLE_BUCKETS: usize = 1 << 10;

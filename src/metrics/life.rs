@@ -1,7 +1,7 @@
 //! How long entries live: a sample of them is watched from birth to eviction.
 //!
 //! An entry is known by its id, which is no other's while it lives. A few thousand cells hold one
-//! id and the time of its birth each. A newcomer takes its cell if that is free, and is not watched
+//! id and the time of its birth each. A new entry takes its cell if that is free, and is not watched
 //! otherwise; who is watched does not depend on how long he will live, so the sample is a fair one. A cell that
 //! is left behind, for its entry was gone before the cell was taken, is free again when the id is used
 //! again.

@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomer_goes_where_no_victim_is_found_and_the_window_is_not_too_large() {
+    fn new_entry_goes_where_no_victim_is_found_and_the_window_is_not_too_large() {
         let (mut minisim, mut rng) = (MiniSim::with_room(10), Rng::new(1));
         let mut insert = |hash, cost| {
             let access = Access { hash, cost, weight: 1, frequency: 1, now: 0 };

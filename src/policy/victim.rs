@@ -10,11 +10,11 @@ use super::{
 };
 use crate::buckets::Ranking;
 
-/// A maintainer's victim is one of the worst of this part of the entries: as good as the worst of twice as many.
+/// A maintenance shard's victim is one of the worst of this part of the entries: as good as the worst of twice as many.
 pub const VICTIM_PART: usize = 9;
 /// The same where costs vary.
 pub const VICTIM_PART_BY_COST: usize = 22;
-/// Entries looked at for a victim where there is no maintainer, which knows how bad they are: the worst of them goes.
+/// Entries looked at for a victim where there is no maintenance shard, which knows how bad they are: the worst of them goes.
 pub const SAMPLE: usize = 16;
 /// The same where costs vary.
 pub const SAMPLE_BY_COST: usize = 40;

@@ -10,12 +10,12 @@ use crate::buckets::Spot;
 /// A first-in first-out queue of new entries.
 #[derive(Debug, Default)]
 pub struct Window {
-    queue: VecDeque<Newcomer>,
+    queue: VecDeque<WindowEntry>,
 }
 
 /// A new entry, as the window knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Newcomer {
+pub struct WindowEntry {
     /// The hash of its key.
     pub hash: u64,
     /// Where it was when it came, if that is known.
@@ -24,7 +24,7 @@ pub struct Newcomer {
     cost: u32,
 }
 
-impl Newcomer {
+impl WindowEntry {
     /// Makes one of that hash and cost.
     #[inline]
     pub fn new(hash: u64, cost: u64, spot: Spot) -> Self {
@@ -40,25 +40,25 @@ impl Newcomer {
 impl Window {
     /// Adds an entry at the end; returns what it counts for.
     #[inline]
-    pub fn push(&mut self, newcomer: Newcomer) -> u64 {
-        self.queue.push_back(newcomer);
-        newcomer.cost()
+    pub fn push(&mut self, window_entry: WindowEntry) -> u64 {
+        self.queue.push_back(window_entry);
+        window_entry.cost()
     }
 
     /// Takes the entry at the head.
     #[inline]
-    pub fn pop(&mut self) -> Option<Newcomer> {
-        let newcomer = self.queue.pop_front()?;
+    pub fn pop(&mut self) -> Option<WindowEntry> {
+        let window_entry = self.queue.pop_front()?;
         // A window that was large once gives its memory back.
         if self.queue.capacity() > SPARE * (self.queue.len() + SPARE) {
             self.queue.shrink_to(2 * self.queue.len());
         }
-        Some(newcomer)
+        Some(window_entry)
     }
 
     /// Returns the entry that is so many places behind the head.
     #[inline]
-    pub fn peek(&self, behind: usize) -> Option<Newcomer> {
+    pub fn peek(&self, behind: usize) -> Option<WindowEntry> {
         self.queue.get(behind).copied()
     }
 
@@ -66,9 +66,9 @@ impl Window {
     /// counted for.
     pub fn retain(&mut self, mut keep: impl FnMut(u64) -> bool) -> u64 {
         let mut gone = 0;
-        self.queue.retain(|newcomer| {
-            let stays = keep(newcomer.hash);
-            gone += if stays { 0 } else { newcomer.cost() };
+        self.queue.retain(|window_entry| {
+            let stays = keep(window_entry.hash);
+            gone += if stays { 0 } else { window_entry.cost() };
             stays
         });
         self.queue.shrink_to_fit();
@@ -77,7 +77,7 @@ impl Window {
 
     /// Returns the bytes of the queue.
     pub fn bytes(&self) -> usize {
-        self.queue.capacity() * size_of::<Newcomer>()
+        self.queue.capacity() * size_of::<WindowEntry>()
     }
 }
 
@@ -88,15 +88,15 @@ const SPARE: usize = 8;
 mod tests {
     use super::*;
 
-    fn newcomer(hash: u64, cost: u64) -> Newcomer {
-        Newcomer::new(hash, cost, Spot::default())
+    fn window_entry(hash: u64, cost: u64) -> WindowEntry {
+        WindowEntry::new(hash, cost, Spot::default())
     }
 
     #[test]
     fn entries_leave_in_the_order_they_came() {
         let mut window = Window::default();
-        assert_eq!(window.push(newcomer(1, 10)), 10);
-        assert_eq!(window.push(newcomer(2, u64::MAX)), u64::from(u32::MAX));
+        assert_eq!(window.push(window_entry(1, 10)), 10);
+        assert_eq!(window.push(window_entry(2, u64::MAX)), u64::from(u32::MAX));
         let first = window.pop().unwrap();
         assert_eq!((first.hash, first.cost()), (1, 10));
         assert_eq!(window.push(first), 10);
@@ -108,9 +108,9 @@ mod tests {
     #[test]
     fn entries_that_are_not_kept_go_and_their_memory_with_them() {
         let mut window = Window::default();
-        (0..1000).for_each(|hash| _ = window.push(newcomer(hash, 2)));
+        (0..1000).for_each(|hash| _ = window.push(window_entry(hash, 2)));
         assert_eq!(window.retain(|hash| hash < 10), 990 * 2);
-        assert!(window.bytes() < 20 * size_of::<Newcomer>());
+        assert!(window.bytes() < 20 * size_of::<WindowEntry>());
         assert_eq!((window.pop().unwrap().hash, window.retain(|_| true)), (0, 0));
     }
 
@@ -119,7 +119,7 @@ mod tests {
         let mut window = Window::default();
         assert_eq!(window.bytes(), 0);
         for hash in 0..10_000 {
-            let _ = window.push(newcomer(hash, 1));
+            let _ = window.push(window_entry(hash, 1));
         }
         let capacity = window.queue.capacity();
         assert!(capacity >= 10_000);

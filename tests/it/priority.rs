@@ -56,7 +56,7 @@ fn pinned_entries_outlive_whatever_comes() {
 }
 
 #[test]
-fn all_pinned_and_full_keeps_the_newcomer_out() {
+fn all_pinned_and_full_rejects_the_new_entry() {
     for maintenance in BOTH {
         let cache = builder(100, maintenance).build().unwrap();
         for key in 0..100 {
