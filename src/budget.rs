@@ -66,7 +66,7 @@ impl Budget {
             };
             // AcqRel. Acquire: pairs with the Release in `refund`; what is published on this charge is seen
             // only by those who see the entry that paid for it gone. Charges between the two do not
-            // break the pair, for each is a read-modify-write. And with those in `last_look` and `set_max`.
+            // break the pair, for each is a read-modify-write. And with those in `recheck` and `set_max`.
             // Release: pairs with the Acquire in `set_max`, before which come this writer's reads of the table.
             // Relaxed: a failed exchange is only a better guess.
             let order = ordering!(
@@ -131,9 +131,9 @@ impl Budget {
         self.used.load(Relaxed)
     }
 
-    /// Returns the same to the thread that has lain down: it counts every charge but those that are to
+    /// Returns the same to the thread that is about to sleep: it counts every charge but those that are to
     /// see that (see [`waker`](crate::waker)).
-    pub fn last_look(&self) -> u64 {
+    pub fn recheck(&self) -> u64 {
         if mutant!("waker_glances_at_budget") {
             return self.used.load(Relaxed);
         }
@@ -219,7 +219,7 @@ mod tests {
         assert!(budget.try_charge(6));
         assert!(!budget.try_charge(1));
         assert!(budget.try_charge(0));
-        assert_eq!((budget.used(), budget.remaining(), budget.last_look()), (10, 0, 10));
+        assert_eq!((budget.used(), budget.remaining(), budget.recheck()), (10, 0, 10));
         budget.refund(6);
         assert_eq!((budget.used(), budget.remaining(), budget.max()), (4, 6, 10));
     }

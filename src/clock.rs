@@ -103,7 +103,7 @@ impl ManualClock {
             now,
             now.saturating_add(by),
             // AcqRel: Release pairs with the Acquire in `now`, so that a thread which sees the time sees what was
-            // done before it was moved. Acquire pairs with the Release in `last_look`, so that a callback
+            // done before it was moved. Acquire pairs with the Release in `recheck`, so that a callback
             // finds a thread that has not seen this time asleep. Relaxed: compared only.
             Ordering::AcqRel,
             Ordering::Relaxed,
@@ -124,7 +124,7 @@ impl ManualClock {
     }
 
     /// Returns the time to a thread that is about to sleep: a thread that moves the clock later sees that.
-    pub(crate) fn last_look(&self) -> Duration {
+    pub(crate) fn recheck(&self) -> Duration {
         // AcqRel: Release pairs with the Acquire in `advance`; Acquire as in `now`.
         Duration::from_nanos(self.hand.nanoseconds.fetch_add(0, Ordering::AcqRel))
     }
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(calls.load(Ordering::Relaxed), 2);
         drop(callback);
         clock.advance(Duration::from_millis(1));
-        assert_eq!((calls.load(Ordering::Relaxed), clock.last_look().as_millis()), (2, 2));
+        assert_eq!((calls.load(Ordering::Relaxed), clock.recheck().as_millis()), (2, 2));
         // Those that are not kept any more do not pile up.
         (0..1000).for_each(|_| clock.on_advance(Weak::<fn()>::new()));
         assert!(clock.callbacks().capacity() < 100);

@@ -8,7 +8,7 @@
 //! then collects the hashes, and in the end lowers `next` to what it knows. So a deadline that the collector
 //! has missed keeps `next` low. No hash is lost; one may come twice.
 //!
-//! The thread asks once more when it has lain down, by read-modify-writes (see [`waker`](crate::waker)):
+//! The thread asks once more when it has prepared to sleep, by read-modify-writes (see [`eventcount`](crate::waker)):
 //! `next` first, for whoever comes to a ring after this look has seen all of it and tells of its deadline
 //! anew; then the rings; then the pile, where a ring's hashes are before it opens again.
 
@@ -31,7 +31,7 @@ pub struct Due {
     is_used: AtomicBool,
 }
 
-/// What the thread finds when it has lain down.
+/// What the thread finds when it has prepared to sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outlook {
     /// Hashes wait.
@@ -74,12 +74,12 @@ impl Due {
         }
         self.place(hash);
         // Relaxed: a glance, so that the line is seldom written. If the hash came too late for the thread's
-        // last look, this thread has seen that, and what `next` was then.
+        // recheck, this thread has seen that, and what `next` was then.
         if at >= self.next.load(Ordering::Relaxed) {
             return false;
         }
         // AcqRel: Release pairs with the Acquire of the swap in `begin`. Either that comes later and
-        // finds the hash, or this stays. Acquire pairs with the Release in `last_look`.
+        // finds the hash, or this stays. Acquire pairs with the Release in `recheck`.
         let order = ordering!(AcqRel, mutant("due_blind_note") => Release);
         self.next.fetch_min(at, order);
         true
@@ -132,7 +132,7 @@ impl Due {
         }
     }
 
-    /// Puts hashes back that were collected and not seen to; the thread's last look finds them.
+    /// Puts hashes back that were collected and not seen to; the thread's recheck finds them.
     pub fn put_back(&self, hashes: Vec<u64>) {
         self.pile.push(Sheet::new(hashes));
     }
@@ -140,12 +140,12 @@ impl Due {
     /// Ends what `begin` began: `next` is the first deadline in the timetable. Then the thread is to be woken
     /// if it sleeps until somebody does: it may have looked in between.
     pub fn end(&self, next: u64) {
-        // AcqRel: Acquire pairs with the Release in `last_look`; Release as nothing else may come after it.
+        // AcqRel: Acquire pairs with the Release in `recheck`; Release as nothing else may come after it.
         self.next.fetch_min(next, Ordering::AcqRel);
     }
 
-    /// Looks once more, for the thread that has lain down.
-    pub fn last_look(&self) -> Outlook {
+    /// Rechecks for work, for the thread that is about to sleep.
+    pub fn recheck(&self) -> Outlook {
         // AcqRel, here and in the rings: Release pairs with the Acquire of whoever brings a deadline later;
         // Acquire so that this look goes on from what was brought before.
         let next = if mutant!("due_glances") {
@@ -154,8 +154,7 @@ impl Due {
             self.next.fetch_min(NEVER, Ordering::AcqRel)
         };
         // Relaxed: see `is_used`. Whoever is the first lowers `next`, and has not before this look.
-        if self.is_used.load(Ordering::Relaxed) && (self.rings.last_look() || self.pile.last_look())
-        {
+        if self.is_used.load(Ordering::Relaxed) && (self.rings.recheck() || self.pile.recheck()) {
             return Outlook::Now;
         }
         if next == NEVER { Outlook::Never } else { Outlook::At(next) }
@@ -188,21 +187,21 @@ mod tests {
     #[test]
     fn the_thread_is_to_be_woken_for_an_earlier_deadline_only() {
         let due = Due::new(1);
-        assert_eq!((due.is_used(), due.last_look()), (false, Outlook::Never));
+        assert_eq!((due.is_used(), due.recheck()), (false, Outlook::Never));
         assert!(due.note(1, 50));
         assert!(!due.note(2, 60) && due.note(3, 40));
-        assert_eq!((due.is_used(), due.next(), due.last_look()), (true, 40, Outlook::Now));
+        assert_eq!((due.is_used(), due.next(), due.recheck()), (true, 40, Outlook::Now));
         assert_eq!(collected(&due), [1, 2, 3]);
-        assert_eq!(due.last_look(), Outlook::Never);
+        assert_eq!(due.recheck(), Outlook::Never);
         due.end(60);
-        assert_eq!(due.last_look(), Outlook::At(60));
+        assert_eq!(due.recheck(), Outlook::At(60));
     }
 
     #[test]
     fn hash_of_zero_comes_as_it_is() {
         let due = Due::new(1);
         assert!(due.note(0, 50));
-        assert_eq!(due.last_look(), Outlook::Now);
+        assert_eq!(due.recheck(), Outlook::Now);
         assert_eq!(collected(&due), [0]);
     }
 
@@ -214,7 +213,7 @@ mod tests {
         assert!(collected(&due).into_iter().eq(1..=NOTES));
         assert_eq!(collected(&due), []);
         due.put_back(vec![5, 6]);
-        assert_eq!(due.last_look(), Outlook::Now);
+        assert_eq!(due.recheck(), Outlook::Now);
         assert_eq!(collected(&due), [5, 6]);
     }
 
@@ -227,9 +226,9 @@ mod tests {
             (1..=CAPACITY as u64).for_each(|hash| _ = ring(held).place(hash));
             assert!(due.note(1000, 50 - held as u64));
             let is_in_ring = held + 1 < RINGS_TRIED;
-            assert_eq!(ring(held + 1).last_look(), is_in_ring);
+            assert_eq!(ring(held + 1).recheck(), is_in_ring);
             assert_eq!(ring(held + 1).try_seal_and_drain(|_| ()), usize::from(is_in_ring));
-            assert_eq!(due.pile.last_look(), !is_in_ring);
+            assert_eq!(due.pile.recheck(), !is_in_ring);
         }
         assert_eq!(due.bytes(), Stripes::new(8).bytes());
     }

@@ -16,7 +16,7 @@ use crate::{
     sync::{Arc, thread},
     trace,
     util::{caught, is_cache_thread, mark_cache_thread},
-    waker::Waker,
+    waker::EventCount,
 };
 
 /// The first wait of a thread that is to come again by itself; later ones are twice as long each.
@@ -41,7 +41,7 @@ type Remains = Box<dyn Any + Send>;
 /// The thread's owner: dropping it stops the thread, and never waits for user code.
 #[derive(Debug)]
 pub struct Evictor {
-    waker: Arc<Waker>,
+    eventcount: Arc<EventCount>,
     handover: Arc<Handover<Remains>>,
 }
 
@@ -58,7 +58,7 @@ impl Evictor {
         V: Send + Sync + 'static,
         S: BuildHasher + Send + Sync + 'static,
     {
-        let waker = Arc::clone(&engine.waker);
+        let eventcount = Arc::clone(&engine.eventcount);
         let handover = Arc::new(Handover::new());
         let name = thread_name(&engine.settings.name);
         let shared = Arc::clone(&handover);
@@ -69,14 +69,14 @@ impl Evictor {
             // Where the owner has left, this drops the remains.
             let _ = caught(|| drop(shared));
         })?;
-        Ok(Self { waker, handover })
+        Ok(Self { eventcount, handover })
     }
 
     /// Stops the thread and waits until it has ended, whatever it does; then drops what it has left.
     ///
     /// Returns whether it did: the thread of a cache waits for no other, nor for itself.
     pub fn close(self) -> bool {
-        self.waker.stop();
+        self.eventcount.stop();
         if is_cache_thread() {
             return false;
         }
@@ -87,7 +87,7 @@ impl Evictor {
 
 impl Drop for Evictor {
     fn drop(&mut self) {
-        self.waker.stop();
+        self.eventcount.stop();
         // Two threads of caches whose garbage holds the other's last handle would wait for each other.
         if !is_cache_thread() {
             drop(self.handover.wait(Some(PATIENCE)));
@@ -109,8 +109,8 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    mark_cache_thread(&*engine.waker);
-    engine.waker.belongs_to(thread::current());
+    mark_cache_thread(&*engine.eventcount);
+    engine.eventcount.set_thread(thread::current());
     Shift::new(&engine, handover).run();
     // Every handle has gone before the thread was stopped. What a listener is to hear of is told here: it
     // may wait for the thread that drops the cache.
@@ -139,8 +139,8 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
     }
 
     fn run(&self) {
-        let waker = &self.engine.waker;
-        while !waker.rise() {
+        let eventcount = &self.engine.eventcount;
+        while !eventcount.resume() {
             if self.has_departed() {
                 self.awaits_readers.set(false);
                 self.change(Pace::departed);
@@ -148,12 +148,12 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
             }
             let round = self.work();
             if let Some(nap) = self.change(|pace| pace.doze(round)) {
-                waker.doze(nap);
+                eventcount.wait_timeout(nap);
                 continue;
             }
             // From here on a thread that brings work wakes this one. What came in between, this look finds.
-            waker.sleep(|| self.look(round));
-            if !waker.is_idle() {
+            eventcount.wait(|| self.look(round));
+            if !eventcount.is_waiting() {
                 self.change(Pace::woken);
             }
         }

@@ -19,7 +19,7 @@ use cortado::__internals::{
         atomic::{AtomicBool, AtomicU64, Ordering},
         thread,
     },
-    waker::Waker,
+    waker::EventCount,
 };
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
@@ -29,7 +29,7 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
 /// Deadlines, and the timetable: the hash is the time, and time stands still.
 struct World {
     due: Due,
-    waker: Waker,
+    eventcount: EventCount,
     /// Whether nobody keeps the timetable just now: it is taken out, as in the engine.
     is_free: AtomicBool,
     /// What the keeper knows, invisible to the model.
@@ -40,7 +40,7 @@ impl World {
     fn new(stripes: usize) -> Arc<Self> {
         Arc::new(Self {
             due: Due::new(stripes),
-            waker: Waker::default(),
+            eventcount: EventCount::default(),
             is_free: AtomicBool::new(true),
             known: Mutex::default(),
         })
@@ -48,7 +48,7 @@ impl World {
 
     fn note(&self, at: u64) {
         if self.due.note(at, at) {
-            self.waker.wake();
+            self.eventcount.notify();
         }
     }
 
@@ -63,8 +63,8 @@ impl World {
         let first = self.known.lock().unwrap().iter().copied().min();
         if let Some(first) = first {
             self.due.end(first);
-            if self.waker.is_idle() {
-                self.waker.wake();
+            if self.eventcount.is_waiting() {
+                self.eventcount.notify();
             }
         }
         self.is_free.swap(true, Ordering::AcqRel);
@@ -73,15 +73,15 @@ impl World {
     /// The loop of `evictor.rs`. It ends when the thread knows to come in time for `first`: if it goes to sleep
     /// for longer, and nobody wakes it, the scenario's join never returns.
     fn run(&self, first: u64) {
-        self.waker.belongs_to(thread::current());
+        self.eventcount.set_thread(thread::current());
         let is_in_time = Cell::new(false);
         let mut rounds = 0;
-        while !is_in_time.get() && !self.waker.rise() {
+        while !is_in_time.get() && !self.eventcount.resume() {
             rounds += 1;
             assert!(rounds < 50, "turns in circles");
             self.keep();
-            self.waker.sleep(|| {
-                let outlook = self.due.last_look();
+            self.eventcount.wait(|| {
+                let outlook = self.due.recheck();
                 is_in_time.set(matches!(outlook, Outlook::At(at) if at <= first));
                 let goes_on = is_in_time.get() || outlook == Outlook::Now;
                 goes_on.then_some(Duration::ZERO)
@@ -105,7 +105,7 @@ fn spawn(world: &Arc<World>, f: impl FnOnce(&World) + Send + 'static) -> thread:
 }
 
 #[test]
-fn a_note_meets_a_thread_that_lies_down() {
+fn a_note_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
         let runner = spawn(&world, |w| w.run(1));
@@ -117,7 +117,7 @@ fn a_note_meets_a_thread_that_lies_down() {
 
 /// The thread knows of a later deadline already.
 #[test]
-fn an_earlier_note_meets_a_thread_that_lies_down() {
+fn an_earlier_note_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
         world.note(5);
@@ -130,7 +130,7 @@ fn an_earlier_note_meets_a_thread_that_lies_down() {
 
 /// The first note of a full ring lies there when the second writer takes hold of the ring.
 #[test]
-fn two_notes_in_one_ring_meet_a_thread_that_lies_down() {
+fn two_notes_in_one_ring_meet_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
         let runner = spawn(&world, |w| w.run(1));
@@ -144,7 +144,7 @@ fn two_notes_in_one_ring_meet_a_thread_that_lies_down() {
 
 /// Somebody else keeps the timetable while the thread looks.
 #[test]
-fn a_tick_meets_a_thread_that_lies_down() {
+fn a_tick_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
         world.note(1);
@@ -156,7 +156,7 @@ fn a_tick_meets_a_thread_that_lies_down() {
 }
 
 #[test]
-fn a_tick_and_a_note_meet_a_thread_that_lies_down() {
+fn a_tick_and_a_note_meet_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
         world.note(5);
@@ -172,7 +172,7 @@ fn a_tick_and_a_note_meet_a_thread_that_lies_down() {
 /// The timetable's next deadline is sooner than the writer's, so that the writer wakes nobody; the first note of
 /// the ring, which is sooner still, is in the writer's hands while the thread looks.
 #[test]
-fn a_writer_that_drains_meets_a_thread_that_lies_down() {
+fn a_writer_that_drains_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
         world.note(3);
@@ -187,7 +187,7 @@ fn a_writer_that_drains_meets_a_thread_that_lies_down() {
 
 /// What was to come sooner is gone, and the writer may or may not know that.
 #[test]
-fn a_note_that_wakes_nobody_meets_a_thread_that_lies_down() {
+fn a_note_that_wakes_nobody_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
         world.note(1);

@@ -21,7 +21,7 @@ use cortado::__internals::{
         pin,
     },
     sync::{Arc, thread},
-    waker::Waker,
+    waker::EventCount,
 };
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
@@ -30,7 +30,7 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
 
 /// The places where work may lie, and a thread that does it.
 struct World {
-    waker: Waker,
+    eventcount: EventCount,
     budget: Budget,
     pile: Pile<u64>,
     table: Table<Value>,
@@ -55,7 +55,7 @@ enum Round {
     /// It parks and is woken, as a listener may that waits for something.
     Parks,
     /// So does the look of a thread that is about to sleep, for it may be a round of its own.
-    LookParks,
+    RecheckParks,
 }
 
 impl Round {
@@ -78,7 +78,7 @@ impl World {
     fn with_stripes(stripes: usize) -> Arc<Self> {
         reclaim::reset();
         Arc::new(Self {
-            waker: Waker::default(),
+            eventcount: EventCount::default(),
             budget: Budget::new(10),
             pile: Pile::new(),
             table: Table::new(1, 512, stripes).unwrap(),
@@ -90,9 +90,9 @@ impl World {
     /// The loop of `evictor.rs`, its engine reduced to the places where work lies. Ends when it is stopped,
     /// or when so much is done: if it sleeps for ever before, the scenario's join never returns.
     fn run(&self, work: u64, round: Round) {
-        self.waker.belongs_to(thread::current());
+        self.eventcount.set_thread(thread::current());
         let mut rounds = 0;
-        while !self.waker.rise() {
+        while !self.eventcount.resume() {
             round.park(Round::Parks);
             let is_waiting = self.maintain();
             if self.done.load(SeqCst) >= work {
@@ -101,19 +101,19 @@ impl World {
             rounds += 1;
             assert!(rounds < 50, "turns in circles");
             if is_waiting {
-                self.waker.doze(Duration::ZERO);
+                self.eventcount.wait_timeout(Duration::ZERO);
                 continue;
             }
-            self.waker.sleep(|| {
+            self.eventcount.wait(|| {
                 let has_work = self.has_work();
-                round.park(Round::LookParks);
+                round.park(Round::RecheckParks);
                 has_work.then_some(Duration::ZERO)
             });
         }
     }
 
     fn has_work(&self) -> bool {
-        self.budget.last_look() > 0 || self.pile.last_look() || self.table.last_look()
+        self.budget.recheck() > 0 || self.pile.recheck() || self.table.recheck()
     }
 
     /// Does what it finds at a glance; returns whether something waits.
@@ -141,13 +141,13 @@ impl World {
     /// As an insert.
     fn charge(&self, cost: u64) {
         assert!(self.budget.try_charge(cost));
-        self.waker.wake();
+        self.eventcount.notify();
     }
 
     /// As a deadline.
     fn push(&self, value: u64) {
         self.pile.push(Sheet::new(value));
-        self.waker.wake();
+        self.eventcount.notify();
     }
 
     /// As an insert that helps to free.
@@ -158,7 +158,7 @@ impl World {
             // Else the thread would wait for work that is done.
             self.push(0);
         } else if waiting > 0 {
-            self.waker.wake();
+            self.eventcount.notify();
         }
     }
 
@@ -169,7 +169,7 @@ impl World {
         let guard = self.table.pin();
         self.table.retire(&guard, value.into_unlinked(), Terms::NONE, stripe);
         drop(guard);
-        self.waker.wake();
+        self.eventcount.notify();
     }
 }
 
@@ -201,23 +201,23 @@ fn work(work: u64, others: &[fn(&World)], bring: fn(&World)) {
 }
 
 #[test]
-fn a_charge_meets_a_thread_that_lies_down() {
+fn a_charge_meets_a_thread_that_prepares_to_sleep() {
     explore(|| work(1, &[], |w| w.charge(1)));
 }
 
 #[test]
-fn a_push_meets_a_thread_that_lies_down() {
+fn a_push_meets_a_thread_that_prepares_to_sleep() {
     explore(|| work(1, &[], |w| w.push(1)));
 }
 
 #[test]
-fn a_retirement_meets_a_thread_that_lies_down() {
+fn a_retirement_meets_a_thread_that_prepares_to_sleep() {
     explore(|| work(1, &[], |w| w.retire(1)));
 }
 
 /// The second fills the bag, which is sealed.
 #[test]
-fn two_retirements_meet_a_thread_that_lies_down() {
+fn two_retirements_meet_a_thread_that_prepares_to_sleep() {
     explore(|| {
         work(2, &[], |w| {
             w.retire(1);
@@ -228,13 +228,13 @@ fn two_retirements_meet_a_thread_that_lies_down() {
 
 /// Two at one stripe: one of them finds the other's bag in its place.
 #[test]
-fn two_retirements_at_one_stripe_meet_a_thread_that_lies_down() {
+fn two_retirements_at_one_stripe_meet_a_thread_that_prepares_to_sleep() {
     explore(|| work(2, &[|w| w.retire(1)], |w| w.retire(1)));
 }
 
 /// Another thread takes the garbage, cannot free it, and puts it into a line.
 #[test]
-fn a_sweep_meets_a_thread_that_lies_down() {
+fn a_sweep_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         work(1, &[|w| w.sweep()], |w| w.retire(1));
     });
@@ -260,19 +260,19 @@ fn sweep_what_waits(others: &[fn(&World)]) {
 
 /// The line is in the sweep's hands while the thread looks.
 #[test]
-fn a_sweep_of_what_waits_meets_a_thread_that_lies_down() {
+fn a_sweep_of_what_waits_meets_a_thread_that_prepares_to_sleep() {
     explore(|| sweep_what_waits(&[]));
 }
 
 /// One of the sweeps finds the line away.
 #[test]
-fn two_sweeps_of_what_waits_meet_a_thread_that_lies_down() {
+fn two_sweeps_of_what_waits_meet_a_thread_that_prepares_to_sleep() {
     explore(|| sweep_what_waits(&[World::sweep]));
 }
 
 /// One of the sweeps finds in its place what the other has left there.
 #[test]
-fn two_sweeps_meet_at_the_only_line_and_a_thread_that_lies_down() {
+fn two_sweeps_meet_at_the_only_line_and_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::with_stripes(1);
         let guard = pin();
@@ -289,7 +289,7 @@ fn two_sweeps_meet_at_the_only_line_and_a_thread_that_lies_down() {
 }
 
 #[test]
-fn two_wakers_meet_a_thread_that_lies_down() {
+fn two_notifiers_meet_a_thread_that_prepares_to_sleep() {
     explore(|| work(3, &[|w| w.charge(1)], |w| w.push(2)));
 }
 
@@ -304,11 +304,11 @@ fn work_comes_twice() {
 }
 
 #[test]
-fn a_stop_meets_a_thread_that_lies_down() {
+fn a_stop_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new();
         let runner = spawn(&world, |w| w.run(u64::MAX, Round::Plain));
-        world.waker.stop();
+        world.eventcount.stop();
         runner.join().unwrap();
         finish(world);
     });
@@ -320,7 +320,7 @@ fn a_stop_meets_a_wake() {
         let world = World::new();
         let runner = spawn(&world, |w| w.run(u64::MAX, Round::Plain));
         let writer = spawn(&world, |w| w.charge(1));
-        world.waker.stop();
+        world.eventcount.stop();
         writer.join().unwrap();
         runner.join().unwrap();
         finish(world);
@@ -333,7 +333,7 @@ fn a_stop_meets_a_round_that_parks() {
     explore(|| {
         let world = World::new();
         let runner = spawn(&world, |w| w.run(u64::MAX, Round::Parks));
-        world.waker.stop();
+        world.eventcount.stop();
         runner.join().unwrap();
         finish(world);
     });
@@ -351,10 +351,10 @@ fn a_charge_meets_a_round_that_parks() {
 }
 
 #[test]
-fn a_charge_meets_a_look_that_parks() {
+fn a_charge_meets_a_recheck_that_parks() {
     explore(|| {
         let world = World::new();
-        let runner = spawn(&world, move |w| w.run(1, Round::LookParks));
+        let runner = spawn(&world, move |w| w.run(1, Round::RecheckParks));
         world.charge(1);
         runner.join().unwrap();
         finish(world);
@@ -362,11 +362,11 @@ fn a_charge_meets_a_look_that_parks() {
 }
 
 #[test]
-fn a_stop_meets_a_look_that_parks() {
+fn a_stop_meets_a_recheck_that_parks() {
     explore(|| {
         let world = World::new();
-        let runner = spawn(&world, |w| w.run(u64::MAX, Round::LookParks));
-        world.waker.stop();
+        let runner = spawn(&world, |w| w.run(u64::MAX, Round::RecheckParks));
+        world.eventcount.stop();
         runner.join().unwrap();
         finish(world);
     });

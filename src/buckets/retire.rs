@@ -146,15 +146,15 @@ impl<T> Table<T> {
             || self.freeing.load(acquire) == 0
     }
 
-    /// Returns whether a sweep has something to do, to the thread that has lain down: it finds
+    /// Returns whether a sweep has something to do, to the thread that is about to sleep: it finds
     /// everything but what is put there by threads that see that (see [`waker`](crate::waker)).
-    pub fn last_look(&self) -> bool {
+    pub fn recheck(&self) -> bool {
         // In the order in which garbage moves.
-        self.slab.last_look()
-            || self.sealed.last_look()
-            || self.old_arrays.last_look()
-            || self.lines.last_look()
-            || self.array_lines.last_look()
+        self.slab.recheck()
+            || self.sealed.recheck()
+            || self.old_arrays.recheck()
+            || self.lines.recheck()
+            || self.array_lines.recheck()
     }
 
     /// Seals bags that are not full; returns how many.

@@ -16,7 +16,7 @@ use crate::{
     error::BuildError,
     evictor::Evictor,
     sync::Arc,
-    waker::Waker,
+    waker::EventCount,
 };
 
 /// Builds a [`Cache`]. Only [`max_cost`](Self::max_cost) has to be set.
@@ -655,8 +655,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         S: BuildHasher + Send + Sync + 'static,
     {
         let threaded = self.config.maintenance == Maintenance::Thread;
-        let waker: Arc<Waker> = Arc::default();
-        let mut cache = self.assemble(&waker)?;
+        let eventcount: Arc<EventCount> = Arc::default();
+        let mut cache = self.assemble(&eventcount)?;
         if threaded {
             let evictor = Evictor::start(Arc::clone(&cache.engine))
                 .map_err(|error| BuildError::SpawnFailed(error.to_string()))?;
@@ -689,7 +689,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self.maintenance(Maintenance::Manual).assemble(&Arc::default())
     }
 
-    fn assemble(self, waker: &Arc<Waker>) -> Result<Cache<K, V, S>, BuildError> {
+    fn assemble(self, eventcount: &Arc<EventCount>) -> Result<Cache<K, V, S>, BuildError> {
         let Self { config, clock, slow_load, hooks, hasher } = self;
         if config.max_cost == 0 {
             return Err(BuildError::MaxCostZero);
@@ -723,11 +723,11 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         let Config { ttl, tti, refresh_after, timed, .. } = config;
         let mut timing = Timing::new(clock, ttl, tti, refresh_after, timed);
         if settings.maintenance == Maintenance::Thread {
-            let waker = Arc::clone(waker);
-            timing.call_when_moved(move || waker.wake());
+            let eventcount = Arc::clone(eventcount);
+            timing.call_when_moved(move || eventcount.notify());
         }
-        let waker = Arc::clone(waker);
-        let engine = Arc::new(Engine::new(settings, hasher, hooks, timing, waker)?);
+        let eventcount = Arc::clone(eventcount);
+        let engine = Arc::new(Engine::new(settings, hasher, hooks, timing, eventcount)?);
         Ok(Cache { evictor: None, engine })
     }
 }

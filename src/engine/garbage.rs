@@ -166,7 +166,7 @@ impl<K, V, S> Engine<K, V, S> {
             }
         } else if cost > limit / (2 * HELP_LIMIT_PART) {
             // Less can wait until the thread comes by itself.
-            self.waker.wake();
+            self.eventcount.notify();
         }
     }
 

@@ -348,25 +348,25 @@ mod tests {
         engine::testing::{put, sized},
     };
 
-    /// The one thread here lies down, and then plays the others.
+    /// The one thread here prepares to sleep, and then plays the others.
     #[test]
     fn sleeping_thread_is_woken_where_the_table_begins_to_move_and_finds_the_old_array() {
         let engine = sized(1 << 20, 0);
-        engine.waker.belongs_to(crate::sync::thread::current());
+        engine.eventcount.set_thread(crate::sync::thread::current());
         let bytes = || engine.table.bucket_bytes(&engine.table.pin());
         let before = bytes();
-        engine.waker.sleep(|| {
+        engine.eventcount.wait(|| {
             for key in 0.. {
-                assert!(engine.waker.is_idle(), "woken for nothing");
+                assert!(engine.eventcount.is_waiting(), "woken for nothing");
                 put(&engine, key);
                 if bytes() > before {
                     break;
                 }
             }
-            assert!(!engine.waker.is_idle());
+            assert!(!engine.eventcount.is_waiting());
             None
         });
-        assert!(!engine.waker.rise());
+        assert!(!engine.eventcount.resume());
         let guard = engine.table.pin();
         while engine.table.help(&guard, 1, |entry| engine.displace(&guard, entry)) {}
         drop(guard);
@@ -390,14 +390,14 @@ mod tests {
         while engine.table.help(&guard, 1, |entry| engine.displace(&guard, entry)) {}
         drop(guard);
         while engine.maintain(WorkLimit::ALL).ticked.pending {}
-        engine.waker.belongs_to(crate::sync::thread::current());
-        engine.waker.sleep(|| {
-            assert!(engine.waker.is_idle() && !engine.outlook().0);
+        engine.eventcount.set_thread(crate::sync::thread::current());
+        engine.eventcount.wait(|| {
+            assert!(engine.eventcount.is_waiting() && !engine.outlook().0);
             engine.clear();
-            assert!(!engine.waker.is_idle());
+            assert!(!engine.eventcount.is_waiting());
             None
         });
-        assert!(!engine.waker.rise());
+        assert!(!engine.eventcount.resume());
         assert!(engine.outlook().0, "the old array waits");
     }
 }

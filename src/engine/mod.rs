@@ -76,7 +76,7 @@ use crate::{
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     util::{CachePadded, caught, is_thread_of},
-    waker::Waker,
+    waker::EventCount,
 };
 
 /// The parts of a cache.
@@ -90,7 +90,7 @@ pub struct Engine<K, V, S> {
     pub counters: Counters,
     births: Births,
     load_times: DurationRecorder,
-    pub waker: Arc<Waker>,
+    pub eventcount: Arc<EventCount>,
     pub hooks: Hooks<K, V>,
     pub timing: Timing,
     pub flights: Flights<K, Loaded>,
@@ -170,7 +170,7 @@ struct Local {
 impl<K, V, S> Engine<K, V, S> {
     /// Makes the parts of an empty cache.
     ///
-    /// `waker` is that of the thread, if it gets one.
+    /// `eventcount` is that of the thread, if it gets one.
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl<K, V, S> Engine<K, V, S> {
         hasher: S,
         hooks: Hooks<K, V>,
         timing: Timing,
-        waker: Arc<Waker>,
+        eventcount: Arc<EventCount>,
     ) -> Result<Self, OutOfMemory> {
         let stripes = stripes();
         let entries = settings.expected_entries;
@@ -195,7 +195,7 @@ impl<K, V, S> Engine<K, V, S> {
             counters: Counters::new(stripes, settings.metrics),
             births: Births::new(settings.metrics),
             load_times: DurationRecorder::new(LOAD_TIME_UNIT),
-            waker,
+            eventcount,
             costs_vary: AtomicBool::new(hooks.cost_of.is_some() || settings.charge_overhead),
             hooks,
             timing,
@@ -446,8 +446,8 @@ impl<K, V, S> Engine<K, V, S> {
     /// The thread does not wake itself: where it makes a last try before it sleeps, what it could not do is
     /// no news.
     fn rouse(&self) {
-        if self.waker.is_idle() && !is_thread_of(&*self.waker) {
-            self.waker.wake();
+        if self.eventcount.is_waiting() && !is_thread_of(&*self.eventcount) {
+            self.eventcount.notify();
         }
     }
 
@@ -461,14 +461,14 @@ impl<K, V, S> Engine<K, V, S> {
         self.counters.snapshot(self.births.snapshot(), self.load_times.snapshot())
     }
 
-    /// Returns what there is to do, to the thread that has lain down: whoever brings what this does not find
-    /// wakes it (see [`waker`](crate::waker)).
+    /// Returns what there is to do, to the thread that is about to sleep: whoever brings what this does not find
+    /// wakes it (see [`eventcount`](crate::waker)).
     ///
     /// Says whether there is work, and what comes due, hashes that wait included.
     pub fn outlook(&self) -> (bool, Outlook) {
-        let is_low = self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.max();
-        let has_garbage = self.table.last_look();
-        (is_low || has_garbage, self.due.last_look())
+        let is_low = self.budget.recheck().saturating_add(self.reserve() / 2) > self.budget.max();
+        let has_garbage = self.table.recheck();
+        (is_low || has_garbage, self.due.recheck())
     }
 }
 

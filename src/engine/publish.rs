@@ -615,8 +615,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         } else {
             self.wait_for_shard(guard, hash, is_counted);
         }
-        if self.waker.is_idle() && self.is_reserve_low() {
-            self.waker.wake();
+        if self.eventcount.is_waiting() && self.is_reserve_low() {
+            self.eventcount.notify();
         }
     }
 

@@ -103,7 +103,7 @@ impl Timing {
     /// Returns how long it is until a time, to the thread that is about to sleep.
     pub fn until(&self, due: u64) -> Duration {
         let now = match &self.notice {
-            Notice::Called(clock, _) => to_nanoseconds(clock.last_look()).min(END),
+            Notice::Called(clock, _) => to_nanoseconds(clock.recheck()).min(END),
             Notice::Runs | Notice::Looks => self.now(),
         };
         Duration::from_nanos(due.saturating_sub(now))
@@ -348,7 +348,7 @@ impl<K, V, S> Engine<K, V, S> {
             return;
         }
         if self.due.note(hash, at) {
-            self.waker.wake();
+            self.eventcount.notify();
         }
     }
 }
@@ -416,7 +416,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
         if let Some(next) = deadlines.next() {
             self.due.end(next);
-            // A writer may be here, and the thread have lain down meanwhile.
+            // A writer may be here, and the thread have prepared to sleep meanwhile.
             self.rouse();
         }
         expired

@@ -17,13 +17,13 @@
 //! # Orderings
 //!
 //! * Release of the CAS that puts a line back ↔ Acquire of the swap: what the line holds.
-//! * The last look of a thread that is about to sleep, and the sweep that it meets: see [`last_look`].
+//! * The recheck of a thread that is about to sleep, and the sweep that it meets: see [`recheck`].
 
 use std::{collections::VecDeque, ptr};
 
 use crossbeam_utils::CachePadded;
 
-use super::{Grace, last_look, own};
+use super::{Grace, own, recheck};
 use crate::sync::{
     IS_MODEL, Watched,
     atomic::{AtomicPtr, AtomicUsize, Ordering},
@@ -162,8 +162,8 @@ impl<P> Lines<P> {
 
     /// Returns whether anything waits, to the thread that is about to sleep; see
     /// [`waker`](crate::waker).
-    pub fn last_look(&self) -> bool {
-        self.cells.iter().any(|cell| last_look(&cell.line) && cell.is_waiting())
+    pub fn recheck(&self) -> bool {
+        self.cells.iter().any(|cell| recheck(&cell.line) && cell.is_waiting())
     }
 
     /// Takes everything out; the caller is alone.
@@ -182,7 +182,7 @@ impl<P> LineCell<P> {
     /// Takes the line out, unless it is out already.
     fn take(&self) -> Option<Box<Line<P>>> {
         // AcqRel: Acquire pairs with the Release in `put_back`, so that the line's content is seen;
-        // Release is for a last look that meets another sweep.
+        // Release is for a recheck that meets another sweep.
         let line = if mutant!("buckets_line_by_load") {
             self.line.load(Ordering::Acquire)
         } else {
@@ -200,7 +200,7 @@ impl<P> LineCell<P> {
             self.waiting.store(waiting, Ordering::Relaxed);
             let raw = Box::into_raw(line);
             // AcqRel: Release pairs with the Acquire in `take`, and Acquire with the Release in
-            // `last_look`.
+            // `recheck`.
             // Relaxed: the other line is taken out by a swap of its own.
             let order = ordering!(
                 AcqRel,

@@ -107,9 +107,9 @@ unsafe fn own<T>(raw: *mut T) -> Option<Box<T>> {
     (!raw.is_null()).then(|| unsafe { Box::from_raw(raw) })
 }
 
-/// Returns whether a place holds something, to the thread that has lain down: whoever fills it later by a
+/// Returns whether a place holds something, to the thread that is about to sleep: whoever fills it later by a
 /// read-modify-write that acquires sees what this thread did before (see [`waker`](crate::waker)).
-fn last_look<T>(place: &AtomicPtr<T>) -> bool {
+fn recheck<T>(place: &AtomicPtr<T>) -> bool {
     let none = std::ptr::null_mut();
     // Release: as above, where the place is empty. Relaxed: where it is not, there is nothing to miss.
     place.compare_exchange(none, none, Ordering::Release, Ordering::Relaxed).is_err()

@@ -11,7 +11,7 @@ use std::{
     ptr,
 };
 
-use super::{last_look, own};
+use super::{own, recheck};
 use crate::sync::{
     Watched,
     atomic::{AtomicPtr, Ordering},
@@ -95,13 +95,13 @@ impl<N> Pile<N> {
         Chain { first }
     }
 
-    /// Returns whether there is a sheet, to the thread that has lain down: it sees every push but those that
+    /// Returns whether there is a sheet, to the thread that is about to sleep: it sees every push but those that
     /// are to see that (see [`waker`](crate::waker)).
-    pub fn last_look(&self) -> bool {
+    pub fn recheck(&self) -> bool {
         if mutant!("waker_glances_at_pile") {
             return !self.top.load(Ordering::Relaxed).is_null();
         }
-        last_look(&self.top)
+        recheck(&self.top)
     }
 
     /// Puts the sheets of a chain on top.
@@ -133,7 +133,7 @@ impl<N> Pile<N> {
             sheet.next = top;
             // AcqRel: Release pairs with the Acquire in `take`. Each push continues the release
             // sequence of the pushes below it, so one Acquire sees all sheets. Acquire pairs with the
-            // Release in `last_look`.
+            // Release in `recheck`.
             // Relaxed: as for the first load.
             let order = ordering!(
                 AcqRel,
@@ -221,13 +221,13 @@ mod tests {
     }
 
     #[test]
-    fn a_last_look_finds_a_sheet() {
+    fn a_recheck_finds_a_sheet() {
         let pile = Pile::new();
-        assert!(!pile.last_look());
+        assert!(!pile.recheck());
         pile.push(Sheet::new(1));
-        assert!(pile.last_look() && pile.last_look());
+        assert!(pile.recheck() && pile.recheck());
         assert_eq!(content(&pile), [1]);
-        assert!(!pile.last_look());
+        assert!(!pile.recheck());
     }
 
     #[test]

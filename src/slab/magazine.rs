@@ -332,9 +332,9 @@ impl Bags {
         &self.figures[stripe & (self.figures.len() - 1)]
     }
 
-    /// Returns whether there is a bag, to the thread that has lain down; see [`waker`](crate::waker).
-    pub fn last_look(&self) -> bool {
-        self.stack.last_look()
+    /// Returns whether there is a bag, to the thread that is about to sleep; see [`waker`](crate::waker).
+    pub fn recheck(&self) -> bool {
+        self.stack.recheck()
     }
 
     /// Takes all of them, the newest first.
@@ -383,7 +383,7 @@ impl Stack {
                 ((top >> 32) as u32).wrapping_add(1)
             };
             let new = u64::from(tag) << 32 | u64::from(number);
-            // AcqRel: Release pairs with the Acquire in `pop`, Acquire with the Release in `last_look`.
+            // AcqRel: Release pairs with the Acquire in `pop`, Acquire with the Release in `recheck`.
             // Relaxed on failure: as for the load.
             let order = ordering!(
                 AcqRel,
@@ -397,8 +397,8 @@ impl Stack {
         }
     }
 
-    /// Returns whether there is a magazine, to the thread that has lain down; see [`waker`](crate::waker).
-    fn last_look(&self) -> bool {
+    /// Returns whether there is a magazine, to the thread that is about to sleep; see [`waker`](crate::waker).
+    fn recheck(&self) -> bool {
         let mut top = self.0.load(Relaxed); // Relaxed: compared before it is acted on.
         while top as u32 == NONE {
             // Release: pairs with the Acquire of a later push. Relaxed on failure: as for the load.

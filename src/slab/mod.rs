@@ -129,7 +129,7 @@ impl OpenBag<'_> {
         let Some(bag) = self.bag.take().filter(|bag| !bag.is_empty()) else { return };
         let number = bag.into_number();
         // AcqRel: Release pairs with the Acquire in `take_bag`, Acquire with the Release in
-        // `last_look`. Relaxed on failure: nothing is read then.
+        // `recheck`. Relaxed on failure: nothing is read then.
         let order = ordering!(
             AcqRel,
             mutant("slab_relaxed_bag") => Acquire,
@@ -365,9 +365,9 @@ impl<T> Slab<T> {
         self.depot.magazine(place.swap(0, Acquire))
     }
 
-    /// Returns whether a bag has something in it, to the thread that has lain down; see [`waker`](crate::waker).
+    /// Returns whether a bag has something in it, to the thread that is about to sleep; see [`waker`](crate::waker).
     /// Cells without a value count, too.
-    pub fn last_look(&self) -> bool {
+    pub fn recheck(&self) -> bool {
         self.stripes.iter().any(|stripe| {
             // Release: pairs with the Acquire of what puts a bag there later. Relaxed: where one is, there is
             // nothing to miss.

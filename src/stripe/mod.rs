@@ -59,9 +59,9 @@ impl Stripes {
         first
     }
 
-    /// Returns whether there may be events, to the thread that has lain down; see [`Ring::last_look`].
-    pub fn last_look(&self) -> bool {
-        self.rings.iter().any(|ring| ring.last_look())
+    /// Returns whether there may be events, to the thread that is about to sleep; see [`Ring::recheck`].
+    pub fn recheck(&self) -> bool {
+        self.rings.iter().any(|ring| ring.recheck())
     }
 
     /// Returns the number of rings.
@@ -127,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn a_last_look_finds_an_event_in_any_ring() {
+    fn a_recheck_finds_an_event_in_any_ring() {
         let stripes = Stripes::new(4);
-        assert!(!stripes.last_look());
+        assert!(!stripes.recheck());
         for number in 0..4 {
             assert_eq!(stripes.stripe(number).place(7), Push::Accepted);
-            assert!(stripes.last_look());
+            assert!(stripes.recheck());
             assert_eq!(stripes.drain_all(|_| ()), 1);
-            assert!(!stripes.last_look());
+            assert!(!stripes.recheck());
         }
     }
 

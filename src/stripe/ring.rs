@@ -89,14 +89,14 @@ impl Ring {
         }
         // AcqRel: Release pairs with the Acquire of whoever holds the ring after this, in `place`, `push` or
         // `try_seal_and_drain`, who then finds the event: a holder before this shows in `head`. Acquire
-        // pairs with the Release in `last_look`.
+        // pairs with the Release in `recheck`.
         let head = self.head.fetch_add(0, AcqRel);
         if is_in && position < head && head < CAPACITY { Push::Accepted } else { Push::Contended }
     }
 
-    /// Returns whether there may be events, to the thread that has lain down: it sees all but those whose
+    /// Returns whether there may be events, to the thread that is about to sleep: it sees all but those whose
     /// pushers are to see that (see [`waker`](crate::waker)). For rings that events are placed in.
-    pub fn last_look(&self) -> bool {
+    pub fn recheck(&self) -> bool {
         if mutant!("due_glances_at_rings") {
             return self.head.load(Relaxed) > 0;
         }
@@ -184,7 +184,7 @@ impl Ring {
 
     /// Begins the next lap. Only the holder is here.
     fn open(&self) {
-        // Release: pairs with the Acquire in `push`, `place`, `last_look` and `try_seal_and_drain`;
+        // Release: pairs with the Acquire in `push`, `place`, `recheck` and `try_seal_and_drain`;
         // seeing the new lap means seeing the slots behind it cleared. Pushes between the two do not break the
         // pair, for each is a read-modify-write. So is this, because loom does not order a plain store
         // against additions that came before it; once a lap it costs nothing to speak of.
@@ -260,18 +260,18 @@ mod tests {
     #[test]
     fn placed_events_are_there_until_the_ring_is_full_and_then_turned_away() {
         let ring = Ring::new();
-        assert!(!ring.last_look());
+        assert!(!ring.recheck());
         for event in 1..CAPACITY as u64 {
             assert_eq!(ring.place(event), Push::Accepted);
-            assert!(ring.last_look());
+            assert!(ring.recheck());
         }
         assert_eq!(ring.place(CAPACITY as u64), Push::Full);
         assert_eq!(ring.place(1000), Push::Contended);
-        assert!(ring.last_look());
+        assert!(ring.recheck());
         let mut events = Vec::new();
         assert_eq!(ring.drain(|batch| events.extend_from_slice(batch)), CAPACITY);
         assert_eq!(events, (1..=CAPACITY as u64).collect::<Vec<_>>());
-        assert!(!ring.last_look());
+        assert!(!ring.recheck());
     }
 
     #[test]
@@ -306,7 +306,7 @@ mod tests {
                 });
             }));
             assert_eq!((result.is_err(), drained.into_inner()), (panics, CAPACITY));
-            assert!(!ring.last_look());
+            assert!(!ring.recheck());
         }
     }
 
