@@ -20,32 +20,32 @@ use crate::{
 };
 
 /// The first wait of a thread that is to come again by itself; later ones are twice as long each.
-const SHORT_NAP: Duration = Duration::from_micros(500);
+const MIN_WAIT: Duration = Duration::from_micros(500);
 /// Doublings up to the longest wait beside work that cannot be done: 65 seconds.
 const MAX_DOUBLINGS: u32 = 17;
 /// Doublings up to the longest wait of which no writer wakes the thread: 16 milliseconds. To be woken costs a
 /// writer more than to wait costs the thread.
-const DOZE_DOUBLINGS: u32 = 5;
+const TIMED_WAIT_DOUBLINGS: u32 = 5;
 /// Departures in vain that each double the time until the next one may wake the thread: up to a second.
-const MAX_IN_VAIN: u32 = 5;
+const MAX_FUTILE_DEPARTURES: u32 = 5;
 /// The first wait beside a clock that may jump without notice, and its doublings.
-const CLOCK_NAP: Duration = Duration::from_secs(1);
-const CLOCK_DOUBLINGS: u32 = 6;
+const CLOCK_POLL: Duration = Duration::from_secs(1);
+const CLOCK_POLL_DOUBLINGS: u32 = 6;
 /// For how long an owner waits for user code that the thread is in: what is short ends in this time, so that a
 /// cache is usually gone when its last handle is.
-const PATIENCE: Duration = Duration::from_millis(1);
+const MAX_OWNER_WAIT: Duration = Duration::from_millis(1);
 
 /// What the thread leaves: its handle of the engine, the last one.
 type Remains = Box<dyn Any + Send>;
 
 /// The thread's owner: dropping it stops the thread, and never waits for user code.
 #[derive(Debug)]
-pub struct Evictor {
+pub struct MaintenanceThread {
     eventcount: Arc<EventCount>,
     handover: Arc<Handover<Remains>>,
 }
 
-impl Evictor {
+impl MaintenanceThread {
     /// Starts the thread of a cache. All handles of the engine but the thread's are to be dropped before
     /// this.
     ///
@@ -85,12 +85,12 @@ impl Evictor {
     }
 }
 
-impl Drop for Evictor {
+impl Drop for MaintenanceThread {
     fn drop(&mut self) {
         self.eventcount.stop();
         // Two threads of caches whose garbage holds the other's last handle would wait for each other.
         if !is_cache_thread() {
-            drop(self.handover.wait(Some(PATIENCE)));
+            drop(self.handover.wait(Some(MAX_OWNER_WAIT)));
         }
     }
 }
@@ -111,7 +111,7 @@ where
 {
     mark_cache_thread(&*engine.eventcount);
     engine.eventcount.set_thread(thread::current());
-    Shift::new(&engine, handover).run();
+    ThreadLoop::new(&engine, handover).run();
     // Every handle has gone before the thread was stopped. What a listener is to hear of is told here: it
     // may wait for the thread that drops the cache.
     if let Some(engine) = Arc::get_mut(&mut engine)
@@ -123,19 +123,19 @@ where
 }
 
 /// The thread at work, until it is stopped.
-struct Shift<'a, K, V, S> {
+struct ThreadLoop<'a, K, V, S> {
     engine: &'a Engine<K, V, S>,
     handover: &'a Handover<Remains>,
-    pace: Cell<Pace>,
+    backoff: Cell<Backoff>,
     sleeper: Sleeper,
     /// Whether a departure is to wake the thread, or has.
     awaits_readers: Cell<bool>,
 }
 
-impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
+impl<'a, K: Hash + Eq, V, S: BuildHasher> ThreadLoop<'a, K, V, S> {
     fn new(engine: &'a Engine<K, V, S>, handover: &'a Handover<Remains>) -> Self {
-        let (pace, awaits_readers) = Default::default();
-        Self { engine, handover, pace, sleeper: Sleeper::new(), awaits_readers }
+        let (backoff, awaits_readers) = Default::default();
+        Self { engine, handover, backoff, sleeper: Sleeper::new(), awaits_readers }
     }
 
     fn run(&self) {
@@ -143,39 +143,39 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
         while !eventcount.resume() {
             if self.has_departed() {
                 self.awaits_readers.set(false);
-                self.change(Pace::departed);
+                self.change(Backoff::departed);
                 wake_next();
             }
             let round = self.work();
-            if let Some(nap) = self.change(|pace| pace.doze(round)) {
-                eventcount.wait_timeout(nap);
+            if let Some(wait) = self.change(|backoff| backoff.timed_wait(round)) {
+                eventcount.wait_timeout(wait);
                 continue;
             }
             // From here on a thread that brings work wakes this one. What came in between, this look finds.
-            eventcount.wait(|| self.look(round));
+            eventcount.wait(|| self.recheck(round));
             if !eventcount.is_waiting() {
-                self.change(Pace::woken);
+                self.change(Backoff::woken);
             }
         }
     }
 
     /// Looks for work when others can see that the thread sleeps; returns for how long it may.
-    fn look(&self, round: Round) -> Option<Duration> {
+    fn recheck(&self, round: Round) -> Option<Duration> {
         let (has_work, due) = self.engine.outlook();
         let due = self.until(due);
         let is_stuck = has_work || round == Round::Blocked || due == Some(Duration::ZERO);
-        if is_stuck && self.pace.get().is_long() {
-            if self.pace.get().awaits_readers() && !self.awaits_readers.replace(true) {
+        if is_stuck && self.backoff.get().is_long() {
+            if self.backoff.get().awaits_readers() && !self.awaits_readers.replace(true) {
                 self.sleeper.wait();
             }
             // Work that has just come looks like what is stuck: one more try, now that others wake the thread
             // for what comes later.
-            if self.work().is_news() || self.has_departed() {
+            if self.work().has_progressed() || self.has_departed() {
                 return Some(Duration::ZERO);
             }
         }
         let jumps = self.engine.timing.jumps();
-        self.change(|pace| pace.sleep(is_stuck, due, jumps))
+        self.change(|backoff| backoff.wait(is_stuck, due, jumps))
     }
 
     /// Returns whether a departure that the thread waits for has come.
@@ -197,7 +197,7 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
                 Round::Blocked
             })
         });
-        if round.is_news() && self.awaits_readers.replace(false) {
+        if round.has_progressed() && self.awaits_readers.replace(false) {
             self.sleeper.stop();
         }
         round
@@ -211,15 +211,15 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Shift<'a, K, V, S> {
             Outlook::At(due) => {
                 // The user's clock.
                 let until = || caught(|| self.engine.timing.until(due));
-                Some(self.handover.in_user_code(until).unwrap_or(CLOCK_NAP))
+                Some(self.handover.in_user_code(until).unwrap_or(CLOCK_POLL))
             }
         }
     }
 
-    fn change<R>(&self, f: impl FnOnce(&mut Pace) -> R) -> R {
-        let mut pace = self.pace.get();
-        let result = f(&mut pace);
-        self.pace.set(pace);
+    fn change<R>(&self, f: impl FnOnce(&mut Backoff) -> R) -> R {
+        let mut backoff = self.backoff.get();
+        let result = f(&mut backoff);
+        self.backoff.set(backoff);
         result
     }
 }
@@ -249,7 +249,7 @@ impl Round {
     }
 
     /// Returns whether it has done anything.
-    fn is_news(self) -> bool {
+    fn has_progressed(self) -> bool {
         !matches!(self, Self::Blocked | Self::Done)
     }
 }
@@ -259,68 +259,68 @@ impl Round {
 /// As long as rounds achieve nothing, each wait is twice as long as the one before: a cache that is not used
 /// takes no time, whatever is pending in it. What makes progress likely starts over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Pace {
+struct Backoff {
     /// Waits in a row beside something that could not be done.
     stuck: u32,
     /// Departures in a row that did not help.
-    in_vain: u32,
-    /// Looks in a row at a clock that may jump.
-    looks: u32,
+    futile_departures: u32,
+    /// Polls in a row of a clock that may jump.
+    clock_polls: u32,
 }
 
-impl Pace {
-    /// Returns for how long the thread dozes after a round; `None` if it is to look whether it can sleep.
-    fn doze(&mut self, round: Round) -> Option<Duration> {
-        if round.is_news() {
+impl Backoff {
+    /// Returns for how long the thread waits, by itself, after a round; `None` if it is to look whether it can sleep.
+    fn timed_wait(&mut self, round: Round) -> Option<Duration> {
+        if round.has_progressed() {
             *self = Self::default();
         }
         match round {
-            Round::Busy | Round::Progress => Some(SHORT_NAP),
-            Round::Blocked if !self.is_long() => Some(self.nap()),
+            Round::Busy | Round::Progress => Some(MIN_WAIT),
+            Round::Blocked if !self.is_long() => Some(self.next_wait()),
             Round::Blocked | Round::Done => None,
         }
     }
 
     /// Returns for how long the thread sleeps, until `due` at the latest, or until it is woken.
-    fn sleep(&mut self, is_stuck: bool, due: Option<Duration>, jumps: bool) -> Option<Duration> {
+    fn wait(&mut self, is_stuck: bool, due: Option<Duration>, jumps: bool) -> Option<Duration> {
         if is_stuck {
-            let nap = self.nap();
-            return Some(due.filter(|due| !due.is_zero()).map_or(nap, |due| due.min(nap)));
+            let wait = self.next_wait();
+            return Some(due.filter(|due| !due.is_zero()).map_or(wait, |due| due.min(wait)));
         }
         self.stuck = 0;
         if !jumps {
             return due;
         }
-        let look = CLOCK_NAP * (1 << self.looks);
-        self.looks = (self.looks + 1).min(CLOCK_DOUBLINGS);
-        due.map(|due| due.min(look))
+        let poll = CLOCK_POLL * (1 << self.clock_polls);
+        self.clock_polls = (self.clock_polls + 1).min(CLOCK_POLL_DOUBLINGS);
+        due.map(|due| due.min(poll))
     }
 
     /// Returns whether the next wait beside something stuck is so long that others have to end it.
     fn is_long(self) -> bool {
-        self.stuck > DOZE_DOUBLINGS
+        self.stuck > TIMED_WAIT_DOUBLINGS
     }
 
     /// Returns whether a departure is to end it.
     fn awaits_readers(self) -> bool {
-        self.stuck > DOZE_DOUBLINGS + self.in_vain
+        self.stuck > TIMED_WAIT_DOUBLINGS + self.futile_departures
     }
 
     /// Notes that another thread has brought work.
     fn woken(&mut self) {
-        (self.stuck, self.looks) = (0, 0);
+        (self.stuck, self.clock_polls) = (0, 0);
     }
 
     /// Notes that a reader has gone, perhaps the one that was in the way.
     fn departed(&mut self) {
         self.woken();
-        self.in_vain = (self.in_vain + 1).min(MAX_IN_VAIN);
+        self.futile_departures = (self.futile_departures + 1).min(MAX_FUTILE_DEPARTURES);
     }
 
-    fn nap(&mut self) -> Duration {
-        let nap = SHORT_NAP * (1 << self.stuck);
+    fn next_wait(&mut self) -> Duration {
+        let wait = MIN_WAIT * (1 << self.stuck);
         self.stuck = (self.stuck + 1).min(MAX_DOUBLINGS);
-        nap
+        wait
     }
 }
 
@@ -330,20 +330,20 @@ mod tests {
 
     /// The waits of a thread whose rounds all lead to the same, until one is as long as the one before.
     fn waits(round: Round, is_stuck: bool) -> Vec<Duration> {
-        let mut pace = Pace::default();
+        let mut backoff = Backoff::default();
         let mut waits = Vec::new();
         loop {
-            let wait = pace.doze(round).or_else(|| pace.sleep(is_stuck, None, false));
+            let wait = backoff.timed_wait(round).or_else(|| backoff.wait(is_stuck, None, false));
             let Some(wait) = wait.filter(|wait| waits.last() != Some(wait)) else { return waits };
             waits.push(wait);
         }
     }
 
     #[test]
-    fn waits_grow_to_a_minute_beside_what_nobody_can_do() {
+    fn waits_grow_to_a_minute_beside_work_that_cannot_be_done() {
         for (round, is_stuck) in [(Round::Blocked, true), (Round::Done, true)] {
             let waits = waits(round, is_stuck);
-            assert_eq!(waits[..3], [1, 2, 4].map(|half| half * SHORT_NAP));
+            assert_eq!(waits[..3], [1, 2, 4].map(|half| half * MIN_WAIT));
             assert!(waits.is_sorted() && waits.len() == 18, "{waits:?}");
             assert!(waits[17] > Duration::from_secs(60), "{waits:?}");
         }
@@ -351,73 +351,74 @@ mod tests {
 
     #[test]
     fn waits_stay_short_while_rounds_achieve_something() {
-        assert_eq!(waits(Round::Busy, true), [SHORT_NAP]);
-        assert_eq!(waits(Round::Progress, true), [SHORT_NAP]);
-        let mut pace = Pace::default();
+        assert_eq!(waits(Round::Busy, true), [MIN_WAIT]);
+        assert_eq!(waits(Round::Progress, true), [MIN_WAIT]);
+        let mut backoff = Backoff::default();
         for _ in 0..30 {
-            let _ = pace.doze(Round::Blocked).or_else(|| pace.sleep(true, None, false));
+            let _ = backoff.timed_wait(Round::Blocked).or_else(|| backoff.wait(true, None, false));
         }
-        assert_eq!(pace.doze(Round::Progress), Some(SHORT_NAP));
-        assert_eq!(pace, Pace::default());
+        assert_eq!(backoff.timed_wait(Round::Progress), Some(MIN_WAIT));
+        assert_eq!(backoff, Backoff::default());
     }
 
     #[test]
     fn thread_with_nothing_to_do_sleeps_until_it_is_woken_or_something_is_due() {
         let hour = Duration::from_secs(3600);
-        let mut pace = Pace::default();
-        assert_eq!(pace.doze(Round::Done), None);
-        assert_eq!(pace.sleep(false, None, false), None);
-        assert_eq!(pace.sleep(false, Some(100 * hour), false), Some(100 * hour));
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.timed_wait(Round::Done), None);
+        assert_eq!(backoff.wait(false, None, false), None);
+        assert_eq!(backoff.wait(false, Some(100 * hour), false), Some(100 * hour));
     }
 
     #[test]
     fn clock_that_may_jump_is_looked_at_less_and_less_often() {
         let hour = Duration::from_secs(3600);
-        let mut pace = Pace::default();
-        let mut looks = || pace.sleep(false, Some(hour), true).unwrap().as_secs();
-        assert_eq!(std::array::from_fn(|_| looks()), [1, 2, 4, 8, 16, 32, 64, 64, 64]);
-        pace.woken();
-        assert_eq!(pace.sleep(false, Some(hour), true), Some(CLOCK_NAP));
-        assert_eq!(pace.sleep(false, Some(SHORT_NAP), true), Some(SHORT_NAP));
-        assert_eq!(pace.sleep(false, None, true), None);
+        let mut backoff = Backoff::default();
+        let mut clock_polls = || backoff.wait(false, Some(hour), true).unwrap().as_secs();
+        assert_eq!(std::array::from_fn(|_| clock_polls()), [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        backoff.woken();
+        assert_eq!(backoff.wait(false, Some(hour), true), Some(CLOCK_POLL));
+        assert_eq!(backoff.wait(false, Some(MIN_WAIT), true), Some(MIN_WAIT));
+        assert_eq!(backoff.wait(false, None, true), None);
     }
 
     #[test]
     fn wait_beside_what_is_stuck_ends_when_something_is_due() {
-        let mut pace = Pace { stuck: MAX_DOUBLINGS, ..Pace::default() };
-        assert_eq!(pace.sleep(true, Some(CLOCK_NAP), false), Some(CLOCK_NAP));
+        let mut backoff = Backoff { stuck: MAX_DOUBLINGS, ..Backoff::default() };
+        assert_eq!(backoff.wait(true, Some(CLOCK_POLL), false), Some(CLOCK_POLL));
         // What is due already is stuck itself.
-        assert!(pace.sleep(true, Some(Duration::ZERO), false) > Some(CLOCK_NAP));
+        assert!(backoff.wait(true, Some(Duration::ZERO), false) > Some(CLOCK_POLL));
     }
 
     #[test]
     fn departures_that_do_not_help_wake_the_thread_less_and_less_often() {
-        let mut pace = Pace::default();
+        let mut backoff = Backoff::default();
         let mut times = Vec::new();
         for _ in 0..8 {
             let mut time = Duration::ZERO;
-            while !pace.awaits_readers() {
-                let wait = pace.doze(Round::Blocked).or_else(|| pace.sleep(true, None, false));
+            while !backoff.awaits_readers() {
+                let wait =
+                    backoff.timed_wait(Round::Blocked).or_else(|| backoff.wait(true, None, false));
                 time += wait.unwrap();
             }
             times.push(time.as_millis());
-            pace.departed();
+            backoff.departed();
         }
         assert_eq!(times, [31, 63, 127, 255, 511, 1023, 1023, 1023]);
-        let _ = pace.doze(Round::Progress);
-        assert_eq!(pace.in_vain, 0);
+        let _ = backoff.timed_wait(Round::Progress);
+        assert_eq!(backoff.futile_departures, 0);
     }
 
     #[test]
     fn writer_that_wakes_the_thread_does_not_do_so_again_at_once() {
-        let mut pace = Pace { stuck: MAX_DOUBLINGS, ..Pace::default() };
-        pace.woken();
-        let dozes = std::iter::from_fn(|| pace.doze(Round::Blocked));
-        assert_eq!(dozes.map(|nap| nap.as_micros()).sum::<u128>(), 31_500);
+        let mut backoff = Backoff { stuck: MAX_DOUBLINGS, ..Backoff::default() };
+        backoff.woken();
+        let timed_waits = std::iter::from_fn(|| backoff.timed_wait(Round::Blocked));
+        assert_eq!(timed_waits.map(|wait| wait.as_micros()).sum::<u128>(), 31_500);
     }
 
     #[test]
-    fn round_is_told_by_what_it_did() {
+    fn round_is_classified_by_what_it_did() {
         let ticked = WorkReport::default();
         let pending = WorkReport { pending: true, ..ticked };
         assert_eq!(Round::of(ticked, false), Round::Done);

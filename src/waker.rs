@@ -2,7 +2,7 @@
 //!
 //! # Protocol
 //!
-//! The thread is awake, dozing (it wakes by itself), asleep, or stopping. Only the thread prepares to sleep,
+//! The thread is running, in a timed wait (which ends on its own), waiting, or stopping. Only the thread prepares to sleep,
 //! anyone may wake it, and stopping is final.
 //!
 //! Work may come while the thread prepares to sleep, and neither may miss the other: the thread by sleeping over

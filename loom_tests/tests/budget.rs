@@ -51,7 +51,7 @@ fn whoever_sees_the_new_entry_sees_the_one_that_paid_for_it_gone() {
         let budget = Arc::new(Budget::new(1));
         let entries = Arc::new([AtomicBool::new(true), AtomicBool::new(false)]);
         assert!(budget.try_charge(1));
-        let evictor = {
+        let evicting = {
             let (budget, entries) = (Arc::clone(&budget), Arc::clone(&entries));
             thread::spawn(move || {
                 entries[0].store(false, Relaxed);
@@ -71,7 +71,7 @@ fn whoever_sees_the_new_entry_sees_the_one_that_paid_for_it_gone() {
                 assert!(!entries[0].load(Relaxed), "both entries, and the budget holds one");
             }
         });
-        evictor.join().unwrap();
+        evicting.join().unwrap();
         writer.join().unwrap();
     });
 }

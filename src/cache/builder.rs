@@ -14,7 +14,7 @@ use crate::{
     },
     engine::{Engine, Expiry, Hooks, Notice, Removed, Timing, WriteBack},
     error::BuildError,
-    evictor::Evictor,
+    evictor::MaintenanceThread,
     sync::Arc,
     waker::EventCount,
 };
@@ -658,9 +658,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         let eventcount: Arc<EventCount> = Arc::default();
         let mut cache = self.assemble(&eventcount)?;
         if threaded {
-            let evictor = Evictor::start(Arc::clone(&cache.engine))
+            let maintenance_thread = MaintenanceThread::start(Arc::clone(&cache.engine))
                 .map_err(|error| BuildError::SpawnFailed(error.to_string()))?;
-            cache.evictor = Some(Arc::new(evictor));
+            cache.maintenance_thread = Some(Arc::new(maintenance_thread));
         }
         Ok(cache)
     }
@@ -728,7 +728,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         }
         let eventcount = Arc::clone(eventcount);
         let engine = Arc::new(Engine::new(settings, hasher, hooks, timing, eventcount)?);
-        Ok(Cache { evictor: None, engine })
+        Ok(Cache { maintenance_thread: None, engine })
     }
 }
 

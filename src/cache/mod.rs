@@ -47,7 +47,7 @@ use crate::{
         Engine, Insert, MemoryUse, Mode, RemovalCause, StalledReader, Trace, WorkLimit, WorkReport,
     },
     entry::Entry,
-    evictor::Evictor,
+    evictor::MaintenanceThread,
     metrics::Metrics,
     sync::Arc,
 };
@@ -103,7 +103,7 @@ pub type DefaultHashBuilder = ahash::RandomState;
 pub struct Cache<K, V, S = DefaultHashBuilder> {
     engine: Arc<Engine<K, V, S>>,
     // After the engine: the last handle of all is the thread's when it is stopped.
-    evictor: Option<Arc<Evictor>>,
+    maintenance_thread: Option<Arc<MaintenanceThread>>,
 }
 
 impl<K, V> Cache<K, V>
@@ -963,12 +963,12 @@ impl<K, V, S> Cache<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn close(self) -> bool {
-        let Self { engine, evictor } = self;
-        match evictor {
+        let Self { engine, maintenance_thread } = self;
+        match maintenance_thread {
             None => Arc::into_inner(engine).is_some(),
-            Some(evictor) => {
+            Some(maintenance_thread) => {
                 drop(engine);
-                Arc::into_inner(evictor).is_some_and(Evictor::close)
+                Arc::into_inner(maintenance_thread).is_some_and(MaintenanceThread::close)
             }
         }
     }
@@ -976,7 +976,10 @@ impl<K, V, S> Cache<K, V, S> {
 
 impl<K, V, S> Clone for Cache<K, V, S> {
     fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine), evictor: self.evictor.clone() }
+        Self {
+            engine: Arc::clone(&self.engine),
+            maintenance_thread: self.maintenance_thread.clone(),
+        }
     }
 }
 

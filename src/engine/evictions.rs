@@ -158,7 +158,7 @@ impl<K, V, S> Drop for Evictions<'_, K, V, S> {
         if self.bag.take().is_some_and(OpenBag::close) {
             engine.note_garbage();
         }
-        engine.rouse();
+        engine.notify_if_waiting();
     }
 }
 

@@ -211,7 +211,7 @@ impl<K, V, S> Engine<K, V, S> {
         self.counters.add(Counter::GarbageFreed, swept.freed as u64);
         if swept.waiting > 0 {
             // The thread could not find it in the meantime.
-            self.rouse();
+            self.notify_if_waiting();
             self.scan_pins_if_due();
         }
         // Both ways: what maintenance seals, no writer has noted.

@@ -154,7 +154,7 @@ impl<K, V, S> Engine<K, V, S> {
         while may_shrink() && self.table.shrink(guard) {
             self.finish_resize(guard);
             // The old array waits for its grace period, though nothing was removed.
-            self.rouse();
+            self.notify_if_waiting();
         }
     }
 

@@ -356,7 +356,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
         let was_evicted = cause == RemovalCause::Evicted;
         self.births.end(seen.id(), was_evicted, || self.time_of_births());
-        self.rouse();
+        self.notify_if_waiting();
         seen
     }
 
@@ -437,15 +437,15 @@ impl<K, V, S> Engine<K, V, S> {
         if self.table.retire_loose(&self.table.pin_structure(), loaded, thread_number()) {
             self.note_garbage();
         }
-        self.rouse();
+        self.notify_if_waiting();
     }
 
-    /// Wakes the thread if it sleeps until somebody does; one that dozes comes by itself. To be called
+    /// Wakes the thread if it sleeps until it is notified; a timed wait ends on its own. To be called
     /// when there is garbage where the thread finds it.
     ///
     /// The thread does not wake itself: where it makes a last try before it sleeps, what it could not do is
     /// no news.
-    fn rouse(&self) {
+    fn notify_if_waiting(&self) {
         if self.eventcount.is_waiting() && !is_thread_of(&*self.eventcount) {
             self.eventcount.notify();
         }

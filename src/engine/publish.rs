@@ -181,7 +181,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let strays = |entry| self.displace(guard, entry);
         if table.help(guard, UNITS_MOVED_BY_WRITER, strays) {
             // There are units left, or an old array to be freed.
-            self.rouse();
+            self.notify_if_waiting();
         }
         // Each way out of the loop is finished where it is: an enum of all that may come of it would be written to memory and
         // read back.
@@ -280,7 +280,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) -> bool {
         let strays = |entry| self.displace(guard, entry);
         if self.is_crowded(table.slots(guard)) && full.grow(strays) {
-            self.rouse();
+            self.notify_if_waiting();
             return true;
         }
         let Some(residents) = full.residents() else { return true };
@@ -307,7 +307,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             }
             is_moving = table.help(guard, usize::MAX, strays);
         }
-        self.rouse();
+        self.notify_if_waiting();
         true
     }
 

@@ -417,7 +417,7 @@ impl<K, V, S> Engine<K, V, S> {
         if let Some(next) = deadlines.next() {
             self.due.end(next);
             // A writer may be here, and the thread have prepared to sleep meanwhile.
-            self.rouse();
+            self.notify_if_waiting();
         }
         expired
     }
