@@ -3,17 +3,17 @@
 //!
 //! # Protocol
 //!
-//! Whoever sets a deadline puts the hash of its key into a ring, or on a pile where no ring takes it, and
+//! Whoever sets a deadline puts the hash of its key into a ring, or on a stack where no ring takes it, and
 //! *then* lowers `next`. The keeper of the timetable, one thread at a time, first raises `next` to never,
 //! then collects the hashes, and in the end lowers `next` to what it knows. So a deadline that the collector
 //! has missed keeps `next` low. No hash is lost; one may come twice.
 //!
 //! The thread asks once more when it has prepared to sleep, by read-modify-writes (see [`eventcount`](crate::waker)):
 //! `next` first, for whoever comes to a ring after this look has seen all of it and tells of its deadline
-//! anew; then the rings; then the pile, where a ring's hashes are before it opens again.
+//! anew; then the rings; then the stack, where a ring's hashes are before it opens again.
 
 use crate::{
-    reclaim::pile::{Pile, Sheet},
+    reclaim::pile::{Node, Stack},
     stripe::{Push, Stripes, thread_number},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
@@ -24,7 +24,7 @@ pub struct Due {
     /// Hashes of entries whose deadline is new.
     rings: Stripes,
     /// The same, where no ring took them.
-    pile: Pile<Vec<u64>>,
+    stack: Stack<Vec<u64>>,
     /// When the keeper should come, or sooner.
     next: AtomicU64,
     /// Whether there ever was a deadline.
@@ -47,7 +47,7 @@ impl Due {
     pub fn new(stripes: usize) -> Self {
         Self {
             rings: Stripes::new(stripes),
-            pile: Pile::new(),
+            stack: Stack::new(),
             next: AtomicU64::new(NEVER),
             is_used: AtomicBool::new(false),
         }
@@ -88,7 +88,7 @@ impl Due {
     fn place(&self, hash: u64) {
         if hash == 0 {
             // In a ring it would look like nothing.
-            return self.pile.push(Sheet::new(vec![hash]));
+            return self.stack.push(Node::new(vec![hash]));
         }
         let number = thread_number();
         let rings = (0..RINGS_TRIED).map(|i| self.rings.stripe(number + i));
@@ -103,13 +103,13 @@ impl Due {
                         if !hashes.contains(&hash) {
                             hashes.push(hash);
                         }
-                        self.pile.push(Sheet::new(hashes));
+                        self.stack.push(Node::new(hashes));
                     });
                 }
                 Push::Contended => {}
             }
         }
-        self.pile.push(Sheet::new(vec![hash]));
+        self.stack.push(Node::new(vec![hash]));
     }
 
     /// Begins to collect, for the keeper of the timetable.
@@ -117,14 +117,14 @@ impl Due {
         if mutant!("due_begins_late") {
             return;
         }
-        // Acquire: pairs with the Release in `note`: what lowered it before is in a ring or on the pile.
+        // Acquire: pairs with the Release in `note`: what lowered it before is in a ring or on the stack.
         self.next.swap(NEVER, Ordering::Acquire);
     }
 
     /// Calls `f` with all hashes that have come, once or more often each.
     pub fn collect(&self, mut f: impl FnMut(&[u64])) {
-        for sheet in self.pile.take() {
-            f(&sheet);
+        for node in self.stack.take() {
+            f(&node);
         }
         self.rings.drain_all(&mut f);
         if mutant!("due_begins_late") {
@@ -134,7 +134,7 @@ impl Due {
 
     /// Puts hashes back that were collected and not seen to; the thread's recheck finds them.
     pub fn put_back(&self, hashes: Vec<u64>) {
-        self.pile.push(Sheet::new(hashes));
+        self.stack.push(Node::new(hashes));
     }
 
     /// Ends what `begin` began: `next` is the first deadline in the timetable. Then the thread is to be woken
@@ -154,7 +154,7 @@ impl Due {
             self.next.fetch_min(NEVER, Ordering::AcqRel)
         };
         // Relaxed: see `is_used`. Whoever is the first lowers `next`, and has not before this look.
-        if self.is_used.load(Ordering::Relaxed) && (self.rings.recheck() || self.pile.recheck()) {
+        if self.is_used.load(Ordering::Relaxed) && (self.rings.recheck() || self.stack.recheck()) {
             return Outlook::Now;
         }
         if next == NEVER { Outlook::Never } else { Outlook::At(next) }
@@ -228,7 +228,7 @@ mod tests {
             let is_in_ring = held + 1 < RINGS_TRIED;
             assert_eq!(ring(held + 1).recheck(), is_in_ring);
             assert_eq!(ring(held + 1).try_seal_and_drain(|_| ()), usize::from(is_in_ring));
-            assert_eq!(due.pile.recheck(), !is_in_ring);
+            assert_eq!(due.stack.recheck(), !is_in_ring);
         }
         assert_eq!(due.bytes(), Stripes::new(8).bytes());
     }

@@ -1,81 +1,81 @@
-//! The pile: sheets are pushed one by one and taken all at once (`src/reclaim/pile.rs`).
+//! The stack: nodes are pushed one by one and taken all at once (`src/reclaim/pile.rs`).
 
 mod common;
 
 use common::explore;
-use cortado::__internals::reclaim::pile::{Pile, Sheet};
+use cortado::__internals::reclaim::pile::{Node, Stack};
 use cortado::__internals::sync::{Arc, thread};
 
-fn push(pile: &Pile<u32>, content: u32) {
-    pile.push(Sheet::new(content));
+fn push(stack: &Stack<u32>, content: u32) {
+    stack.push(Node::new(content));
 }
 
-/// Keeps the top sheet and puts the others back.
-fn take_one(pile: &Pile<u32>) -> Vec<u32> {
-    let mut chain = pile.take();
-    let one = chain.next().map(|sheet| **sheet);
-    pile.put_back(chain);
+/// Keeps the top node and puts the others back.
+fn take_one(stack: &Stack<u32>) -> Vec<u32> {
+    let mut chain = stack.take();
+    let one = chain.next().map(|node| **node);
+    stack.put_back(chain);
     one.into_iter().collect()
 }
 
-fn take_all(pile: &Pile<u32>) -> Vec<u32> {
-    pile.take().map(|sheet| **sheet).collect()
+fn take_all(stack: &Stack<u32>) -> Vec<u32> {
+    stack.take().map(|node| **node).collect()
 }
 
-/// Every sheet from 1 to `count` was taken once.
+/// Every node from 1 to `count` was taken once.
 fn check(mut taken: Vec<u32>, count: u32) {
     taken.sort_unstable();
     assert_eq!(taken, (1..=count).collect::<Vec<_>>());
 }
 
 fn spawn<R: Send + 'static>(
-    pile: &Arc<Pile<u32>>,
-    f: impl FnOnce(&Pile<u32>) -> R + Send + 'static,
+    stack: &Arc<Stack<u32>>,
+    f: impl FnOnce(&Stack<u32>) -> R + Send + 'static,
 ) -> thread::JoinHandle<R> {
-    let pile = Arc::clone(pile);
-    thread::spawn(move || f(&pile))
+    let stack = Arc::clone(stack);
+    thread::spawn(move || f(&stack))
 }
 
 #[test]
-fn two_threads_take_one_of_three_sheets() {
+fn two_threads_take_one_of_three_nodes() {
     explore(|| {
-        let pile = Arc::new(Pile::new());
-        (1..=3).for_each(|content| push(&pile, content));
-        let other = spawn(&pile, take_one);
-        let mut taken = take_one(&pile);
+        let stack = Arc::new(Stack::new());
+        (1..=3).for_each(|content| push(&stack, content));
+        let other = spawn(&stack, take_one);
+        let mut taken = take_one(&stack);
         taken.extend(other.join().unwrap());
-        taken.extend(take_all(&pile));
+        taken.extend(take_all(&stack));
         check(taken, 3);
     });
 }
 
 #[test]
-fn whoever_takes_a_sheet_sees_what_is_on_it() {
+fn a_thread_that_takes_a_node_sees_its_content() {
     explore(|| {
-        let pile = Arc::new(Pile::new());
-        let one = spawn(&pile, |pile| push(pile, 1));
-        let two = spawn(&pile, |pile| push(pile, 2));
-        let mut taken = take_all(&pile);
-        taken.extend(take_all(&pile));
+        let stack = Arc::new(Stack::new());
+        let one = spawn(&stack, |stack| push(stack, 1));
+        let two = spawn(&stack, |stack| push(stack, 2));
+        let mut taken = take_all(&stack);
+        taken.extend(take_all(&stack));
         one.join().unwrap();
         two.join().unwrap();
-        taken.extend(take_all(&pile));
+        taken.extend(take_all(&stack));
         check(taken, 2);
     });
 }
 
-/// One takes all and puts the rest back, where by then another sheet lies.
+/// One takes all and puts the rest back, where by then another node lies.
 #[test]
-fn the_rest_goes_back_beside_what_came_meanwhile() {
+fn the_rest_goes_back_beside_concurrent_pushes() {
     explore(|| {
-        let pile = Arc::new(Pile::new());
-        (1..=2).for_each(|content| push(&pile, content));
-        let pusher = spawn(&pile, |pile| push(pile, 3));
-        let taker = spawn(&pile, take_one);
-        let mut taken = take_one(&pile);
+        let stack = Arc::new(Stack::new());
+        (1..=2).for_each(|content| push(&stack, content));
+        let pusher = spawn(&stack, |stack| push(stack, 3));
+        let taker = spawn(&stack, take_one);
+        let mut taken = take_one(&stack);
         pusher.join().unwrap();
         taken.extend(taker.join().unwrap());
-        taken.extend(take_all(&pile));
+        taken.extend(take_all(&stack));
         check(taken, 3);
     });
 }

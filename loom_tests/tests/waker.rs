@@ -17,7 +17,7 @@ use cortado::__internals::{
     budget::Budget,
     reclaim::{
         self,
-        pile::{Pile, Sheet},
+        pile::{Node, Stack},
         pin,
     },
     sync::{Arc, thread},
@@ -32,7 +32,7 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
 struct World {
     eventcount: EventCount,
     budget: Budget,
-    pile: Pile<u64>,
+    stack: Stack<u64>,
     table: Table<Value>,
     /// What the thread has done so far, invisible to the model.
     done: AtomicU64,
@@ -80,7 +80,7 @@ impl World {
         Arc::new(Self {
             eventcount: EventCount::default(),
             budget: Budget::new(10),
-            pile: Pile::new(),
+            stack: Stack::new(),
             table: Table::new(1, 512, stripes).unwrap(),
             done: AtomicU64::new(0),
             dropped: StdArc::default(),
@@ -113,7 +113,7 @@ impl World {
     }
 
     fn has_work(&self) -> bool {
-        self.budget.recheck() > 0 || self.pile.recheck() || self.table.recheck()
+        self.budget.recheck() > 0 || self.stack.recheck() || self.table.recheck()
     }
 
     /// Does what it finds at a glance; returns whether something waits.
@@ -123,8 +123,8 @@ impl World {
             self.budget.refund(used);
             self.done.fetch_add(used, SeqCst);
         }
-        for sheet in self.pile.take() {
-            self.done.fetch_add(**sheet, SeqCst);
+        for node in self.stack.take() {
+            self.done.fetch_add(**node, SeqCst);
         }
         let (freed, waiting) = self.sweep_garbage();
         self.done.fetch_add(freed as u64, SeqCst);
@@ -146,7 +146,7 @@ impl World {
 
     /// As a deadline.
     fn push(&self, value: u64) {
-        self.pile.push(Sheet::new(value));
+        self.stack.push(Node::new(value));
         self.eventcount.notify();
     }
 

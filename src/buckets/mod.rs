@@ -75,7 +75,7 @@ use crate::{
     reclaim::{
         Domain, Guard, Part,
         line::Lines,
-        pile::{Pile, Sheet},
+        pile::{Node, Stack},
         pin_for,
     },
     slab::{Bags, Handle, Slab, prefetch},
@@ -102,9 +102,9 @@ pub struct Table<T> {
     /// Bags whose values have left the count and are not dropped yet.
     freeing: AtomicUsize,
     /// Arrays that were the root.
-    old_arrays: Pile<OldArray>,
+    old_arrays: Stack<OldArray>,
     /// The same, where their grace period has begun.
-    array_lines: Lines<Box<Sheet<OldArray>>>,
+    array_lines: Lines<Box<Node<OldArray>>>,
 }
 
 /// An entry that was taken out of the table, and that only its holder may retire.
@@ -170,7 +170,7 @@ impl<T> Table<T> {
             sealed: Bags::new(stripes),
             freeing: AtomicUsize::new(0),
             lines: Lines::new(stripes),
-            old_arrays: Pile::new(),
+            old_arrays: Stack::new(),
             array_lines: Lines::new(1),
         })
     }

@@ -41,7 +41,7 @@ use super::{
     control::{Control, SLOTS},
 };
 use crate::{
-    reclaim::{Guard, pile::Sheet},
+    reclaim::{Guard, pile::Node},
     slab::Handle,
     sync::atomic::Ordering::*,
     util::for_all,
@@ -257,7 +257,7 @@ impl<T> Table<T> {
         if mutant!("resize_array_at_once") {
             return;
         }
-        self.old_arrays.push(Sheet::new(old));
+        self.old_arrays.push(Node::new(old));
     }
 }
 

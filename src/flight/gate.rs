@@ -14,7 +14,7 @@ use super::{
     write::Intent,
 };
 use crate::{
-    reclaim::pile::{Pile, Sheet},
+    reclaim::pile::{Node, Stack},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering, fence},
@@ -26,7 +26,7 @@ pub struct Gate<K, T> {
     /// Loads that run: how many flights have a leader.
     running: AtomicU64,
     /// What writes have to say that found the lock taken; its next holder reads it first.
-    notes: Pile<Note>,
+    notes: Stack<Note>,
     shard: Mutex<Shard<K, T>>,
 }
 
@@ -139,7 +139,7 @@ impl<K, T> Gate<K, T> {
     /// Makes one without any flight.
     pub fn new() -> Self {
         let shard = Shard { flights: Slab::new(), index: HashMap::default(), last: 0 };
-        Self { running: AtomicU64::new(0), notes: Pile::new(), shard: Mutex::new(shard) }
+        Self { running: AtomicU64::new(0), notes: Stack::new(), shard: Mutex::new(shard) }
     }
 
     /// Acquires the lock, and does what writes that found it taken wanted done.
@@ -179,7 +179,7 @@ impl<K, T> Gate<K, T> {
         if mutant!("flight_leaves_no_note") {
             return;
         }
-        self.notes.push(Sheet::new(Note { hash, intent }));
+        self.notes.push(Node::new(Note { hash, intent }));
     }
 
     /// Returns whether a load runs that began before what this thread did last.

@@ -17,7 +17,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use super::pile::{Pile, Sheet};
+use super::pile::{Node, Stack};
 use crate::{
     sync::{
         Arc, OnceLock,
@@ -34,7 +34,7 @@ static SLEEPERS: Sleepers = Sleepers::new();
 struct Sleepers {
     /// Whether one may be in the list.
     are_there: CachePadded<AtomicBool>,
-    list: OnceLock<Pile<Arc<Entry>>>,
+    list: OnceLock<Stack<Arc<Entry>>>,
 }
 
 /// Part of each guard, dropped after the collector's own.
@@ -113,7 +113,7 @@ impl Sleeper {
         // AcqRel: Release pairs with the Acquire in `wake`: who takes it off later sees that it waits.
         // Acquire: the thread that took it off before has ended the last wait.
         if !entry.is_listed.swap(true, Ordering::AcqRel) {
-            sleepers.list.get_or_init(Pile::new).push(Sheet::new(Arc::clone(entry)));
+            sleepers.list.get_or_init(Stack::new).push(Node::new(Arc::clone(entry)));
         }
         sleepers.are_there.store(true, Ordering::Relaxed); // Relaxed: a hint.
     }

@@ -1,10 +1,10 @@
-//! Pile: a lock-free list that is pushed sheet by sheet and taken whole.
+//! A Treiber stack that is pushed one by one and taken whole.
 //!
 //! # Protocol
 //!
-//! A push puts a sheet on top by compare and exchange; whoever takes swaps the top for nothing and owns
-//! every sheet from then on, and may put some back the way they came. Since nobody takes a single
-//! sheet from a pile that others use, a top that comes back (ABA) is harmless. Nobody ever waits.
+//! A push puts a node on top by compare and exchange; whoever takes swaps the top for nothing and owns
+//! every node from then on, and may put some back the way they came. Since nobody takes a single
+//! node from a stack that others use, a top that comes back (ABA) is harmless. Nobody ever waits.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -17,41 +17,41 @@ use crate::sync::{
     atomic::{AtomicPtr, Ordering},
 };
 
-/// A list of sheets that anybody may push and take.
-pub struct Pile<N> {
-    top: AtomicPtr<Sheet<N>>,
+/// A lock-free stack of nodes.
+pub struct Stack<N> {
+    top: AtomicPtr<Node<N>>,
 }
 
-/// What a pile is made of.
-pub struct Sheet<N> {
+/// A node of a stack.
+pub struct Node<N> {
     content: N,
     watched: Watched,
-    /// The sheet below, in a pile or a chain.
-    next: *mut Sheet<N>,
+    /// The next node, in a stack or a chain.
+    next: *mut Node<N>,
 }
 
-/// Sheets that were taken from a pile, and belong to the taker.
+/// Nodes that were taken from a stack, and belong to the taker.
 pub struct Chain<N> {
-    first: *mut Sheet<N>,
+    first: *mut Node<N>,
 }
 
-// SAFETY: a sheet's `next` is only used by whoever owns the sheet.
-unsafe impl<N: Send> Send for Sheet<N> {}
-// SAFETY: a shared sheet shows its content and no more.
-unsafe impl<N: Sync> Sync for Sheet<N> {}
-// SAFETY: a pile hands its sheets from thread to thread, and shows nobody what is in them.
-unsafe impl<N: Send> Send for Pile<N> {}
+// SAFETY: a node's `next` is only used by whoever owns the node.
+unsafe impl<N: Send> Send for Node<N> {}
+// SAFETY: a shared node shows its content and no more.
+unsafe impl<N: Sync> Sync for Node<N> {}
+// SAFETY: a stack hands its nodes from thread to thread, and shows nobody what is in them.
+unsafe impl<N: Send> Send for Stack<N> {}
 // SAFETY: as above.
-unsafe impl<N: Send> Sync for Pile<N> {}
+unsafe impl<N: Send> Sync for Stack<N> {}
 
-impl<N> Sheet<N> {
-    /// Makes a sheet.
+impl<N> Node<N> {
+    /// Makes a node.
     pub fn new(content: N) -> Box<Self> {
         Box::new(Self { content, watched: Watched::new(), next: ptr::null_mut() })
     }
 }
 
-impl<N> Deref for Sheet<N> {
+impl<N> Deref for Node<N> {
     type Target = N;
 
     #[inline]
@@ -60,7 +60,7 @@ impl<N> Deref for Sheet<N> {
     }
 }
 
-impl<N> DerefMut for Sheet<N> {
+impl<N> DerefMut for Node<N> {
     #[inline]
     fn deref_mut(&mut self) -> &mut N {
         self.watched.write();
@@ -68,25 +68,25 @@ impl<N> DerefMut for Sheet<N> {
     }
 }
 
-impl<N> Pile<N> {
-    /// Makes an empty pile.
+impl<N> Stack<N> {
+    /// Makes an empty stack.
     pub fn new() -> Self {
         Self { top: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Puts a sheet on top.
-    pub fn push(&self, sheet: Box<Sheet<N>>) {
-        let raw = Box::into_raw(sheet);
+    /// Pushes a node.
+    pub fn push(&self, node: Box<Node<N>>) {
+        let raw = Box::into_raw(node);
         self.push_all(raw, raw);
     }
 
-    /// Takes every sheet, the newest first.
+    /// Takes all nodes, the newest first.
     pub fn take(&self) -> Chain<N> {
-        // Relaxed: a glance, so that an empty pile is not written to.
+        // Relaxed: a glance, so that an empty stack is not written to.
         if self.top.load(Ordering::Relaxed).is_null() {
             return Chain { first: ptr::null_mut() };
         }
-        // Acquire: pairs with the Release in `push_all`, so that the content of every sheet is seen.
+        // Acquire: pairs with the Release in `push_all`, so that the content of every node is seen.
         let first = if mutant!("pile_take_by_load") {
             self.top.load(Ordering::Acquire)
         } else {
@@ -95,7 +95,7 @@ impl<N> Pile<N> {
         Chain { first }
     }
 
-    /// Returns whether there is a sheet, to the thread that is about to sleep: it sees every push but those that
+    /// Returns whether there is a node, to the thread that is about to sleep: it sees every push but those that
     /// are to see that (see [`waker`](crate::waker)).
     pub fn recheck(&self) -> bool {
         if mutant!("waker_glances_at_pile") {
@@ -104,7 +104,7 @@ impl<N> Pile<N> {
         recheck(&self.top)
     }
 
-    /// Puts the sheets of a chain on top.
+    /// Pushes the nodes of a chain.
     pub fn put_back(&self, mut chain: Chain<N>) {
         let first = std::mem::replace(&mut chain.first, ptr::null_mut());
         if first.is_null() {
@@ -112,7 +112,7 @@ impl<N> Pile<N> {
         }
         let mut last = first;
         loop {
-            // SAFETY: the chain's sheets came from `Box::into_raw` and are ours.
+            // SAFETY: the chain's nodes came from `Box::into_raw` and are ours.
             let next = unsafe { (*last).next };
             if next.is_null() {
                 break;
@@ -122,17 +122,17 @@ impl<N> Pile<N> {
         self.push_all(first, last);
     }
 
-    /// Puts the caller's sheets, from `first` down to `last`, on top.
-    fn push_all(&self, first: *mut Sheet<N>, last: *mut Sheet<N>) {
+    /// Puts the caller's nodes, from `first` down to `last`, on top.
+    fn push_all(&self, first: *mut Node<N>, last: *mut Node<N>) {
         // Relaxed: only compared, never read through.
         let mut top = self.top.load(Ordering::Relaxed);
         loop {
-            // SAFETY: the sheets are ours until the exchange below succeeds.
-            let sheet = unsafe { &mut *last };
-            sheet.watched.write();
-            sheet.next = top;
+            // SAFETY: the nodes are ours until the exchange below succeeds.
+            let node = unsafe { &mut *last };
+            node.watched.write();
+            node.next = top;
             // AcqRel: Release pairs with the Acquire in `take`. Each push continues the release
-            // sequence of the pushes below it, so one Acquire sees all sheets. Acquire pairs with the
+            // sequence of the pushes below it, so one Acquire sees all nodes. Acquire pairs with the
             // Release in `recheck`.
             // Relaxed: as for the first load.
             let order = ordering!(
@@ -148,34 +148,34 @@ impl<N> Pile<N> {
     }
 }
 
-impl<N> Default for Pile<N> {
+impl<N> Default for Stack<N> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<N> Drop for Pile<N> {
+impl<N> Drop for Stack<N> {
     fn drop(&mut self) {
         drop(self.take());
     }
 }
 
 impl<N> Chain<N> {
-    /// Returns whether no sheet is left.
+    /// Returns whether no node is left.
     pub fn is_empty(&self) -> bool {
         self.first.is_null()
     }
 }
 
 impl<N> Iterator for Chain<N> {
-    type Item = Box<Sheet<N>>;
+    type Item = Box<Node<N>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // SAFETY: the chain's sheets came from `Box::into_raw` and are ours.
-        let mut sheet = unsafe { own(self.first) }?;
-        sheet.watched.write();
-        self.first = std::mem::replace(&mut sheet.next, ptr::null_mut());
-        Some(sheet)
+        // SAFETY: the chain's nodes came from `Box::into_raw` and are ours.
+        let mut node = unsafe { own(self.first) }?;
+        node.watched.write();
+        self.first = std::mem::replace(&mut node.next, ptr::null_mut());
+        Some(node)
     }
 }
 
@@ -185,9 +185,9 @@ impl<N> Drop for Chain<N> {
     }
 }
 
-impl<N> std::fmt::Debug for Pile<N> {
+impl<N> std::fmt::Debug for Stack<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pile").finish_non_exhaustive()
+        f.debug_struct("Stack").finish_non_exhaustive()
     }
 }
 
@@ -197,7 +197,7 @@ impl<N> std::fmt::Debug for Chain<N> {
     }
 }
 
-impl<N: std::fmt::Debug> std::fmt::Debug for Sheet<N> {
+impl<N: std::fmt::Debug> std::fmt::Debug for Node<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.content.fmt(f)
     }
@@ -207,69 +207,69 @@ impl<N: std::fmt::Debug> std::fmt::Debug for Sheet<N> {
 mod tests {
     use super::*;
 
-    fn content(pile: &Pile<u32>) -> Vec<u32> {
-        pile.take().map(|sheet| **sheet).collect()
+    fn content(stack: &Stack<u32>) -> Vec<u32> {
+        stack.take().map(|node| **node).collect()
     }
 
     #[test]
-    fn pile_is_taken_whole_and_newest_first() {
-        let pile = Pile::new();
-        assert!(content(&pile).is_empty());
-        (1..4).for_each(|i| pile.push(Sheet::new(i)));
-        assert_eq!(content(&pile), [3, 2, 1]);
-        assert!(content(&pile).is_empty());
+    fn stack_is_taken_whole_and_newest_first() {
+        let stack = Stack::new();
+        assert!(content(&stack).is_empty());
+        (1..4).for_each(|i| stack.push(Node::new(i)));
+        assert_eq!(content(&stack), [3, 2, 1]);
+        assert!(content(&stack).is_empty());
     }
 
     #[test]
-    fn a_recheck_finds_a_sheet() {
-        let pile = Pile::new();
-        assert!(!pile.recheck());
-        pile.push(Sheet::new(1));
-        assert!(pile.recheck() && pile.recheck());
-        assert_eq!(content(&pile), [1]);
-        assert!(!pile.recheck());
+    fn a_recheck_finds_a_node() {
+        let stack = Stack::new();
+        assert!(!stack.recheck());
+        stack.push(Node::new(1));
+        assert!(stack.recheck() && stack.recheck());
+        assert_eq!(content(&stack), [1]);
+        assert!(!stack.recheck());
     }
 
     #[test]
     fn rest_of_a_chain_goes_back_on_top() {
-        let pile = Pile::new();
-        (1..4).for_each(|i| pile.push(Sheet::new(i)));
-        let mut chain = pile.take();
+        let stack = Stack::new();
+        (1..4).for_each(|i| stack.push(Node::new(i)));
+        let mut chain = stack.take();
         assert_eq!(**chain.next().unwrap(), 3);
-        pile.push(Sheet::new(4));
-        pile.put_back(chain);
-        assert_eq!(content(&pile), [2, 1, 4]);
-        pile.put_back(pile.take());
-        assert!(content(&pile).is_empty());
+        stack.push(Node::new(4));
+        stack.put_back(chain);
+        assert_eq!(content(&stack), [2, 1, 4]);
+        stack.put_back(stack.take());
+        assert!(content(&stack).is_empty());
     }
 
     #[test]
-    fn sheets_are_dropped_with_pile_and_chain() {
+    fn nodes_are_dropped_with_stack_and_chain() {
         let counted = std::sync::Arc::new(());
-        let pile = Pile::new();
-        (0..5).for_each(|_| pile.push(Sheet::new(counted.clone())));
-        let mut chain = pile.take();
+        let stack = Stack::new();
+        (0..5).for_each(|_| stack.push(Node::new(counted.clone())));
+        let mut chain = stack.take();
         drop(chain.next());
         assert_eq!(std::sync::Arc::strong_count(&counted), 5);
-        pile.push(Sheet::new(counted.clone()));
+        stack.push(Node::new(counted.clone()));
         drop(chain);
         assert_eq!(std::sync::Arc::strong_count(&counted), 2);
-        drop(pile);
+        drop(stack);
         assert_eq!(std::sync::Arc::strong_count(&counted), 1);
     }
 
     #[test]
-    fn no_sheet_of_many_threads_is_lost_or_taken_twice() {
-        let pile = Pile::new();
+    fn no_node_of_many_threads_is_lost_or_taken_twice() {
+        let stack = Stack::new();
         let taken: Vec<u32> = std::thread::scope(|scope| {
             let work = |thread: u32| {
                 let mut mine = Vec::new();
                 for i in 0..5_000 {
-                    pile.push(Sheet::new(thread << 16 | i));
+                    stack.push(Node::new(thread << 16 | i));
                     if i % 3 == 0 {
-                        let mut chain = pile.take();
-                        mine.extend(chain.next().map(|sheet| **sheet));
-                        pile.put_back(chain);
+                        let mut chain = stack.take();
+                        mine.extend(chain.next().map(|node| **node));
+                        stack.put_back(chain);
                     }
                 }
                 mine
@@ -277,7 +277,7 @@ mod tests {
             let threads: Vec<_> = (0..4).map(|thread| scope.spawn(move || work(thread))).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
-        let mut all: Vec<u32> = taken.into_iter().chain(content(&pile)).collect();
+        let mut all: Vec<u32> = taken.into_iter().chain(content(&stack)).collect();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 20_000);
