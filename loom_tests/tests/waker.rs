@@ -232,7 +232,7 @@ fn two_retirements_at_one_stripe_meet_a_thread_that_prepares_to_sleep() {
     explore(|| work(2, &[|w| w.retire(1)], |w| w.retire(1)));
 }
 
-/// Another thread takes the garbage, cannot free it, and puts it into a line.
+/// Another thread takes the garbage, cannot free it, and puts it into a limbo list.
 #[test]
 fn a_sweep_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
@@ -258,13 +258,13 @@ fn sweep_what_waits(others: &[fn(&World)]) {
     finish(world);
 }
 
-/// The line is in the sweep's hands while the thread looks.
+/// The sweep has the limbo list while the thread rechecks.
 #[test]
 fn a_sweep_of_what_waits_meets_a_thread_that_prepares_to_sleep() {
     explore(|| sweep_what_waits(&[]));
 }
 
-/// One of the sweeps finds the line away.
+/// One of the sweeps finds the list taken.
 #[test]
 fn two_sweeps_of_what_waits_meet_a_thread_that_prepares_to_sleep() {
     explore(|| sweep_what_waits(&[World::sweep]));

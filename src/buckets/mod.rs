@@ -74,7 +74,7 @@ use crate::{
     error::OutOfMemory,
     reclaim::{
         Domain, Guard, Part,
-        line::Lines,
+        line::LimboLists,
         pile::{Node, Stack},
         pin_for,
     },
@@ -98,13 +98,13 @@ pub struct Table<T> {
     /// Full bags of retired handles.
     sealed: Bags,
     /// Bags, by their numbers, that wait for their grace periods.
-    lines: Lines<u32>,
+    limbo: LimboLists<u32>,
     /// Bags whose values have left the count and are not dropped yet.
     freeing: AtomicUsize,
     /// Arrays that were the root.
     old_arrays: Stack<OldArray>,
     /// The same, where their grace period has begun.
-    array_lines: Lines<Box<Node<OldArray>>>,
+    array_limbo: LimboLists<Box<Node<OldArray>>>,
 }
 
 /// An entry that was taken out of the table, and that only its holder may retire.
@@ -169,9 +169,9 @@ impl<T> Table<T> {
             slab: Slab::new(expected, stripes),
             sealed: Bags::new(stripes),
             freeing: AtomicUsize::new(0),
-            lines: Lines::new(stripes),
+            limbo: LimboLists::new(stripes),
             old_arrays: Stack::new(),
-            array_lines: Lines::new(1),
+            array_limbo: LimboLists::new(1),
         })
     }
 

@@ -27,7 +27,7 @@ use super::{Table, Unlinked, array::Array, fresh::Fresh, known, resize::has_move
 use crate::{
     reclaim::{
         Grace, Guard,
-        line::{Due, MayGo},
+        line::{MayGo, ReleaseReason},
     },
     slab::{self, Garbage, Handle, Magazine, Retired},
     sync::{atomic::Ordering::*, thread_local},
@@ -153,8 +153,8 @@ impl<T> Table<T> {
         self.slab.recheck()
             || self.sealed.recheck()
             || self.old_arrays.recheck()
-            || self.lines.recheck()
-            || self.array_lines.recheck()
+            || self.limbo.recheck()
+            || self.array_limbo.recheck()
     }
 
     /// Seals bags that are not full; returns how many.
@@ -190,7 +190,7 @@ impl<T> Table<T> {
             self.pin_structure().advance();
         }
         let of_arrays = grace.clone().filter(|_| has_arrays);
-        let old = self.array_lines.sweep(
+        let old = self.array_limbo.sweep(
             arrays,
             of_arrays,
             usize::MAX,
@@ -220,12 +220,12 @@ impl<T> Table<T> {
         };
         let may_go: Option<MayGo<'_, u32>> = if early { Some(&may_go) } else { None };
         let mut swept = Swept::default();
-        let progress = self.lines.sweep(numbers, grace, max, size, may_go, |number, due| {
-            match due {
+        let progress = self.limbo.sweep(numbers, grace, max, size, may_go, |number, reason| {
+            match reason {
                 // SAFETY: its grace period is over, and the line gave the number to this call alone.
-                Due::Over => _ = unsafe { self.free(number, finalizer, &mut swept) },
+                ReleaseReason::Ended => _ = unsafe { self.free(number, finalizer, &mut swept) },
                 // SAFETY: no pin of its period keeps a value of it, and the rest as above.
-                Due::Early => unsafe { self.free_early(number, finalizer, &mut swept) },
+                ReleaseReason::Early => unsafe { self.free_early(number, finalizer, &mut swept) },
             }
         });
         (swept.freed, swept.waiting) = (progress.freed, progress.waiting + old.waiting);
@@ -250,7 +250,7 @@ impl<T> Table<T> {
     /// Frees all garbage, whatever its grace period.
     pub fn drain(&mut self, finalizer: Option<Finalizer<'_, T>>) -> Swept {
         self.seal();
-        let waiting: Vec<u32> = self.lines.drain().collect();
+        let waiting: Vec<u32> = self.limbo.drain().collect();
         // SAFETY: of this table's slab; each becomes a number here.
         let sealed = unsafe { self.slab.take_bags(&self.sealed) };
         let sealed = sealed.map(|bag| self.begin_to_wait(bag));
