@@ -1,42 +1,42 @@
-//! `Deadlines`: tells which hashes fall due when; belongs to whoever maintains the cache.
+//! `TimingWheel`: tells which hashes fall due when; belongs to whoever maintains the cache.
 //!
 //! It knows nothing of entries: who is told that a deadline has come finds out what it is worth.
 //!
 //! A hierarchical timing wheel (Varghese, Lauck: "Hashed and Hierarchical Timing Wheels", 1987; also
 //! in Kafka and Caffeine), laid out as a radix heap (Ahuja, Mehlhorn, Orlin, Tarjan: "Faster
 //! Algorithms for the Shortest Path Problem", 1990). A time is read as eleven digits of six bits. A
-//! note lies on the level of the highest digit in which its time differs from the wheel's position,
-//! and there in the span of this digit. Digits below the position's are never in use, so nothing
-//! turns around: all of a level comes before all of the next one, and the earliest note lies in the
-//! first span of the lowest level in use.
+//! timer lies on the level of the highest digit in which its time differs from the wheel's position,
+//! and there in the slot of this digit. Digits below the position's are never in use, so nothing
+//! turns around: all of a level comes before all of the next one, and the earliest timer lies in the
+//! first slot of the lowest level in use.
 //!
-//! A span is opened when its earliest note is due, not before. The position moves up to the present
-//! time, and each note of the span is handed out if it is due and otherwise moves to a lower level.
+//! A slot is opened when its earliest timer is due, not before. The position moves up to the present
+//! time, and each timer of the slot is handed out if it is due and otherwise moves to a lower level.
 //! From this follows:
 //!
-//! - A note moves at most once a level, and not at all if the whole span has passed. Between two
-//!   spans time costs nothing, however far it goes.
-//! - A span of the lowest level is one nanosecond, so hand-out is exact and there is no tick. The low
-//!   levels are used only by notes that are near when someone asks; asked once a millisecond, the
+//! - A timer moves at most once a level, and not at all if the whole slot has passed. Between two
+//!   slots time costs nothing, however far it goes.
+//! - A slot of the lowest level is one nanosecond, so hand-out is exact and there is no tick. The low
+//!   levels are used only by timers that are near when someone asks; asked once a millisecond, the
 //!   wheel turns at about this pace.
-//! - Since each span knows its earliest note, so does the wheel.
+//! - Since each slot knows its earliest timer, so does the wheel.
 //!
-//! The span that is open stays so from call to call until it is used up; this bounds the work of each
-//! call, be there a million notes in it. New notes do not go into the open span but where they belong
+//! The slot that is open stays so from call to call until it is used up; this bounds the work of each
+//! call, be there a million timers in it. New timers do not go into the open slot but where they belong
 //! from the new position.
 //!
-//! A span keeps its notes in chunks of one size: adding never copies a long list, and the memory goes
-//! chunk by chunk as the notes go.
+//! A slot keeps its timers in chunks of one size: adding never copies a long list, and the memory goes
+//! chunk by chunk as the timers go.
 
 use std::mem;
 
 /// The deadlines of many entries.
 #[derive(Debug, Default)]
-pub struct Deadlines {
+pub struct TimingWheel {
     levels: [Level; LEVELS],
-    /// What was opened and is not used up. All levels lie beyond it, but for notes added since.
-    open: Span,
-    /// Never after `now`. A note that was before it when it was added lies as if it were at it.
+    /// What was opened and is not used up. All levels lie beyond it, but for timers added since.
+    open: Slot,
+    /// Never after `now`. A timer that was before it when it was added lies as if it were at it.
     position: u64,
     now: u64,
     len: usize,
@@ -44,7 +44,7 @@ pub struct Deadlines {
 
 /// One deadline: of which entry, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct Timer {
     /// The hash of its key.
     pub hash: u64,
     /// Tells the entry from others of its hash; never followed.
@@ -53,117 +53,117 @@ pub struct Note {
     pub at: u64,
 }
 
-/// The spans of one digit.
+/// The slots of one digit.
 #[derive(Debug, Default)]
 struct Level {
-    /// A bit for each digit whose span has notes.
+    /// A bit for each digit whose slot has timers.
     occupied: u64,
-    /// These spans, the latest first.
-    spans: Vec<Span>,
+    /// These slots, the latest first.
+    slots: Vec<Slot>,
 }
 
-/// The notes of a span of time, in no order.
+/// The timers of a slot of time, in no order.
 #[derive(Debug)]
-struct Span {
-    /// The time of the earliest note that was ever in it; `u64::MAX` before there is one.
+struct Slot {
+    /// The time of the earliest timer that was ever in it; `u64::MAX` before there is one.
     earliest: u64,
     /// Empty only if all is.
-    last: Vec<Note>,
-    full: Vec<Vec<Note>>,
+    last: Vec<Timer>,
+    full: Vec<Vec<Timer>>,
 }
 
-impl Deadlines {
+impl TimingWheel {
     /// Makes an empty wheel that stands at 0.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a note; its time may have passed already.
-    pub fn add(&mut self, note: Note) {
-        let at = note.at.max(self.position);
+    /// Adds a timer; its time may have passed already.
+    pub fn add(&mut self, timer: Timer) {
+        let at = timer.at.max(self.position);
         let level = ((at ^ self.position) | 1).ilog2() / DIGIT_BITS;
         let digit = (at >> (level * DIGIT_BITS)) & DIGIT_MASK;
-        self.levels[level as usize].add(digit, note);
+        self.levels[level as usize].add(digit, timer);
         self.len += 1;
     }
 
-    /// Moves on to `now` and calls `due` with notes whose time has come, `most` of them or fewer;
+    /// Moves on to `now` and calls `on_expired` with timers whose time has come, `most` of them or fewer;
     /// returns how many.
     ///
-    /// Each note is handed out once, and never before its time; earlier spans come before later
-    /// ones, but there is no order within a span. Those beyond `most` come with the next call, even
+    /// Each timer is handed out once, and never before its time; earlier slots come before later
+    /// ones, but there is no order within a slot. Those beyond `most` come with the next call, even
     /// at the same `now`; at an earlier one too, as time does not go back.
     ///
-    /// Moving notes to lower levels has a bound too, so it may be fewer than `most` though more are
-    /// due. Then as always [`Deadlines::next`] tells: when it is later than `now`, all is handed out.
-    pub fn advance(&mut self, now: u64, most: usize, mut due: impl FnMut(Note)) -> usize {
+    /// Moving timers to lower levels has a bound too, so it may be fewer than `most` though more are
+    /// due. Then as always [`TimingWheel::next`] tells: when it is later than `now`, all is handed out.
+    pub fn advance(&mut self, now: u64, most: usize, mut on_expired: impl FnMut(Timer)) -> usize {
         self.now = self.now.max(now);
-        let most_moves = most.saturating_mul(MOVES_PER_DUE);
+        let most_moves = most.saturating_mul(MOVES_PER_TIMER);
         let (mut handed_out, mut moved) = (0, 0);
         while handed_out < most && moved < most_moves {
-            let Some(note) = self.take() else { break };
-            if note.at <= self.now {
+            let Some(timer) = self.take() else { break };
+            if timer.at <= self.now {
                 handed_out += 1;
-                due(note);
+                on_expired(timer);
             } else {
                 moved += 1;
-                self.add(note);
+                self.add(timer);
             }
         }
         handed_out
     }
 
-    /// Returns when to come again; `None` if there is no note.
+    /// Returns when to come again; `None` if there is no timer.
     ///
-    /// It is the time of the earliest note, or, while there is something left to do at once, one that
-    /// [`Deadlines::advance`] has reached already. Then the next call hands notes out or moves them.
+    /// It is the time of the earliest timer, or, while there is something left to do at once, one that
+    /// [`TimingWheel::advance`] has reached already. Then the next call hands timers out or moves them.
     pub fn next(&self) -> Option<u64> {
         let first = self.lowest().and_then(|level| self.levels[level].first());
-        let earliest = first.map_or(u64::MAX, |span| span.earliest);
+        let earliest = first.map_or(u64::MAX, |slot| slot.earliest);
         (self.len > 0).then(|| earliest.min(self.open.earliest))
     }
 
-    /// Keeps the notes for which `keep` holds; the memory of the others is given back.
+    /// Keeps the timers for which `keep` holds; the memory of the others is given back.
     ///
     /// Goes through all of them.
-    pub fn retain(&mut self, mut keep: impl FnMut(&Note) -> bool) {
+    pub fn retain(&mut self, mut keep: impl FnMut(&Timer) -> bool) {
         let fresh = Self { position: self.position, now: self.now, ..Self::default() };
         let old = mem::replace(self, fresh);
-        let spans = old.levels.into_iter().flat_map(|level| level.spans).chain([old.open]);
-        for note in spans.flat_map(Span::into_notes) {
-            if keep(&note) {
-                self.add(note);
+        let slots = old.levels.into_iter().flat_map(|level| level.slots).chain([old.open]);
+        for timer in slots.flat_map(Slot::into_timers) {
+            if keep(&timer) {
+                self.add(timer);
             }
         }
     }
 
-    /// Returns how many notes there are.
+    /// Returns how many timers there are.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Returns the bytes of its memory, none if it is empty. Looks at each span.
+    /// Returns the bytes of its memory, none if it is empty. Looks at each slot.
     pub fn bytes(&self) -> usize {
         self.levels.iter().map(Level::bytes).sum::<usize>() + self.open.bytes()
     }
 
-    /// Takes a note of the open span; if that is used up, opens the first one, if it is due.
-    fn take(&mut self) -> Option<Note> {
+    /// Takes a timer of the open slot; if that is used up, opens the first one, if it is due.
+    fn take(&mut self) -> Option<Timer> {
         if self.open.is_empty() {
             self.open()?;
         }
-        let note = self.open.take()?;
+        let timer = self.open.take()?;
         self.len -= 1;
-        Some(note)
+        Some(timer)
     }
 
-    /// Opens the first span if it is due. Nothing else may be open.
+    /// Opens the first slot if it is due. Nothing else may be open.
     fn open(&mut self) -> Option<()> {
         let lowest = self.lowest()?;
         if self.levels[lowest].first()?.earliest > self.now {
             return None;
         }
-        let (digit, span) = self.levels[lowest].take_first()?;
+        let (digit, slot) = self.levels[lowest].take_first()?;
         let shift = lowest as u32 * DIGIT_BITS;
         let start = (((self.position >> shift) & !DIGIT_MASK) | digit) << shift;
         let end = start | ((1 << shift) - 1);
@@ -173,9 +173,9 @@ impl Deadlines {
             self.position,
             self.now,
         );
-        // Not farther: what is left of the span must lie beyond it, to be spread on lower levels.
+        // Not farther: what is left of the slot must lie beyond it, to be spread on lower levels.
         self.position = end.min(self.now);
-        self.open = span;
+        self.open = slot;
         Some(())
     }
 
@@ -186,59 +186,59 @@ impl Deadlines {
 }
 
 impl Level {
-    fn add(&mut self, digit: u64, note: Note) {
+    fn add(&mut self, digit: u64, timer: Timer) {
         let later = self.occupied >> digit >> 1;
         let place = later.count_ones() as usize;
         if self.occupied & (1 << digit) == 0 {
             self.occupied |= 1 << digit;
-            self.spans.insert(place, Span::default());
+            self.slots.insert(place, Slot::default());
         }
-        self.spans[place].add(note);
+        self.slots[place].add(timer);
     }
 
-    fn first(&self) -> Option<&Span> {
-        self.spans.last()
+    fn first(&self) -> Option<&Slot> {
+        self.slots.last()
     }
 
-    fn take_first(&mut self) -> Option<(u64, Span)> {
-        let span = self.spans.pop()?;
+    fn take_first(&mut self) -> Option<(u64, Slot)> {
+        let slot = self.slots.pop()?;
         let digit = self.occupied.trailing_zeros();
         self.occupied &= !(1 << digit);
-        if self.spans.is_empty() {
-            self.spans = Vec::new();
+        if self.slots.is_empty() {
+            self.slots = Vec::new();
         }
-        Some((u64::from(digit), span))
+        Some((u64::from(digit), slot))
     }
 
     fn bytes(&self) -> usize {
-        let spans = self.spans.iter().map(Span::bytes).sum::<usize>();
-        spans + self.spans.capacity() * size_of::<Span>()
+        let slots = self.slots.iter().map(Slot::bytes).sum::<usize>();
+        slots + self.slots.capacity() * size_of::<Slot>()
     }
 }
 
-impl Span {
-    fn add(&mut self, note: Note) {
-        self.earliest = self.earliest.min(note.at);
-        if self.last.len() == CHUNK_NOTES {
-            // Only the first chunk grows, for the sake of spans that have few notes.
-            let next = Vec::with_capacity(CHUNK_NOTES);
+impl Slot {
+    fn add(&mut self, timer: Timer) {
+        self.earliest = self.earliest.min(timer.at);
+        if self.last.len() == CHUNK_TIMERS {
+            // Only the first chunk grows, for the sake of slots that have few timers.
+            let next = Vec::with_capacity(CHUNK_TIMERS);
             self.full.push(mem::replace(&mut self.last, next));
         }
-        self.last.push(note);
+        self.last.push(timer);
     }
 
-    fn take(&mut self) -> Option<Note> {
-        let note = self.last.pop()?;
+    fn take(&mut self) -> Option<Timer> {
+        let timer = self.last.pop()?;
         if self.last.is_empty() {
             match self.full.pop() {
                 Some(chunk) => self.last = chunk,
                 None => *self = Self::default(),
             }
         }
-        Some(note)
+        Some(timer)
     }
 
-    fn into_notes(self) -> impl Iterator<Item = Note> {
+    fn into_timers(self) -> impl Iterator<Item = Timer> {
         self.full.into_iter().chain([self.last]).flatten()
     }
 
@@ -247,12 +247,12 @@ impl Span {
     }
 
     fn bytes(&self) -> usize {
-        let notes = self.last.capacity() + self.full.len() * CHUNK_NOTES;
-        notes * size_of::<Note>() + self.full.capacity() * size_of::<Vec<Note>>()
+        let timers = self.last.capacity() + self.full.len() * CHUNK_TIMERS;
+        timers * size_of::<Timer>() + self.full.capacity() * size_of::<Vec<Timer>>()
     }
 }
 
-impl Default for Span {
+impl Default for Slot {
     fn default() -> Self {
         Self { earliest: u64::MAX, last: Vec::new(), full: Vec::new() }
     }
@@ -263,11 +263,11 @@ const DIGIT_BITS: u32 = u64::BITS.ilog2();
 const DIGIT_MASK: u64 = (1 << DIGIT_BITS) - 1;
 /// Digits of a time.
 const LEVELS: usize = u64::BITS.div_ceil(DIGIT_BITS) as usize;
-/// Notes in a chunk.
-const CHUNK_NOTES: usize = 64;
-/// Notes that one call may move for each that it may hand out. More than there are levels, so that a
+/// Timers in a chunk.
+const CHUNK_TIMERS: usize = 64;
+/// Timers that one call may move for each that it may hand out. More than there are levels, so that a
 /// call is not in arrears for long, whatever the times are.
-const MOVES_PER_DUE: usize = 16;
+const MOVES_PER_TIMER: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -279,29 +279,29 @@ mod tests {
     const MS: u64 = 1_000_000;
     const HOUR: u64 = 3_600_000 * MS;
 
-    fn note(hash: u64, at: u64) -> Note {
-        Note { hash, id: hash as usize, at }
+    fn timer(hash: u64, at: u64) -> Timer {
+        Timer { hash, id: hash as usize, at }
     }
 
-    fn wheel_of(times: impl IntoIterator<Item = u64>) -> Deadlines {
-        let mut wheel = Deadlines::new();
+    fn wheel_of(times: impl IntoIterator<Item = u64>) -> TimingWheel {
+        let mut wheel = TimingWheel::new();
         for (hash, at) in (0..).zip(times) {
-            wheel.add(note(hash, at));
+            wheel.add(timer(hash, at));
         }
         wheel
     }
 
     /// Returns the times of what one call hands out, sorted.
-    fn due(wheel: &mut Deadlines, now: u64, most: usize) -> Vec<u64> {
+    fn due(wheel: &mut TimingWheel, now: u64, most: usize) -> Vec<u64> {
         let mut times = Vec::new();
-        let count = wheel.advance(now, most, |note| times.push(note.at));
+        let count = wheel.advance(now, most, |timer| times.push(timer.at));
         assert_eq!(count, times.len());
         times.sort_unstable();
         times
     }
 
-    fn open_notes(wheel: &Deadlines) -> usize {
-        wheel.open.full.len() * CHUNK_NOTES + wheel.open.last.len()
+    fn open_timers(wheel: &TimingWheel) -> usize {
+        wheel.open.full.len() * CHUNK_TIMERS + wheel.open.last.len()
     }
 
     /// Returns a number of any scale.
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_handed_out_at_its_time_and_not_before() {
+    fn a_timer_is_handed_out_at_its_time_and_not_before() {
         for at in [1, 63, 64, MS * 3 / 2, HOUR, 1 << 60, u64::MAX - 1, u64::MAX] {
             let mut wheel = wheel_of([at]);
             assert_eq!(wheel.next(), Some(at));
@@ -324,22 +324,22 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_handed_out_as_it_came() {
-        let mut wheel = Deadlines::new();
-        let given = Note { hash: u64::MAX, id: 7, at: 5 };
+    fn a_timer_is_handed_out_as_it_came() {
+        let mut wheel = TimingWheel::new();
+        let given = Timer { hash: u64::MAX, id: 7, at: 5 };
         wheel.add(given);
         let mut taken = None;
-        assert_eq!(wheel.advance(5, 1, |note| taken = Some(note)), 1);
+        assert_eq!(wheel.advance(5, 1, |timer| taken = Some(timer)), 1);
         assert_eq!(taken, Some(given));
     }
 
     #[test]
-    fn notes_of_zero_and_of_the_past_are_due_at_once() {
+    fn timers_of_zero_and_of_the_past_are_due_at_once() {
         let mut wheel = wheel_of([0]);
         assert_eq!(due(&mut wheel, 0, 9), [0]);
         assert_eq!(due(&mut wheel, HOUR, 9), []);
         for at in [HOUR, HOUR - 1, 0, HOUR + 1] {
-            wheel.add(note(1, at));
+            wheel.add(timer(1, at));
         }
         assert_eq!(wheel.next(), Some(0));
         assert_eq!(due(&mut wheel, HOUR, 9), [0, HOUR - 1, HOUR]);
@@ -347,12 +347,12 @@ mod tests {
     }
 
     #[test]
-    fn notes_of_the_end_of_time_are_handed_out_there() {
+    fn timers_of_the_end_of_time_are_handed_out_there() {
         let mut wheel = wheel_of([u64::MAX, u64::MAX, u64::MAX - 1]);
         assert_eq!(due(&mut wheel, u64::MAX - 1, 9), [u64::MAX - 1]);
         assert_eq!(due(&mut wheel, u64::MAX, 9), [u64::MAX, u64::MAX]);
-        wheel.add(note(1, u64::MAX));
-        wheel.add(note(1, 0));
+        wheel.add(timer(1, u64::MAX));
+        wheel.add(timer(1, 0));
         assert_eq!(due(&mut wheel, u64::MAX, 9), [0, u64::MAX]);
     }
 
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(due(&mut wheel, 20, 1), [10]);
         wheel.retain(|_| true);
         assert_eq!(due(&mut wheel, 0, 9), [20]);
-        wheel.add(note(1, 15));
+        wheel.add(timer(1, 15));
         assert_eq!(due(&mut wheel, 12, 9), [15]);
         assert_eq!(due(&mut wheel, 29, 9), []);
         assert_eq!(due(&mut wheel, 30, 9), [30]);
@@ -384,23 +384,23 @@ mod tests {
 
     #[test]
     fn one_call_does_not_move_a_crowd() {
-        // All in one span; one of them is due long before the others.
+        // All in one slot; one of them is due long before the others.
         let mut wheel = wheel_of((0..10_000).map(|i| (1 << 60) + HOUR + i * MS));
-        wheel.add(note(1, 1 << 60));
+        wheel.add(timer(1, 1 << 60));
         let (mut calls, mut found) = (0, 0);
         while wheel.next().unwrap() <= 1 << 60 {
-            let before = open_notes(&wheel);
-            found += wheel.advance(1 << 60, 10, |note| assert_eq!(note.at, 1 << 60));
+            let before = open_timers(&wheel);
+            found += wheel.advance(1 << 60, 10, |timer| assert_eq!(timer.at, 1 << 60));
             calls += 1;
-            let after = open_notes(&wheel);
-            assert!(calls == 1 || before - after <= 10 * (MOVES_PER_DUE + 1), "{before} {after}");
+            let after = open_timers(&wheel);
+            assert!(calls == 1 || before - after <= 10 * (MOVES_PER_TIMER + 1), "{before} {after}");
         }
         assert_eq!((found, wheel.len()), (1, 10_000));
-        assert!((10_000 / (10 * MOVES_PER_DUE)..100).contains(&calls), "{calls} calls");
+        assert!((10_000 / (10 * MOVES_PER_TIMER)..100).contains(&calls), "{calls} calls");
         // They lie apart now, so that it takes few calls for each.
         calls = 0;
         while let Some(next) = wheel.next() {
-            found += wheel.advance(next, 10, |note| assert!(note.at <= next));
+            found += wheel.advance(next, 10, |timer| assert!(timer.at <= next));
             calls += 1;
             assert!(calls < 12_000);
         }
@@ -409,10 +409,10 @@ mod tests {
 
     #[test]
     fn huge_steps_are_like_small_ones() {
-        let mut wheel = Deadlines::new();
+        let mut wheel = TimingWheel::new();
         for step in 0..64 {
             let now = u64::MAX >> (63 - step);
-            wheel.add(note(1, now));
+            wheel.add(timer(1, now));
             assert_eq!(wheel.advance(now, 1, |_| ()), 1);
         }
         let mut wheel = wheel_of([1, HOUR, u64::MAX / 2, u64::MAX]);
@@ -428,11 +428,11 @@ mod tests {
         let mut wheel = wheel_of((0..10_000).map(|_| any_scale(&mut rng)));
         let (mut count, mut steps) = (0, 0);
         while let Some(next) = wheel.next() {
-            count += wheel.advance(next, 64, |note| assert!(note.at <= next));
+            count += wheel.advance(next, 64, |timer| assert!(timer.at <= next));
             steps += 1;
         }
         assert_eq!(count, 10_000);
-        // One for each time, and a few to move the notes that lie close.
+        // One for each time, and a few to move the timers that lie close.
         assert!(steps < 12_000, "{steps} steps");
     }
 
@@ -441,7 +441,7 @@ mod tests {
         for seed in 0..40 {
             println!("seed {seed}");
             let mut rng = Rng::new(seed);
-            let (mut wheel, mut model) = (Deadlines::new(), BTreeSet::new());
+            let (mut wheel, mut model) = (TimingWheel::new(), BTreeSet::new());
             let mut now = 0u64;
             for hash in 0..1000 {
                 // Few at a time in some runs, many in others.
@@ -452,7 +452,7 @@ mod tests {
                         2 => now.saturating_add(rng.below(100)),
                         _ => now.saturating_add(any_scale(&mut rng) >> 12),
                     };
-                    wheel.add(note(hash * 100 + i, at));
+                    wheel.add(timer(hash * 100 + i, at));
                     model.insert((at, hash * 100 + i));
                 }
                 now = match rng.below(8) {
@@ -462,14 +462,14 @@ mod tests {
                     _ => now.saturating_add(any_scale(&mut rng) >> 20),
                 };
                 let most = rng.below(40) as usize;
-                let count = wheel.advance(now, most, |note| {
-                    assert!(note.at <= now, "{note:?} at {now}");
-                    assert!(model.remove(&(note.at, note.hash)), "{note:?} is not there");
+                let count = wheel.advance(now, most, |timer| {
+                    assert!(timer.at <= now, "{timer:?} at {now}");
+                    assert!(model.remove(&(timer.at, timer.hash)), "{timer:?} is not there");
                 });
                 assert!(count <= most);
                 if rng.below(50) == 0 {
                     let odd = rng.below(2);
-                    wheel.retain(|note| note.hash % 2 == odd);
+                    wheel.retain(|timer| timer.hash % 2 == odd);
                     model.retain(|(_, hash)| hash % 2 == odd);
                 }
                 let earliest = model.first().map(|&(at, _)| at);
@@ -481,8 +481,8 @@ mod tests {
                 }
                 assert_eq!(wheel.len(), model.len());
             }
-            let last = wheel.advance(u64::MAX, usize::MAX, |note| {
-                assert!(model.remove(&(note.at, note.hash)), "{note:?} is not there");
+            let last = wheel.advance(u64::MAX, usize::MAX, |timer| {
+                assert!(model.remove(&(timer.at, timer.hash)), "{timer:?} is not there");
             });
             println!("{last} at the end");
             assert!(model.is_empty() && wheel.len() == 0);
@@ -498,7 +498,7 @@ mod tests {
         assert!((24 * 100_000..32 * 100_000).contains(&full), "{full} bytes");
         let half = wheel.advance(HOUR / 2, usize::MAX, |_| ());
         assert!(wheel.bytes() < 32 * (100_000 - half) + 100_000, "{} bytes", wheel.bytes());
-        wheel.retain(|note| note.hash % 100 == 0);
+        wheel.retain(|timer| timer.hash % 100 == 0);
         assert!(wheel.bytes() < full / 20, "{} bytes", wheel.bytes());
         let _ = wheel.advance(HOUR, usize::MAX, |_| ());
         assert_eq!((wheel.len(), wheel.bytes()), (0, 0));
@@ -506,23 +506,23 @@ mod tests {
 
     #[test]
     fn memory_is_that_of_spans_and_chunks() {
-        let mut wheel = wheel_of([HOUR; 3 * CHUNK_NOTES + 8]);
-        let span = wheel.levels.iter().find_map(Level::first).unwrap();
-        assert_eq!((span.full.len(), span.last.len()), (3, 8));
-        let notes = (3 * CHUNK_NOTES + span.last.capacity()) * size_of::<Note>();
-        let lists = span.full.capacity() * size_of::<Vec<Note>>();
-        let spans = |wheel: &Deadlines| {
-            let places: usize = wheel.levels.iter().map(|level| level.spans.capacity()).sum();
-            places * size_of::<Span>()
+        let mut wheel = wheel_of([HOUR; 3 * CHUNK_TIMERS + 8]);
+        let slot = wheel.levels.iter().find_map(Level::first).unwrap();
+        assert_eq!((slot.full.len(), slot.last.len()), (3, 8));
+        let timers = (3 * CHUNK_TIMERS + slot.last.capacity()) * size_of::<Timer>();
+        let lists = slot.full.capacity() * size_of::<Vec<Timer>>();
+        let slots = |wheel: &TimingWheel| {
+            let places: usize = wheel.levels.iter().map(|level| level.slots.capacity()).sum();
+            places * size_of::<Slot>()
         };
-        assert_eq!(wheel.bytes(), notes + lists + spans(&wheel));
+        assert_eq!(wheel.bytes(), timers + lists + slots(&wheel));
         assert_eq!(due(&mut wheel, HOUR, 1), [HOUR]);
-        assert_eq!((open_notes(&wheel), spans(&wheel)), (3 * CHUNK_NOTES + 7, 0));
-        assert_eq!(wheel.bytes(), notes + lists);
+        assert_eq!((open_timers(&wheel), slots(&wheel)), (3 * CHUNK_TIMERS + 7, 0));
+        assert_eq!(wheel.bytes(), timers + lists);
     }
 
     #[test]
-    fn of_a_million_notes_none_is_lost() {
+    fn of_a_million_timers_none_is_lost() {
         const COUNT: u64 = 1_000_000;
         let seed = 3;
         println!("seed {seed}");
@@ -533,9 +533,9 @@ mod tests {
         let step = HOUR / 1000;
         for now in (0..=HOUR).step_by(step as usize) {
             while wheel.next().is_some_and(|next| next <= now) {
-                count += wheel.advance(now, 1000, |note| {
-                    assert!(note.at <= now && note.at + step > now, "{note:?} at {now}");
-                    sum += note.hash;
+                count += wheel.advance(now, 1000, |timer| {
+                    assert!(timer.at <= now && timer.at + step > now, "{timer:?} at {now}");
+                    sum += timer.hash;
                 }) as u64;
             }
         }

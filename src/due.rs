@@ -1,10 +1,10 @@
-//! `Due`: deadlines on their way from those who set them to whoever keeps the timetable, and when the next
+//! `ExpiryInbox`: deadlines on their way from those who set them to the thread that keeps the timing wheel, and when the next
 //! one is to be expected.
 //!
 //! # Protocol
 //!
 //! Whoever sets a deadline puts the hash of its key into a ring, or on a stack where no ring takes it, and
-//! *then* lowers `next`. The keeper of the timetable, one thread at a time, first raises `next` to never,
+//! *then* lowers `next`. The keeper of the timing wheel, one thread at a time, first raises `next` to never,
 //! then collects the hashes, and in the end lowers `next` to what it knows. So a deadline that the collector
 //! has missed keeps `next` low. No hash is lost; one may come twice.
 //!
@@ -20,7 +20,7 @@ use crate::{
 
 /// Deadlines on their way.
 #[derive(Debug)]
-pub struct Due {
+pub struct ExpiryInbox {
     /// Hashes of entries whose deadline is new.
     rings: Stripes,
     /// The same, where no ring took them.
@@ -31,18 +31,18 @@ pub struct Due {
     is_used: AtomicBool,
 }
 
-/// What the thread finds when it has prepared to sleep.
+/// When the next entry expires, as the thread's recheck finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outlook {
+pub enum NextExpiry {
     /// Hashes wait.
     Now,
-    /// A deadline comes at this time.
+    /// At this time.
     At(u64),
-    /// None does, as far as anybody knows.
+    /// None is known.
     Never,
 }
 
-impl Due {
+impl ExpiryInbox {
     /// Makes one with so many rings.
     pub fn new(stripes: usize) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl Due {
     /// Notes that an entry of this hash, which can be found, has a new deadline; returns whether the thread
     /// has to be woken for it.
     #[must_use = "the thread may sleep past the deadline"]
-    pub fn note(&self, hash: u64, at: u64) -> bool {
+    pub fn post(&self, hash: u64, at: u64) -> bool {
         // Relaxed, twice: written once, and before `next`.
         if !self.is_used.load(Ordering::Relaxed) {
             self.is_used.store(true, Ordering::Relaxed);
@@ -112,12 +112,12 @@ impl Due {
         self.stack.push(Node::new(vec![hash]));
     }
 
-    /// Begins to collect, for the keeper of the timetable.
+    /// Begins to collect, for the keeper of the timing wheel.
     pub fn begin(&self) {
         if mutant!("due_begins_late") {
             return;
         }
-        // Acquire: pairs with the Release in `note`: what lowered it before is in a ring or on the stack.
+        // Acquire: pairs with the Release in `post`: what lowered it before is in a ring or on the stack.
         self.next.swap(NEVER, Ordering::Acquire);
     }
 
@@ -137,7 +137,7 @@ impl Due {
         self.stack.push(Node::new(hashes));
     }
 
-    /// Ends what `begin` began: `next` is the first deadline in the timetable. Then the thread is to be woken
+    /// Ends what `begin` began: `next` is the first deadline in the timing wheel. Then the thread is to be woken
     /// if it sleeps until somebody does: it may have looked in between.
     pub fn end(&self, next: u64) {
         // AcqRel: Acquire pairs with the Release in `recheck`; Release as nothing else may come after it.
@@ -145,7 +145,7 @@ impl Due {
     }
 
     /// Rechecks for work, for the thread that is about to sleep.
-    pub fn recheck(&self) -> Outlook {
+    pub fn recheck(&self) -> NextExpiry {
         // AcqRel, here and in the rings: Release pairs with the Acquire of whoever brings a deadline later;
         // Acquire so that this look goes on from what was brought before.
         let next = if mutant!("due_glances") {
@@ -155,9 +155,9 @@ impl Due {
         };
         // Relaxed: see `is_used`. Whoever is the first lowers `next`, and has not before this look.
         if self.is_used.load(Ordering::Relaxed) && (self.rings.recheck() || self.stack.recheck()) {
-            return Outlook::Now;
+            return NextExpiry::Now;
         }
-        if next == NEVER { Outlook::Never } else { Outlook::At(next) }
+        if next == NEVER { NextExpiry::Never } else { NextExpiry::At(next) }
     }
 
     /// Returns the bytes of the rings.
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::{stripe::CAPACITY, sync::thread};
 
-    fn collected(due: &Due) -> Vec<u64> {
+    fn collected(due: &ExpiryInbox) -> Vec<u64> {
         let mut hashes = Vec::new();
         due.begin();
         due.collect(|some| hashes.extend_from_slice(some));
@@ -186,45 +186,45 @@ mod tests {
 
     #[test]
     fn the_thread_is_to_be_woken_for_an_earlier_deadline_only() {
-        let due = Due::new(1);
-        assert_eq!((due.is_used(), due.recheck()), (false, Outlook::Never));
-        assert!(due.note(1, 50));
-        assert!(!due.note(2, 60) && due.note(3, 40));
-        assert_eq!((due.is_used(), due.next(), due.recheck()), (true, 40, Outlook::Now));
+        let due = ExpiryInbox::new(1);
+        assert_eq!((due.is_used(), due.recheck()), (false, NextExpiry::Never));
+        assert!(due.post(1, 50));
+        assert!(!due.post(2, 60) && due.post(3, 40));
+        assert_eq!((due.is_used(), due.next(), due.recheck()), (true, 40, NextExpiry::Now));
         assert_eq!(collected(&due), [1, 2, 3]);
-        assert_eq!(due.recheck(), Outlook::Never);
+        assert_eq!(due.recheck(), NextExpiry::Never);
         due.end(60);
-        assert_eq!(due.recheck(), Outlook::At(60));
+        assert_eq!(due.recheck(), NextExpiry::At(60));
     }
 
     #[test]
     fn hash_of_zero_comes_as_it_is() {
-        let due = Due::new(1);
-        assert!(due.note(0, 50));
-        assert_eq!(due.recheck(), Outlook::Now);
+        let due = ExpiryInbox::new(1);
+        assert!(due.post(0, 50));
+        assert_eq!(due.recheck(), NextExpiry::Now);
         assert_eq!(collected(&due), [0]);
     }
 
     #[test]
     fn each_hash_comes_once_where_nobody_else_is() {
-        let due = Due::new(2);
+        let due = ExpiryInbox::new(2);
         const NOTES: u64 = 3 * CAPACITY as u64 + 5;
-        (1..=NOTES).for_each(|hash| _ = due.note(hash, hash));
+        (1..=NOTES).for_each(|hash| _ = due.post(hash, hash));
         assert!(collected(&due).into_iter().eq(1..=NOTES));
         assert_eq!(collected(&due), []);
         due.put_back(vec![5, 6]);
-        assert_eq!(due.recheck(), Outlook::Now);
+        assert_eq!(due.recheck(), NextExpiry::Now);
         assert_eq!(collected(&due), [5, 6]);
     }
 
     #[test]
     fn hash_goes_into_the_next_ring_while_its_own_is_drained() {
-        let due = Due::new(8);
+        let due = ExpiryInbox::new(8);
         let ring = |i| due.rings.stripe(thread_number() + i);
         for held in 0..RINGS_TRIED {
             // Filled, and not drained yet.
             (1..=CAPACITY as u64).for_each(|hash| _ = ring(held).place(hash));
-            assert!(due.note(1000, 50 - held as u64));
+            assert!(due.post(1000, 50 - held as u64));
             let is_in_ring = held + 1 < RINGS_TRIED;
             assert_eq!(ring(held + 1).recheck(), is_in_ring);
             assert_eq!(ring(held + 1).try_seal_and_drain(|_| ()), usize::from(is_in_ring));
@@ -237,13 +237,13 @@ mod tests {
     fn no_hash_of_many_threads_is_lost() {
         const THREADS: u64 = 4;
         const NOTES: u64 = 20_000;
-        let due = Due::new(2);
+        let due = ExpiryInbox::new(2);
         let mut hashes = thread::scope(|scope| {
             let due = &due;
             let writers: Vec<_> = (0..THREADS)
                 .map(|writer| {
                     scope.spawn(move || {
-                        (1..=NOTES).for_each(|i| _ = due.note(writer * NOTES + i, i));
+                        (1..=NOTES).for_each(|i| _ = due.post(writer * NOTES + i, i));
                     })
                 })
                 .collect();

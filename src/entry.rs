@@ -189,9 +189,9 @@ impl<'g> Times<'g> {
         let deadline = deadline.min(FAR);
         let mut seen = self.deadline_word().load(Ordering::Relaxed); // Relaxed: the exchange decides.
         loop {
-            // One that is put off is met at the old time, and noted anew then.
-            let is_known = deadline >= seen & !NOTED || mutant!("due_keeps_note");
-            let word = deadline | if is_known { seen & NOTED } else { 0 };
+            // One that is put off fires at the old time, and is added again then.
+            let is_known = deadline >= seen & !KNOWN || mutant!("due_keeps_note");
+            let word = deadline | if is_known { seen & KNOWN } else { 0 };
             // Relaxed, twice: as in `hard_deadline`.
             match self.deadline_word().compare_exchange_weak(
                 seen,
@@ -213,27 +213,27 @@ impl<'g> Times<'g> {
 
     /// Notes a use, if the last one is more than `grain` ago.
     #[inline]
-    pub fn touch(self, now: u64, grain: u64) {
+    pub fn record_use(self, now: u64, grain: u64) {
         if now.saturating_sub(self.used()) > grain {
             self.0[1].store(now, Ordering::Relaxed); // Relaxed: as in `hard_deadline`.
         }
     }
 
     /// Notes that maintenance knows of the deadline that it reads next; returns whether it did not yet.
-    pub fn note(self) -> bool {
+    pub fn mark_known(self) -> bool {
         // Relaxed: decides who notes it. It has read the newest deadline, so the next read goes not back.
-        self.deadline_word().fetch_or(NOTED, Ordering::Relaxed) & NOTED == 0
+        self.deadline_word().fetch_or(KNOWN, Ordering::Relaxed) & KNOWN == 0
     }
 }
 
 fn deadline_in(word: u64) -> u64 {
-    let deadline = word & !NOTED;
+    let deadline = word & !KNOWN;
     if deadline == FAR { NEVER } else { deadline }
 }
 
-const NOTED: u64 = 1 << 63;
+const KNOWN: u64 = 1 << 63;
 /// [`NEVER`] beside that bit.
-const FAR: u64 = NEVER & !NOTED;
+const FAR: u64 = NEVER & !KNOWN;
 /// The last time there is, three centuries after the first.
 pub const END: u64 = FAR - 1;
 
@@ -271,27 +271,27 @@ mod tests {
     }
 
     #[test]
-    fn use_is_noted_where_the_last_is_more_than_a_grain_ago() {
+    fn use_is_recorded_where_the_last_is_more_than_a_grain_ago() {
         let words = NewTimes { deadline: NEVER, now: 7 }.words().map(AtomicU64::new);
         let times = Times::of(&words);
         for (now, used) in [(9, 7), (10, 7), (11, 11), (14, 11), (5, 11)] {
-            times.touch(now, 3);
+            times.record_use(now, 3);
             assert_eq!(times.used(), used);
         }
     }
 
     #[test]
-    fn a_deadline_is_noted_once_and_anew_if_it_comes_earlier() {
+    fn a_deadline_is_posted_once_and_again_if_it_comes_earlier() {
         let words = NewTimes { deadline: 50, now: 7 }.words().map(AtomicU64::new);
         let times = Times::of(&words);
-        assert!(times.note() && !times.note());
+        assert!(times.mark_known() && !times.mark_known());
         assert_eq!((times.set_deadline(60), times.hard_deadline()), (50, 60));
-        times.touch(9, 1);
-        assert!(!times.note(), "it is met at 50");
+        times.record_use(9, 1);
+        assert!(!times.mark_known(), "it is met at 50");
         assert_eq!((times.set_deadline(NEVER), times.hard_deadline()), (60, NEVER));
-        assert!(!times.note());
+        assert!(!times.mark_known());
         assert_eq!((times.set_deadline(40), times.hard_deadline()), (NEVER, 40));
-        assert!(times.note() && !times.note());
+        assert!(times.mark_known() && !times.mark_known());
         assert_eq!((times.deadline(NEVER), times.deadline(3), times.used()), (40, 12, 9));
         for deadline in [NEVER, NEVER - 1] {
             let words = NewTimes { deadline, now: 0 }.words().map(AtomicU64::new);

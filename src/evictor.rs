@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    due::Outlook,
+    due::NextExpiry,
     engine::{Engine, WorkLimit, WorkReport},
     handover::Handover,
     metrics::Counter,
@@ -161,7 +161,7 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> ThreadLoop<'a, K, V, S> {
 
     /// Looks for work when others can see that the thread sleeps; returns for how long it may.
     fn recheck(&self, round: Round) -> Option<Duration> {
-        let (has_work, due) = self.engine.outlook();
+        let (has_work, due) = self.engine.next_work();
         let due = self.until(due);
         let is_stuck = has_work || round == Round::Blocked || due == Some(Duration::ZERO);
         if is_stuck && self.backoff.get().is_long() {
@@ -204,11 +204,11 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> ThreadLoop<'a, K, V, S> {
     }
 
     /// Returns how long it is until something falls due.
-    fn until(&self, due: Outlook) -> Option<Duration> {
+    fn until(&self, due: NextExpiry) -> Option<Duration> {
         match due {
-            Outlook::Never => None,
-            Outlook::Now => Some(Duration::ZERO),
-            Outlook::At(due) => {
+            NextExpiry::Never => None,
+            NextExpiry::Now => Some(Duration::ZERO),
+            NextExpiry::At(due) => {
                 // The user's clock.
                 let until = || caught(|| self.engine.timing.until(due));
                 Some(self.handover.in_user_code(until).unwrap_or(CLOCK_POLL))

@@ -1,4 +1,4 @@
-//! Deadlines on their way to the timetable (`src/due.rs`), the notes of entries (`src/entry.rs`), and the
+//! Deadlines on their way to the timing wheel (`src/due.rs`), the notes of entries (`src/entry.rs`), and the
 //! thread that sleeps until the next one (`src/waker.rs`). A deadline that is lost, or found too late, is one
 //! that nobody would come for.
 
@@ -12,7 +12,7 @@ use std::{
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
-    due::{Due, NEVER, Outlook},
+    due::{ExpiryInbox, NEVER, NextExpiry},
     entry::Times,
     sync::{
         Arc,
@@ -26,11 +26,11 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
 }
 
-/// Deadlines, and the timetable: the hash is the time, and time stands still.
+/// Deadlines, and the timing wheel: the hash is the time, and time stands still.
 struct World {
-    due: Due,
+    inbox: ExpiryInbox,
     eventcount: EventCount,
-    /// Whether nobody keeps the timetable just now: it is taken out, as in the engine.
+    /// Whether nobody keeps the timing wheel just now: it is taken out, as in the engine.
     is_free: AtomicBool,
     /// What the keeper knows, invisible to the model.
     known: Mutex<Vec<u64>>,
@@ -39,30 +39,30 @@ struct World {
 impl World {
     fn new(stripes: usize) -> Arc<Self> {
         Arc::new(Self {
-            due: Due::new(stripes),
+            inbox: ExpiryInbox::new(stripes),
             eventcount: EventCount::default(),
             is_free: AtomicBool::new(true),
             known: Mutex::default(),
         })
     }
 
-    fn note(&self, at: u64) {
-        if self.due.note(at, at) {
+    fn post(&self, at: u64) {
+        if self.inbox.post(at, at) {
             self.eventcount.notify();
         }
     }
 
     /// As `Engine::expire`; nothing is due yet.
     fn keep(&self) {
-        // As the cell that the timetable lies in: swaps.
-        if !self.due.is_used() || !self.is_free.swap(false, Ordering::AcqRel) {
+        // As the cell that the timing wheel lies in: swaps.
+        if !self.inbox.is_used() || !self.is_free.swap(false, Ordering::AcqRel) {
             return;
         }
-        self.due.begin();
-        self.due.collect(|hashes| self.known.lock().unwrap().extend_from_slice(hashes));
+        self.inbox.begin();
+        self.inbox.collect(|hashes| self.known.lock().unwrap().extend_from_slice(hashes));
         let first = self.known.lock().unwrap().iter().copied().min();
         if let Some(first) = first {
-            self.due.end(first);
+            self.inbox.end(first);
             if self.eventcount.is_waiting() {
                 self.eventcount.notify();
             }
@@ -81,9 +81,9 @@ impl World {
             assert!(rounds < 50, "turns in circles");
             self.keep();
             self.eventcount.wait(|| {
-                let outlook = self.due.recheck();
-                is_in_time.set(matches!(outlook, Outlook::At(at) if at <= first));
-                let goes_on = is_in_time.get() || outlook == Outlook::Now;
+                let next = self.inbox.recheck();
+                is_in_time.set(matches!(next, NextExpiry::At(at) if at <= first));
+                let goes_on = is_in_time.get() || next == NextExpiry::Now;
                 goes_on.then_some(Duration::ZERO)
             });
         }
@@ -105,11 +105,11 @@ fn spawn(world: &Arc<World>, f: impl FnOnce(&World) + Send + 'static) -> thread:
 }
 
 #[test]
-fn a_note_meets_a_thread_that_prepares_to_sleep() {
+fn a_post_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
         let runner = spawn(&world, |w| w.run(1));
-        world.note(1);
+        world.post(1);
         runner.join().unwrap();
         World::finish(world, &[1]);
     });
@@ -117,12 +117,12 @@ fn a_note_meets_a_thread_that_prepares_to_sleep() {
 
 /// The thread knows of a later deadline already.
 #[test]
-fn an_earlier_note_meets_a_thread_that_prepares_to_sleep() {
+fn an_earlier_post_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
-        world.note(5);
+        world.post(5);
         let runner = spawn(&world, |w| w.run(1));
-        world.note(1);
+        world.post(1);
         runner.join().unwrap();
         World::finish(world, &[1, 5]);
     });
@@ -130,24 +130,24 @@ fn an_earlier_note_meets_a_thread_that_prepares_to_sleep() {
 
 /// The first note of a full ring lies there when the second writer takes hold of the ring.
 #[test]
-fn two_notes_in_one_ring_meet_a_thread_that_prepares_to_sleep() {
+fn two_posts_in_one_ring_meet_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
         let runner = spawn(&world, |w| w.run(1));
-        let writer = spawn(&world, |w| w.note(5));
-        world.note(1);
+        let writer = spawn(&world, |w| w.post(5));
+        world.post(1);
         writer.join().unwrap();
         runner.join().unwrap();
         World::finish(world, &[1, 5]);
     });
 }
 
-/// Somebody else keeps the timetable while the thread looks.
+/// Somebody else keeps the timing wheel while the thread looks.
 #[test]
 fn a_tick_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
-        world.note(1);
+        world.post(1);
         let runner = spawn(&world, |w| w.run(1));
         world.keep();
         runner.join().unwrap();
@@ -156,30 +156,30 @@ fn a_tick_meets_a_thread_that_prepares_to_sleep() {
 }
 
 #[test]
-fn a_tick_and_a_note_meet_a_thread_that_prepares_to_sleep() {
+fn a_tick_and_a_post_meet_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
-        world.note(5);
+        world.post(5);
         let runner = spawn(&world, |w| w.run(1));
         let ticker = spawn(&world, |w| w.keep());
-        world.note(1);
+        world.post(1);
         ticker.join().unwrap();
         runner.join().unwrap();
         World::finish(world, &[1, 5]);
     });
 }
 
-/// The timetable's next deadline is sooner than the writer's, so that the writer wakes nobody; the first note of
+/// The timing wheel's next deadline is sooner than the writer's, so that the writer wakes nobody; the first note of
 /// the ring, which is sooner still, is in the writer's hands while the thread looks.
 #[test]
 fn a_writer_that_drains_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
-        world.note(3);
+        world.post(3);
         world.keep();
-        world.note(1);
+        world.post(1);
         let runner = spawn(&world, |w| w.run(1));
-        world.note(5);
+        world.post(5);
         runner.join().unwrap();
         World::finish(world, &[1, 3, 5]);
     });
@@ -187,13 +187,13 @@ fn a_writer_that_drains_meets_a_thread_that_prepares_to_sleep() {
 
 /// What was to come sooner is gone, and the writer may or may not know that.
 #[test]
-fn a_note_that_wakes_nobody_meets_a_thread_that_prepares_to_sleep() {
+fn a_post_that_wakes_no_thread_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
         let world = World::new(1);
-        world.note(1);
-        world.due.collect(|hashes| assert_eq!(hashes, [1]));
+        world.post(1);
+        world.inbox.collect(|hashes| assert_eq!(hashes, [1]));
         let runner = spawn(&world, |w| w.run(2));
-        world.note(2);
+        world.post(2);
         runner.join().unwrap();
         World::finish(world, &[2]);
     });
@@ -201,29 +201,29 @@ fn a_note_that_wakes_nobody_meets_a_thread_that_prepares_to_sleep() {
 
 /// What the keeper has missed keeps the next time low: writers that lack room go by that.
 #[test]
-fn a_note_meets_a_tick() {
+fn a_post_meets_a_tick() {
     explore(|| {
         let world = World::new(1);
-        world.note(5);
+        world.post(5);
         let ticker = spawn(&world, |w| w.keep());
-        world.note(1);
+        world.post(1);
         ticker.join().unwrap();
-        assert!(world.due.next() <= 1, "it is forgotten");
+        assert!(world.inbox.next() <= 1, "it is forgotten");
         World::finish(world, &[1, 5]);
     });
 }
 
 /// A writer that comes to its slot a lap late.
 #[test]
-fn notes_meet_laps_of_their_ring() {
+fn posts_meet_laps_of_their_ring() {
     explore(|| {
         let world = World::new(1);
-        let late = spawn(&world, |w| _ = w.due.note(1, 1));
+        let late = spawn(&world, |w| _ = w.inbox.post(1, 1));
         let keeper = spawn(&world, |w| {
             w.keep();
             w.keep();
         });
-        (2..=4).for_each(|at| _ = world.due.note(at, at));
+        (2..=4).for_each(|at| _ = world.inbox.post(at, at));
         late.join().unwrap();
         keeper.join().unwrap();
         World::finish(world, &[1, 2, 3, 4]);
@@ -233,9 +233,9 @@ fn notes_meet_laps_of_their_ring() {
 /// The keeper's part for one entry: what it has noted of it.
 fn keep_entry(world: &World, words: &[AtomicU64; 2], noted: &Mutex<Vec<u64>>) {
     let times = Times::of(words);
-    world.due.begin();
-    world.due.collect(|_| {
-        if times.note() {
+    world.inbox.begin();
+    world.inbox.collect(|_| {
+        if times.mark_known() {
             noted.lock().unwrap().push(times.deadline(NEVER));
         }
     });
@@ -249,17 +249,17 @@ fn a_renewal_meets_a_use_and_the_keeper() {
         let words = Arc::new([50, 0].map(AtomicU64::new));
         let times = Times::of(&words);
         let noted = StdArc::new(Mutex::new(Vec::new()));
-        let _ = world.due.note(1, 50);
+        let _ = world.inbox.post(1, 50);
         let keeper = {
             let (world, words, noted) = (world.clone(), words.clone(), noted.clone());
             thread::spawn(move || keep_entry(&world, &words, &noted))
         };
         let user = {
             let words = words.clone();
-            thread::spawn(move || Times::of(&words).touch(9, 1))
+            thread::spawn(move || Times::of(&words).record_use(9, 1))
         };
         assert_eq!(times.set_deadline(20), 50);
-        let _ = world.due.note(1, 20);
+        let _ = world.inbox.post(1, 20);
         keeper.join().unwrap();
         user.join().unwrap();
         keep_entry(&world, &words, &noted);

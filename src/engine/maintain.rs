@@ -344,7 +344,7 @@ const RESIZE_UNITS: usize = 256;
 mod tests {
     use super::*;
     use crate::{
-        due::Outlook,
+        due::NextExpiry,
         engine::testing::{put, sized},
     };
 
@@ -371,8 +371,8 @@ mod tests {
         while engine.table.help(&guard, 1, |entry| engine.displace(&guard, entry)) {}
         drop(guard);
         assert_eq!((bytes(), engine.table.garbage().count), (2 * before, 0));
-        assert_eq!(engine.outlook(), (true, Outlook::Never));
-        while engine.outlook().0 {
+        assert_eq!(engine.next_work(), (true, NextExpiry::Never));
+        while engine.next_work().0 {
             engine.maintain(WorkLimit::ALL);
         }
     }
@@ -392,12 +392,12 @@ mod tests {
         while engine.maintain(WorkLimit::ALL).ticked.pending {}
         engine.eventcount.set_thread(crate::sync::thread::current());
         engine.eventcount.wait(|| {
-            assert!(engine.eventcount.is_waiting() && !engine.outlook().0);
+            assert!(engine.eventcount.is_waiting() && !engine.next_work().0);
             engine.clear();
             assert!(!engine.eventcount.is_waiting());
             None
         });
         assert!(!engine.eventcount.resume());
-        assert!(engine.outlook().0, "the old array waits");
+        assert!(engine.next_work().0, "the old array waits");
     }
 }

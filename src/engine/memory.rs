@@ -55,7 +55,7 @@ impl<K, V, S> Engine<K, V, S> {
         let tuner = borrow(&self.tuning, |tuning| tuning.bytes()).unwrap_or(0);
         let backlog = borrow(&self.backlog, |backlog| backlog.bytes()).unwrap_or(0);
         let stalls = borrow(&self.stalls, |stalls| stalls.bytes()).unwrap_or(0);
-        let deadlines = borrow(&self.timetable, |timetable| timetable.bytes()).unwrap_or(0);
+        let deadlines = borrow(&self.timers, |timers| timers.bytes()).unwrap_or(0);
         let garbage = self.table.garbage();
         let entries = self.len() as usize * size_of::<Entry<K, V>>();
         MemoryUse {

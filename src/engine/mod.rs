@@ -37,7 +37,7 @@ use self::{
     kept::Kept,
     maintain::MaintenanceShard,
     newcomers::Backlog,
-    timing::Timetable,
+    timing::Timers,
 };
 pub use self::{
     hooks::{Expiry, Hooks, RemovalCause, Removed},
@@ -56,7 +56,7 @@ use crate::{
     },
     budget::Budget,
     config::{EvictionPolicy, Priority, Settings},
-    due::{Due, Outlook},
+    due::{ExpiryInbox, NextExpiry},
     entry::{Entry, Flags},
     error::OutOfMemory,
     flight::Flights,
@@ -115,9 +115,9 @@ pub struct Engine<K, V, S> {
     sample_buckets: AtomicUsize,
     /// Buckets whose access bits had a turn to be aged; wraps.
     aged: CachePadded<AtomicUsize>,
-    /// Deadlines on their way to the timetable.
-    due: Due,
-    timetable: Place<Timetable>,
+    /// Deadlines on their way to the timing wheel.
+    expiry_inbox: ExpiryInbox,
+    timers: Place<Timers>,
     /// New entries, where a ring was full and all shards were taken.
     backlog: Place<Backlog>,
     /// What maintenance works with, several times: the thread that takes one out maintains the cache until it is put
@@ -211,8 +211,8 @@ impl<K, V, S> Engine<K, V, S> {
             policy_config: AtomicUsize::new(0),
             sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),
             aged: CachePadded::default(),
-            due: Due::new(stripes),
-            timetable: AtomicCell::new(Some(Box::new(Timetable::new()))),
+            expiry_inbox: ExpiryInbox::new(stripes),
+            timers: AtomicCell::new(Some(Box::new(Timers::new()))),
             backlog: AtomicCell::new(Some(Box::default())),
             shards: (0..shards)
                 // The same choices by whichever thread: a single one uses one of them.
@@ -465,10 +465,10 @@ impl<K, V, S> Engine<K, V, S> {
     /// wakes it (see [`eventcount`](crate::waker)).
     ///
     /// Says whether there is work, and what comes due, hashes that wait included.
-    pub fn outlook(&self) -> (bool, Outlook) {
+    pub fn next_work(&self) -> (bool, NextExpiry) {
         let is_low = self.budget.recheck().saturating_add(self.reserve() / 2) > self.budget.max();
         let has_garbage = self.table.recheck();
-        (is_low || has_garbage, self.due.recheck())
+        (is_low || has_garbage, self.expiry_inbox.recheck())
     }
 }
 

@@ -490,7 +490,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         self.counters.add(Counter::CostAdded, cost);
         self.enqueue_new_entry(guard, WindowEntry::new(hash, cost, new.spot()));
         if let Some(times) = new.times() {
-            self.note_deadline(hash, times);
+            self.post_deadline(hash, times);
         }
         self.births.begin(new.id(), || self.time_of_births());
     }
@@ -526,7 +526,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             self.note_mark(hash);
         }
         if let Some(times) = new.times() {
-            self.note_deadline(hash, times);
+            self.post_deadline(hash, times);
         }
         if plan.was_over {
             self.births.begin(new.id(), || self.time_of_births());

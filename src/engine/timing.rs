@@ -11,8 +11,8 @@ use crate::{
     buckets::{EntryRef, Metadata, SlotRef},
     clock::{Callback, Clock, ManualClock, SystemClock, to_nanoseconds},
     config::Settings,
-    deadlines::{Deadlines, Note},
-    due::{Due, NEVER},
+    deadlines::{Timer, TimingWheel},
+    due::{ExpiryInbox, NEVER},
     entry::{END, Entry, NewTimes, Times},
     reclaim::Guard,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -101,12 +101,12 @@ impl Timing {
     }
 
     /// Returns how long it is until a time, to the thread that is about to sleep.
-    pub fn until(&self, due: u64) -> Duration {
+    pub fn until(&self, deadline: u64) -> Duration {
         let now = match &self.notice {
             Notice::Called(clock, _) => to_nanoseconds(clock.recheck()).min(END),
             Notice::Runs | Notice::Looks => self.now(),
         };
-        Duration::from_nanos(due.saturating_sub(now))
+        Duration::from_nanos(deadline.saturating_sub(now))
     }
 
     /// Returns what is left of an entry's time; `None` if it does not expire.
@@ -133,7 +133,7 @@ impl Timing {
         if self.refresh_after != NEVER
             && let Some(times) = entry.metadata().times()
         {
-            times.touch(self.now(), 0);
+            times.record_use(self.now(), 0);
         }
     }
 
@@ -166,40 +166,40 @@ pub struct Stopwatch {
     began: u64,
 }
 
-/// Hashes on their way into the timetable. Those that a panic leaves go back.
+/// Hashes on their way into the timing wheel. Those that a panic leaves go back.
 struct Posted<'a> {
-    due: &'a Due,
+    expiry_inbox: &'a ExpiryInbox,
     hashes: Vec<u64>,
 }
 
 impl Drop for Posted<'_> {
     fn drop(&mut self) {
         if !self.hashes.is_empty() {
-            self.due.put_back(mem::take(&mut self.hashes));
+            self.expiry_inbox.put_back(mem::take(&mut self.hashes));
         }
     }
 }
 
 /// The deadlines of all entries that have one; belongs to whoever takes it out.
-pub struct Timetable {
-    deadlines: Deadlines,
-    /// Notes that have fallen due.
-    due: Vec<Note>,
+pub struct Timers {
+    wheel: TimingWheel,
+    /// Timers that have expired.
+    fired: Vec<Timer>,
     /// Those whose entries have more time than that. They go back at the end: should the clock have gone
     /// back, they would fall due again at once, and for ever.
-    put_off: Vec<Note>,
+    deferred: Vec<Timer>,
 }
 
-impl Timetable {
+impl Timers {
     /// Makes an empty one.
     pub fn new() -> Self {
-        Self { deadlines: Deadlines::new(), due: Vec::new(), put_off: Vec::new() }
+        Self { wheel: TimingWheel::new(), fired: Vec::new(), deferred: Vec::new() }
     }
 
     /// Returns the bytes in use.
     pub fn bytes(&self) -> usize {
-        let notes = self.due.capacity() + self.put_off.capacity();
-        self.deadlines.bytes() + notes * size_of::<Note>()
+        let timers = self.fired.capacity() + self.deferred.capacity();
+        self.wheel.bytes() + timers * size_of::<Timer>()
     }
 }
 
@@ -219,7 +219,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns the time, if there are deadlines that it matters to.
     pub(super) fn time_of_deadlines(&self) -> Option<u64> {
         // An entry that is the first with a deadline, and comes meanwhile, is not over yet.
-        self.due.is_used().then(|| self.timing.now())
+        self.expiry_inbox.is_used().then(|| self.timing.now())
     }
 
     /// Returns whether an entry's time is not over yet, for a read, which may put the deadline off.
@@ -237,7 +237,7 @@ impl<K, V, S> Engine<K, V, S> {
             return false;
         }
         if timing.idle != NEVER {
-            times.touch(now, timing.grain);
+            times.record_use(now, timing.grain);
         }
         if let Some(expiry) = &self.hooks.expiry {
             let left = timing.left(times);
@@ -262,7 +262,7 @@ impl<K, V, S> Engine<K, V, S> {
         let is_needed = ttl.flatten().is_some()
             || timing.is_everywhere
             || expiry.is_some()
-            || (may_inherit && self.due.is_used());
+            || (may_inherit && self.expiry_inbox.is_used());
         if !is_needed {
             return None;
         }
@@ -335,19 +335,19 @@ impl<K, V, S> Engine<K, V, S> {
 
     fn move_deadline(&self, hash: u64, times: Times<'_>, deadline: u64) {
         let before = times.set_deadline(deadline);
-        // One that is put off is met at the old time, and noted anew then.
+        // One that is put off fires at the old time, and is added again then.
         if deadline < before {
-            self.note_deadline(hash, times);
+            self.post_deadline(hash, times);
         }
     }
 
-    /// Sends the deadline of a published entry on its way to the timetable, if it has one.
-    pub(super) fn note_deadline(&self, hash: u64, times: Times<'_>) {
+    /// Sends the deadline of a published entry on its way to the timing wheel, if it has one.
+    pub(super) fn post_deadline(&self, hash: u64, times: Times<'_>) {
         let at = times.deadline(self.timing.idle);
         if at == NEVER {
             return;
         }
-        if self.due.note(hash, at) {
+        if self.expiry_inbox.post(hash, at) {
             self.eventcount.notify();
         }
     }
@@ -372,94 +372,94 @@ impl<K, V, S> Engine<K, V, S> {
     /// Removes entries whose time is over, until `most` are removed or could not be written back.
     pub(super) fn expire(&self, most: usize) -> Expired {
         // A glance; what was noted meanwhile is found next time.
-        if !self.due.is_used() {
+        if !self.expiry_inbox.is_used() {
             return Expired::default();
         }
-        borrow(&self.timetable, |timetable| self.expire_by(timetable, most)).unwrap_or_default()
+        borrow(&self.timers, |timers| self.expire_by(timers, most)).unwrap_or_default()
     }
 
     /// The same for a writer that lacks room, if anything is due.
     pub(super) fn expire_if_due(&self) -> Expired {
-        let is_due = self.due.is_used() && self.timing.now() >= self.due.next();
+        let is_due = self.expiry_inbox.is_used() && self.timing.now() >= self.expiry_inbox.next();
         if is_due { self.expire(EXPIRED_FOR_ROOM) } else { Expired::default() }
     }
 
-    fn expire_by(&self, timetable: &mut Timetable, most: usize) -> Expired {
-        let Timetable { deadlines, due, put_off } = timetable;
-        self.due.begin();
-        self.collect_notes(deadlines);
+    fn expire_by(&self, timers: &mut Timers, most: usize) -> Expired {
+        let Timers { wheel, fired, deferred } = timers;
+        self.expiry_inbox.begin();
+        self.collect_timers(wheel);
         let now = self.timing.now();
         let mut expired = Expired::default();
         while expired.tried() < most {
             let slice = (most - expired.tried()).min(EXPIRED_AT_ONCE);
             // No grace period ends under a guard: a new one for each slice.
             let guard = self.table.pin();
-            deadlines.advance(now, slice, |note| due.push(note));
+            wheel.advance(now, slice, |timer| fired.push(timer));
             // A call that hands out nothing may have gone about it.
-            if due.is_empty() && deadlines.next().is_none_or(|next| next > now) {
+            if fired.is_empty() && wheel.next().is_none_or(|next| next > now) {
                 break;
             }
             // One by one: should a clock panic, the others are met next time.
-            while let Some(&note) = due.last() {
-                match self.meet(&guard, put_off, note, now) {
+            while let Some(&timer) = fired.last() {
+                match self.fire(&guard, deferred, timer, now) {
                     Expire::Removed => expired.removed += 1,
                     Expire::Unwritten => expired.unwritten += 1,
                     Expire::NotDue => {}
                 }
-                due.pop();
+                fired.pop();
             }
         }
-        put_off.drain(..).for_each(|note| deadlines.add(note));
-        // Many that went before their time leave their notes behind.
-        if deadlines.len() > 2 * self.len() as usize + SPARE_NOTES {
-            self.drop_stale_notes(deadlines);
+        deferred.drain(..).for_each(|timer| wheel.add(timer));
+        // Many that went before their time leave their timers behind.
+        if wheel.len() > 2 * self.len() as usize + SPARE_TIMERS {
+            self.drop_stale_timers(wheel);
         }
-        if let Some(next) = deadlines.next() {
-            self.due.end(next);
+        if let Some(next) = wheel.next() {
+            self.expiry_inbox.end(next);
             // A writer may be here, and the thread have prepared to sleep meanwhile.
             self.notify_if_waiting();
         }
         expired
     }
 
-    /// Sees to an entry whose note has come up.
-    fn meet(&self, guard: &Guard, put_off: &mut Vec<Note>, note: Note, now: u64) -> Expire {
-        let Some(times) = self.noted(guard, note).and_then(|hit| hit.times()) else {
+    /// Sees to an entry whose timer has expired.
+    fn fire(&self, guard: &Guard, deferred: &mut Vec<Timer>, timer: Timer, now: u64) -> Expire {
+        let Some(times) = self.entry_of(guard, timer).and_then(|hit| hit.times()) else {
             return Expire::NotDue;
         };
-        let is_same = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == note.id;
-        let met = self.expire_entry(guard, note.hash, is_same, now, Turn::Try);
+        let is_same = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == timer.id;
+        let met = self.expire_entry(guard, timer.hash, is_same, now, Turn::Try);
         let next = match met {
             Expire::Removed => NEVER,
             Expire::Unwritten => now.saturating_add(RETRY_AFTER),
-            // If it has gone meanwhile, its note is dropped when it comes up again.
+            // If it has gone meanwhile, its timer is dropped when it expires again.
             Expire::NotDue => times.deadline(self.timing.idle),
         };
         if next != NEVER {
-            put_off.push(Note { at: next, ..note });
+            deferred.push(Timer { at: next, ..timer });
         }
         met
     }
 
-    fn noted<'g>(&'g self, guard: &'g Guard, note: Note) -> Option<SlotRef<'g, Entry<K, V>>> {
-        self.table.find_slot(guard, note.hash, |entry| entry.id() == note.id)
+    fn entry_of<'g>(&'g self, guard: &'g Guard, timer: Timer) -> Option<SlotRef<'g, Entry<K, V>>> {
+        self.table.find_slot(guard, timer.hash, |entry| entry.id() == timer.id)
     }
 
-    /// Brings the deadlines that were posted into the timetable.
-    fn collect_notes(&self, deadlines: &mut Deadlines) {
+    /// Brings the deadlines that were posted into the timing wheel.
+    fn collect_timers(&self, wheel: &mut TimingWheel) {
         let guard = self.table.pin_structure();
-        let mut posted = Posted { due: &self.due, hashes: Vec::new() };
-        self.due.collect(|hashes| posted.hashes.extend_from_slice(hashes));
+        let mut posted = Posted { expiry_inbox: &self.expiry_inbox, hashes: Vec::new() };
+        self.expiry_inbox.collect(|hashes| posted.hashes.extend_from_slice(hashes));
         while let Some(&hash) = posted.hashes.last() {
             // Every entry of this very hash that maintenance does not know of. (The table would also offer
             // those that share bucket and tag, and not find them under it after it grew.)
             let is_news = |entry: Metadata<'_, Entry<K, V>>| {
-                entry.has_upper_of(hash) && entry.times().is_some_and(Times::note)
+                entry.has_upper_of(hash) && entry.times().is_some_and(Times::mark_known)
             };
             while let Some(entry) = self.table.find_slot(&guard, hash, is_news) {
                 let at = entry.times().map_or(NEVER, |times| times.deadline(self.timing.idle));
                 if at != NEVER {
-                    deadlines.add(Note { hash, id: entry.id(), at });
+                    wheel.add(Timer { hash, id: entry.id(), at });
                 }
             }
             posted.hashes.pop();
@@ -468,22 +468,22 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Gives back the memory of deadlines that are no entry's any more.
     pub(super) fn trim_deadlines(&self) {
-        borrow(&self.timetable, |timetable| {
-            self.collect_notes(&mut timetable.deadlines);
-            self.drop_stale_notes(&mut timetable.deadlines);
-            timetable.due.shrink_to_fit();
-            timetable.put_off.shrink_to_fit();
+        borrow(&self.timers, |timers| {
+            self.collect_timers(&mut timers.wheel);
+            self.drop_stale_timers(&mut timers.wheel);
+            timers.fired.shrink_to_fit();
+            timers.deferred.shrink_to_fit();
         });
     }
 
-    fn drop_stale_notes(&self, deadlines: &mut Deadlines) {
+    fn drop_stale_timers(&self, wheel: &mut TimingWheel) {
         let guard = self.table.pin_structure();
         let mut known = std::collections::HashSet::new();
-        deadlines.retain(|note| {
-            let times = self.noted(&guard, *note).and_then(|hit| hit.times());
-            // Of several notes of an entry one is kept that does not come too late.
+        wheel.retain(|timer| {
+            let times = self.entry_of(&guard, *timer).and_then(|hit| hit.times());
+            // Of several timers of an entry one is kept that does not come too late.
             times.is_some_and(|times| {
-                note.at <= times.deadline(self.timing.idle) && known.insert(note.id)
+                timer.at <= times.deadline(self.timing.idle) && known.insert(timer.id)
             })
         });
     }
@@ -507,5 +507,5 @@ const EXPIRED_AT_ONCE: usize = 64;
 const EXPIRED_FOR_ROOM: usize = 16;
 /// After that, in nanoseconds, an entry is tried again that could not be written back.
 const RETRY_AFTER: u64 = 1_000_000_000;
-/// Notes without an entry that are no matter.
-const SPARE_NOTES: usize = 1024;
+/// Timers without an entry that are tolerated.
+const SPARE_TIMERS: usize = 1024;

@@ -286,7 +286,7 @@ fn many_deadlines_are_each_met_at_their_time_and_never_before() {
 }
 
 #[test]
-fn notes_of_entries_that_left_early_do_not_pile_up() {
+fn timers_of_entries_that_left_early_do_not_accumulate() {
     let (builder, _) = timed(100);
     let cache = builder.build().unwrap();
     for key in 0..100_000 {
