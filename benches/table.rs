@@ -16,7 +16,7 @@ fn displaced(_: Unlinked) {
 /// Inserts or replaces; leaves out what finds no slot.
 fn set(table: &Table<u64>, guard: &Guard, hash: u64) {
     let mut fresh = table.prepare(hash, hash, 0).expect("memory");
-    let mut claim = fresh.claim(guard);
+    let mut claim = fresh.claim_slot(guard);
     loop {
         match table.probe(guard, hash, |entry| *entry == hash, displaced) {
             Probe::Found(there) => {
@@ -85,8 +85,8 @@ fn table(criterion: &mut Criterion) {
             let ranker = ranking.ranker();
             bencher.iter(|| {
                 let mut seen = 0;
-                table.run(&guard, (hash() >> 32) as u32, 40).look(|line| {
-                    let scores = ranker.rank(line.lanes());
+                table.run(&guard, (hash() >> 32) as u32, 40).look(|view| {
+                    let scores = ranker.rank(view.hints());
                     seen += scores.count();
                     black_box(scores.above(1000));
                     if seen < 64 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

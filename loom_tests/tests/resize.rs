@@ -347,7 +347,7 @@ fn a_shrink_meets_a_remove_of_what_finds_no_slot() {
         let removed = world.remove(UP);
         helper.join().unwrap();
         world.help(1);
-        let displaced = world.strays.load(SeqCst);
+        let displaced = world.displaced.load(SeqCst);
         assert_eq!((removed.is_some(), removed.unwrap_or(9)), (displaced == 0, 9));
         assert!(displaced <= 1);
         assert_eq!(World::finish(world), [1]);
@@ -369,7 +369,7 @@ fn a_stopped_helper_holds_up_nobody() {
         assert_eq!(world.buckets(), 2);
         world.let_go(&stopped);
         stopped.join().unwrap();
-        assert_eq!(world.strays.load(SeqCst), 1);
+        assert_eq!(world.displaced.load(SeqCst), 1);
         assert_eq!(World::finish(world), [1]);
     });
 }

@@ -37,9 +37,9 @@ fn a_remove_meets_a_lap_of_its_bucket() {
             (Some(1), None) | (None, Some(1)) => {}
             both => panic!("{both:?}"),
         }
-        let strays = world.strays.load(SeqCst);
-        assert!(strays <= 1);
-        assert_eq!(World::finish(world), if strays == 0 { vec![2] } else { vec![] });
+        let displaced = world.displaced.load(SeqCst);
+        assert!(displaced <= 1);
+        assert_eq!(World::finish(world), if displaced == 0 { vec![2] } else { vec![] });
     });
 }
 
@@ -52,7 +52,7 @@ fn an_insert_meets_a_lap_of_its_bucket() {
         assert_eq!(world.remove(A2), Some(7));
         let mine = world.set(A, 1);
         churn(&world, 3);
-        let left = match (mine, other.join().unwrap(), world.strays.load(SeqCst)) {
+        let left = match (mine, other.join().unwrap(), world.displaced.load(SeqCst)) {
             (Set::Inserted, Set::Replaced(1), 0) => 2,
             (Set::Replaced(2), Set::Inserted, 0) => 1,
             // The late one has found the other, which was evicted.
@@ -73,9 +73,9 @@ fn a_slot_that_is_freed_meets_a_lap_of_its_bucket() {
         assert_eq!(world.set(A3, 3), Set::Inserted);
         churn(&world, 3);
         assert_eq!((set, remover.join().unwrap()), (Set::Inserted, Some(1)));
-        let strays = world.strays.load(SeqCst);
+        let displaced = world.displaced.load(SeqCst);
         let left = World::finish(world);
-        assert_eq!(left.len() + strays, 2, "{left:?}");
+        assert_eq!(left.len() + displaced, 2, "{left:?}");
     });
 }
 

@@ -3,7 +3,7 @@
 use super::{
     Hints,
     control::{Control, SLOTS, TAG_BITS},
-    lanes::Lanes,
+    lanes::BucketHints,
 };
 use crate::{
     slab::Handle,
@@ -261,10 +261,10 @@ impl Bucket {
 
     /// Returns the hints of all slots.
     #[inline]
-    pub fn lanes(&self) -> Lanes {
+    pub fn hints(&self) -> BucketHints {
         // Relaxed, all: as above.
         let access = [self.access[0].load(Relaxed), self.access[1].load(Relaxed)];
-        Lanes { access, class: self.class.load(Relaxed) }
+        BucketHints { access, class: self.class.load(Relaxed) }
     }
 
     /// Stops every change of the bucket; who returns from it sees its last content.

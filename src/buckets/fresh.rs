@@ -47,7 +47,7 @@ enum State {
 /// Dropping it gives the slot up.
 #[must_use]
 #[derive(Debug)]
-pub struct Claim<'g, 'f, 't, T> {
+pub struct SlotClaim<'g, 'f, 't, T> {
     fresh: &'f mut Fresh<'t, T>,
     slot: Option<(&'g Bucket, usize)>,
 }
@@ -108,10 +108,10 @@ impl<'t, T> Fresh<'t, T> {
     /// # Panics
     ///
     /// Panics if a slot has had the entry's handle: it must not come to one twice under a reader's guard.
-    pub fn claim<'g, 'f>(&'f mut self, guard: &'g Guard) -> Claim<'g, 'f, 't, T> {
+    pub fn claim_slot<'g, 'f>(&'f mut self, guard: &'g Guard) -> SlotClaim<'g, 'f, 't, T> {
         debug_assert!(guard.covers(self.table.domain.structure()), "a guard of another table");
         assert_eq!(self.state, State::Private, "the entry was in a slot");
-        Claim { fresh: self, slot: None }
+        SlotClaim { fresh: self, slot: None }
     }
 
     fn check(&self) {
@@ -177,7 +177,7 @@ impl<'t, T> Fresh<'t, T> {
     /// handle with another entry in it: the cell waits for it.
     fn give_cell_back(&self) {
         if self.state == State::Exposed && !mutant!("buckets_husk_used_again") {
-            self.table.retire_husk(self.handle, self.stripe);
+            self.table.retire_empty(self.handle, self.stripe);
         } else {
             // SAFETY: of this table's slab; the value was moved out or dropped, and no slot ever showed the handle.
             unsafe { self.table.slab.release(self.handle, self.stripe) };
@@ -223,7 +223,7 @@ impl<T> Drop for Emptied<'_, '_, T> {
     }
 }
 
-impl<'g, 't: 'g, T> Claim<'g, '_, 't, T> {
+impl<'g, 't: 'g, T> SlotClaim<'g, '_, 't, T> {
     /// Returns the entry.
     #[inline]
     pub fn fresh(&self) -> &Fresh<'t, T> {
@@ -294,7 +294,7 @@ impl<'g, 't: 'g, T> Claim<'g, '_, 't, T> {
     }
 }
 
-impl<T> Drop for Claim<'_, '_, '_, T> {
+impl<T> Drop for SlotClaim<'_, '_, '_, T> {
     fn drop(&mut self) {
         if let Some((bucket, slot)) = self.slot.take() {
             bucket.withdraw(slot);

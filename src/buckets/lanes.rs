@@ -1,10 +1,10 @@
-//! `Lanes`: the hints of all slots of a bucket, ranked at once.
+//! `BucketHints`: the hints of all slots of a bucket, ranked at once.
 
 use super::control::SLOTS;
 
 /// The hints of a bucket's slots, one lane each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lanes {
+pub struct BucketHints {
     /// Access bits, 16 a lane: the step of the last access in the lower 12, and above it what is not 0 for an entry that
     /// was referenced.
     pub access: [u64; 2],
@@ -81,17 +81,17 @@ impl Ranking {
 impl Ranker {
     /// Ranks all slots, taken or not.
     #[inline]
-    pub fn rank(&self, lanes: Lanes) -> Scores {
-        Scores(self.0.rank(lanes))
+    pub fn rank(&self, hints: BucketHints) -> Scores {
+        Scores(self.0.rank(hints))
     }
 
     /// Returns which slots have a score above the threshold, one bit each, and how many are ranked.
     #[inline]
-    pub fn above(&self, lanes: Lanes, threshold: Threshold) -> (u32, usize) {
-        match self.0.plain_above(lanes, threshold.base) {
+    pub fn above(&self, hints: BucketHints, threshold: Threshold) -> (u32, usize) {
+        match self.0.plain_above(hints, threshold.base) {
             Some((above, ranked)) => (above, ranked.count_ones() as usize),
             None => {
-                let scores = self.rank(lanes);
+                let scores = self.rank(hints);
                 (scores.above(threshold.score), scores.count())
             }
         }
@@ -127,7 +127,7 @@ use portable as imp;
 /// Lane after lane.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 mod portable {
-    use super::{CLASSES, Lanes, Ranking, SLOTS, STEP};
+    use super::{BucketHints, CLASSES, Ranking, SLOTS, STEP};
 
     #[derive(Clone, Copy, Debug)]
     pub struct Scores([u32; SLOTS]);
@@ -141,18 +141,18 @@ mod portable {
         }
 
         /// Returns the score of a slot without the weight.
-        fn base(&self, lanes: Lanes, slot: usize) -> u16 {
+        fn base(&self, hints: BucketHints, slot: usize) -> u16 {
             let Ranking { now, flat, shift, .. } = self.0;
-            let access = (lanes.access[slot / 4] >> (16 * (slot % 4))) as u16;
+            let access = (hints.access[slot / 4] >> (16 * (slot % 4))) as u16;
             let idle = (now.wrapping_sub(access) & STEP) + flat;
             if access > STEP { idle } else { idle << shift }
         }
 
         #[inline]
-        pub fn rank(&self, lanes: Lanes) -> Scores {
-            let classes = lanes.class.to_le_bytes();
+        pub fn rank(&self, hints: BucketHints) -> Scores {
+            let classes = hints.class.to_le_bytes();
             Scores(std::array::from_fn(|slot| {
-                let base = self.base(lanes, slot);
+                let base = self.base(hints, slot);
                 let (weight, number) = self.0.weight(classes[slot]);
                 let score = (f32::from(base) * f32::from_bits(weight)).to_bits();
                 if number < CLASSES { score } else { 0 }
@@ -160,14 +160,14 @@ mod portable {
         }
 
         #[inline]
-        pub fn plain_above(&self, lanes: Lanes, threshold: u16) -> Option<(u32, u32)> {
+        pub fn plain_above(&self, hints: BucketHints, threshold: u16) -> Option<(u32, u32)> {
             let (_, plain) = self.0.weight(self.0.plain);
             let (mut above, mut ranked) = (0, 0);
-            for (slot, class) in lanes.class.to_le_bytes().into_iter().enumerate() {
+            for (slot, class) in hints.class.to_le_bytes().into_iter().enumerate() {
                 match self.0.weight(class).1 {
                     number if number == plain => {
                         ranked |= 1 << slot;
-                        above |= u32::from(self.base(lanes, slot) > threshold) << slot;
+                        above |= u32::from(self.base(hints, slot) > threshold) << slot;
                     }
                     CLASSES.. => {}
                     _ => return None,
@@ -202,7 +202,7 @@ mod portable {
 mod sse {
     use std::arch::x86_64::*;
 
-    use super::{CLASSES, Lanes, Ranking, SLOTS, STEP, STEP_BITS, WEIGHT_SHIFT};
+    use super::{BucketHints, CLASSES, Ranking, SLOTS, STEP, STEP_BITS, WEIGHT_SHIFT};
 
     #[derive(Clone, Copy, Debug)]
     pub struct Scores {
@@ -240,10 +240,10 @@ mod sse {
     /// Returns the scores of all slots without their weights.
     #[inline]
     #[target_feature(enable = "sse2")]
-    fn bases(ranker: &Ranker, lanes: Lanes) -> __m128i {
+    fn bases(ranker: &Ranker, hints: BucketHints) -> __m128i {
         let Ranker { now, flat, shift, .. } = *ranker;
         let zero = _mm_setzero_si128();
-        let access = _mm_set_epi64x(lanes.access[1] as i64, lanes.access[0] as i64);
+        let access = _mm_set_epi64x(hints.access[1] as i64, hints.access[0] as i64);
         let idle = _mm_and_si128(_mm_sub_epi16(now, access), _mm_set1_epi16(STEP as i16));
         let idle = _mm_add_epi16(idle, flat);
         let unreferenced = _mm_cmpeq_epi16(_mm_srli_epi16::<STEP_BITS>(access), zero);
@@ -255,11 +255,11 @@ mod sse {
 
     #[inline]
     #[target_feature(enable = "sse2")]
-    fn plain_above(ranker: &Ranker, lanes: Lanes, threshold: u16) -> Option<(u32, u32)> {
+    fn plain_above(ranker: &Ranker, hints: BucketHints, threshold: u16) -> Option<(u32, u32)> {
         let Ranker { mask, first, plain, .. } = *ranker;
         let zero = _mm_setzero_si128();
         // Mask and class stand in the lower half of 16 bits, which is all of 8.
-        let class = _mm_cvtsi64_si128(lanes.class as i64);
+        let class = _mm_cvtsi64_si128(hints.class as i64);
         let [mask, first] = [_mm_packus_epi16(mask, mask), _mm_packus_epi16(first, first)];
         let number = _mm_sub_epi8(_mm_and_si128(class, mask), first);
         let most = _mm_set1_epi8((CLASSES - 1) as i8);
@@ -270,18 +270,18 @@ mod sse {
             return None;
         }
         // What is left of each where the threshold is taken off.
-        let over = _mm_subs_epu16(bases(ranker, lanes), _mm_set1_epi16(threshold as i16));
+        let over = _mm_subs_epu16(bases(ranker, hints), _mm_set1_epi16(threshold as i16));
         let not_above = _mm_packs_epi16(_mm_cmpeq_epi16(over, zero), zero);
         Some((ranked & !(_mm_movemask_epi8(not_above) as u32), ranked))
     }
 
     #[inline]
     #[target_feature(enable = "sse2")]
-    fn rank(ranker: &Ranker, lanes: Lanes) -> Scores {
+    fn rank(ranker: &Ranker, hints: BucketHints) -> Scores {
         let Ranker { mask, first, .. } = *ranker;
         let zero = _mm_setzero_si128();
-        let base = bases(ranker, lanes);
-        let class = _mm_unpacklo_epi8(_mm_cvtsi64_si128(lanes.class as i64), zero);
+        let base = bases(ranker, hints);
+        let class = _mm_unpacklo_epi8(_mm_cvtsi64_si128(hints.class as i64), zero);
         let number = _mm_sub_epi16(_mm_and_si128(class, mask), first);
         let ranked = _mm_and_si128(
             _mm_cmpgt_epi16(number, _mm_set1_epi16(-1)),
@@ -338,15 +338,15 @@ mod sse {
         }
 
         #[inline]
-        pub fn rank(&self, lanes: Lanes) -> Scores {
+        pub fn rank(&self, hints: BucketHints) -> Scores {
             // SAFETY: as in `new`.
-            unsafe { rank(self, lanes) }
+            unsafe { rank(self, hints) }
         }
 
         #[inline]
-        pub fn plain_above(&self, lanes: Lanes, threshold: u16) -> Option<(u32, u32)> {
+        pub fn plain_above(&self, hints: BucketHints, threshold: u16) -> Option<(u32, u32)> {
             // SAFETY: as in `new`.
-            unsafe { plain_above(self, lanes, threshold) }
+            unsafe { plain_above(self, hints, threshold) }
         }
     }
 
@@ -381,25 +381,25 @@ mod tests {
     use crate::util::Rng;
 
     #[test]
-    fn lanes_are_ranked_alike_one_by_one_and_all_at_once() {
+    fn hints_are_ranked_alike_one_by_one_and_all_at_once() {
         let seed = 7;
         println!("seed {seed}");
         let mut rng = Rng::new(seed);
         for turn in 0..20_000 {
-            let mut lanes =
-                Lanes { access: [rng.next_u64(), rng.next_u64()], class: rng.next_u64() };
+            let mut hints =
+                BucketHints { access: [rng.next_u64(), rng.next_u64()], class: rng.next_u64() };
             if turn % 3 == 0 {
-                lanes.class &= 0x8181_8181_8181_8181;
+                hints.class &= 0x8181_8181_8181_8181;
             }
             let (mask, first) = [(0xff, 1), (0xff, 129), (0x7f, 1)][turn % 3];
             let now = rng.next_u64() as u16;
-            let plain = [lanes.class as u8, first + 6][turn % 2];
+            let plain = [hints.class as u8, first + 6][turn % 2];
             let ranking = Ranking { now, flat: 16, shift: 3, mask, first, plain };
             let (one, all) =
-                (portable::Ranker::new(ranking).rank(lanes), ranking.ranker().rank(lanes));
-            assert_eq!((one.count(), one.get()), (all.count(), all.get()), "{lanes:?}");
+                (portable::Ranker::new(ranking).rank(hints), ranking.ranker().rank(hints));
+            assert_eq!((one.count(), one.get()), (all.count(), all.get()), "{hints:?}");
             for score in [0, one.get()[turn % SLOTS], 1000.0f32.to_bits()] {
-                assert_eq!(one.above(score), all.above(score), "{lanes:?}");
+                assert_eq!(one.above(score), all.above(score), "{hints:?}");
             }
         }
     }
@@ -419,10 +419,10 @@ mod tests {
                 _ => 9,
             });
             let access = [rng.next_u64(), rng.next_u64()];
-            let lanes = Lanes { access, class: u64::from_le_bytes(classes) };
+            let hints = BucketHints { access, class: u64::from_le_bytes(classes) };
             let now = rng.next_u64() as u16;
             let ranking = Ranking { now, flat: 16, shift: 3, mask: 0xff, first: 1, plain: 7 };
-            let scores = ranking.ranker().rank(lanes);
+            let scores = ranking.ranker().rank(hints);
             let score = match turn % 4 {
                 0 => scores.get()[turn % SLOTS],
                 1 => ((rng.next_u64() % 300_000) as f32).to_bits(),
@@ -431,12 +431,12 @@ mod tests {
             };
             let threshold = ranking.threshold(score);
             let expected = (scores.above(score), scores.count());
-            assert_eq!(ranking.ranker().above(lanes, threshold), expected, "{lanes:?} {score}");
-            let one = portable::Ranker::new(ranking).plain_above(lanes, threshold.base);
-            assert_eq!(one, ranking.ranker().0.plain_above(lanes, threshold.base), "{lanes:?}");
+            assert_eq!(ranking.ranker().above(hints, threshold), expected, "{hints:?} {score}");
+            let one = portable::Ranker::new(ranking).plain_above(hints, threshold.base);
+            assert_eq!(one, ranking.ranker().0.plain_above(hints, threshold.base), "{hints:?}");
             if let Some((above, ranked)) = one {
                 quick += 1;
-                assert_eq!((above, ranked.count_ones() as usize), expected, "{lanes:?} {score}");
+                assert_eq!((above, ranked.count_ones() as usize), expected, "{hints:?} {score}");
             }
         }
         assert!((15_000..19_000).contains(&quick), "{quick}");
@@ -447,8 +447,8 @@ mod tests {
         let ranking = Ranking { now: 100, flat: 16, shift: 3, mask: 0xff, first: 1, plain: 1 };
         // Slot 1: idle for 30 steps, not referenced, of weight 2; slot 6: for 10, referenced, of weight 1.5.
         let access = [70 << 16, (90 | 1 << 12) << 32];
-        let lanes = Lanes { access, class: 3 << 8 | 2 << 48 };
-        let scores = ranking.ranker().rank(lanes);
+        let hints = BucketHints { access, class: 3 << 8 | 2 << 48 };
+        let scores = ranking.ranker().rank(hints);
         let mut expected = [0; SLOTS];
         expected[1] = (46.0f32 * 8.0 * 2.0).to_bits();
         expected[6] = (26.0f32 * 1.5).to_bits();

@@ -55,12 +55,12 @@ mod write;
 
 pub use control::SLOTS;
 pub use find::{EntryRef, Held, Hit, Metadata, SlotRef, Spot};
-pub use fresh::{Claim, Fresh, Reserved};
+pub use fresh::{Fresh, Reserved, SlotClaim};
 pub use iter::Iter;
-pub use lanes::{Lanes, Ranker, Ranking, Scores, Threshold};
+pub use lanes::{BucketHints, Ranker, Ranking, Scores, Threshold};
 pub use loose::Loose;
 pub use retire::{Finalizer, OpenBag, Swept, Terms};
-pub use sample::{Line, POSITION_BITS, Passed, Position, Run, Sampled, SampledSlot};
+pub use sample::{BucketView, POSITION_BITS, Passed, Position, Run, Sampled, SampledSlot};
 pub use write::{Full, Occupied, Panic, Probe, Publish, Vacant};
 
 use std::ptr;
@@ -525,7 +525,7 @@ mod tests {
         };
         put(&table, &guard, 2, Entry::new(2, 2, &alive), |_| ());
         let same = |a: &Entry<'_>, b: &Entry<'_>| a.key == b.key;
-        let published = vacant.publish(&mut fresh.claim(&guard), Hints::default(), same);
+        let published = vacant.publish(&mut fresh.claim_slot(&guard), Hints::default(), same);
         assert!(matches!(published, Publish::Changed));
         let handle = fresh.handle();
         assert_eq!(fresh.into_inner().value, 1);
@@ -596,18 +596,18 @@ mod tests {
         assert_eq!(insert(1), None);
         // It claims the slot that 8 has left.
         let mut claimed = table.prepare(Entry::new(20, 20, &alive), 20, 0).unwrap();
-        let mut claim = claimed.claim(&guard);
+        let mut claim = claimed.claim_slot(&guard);
         let published = probed.publish(&mut claim, Hints::default(), same);
         assert!(matches!(published, Publish::Changed));
         let mut late = table.prepare(Entry::new(21, 21, &alive), 21, 0).unwrap();
-        let mut other = late.claim(&guard);
+        let mut other = late.claim_slot(&guard);
         let Publish::Full(full) = vacant(21).publish(&mut other, Hints::default(), same) else {
             panic!("full")
         };
         assert_eq!(full.evict(&old), None);
         assert_eq!(full.residents().unwrap().iter().flatten().count(), 7);
         drop((claim, other));
-        let again = || drop(claimed.claim(&guard));
+        let again = || drop(claimed.claim_slot(&guard));
         assert!(catch_unwind(AssertUnwindSafe(again)).is_err(), "its handle was in a slot");
         drop((claimed, late));
         assert_eq!(alive.load(Relaxed), 7 + 2);
@@ -625,7 +625,8 @@ mod tests {
         let same = |a: &Entry<'_>, b: &Entry<'_>| a.key == b.key;
         let publish = || {
             let mut fresh = table.prepare(Entry::new(1, 1, &alive), 1, 0).unwrap();
-            let published = vacant(1).publish(&mut fresh.claim(&guard), Hints::default(), same);
+            let published =
+                vacant(1).publish(&mut fresh.claim_slot(&guard), Hints::default(), same);
             assert!(matches!(published, Publish::Done(_)));
             assert_eq!(remove(&table, &guard, 1, 1, unreached), Some(1));
             fresh
@@ -639,7 +640,7 @@ mod tests {
         refuses(&mut |fresh| drop(fresh.into_inner()));
         refuses(&mut |fresh| _ = fresh.into_unlinked());
         let mut fresh = publish();
-        let again = || drop(fresh.claim(&guard));
+        let again = || drop(fresh.claim_slot(&guard));
         assert!(catch_unwind(AssertUnwindSafe(again)).is_err());
         assert_eq!(alive.load(Relaxed), 5, "they wait for their grace period");
     }
@@ -653,7 +654,7 @@ mod tests {
             let guard = two.pin();
             let mut foreign = one.prepare(Entry::new(1, 1, &alive), 1, 0).unwrap();
             let Probe::Absent(vacant) = two.probe(&guard, 1, |_| false, none) else { return };
-            let _ = vacant.publish(&mut foreign.claim(&guard), Hints::default(), |_, _| false);
+            let _ = vacant.publish(&mut foreign.claim_slot(&guard), Hints::default(), |_, _| false);
         });
         refuses(&|| {
             let guard = one.pin();

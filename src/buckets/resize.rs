@@ -106,14 +106,14 @@ impl<T> Table<T> {
         true
     }
 
-    /// Moves up to `units` units, if the table is being resized; returns whether it was. `strays` gets what is
+    /// Moves up to `units` units, if the table is being resized; returns whether it was. `on_displaced` gets what is
     /// displaced.
     #[inline]
-    pub fn help(&self, guard: &Guard, units: usize, strays: impl FnMut(Unlinked)) -> bool {
+    pub fn help(&self, guard: &Guard, units: usize, on_displaced: impl FnMut(Unlinked)) -> bool {
         let array = self.root(guard);
         let next = array.next(guard);
         if let Some(next) = next {
-            self.help_from(guard, array, next, units, strays);
+            self.help_from(guard, array, next, units, on_displaced);
         }
         next.is_some()
     }
@@ -125,13 +125,13 @@ impl<T> Table<T> {
         array: &Array,
         next: &Array,
         units: usize,
-        mut strays: impl FnMut(Unlinked),
+        mut on_displaced: impl FnMut(Unlinked),
     ) {
         let all = units_of(array, next);
         let mut has_moved = false;
         for _ in 0..units.min(all) {
             let unit = array.next_unit(all);
-            has_moved |= self.move_unit(guard, array, next, unit, &mut strays);
+            has_moved |= self.move_unit(guard, array, next, unit, &mut on_displaced);
         }
         self.promote_if_done(guard, array, next, units.saturating_mul(LOOKS_PER_UNIT), has_moved);
     }
@@ -143,10 +143,11 @@ impl<T> Table<T> {
         guard: &'g Guard,
         array: &'g Array,
         index: usize,
-        strays: &mut impl FnMut(Unlinked),
+        on_displaced: &mut impl FnMut(Unlinked),
     ) -> &'g Array {
         let next = array.next(guard).expect("a bucket moves to a next array");
-        let has_moved = self.move_unit(guard, array, next, unit_of(array, next, index), strays);
+        let has_moved =
+            self.move_unit(guard, array, next, unit_of(array, next, index), on_displaced);
         self.promote_if_done(guard, array, next, LOOKS_PER_UNIT, has_moved);
         next
     }
@@ -158,7 +159,7 @@ impl<T> Table<T> {
         array: &Array,
         next: &Array,
         unit: usize,
-        strays: &mut impl FnMut(Unlinked),
+        on_displaced: &mut impl FnMut(Unlinked),
     ) -> bool {
         let first = first_of(array, next, unit);
         // Looked at under the guard, and before any handle: see "Protocol".
@@ -201,7 +202,7 @@ impl<T> Table<T> {
             let out = |entry: Moving<'_>| {
                 self.unlinked_of(entry.bucket, entry.slot, entry.tag, entry.word)
             };
-            for_all(displaced.into_iter().filter_map(out), strays);
+            for_all(displaced.into_iter().filter_map(out), on_displaced);
         }
         is_ours
     }
@@ -453,15 +454,16 @@ mod tests {
         let guard = table.pin();
         for key in 8..40 {
             let mut fresh = table.prepare(Entry::new(key, key, &alive), spread(key), 0).unwrap();
-            let mut claim = fresh.claim(&guard);
+            let mut claim = fresh.claim_slot(&guard);
             loop {
-                let stray = |_| unreachable!("there is room for all");
-                let probe = table.probe(&guard, spread(key), |entry| entry.key == key, stray);
+                let on_displaced = |_| unreachable!("there is room for all");
+                let probe =
+                    table.probe(&guard, spread(key), |entry| entry.key == key, on_displaced);
                 let Probe::Absent(vacant) = probe else { panic!("{key} is there") };
                 match vacant.publish(&mut claim, Hints::default(), |a, b| a.key == b.key) {
                     Publish::Done(_) => break,
                     Publish::Full(full) => {
-                        if !full.grow(stray) {
+                        if !full.grow(on_displaced) {
                             // The next array is full here, too: it must become the root first.
                             while help(&table, &guard, 1, unreached) {}
                         }

@@ -109,7 +109,7 @@ impl<T> Table<T> {
     }
 
     /// The same for a cell whose value was moved out, and whose handle readers may still compare.
-    pub(super) fn retire_husk(&self, handle: Handle, stripe: usize) {
+    pub(super) fn retire_empty(&self, handle: Handle, stripe: usize) {
         let retired = Retired::empty(handle);
         // SAFETY: the handle is of this table's slab, and its `Fresh` gives it back once.
         unsafe { self.slab.collect(retired, u64::MAX, stripe, &self.sealed) };
@@ -310,13 +310,13 @@ impl<T> Table<T> {
         unsafe { self.drop_values(&bag, finalizer, swept) };
         // All through one stripe, so that there is one bag of them that is not sealed, and not in the figures that limits
         // go by.
-        let mut husks = self.slab.open_bag(0, &self.sealed);
+        let mut emptied = self.slab.open_bag(0, &self.sealed);
         for (handle, _) in bag.iter() {
             // What is left of it is the cell.
             // SAFETY: the handle is of this table's slab.
             let cost = unsafe { self.slab.cell(handle) }.charge().min(size_of::<T>() as u64);
             // SAFETY: as above; it leaves this bag for another one, and its value is dropped.
-            unsafe { husks.collect(Retired { cost, ..Retired::empty(handle) }, u64::MAX) };
+            unsafe { emptied.collect(Retired { cost, ..Retired::empty(handle) }, u64::MAX) };
         }
         bag.clear();
     }

@@ -8,7 +8,7 @@ use super::{
     bucket::{Bucket, Word},
     control::{Control, SLOTS, Slots, TAG_BITS},
     iter::{Part, parts},
-    lanes::{Lanes, Ranker, Threshold},
+    lanes::{BucketHints, Ranker, Threshold},
 };
 use crate::{
     reclaim::Guard,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Lines that a run fetches ahead: a few misses of memory are on their way at once.
-const LINES_AHEAD: usize = 6;
+const BUCKETS_AHEAD: usize = 6;
 const SLOT_BITS: u32 = SLOTS.ilog2();
 /// Set in the place of a bucket of the next array.
 const NEXT: u64 = 1 << (POSITION_BITS - 1);
@@ -59,7 +59,7 @@ pub struct Run<'g> {
 }
 
 /// What a bucket shows to the choice of a victim.
-pub struct Line<'g> {
+pub struct BucketView<'g> {
     bucket: &'g Bucket,
     control: Control,
     /// The place of its first slot.
@@ -69,11 +69,11 @@ pub struct Line<'g> {
 /// What a walk over lines has passed.
 pub struct Passed<'g> {
     /// How many there were.
-    pub lines: usize,
+    pub buckets: usize,
     /// How many of their slots were ranked.
     pub ranked: usize,
     /// The last line if it has slots with scores above the threshold, and those slots, one bit each.
-    pub found: Option<(Line<'g>, u32)>,
+    pub found: Option<(BucketView<'g>, u32)>,
 }
 
 /// An entry that was in the table when its line was read.
@@ -146,20 +146,20 @@ impl<T> Table<T> {
     ) -> Passed<'g> {
         let buckets = self.root(guard).as_slice();
         let most = most.min(buckets.len());
-        let mut passed = Passed { lines: 0, ranked: 0, found: None };
+        let mut passed = Passed { buckets: 0, ranked: 0, found: None };
         let mut next = if first < buckets.len() { first } else { first % buckets.len() };
-        while passed.lines < most {
+        while passed.buckets < most {
             let rest = &buckets[next..];
-            for (bucket, index) in rest.iter().zip(next as u64..).take(most - passed.lines) {
-                prefetch(ptr::from_ref(bucket).wrapping_add(LINES_AHEAD));
-                passed.lines += 1;
-                let (above, ranked) = ranker.above(bucket.lanes(), threshold);
+            for (bucket, index) in rest.iter().zip(next as u64..).take(most - passed.buckets) {
+                prefetch(ptr::from_ref(bucket).wrapping_add(BUCKETS_AHEAD));
+                passed.buckets += 1;
+                let (above, ranked) = ranker.above(bucket.hints(), threshold);
                 passed.ranked += ranked;
                 if above != 0 {
                     let control = bucket.control();
                     if control.is_in_use() {
-                        let line = Line { bucket, control, first: index << SLOT_BITS };
-                        passed.found = Some((line, above));
+                        let view = BucketView { bucket, control, first: index << SLOT_BITS };
+                        passed.found = Some((view, above));
                         return passed;
                     }
                 }
@@ -297,14 +297,14 @@ impl<T> Table<T> {
 }
 
 impl<'g> Iterator for Run<'g> {
-    type Item = Line<'g>;
+    type Item = BucketView<'g>;
 
     #[inline]
-    fn next(&mut self) -> Option<Line<'g>> {
+    fn next(&mut self) -> Option<BucketView<'g>> {
         loop {
             if self.parts[0].is_some() {
-                if let Some(line) = self.next_part() {
-                    return Some(line);
+                if let Some(view) = self.next_part() {
+                    return Some(view);
                 }
                 continue;
             }
@@ -312,10 +312,10 @@ impl<'g> Iterator for Run<'g> {
             let index = self.index;
             self.index = if index + 1 == self.array.count() { 0 } else { index + 1 };
             let bucket = self.array.at(index);
-            prefetch(ptr::from_ref(bucket).wrapping_add(LINES_AHEAD));
+            prefetch(ptr::from_ref(bucket).wrapping_add(BUCKETS_AHEAD));
             let control = bucket.control();
             if control.is_in_use() {
-                return Some(Line { bucket, control, first: (index as u64) << SLOT_BITS });
+                return Some(BucketView { bucket, control, first: (index as u64) << SLOT_BITS });
             }
             self.begin_parts(index);
         }
@@ -325,26 +325,26 @@ impl<'g> Iterator for Run<'g> {
 impl<'g> Run<'g> {
     /// Calls `look` for each line until it says that it has seen enough: the same as a loop over the iterator, and faster.
     #[inline]
-    pub fn look(mut self, mut look: impl FnMut(&Line<'g>) -> ControlFlow<()>) {
+    pub fn look(mut self, mut look: impl FnMut(&BucketView<'g>) -> ControlFlow<()>) {
         let buckets = self.array.as_slice();
         // From the first bucket to the end of the array, and from its beginning.
         let first = self.left.min(buckets.len() - self.index);
         let ranges = [(self.index, first), (0, self.left - first)];
         for (start, len) in ranges {
             for (bucket, index) in buckets[start..][..len].iter().zip(start..) {
-                prefetch(ptr::from_ref(bucket).wrapping_add(LINES_AHEAD));
+                prefetch(ptr::from_ref(bucket).wrapping_add(BUCKETS_AHEAD));
                 let control = bucket.control();
                 if control.is_in_use() {
-                    let line = Line { bucket, control, first: (index as u64) << SLOT_BITS };
-                    if look(&line).is_break() {
+                    let view = BucketView { bucket, control, first: (index as u64) << SLOT_BITS };
+                    if look(&view).is_break() {
                         return;
                     }
                     continue;
                 }
                 self.begin_parts(index);
                 while self.parts[0].is_some() {
-                    if let Some(line) = self.next_part()
-                        && look(&line).is_break()
+                    if let Some(view) = self.next_part()
+                        && look(&view).is_break()
                     {
                         return;
                     }
@@ -365,17 +365,17 @@ impl<'g> Run<'g> {
 
     /// Returns the next part of it, if that is in use.
     #[cold]
-    fn next_part(&mut self) -> Option<Line<'g>> {
+    fn next_part(&mut self) -> Option<BucketView<'g>> {
         let part = self.parts[0].take()?;
         self.parts[0] = self.parts[1].take();
         let control = part.bucket.control();
         let next = self.array.next(self.guard).filter(|_| control.is_in_use())?;
         let first = (next.index_of(part.bucket) as u64) << SLOT_BITS | NEXT;
-        Some(Line { bucket: part.bucket, control, first })
+        Some(BucketView { bucket: part.bucket, control, first })
     }
 }
 
-impl<'g> Line<'g> {
+impl<'g> BucketView<'g> {
     /// Returns the slots that are not free.
     #[inline]
     pub fn taken(&self) -> Slots {
@@ -384,8 +384,8 @@ impl<'g> Line<'g> {
 
     /// Returns the hints of all slots, those of free ones being out of date.
     #[inline]
-    pub fn lanes(&self) -> Lanes {
-        self.bucket.lanes()
+    pub fn hints(&self) -> BucketHints {
+        self.bucket.hints()
     }
 
     /// Returns the access bits of a slot.
@@ -466,9 +466,9 @@ impl std::fmt::Debug for Run<'_> {
     }
 }
 
-impl std::fmt::Debug for Line<'_> {
+impl std::fmt::Debug for BucketView<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Line").field("control", &self.control).finish_non_exhaustive()
+        f.debug_struct("BucketView").field("control", &self.control).finish_non_exhaustive()
     }
 }
 
@@ -503,8 +503,8 @@ mod tests {
     }
 
     fn sampled_slots<'g>(run: Run<'g>) -> Vec<SampledSlot<'g>> {
-        run.flat_map(|line| {
-            line.taken().filter_map(|slot| line.sampled_slot(slot)).collect::<Vec<_>>()
+        run.flat_map(|view| {
+            view.taken().filter_map(|slot| view.sampled_slot(slot)).collect::<Vec<_>>()
         })
         .collect()
     }
@@ -518,8 +518,8 @@ mod tests {
             for random in [0, 1 << 31, u32::MAX, 0x1234_5678] {
                 let run = sampled_slots(table.run(&guard, random, usize::MAX));
                 let mut looked = Vec::new();
-                table.run(&guard, random, usize::MAX).look(|line| {
-                    looked.extend(line.taken().filter_map(|slot| line.sampled_slot(slot)));
+                table.run(&guard, random, usize::MAX).look(|view| {
+                    looked.extend(view.taken().filter_map(|slot| view.sampled_slot(slot)));
                     ControlFlow::Continue(())
                 });
                 let handles = |run: &[SampledSlot<'_>]| -> Vec<u32> {
@@ -570,21 +570,21 @@ mod tests {
             hit.set_access(hit.entry.key as u16 + 7);
             hit.set_class(hit.entry.key as u8);
         }
-        for line in table.run(&guard, 0, 8) {
-            for slot in line.taken() {
-                let sampled_slot = line.sampled_slot(slot).unwrap();
+        for view in table.run(&guard, 0, 8) {
+            for slot in view.taken() {
+                let sampled_slot = view.sampled_slot(slot).unwrap();
                 let mut all = table.iter(&guard);
                 let hit = all.find(|hit| hit.handle == sampled_slot.handle()).unwrap();
-                assert_eq!(line.access(slot), hit.entry.key as u16 + 7);
+                assert_eq!(view.access(slot), hit.entry.key as u16 + 7);
                 assert_eq!(sampled_slot.class(), hit.entry.key as u8);
-                let shown = line.lanes();
+                let shown = view.hints();
                 assert_eq!(shown.access[slot / 4] >> (16 * (slot % 4)) & 0xffff, hit.entry.key + 7);
                 assert_eq!(shown.class >> (8 * slot) & 0xff, hit.entry.key);
-                line.set_access(slot, 3);
+                view.set_access(slot, 3);
                 sampled_slot.set_class(4);
                 let hints = (hit.access(), hit.class());
                 assert_eq!(hints, (3, 4));
-                let sampled = table.sampled_at(&guard, line.place(slot)).unwrap();
+                let sampled = table.sampled_at(&guard, view.place(slot)).unwrap();
                 assert_eq!(sampled.hash(), known(spread(hit.entry.key)));
             }
         }
@@ -607,11 +607,11 @@ mod tests {
         let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1, plain: 1 };
         let passed =
             table.find_above(&guard, 0, 1, &ranking.ranker(), ranking.threshold(20.0f32.to_bits()));
-        let (line, above) = passed.found.unwrap();
+        let (view, above) = passed.found.unwrap();
         assert_eq!(above, 1 << free);
-        assert!(line.sampled_slot(free).is_none());
-        assert!(line.taken().all(|slot| line.sampled_slot(slot).is_some()));
-        assert!(table.sampled_at(&guard, line.place(free)).is_none());
+        assert!(view.sampled_slot(free).is_none());
+        assert!(view.taken().all(|slot| view.sampled_slot(slot).is_some()));
+        assert!(table.sampled_at(&guard, view.place(free)).is_none());
         bucket.withdraw(free);
     }
 
@@ -620,8 +620,8 @@ mod tests {
         let alive = AtomicU64::new(0);
         let table = table(&alive);
         let guard = table.pin();
-        for line in table.run_from(&guard, 0, usize::MAX) {
-            for sampled_slot in line.taken().filter_map(|slot| line.sampled_slot(slot)) {
+        for view in table.run_from(&guard, 0, usize::MAX) {
+            for sampled_slot in view.taken().filter_map(|slot| view.sampled_slot(slot)) {
                 sampled_slot.set_class(1);
             }
         }
@@ -634,17 +634,17 @@ mod tests {
         let [low, high] = [16.0f32, 1000.0].map(|score| ranking.threshold(score.to_bits()));
         for first in 0..20 {
             let passed = table.find_above(&guard, first, usize::MAX, &ranker, low);
-            let (line, above) = passed.found.unwrap();
+            let (view, above) = passed.found.unwrap();
             let slot = above.trailing_zeros() as usize;
-            let score = ranker.rank(line.lanes()).get()[slot];
+            let score = ranker.rank(view.hints()).get()[slot];
             assert_eq!((above.count_ones(), score), (1, 128.0f32.to_bits()));
-            assert_eq!(line.sampled_slot(slot).unwrap().handle(), bad.handle);
-            assert!((1..=8).contains(&passed.lines) && passed.ranked >= 1);
+            assert_eq!(view.sampled_slot(slot).unwrap().handle(), bad.handle);
+            assert!((1..=8).contains(&passed.buckets) && passed.ranked >= 1);
             // None above: all lines were passed, each once.
             let passed = table.find_above(&guard, first, usize::MAX, &ranker, high);
             assert!(passed.found.is_none());
-            assert_eq!((passed.lines, passed.ranked), (8, 20));
-            assert_eq!(table.find_above(&guard, first, 3, &ranker, high).lines, 3);
+            assert_eq!((passed.buckets, passed.ranked), (8, 20));
+            assert_eq!(table.find_above(&guard, first, 3, &ranker, high).buckets, 3);
         }
     }
 

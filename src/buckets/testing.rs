@@ -50,10 +50,10 @@ pub fn put<'a>(
 ) -> Option<u64> {
     let mut fresh = table.prepare(entry, hash, 0).expect("memory");
     let key = fresh.key;
-    let mut claim = fresh.claim(guard);
+    let mut claim = fresh.claim_slot(guard);
     loop {
-        let strays = |entry| drop_out(table, guard, entry, &mut evicted);
-        match table.probe(guard, hash, |entry| entry.key == key, strays) {
+        let on_displaced = |entry| drop_out(table, guard, entry, &mut evicted);
+        match table.probe(guard, hash, |entry| entry.key == key, on_displaced) {
             Probe::Found(there) => {
                 if let Some((_, old)) = there.replace(&mut claim) {
                     let value = table.unlinked(guard, &old).value;
@@ -90,8 +90,8 @@ pub fn remove(
     mut displaced: impl FnMut(u64),
 ) -> Option<u64> {
     loop {
-        let strays = |entry| drop_out(table, guard, entry, &mut displaced);
-        let probe = table.probe(guard, hash, |entry| entry.key == key, strays);
+        let on_displaced = |entry| drop_out(table, guard, entry, &mut displaced);
+        let probe = table.probe(guard, hash, |entry| entry.key == key, on_displaced);
         let Probe::Found(there) = probe else { return None };
         let value = there.get().entry.value;
         if let Some(entry) = there.remove(none) {

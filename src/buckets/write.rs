@@ -11,7 +11,7 @@ use super::{
     bucket::{Bucket, Validated, Word},
     control::{Control, SLOTS},
     find::{EntryRef, Hit, SlotRef},
-    fresh::Claim,
+    fresh::SlotClaim,
     upper,
 };
 use crate::{
@@ -116,7 +116,7 @@ impl<T> Table<T> {
     ///
     /// Moves the bucket if the table is being resized and has begun to move it.
     ///
-    /// `strays` gets what was taken out by mistake because the version has wrapped, or was displaced when the table
+    /// `on_displaced` gets what was taken out by mistake because the version has wrapped, or was displaced when the table
     /// shrank: to be accounted for like a victim.
     #[inline]
     pub fn probe<'g>(
@@ -124,7 +124,7 @@ impl<T> Table<T> {
         guard: &'g Guard,
         hash: u64,
         matches: impl Fn(EntryRef<'g, T>) -> bool,
-        mut strays: impl FnMut(Unlinked),
+        mut on_displaced: impl FnMut(Unlinked),
     ) -> Probe<'g, T> {
         debug_assert!(guard.covers(self.part_of(hash)), "a guard of another part");
         let (tag, bits) = (Control::tag_of(hash), Word::bits_of(hash));
@@ -132,7 +132,7 @@ impl<T> Table<T> {
         'again: loop {
             let control = bucket.control();
             if !control.is_in_use() {
-                bucket = self.bucket_in_use(guard, hash, &mut strays);
+                bucket = self.bucket_in_use(guard, hash, &mut on_displaced);
                 continue;
             }
             let mut strangers = Strangers::default();
@@ -151,8 +151,8 @@ impl<T> Table<T> {
                     continue 'again;
                 }
                 if word.is_dying() {
-                    if let Some(stray) = self.free_dying(bucket, slot, word) {
-                        strays(stray);
+                    if let Some(displaced) = self.free_dying(bucket, slot, word) {
+                        on_displaced(displaced);
                     }
                     continue 'again;
                 }
@@ -177,17 +177,17 @@ impl<T> Table<T> {
 }
 
 impl<T> Table<T> {
-    /// Removes the entry that matches, or one that takes its place in the very moment. `strays`: as for
+    /// Removes the entry that matches, or one that takes its place in the very moment. `on_displaced`: as for
     /// [`probe`](Self::probe).
     pub fn remove(
         &self,
         guard: &Guard,
         hash: u64,
         matches: impl Fn(EntryRef<'_, T>) -> bool,
-        mut strays: impl FnMut(Unlinked),
+        mut on_displaced: impl FnMut(Unlinked),
     ) -> Option<Unlinked> {
         loop {
-            let Probe::Found(there) = self.probe(guard, hash, &matches, &mut strays) else {
+            let Probe::Found(there) = self.probe(guard, hash, &matches, &mut on_displaced) else {
                 return None;
             };
             let handle = there.get().handle;
@@ -200,9 +200,9 @@ impl<T> Table<T> {
             let entry = self.owned(&out);
             match catch_unwind(AssertUnwindSafe(|| matches(entry))) {
                 Ok(true) => return Some(out),
-                Ok(false) => strays(out),
+                Ok(false) => on_displaced(out),
                 Err(panic) => {
-                    caught(|| strays(out));
+                    caught(|| on_displaced(out));
                     resume_unwind(panic);
                 }
             }
@@ -210,23 +210,23 @@ impl<T> Table<T> {
     }
 
     /// Removes the entry that matches if `condition` holds for it, and no other. `condition` is asked again where the
-    /// entry was replaced. `strays`: as for [`probe`](Self::probe).
+    /// entry was replaced. `on_displaced`: as for [`probe`](Self::probe).
     pub fn remove_if(
         &self,
         guard: &Guard,
         hash: u64,
         matches: impl Fn(EntryRef<'_, T>) -> bool,
         mut condition: impl FnMut(EntryRef<'_, T>) -> bool,
-        mut strays: impl FnMut(Unlinked),
+        mut on_displaced: impl FnMut(Unlinked),
     ) -> Option<Unlinked> {
         loop {
-            let Probe::Found(there) = self.probe(guard, hash, &matches, &mut strays) else {
+            let Probe::Found(there) = self.probe(guard, hash, &matches, &mut on_displaced) else {
                 return None;
             };
             if !condition(there.get().at()) {
                 return None;
             }
-            if let Some(out) = there.remove(&mut strays) {
+            if let Some(out) = there.remove(&mut on_displaced) {
                 return Some(out);
             }
         }
@@ -288,7 +288,7 @@ impl<T> Table<T> {
         &'g self,
         guard: &'g Guard,
         hash: u64,
-        strays: &mut impl FnMut(Unlinked),
+        on_displaced: &mut impl FnMut(Unlinked),
     ) -> &'g Bucket {
         let mut array = self.root(guard);
         loop {
@@ -299,7 +299,7 @@ impl<T> Table<T> {
                 return bucket;
             }
             if control.is_frozen() {
-                array = self.moved(guard, array, index, strays);
+                array = self.moved(guard, array, index, on_displaced);
             } else {
                 bucket.init();
             }
@@ -323,7 +323,7 @@ impl<'g, T> Occupied<'g, T> {
     #[inline]
     pub fn replace<'t: 'g>(
         self,
-        claim: &mut Claim<'g, '_, 't, T>,
+        claim: &mut SlotClaim<'g, '_, 't, T>,
     ) -> Option<(Hit<'g, T>, Unlinked)> {
         claim.check(self.table, self.hash);
         let SlotRef { metadata, bucket, slot } = self.hit.place;
@@ -341,17 +341,17 @@ impl<'g, T> Occupied<'g, T> {
 
     /// Removes exactly this entry.
     ///
-    /// Returns what is out: this entry, unless it is not there any more. `strays`: as for
+    /// Returns what is out: this entry, unless it is not there any more. `on_displaced`: as for
     /// [`Table::probe`].
-    pub fn remove(self, mut strays: impl FnMut(Unlinked)) -> Option<Unlinked> {
+    pub fn remove(self, mut on_displaced: impl FnMut(Unlinked)) -> Option<Unlinked> {
         let SlotRef { bucket, slot, .. } = self.hit.place;
         // Linearizes here.
         if !bucket.mark_dying(slot, self.word) {
             return None;
         }
         let out = self.table.unlinked_of(bucket, slot, Control::tag_of(self.hash), self.word);
-        if let Some(stray) = self.table.free_dying(bucket, slot, self.word) {
-            strays(stray);
+        if let Some(displaced) = self.table.free_dying(bucket, slot, self.word) {
+            on_displaced(displaced);
         }
         out
     }
@@ -375,7 +375,7 @@ impl<'g, T> Vacant<'g, T> {
     #[inline]
     pub fn publish<'t: 'g>(
         self,
-        claim: &mut Claim<'g, '_, 't, T>,
+        claim: &mut SlotClaim<'g, '_, 't, T>,
         hints: Hints,
         matches: impl Fn(&T, &T) -> bool,
     ) -> Publish<'g, T> {
@@ -525,8 +525,8 @@ impl<'g, T> Full<'g, T> {
     /// has changed. Returns whether the caller should probe again.
     ///
     /// It should not where there is no memory, or where this bucket is one of the next array already, which must
-    /// become the root before the table can grow further. `strays`: as for [`Table::probe`].
-    pub fn grow(&self, mut strays: impl FnMut(Unlinked)) -> bool {
+    /// become the root before the table can grow further. `on_displaced`: as for [`Table::probe`].
+    pub fn grow(&self, mut on_displaced: impl FnMut(Unlinked)) -> bool {
         let Self { table, guard, bucket, control, hash } = *self;
         let array = table.root(guard);
         if !ptr::eq(array.of(upper(hash)), bucket) {
@@ -536,7 +536,7 @@ impl<'g, T> Full<'g, T> {
         if !table.grow(guard) {
             return false;
         }
-        table.moved(guard, array, array.index(upper(hash)), &mut strays);
+        table.moved(guard, array, array.index(upper(hash)), &mut on_displaced);
         true
     }
 

@@ -83,9 +83,9 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
             slot.set_access(Access::with_hits(MAX_HITS, engine.access_clock.now()).to_bits());
             return false;
         }
-        let strays = |entry| engine.displace(&guard, entry);
+        let on_displaced = |entry| engine.displace(&guard, entry);
         let may_go = |entry: EntryRef<'_, Entry<K, V>>| self.may_go(entry.metadata());
-        let gone = engine.table.remove_if(&guard, hash, is_it, may_go, strays);
+        let gone = engine.table.remove_if(&guard, hash, is_it, may_go, on_displaced);
         gone.map(|entry| self.end(entry)).is_some()
     }
 

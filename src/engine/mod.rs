@@ -420,9 +420,9 @@ impl<K, V, S> Engine<K, V, S> {
             return false;
         }
         let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == entry.id();
-        let strays = |entry| self.displace(guard, entry);
+        let on_displaced = |entry| self.displace(guard, entry);
         // It moves if the table grows.
-        while let Probe::Found(there) = self.table.probe(guard, hash, is_it, strays) {
+        while let Probe::Found(there) = self.table.probe(guard, hash, is_it, on_displaced) {
             if self.table.renew_entry(there.get()) {
                 there.get().set_class(self.class_of(cost, entry.flags()).to_bits());
                 return true;

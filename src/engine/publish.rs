@@ -165,7 +165,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) -> Result<(EntryRef<'g, Entry<K, V>>, bool), Refusal> {
         let Request { cost, terms, mode, pressure } = request;
         let flags = entry.get().metadata().flags();
-        let mut claim = entry.claim(guard);
+        let mut claim = entry.claim_slot(guard);
         let mut plan = Plan {
             mode,
             terms,
@@ -178,8 +178,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             room_tries: 0,
             written: 0,
         };
-        let strays = |entry| self.displace(guard, entry);
-        if table.help(guard, UNITS_MOVED_BY_WRITER, strays) {
+        let on_displaced = |entry| self.displace(guard, entry);
+        if table.help(guard, UNITS_MOVED_BY_WRITER, on_displaced) {
             // There are units left, or an old array to be freed.
             self.notify_if_waiting();
         }
@@ -187,7 +187,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         // read back.
         loop {
             let is_key = |resident: EntryRef<'_, Entry<K, V>>| resident.key == claim.fresh().key;
-            let vacant = match table.probe(guard, hash, is_key, strays) {
+            let vacant = match table.probe(guard, hash, is_key, on_displaced) {
                 Probe::Found(there) => {
                     let old = there.get().at();
                     self.find_room(guard, hash, &mut plan, Some(old), claim.fresh())?;
@@ -278,8 +278,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         guard: &'g Guard,
         full: &Full<'g, Entry<K, V>>,
     ) -> bool {
-        let strays = |entry| self.displace(guard, entry);
-        if self.is_crowded(table.slots(guard)) && full.grow(strays) {
+        let on_displaced = |entry| self.displace(guard, entry);
+        if self.is_crowded(table.slots(guard)) && full.grow(on_displaced) {
             self.notify_if_waiting();
             return true;
         }
@@ -301,11 +301,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         // An array that is still being filled cannot grow. If nothing is being filled either, there is no memory, or
         // another helper has just ended what was: one more try.
         let mut is_moving = true;
-        while !full.grow(strays) {
+        while !full.grow(on_displaced) {
             if !is_moving {
                 return false;
             }
-            is_moving = table.help(guard, usize::MAX, strays);
+            is_moving = table.help(guard, usize::MAX, on_displaced);
         }
         self.notify_if_waiting();
         true

@@ -4,7 +4,7 @@
 
 use super::{Engine, access_of};
 use crate::{
-    buckets::{Held, Hit, Line, SLOTS, SlotRef},
+    buckets::{BucketView, Held, Hit, SLOTS, SlotRef},
     entry::Entry,
     metrics::Counter,
     policy::access::Access,
@@ -253,22 +253,22 @@ impl<K, V, S> Engine<K, V, S> {
         // Relaxed: which thread has which turn does not matter.
         let first = self.aged.fetch_add(count, Ordering::Relaxed);
         let (turn, now) = (first / buckets, self.access_clock.now());
-        for (line, index) in self.table.run_from(&guard, first, count).zip(first..) {
-            for slot in line.taken() {
-                if let Some(access) = Access::from_bits(line.access(slot)).aged(now) {
-                    line.set_access(slot, access.to_bits());
+        for (view, index) in self.table.run_from(&guard, first, count).zip(first..) {
+            for slot in view.taken() {
+                if let Some(access) = Access::from_bits(view.access(slot)).aged(now) {
+                    view.set_access(slot, access.to_bits());
                 }
             }
             if index.wrapping_add(turn).is_multiple_of(AGES_PER_CLASS) {
-                self.classify(&guard, &line);
+                self.classify(&guard, &view);
             }
         }
     }
 
     /// Brings the classes of a bucket up to date: a late store may have left a wrong one.
-    fn classify(&self, guard: &Guard, line: &Line<'_>) {
-        line.forget_free();
-        for sampled_slot in line.taken().filter_map(|slot| line.sampled_slot(slot)) {
+    fn classify(&self, guard: &Guard, view: &BucketView<'_>) {
+        view.forget_free();
+        for sampled_slot in view.taken().filter_map(|slot| view.sampled_slot(slot)) {
             if let Some(metadata) = self.table.look(guard, &sampled_slot) {
                 self.classify_entry(sampled_slot, metadata);
             }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use super::{Engine, NORMAL_WEIGHT, maintain::MaintenanceShard};
 use crate::{
     buckets::{
-        Line, Metadata, POSITION_BITS, Position, Ranker, SLOTS, Sampled, SampledSlot, Scores,
+        BucketView, Metadata, POSITION_BITS, Position, Ranker, SLOTS, Sampled, SampledSlot, Scores,
     },
     entry::{Entry, Flags},
     policy::{
@@ -66,8 +66,8 @@ impl Hand {
     ///
     /// The threshold moves up for a victim and down for each entry, and stays where it is if one in `part` is above it.
     #[inline]
-    fn advance(&mut self, lines: usize, seen: usize, part: usize, is_found: bool) {
-        self.next = self.next.wrapping_add(lines);
+    fn advance(&mut self, buckets: usize, seen: usize, part: usize, is_found: bool) {
+        self.next = self.next.wrapping_add(buckets);
         let up = if is_found { THRESHOLD_STEP } else { 0 };
         // As many entries as there are in the lines that are passed at once are no overflow.
         let down = THRESHOLD_STEP * seen as u32 / part as u32;
@@ -91,7 +91,7 @@ impl<const N: usize> Worst<N> {
 
     /// Takes in the slots of a line whose scores are high enough.
     #[inline]
-    fn offer(&mut self, line: &Line<'_>, scores: &Scores) {
+    fn offer(&mut self, view: &BucketView<'_>, scores: &Scores) {
         // Floats that are not below 0 are in the order of their bits. The lowest bit makes room for the place.
         let mut above = scores.above((self.0[N - 1] >> POSITION_BITS << SCORE_SHIFT) as u32);
         if above == 0 {
@@ -102,7 +102,7 @@ impl<const N: usize> Worst<N> {
             let slot = above.trailing_zeros() as usize & (SLOTS - 1);
             above &= above - 1;
             let score = u64::from(scores[slot] >> SCORE_SHIFT) << POSITION_BITS;
-            let new = score | line.place(slot).to_bits();
+            let new = score | view.place(slot).to_bits();
             if new > self.0[N - 1] {
                 self.insert(new);
             }
@@ -205,12 +205,12 @@ impl<K, V, S> Engine<K, V, S> {
         let ranking = ranking(self.access_clock.now(), ClassRange::MAIN, PLAIN);
         let (ranker, threshold) = (ranking.ranker(), ranking.threshold(hand.threshold));
         let passed = self.table.find_above(guard, hand.next, MAX_HAND_BUCKETS, &ranker, threshold);
-        hand.chosen = passed.found.and_then(|(line, above)| {
-            let sampled_slot = line.sampled_slot(worst_slot(&line, &ranker, above))?;
+        hand.chosen = passed.found.and_then(|(view, above)| {
+            let sampled_slot = view.sampled_slot(worst_slot(&view, &ranker, above))?;
             self.table.prefetch_metadata(&sampled_slot);
-            Some(Chosen::new(line.place(sampled_slot.slot()), sampled_slot.access()))
+            Some(Chosen::new(view.place(sampled_slot.slot()), sampled_slot.access()))
         });
-        hand.advance(passed.lines, passed.ranked, part, hand.chosen.is_some());
+        hand.advance(passed.buckets, passed.ranked, part, hand.chosen.is_some());
     }
 
     /// Returns the least worthy of a random sample.
@@ -238,21 +238,21 @@ impl<K, V, S> Engine<K, V, S> {
             let most = if among == Among::Main { MAX_SAMPLE_BUCKETS } else { usize::MAX };
             self.table
                 .run(guard, upper(random), most)
-                .find_map(|line| line.taken().map(|slot| line.place(slot)).into_iter().find_map(at))
+                .find_map(|view| view.taken().map(|slot| view.place(slot)).into_iter().find_map(at))
         })
     }
 
     /// Looks at consecutive buckets from a random one on, until there were enough entries; returns the worst of them.
     fn sample(&self, guard: &Guard, random: u64, among: Among) -> Worst<4> {
         let want = if self.costs_vary() { SAMPLE_BY_COST } else { SAMPLE };
-        let lines = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
+        let buckets = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
         let ranker = ranking(self.access_clock.now(), among.classes(), PLAIN).ranker();
         let mut worst = Worst::new();
         let mut seen = 0;
-        self.table.run(guard, upper(random), lines).look(|line| {
-            let scores = ranker.rank(line.lanes());
+        self.table.run(guard, upper(random), buckets).look(|view| {
+            let scores = ranker.rank(view.hints());
             seen += scores.count();
-            worst.offer(line, &scores);
+            worst.offer(view, &scores);
             if seen < want { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         worst
@@ -310,12 +310,12 @@ impl<K, V, S> Engine<K, V, S> {
         let mut worst =
             ranges.map(|range| (ranking(now, range, PLAIN).ranker(), Worst::<2>::new()));
         let mut seen = 0;
-        let lines = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
-        self.table.run(guard, upper(random), lines).look(|line| {
+        let buckets = self.sample_buckets.load(Ordering::Relaxed); // Relaxed: any recent number will do.
+        self.table.run(guard, upper(random), buckets).look(|view| {
             for (ranker, worst) in &mut worst {
-                let scores = ranker.rank(line.lanes());
+                let scores = ranker.rank(view.hints());
                 seen += scores.count();
-                worst.offer(line, &scores);
+                worst.offer(view, &scores);
             }
             if seen < ALONE_SAMPLE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
@@ -329,12 +329,12 @@ impl<K, V, S> Engine<K, V, S> {
 
 /// Returns the worst of some slots of a line, one at least.
 #[inline]
-fn worst_slot(line: &Line<'_>, ranker: &Ranker, slots: u32) -> usize {
+fn worst_slot(view: &BucketView<'_>, ranker: &Ranker, slots: u32) -> usize {
     let first = slots.trailing_zeros() as usize & (SLOTS - 1);
     if slots.is_power_of_two() {
         return first;
     }
-    let scores = ranker.rank(line.lanes()).get();
+    let scores = ranker.rank(view.hints()).get();
     let of_them = (0..SLOTS).filter(|slot| slots >> slot & 1 != 0);
     of_them.max_by_key(|slot| scores[*slot]).unwrap_or(first)
 }

@@ -327,8 +327,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         // A load has ended in the meantime, and left it to this write to take out what it has
         // published.
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
-        let strays = |entry| self.displace(guard, entry);
-        if let Some(entry) = self.table.remove_if(guard, hash, is_it, |_| true, strays) {
+        let on_displaced = |entry| self.displace(guard, entry);
+        if let Some(entry) = self.table.remove_if(guard, hash, is_it, |_| true, on_displaced) {
             self.counters.add(Counter::LoadsOvertaken, 1);
             self.part_with(&self.table, guard, entry, RemovalCause::Removed);
         }
@@ -417,8 +417,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let id = loaded.get().id();
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
         let guard = self.table.pin_part(hash);
-        let strays = |entry| self.displace(&guard, entry);
-        let entry = self.table.remove_if(&guard, hash, is_it, |_| true, strays)?;
+        let on_displaced = |entry| self.displace(&guard, entry);
+        let entry = self.table.remove_if(&guard, hash, is_it, |_| true, on_displaced)?;
         self.counters.add(Counter::Removes, 1);
         let seen = self.table.metadata_of(&guard, &entry);
         self.write_off(seen);
@@ -690,8 +690,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) -> Option<EntryRef<'g, Entry<K, V>>> {
         let matches = |entry: EntryRef<'_, Entry<K, V>>| matches(&entry.entry.key);
         let condition = |entry: EntryRef<'_, Entry<K, V>>| self.is_live(entry) && condition(entry);
-        let strays = |entry| self.displace(guard, entry);
-        let entry = table.remove_if(guard, hash, matches, condition, strays)?;
+        let on_displaced = |entry| self.displace(guard, entry);
+        let entry = table.remove_if(guard, hash, matches, condition, on_displaced)?;
         Some(self.part_with(table, guard, entry, cause))
     }
 

@@ -163,8 +163,8 @@ impl<K, V, S> Engine<K, V, S> {
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| {
             written.map_or_else(|| matches(entry), |id| entry.id() == id)
         };
-        let strays = |entry| self.displace(guard, entry);
-        let Some(entry) = self.table.remove_if(guard, hash, is_it, is_over, strays) else {
+        let on_displaced = |entry| self.displace(guard, entry);
+        let Some(entry) = self.table.remove_if(guard, hash, is_it, is_over, on_displaced) else {
             return Expire::NotDue;
         };
         self.counters.add(Counter::Expirations, 1);

@@ -55,7 +55,7 @@ pub fn ranking(now: u32, range: ClassRange, plain: Class) -> Ranking {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buckets::Lanes;
+    use crate::buckets::BucketHints;
 
     #[test]
     fn score_is_idle_time_from_a_quarter_of_a_round_times_weight_and_an_eighth_if_referenced() {
@@ -71,11 +71,11 @@ mod tests {
         for (hits, last, now, cost) in [(0, 5, 5, 8), (3, 4000, 100, 12), (1, 9, 2000, 1000)] {
             let access = Access::with_hits(hits, last);
             let class = Class::new(false, Some(cost));
-            let lanes = Lanes {
+            let hints = BucketHints {
                 access: [u64::from(access.to_bits()) << 32, 0],
                 class: u64::from(class.to_bits()) << 16,
             };
-            let scores = ranking(now, ClassRange::MAIN, class).ranker().rank(lanes);
+            let scores = ranking(now, ClassRange::MAIN, class).ranker().rank(hints);
             let weight = class.weight_in(ClassRange::MAIN).unwrap();
             assert_eq!(scores.get()[2], score_of(access, weight, now).to_bits());
             assert_eq!(scores.count(), 1);

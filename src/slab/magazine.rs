@@ -40,7 +40,7 @@ const SEGMENTS: usize = match () {
 /// The number of no magazine.
 const NONE: u32 = 0;
 /// Beside a handle in a magazine: its cell holds no value.
-const HUSK: u32 = 1 << 31;
+const NO_VALUE: u32 = 1 << 31;
 /// The label of a value, below that.
 const LABEL_SHIFT: u32 = 26;
 /// Labels are below this.
@@ -472,7 +472,7 @@ impl Magazine<'_> {
     /// Panics if the magazine is full.
     #[inline]
     pub(super) fn push(&mut self, handle: Handle) {
-        self.push_raw(handle.raw() | HUSK);
+        self.push_raw(handle.raw() | NO_VALUE);
     }
 
     /// Adds a retired handle.
@@ -483,7 +483,7 @@ impl Magazine<'_> {
     #[inline]
     pub(super) fn push_retired(&mut self, retired: Retired) {
         debug_assert!(retired.label.is_none_or(|label| label < LABELS));
-        let label = retired.label.map_or(HUSK, |label| u32::from(label) << LABEL_SHIFT);
+        let label = retired.label.map_or(NO_VALUE, |label| u32::from(label) << LABEL_SHIFT);
         if let Some(part) = self.segment.parts.get(self.first + self.len()) {
             part.store(retired.part, Relaxed); // Relaxed: as in `push_raw`.
         }
@@ -557,7 +557,7 @@ impl Magazine<'_> {
         // Relaxed: as in `push`.
         let raw = self.handles[..self.len()].iter().map(|raw| raw.load(Relaxed));
         let label = |raw: u32| (raw >> LABEL_SHIFT) as u8 & (LABELS - 1);
-        raw.map(move |raw| (Handle::new(raw), (raw & HUSK == 0).then(|| label(raw))))
+        raw.map(move |raw| (Handle::new(raw), (raw & NO_VALUE == 0).then(|| label(raw))))
     }
 
     /// Returns the magazine's number, which no other one of its slab has.

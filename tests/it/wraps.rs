@@ -92,8 +92,8 @@ const A: u64 = 1;
 const B: u64 = 2;
 const CHURN: u64 = 9;
 
-/// Removes `A`, whose lane becomes that of `B` while it is compared; returns the outcome.
-fn remove_while_the_lane_changes_hands(
+/// Removes `A`, whose slot becomes that of `B` while it is compared; returns the outcome.
+fn remove_while_the_slot_changes_hands(
     cache: &Wrapping,
     then: impl FnOnce() + 'static,
 ) -> Option<u64> {
@@ -113,7 +113,7 @@ fn remove_while_the_lane_changes_hands(
 #[test]
 fn remove_never_returns_the_entry_of_another_key() {
     let (cache, left) = cache();
-    assert_eq!(remove_while_the_lane_changes_hands(&cache, || {}), None);
+    assert_eq!(remove_while_the_slot_changes_hands(&cache, || {}), None);
     assert!(entries(&cache).is_empty());
     // What was taken out by mistake has been evicted.
     let metrics = cache.metrics();
@@ -128,7 +128,7 @@ fn remove_never_returns_the_entry_of_another_key() {
 fn remove_accounts_for_what_it_took_out_though_the_comparison_panics() {
     let (cache, left) = cache();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        remove_while_the_lane_changes_hands(&cache, || {
+        remove_while_the_slot_changes_hands(&cache, || {
             at_comparison_of(B, A, || panic!("comparison"));
         })
     }));
@@ -141,7 +141,7 @@ fn remove_accounts_for_what_it_took_out_though_the_comparison_panics() {
 }
 
 /// Inserts `A` = 11 while `A` = 10 takes the place of `B`, with which the insert compares it.
-/// `B` and the first `A` are in lane 0 if `is_above`, or in lane 1 and the second `A` in lane 0.
+/// `B` and the first `A` are in slot 0 if `is_above`, or in slot 1 and the second `A` in slot 0.
 fn insert_while_it_is_inserted(
     cache: &Wrapping,
     is_above: bool,

@@ -91,7 +91,7 @@ pub struct World {
     table: Table<Entry>,
     counts: StdArc<Counts>,
     /// Entries that were taken out by mistake, as duplicates, or displaced.
-    pub strays: AtomicUsize,
+    pub displaced: AtomicUsize,
     /// The thread that stops where it displaces an entry.
     stops: AtomicUsize,
     lets_go: AtomicBool,
@@ -109,7 +109,7 @@ impl World {
         let world = Self {
             table: Table::new(buckets, 4, 1).unwrap(),
             counts: StdArc::default(),
-            strays: AtomicUsize::new(0),
+            displaced: AtomicUsize::new(0),
             stops: AtomicUsize::new(usize::MAX),
             lets_go: AtomicBool::new(false),
         };
@@ -123,8 +123,8 @@ impl World {
         key & !0xff00
     }
 
-    fn stray(&self, guard: &Guard, entry: Unlinked) {
-        self.strays.fetch_add(1, SeqCst);
+    fn note_displaced(&self, guard: &Guard, entry: Unlinked) {
+        self.displaced.fetch_add(1, SeqCst);
         self.table.retire(guard, entry, Terms::NONE, 0);
         if self.stops.load(SeqCst) == thread_number() {
             while !self.lets_go.load(SeqCst) {
@@ -149,10 +149,10 @@ impl World {
     pub fn set_or_grow(&self, key: u64, value: u64, may_grow: bool) -> Set {
         let mut fresh = self.prepare(key, value);
         let guard = self.table.pin();
-        let mut claim = fresh.claim(&guard);
+        let mut claim = fresh.claim_slot(&guard);
         loop {
-            let stray = |entry| self.stray(&guard, entry);
-            match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray) {
+            let on_displaced = |entry| self.note_displaced(&guard, entry);
+            match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), on_displaced) {
                 Probe::Found(there) => {
                     if let Some((_, old)) = there.replace(&mut claim) {
                         let value = self.table.unlinked(&guard, &old).read();
@@ -165,12 +165,14 @@ impl World {
                         Publish::Done(_) => return Set::Inserted,
                         Publish::Duplicates(_, duplicates, panic) => {
                             assert!(panic.is_none());
-                            duplicates.into_iter().for_each(|entry| self.stray(&guard, entry));
+                            duplicates
+                                .into_iter()
+                                .for_each(|entry| self.note_displaced(&guard, entry));
                             return Set::Inserted;
                         }
                         Publish::Changed => {}
                         Publish::Full(full) => {
-                            if may_grow && full.grow(|entry| self.stray(&guard, entry)) {
+                            if may_grow && full.grow(|entry| self.note_displaced(&guard, entry)) {
                                 continue;
                             }
                             // As where a value is rejected: it is moved out.
@@ -188,11 +190,12 @@ impl World {
     pub fn set_within(&self, budget: &Budget, key: u64, value: u64) -> bool {
         let mut fresh = self.prepare(key, value);
         let guard = self.table.pin();
-        let mut claim = fresh.claim(&guard);
+        let mut claim = fresh.claim_slot(&guard);
         let mut charged = 0;
         let is_in = loop {
-            let stray = |entry| self.stray(&guard, entry);
-            let probe = self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray);
+            let on_displaced = |entry| self.note_displaced(&guard, entry);
+            let probe =
+                self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), on_displaced);
             let before = match &probe {
                 Probe::Found(there) => there.get().entry.read(),
                 Probe::Absent(_) => 0,
@@ -229,11 +232,11 @@ impl World {
         let guard = self.table.pin();
         let mut is_renewed = false;
         while budget.used() > limit {
-            let stray = |entry| self.stray(&guard, entry);
+            let on_displaced = |entry| self.note_displaced(&guard, entry);
             let costs = |entry: &&Entry| entry.read() > 0;
             let worst = self.table.iter(&guard).map(|hit| hit.entry).find(costs).map(|it| it.key);
             if let Some(key) = worst {
-                let out = self.table.remove(&guard, Self::hash(key), |it| it.is(key), stray);
+                let out = self.table.remove(&guard, Self::hash(key), |it| it.is(key), on_displaced);
                 out.into_iter().for_each(|entry| budget.refund(self.retire(&guard, entry)));
             } else if is_renewed {
                 break;
@@ -250,12 +253,13 @@ impl World {
     pub fn try_once(&self, key: u64, value: u64) -> bool {
         let guard = self.table.pin();
         let mut fresh = self.prepare(key, value);
-        let stray = |entry| self.stray(&guard, entry);
-        match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray) {
+        let on_displaced = |entry| self.note_displaced(&guard, entry);
+        match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), on_displaced) {
             Probe::Found(_) => false,
             Probe::Absent(vacant) => {
                 let same = |a: &Entry, b: &Entry| a.is(b.key);
-                let published = vacant.publish(&mut fresh.claim(&guard), Hints::default(), same);
+                let published =
+                    vacant.publish(&mut fresh.claim_slot(&guard), Hints::default(), same);
                 matches!(published, Publish::Done(_))
             }
         }
@@ -267,12 +271,12 @@ impl World {
         let guard = self.table.pin();
         let mut fresh = self.prepare(key, 4);
         let handle = fresh.handle();
-        let stray = |entry| self.stray(&guard, entry);
-        let probe = self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray);
+        let on_displaced = |entry| self.note_displaced(&guard, entry);
+        let probe = self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), on_displaced);
         let Probe::Absent(vacant) = probe else { panic!("{key} is there") };
         assert_eq!(self.set(other, 5), Set::Inserted);
         let published =
-            vacant.publish(&mut fresh.claim(&guard), Hints::default(), |a, b| a.is(b.key));
+            vacant.publish(&mut fresh.claim_slot(&guard), Hints::default(), |a, b| a.is(b.key));
         assert!(matches!(published, Publish::Changed));
         assert_eq!(fresh.into_inner().read(), 4);
         let next = self.prepare(key, 6);
@@ -296,11 +300,11 @@ impl World {
     pub fn remove_exactly(&self, key: u64) -> Option<u64> {
         let guard = self.table.pin();
         loop {
-            let stray = |entry| self.stray(&guard, entry);
-            match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray) {
+            let on_displaced = |entry| self.note_displaced(&guard, entry);
+            match self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), on_displaced) {
                 Probe::Absent(_) => return None,
                 Probe::Found(there) => {
-                    if let Some(entry) = there.remove(|entry| self.stray(&guard, entry)) {
+                    if let Some(entry) = there.remove(|entry| self.note_displaced(&guard, entry)) {
                         return Some(self.retire(&guard, entry));
                     }
                 }
@@ -317,19 +321,20 @@ impl World {
     ) -> (Option<u64>, Option<u64>) {
         loop {
             let guard = self.table.pin();
-            let stray = |entry| self.stray(&guard, entry);
-            let probe = self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), stray);
+            let on_displaced = |entry| self.note_displaced(&guard, entry);
+            let probe =
+                self.table.probe(&guard, Self::hash(key), |entry| entry.is(key), on_displaced);
             let before = match &probe {
                 Probe::Found(there) => Some(there.get().entry.read()),
                 Probe::Absent(_) => None,
             };
             let Some(after) = f(before) else {
                 let Probe::Found(there) = probe else { return (None, None) };
-                let Some(entry) = there.remove(stray) else { continue };
+                let Some(entry) = there.remove(on_displaced) else { continue };
                 return (Some(self.retire(&guard, entry)), None);
             };
             let mut fresh = self.prepare(key, after);
-            let mut claim = fresh.claim(&guard);
+            let mut claim = fresh.claim_slot(&guard);
             let is_done = match probe {
                 Probe::Found(there) => match there.replace(&mut claim) {
                     Some((_, old)) => {
@@ -360,8 +365,9 @@ impl World {
     /// Removes the key's entry, whichever that is by then; returns its value.
     pub fn remove(&self, key: u64) -> Option<u64> {
         let guard = self.table.pin();
-        let stray = |entry| self.stray(&guard, entry);
-        let entry = self.table.remove(&guard, Self::hash(key), |entry| entry.is(key), stray)?;
+        let on_displaced = |entry| self.note_displaced(&guard, entry);
+        let entry =
+            self.table.remove(&guard, Self::hash(key), |entry| entry.is(key), on_displaced)?;
         Some(self.retire(&guard, entry))
     }
 
@@ -410,8 +416,8 @@ impl World {
         let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1, plain: 1 };
         let threshold = ranking.threshold(1.0f32.to_bits());
         let passed = self.table.find_above(&guard, 0, 1, &ranking.ranker(), threshold);
-        let (line, above) = passed.found?;
-        let sampled_slot = line.sampled_slot(above.trailing_zeros() as usize)?;
+        let (view, above) = passed.found?;
+        let sampled_slot = view.sampled_slot(above.trailing_zeros() as usize)?;
         self.table.look(&guard, &sampled_slot)?;
         let entry = self.table.unlink(&guard, &sampled_slot, |_| true)?;
         Some(self.retire(&guard, entry))
@@ -430,7 +436,7 @@ impl World {
     /// Moves up to so many units.
     pub fn help(&self, units: usize) {
         let guard = self.table.pin();
-        self.table.help(&guard, units, |entry| self.stray(&guard, entry));
+        self.table.help(&guard, units, |entry| self.note_displaced(&guard, entry));
     }
 
     /// The same, and stops where it displaces an entry until [`let_go`](Self::let_go).
@@ -470,7 +476,7 @@ impl World {
         let guard = self.table.pin();
         let mut run = self.table.run(&guard, 0, usize::MAX);
         let sampled_slot =
-            run.find_map(|line| line.taken().find_map(|slot| line.sampled_slot(slot)))?;
+            run.find_map(|view| view.taken().find_map(|slot| view.sampled_slot(slot)))?;
         let entry = self.table.unlink(&guard, &sampled_slot, |_| true)?;
         Some(self.retire(&guard, entry))
     }
@@ -479,17 +485,17 @@ impl World {
     /// returns whether it was in the table.
     pub fn keep(&self, key: u64, count: &AtomicUsize) -> bool {
         let guard = self.table.pin();
-        let stray = |entry| self.stray(&guard, entry);
+        let on_displaced = |entry| self.note_displaced(&guard, entry);
         let hash = Self::hash(key);
         let is_it = |entry: EntryRef<'_, Entry>| entry.is(key);
-        let Probe::Found(there) = self.table.probe(&guard, hash, is_it, stray) else {
+        let Probe::Found(there) = self.table.probe(&guard, hash, is_it, on_displaced) else {
             return false;
         };
         let kept = there.get().metadata();
         count.fetch_add(1, SeqCst);
         kept.byte().fetch_or(KEPT, Ordering::Release);
         let is_it = |entry: EntryRef<'_, Entry>| entry.id() == kept.id();
-        while let Probe::Found(there) = self.table.probe(&guard, hash, is_it, stray) {
+        while let Probe::Found(there) = self.table.probe(&guard, hash, is_it, on_displaced) {
             if self.table.renew_entry(there.get()) {
                 return true;
             }
@@ -513,7 +519,7 @@ impl World {
         let guard = self.table.pin();
         let mut run = self.table.run(&guard, 0, usize::MAX);
         let sampled_slot =
-            run.find_map(|line| line.taken().find_map(|slot| line.sampled_slot(slot)));
+            run.find_map(|view| view.taken().find_map(|slot| view.sampled_slot(slot)));
         let may_go = |entry: Metadata<'_, Entry>| entry.byte().load(Ordering::Relaxed) & KEPT == 0;
         let unlink = |sampled_slot| self.table.unlink(&guard, &sampled_slot, may_go);
         let Some(entry) = sampled_slot.and_then(unlink) else { return false };
@@ -525,9 +531,9 @@ impl World {
     /// Removes the entry of a key, marked or not; returns whether it did.
     pub fn remove_kept(&self, key: u64, count: &AtomicUsize) -> bool {
         let guard = self.table.pin();
-        let stray = |entry| self.stray(&guard, entry);
+        let on_displaced = |entry| self.note_displaced(&guard, entry);
         let is_it = |entry: EntryRef<'_, Entry>| entry.is(key);
-        let Some(entry) = self.table.remove(&guard, Self::hash(key), is_it, stray) else {
+        let Some(entry) = self.table.remove(&guard, Self::hash(key), is_it, on_displaced) else {
             return false;
         };
         Self::uncount(self.table.metadata_of(&guard, &entry), count);
