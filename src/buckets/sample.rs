@@ -202,7 +202,7 @@ impl<T> Table<T> {
     #[inline]
     pub fn prefetch_metadata(&self, sampled_slot: &SampledSlot<'_>) {
         // SAFETY: the handle was in a word of this table, which was loaded by an Acquire.
-        unsafe { self.slab.cell(sampled_slot.handle()) }.prefetch_beside();
+        unsafe { self.slab.cell(sampled_slot.handle()) }.prefetch_side_arrays();
     }
 
     /// Returns where a sampled slot is, if it is in the table.

@@ -560,7 +560,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Returns what is added to an entry's own cost.
     pub fn overhead(&self, has_times: bool) -> u64 {
         let times = if has_times { TIMES_BYTES } else { 0 };
-        let all = size_of::<Entry<K, V>>() + BESIDE_BYTES + times;
+        let all = size_of::<Entry<K, V>>() + SIDE_ARRAY_BYTES + times;
         if self.settings.charge_overhead { all as u64 } else { 0 }
     }
 
@@ -757,6 +757,6 @@ impl<K, V, S> Engine<K, V, S> {
 
 /// Bytes of what an entry has beside its cell (flags, hash and cost: 13) and of its share of the buckets (18 to 21), in
 /// round numbers.
-const BESIDE_BYTES: usize = 32;
+const SIDE_ARRAY_BYTES: usize = 32;
 /// Bytes of the times beside the cell of an entry that may expire.
 const TIMES_BYTES: usize = 2 * size_of::<u64>();

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! handle   chunk (HANDLE_BITS - shift) │ cell (shift)
-//! root     LEAVES pointers  →  leaf: a slot a chunk  →  cells, and `Beside`: flags, hashes, charges, times
+//! root     LEAVES pointers  →  leaf: a slot a chunk  →  cells, and `SideArrays`: flags, hashes, charges, times
 //! ```
 //!
 //! A chunk has `1 << shift` handles and may have fewer cells; the other handles are never issued. The
@@ -94,12 +94,12 @@ pub(super) struct Chunks<T> {
     cells: AtomicUsize,
 }
 
-/// Where a chunk is found. The first three are those of `beside`, to be found without it.
+/// Where a chunk is found. The first three are those of `side_arrays`, to be found without it.
 struct Slot<T> {
     cells: AtomicPtr<T>,
     flags: AtomicPtr<AtomicU8>,
     hashes: AtomicPtr<AtomicU32>,
-    beside: AtomicPtr<Beside<T>>,
+    side_arrays: AtomicPtr<SideArrays<T>>,
 }
 
 /// A cell, and what is kept beside it: a handle that was resolved.
@@ -110,7 +110,7 @@ pub struct Cell<'a, T> {
 }
 
 /// What belongs to a chunk beside its cells.
-struct Beside<T> {
+struct SideArrays<T> {
     cells: *mut T,
     /// One a cell. Their number is that of the cells.
     flags: Box<[AtomicU8]>,
@@ -155,7 +155,8 @@ impl<T> Chunks<T> {
         let mut seen = self.frontier.load(Acquire);
         loop {
             let (chunk, issued) = unpack(seen);
-            let len = self.beside(chunk).map_or(0, |beside| beside.flags.len() as u32);
+            let len =
+                self.side_arrays(chunk).map_or(0, |side_arrays| side_arrays.flags.len() as u32);
             let next = if issued < len {
                 pack(chunk, issued + max.min(len - issued))
             } else {
@@ -189,30 +190,30 @@ impl<T> Chunks<T> {
         }
         let slot = self.slot_or_new(chunk)?;
         // Acquire: pairs with the Release below.
-        let mut beside = slot.beside.load(Acquire);
-        if beside.is_null() {
+        let mut side_arrays = slot.side_arrays.load(Acquire);
+        if side_arrays.is_null() {
             let len = self.next_len();
-            let new = Beside::allocate(len)?;
+            let new = SideArrays::allocate(len)?;
             // AcqRel: Release shows the chunk's parts; Acquire on failure pairs with it.
-            match slot.beside.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire) {
+            match slot.side_arrays.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire) {
                 Ok(_) => {
                     // Relaxed: a figure that sizes the next chunk.
                     self.cells.fetch_add(len, Relaxed);
-                    beside = new;
+                    side_arrays = new;
                 }
                 Err(theirs) => {
                     // SAFETY: `new` was made above, and no other thread has seen it.
-                    unsafe { Beside::free(new) };
-                    beside = theirs;
+                    unsafe { SideArrays::free(new) };
+                    side_arrays = theirs;
                 }
             }
         }
         // SAFETY: what is in a slot stays there until the slab is dropped.
-        let beside = unsafe { &*beside };
+        let side_arrays = unsafe { &*side_arrays };
         // Relaxed, all: the move of the frontier shows them. Every thread that comes here stores the same.
-        slot.cells.store(beside.cells, Relaxed);
-        slot.flags.store(beside.flags.as_ptr().cast_mut(), Relaxed);
-        slot.hashes.store(beside.hashes.as_ptr().cast_mut(), Relaxed);
+        slot.cells.store(side_arrays.cells, Relaxed);
+        slot.flags.store(side_arrays.flags.as_ptr().cast_mut(), Relaxed);
+        slot.hashes.store(side_arrays.hashes.as_ptr().cast_mut(), Relaxed);
         Some(())
     }
 
@@ -269,10 +270,10 @@ impl<T> Chunks<T> {
         Some(unsafe { &*slots.wrapping_add(index) })
     }
 
-    fn beside(&self, chunk: u32) -> Option<&Beside<T>> {
-        let beside = self.slot(chunk)?.beside.load(Acquire); // Acquire: as in `add_chunk`.
+    fn side_arrays(&self, chunk: u32) -> Option<&SideArrays<T>> {
+        let side_arrays = self.slot(chunk)?.side_arrays.load(Acquire); // Acquire: as in `add_chunk`.
         // SAFETY: null, or what stays there until the slab is dropped.
-        unsafe { beside.as_ref() }
+        unsafe { side_arrays.as_ref() }
     }
 
     /// Returns a handle's cell.
@@ -299,8 +300,9 @@ impl<T> Chunks<T> {
     pub(super) fn checked_cell(&self, handle: Handle) -> Cell<'_, T> {
         let chunk = handle.raw() >> self.shift;
         let index = (handle.raw() & self.mask) as usize;
-        let beside = self.beside(chunk).filter(|beside| index < beside.flags.len());
-        beside.expect("a handle of this slab");
+        let side_arrays =
+            self.side_arrays(chunk).filter(|side_arrays| index < side_arrays.flags.len());
+        side_arrays.expect("a handle of this slab");
         Cell { slot: self.slot(chunk).expect("it has something beside it"), index }
     }
 
@@ -312,8 +314,8 @@ impl<T> Chunks<T> {
     /// Returns how many cells of a chunk were issued.
     pub(super) fn issued(&self, chunk: u32) -> usize {
         let (newest, issued) = unpack(self.frontier.load(Acquire)); // Acquire: as in `issue`.
-        match self.beside(chunk) {
-            Some(beside) if chunk < newest => beside.flags.len(),
+        match self.side_arrays(chunk) {
+            Some(side_arrays) if chunk < newest => side_arrays.flags.len(),
             Some(_) if chunk == newest => issued as usize,
             _ => 0,
         }
@@ -326,37 +328,38 @@ impl<T> Chunks<T> {
     ///
     /// * No other thread has a handle of these cells, and they hold no values.
     pub(super) unsafe fn give_back(&self, chunk: u32, count: usize) -> bool {
-        let Some(beside) = self.beside(chunk) else { return false };
-        let count = count.min(beside.flags.len());
-        let charges = beside.charges.load(Acquire); // Acquire: as in `Array::get`.
-        let times = beside.times.load(Acquire); // Acquire: as above.
+        let Some(side_arrays) = self.side_arrays(chunk) else { return false };
+        let count = count.min(side_arrays.flags.len());
+        let charges = side_arrays.charges.load(Acquire); // Acquire: as in `Array::get`.
+        let times = side_arrays.times.load(Acquire); // Acquire: as above.
         let parts: [(*mut u8, usize); 5] = [
-            (beside.cells.cast(), size_of::<T>()),
-            (beside.flags.as_ptr().cast_mut().cast(), size_of::<AtomicU8>()),
-            (beside.hashes.as_ptr().cast_mut().cast(), size_of::<AtomicU32>()),
+            (side_arrays.cells.cast(), size_of::<T>()),
+            (side_arrays.flags.as_ptr().cast_mut().cast(), size_of::<AtomicU8>()),
+            (side_arrays.hashes.as_ptr().cast_mut().cast(), size_of::<AtomicU32>()),
             (charges.cast(), size_of::<AtomicU64>()),
             (times.cast(), 2 * size_of::<AtomicU64>()),
         ];
         // First, or the system would make a huge page of the next page that is touched, or of one that stays.
-        beside.advise(Pages::Small);
+        side_arrays.advise(Pages::Small);
         let mut given = 0;
         for (start, size) in parts.into_iter().filter(|(start, _)| !start.is_null()) {
             // SAFETY: the caller's promise; where a thread that has an old handle reads what is beside its cell, zeros
             // are as good as what was there.
             given += unsafe { give_pages_back(start, count * size) };
         }
-        beside.given_back.store(given, Relaxed); // Relaxed: a figure.
+        side_arrays.given_back.store(given, Relaxed); // Relaxed: a figure.
         given > 0
     }
 
     /// Notes that cells of a chunk are used again.
     pub(super) fn take_again(&self, chunk: u32) {
         // Relaxed, twice: a figure.
-        let beside = self.beside(chunk).filter(|beside| beside.given_back.load(Relaxed) > 0);
-        if let Some(beside) = beside
-            && beside.given_back.swap(0, Relaxed) > 0
+        let side_arrays =
+            self.side_arrays(chunk).filter(|side_arrays| side_arrays.given_back.load(Relaxed) > 0);
+        if let Some(side_arrays) = side_arrays
+            && side_arrays.given_back.swap(0, Relaxed) > 0
         {
-            beside.advise(Pages::Huge);
+            side_arrays.advise(Pages::Huge);
         }
     }
 
@@ -370,7 +373,7 @@ impl<T> Chunks<T> {
         let leaves = self.root.iter().filter(|leaf| !leaf.load(Relaxed).is_null()); // Relaxed: a figure.
         let leaves = leaves.count() * self.leaf_len() * size_of::<Slot<T>>();
         let chunks = 1..1 << (HANDLE_BITS - self.shift);
-        let chunks = chunks.map_while(|chunk| self.beside(chunk)).map(Beside::bytes);
+        let chunks = chunks.map_while(|chunk| self.side_arrays(chunk)).map(SideArrays::bytes);
         leaves + chunks.sum::<usize>()
     }
 }
@@ -385,10 +388,10 @@ impl<T> Drop for Chunks<T> {
             }
             // SAFETY: a leaf has that length, and `&mut self` says that no other thread is here.
             for slot in &mut *unsafe { from_raw(slots, len) } {
-                let beside = slot.beside.with_mut(|beside| *beside);
-                if !beside.is_null() {
+                let side_arrays = slot.side_arrays.with_mut(|side_arrays| *side_arrays);
+                if !side_arrays.is_null() {
                     // SAFETY: it is in this slot only, and the slot goes with it.
-                    unsafe { Beside::free(beside) };
+                    unsafe { SideArrays::free(side_arrays) };
                 }
             }
         }
@@ -401,7 +404,7 @@ impl<T> Slot<T> {
             cells: AtomicPtr::new(ptr::null_mut()),
             flags: AtomicPtr::new(ptr::null_mut()),
             hashes: AtomicPtr::new(ptr::null_mut()),
-            beside: AtomicPtr::new(ptr::null_mut()),
+            side_arrays: AtomicPtr::new(ptr::null_mut()),
         }
     }
 }
@@ -432,12 +435,12 @@ impl<'a, T> Cell<'a, T> {
     #[inline]
     pub fn prefetch(self) {
         prefetch(self.address());
-        self.prefetch_beside();
+        self.prefetch_side_arrays();
     }
 
     /// Fetches flags and hash ahead of their use.
     #[inline]
-    pub fn prefetch_beside(self) {
+    pub fn prefetch_side_arrays(self) {
         // Relaxed, twice: see "Orderings".
         prefetch(self.slot.flags.load(Relaxed).wrapping_add(self.index));
         prefetch(self.slot.hashes.load(Relaxed).wrapping_add(self.index));
@@ -477,17 +480,17 @@ impl<'a, T> Cell<'a, T> {
     }
 
     #[inline]
-    fn beside(self) -> &'a Beside<T> {
-        let beside = self.slot.beside.load(Relaxed); // Relaxed: see "Orderings".
+    fn side_arrays(self) -> &'a SideArrays<T> {
+        let side_arrays = self.slot.side_arrays.load(Relaxed); // Relaxed: see "Orderings".
         // SAFETY: the chunk is there, as it has this cell, and stays until the slab is dropped.
-        unsafe { &*beside }
+        unsafe { &*side_arrays }
     }
 
     /// Returns the cost that was set, 1 by default. Takes no memory while all costs are 1.
     #[inline]
     pub fn charge(self) -> u64 {
-        let beside = self.beside();
-        let charges = Array::new(&beside.charges, beside.flags.len()).get();
+        let side_arrays = self.side_arrays();
+        let charges = Array::new(&side_arrays.charges, side_arrays.flags.len()).get();
         // Relaxed: the word that shows the handle shows the charge.
         charges.map_or(1, |charges| encode(charges[self.index].load(Relaxed)))
     }
@@ -499,8 +502,8 @@ impl<'a, T> Cell<'a, T> {
     ///
     /// [`OutOfMemory`] if the costs of the chunk cannot be allocated; the cost is 1 then.
     pub fn set_charge(self, cost: u64) -> Result<(), OutOfMemory> {
-        let beside = self.beside();
-        let array = Array::new(&beside.charges, beside.flags.len());
+        let side_arrays = self.side_arrays();
+        let array = Array::new(&side_arrays.charges, side_arrays.flags.len());
         let charges = if cost == 1 {
             match array.get() {
                 Some(charges) if !mutant!("slab_charge_inherited") => charges,
@@ -516,8 +519,8 @@ impl<'a, T> Cell<'a, T> {
     /// Returns two times, if a cell of the chunk was ever given any: 0, or what was stored last.
     #[inline]
     pub fn times(self) -> Option<&'a [AtomicU64; 2]> {
-        let beside = self.beside();
-        let times = Array::new(&beside.times, 2 * beside.flags.len()).get()?;
+        let side_arrays = self.side_arrays();
+        let times = Array::new(&side_arrays.times, 2 * side_arrays.flags.len()).get()?;
         times[2 * self.index..].first_chunk()
     }
 
@@ -527,13 +530,13 @@ impl<'a, T> Cell<'a, T> {
     ///
     /// [`OutOfMemory`] if they cannot be allocated.
     pub fn times_or_new(self) -> Result<&'a [AtomicU64; 2], OutOfMemory> {
-        let beside = self.beside();
-        let times = Array::new(&beside.times, 2 * beside.flags.len()).get_or_new()?;
+        let side_arrays = self.side_arrays();
+        let times = Array::new(&side_arrays.times, 2 * side_arrays.flags.len()).get_or_new()?;
         Ok(times[2 * self.index..].first_chunk().expect("two words a cell"))
     }
 }
 
-impl<T> Beside<T> {
+impl<T> SideArrays<T> {
     /// Allocates a chunk: uninitialised cells, and flags of 0.
     fn allocate(len: usize) -> Option<*mut Self> {
         let flags = try_boxed(len, || AtomicU8::new(0))?;
@@ -567,21 +570,22 @@ impl<T> Beside<T> {
     ///
     /// # Safety
     ///
-    /// * `beside` comes from `allocate`, and no other thread can reach it any more.
-    unsafe fn free(beside: *mut Self) {
+    /// * `side_arrays` comes from `allocate`, and no other thread can reach it any more.
+    unsafe fn free(side_arrays: *mut Self) {
         // SAFETY: the caller's promise; `allocate` makes a slice of one.
-        let mut beside = unsafe { from_raw(beside, 1) };
-        let len = beside[0].flags.len();
+        let mut side_arrays = unsafe { from_raw(side_arrays, 1) };
+        let len = side_arrays[0].flags.len();
         for (array, len) in [(0, len), (1, 2 * len)] {
-            let array = if array == 0 { &mut beside[0].charges } else { &mut beside[0].times };
+            let array =
+                if array == 0 { &mut side_arrays[0].charges } else { &mut side_arrays[0].times };
             let words = array.with_mut(|words| *words);
             if !words.is_null() {
                 // SAFETY: `Array::get_or_new` made it with that length, and the caller is alone.
                 drop(unsafe { from_raw(words, len) });
             }
         }
-        // SAFETY: the caller is alone, and `beside` goes.
-        unsafe { beside[0].free_cells() };
+        // SAFETY: the caller is alone, and `side_arrays` goes.
+        unsafe { side_arrays[0].free_cells() };
     }
 
     /// # Safety
