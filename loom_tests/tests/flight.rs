@@ -17,7 +17,7 @@ use std::{
 use common::{Bounds, explore_within};
 use cortado::__internals::{
     buckets::{Loose, Table, Terms},
-    flight::{Arrival, Caller, Flights, Follower, Joined, Leader, Outcome},
+    flight::{Caller, Flights, Follower, Joined, Leader, Outcome, WaitOutcome},
     reclaim,
     sync::{
         Arc,
@@ -80,12 +80,12 @@ impl World {
                 Joined::Own(_) => panic!("nothing was entered"),
                 Joined::Lead(leader) => leader,
                 Joined::Follow(_, mut follower) => match follower.wait() {
-                    Arrival::Lead(leader) => leader,
-                    Arrival::Completed => {
+                    WaitOutcome::Lead(leader) => leader,
+                    WaitOutcome::Completed => {
                         assert!(self.is_loaded(), "woken before it was over");
                         return;
                     }
-                    Arrival::TimedOut => unreachable!("it waits as long as it takes"),
+                    WaitOutcome::TimedOut => unreachable!("it waits as long as it takes"),
                 },
             };
             // As the cache does: it may have ended since this one looked.
@@ -150,7 +150,7 @@ fn leader_lets_go_and_one_of_two_takes_over() {
 }
 
 #[test]
-fn whoever_was_to_take_over_gives_up() {
+fn the_next_leader_gives_up() {
     explore(|| {
         let world = World::new();
         let Joined::Lead(leader) = world.flights.join(1, 1, Caller::Task) else {
@@ -177,13 +177,13 @@ fn error_reaches_all_that_wait_and_no_other() {
             // The flight is over, or the other one leads the next.
             Joined::Lead(leader) => drop(leader),
             Joined::Follow(_, mut follower) => match follower.wait() {
-                Arrival::Lead(leader) => drop(leader),
-                Arrival::Completed => {
+                WaitOutcome::Lead(leader) => drop(leader),
+                WaitOutcome::Completed => {
                     let failure = follower.failure().expect("the load has failed");
                     let error = failure.error.downcast_ref::<&str>();
                     assert_eq!((failure.key, error), (1, Some(&"down")));
                 }
-                Arrival::TimedOut => unreachable!("it waits as long as it takes"),
+                WaitOutcome::TimedOut => unreachable!("it waits as long as it takes"),
             },
         };
         let others = [World::spawn(&world, ask), World::spawn(&world, ask)];
@@ -282,10 +282,10 @@ impl Source {
             panic!("no other leads")
         };
         let (seen, known) = (self.cached(), content.load(Ordering::Acquire));
-        leader.change(|_, is_untouched| {
+        leader.change(|_, is_unwritten| {
             is_pinned.swap(true, Ordering::AcqRel);
             let is_there = self.cached() == seen;
-            if is_there && is_untouched() {
+            if is_there && is_unwritten() {
                 self.exchange(seen, seen + COPY);
             }
             is_pinned.swap(false, Ordering::AcqRel);
@@ -438,7 +438,7 @@ fn a_write_that_is_evicted_meets_a_load_that_began_before() {
 }
 
 #[test]
-fn a_write_that_keeps_what_is_there_spoils_no_load() {
+fn a_write_that_changes_nothing_invalidates_no_load() {
     explore(|| {
         let source = Source::new();
         let keeper = Source::spawn(&source, Source::keep);
@@ -450,7 +450,7 @@ fn a_write_that_keeps_what_is_there_spoils_no_load() {
 }
 
 #[test]
-fn a_load_that_begins_after_a_write_is_not_spoiled_by_its_note() {
+fn a_load_that_begins_after_a_write_is_not_invalidated_by_it() {
     explore(|| {
         let source = Source::new();
         let Joined::Lead(leader) = source.flights.join(1, 1, Caller::Task) else {
@@ -534,7 +534,7 @@ impl Shared {
         let value = self.table.prepare(value, 1, 0).unwrap_or_else(|_| panic!("no memory"));
         let loose = Loose::unpublished(value, Terms { seal_at: 0, ..Terms::NONE });
         let value = self.table.see(&guard, &loose);
-        let ((), kept) = leader.complete(|_, _| ((), Outcome::Kept(loose)), |()| None);
+        let ((), kept) = leader.complete(|_, _| ((), Outcome::Unpublished(loose)), |()| None);
         value.read();
         self.retire(kept);
         value.read();
@@ -548,7 +548,7 @@ impl Shared {
 
     fn take(&self, mut follower: Follower<'_, u32, Loose>) {
         match follower.wait() {
-            Arrival::Completed => {}
+            WaitOutcome::Completed => {}
             // It follows the other one, which lets go.
             _ => return,
         }
@@ -591,7 +591,7 @@ impl Shared {
         let shared = Arc::try_unwrap(shared).unwrap_or_else(|_| panic!("a thread is left"));
         let Self { mut flights, table, dropped } = shared;
         assert_eq!(flights.count(), 0, "flights are left");
-        assert!(flights.take_all_kept().is_empty());
+        assert!(flights.take_all_unpublished().is_empty());
         drop(table);
         assert_eq!(dropped.load(SeqCst), 1, "dropped");
         // crossbeam-epoch keeps no such list.

@@ -55,7 +55,7 @@ fn a_growth_meets_a_replace_and_a_reader() {
 
 /// The replacement probes before the growth begins, and meets the freeze at every step.
 #[test]
-fn a_replace_is_overtaken_by_a_freeze() {
+fn a_replace_meets_a_freeze() {
     explore(|| {
         let world = Arc::new(World::with(&[(A, 1), (UP, 9)]));
         let replace = spawn(&world, |w| w.set(A, 2));
@@ -83,7 +83,7 @@ fn a_growth_meets_clear_and_an_insert() {
 }
 
 #[test]
-fn removes_are_overtaken_by_a_freeze() {
+fn removes_meet_a_freeze() {
     explore(|| {
         let world = Arc::new(World::with(&[(A, 1), (UP, 9)]));
         let exactly = spawn(&world, |w| w.remove_exactly(A));
@@ -96,7 +96,7 @@ fn removes_are_overtaken_by_a_freeze() {
 }
 
 #[test]
-fn an_insert_is_overtaken_by_a_freeze() {
+fn an_insert_meets_a_freeze() {
     explore(|| {
         let world = Arc::new(World::with(&[(UP, 9)]));
         let insert = spawn(&world, |w| (w.set(A, 1), w.get(A)));

@@ -21,7 +21,7 @@ use crate::{
     buckets::EntryRef,
     engine::{Loaded, Mode, RemovalCause, Terms, Trace},
     entry::Entry,
-    flight::{Arrival, Caller, Joined, Leader},
+    flight::{Caller, Joined, Leader, WaitOutcome},
 };
 
 /// # Computing in tasks
@@ -145,9 +145,9 @@ where
                 Joined::Follow(mine, follower) => (mine, Waiter::new(self, hash, follower)),
             };
             match poll_fn(|context| Pin::new(&mut waiter.follower).poll(context)).await {
-                Arrival::Lead(leader) => return leader,
-                Arrival::Completed => key = mine,
-                Arrival::TimedOut => unreachable!("no time is set"),
+                WaitOutcome::Lead(leader) => return leader,
+                WaitOutcome::Completed => key = mine,
+                WaitOutcome::TimedOut => unreachable!("no time is set"),
             }
         }
     }
@@ -176,11 +176,11 @@ where
             }
             ComputeOp::Remove => {
                 return leader
-                    .change(|key, is_untouched| self.remove_seen(hash, key, seen, is_untouched));
+                    .change(|key, is_unwritten| self.remove_seen(hash, key, seen, is_unwritten));
             }
         };
-        leader.change(|key, is_untouched| {
-            self.put_seen(hash, (key, value), seen, terms, is_untouched)
+        leader.change(|key, is_unwritten| {
+            self.put_seen(hash, (key, value), seen, terms, is_unwritten)
         })
     }
 
@@ -191,14 +191,14 @@ where
         hash: u64,
         key: K,
         seen: Option<usize>,
-        is_untouched: &dyn Fn() -> bool,
+        is_unwritten: &dyn Fn() -> bool,
     ) -> Result<ComputeResult<V, V>, K> {
         let engine = &self.engine;
         let mut is_current = false;
         let removed = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
             // In this order, as in `put_seen`.
             let there = seen.filter(|id| engine.has_id(guard, hash, *id));
-            is_current = there == seen && is_untouched();
+            is_current = there == seen && is_unwritten();
             let there = there.filter(|_| is_current)?;
             let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == there;
             let cause = RemovalCause::Removed;
@@ -219,7 +219,7 @@ where
         (key, value): (K, V),
         seen: Option<usize>,
         terms: Terms,
-        is_untouched: &dyn Fn() -> bool,
+        is_unwritten: &dyn Fn() -> bool,
     ) -> Result<ComputeResult<V, V>, K> {
         let engine = &self.engine;
         let pressure = engine.noted_pressure();
@@ -231,7 +231,7 @@ where
             // If it is gone, that may be by a removal announced before the flight began, and what was
             // made from it must not come after that.
             let there = seen.filter(|id| engine.has_id(guard, hash, *id));
-            if there != seen || !is_untouched() {
+            if there != seen || !is_unwritten() {
                 refused = Some(Err(key));
                 return None;
             }

@@ -17,7 +17,7 @@ use crate::{
     buckets::Held,
     engine::{Engine, Loaded, Stopwatch, Trace},
     entry::Entry,
-    flight::{Arrival, Caller, Entered, Follower, Joined, Leader, Outcome, SharedError},
+    flight::{Caller, Entered, Follower, Joined, Leader, Outcome, SharedError, WaitOutcome},
     metrics::Counter,
     util::caught,
 };
@@ -339,13 +339,13 @@ where
                 Step::Follow(key, waiter) => (key, waiter),
             };
             is_first = false;
-            let arrival = match (wait, end) {
-                (WaitPolicy::No, _) => Arrival::TimedOut,
+            let waited = match (wait, end) {
+                (WaitPolicy::No, _) => WaitOutcome::TimedOut,
                 (_, Some(end)) => waiter.follower.wait_until(end),
                 (_, None) => waiter.follower.wait(),
             };
-            match arrival {
-                Arrival::Completed => match waiter.share(&mine) {
+            match waited {
+                WaitOutcome::Completed => match waiter.share(&mine) {
                     Shared::Value(value) => return Found::Hit(value),
                     Shared::Failed(error) => match accept(error) {
                         Some(error) => return Found::Failed(error),
@@ -353,8 +353,8 @@ where
                     },
                     Shared::Nothing => key = mine,
                 },
-                Arrival::Lead(leader) => return Found::Fill(self.guard(hash, leader, None)),
-                Arrival::TimedOut => return Found::Busy(mine),
+                WaitOutcome::Lead(leader) => return Found::Fill(self.guard(hash, leader, None)),
+                WaitOutcome::TimedOut => return Found::Busy(mine),
             }
         }
     }
@@ -585,7 +585,7 @@ where
         let pin = self.refreshed.map(|_| cache.engine.table.pin_part(hash));
         let refreshed = pin.as_ref().and_then(|guard| {
             let id = self.refreshed.filter(|id| cache.engine.has_id(guard, hash, *id));
-            id.filter(|_| leader.is_untouched())
+            id.filter(|_| leader.is_unwritten())
         });
         let is_published = Cell::new(false);
         let fill = |key, is_invalid| {
@@ -593,13 +593,13 @@ where
             is_published.set(filled.1.published().is_some());
             filled
         };
-        let (entry, kept) = leader.complete(fill, |entry| {
+        let (entry, unpublished) = leader.complete(fill, |entry| {
             is_published.set(false);
             cache.engine.take_back(hash, entry)
         });
         drop(pin);
-        if let Some(kept) = kept {
-            cache.engine.retire_loaded(kept);
+        if let Some(unpublished) = unpublished {
+            cache.engine.retire_loaded(unpublished);
         }
         cache.engine.counters.add(Counter::Loads, 1);
         if refreshed.is_some() && is_published.get() {

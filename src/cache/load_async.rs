@@ -18,7 +18,7 @@ use super::{
     load::{Look, Shared, Step, Waiter, own_key},
     loader::{EntryKey, Kind, OwnedKey, Try, Value},
 };
-use crate::flight::{Arrival, Caller, SharedError};
+use crate::flight::{Caller, SharedError, WaitOutcome};
 
 /// A clone of a value of the cache: what [`Cache::claim_async`] finds.
 ///
@@ -118,8 +118,8 @@ where
                 }
             }
             State::Waiting(_, waiter) => {
-                let arrival = ready!(Pin::new(&mut waiter.follower).poll(context));
-                match self.arrive(arrival) {
+                let waited = ready!(Pin::new(&mut waiter.follower).poll(context));
+                match self.arrive(waited) {
                     Ok(answer) => return Poll::Ready(answer),
                     Err(key) => key,
                 }
@@ -133,9 +133,9 @@ where
                 Step::Load(guard) => return Poll::Ready(Answer::Load(guard)),
                 Step::Fail(key) => return Poll::Ready(Answer::Own(key)),
                 Step::Follow(mine, mut waiter) => {
-                    let arrival = Pin::new(&mut waiter.follower).poll(context);
+                    let waited = Pin::new(&mut waiter.follower).poll(context);
                     self.state = State::Waiting(mine, waiter);
-                    match self.arrive(ready!(arrival)) {
+                    match self.arrive(ready!(waited)) {
                         Ok(answer) => return Poll::Ready(answer),
                         Err(mine) => key = mine,
                     }
@@ -147,19 +147,21 @@ where
     /// Returns what the load that it followed has led to, or the key, to ask again.
     fn arrive(
         &mut self,
-        arrival: Arrival<'a, K, crate::engine::Loaded>,
+        waited: WaitOutcome<'a, K, crate::engine::Loaded>,
     ) -> Result<Answer<'a, K, V, S, E>, K> {
         let State::Waiting(key, mut waiter) = mem::replace(&mut self.state, State::Over) else {
             unreachable!("it follows a load");
         };
-        match arrival {
-            Arrival::Completed => match waiter.share(&key) {
+        match waited {
+            WaitOutcome::Completed => match waiter.share(&key) {
                 Shared::Value(value) => Ok(Answer::Hit(value.clone())),
                 Shared::Failed(error) => (self.accept)(error).map(Answer::Failed).ok_or(key),
                 Shared::Nothing => Err(key),
             },
-            Arrival::Lead(leader) => Ok(Answer::Load(self.cache.guard(self.hash, leader, None))),
-            Arrival::TimedOut => unreachable!("no time is set"),
+            WaitOutcome::Lead(leader) => {
+                Ok(Answer::Load(self.cache.guard(self.hash, leader, None)))
+            }
+            WaitOutcome::TimedOut => unreachable!("no time is set"),
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     engine::Loaded,
-    flight::{Arrival, Caller, Entered},
+    flight::{Caller, Entered, WaitOutcome},
 };
 
 /// Where the value of a key goes: its places among the keys that were asked for.
@@ -153,17 +153,17 @@ where
     }
 
     /// Goes on with a key that another caller has loaded, or has failed to.
-    fn arrive(&mut self, waiting: Waiting<'a, K, V, S>, arrival: Arrival<'a, K, Loaded>) {
+    fn arrive(&mut self, waiting: Waiting<'a, K, V, S>, waited: WaitOutcome<'a, K, Loaded>) {
         let Waiting { places, hash, key, mut waiter } = waiting;
-        match arrival {
-            Arrival::Completed => match waiter.share(&key) {
+        match waited {
+            WaitOutcome::Completed => match waiter.share(&key) {
                 Shared::Value(value) => self.note(&places, &value),
                 Shared::Failed(_) | Shared::Nothing => self.join(places, hash, key, false),
             },
-            Arrival::Lead(leader) => {
+            WaitOutcome::Lead(leader) => {
                 self.mine.push((places, self.cache.guard(hash, leader, None)));
             }
-            Arrival::TimedOut => unreachable!("no time is set"),
+            WaitOutcome::TimedOut => unreachable!("no time is set"),
         }
     }
 }
@@ -255,8 +255,8 @@ where
                 };
                 bulk.insert(loaded, entered);
             } else if let Some(mut waiting) = bulk.theirs.pop_front() {
-                let arrival = waiting.waiter.follower.wait();
-                bulk.arrive(waiting, arrival);
+                let waited = waiting.waiter.follower.wait();
+                bulk.arrive(waiting, waited);
             } else {
                 return Ok(bulk.values);
             }
@@ -319,9 +319,9 @@ where
                 let entered = bulk.enter();
                 bulk.insert(loaded, entered);
             } else if let Some(mut waiting) = bulk.theirs.pop_front() {
-                let arrival =
+                let waited =
                     poll_fn(|context| Pin::new(&mut waiting.waiter.follower).poll(context)).await;
-                bulk.arrive(waiting, arrival);
+                bulk.arrive(waiting, waited);
             } else {
                 return Ok(bulk.values);
             }

@@ -547,7 +547,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// With the first panic of a listener or a destructor, after all others ran.
     pub fn tell_all(&mut self) {
         // What followers that were forgotten have not taken.
-        for loaded in self.flights.take_all_kept() {
+        for loaded in self.flights.take_all_unpublished() {
             self.table.retire_loose(&self.table.pin_structure(), loaded, 0);
         }
         if let Some(on_remove) = &self.hooks.on_remove

@@ -329,7 +329,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
         let on_displaced = |entry| self.displace(guard, entry);
         if let Some(entry) = self.table.remove_if(guard, hash, is_it, |_| true, on_displaced) {
-            self.counters.add(Counter::LoadsOvertaken, 1);
+            self.counters.add(Counter::LoadsInvalidated, 1);
             self.part_with(&self.table, guard, entry, RemovalCause::Removed);
         }
     }
@@ -354,7 +354,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let terms = self.priced(&key, &value, terms);
         let mut outcome = Outcome::Nothing;
         let prepared = if is_invalid {
-            self.counters.add(Counter::LoadsOvertaken, 1);
+            self.counters.add(Counter::LoadsInvalidated, 1);
             Err(Refused { key, value, refusal: Refusal::Forbidden })
         } else {
             self.prepare(&self.table, hash, (key, value), terms, mode, pressure)
@@ -404,7 +404,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 return there;
             }
             let entry = table.see(guard, &loaded);
-            outcome = Outcome::Kept(loaded);
+            outcome = Outcome::Unpublished(loaded);
             Some(entry)
         });
         (held.expect("there is always an entry to return"), outcome)
@@ -413,7 +413,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Takes out what a load has put in, for its key was written while it ran; returns it, to be
     /// retired.
     pub fn take_back(&self, hash: u64, loaded: &Held<'_, Entry<K, V>>) -> Option<Loaded> {
-        self.counters.add(Counter::LoadsOvertaken, 1);
+        self.counters.add(Counter::LoadsInvalidated, 1);
         let id = loaded.get().id();
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
         let guard = self.table.pin_part(hash);

@@ -1,4 +1,4 @@
-//! `Gate`: the flights of a part of all keys, under one lock, and how a write reaches them without
+//! `Shard`: the flights of a part of all keys, under one lock, and how a write reaches them without
 //! waiting for it.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    slab::{NONE, Slab, Waiters},
+    slab::{Arena, NONE, Waiters},
     write::Intent,
 };
 use crate::{
@@ -22,27 +22,27 @@ use crate::{
 };
 
 /// The flights of a part of all keys.
-pub struct Gate<K, T> {
+pub struct Shard<K, T> {
     /// Loads that run: how many flights have a leader.
     running: AtomicU64,
     /// What writes have to say that found the lock taken; its next holder reads it first.
-    notes: Stack<Note>,
-    shard: Mutex<Shard<K, T>>,
+    pending_writes: Stack<PendingWrite>,
+    state: Mutex<ShardState<K, T>>,
 }
 
 /// What a write says to the loads that run when it is read.
-struct Note {
+struct PendingWrite {
     /// The hash of the key; `None` for all keys.
     hash: Option<u64>,
     /// The write that is about to happen; `None` if it has.
     intent: Option<Arc<Intent>>,
 }
 
-/// What the lock of a gate protects.
+/// What the lock of a shard protects.
 ///
 /// No code of the user's runs while it is held: no comparison and no destructor of a key, no waker.
-pub struct Shard<K, T> {
-    pub flights: Slab<Flight<K, T>>,
+pub struct ShardState<K, T> {
+    pub flights: Arena<Flight<K, T>>,
     /// The first flight of each hash; the others of that hash are linked to it.
     index: HashMap<u64, usize, BuildHasherDefault<ahash::AHasher>>,
     /// The last flight that was made.
@@ -112,13 +112,13 @@ pub enum Outcome<T> {
     /// An entry that was published, by its id.
     Published(usize),
     /// An entry that was not: the leader, or the last of the followers, retires it.
-    Kept(T),
+    Unpublished(T),
 }
 
 impl<T> Outcome<T> {
-    fn take_kept(&mut self) -> Option<T> {
+    fn take_unpublished(&mut self) -> Option<T> {
         match std::mem::replace(self, Self::Nothing) {
-            Self::Kept(kept) => Some(kept),
+            Self::Unpublished(unpublished) => Some(unpublished),
             other => {
                 *self = other;
                 None
@@ -135,51 +135,51 @@ impl<T> Outcome<T> {
     }
 }
 
-impl<K, T> Gate<K, T> {
+impl<K, T> Shard<K, T> {
     /// Makes one without any flight.
     pub fn new() -> Self {
-        let shard = Shard { flights: Slab::new(), index: HashMap::default(), last: 0 };
-        Self { running: AtomicU64::new(0), notes: Stack::new(), shard: Mutex::new(shard) }
+        let state = ShardState { flights: Arena::new(), index: HashMap::default(), last: 0 };
+        Self { running: AtomicU64::new(0), pending_writes: Stack::new(), state: Mutex::new(state) }
     }
 
     /// Acquires the lock, and does what writes that found it taken wanted done.
-    pub fn lock(&self) -> MutexGuard<'_, Shard<K, T>> {
+    pub fn lock(&self) -> MutexGuard<'_, ShardState<K, T>> {
         // Nothing is left half done under the lock, so a panic there leaves it in order.
-        let mut shard = self.shard.lock().unwrap_or_else(PoisonError::into_inner);
-        // First, so that a note concerns no load that begins after it was left.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // First, so that a pending write concerns no load that begins after it was left.
         if !mutant!("flight_reads_notes_late") {
-            self.read_notes(&mut shard);
+            self.apply_pending_writes(&mut state);
         }
-        shard
+        state
     }
 
-    fn try_lock(&self) -> Option<MutexGuard<'_, Shard<K, T>>> {
-        let mut shard = match self.shard.try_lock() {
-            Ok(shard) => shard,
-            Err(TryLockError::Poisoned(shard)) => shard.into_inner(),
+    fn try_lock(&self) -> Option<MutexGuard<'_, ShardState<K, T>>> {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        self.read_notes(&mut shard);
-        Some(shard)
+        self.apply_pending_writes(&mut state);
+        Some(state)
     }
 
-    fn read_notes(&self, shard: &mut Shard<K, T>) {
-        for note in self.notes.take() {
-            match (note.hash, &note.intent) {
-                (Some(hash), Some(intent)) => _ = shard.attach(hash, intent),
-                (Some(hash), None) => shard.invalidate(hash),
-                (None, _) => shard.invalidate_all(),
+    fn apply_pending_writes(&self, state: &mut ShardState<K, T>) {
+        for write in self.pending_writes.take() {
+            match (write.hash, &write.intent) {
+                (Some(hash), Some(intent)) => _ = state.attach(hash, intent),
+                (Some(hash), None) => state.invalidate(hash),
+                (None, _) => state.invalidate_all(),
             }
         }
     }
 
-    /// Leaves a note to the holder of the lock, who reads it before it releases the lock or leaves
+    /// Defers a write to the holder of the lock, who applies it before it releases the lock or leaves
     /// it to the next one.
-    fn leave_note(&self, hash: Option<u64>, intent: Option<Arc<Intent>>) {
+    fn defer_write(&self, hash: Option<u64>, intent: Option<Arc<Intent>>) {
         if mutant!("flight_leaves_no_note") {
             return;
         }
-        self.notes.push(Node::new(Note { hash, intent }));
+        self.pending_writes.push(Node::new(PendingWrite { hash, intent }));
     }
 
     /// Returns whether a load runs that began before what this thread did last.
@@ -200,13 +200,13 @@ impl<K, T> Gate<K, T> {
         if !self.is_running() || mutant!("flight_announces_nothing") {
             return None;
         }
-        if let Some(mut shard) = self.try_lock() {
+        if let Some(mut state) = self.try_lock() {
             let intent = Intent::new();
-            return shard.attach(hash, &intent).then_some(intent);
+            return state.attach(hash, &intent).then_some(intent);
         }
         let intent = Intent::new();
-        self.leave_note(Some(hash), Some(Arc::clone(&intent)));
-        // SeqCst: pairs with the fence in `was_written`. Either the load finds the note, or this
+        self.defer_write(Some(hash), Some(Arc::clone(&intent)));
+        // SeqCst: pairs with the fence in `was_written`. Either the load finds the pending write, or this
         // thread finds what the load has published.
         fence(Ordering::SeqCst);
         Some(intent)
@@ -219,42 +219,42 @@ impl<K, T> Gate<K, T> {
             return;
         }
         match (self.try_lock(), hash) {
-            (Some(mut shard), Some(hash)) => shard.invalidate(hash),
-            (Some(mut shard), None) => shard.invalidate_all(),
-            (None, hash) => self.leave_note(hash, None),
+            (Some(mut state), Some(hash)) => state.invalidate(hash),
+            (Some(mut state), None) => state.invalidate_all(),
+            (None, hash) => self.defer_write(hash, None),
         }
     }
 
     /// Begins a load.
-    pub fn lead(&self, shard: &mut Shard<K, T>, slot: usize, owner: usize) {
+    pub fn lead(&self, state: &mut ShardState<K, T>, slot: usize, owner: usize) {
         // Relaxed: see the fence.
         self.running.fetch_add(1, Ordering::Relaxed);
         // SeqCst: pairs with the fence in `is_running`: what was written before a write that does
         // not see this load is read by the load.
         fence(Ordering::SeqCst);
-        shard.put_in_index(slot);
-        let flight = shard.flights.get_mut(slot);
+        state.put_in_index(slot);
+        let flight = state.flights.get_mut(slot);
         flight.state = State::Led;
         flight.is_invalid = false;
         flight.intents.clear();
         flight.owner = owner;
         if mutant!("flight_reads_notes_late") {
-            self.read_notes(shard);
+            self.apply_pending_writes(state);
         }
     }
 
     /// Returns whether the key was written while the load ran that has published this, which is
     /// over otherwise.
-    pub fn was_written(&self, shard: &mut Shard<K, T>, slot: usize, id: usize) -> bool {
-        let flight = shard.flights.get_mut(slot);
+    pub fn was_written(&self, state: &mut ShardState<K, T>, slot: usize, id: usize) -> bool {
+        let flight = state.flights.get_mut(slot);
         let is_left = |intent: &Arc<Intent>| intent.publish(id);
         flight.is_invalid || !flight.intents.iter().all(is_left)
     }
 
     /// Returns whether no write of the key that was announced since the flight began has happened,
     /// or still may.
-    pub fn is_untouched(&self, shard: &mut Shard<K, T>, slot: usize) -> bool {
-        let flight = shard.flights.get_mut(slot);
+    pub fn is_unwritten(&self, state: &mut ShardState<K, T>, slot: usize) -> bool {
+        let flight = state.flights.get_mut(slot);
         let is_spoiled = flight.is_invalid || !flight.intents.iter().all(|intent| intent.is_void());
         !is_spoiled || mutant!("flight_ignores_writes")
     }
@@ -263,39 +263,39 @@ impl<K, T> Gate<K, T> {
     /// woken when the lock is free.
     pub fn complete(
         &self,
-        shard: &mut Shard<K, T>,
+        state: &mut ShardState<K, T>,
         slot: usize,
         outcome: Outcome<T>,
     ) -> (Option<T>, Waiters, Option<Flight<K, T>>) {
-        shard.take_from_index(slot);
-        let flight = shard.flights.get_mut(slot);
+        state.take_from_index(slot);
+        let flight = state.flights.get_mut(slot);
         let waiters = std::mem::take(&mut flight.waiters);
         flight.state = State::Completed;
         flight.left = waiters.len();
         flight.outcome = outcome;
-        let kept = if flight.left == 0 { flight.outcome.take_kept() } else { None };
+        let unpublished = if flight.left == 0 { flight.outcome.take_unpublished() } else { None };
         // Release: pairs with the Acquire in `is_running`.
         self.running.fetch_sub(1, Ordering::Release);
-        (kept, waiters, shard.release(slot))
+        (unpublished, waiters, state.release(slot))
     }
 
     /// The same for a load that has failed, and says how.
     pub fn fail(
         &self,
-        shard: &mut Shard<K, T>,
+        state: &mut ShardState<K, T>,
         slot: usize,
         failure: Option<Shared<Failure<K>>>,
     ) -> (Waiters, Option<Flight<K, T>>) {
-        shard.flights.get_mut(slot).failure = failure;
-        let (_, waiters, gone) = self.complete(shard, slot, Outcome::Nothing);
+        state.flights.get_mut(slot).failure = failure;
+        let (_, waiters, gone) = self.complete(state, slot, Outcome::Nothing);
         (waiters, gone)
     }
 
     /// Ends a load that has brought nothing.
-    pub fn let_go(&self, shard: &mut Shard<K, T>, slot: usize) {
+    pub fn let_go(&self, state: &mut ShardState<K, T>, slot: usize) {
         // What it has read is no matter any more, so that others may join the flight again.
-        shard.put_in_index(slot);
-        let flight = shard.flights.get_mut(slot);
+        state.put_in_index(slot);
+        let flight = state.flights.get_mut(slot);
         flight.state = State::Vacant;
         flight.is_completing = false;
         flight.waits_for_key = None;
@@ -310,7 +310,7 @@ impl<K, T> Flight<K, T> {
     }
 }
 
-impl<K, T> Shard<K, T> {
+impl<K, T> ShardState<K, T> {
     /// Adds a flight that has no leader yet; returns its slot and its id.
     pub fn add(&mut self, hash: u64, key: Shared<K>) -> (usize, u64) {
         self.last += 1;
@@ -371,7 +371,7 @@ impl<K, T> Shard<K, T> {
         let flight = self.flights.get_mut(slot);
         flight.is_completing = true;
         if flight.comparing > 0 {
-            // A waker of this module's, see `Signal`.
+            // A waker of this module's, see `ThreadWaker`.
             flight.waits_for_key = Some(waker.clone());
             return None;
         }
@@ -403,7 +403,7 @@ impl<K, T> Shard<K, T> {
     ) -> (Option<R>, Option<T>, Option<Flight<K, T>>) {
         let flight = self.flights.get_mut(slot);
         let seen = match &flight.outcome {
-            Outcome::Kept(kept) => Some(see(kept)),
+            Outcome::Unpublished(unpublished) => Some(see(unpublished)),
             _ => None,
         };
         flight.left -= 1;
@@ -412,8 +412,8 @@ impl<K, T> Shard<K, T> {
         } else {
             flight.left == 0 && !mutant!("flight_last_forgets")
         };
-        let kept = if is_last { flight.outcome.take_kept() } else { None };
-        (seen, kept, self.release(slot))
+        let unpublished = if is_last { flight.outcome.take_unpublished() } else { None };
+        (seen, unpublished, self.release(slot))
     }
 
     /// Returns what the flight has published.
@@ -450,8 +450,8 @@ impl<K, T> Shard<K, T> {
     }
 
     /// Returns all that flights keep, for the drop of them all.
-    pub fn take_all_kept(&mut self) -> Vec<T> {
-        self.flights.values_mut().filter_map(|flight| flight.outcome.take_kept()).collect()
+    pub fn take_all_unpublished(&mut self) -> Vec<T> {
+        self.flights.values_mut().filter_map(|flight| flight.outcome.take_unpublished()).collect()
     }
 
     /// Tells the loads of a hash of a write; returns whether there are

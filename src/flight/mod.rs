@@ -15,7 +15,7 @@
 //! | `Completed` → gone | the last follower that has seen to the outcome, or is dropped | |
 //!
 //! A follower that was woken and is dropped before it looked wakes another one, so that a flight is
-//! never vacant while all its followers sleep. Everything is decided under the lock of a [`Gate`],
+//! never vacant while all its followers sleep. Everything is decided under the lock of a [`Shard`],
 //! in a time that does not depend on how many flights and followers there are. Reads never come
 //! here.
 //!
@@ -53,9 +53,9 @@
 //! A load that began after the announcement has read what was written before it. If it still runs,
 //! the commit invalidates it, too.
 //!
-//! No writer waits: one that finds the gate's lock taken leaves a [note](gate) on a stack, which
+//! No writer waits: one that finds the shard's lock taken leaves a [note](shard) on a stack, which
 //! each holder of the lock reads before it decides anything: also before it begins a load, so that
-//! a note invalidates no load that is asked for after the write.
+//! a pending write invalidates no load that is asked for after the write.
 //!
 //! # Outcome
 //!
@@ -69,14 +69,14 @@
 //! Fences, all SeqCst, make each of two threads see what the other did before its own fence, or the
 //! other way round:
 //!
-//! * `Gate::lead` and `Gate::is_running`: a load and a write. The load counts itself as running,
+//! * `Shard::lead` and `Shard::is_running`: a load and a write. The load counts itself as running,
 //!   and then reads; the writer writes, and then looks for loads that run.
-//! * `Gate::announce` and `Leader::complete`: a note and what is published. The writer leaves its
-//!   note, and then looks into the table; the load publishes, and then reads the notes.
+//! * `Shard::announce` and `Leader::complete`: a pending write and what is published. The writer defers the
+//!   write, and then looks into the table; the load publishes, and then applies the pending writes.
 //!
 //! Without loads a write pays two loads of [`is_used`](Flights::is_used) for all that. Once there
 //! was a load it pays the two fences, and it writes nothing that others share unless loads run in
-//! its gate.
+//! its shard.
 
 mod entered;
 mod gate;
@@ -95,8 +95,8 @@ use std::{
 
 use self::{
     entered::Running,
-    gate::{Gate, State},
-    signal::Signal,
+    gate::{Shard, State},
+    signal::ThreadWaker,
 };
 pub use self::{
     gate::{Failure, Outcome, SharedError},
@@ -112,7 +112,7 @@ use crate::{
 
 /// The loads that are under way, of keys `K`; what they keep for their followers is a `T`.
 pub struct Flights<K, T> {
-    gates: Box<[CachePadded<Gate<K, T>>]>,
+    shards: Box<[CachePadded<Shard<K, T>>]>,
     /// Whether there ever was one.
     is_used: AtomicBool,
 }
@@ -137,7 +137,7 @@ pub enum Joined<'a, K, T> {
 }
 
 /// What a follower has waited for.
-pub enum Arrival<'a, K, T> {
+pub enum WaitOutcome<'a, K, T> {
     /// The flight is over: look for the value, and see to the outcome.
     Completed,
     /// The leader has let go: the follower loads.
@@ -192,13 +192,13 @@ impl Name {
 impl<K, T> Flights<K, T> {
     /// Makes one without any.
     pub fn new() -> Self {
-        let gates = (0..GATES).map(|_| CachePadded::new(Gate::new())).collect();
-        Self { gates, is_used: AtomicBool::new(false) }
+        let shards = (0..SHARDS).map(|_| CachePadded::new(Shard::new())).collect();
+        Self { shards, is_used: AtomicBool::new(false) }
     }
 
     /// Returns how many flights there are.
     pub fn count(&self) -> usize {
-        self.gates.iter().map(|gate| gate.lock().flights.len()).sum()
+        self.shards.iter().map(|shard| shard.lock().flights.len()).sum()
     }
 
     /// Announces a write of a key, to be called pinned and before the table is looked at; see the
@@ -212,13 +212,13 @@ impl<K, T> Flights<K, T> {
     /// after.
     pub fn invalidate_all(&self) {
         if self.is_used() {
-            self.gates.iter().for_each(|gate| gate.invalidate(None));
+            self.shards.iter().for_each(|shard| shard.invalidate(None));
         }
     }
 
     /// Returns all that flights keep for followers that were forgotten.
-    pub fn take_all_kept(&mut self) -> Vec<T> {
-        self.gates.iter().flat_map(|gate| gate.lock().take_all_kept()).collect()
+    pub fn take_all_unpublished(&mut self) -> Vec<T> {
+        self.shards.iter().flat_map(|shard| shard.lock().take_all_unpublished()).collect()
     }
 
     #[inline]
@@ -228,8 +228,8 @@ impl<K, T> Flights<K, T> {
         self.is_used.load(Ordering::Relaxed)
     }
 
-    fn gate(&self, hash: u64) -> &Gate<K, T> {
-        &self.gates[hash as usize % self.gates.len()]
+    fn shard(&self, hash: u64) -> &Shard<K, T> {
+        &self.shards[hash as usize % self.shards.len()]
     }
 
     fn name(&self, hash: u64, slot: usize, id: u64) -> Name {
@@ -247,31 +247,31 @@ impl<K: Eq, T> Flights<K, T> {
         if self.is_own(hash, &key) {
             return Joined::Own(key);
         }
-        let gate = self.gate(hash);
+        let shard = self.shard(hash);
         let owner = caller.owner();
         // A comparison that asks for a key would wait for itself.
         let mut others = self.compared_here(hash);
         loop {
-            let mut shard = gate.lock();
-            let Some(slot) = shard.find(hash, |id| others.contains(&id)) else {
+            let mut state = shard.lock();
+            let Some(slot) = state.find(hash, |id| others.contains(&id)) else {
                 let key = Arc::new(key);
-                let (slot, id) = shard.add(hash, Arc::clone(&key));
-                gate.lead(&mut shard, slot, owner);
+                let (slot, id) = state.add(hash, Arc::clone(&key));
+                shard.lead(&mut state, slot, owner);
                 return Joined::Lead(Leader { flights: self, hash, slot, id, key: Some(key) });
             };
-            let id = shard.flights.get_mut(slot).id;
+            let id = state.flights.get_mut(slot).id;
             // One that completes has no key to compare: it is followed for the moment that this
             // takes.
-            let their = shard.begin_comparison(slot);
+            let their = state.begin_comparison(slot);
             let mut end = None;
             if let Some(their) = their {
-                drop(shard);
-                let comparison = Comparison { gate, flight: self.name(hash, slot, id), their };
+                drop(state);
+                let comparison = Comparison { shard, flight: self.name(hash, slot, id), their };
                 let (is_same, ended) = comparison.compare(&key);
-                (shard, end) = ended;
-                if !is_same || !shard.is_joinable(slot) {
-                    let gone = shard.release(slot);
-                    drop(shard);
+                (state, end) = ended;
+                if !is_same || !state.is_joinable(slot) {
+                    let gone = state.release(slot);
+                    drop(state);
                     wake_all(end);
                     drop(gone);
                     if !is_same {
@@ -280,15 +280,15 @@ impl<K: Eq, T> Flights<K, T> {
                     continue;
                 }
             }
-            let flight = shard.flights.get_mut(slot);
+            let flight = state.flights.get_mut(slot);
             if flight.state == State::Vacant {
                 let their = flight.key.clone();
-                gate.lead(&mut shard, slot, owner);
+                shard.lead(&mut state, slot, owner);
                 return Joined::Lead(Leader { flights: self, hash, slot, id, key: their });
             }
             let is_own = owner != 0 && flight.owner == owner;
             let place = (!is_own).then(|| flight.waiters.join());
-            drop(shard);
+            drop(state);
             wake_all(end);
             if is_own {
                 return Joined::Own(key);
@@ -306,19 +306,19 @@ impl<K: Eq, T> Flights<K, T> {
         // detected.
         let mine = ENTERED.try_with(|entered| entered.borrow().of(here)).unwrap_or_default();
         mine.into_iter().any(|flight| {
-            let gate = self.gate(hash);
-            let mut shard = gate.lock();
-            let their = match shard.known(flight.slot, flight.id) {
+            let shard = self.shard(hash);
+            let mut state = shard.lock();
+            let their = match state.known(flight.slot, flight.id) {
                 None => return false,
                 // It completes, on this thread.
                 Some(known) if known.key.is_none() => return true,
-                Some(_) => shard.begin_comparison(flight.slot),
+                Some(_) => state.begin_comparison(flight.slot),
             };
-            drop(shard);
+            drop(state);
             let Some(their) = their else { return true };
-            let (is_same, (mut shard, end)) = Comparison { gate, flight, their }.compare(key);
-            let gone = shard.release(flight.slot);
-            drop(shard);
+            let (is_same, (mut state, end)) = Comparison { shard, flight, their }.compare(key);
+            let gone = state.release(flight.slot);
+            drop(state);
             wake_all(end);
             drop(gone);
             is_same
@@ -348,7 +348,7 @@ impl Caller {
 
 /// Ends the flight even if something panics.
 struct Completing<'a, K, T> {
-    gate: &'a Gate<K, T>,
+    shard: &'a Shard<K, T>,
     slot: usize,
     is_over: bool,
 }
@@ -356,12 +356,12 @@ struct Completing<'a, K, T> {
 impl<K, T> Completing<'_, K, T> {
     fn end(&mut self, outcome: Outcome<T>) -> Option<T> {
         self.is_over = true;
-        let mut shard = self.gate.lock();
-        let (kept, waiters, gone) = self.gate.complete(&mut shard, self.slot, outcome);
-        drop(shard);
+        let mut state = self.shard.lock();
+        let (unpublished, waiters, gone) = self.shard.complete(&mut state, self.slot, outcome);
+        drop(state);
         wake_all(waiters);
         drop(gone);
-        kept
+        unpublished
     }
 }
 
@@ -375,12 +375,12 @@ impl<K, T> Drop for Completing<'_, K, T> {
 
 /// A comparison with the key of a flight, which the flight waits for.
 struct Comparison<'a, K, T> {
-    gate: &'a Gate<K, T>,
+    shard: &'a Shard<K, T>,
     flight: Name,
     their: Arc<K>,
 }
 
-type Locked<'a, K, T> = crate::sync::MutexGuard<'a, gate::Shard<K, T>>;
+type Locked<'a, K, T> = crate::sync::MutexGuard<'a, gate::ShardState<K, T>>;
 
 impl<'a, K: Eq, T> Comparison<'a, K, T> {
     /// Compares; returns the result, the lock, and whom to wake when that is released.
@@ -389,21 +389,21 @@ impl<'a, K: Eq, T> Comparison<'a, K, T> {
         struct Comparing<'a, K, T>(Option<Comparison<'a, K, T>>);
         impl<'a, K, T> Comparing<'a, K, T> {
             fn end(&mut self) -> Option<(Locked<'a, K, T>, Option<Waker>)> {
-                let Comparison { gate, flight, their } = self.0.take()?;
+                let Comparison { shard, flight, their } = self.0.take()?;
                 let _ = COMPARED.try_with(|compared| remove_from(compared, flight));
                 // Before the leader may take the key: it wants to be the only owner.
                 drop(their);
-                let mut shard = gate.lock();
-                let end = shard.end_comparison(flight.slot);
-                Some((shard, end))
+                let mut state = shard.lock();
+                let end = state.end_comparison(flight.slot);
+                Some((state, end))
             }
         }
         impl<K, T> Drop for Comparing<'_, K, T> {
             fn drop(&mut self) {
                 let slot = self.0.as_ref().map(|comparison| comparison.flight.slot);
-                if let Some(((mut shard, end), slot)) = self.end().zip(slot) {
-                    let gone = shard.release(slot);
-                    drop(shard);
+                if let Some(((mut state, end), slot)) = self.end().zip(slot) {
+                    let gone = state.release(slot);
+                    drop(state);
                     wake_all(end);
                     drop(gone);
                 }
@@ -427,8 +427,8 @@ impl<'a, K, T> Leader<'a, K, T> {
         Entered { flight }
     }
 
-    fn gate(&self) -> &'a Gate<K, T> {
-        self.flights.gate(self.hash)
+    fn shard(&self) -> &'a Shard<K, T> {
+        self.flights.shard(self.hash)
     }
 
     /// Returns the key.
@@ -438,13 +438,13 @@ impl<'a, K, T> Leader<'a, K, T> {
 
     /// Returns whether no write of the key that was announced since the flight began has happened,
     /// or still may; see [`change`](Self::change).
-    pub fn is_untouched(&self) -> bool {
-        self.gate().is_untouched(&mut self.gate().lock(), self.slot)
+    pub fn is_unwritten(&self) -> bool {
+        self.shard().is_unwritten(&mut self.shard().lock(), self.slot)
     }
 
     /// Forgets which thread leads: another one may do so while this one waits.
     pub fn detach(&self) {
-        self.gate().lock().flights.get_mut(self.slot).owner = 0;
+        self.shard().lock().flights.get_mut(self.slot).owner = 0;
     }
 
     /// Ends the flight: `publish` puts the value where the followers find it, or, if it is told
@@ -459,9 +459,9 @@ impl<'a, K, T> Leader<'a, K, T> {
         publish: impl FnOnce(K, bool) -> (R, Outcome<T>),
         take_back: impl FnOnce(&R) -> Option<T>,
     ) -> (R, Option<T>) {
-        let (gate, slot) = (self.gate(), self.slot);
+        let (shard, slot) = (self.shard(), self.slot);
         let (key, is_invalid) = self.take_key();
-        let mut completing = Completing { gate, slot, is_over: false };
+        let mut completing = Completing { shard, slot, is_over: false };
         if mutant!("flight_woken_first") {
             completing.end(Outcome::Nothing);
             return (publish(key, false).0, None);
@@ -472,16 +472,16 @@ impl<'a, K, T> Leader<'a, K, T> {
         if let Some(id) = outcome.published()
             && !mutant!("flight_looks_once")
         {
-            // SeqCst: pairs with the fence in `Gate::announce`. Either this finds the note of a
+            // SeqCst: pairs with the fence in `Shard::announce`. Either this finds the pending write of a
             // write, or the write finds what was published.
             fence(Ordering::SeqCst);
-            let was_written = gate.was_written(&mut gate.lock(), slot, id);
+            let was_written = shard.was_written(&mut shard.lock(), slot, id);
             if was_written {
-                outcome = take_back(&result).map_or(Outcome::Nothing, Outcome::Kept);
+                outcome = take_back(&result).map_or(Outcome::Nothing, Outcome::Unpublished);
             }
         }
-        let kept = completing.end(outcome);
-        (result, kept)
+        let unpublished = completing.end(outcome);
+        (result, unpublished)
     }
 
     /// Ends a flight that has computed a change of its key's entry: `change` carries it out, and may
@@ -493,11 +493,11 @@ impl<'a, K, T> Leader<'a, K, T> {
     /// names the same entry, or none, for as long as the pin lasts. What is published then is not
     /// taken back: the id decides which of two changes comes first.
     pub fn change<R>(mut self, change: impl FnOnce(K, &dyn Fn() -> bool) -> R) -> R {
-        let (gate, slot) = (self.gate(), self.slot);
+        let (shard, slot) = (self.shard(), self.slot);
         let (key, _) = self.take_key();
-        let mut completing = Completing { gate, slot, is_over: false };
+        let mut completing = Completing { shard, slot, is_over: false };
         let entered = self.enter();
-        let result = change(key, &|| gate.is_untouched(&mut gate.lock(), slot));
+        let result = change(key, &|| shard.is_unwritten(&mut shard.lock(), slot));
         drop(entered);
         completing.end(Outcome::Nothing);
         result
@@ -505,11 +505,11 @@ impl<'a, K, T> Leader<'a, K, T> {
 
     /// Ends the flight without a value: all who follow it are told the error.
     pub fn fail(mut self, error: SharedError) {
-        let (gate, slot) = (self.gate(), self.slot);
+        let (shard, slot) = (self.shard(), self.slot);
         let (key, _) = self.take_key();
         let failure = Arc::new(Failure { key, error });
         let failure = if mutant!("flight_fails_silently") { None } else { Some(failure) };
-        let (waiters, gone) = gate.fail(&mut gate.lock(), slot, failure);
+        let (waiters, gone) = shard.fail(&mut shard.lock(), slot, failure);
         wake_all(waiters);
         drop(gone);
     }
@@ -522,10 +522,10 @@ impl<'a, K, T> Leader<'a, K, T> {
             !COMPARED.try_with(is_compared).unwrap_or(false),
             "a comparison with the key of a load has ended that load"
         );
-        let signal = Signal::new();
+        let signal = ThreadWaker::new();
         let waker = Waker::from(Arc::clone(&signal));
         let (their, is_invalid) = loop {
-            let taken = self.gate().lock().take_key(self.slot, &waker);
+            let taken = self.shard().lock().take_key(self.slot, &waker);
             match taken {
                 Some(taken) => break taken,
                 // Others compare their keys with it, which takes as long as the user's `Eq` does.
@@ -544,11 +544,11 @@ impl<K, T> Drop for Leader<'_, K, T> {
         if self.key.take().is_none() {
             return; // It has completed.
         }
-        let gate = self.gate();
-        let mut shard = gate.lock();
-        gate.let_go(&mut shard, self.slot);
-        let (next, gone) = shard.pass_on(self.slot);
-        drop(shard);
+        let shard = self.shard();
+        let mut state = shard.lock();
+        shard.let_go(&mut state, self.slot);
+        let (next, gone) = state.pass_on(self.slot);
+        drop(state);
         if !mutant!("flight_nobody_told") {
             wake_all(next);
         }
@@ -558,12 +558,12 @@ impl<K, T> Drop for Leader<'_, K, T> {
 
 impl<'a, K, T> Follower<'a, K, T> {
     /// Blocks this thread until the flight is over or is this follower's.
-    pub fn wait(&mut self) -> Arrival<'a, K, T> {
-        let signal = Signal::new();
+    pub fn wait(&mut self) -> WaitOutcome<'a, K, T> {
+        let signal = ThreadWaker::new();
         let waker = Waker::from(Arc::clone(&signal));
         loop {
             match self.look(&waker) {
-                Poll::Ready(arrival) => return arrival,
+                Poll::Ready(waited) => return waited,
                 Poll::Pending => signal.wait(),
             }
         }
@@ -571,102 +571,102 @@ impl<'a, K, T> Follower<'a, K, T> {
 
     /// The same until `end` at the latest.
     #[cfg(not(cortado_loom))]
-    pub fn wait_until(&mut self, end: std::time::Instant) -> Arrival<'a, K, T> {
-        let signal = Signal::new();
+    pub fn wait_until(&mut self, end: std::time::Instant) -> WaitOutcome<'a, K, T> {
+        let signal = ThreadWaker::new();
         let waker = Waker::from(Arc::clone(&signal));
         loop {
-            if let Poll::Ready(arrival) = self.look(&waker) {
-                return arrival;
+            if let Poll::Ready(waited) = self.look(&waker) {
+                return waited;
             }
             let left = end.saturating_duration_since(std::time::Instant::now());
             if left.is_zero() {
-                return Arrival::TimedOut;
+                return WaitOutcome::TimedOut;
             }
             signal.wait_timeout(left);
         }
     }
 
-    fn look(&mut self, waker: &Waker) -> Poll<Arrival<'a, K, T>> {
+    fn look(&mut self, waker: &Waker) -> Poll<WaitOutcome<'a, K, T>> {
         let Self { flights, hash, slot, id, caller, .. } = *self;
-        let Some(place) = self.place else { return Poll::Ready(Arrival::Completed) };
-        let gate = flights.gate(hash);
+        let Some(place) = self.place else { return Poll::Ready(WaitOutcome::Completed) };
+        let shard = flights.shard(hash);
         let owner = caller.owner();
         // Cloned before the lock is acquired, and dropped after it is released: it may be anybody's
         // code.
         let mut mine = (!self.is_waiting).then(|| waker.clone());
         loop {
-            let mut shard = gate.lock();
-            let flight = shard.flights.get_mut(slot);
+            let mut state = shard.lock();
+            let flight = state.flights.get_mut(slot);
             match flight.state {
-                State::Completed => return Poll::Ready(Arrival::Completed),
+                State::Completed => return Poll::Ready(WaitOutcome::Completed),
                 State::Vacant => {
                     // It may have come before the one that was woken. Its waker, were it left,
                     // would be called in place of another's if it lets go in turn.
                     let waiting = flight.waiters.leave(place);
                     let key = flight.key.clone();
-                    gate.lead(&mut shard, slot, owner);
-                    drop(shard);
+                    shard.lead(&mut state, slot, owner);
+                    drop(state);
                     drop(waiting);
                     self.place = None;
-                    return Poll::Ready(Arrival::Lead(Leader { flights, hash, slot, id, key }));
+                    return Poll::Ready(WaitOutcome::Lead(Leader { flights, hash, slot, id, key }));
                 }
                 State::Led if flight.waiters.is_waiting(place, waker) => return Poll::Pending,
                 State::Led => {}
             }
             if let Some(mine) = mine.take() {
                 let old = flight.waiters.wait(place, mine);
-                drop(shard);
+                drop(state);
                 drop(old);
                 self.is_waiting = true;
                 return Poll::Pending;
             }
-            drop(shard);
+            drop(state);
             mine = Some(waker.clone());
         }
     }
 
     /// Sees to the outcome of a flight that is over: returns what `see` makes of what it has kept,
-    /// and that itself if this is the last follower, who retires it. `see` runs under the gate's
+    /// and that itself if this is the last follower, who retires it. `see` runs under the shard's
     /// lock.
     pub fn take<R>(&mut self, see: impl FnOnce(&T) -> R) -> (Option<R>, Option<T>) {
         if self.place.take().is_none() {
             return (None, None);
         }
-        let mut shard = self.flights.gate(self.hash).lock();
-        let (seen, kept, gone) = shard.take_share(self.slot, see);
-        drop(shard);
+        let mut state = self.flights.shard(self.hash).lock();
+        let (seen, unpublished, gone) = state.take_share(self.slot, see);
+        drop(state);
         drop(gone);
-        (seen, kept)
+        (seen, unpublished)
     }
 
     /// Returns the id of the entry that the flight has published, if it is over.
     pub fn published(&self) -> Option<usize> {
         self.place?;
-        self.flights.gate(self.hash).lock().published(self.slot)
+        self.flights.shard(self.hash).lock().published(self.slot)
     }
 
     /// Returns how the load has failed, if it is over and has.
     pub fn failure(&self) -> Option<Arc<Failure<K>>> {
         self.place?;
-        self.flights.gate(self.hash).lock().failure(self.slot)
+        self.flights.shard(self.hash).lock().failure(self.slot)
     }
 
     /// Stops to follow; returns what is to be retired, if this was the last one to leave a flight
     /// that is over.
     pub fn leave(&mut self) -> Option<T> {
         let place = self.place?;
-        let gate = self.flights.gate(self.hash);
-        let mut shard = gate.lock();
-        let flight = shard.flights.get_mut(self.slot);
+        let shard = self.flights.shard(self.hash);
+        let mut state = shard.lock();
+        let flight = state.flights.get_mut(self.slot);
         if flight.state == State::Completed {
-            drop(shard);
+            drop(state);
             return self.take(|_| ()).1;
         }
         self.place = None;
         let mine = flight.waiters.leave(place);
         let (next, gone) =
-            if mutant!("flight_offer_lost") { (None, None) } else { shard.pass_on(self.slot) };
-        drop(shard);
+            if mutant!("flight_offer_lost") { (None, None) } else { state.pass_on(self.slot) };
+        drop(state);
         wake_all(next);
         drop((mine, gone));
         None
@@ -674,7 +674,7 @@ impl<'a, K, T> Follower<'a, K, T> {
 }
 
 impl<'a, K, T> Future for Follower<'a, K, T> {
-    type Output = Arrival<'a, K, T>;
+    type Output = WaitOutcome<'a, K, T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.look(context.waker())
@@ -747,7 +747,7 @@ impl<K, T> std::fmt::Debug for Follower<'_, K, T> {
 }
 
 /// Loads are few, and hold the lock for a moment.
-const GATES: usize = if crate::sync::IS_MODEL { 1 } else { 16 };
+const SHARDS: usize = if crate::sync::IS_MODEL { 1 } else { 16 };
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
@@ -787,11 +787,11 @@ mod tests {
         let publish = |_, is_invalid| {
             (is_invalid, if is_invalid { Outcome::Nothing } else { Outcome::Published(64) })
         };
-        let (is_invalid, kept) = leader.complete(publish, |_| {
+        let (is_invalid, unpublished) = leader.complete(publish, |_| {
             was_taken_back = true;
             None
         });
-        assert_eq!(kept, None);
+        assert_eq!(unpublished, None);
         is_invalid || was_taken_back
     }
 
@@ -812,7 +812,7 @@ mod tests {
     fn poll<'a, K>(
         follower: &mut Follower<'a, K>,
         count: &Arc<Count>,
-    ) -> Poll<Arrival<'a, K, u64>> {
+    ) -> Poll<WaitOutcome<'a, K, u64>> {
         let waker = Waker::from(Arc::clone(count));
         Pin::new(follower).poll(&mut Context::from_waker(&waker))
     }
@@ -830,12 +830,12 @@ mod tests {
             assert!(!is_invalid && counts.iter().all(|count| count.0.load(SeqCst) == 0));
             (key, Outcome::Published(64))
         };
-        let (key, kept) = leader.complete(publish, |_| unreachable!("nothing was written"));
-        assert_eq!((key, kept), ("k", None));
+        let (key, unpublished) = leader.complete(publish, |_| unreachable!("nothing was written"));
+        assert_eq!((key, unpublished), ("k", None));
         assert_eq!(followers[0].published(), Some(64));
         for (mut follower, count) in followers.into_iter().zip(&counts) {
             assert_eq!(count.0.load(SeqCst), 1);
-            assert!(matches!(poll(&mut follower, count), Poll::Ready(Arrival::Completed)));
+            assert!(matches!(poll(&mut follower, count), Poll::Ready(WaitOutcome::Completed)));
         }
         assert_eq!(flights.count(), 0);
         drop(lead(&flights, 1, "k"));
@@ -854,7 +854,7 @@ mod tests {
         drop(leader);
         assert_eq!(counts.each_ref().map(|count| count.0.load(SeqCst)), [1, 0, 0]);
         let [mut first, mut second, third] = followers;
-        let Poll::Ready(Arrival::Lead(leader)) = poll(&mut first, &counts[0]) else {
+        let Poll::Ready(WaitOutcome::Lead(leader)) = poll(&mut first, &counts[0]) else {
             panic!("the woken one leads");
         };
         assert!(poll(&mut second, &counts[1]).is_pending());
@@ -892,11 +892,11 @@ mod tests {
         let entered = leader.enter();
         assert!(is_loading());
         assert!(matches!(flights.join(1, 1, Caller::Task), Joined::Own(1)));
-        // Another cache's, one behind another gate, and one behind the same.
+        // Another cache's, one behind another shard, and one behind the same.
         let far = lead(&others, 1, 1);
-        let (apart, beside) = (lead(&flights, 2, 2), lead(&flights, 1 + GATES as u64, 17));
+        let (apart, beside) = (lead(&flights, 2, 2), lead(&flights, 1 + SHARDS as u64, 17));
         drop(follow(&others, 1, 1));
-        drop((follow(&flights, 2, 2), follow(&flights, 1 + GATES as u64, 17)));
+        drop((follow(&flights, 2, 2), follow(&flights, 1 + SHARDS as u64, 17)));
         drop(entered);
         assert!(!is_loading());
         drop(follow(&flights, 1, 1));
@@ -904,9 +904,9 @@ mod tests {
     }
 
     #[test]
-    fn write_invalidates_no_load_of_another_key_behind_the_same_gate() {
+    fn write_invalidates_no_load_of_another_key_in_the_same_shard() {
         let flights = Flights::new();
-        let leaders = [1, 1 + GATES as u64].map(|hash| lead(&flights, hash, hash));
+        let leaders = [1, 1 + SHARDS as u64].map(|hash| lead(&flights, hash, hash));
         write(&flights, 1);
         assert_eq!(leaders.map(complete), [true, false]);
     }
@@ -934,7 +934,7 @@ mod tests {
         let leader = lead(&flights, 1, "k");
         assert!(poll(&mut follower, &count).is_pending());
         drop(leader);
-        assert!(matches!(poll(&mut follower, &count), Poll::Ready(Arrival::Lead(_))));
+        assert!(matches!(poll(&mut follower, &count), Poll::Ready(WaitOutcome::Lead(_))));
     }
 
     #[test]
@@ -966,7 +966,7 @@ mod tests {
         let mut follower = follow(&flights, 1, 2);
         assert!(matches!((one.key(), two.key()), (1, 2)));
         complete(two);
-        assert!(matches!(follower.wait(), Arrival::Completed));
+        assert!(matches!(follower.wait(), WaitOutcome::Completed));
         drop(follower);
         assert_eq!(flights.count(), 1);
         complete(one);
@@ -981,13 +981,13 @@ mod tests {
             leader.complete::<()>(|_, _| panic!("cost"), |()| None)
         }));
         assert!(completed.is_err());
-        assert!(matches!(follower.wait(), Arrival::Completed));
+        assert!(matches!(follower.wait(), WaitOutcome::Completed));
         assert_eq!(follower.take(|_| ()), (None, None));
         assert_eq!(flights.count(), 0);
     }
 
     #[test]
-    fn follower_that_was_first_to_look_leaves_no_waker() {
+    fn follower_that_polled_first_leaves_no_waker() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
         let counts = [(); 3].map(|()| Arc::<Count>::default());
@@ -997,7 +997,7 @@ mod tests {
         }
         drop(leader);
         // The first was woken, but the second is polled for a reason of its own.
-        let Poll::Ready(Arrival::Lead(leader)) = poll(&mut followers[1], &counts[1]) else {
+        let Poll::Ready(WaitOutcome::Lead(leader)) = poll(&mut followers[1], &counts[1]) else {
             panic!("it was vacant");
         };
         assert!(poll(&mut followers[0], &counts[0]).is_pending());
@@ -1047,7 +1047,7 @@ mod tests {
         let newer = lead(&flights, 1, "k");
         let publish = |_, is_invalid| (is_invalid, Outcome::Nothing);
         assert!(leader.complete(publish, |_| unreachable!("it was told")).0);
-        assert!(matches!(poll(&mut follower, &count), Poll::Ready(Arrival::Completed)));
+        assert!(matches!(poll(&mut follower, &count), Poll::Ready(WaitOutcome::Completed)));
         assert!(!complete(newer));
         // While it is published.
         let mut is_back = false;
@@ -1084,17 +1084,17 @@ mod tests {
         let leader = lead(&flights, 1, "k");
         for _ in 0..10 {
             let write = flights.begin_write(1);
-            assert!(!leader.is_untouched(), "it may happen");
+            assert!(!leader.is_unwritten(), "it may happen");
             drop(write);
-            assert!(leader.is_untouched());
+            assert!(leader.is_unwritten());
         }
         write(&flights, 2);
-        assert!(leader.is_untouched());
+        assert!(leader.is_unwritten());
         write(&flights, 1);
-        assert!(!leader.is_untouched());
+        assert!(!leader.is_unwritten());
         // The next one is.
         let next = lead(&flights, 1, "k");
-        assert!(next.is_untouched() && complete(leader) && !complete(next));
+        assert!(next.is_unwritten() && complete(leader) && !complete(next));
     }
 
     #[test]
@@ -1107,7 +1107,7 @@ mod tests {
         for _ in 0..10 {
             drop(flights.begin_write(1));
         }
-        assert!(!leader.is_untouched() && complete(leader));
+        assert!(!leader.is_unwritten() && complete(leader));
         assert_eq!(first.commit(), Some(64));
     }
 
@@ -1149,7 +1149,7 @@ mod tests {
         drop(entered);
         drop(leader);
         write(&flights, 1); // nothing has been read
-        let Poll::Ready(Arrival::Lead(leader)) = poll(&mut follower, &count) else {
+        let Poll::Ready(WaitOutcome::Lead(leader)) = poll(&mut follower, &count) else {
             panic!("it is vacant");
         };
         drop(follow(&flights, 1, "k"));
@@ -1157,10 +1157,10 @@ mod tests {
     }
 
     #[test]
-    fn write_that_finds_the_lock_taken_leaves_a_note_for_its_own_load() {
+    fn write_that_finds_the_lock_taken_is_deferred_for_its_own_load() {
         let flights = Flights::new();
         let [one, two, three] = [(1, "k"), (17, "l"), (33, "m")].map(|(h, k)| lead(&flights, h, k));
-        let lock = flights.gate(1).lock();
+        let lock = flights.shard(1).lock();
         write(&flights, 1);
         let conditional = flights.begin_write(33);
         drop(flights.begin_write(17));
@@ -1170,7 +1170,7 @@ mod tests {
         assert_eq!(conditional.commit(), Some(64));
         // A load that begins later is none of those that the note is for.
         let old = lead(&flights, 1, "k");
-        let lock = flights.gate(1).lock();
+        let lock = flights.shard(1).lock();
         write(&flights, 1);
         drop(lock);
         let new = lead(&flights, 1, "k");
@@ -1182,13 +1182,13 @@ mod tests {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
         let mut followers = [(); 4].map(|()| follow(&flights, 1, "k"));
-        let keep = |_, _| ((), Outcome::Kept(7));
+        let keep = |_, _| ((), Outcome::Unpublished(7));
         assert_eq!(leader.complete(keep, |()| None).1, None);
         let [first, gone, third, last] = &mut followers;
-        assert_eq!(first.take(|&kept| kept), (Some(7), None));
-        assert_eq!(first.take(|&kept| kept), (None, None), "once");
+        assert_eq!(first.take(|&unpublished| unpublished), (Some(7), None));
+        assert_eq!(first.take(|&unpublished| unpublished), (None, None), "once");
         assert_eq!(gone.leave(), None);
-        assert_eq!(third.take(|&kept| kept), (Some(7), None));
+        assert_eq!(third.take(|&unpublished| unpublished), (Some(7), None));
         assert_eq!((flights.count(), last.published()), (1, None));
         assert_eq!(last.leave(), Some(7));
         assert_eq!(flights.count(), 0);
@@ -1200,7 +1200,7 @@ mod tests {
         assert_eq!(leader.complete(keep, |()| None).1, None);
         drop(followers);
         let mut flights = flights;
-        assert_eq!(flights.take_all_kept(), [7]);
+        assert_eq!(flights.take_all_unpublished(), [7]);
     }
 
     #[test]
@@ -1267,11 +1267,11 @@ mod tests {
     fn leader_waits_for_the_comparison_with_its_key_and_no_other_thread_for_the_lock() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, 1);
-        let Some(their) = flights.gate(1).lock().begin_comparison(leader.slot) else {
+        let Some(their) = flights.shard(1).lock().begin_comparison(leader.slot) else {
             panic!("it has a key");
         };
         let comparison = Comparison {
-            gate: flights.gate(1),
+            shard: flights.shard(1),
             flight: flights.name(1, leader.slot, leader.id),
             their,
         };
@@ -1279,17 +1279,17 @@ mod tests {
             let slot = leader.slot;
             let completed = scope.spawn(|| complete(leader));
             // It waits, and others are not held up.
-            while !flights.gate(1).lock().flights.get_mut(slot).is_completing() {
+            while !flights.shard(1).lock().flights.get_mut(slot).is_completing() {
                 std::thread::yield_now();
             }
             let mut follower = follow(&flights, 1, 1);
             assert!(poll(&mut follower, &Arc::default()).is_pending());
-            drop(lead(&flights, 1 + GATES as u64, 17));
+            drop(lead(&flights, 1 + SHARDS as u64, 17));
             let (is_same, (lock, end)) = comparison.compare(&1);
             drop(lock);
             wake_all(end);
             assert!(is_same && !completed.join().unwrap());
-            assert!(matches!(follower.wait(), Arrival::Completed));
+            assert!(matches!(follower.wait(), WaitOutcome::Completed));
         });
         assert_eq!(flights.count(), 0);
     }
@@ -1357,7 +1357,7 @@ mod tests {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
         let end = Instant::now() + Duration::from_millis(1);
-        assert!(matches!(follow(&flights, 1, "k").wait_until(end), Arrival::TimedOut));
+        assert!(matches!(follow(&flights, 1, "k").wait_until(end), WaitOutcome::TimedOut));
         complete(leader);
         assert_eq!(flights.count(), 0);
     }
@@ -1383,7 +1383,7 @@ mod tests {
                             let leader = match joined {
                                 Joined::Lead(leader) => leader,
                                 Joined::Follow(key, mut follower) => match follower.wait() {
-                                    Arrival::Lead(leader) => leader,
+                                    WaitOutcome::Lead(leader) => leader,
                                     _ => {
                                         joined = flights.join(7, key, Caller::Task);
                                         continue;

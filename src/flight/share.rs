@@ -10,7 +10,7 @@ impl<K> Follower<'_, K, Loose> {
         // Pinned before the share is taken: the last follower may retire the entry from then on.
         let guard = table.pin();
         let see = |loose: &Loose| table.hold(guard, |table, guard| Some(table.see(guard, loose)));
-        let (held, kept) = self.take(see);
-        (held.flatten(), kept)
+        let (held, unpublished) = self.take(see);
+        (held.flatten(), unpublished)
     }
 }

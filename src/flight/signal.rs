@@ -1,4 +1,4 @@
-//! `Signal`: a thread waits for a flight as a task does, by a waker.
+//! `ThreadWaker`: a thread waits for a flight as a task does, by a waker.
 
 use std::task::Wake;
 
@@ -12,13 +12,13 @@ use crate::sync::{
 
 /// Wakes a thread that waits as a task does.
 #[cfg(not(cortado_loom))]
-pub struct Signal {
+pub struct ThreadWaker {
     is_set: AtomicBool,
     thread: thread::Thread,
 }
 
 #[cfg(not(cortado_loom))]
-impl Signal {
+impl ThreadWaker {
     /// Makes one that wakes this thread.
     pub fn new() -> std::sync::Arc<Self> {
         std::sync::Arc::new(Self { is_set: AtomicBool::new(false), thread: thread::current() })
@@ -42,7 +42,7 @@ impl Signal {
 }
 
 #[cfg(not(cortado_loom))]
-impl Wake for Signal {
+impl Wake for ThreadWaker {
     fn wake(self: std::sync::Arc<Self>) {
         // Release: pairs with the Acquire in `wait`.
         self.is_set.store(true, Ordering::Release);
@@ -52,10 +52,10 @@ impl Wake for Signal {
 
 /// The same under loom, which forgets an unpark now and then, and this never.
 #[cfg(cortado_loom)]
-pub struct Signal(Notify);
+pub struct ThreadWaker(Notify);
 
 #[cfg(cortado_loom)]
-impl Signal {
+impl ThreadWaker {
     /// Makes one that wakes this thread.
     pub fn new() -> std::sync::Arc<Self> {
         std::sync::Arc::new(Self(Notify::new()))
@@ -68,7 +68,7 @@ impl Signal {
 }
 
 #[cfg(cortado_loom)]
-impl Wake for Signal {
+impl Wake for ThreadWaker {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.notify();
     }
@@ -82,8 +82,8 @@ mod tests {
 
     #[test]
     fn a_wake_that_comes_first_ends_one_wait() {
-        let signal = Signal::new();
-        for wait in [Signal::wait, |signal: &Signal| signal.wait_timeout(Duration::MAX)] {
+        let signal = ThreadWaker::new();
+        for wait in [ThreadWaker::wait, |signal: &ThreadWaker| signal.wait_timeout(Duration::MAX)] {
             Waker::from(Arc::clone(&signal)).wake_by_ref();
             assert!(signal.is_set.load(Ordering::Relaxed));
             wait(&signal);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_park_that_ends_for_no_reason_does_not_end_the_wait() {
-        let signal = Signal::new();
+        let signal = ThreadWaker::new();
         let (is_asked, is_woken) = (AtomicBool::new(false), AtomicBool::new(false));
         thread::scope(|scope| {
             scope.spawn(|| {

@@ -1,10 +1,10 @@
-//! `Slab`: values in numbered slots that are used again; and `Waiters`, the followers of a flight.
+//! `Arena`: values in numbered slots that are used again; and `Waiters`, the followers of a flight.
 
 use std::task::Waker;
 
 /// Values, each found by the number of its slot.
 #[derive(Debug)]
-pub struct Slab<T> {
+pub struct Arena<T> {
     slots: Vec<Slot<T>>,
     /// The free slot to be used next, or [`NONE`].
     free: usize,
@@ -23,7 +23,7 @@ pub const NONE: usize = usize::MAX;
 /// Slots whose memory an empty slab keeps.
 const SPARE_SLOTS: usize = 4;
 
-impl<T> Slab<T> {
+impl<T> Arena<T> {
     /// Makes an empty one.
     pub const fn new() -> Self {
         Self { slots: Vec::new(), free: NONE, len: 0 }
@@ -96,7 +96,7 @@ impl<T> Slab<T> {
     }
 }
 
-impl<T> Default for Slab<T> {
+impl<T> Default for Arena<T> {
     fn default() -> Self {
         Self::new()
     }
@@ -108,7 +108,7 @@ impl<T> Default for Slab<T> {
 /// same time however many there are.
 #[derive(Debug)]
 pub struct Waiters {
-    slots: Slab<Waiter>,
+    slots: Arena<Waiter>,
     /// The ends of the queue of those that wait.
     first: usize,
     last: usize,
@@ -125,7 +125,7 @@ struct Waiter {
 impl Waiters {
     /// Makes an empty queue.
     pub const fn new() -> Self {
-        Self { slots: Slab::new(), first: NONE, last: NONE }
+        Self { slots: Arena::new(), first: NONE, last: NONE }
     }
 
     /// Returns how many followers there are, waiting or not.
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn freed_slots_are_used_again_and_an_empty_slab_gives_memory_back() {
-        let mut slab = Slab::new();
+        let mut slab = Arena::new();
         let slots: Vec<_> = (0..100).map(|value| slab.insert(value)).collect();
         assert_eq!((slab.remove(slots[3]), slab.remove(slots[7]), slab.len()), (3, 7, 98));
         assert_eq!((slab.insert(70), slab.insert(30), slab.len()), (slots[7], slots[3], 100));

@@ -32,7 +32,7 @@ const VOID: usize = 2;
 
 impl<'a, K, T> Write<'a, K, T> {
     pub(super) fn new(flights: &'a Flights<K, T>, hash: u64) -> Self {
-        let intent = flights.is_used().then(|| flights.gate(hash).announce(hash)).flatten();
+        let intent = flights.is_used().then(|| flights.shard(hash).announce(hash)).flatten();
         Self { flights, hash, intent, is_done: false }
     }
 
@@ -50,7 +50,7 @@ impl<'a, K, T> Write<'a, K, T> {
     fn finish(&mut self) -> Option<usize> {
         let published = self.intent.take().and_then(|intent| intent.commit());
         if self.flights.is_used() {
-            self.flights.gate(self.hash).invalidate(Some(self.hash));
+            self.flights.shard(self.hash).invalidate(Some(self.hash));
         }
         published.filter(|_| !mutant!("flight_write_leaves_published"))
     }

@@ -221,7 +221,7 @@ counts! {
     /// Loads that failed, panicked or were given up.
     load_failures, LoadFailures, "load failures";
     /// Loaded values that were not kept, for their key was removed while they were loaded.
-    loads_overtaken, LoadsOvertaken, "loads overtaken";
+    loads_invalidated, LoadsInvalidated, "loads invalidated";
     /// Events that never reached the sketch, which then estimates a little low.
     events_dropped, EventsDropped, "events dropped";
     /// Entries that had left, and were freed: no reader could see them any more.

@@ -330,7 +330,7 @@ fn load_whose_key_is_removed_meanwhile_is_not_kept() {
         assert!(!cache.contains_key(&1), "{name}");
         assert_eq!((cache.len(), cache.cost()), (0, 0), "{name}");
         assert_eq!(told.lock().unwrap().iter().filter(|&&value| value == 7).count(), 1, "{name}");
-        assert_eq!(cache.metrics().loads_overtaken, 1, "{name}");
+        assert_eq!(cache.metrics().loads_invalidated, 1, "{name}");
         // The next load is kept, and one of another key was all the time.
         assert_eq!(*cache.get_or_insert_with(1, || 8), 8);
         let other = cache.get_or_insert_with(2, || {
@@ -444,7 +444,7 @@ fn write_of_a_key_invalidates_its_load_and_what_writes_nothing_does_not() {
         });
         assert_eq!(value, 7, "{name}");
         assert_eq!(cache.get_cloned(&1), (invalid == 0).then_some(7), "{name}");
-        assert_eq!(cache.metrics().loads_overtaken, invalid, "{name}");
+        assert_eq!(cache.metrics().loads_invalidated, invalid, "{name}");
         // It matters to no later load.
         assert_eq!(*cache.get_or_insert_with(1, || 8), 8 - (1 - invalid), "{name}");
         assert!(cache.contains_key(&1), "{name}");
