@@ -25,7 +25,7 @@ pub struct Entry<K, V> {
 /// bit   0      in the window
 /// bit   1      has times beside its cell
 /// bits  2..4   the priority, by its number
-/// bit   4      its cost is counted as that of a pinned entry
+/// bit   4      its cost is counted as that of an unevictable entry
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flags(u8);
@@ -102,8 +102,8 @@ impl<'g, K, V> Metadata<'g, Entry<K, V>> {
             && self.byte().fetch_and(!WINDOW, Ordering::Relaxed) & WINDOW != 0
     }
 
-    /// Changes the priority of a published entry, if it is `from` where that is given; returns whether it was counted as a
-    /// pinned one, `None` if nothing was changed. A pinned one is counted from then on, and another one is not.
+    /// Changes the priority of a published entry, if it is `from` where that is given; returns whether it was counted as an
+    /// unevictable one, `None` if nothing was changed. A pinned one is counted from then on, and another one is not.
     pub fn change_priority(self, priority: Priority, from: Option<Priority>) -> Option<bool> {
         let mut seen = self.flags();
         loop {
@@ -121,7 +121,7 @@ impl<'g, K, V> Metadata<'g, Entry<K, V>> {
         }
     }
 
-    /// Ends that the entry is counted as a pinned one; returns whether it was, to one thread.
+    /// Ends that the entry is counted as an unevictable one; returns whether it was, to one thread.
     #[cold]
     pub fn uncount(self) -> bool {
         // Relaxed: which thread is first, the byte itself decides.

@@ -377,28 +377,28 @@ fn two_computes_of_an_absent_key_lose_no_update() {
 
 /// Who says that an entry stays is told so only if it does; and it is counted while it is there.
 #[test]
-fn an_entry_that_is_kept_meets_an_eviction() {
+fn an_unevictable_entry_meets_an_eviction() {
     explore(|| {
         let world = Arc::new(World::with(&[(A, 1)]));
         let count = StdArc::new(AtomicUsize::new(0));
         let counted = StdArc::clone(&count);
-        let evict = spawn(&world, move |w| w.evict_unless_kept(&counted));
-        let is_kept = world.keep(A, &count);
+        let evict = spawn(&world, move |w| w.evict_if_evictable(&counted));
+        let is_unevictable = world.make_unevictable(A, &count);
         let is_evicted = evict.join().unwrap();
-        assert!(is_kept != is_evicted);
-        assert_eq!(count.load(SeqCst), usize::from(is_kept));
-        assert_eq!(World::finish(world), if is_kept { vec![1] } else { vec![] });
+        assert!(is_unevictable != is_evicted);
+        assert_eq!(count.load(SeqCst), usize::from(is_unevictable));
+        assert_eq!(World::finish(world), if is_unevictable { vec![1] } else { vec![] });
     });
 }
 
 #[test]
-fn an_entry_that_is_kept_meets_a_removal() {
+fn an_unevictable_entry_meets_a_removal() {
     explore(|| {
         let world = Arc::new(World::with(&[(A, 1)]));
         let count = StdArc::new(AtomicUsize::new(0));
         let counted = StdArc::clone(&count);
-        let remove = spawn(&world, move |w| w.remove_kept(A, &counted));
-        world.keep(A, &count);
+        let remove = spawn(&world, move |w| w.remove_unevictable(A, &counted));
+        world.make_unevictable(A, &count);
         assert!(remove.join().unwrap());
         assert_eq!(count.load(SeqCst), 0);
         assert_eq!(World::finish(world), []);

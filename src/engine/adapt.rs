@@ -78,7 +78,7 @@ impl<K, V, S> Engine<K, V, S> {
                 EvictionPolicy::FrequencyPerCost => 1,
                 EvictionPolicy::Frequency => cost,
             };
-            let (scale, max) = (tuning.scale, self.unpinned_max());
+            let (scale, max) = (tuning.scale, self.evictable_max());
             match tuning.tuner.simulate(access, scale, max, worth) {
                 None => {}
                 Some(Choice::Same) => self.adapt(guard, tuning),

@@ -34,7 +34,7 @@ impl<K, V, S> Engine<K, V, S> {
         if self.settings.maintenance == Maintenance::Manual {
             return 0;
         }
-        let most = self.unpinned_max() / RESERVE_PART;
+        let most = self.evictable_max() / RESERVE_PART;
         let entry = if self.costs_vary() { self.budget.used() / self.len().max(1) } else { 1 };
         if entry > most { 0 } else { most.min(entry.saturating_mul(RESERVE_ENTRIES)) }
     }
@@ -86,7 +86,7 @@ impl<K, V, S> Engine<K, V, S> {
         let reserve = self.reserve();
         // Relaxed: a figure to decide by.
         let window = self.window_cost.load(Ordering::Relaxed).wrapping_add(shard.queued);
-        let share = self.policy_config().share_of(self.unpinned_max());
+        let share = self.policy_config().share_of(self.evictable_max());
         let is_full = window.saturating_add(reserve) > share && window <= u64::MAX / 2;
         if is_full && used.saturating_add(reserve) < max {
             // There is room, so all that is due is that the window comes down to its share.
@@ -130,7 +130,7 @@ impl<K, V, S> Engine<K, V, S> {
         if self.has_samples.load(Ordering::Relaxed) {
             borrow(&self.tuning, |tuning| self.tune(guard, tuning));
         }
-        let share = self.policy_config().share_of(self.unpinned_max());
+        let share = self.policy_config().share_of(self.evictable_max());
         let ahead = self.evict_ahead();
         let mut out = self.evictions(guard);
         let mut vetoes = 0;
@@ -325,7 +325,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Evicts whatever a sample of both regions offers.
     fn evict_any(&self, out: &mut Evictions<'_, K, V, S>, guard: &Guard) -> bool {
         let random = super::spread(self.budget.used() ^ u64::from(self.access_clock.now()) << 32);
-        let victim = self.victim(guard, random, Among::Unpinned);
+        let victim = self.victim(guard, random, Among::Evictable);
         victim.is_some_and(|victim| out.evict(&victim.sampled_slot))
     }
 

@@ -1,19 +1,19 @@
-//! `Kept`: what pinned entries take of the budget, out of reach of all others.
+//! `Unevictable`: the part of the budget that unevictable entries take.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts pinned entries, and sums up what they cost.
+/// Counts unevictable entries, and sums up their costs.
 ///
 /// Whoever publishes one adds it *before*, and whoever unlinks one takes it off *after*, so neither
 /// number passes below 0.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct Unevictable {
     entries: AtomicU64,
     cost: AtomicU64,
 }
 
-impl Kept {
-    /// Counts a pinned entry.
+impl Unevictable {
+    /// Counts an unevictable entry.
     pub fn add(&self, cost: u64) {
         // Relaxed, everywhere: numbers to decide by; nothing is published with them.
         self.entries.fetch_add(1, Ordering::Relaxed);
@@ -26,7 +26,7 @@ impl Kept {
         self.cost.fetch_sub(cost, Ordering::Relaxed); // Relaxed: see `add`.
     }
 
-    /// Returns what pinned entries cost, those about to be published included.
+    /// Returns the cost of unevictable entries, those about to be published included.
     #[inline]
     pub fn cost(&self) -> u64 {
         self.cost.load(Ordering::Relaxed) // Relaxed: see `add`.

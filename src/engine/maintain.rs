@@ -149,7 +149,7 @@ impl<K, V, S> Engine<K, V, S> {
         let wanted = buckets_for(entries.max(self.len() as usize)) * SLOTS;
         self.finish_resize(guard);
         // Two buckets may be more than fit into one: where an entry may not leave unasked, the table stays large.
-        let may_displace = || !self.kept.is_any() && !self.hooks.ask_before_eviction();
+        let may_displace = || !self.unevictable.is_any() && !self.hooks.ask_before_eviction();
         let may_shrink = || may_displace() && self.table.slots(guard) / 2 >= wanted;
         while may_shrink() && self.table.shrink(guard) {
             self.finish_resize(guard);
@@ -298,10 +298,10 @@ impl<K, V, S> Engine<K, V, S> {
             self.finish_resize(guard);
             let seed = self.budget.used() ^ u64::from(self.access_clock.now() ^ tries) << 32;
             let random = super::spread(seed);
-            let anyone = || self.victim(guard, random, Among::Unpinned);
+            let anyone = || self.victim(guard, random, Among::Evictable);
             // Until those that left elsewhere are taken off the account, it may look as if pinned ones had to go.
             let pinned = || {
-                let must_go = self.kept.cost() > limit;
+                let must_go = self.unevictable.cost() > limit;
                 if must_go { self.victim(guard, random, Among::All) } else { None }
             };
             let chosen = anyone().map(|victim| (victim, Force::Functions));

@@ -34,7 +34,7 @@ use crossbeam_utils::atomic::AtomicCell;
 pub use self::garbage::Pressure;
 use self::{
     adapt::{SAMPLE_BUCKETS, Tuning},
-    kept::Kept,
+    kept::Unevictable,
     maintain::MaintenanceShard,
     newcomers::Backlog,
     timing::Timers,
@@ -85,7 +85,7 @@ pub struct Engine<K, V, S> {
     pub hasher: S,
     pub settings: Settings,
     pub budget: Budget,
-    kept: Kept,
+    unevictable: Unevictable,
     pub sketch: Sketch,
     pub counters: Counters,
     births: Births,
@@ -190,7 +190,7 @@ impl<K, V, S> Engine<K, V, S> {
             table: Table::new(buckets_for(entries), entries, stripes)?,
             hasher,
             budget: Budget::new(settings.max_cost),
-            kept: Kept::default(),
+            unevictable: Unevictable::default(),
             sketch: Sketch::try_new(entries)?,
             counters: Counters::new(stripes, settings.metrics),
             births: Births::new(settings.metrics),
@@ -314,10 +314,10 @@ impl<K, V, S> Engine<K, V, S> {
         self.main_cost.fetch_add(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
     }
 
-    /// Returns what is left of the budget beside pinned entries.
+    /// Returns what is left of the budget beside unevictable entries.
     #[inline]
-    fn unpinned_max(&self) -> u64 {
-        self.budget.max().saturating_sub(self.kept.cost())
+    fn evictable_max(&self) -> u64 {
+        self.budget.max().saturating_sub(self.unevictable.cost())
     }
 
     /// Returns the window's share and the rule of admission.
@@ -377,11 +377,11 @@ impl<K, V, S> Engine<K, V, S> {
         self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
     }
 
-    /// Takes an entry that was unlinked off the account of pinned ones, if it is on that.
+    /// Takes an entry that was unlinked off the account of unevictable ones, if it is on that.
     #[inline]
     fn uncount(&self, entry: Metadata<'_, Entry<K, V>>, cost: u64) {
         if entry.flags().is_unevictable() && entry.uncount() {
-            self.kept.sub(cost);
+            self.unevictable.sub(cost);
         }
     }
 
@@ -409,12 +409,12 @@ impl<K, V, S> Engine<K, V, S> {
         let cost = self.cost_of(entry);
         let is_pinned = priority == Priority::Pinned;
         if is_pinned {
-            self.kept.add(cost);
+            self.unevictable.add(cost);
         }
         let changed = entry.change_priority(priority, from);
         // What was counted before is not any more; nor is what has not become pinned.
         if changed.unwrap_or(is_pinned) {
-            self.kept.sub(cost);
+            self.unevictable.sub(cost);
         }
         if changed.is_none() {
             return false;
@@ -623,7 +623,7 @@ mod tests {
         let hit = engine.table.find(&guard, hash, |entry| entry.key == 1).unwrap();
         let change = |to, from| {
             engine.change_priority(&guard, hash, hit.metadata(), to, Some(from));
-            (hit.flags().priority(), engine.kept.cost())
+            (hit.flags().priority(), engine.unevictable.cost())
         };
         assert_eq!(change(Priority::Pinned, Priority::High), (Priority::Normal, 0));
         assert_eq!(change(Priority::Pinned, Priority::Normal), (Priority::Pinned, 1));

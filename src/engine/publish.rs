@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Engine, Kept, Pressure, RemovalCause,
+    Engine, Pressure, RemovalCause, Unevictable,
     evictions::MAX_VETOES,
     write::{Mode, Prepared, Put, Refusal, RejectReason, Request, Terms},
     write_back::Turn,
@@ -79,9 +79,9 @@ impl Plan<'_> {
     #[inline]
     fn charge(&mut self, need: u64) -> u64 {
         let short = self.charged.budget.raise(&mut self.charged.cost, need);
-        let is_kept = short == 0 && self.flags.is_unevictable();
-        if is_kept || self.charged.pinned.is_some() {
-            self.charged.pin(is_kept.then_some(self.cost));
+        let is_unevictable = short == 0 && self.flags.is_unevictable();
+        if is_unevictable || self.charged.unevictable_cost.is_some() {
+            self.charged.set_unevictable(is_unevictable.then_some(self.cost));
         }
         short
     }
@@ -92,35 +92,35 @@ impl Plan<'_> {
 /// Dropping it refunds what was not spent, so that no panic leaves a cost without an entry.
 struct Charged<'a> {
     budget: &'a Budget,
-    kept: &'a Kept,
+    unevictable: &'a Unevictable,
     cost: u64,
-    /// The cost that was counted as a pinned entry's.
-    pinned: Option<u64>,
+    /// The cost that was counted as an unevictable entry's.
+    unevictable_cost: Option<u64>,
 }
 
 impl Charged<'_> {
-    /// Counts a pinned entry of that cost, or none.
-    fn pin(&mut self, cost: Option<u64>) {
-        if self.pinned != cost {
+    /// Counts an unevictable entry of that cost, or none.
+    fn set_unevictable(&mut self, cost: Option<u64>) {
+        if self.unevictable_cost != cost {
             if let Some(cost) = cost {
-                self.kept.add(cost);
+                self.unevictable.add(cost);
             }
-            if let Some(before) = std::mem::replace(&mut self.pinned, cost) {
-                self.kept.sub(before);
+            if let Some(before) = std::mem::replace(&mut self.unevictable_cost, cost) {
+                self.unevictable.sub(before);
             }
         }
     }
 
     /// Turns the charge into that of a published entry.
     fn spend(&mut self, cost: u64) {
-        self.pinned = None;
+        self.unevictable_cost = None;
         debug_assert!(self.cost >= cost, "published {cost} with {} charged", self.cost);
         self.cost -= cost;
     }
 
     /// The same where an entry of cost `old` gave up its place.
     fn exchange(&mut self, old: u64, cost: u64) {
-        self.pinned = None;
+        self.unevictable_cost = None;
         debug_assert!(self.cost + old >= cost, "published {cost} with {} charged", self.cost);
         self.cost = self.cost + old - cost;
     }
@@ -129,8 +129,8 @@ impl Charged<'_> {
 impl Drop for Charged<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.pinned.is_some() {
-            self.pin(None);
+        if self.unevictable_cost.is_some() {
+            self.set_unevictable(None);
         }
         if self.cost > 0 {
             self.budget.refund(self.cost);
@@ -172,7 +172,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             pressure,
             now: self.access_clock.now(),
             cost,
-            charged: Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None },
+            charged: Charged {
+                budget: &self.budget,
+                unevictable: &self.unevictable,
+                cost: 0,
+                unevictable_cost: None,
+            },
             flags,
             was_over: false,
             room_tries: 0,
@@ -217,8 +222,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 Publish::Changed => {}
                 Publish::Full(full) => {
                     if !self.make_slot(table, guard, &full) {
-                        let is_kept = self.kept.is_any() || self.hooks.ask_before_eviction();
-                        let reason = if is_kept { RejectReason::Kept } else { RejectReason::Cold };
+                        let is_protected =
+                            self.unevictable.is_any() || self.hooks.ask_before_eviction();
+                        let reason =
+                            if is_protected { RejectReason::Kept } else { RejectReason::Cold };
                         return Err(Refusal::Rejected(reason));
                     }
                 }
@@ -255,7 +262,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) -> Result<(), Refusal> {
         let mut vetoes = 0;
         while short > 0 {
-            let room = self.unpinned_max().saturating_sub(plan.charged.cost);
+            let room = self.evictable_max().saturating_sub(plan.charged.cost);
             if short > room || vetoes >= MAX_VETOES {
                 return Err(Refusal::Rejected(RejectReason::Kept));
             }
@@ -575,8 +582,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 
     /// Returns whether a replacement keeps the priority of what was there.
     fn keeps_priority(&self, plan: &Plan<'_>) -> bool {
-        let is_kept = plan.mode.keeps() || self.settings.keep_priority;
-        is_kept && plan.terms.priority.is_none()
+        let is_protected = plan.mode.keeps() || self.settings.keep_priority;
+        is_protected && plan.terms.priority.is_none()
     }
 
     /// Returns whether an entry may be put where `live` is, or nothing.

@@ -352,8 +352,8 @@ pub(super) enum Among {
     /// The main region.
     Main,
     /// Both regions.
-    Unpinned,
-    /// Both, and pinned entries too.
+    Evictable,
+    /// Both, and unevictable entries too.
     All,
 }
 
@@ -364,7 +364,7 @@ impl Among {
         let is_one = match self {
             Self::Window => flags.is_in_window() && !flags.is_unevictable(),
             Self::Main => !flags.is_in_window() && !flags.is_unevictable(),
-            Self::Unpinned => !flags.is_unevictable(),
+            Self::Evictable => !flags.is_unevictable(),
             Self::All => true,
         };
         is_one && cost > 0
@@ -375,7 +375,7 @@ impl Among {
         match self {
             Self::Window => ClassRange::WINDOW,
             Self::Main => ClassRange::MAIN,
-            Self::Unpinned | Self::All => ClassRange::BOTH,
+            Self::Evictable | Self::All => ClassRange::BOTH,
         }
     }
 }

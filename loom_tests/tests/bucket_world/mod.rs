@@ -31,7 +31,7 @@ pub const ODD: u64 = (1 << 62) + 4;
 const RANKED: Hints = Hints { access: 0, class: 1 };
 
 /// The bit beside an entry's cell that says that it is not evicted, and counted.
-const KEPT: u8 = 1;
+const UNEVICTABLE: u8 = 1;
 
 /// Values from here on are of entries that only take up slots.
 pub const FILLER: u64 = 100;
@@ -483,7 +483,7 @@ impl World {
 
     /// Marks the entry of a key as one that is not evicted, and counts it, as the engine does;
     /// returns whether it was in the table.
-    pub fn keep(&self, key: u64, count: &AtomicUsize) -> bool {
+    pub fn make_unevictable(&self, key: u64, count: &AtomicUsize) -> bool {
         let guard = self.table.pin();
         let on_displaced = |entry| self.note_displaced(&guard, entry);
         let hash = Self::hash(key);
@@ -491,23 +491,23 @@ impl World {
         let Probe::Found(there) = self.table.probe(&guard, hash, is_it, on_displaced) else {
             return false;
         };
-        let kept = there.get().metadata();
+        let metadata = there.get().metadata();
         count.fetch_add(1, SeqCst);
-        kept.byte().fetch_or(KEPT, Ordering::Release);
-        let is_it = |entry: EntryRef<'_, Entry>| entry.id() == kept.id();
+        metadata.byte().fetch_or(UNEVICTABLE, Ordering::Release);
+        let is_it = |entry: EntryRef<'_, Entry>| entry.id() == metadata.id();
         while let Probe::Found(there) = self.table.probe(&guard, hash, is_it, on_displaced) {
             if self.table.renew_entry(there.get()) {
                 return true;
             }
         }
-        Self::uncount(kept, count);
+        Self::uncount(metadata, count);
         false
     }
 
     fn uncount(entry: Metadata<'_, Entry>, count: &AtomicUsize) {
         let byte = entry.byte();
-        if byte.load(Ordering::Relaxed) & KEPT != 0
-            && byte.fetch_and(!KEPT, Ordering::Relaxed) & KEPT != 0
+        if byte.load(Ordering::Relaxed) & UNEVICTABLE != 0
+            && byte.fetch_and(!UNEVICTABLE, Ordering::Relaxed) & UNEVICTABLE != 0
         {
             count.fetch_sub(1, SeqCst);
         }
@@ -515,12 +515,13 @@ impl World {
 
     /// Takes out the first entry that a run of lines shows, unless it is marked; returns whether it
     /// did.
-    pub fn evict_unless_kept(&self, count: &AtomicUsize) -> bool {
+    pub fn evict_if_evictable(&self, count: &AtomicUsize) -> bool {
         let guard = self.table.pin();
         let mut run = self.table.run(&guard, 0, usize::MAX);
         let sampled_slot =
             run.find_map(|view| view.taken().find_map(|slot| view.sampled_slot(slot)));
-        let may_go = |entry: Metadata<'_, Entry>| entry.byte().load(Ordering::Relaxed) & KEPT == 0;
+        let may_go =
+            |entry: Metadata<'_, Entry>| entry.byte().load(Ordering::Relaxed) & UNEVICTABLE == 0;
         let unlink = |sampled_slot| self.table.unlink(&guard, &sampled_slot, may_go);
         let Some(entry) = sampled_slot.and_then(unlink) else { return false };
         Self::uncount(self.table.metadata_of(&guard, &entry), count);
@@ -529,7 +530,7 @@ impl World {
     }
 
     /// Removes the entry of a key, marked or not; returns whether it did.
-    pub fn remove_kept(&self, key: u64, count: &AtomicUsize) -> bool {
+    pub fn remove_unevictable(&self, key: u64, count: &AtomicUsize) -> bool {
         let guard = self.table.pin();
         let on_displaced = |entry| self.note_displaced(&guard, entry);
         let is_it = |entry: EntryRef<'_, Entry>| entry.is(key);
