@@ -115,9 +115,9 @@ where
     // Every handle has gone before the thread was stopped. What a listener is to hear of is told here: it
     // may wait for the thread that drops the cache.
     if let Some(engine) = Arc::get_mut(&mut engine)
-        && engine.has_untold()
+        && engine.has_unreported()
     {
-        handover.in_user_code(|| caught(|| engine.tell_all()));
+        handover.in_user_code(|| caught(|| engine.report_all()));
     }
     handover.finish(Box::new(engine));
 }

@@ -83,11 +83,11 @@ impl Cache {
 
     /// Frees a value if its period is over.
     fn free(&self, (value, grace): &mut (&Value, Grace)) -> bool {
-        let is_over = grace.is_over();
-        if is_over {
+        let has_ended = grace.has_ended();
+        if has_ended {
             self.drop_value(value);
         }
-        is_over
+        has_ended
     }
 
     fn drop_value(&self, value: &Value) {

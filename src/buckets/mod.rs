@@ -666,7 +666,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_belong_to_the_slot_that_was_found() {
+    fn access_bits_belong_to_the_slot_that_was_found() {
         let alive = AtomicU64::new(0);
         let table = Table::new(4, 100, 1).unwrap();
         let guard = table.pin();

@@ -197,7 +197,7 @@ where
 
     fn first_by<O: Ord>(&self, most: usize, order: impl Fn(AccessRank) -> O) -> Vec<(&K, &V)> {
         let engine = &self.cache.engine;
-        let hits = engine.table.iter(&self.guard).filter(|hit| engine.is_live(hit.at()));
+        let hits = engine.table.iter(&self.guard).filter(|hit| engine.is_unexpired(hit.at()));
         let ranked = hits.map(|hit| (order(engine.access_rank(&hit)), hit.at().entry));
         let mut ranked: Vec<_> = ranked.collect();
         if most < ranked.len() {

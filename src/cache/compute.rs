@@ -203,7 +203,7 @@ where
                 let write = engine.flights.begin_write(hash);
                 let is_key = |k: &K| key.as_ref() == Some(k);
                 let seen = table.find(guard, hash, |entry| is_key(&entry.entry.key));
-                let seen = seen.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
+                let seen = seen.map(|hit| hit.at()).filter(|entry| engine.is_unexpired(*entry));
                 let (value, terms) = match f(seen.as_deref().map(|entry| &entry.value)) {
                     Err(error) => {
                         attempt = Attempt::Error(error);

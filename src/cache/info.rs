@@ -66,7 +66,7 @@ where
         let guard = engine.table.pin_part(hash);
         let hit = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key))?;
         let entry = hit.at();
-        engine.is_live(entry).then(|| EntryInfo {
+        engine.is_unexpired(entry).then(|| EntryInfo {
             cost: entry.metadata().charge(),
             ttl: entry.metadata().times().and_then(|times| engine.timing.left(times)),
             age: entry.metadata().times().and_then(|times| engine.timing.age(times)),
@@ -107,7 +107,7 @@ where
         let hash = engine.hash(key);
         let guard = engine.table.pin_part(hash);
         let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
-        let entry = entry.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
+        let entry = entry.map(|hit| hit.at()).filter(|entry| engine.is_unexpired(*entry));
         match (entry.ok_or(TtlError::Absent)?.metadata().times(), ttl) {
             (Some(times), _) => engine.set_ttl(hash, times, ttl),
             (None, None) => {}
@@ -143,7 +143,7 @@ where
         let guard = engine.table.pin_part(hash);
         loop {
             let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
-            let Some(entry) = entry.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry))
+            let Some(entry) = entry.map(|hit| hit.at()).filter(|entry| engine.is_unexpired(*entry))
             else {
                 return false;
             };

@@ -35,7 +35,7 @@ impl<'g, K, V> Iterator for Iter<'g, K, V> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let timing = self.timing;
-        let entry = self.entries.find(|entry| timing.is_live(entry.at()))?.at().entry;
+        let entry = self.entries.find(|entry| timing.is_unexpired(entry.at()))?.at().entry;
         Some((&entry.key, &entry.value))
     }
 }

@@ -569,7 +569,7 @@ where
         let guard = self.engine.table.pin();
         for entry in engine.table.iter(&guard) {
             let Entry { key, value } = entry.entry;
-            if engine.is_live(entry.at()) && !keep(key, value) {
+            if engine.is_unexpired(entry.at()) && !keep(key, value) {
                 let id = entry.id();
                 let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == id;
                 let hash = engine.hash(key);

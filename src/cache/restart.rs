@@ -110,7 +110,7 @@ where
     /// ```
     pub fn export(&self) -> impl Iterator<Item = ExportedEntry<&K, &V>> {
         let engine = &self.cache.engine;
-        let live = engine.table.iter(&self.guard).filter(|hit| engine.is_live(hit.at()));
+        let live = engine.table.iter(&self.guard).filter(|hit| engine.is_unexpired(hit.at()));
         live.map(move |hit| record(engine, engine.hash(&hit.entry.key), &hit))
     }
 }
@@ -141,7 +141,7 @@ where
             let engine = &self.cache.engine;
             let guard = engine.table.pin();
             let (part, next) = engine.table.iter_from(&guard, from, BUCKETS_PER_PIN);
-            let live = part.filter(|hit| engine.is_live(hit.at()));
+            let live = part.filter(|hit| engine.is_unexpired(hit.at()));
             let copied: Vec<_> = live
                 .map(|hit| record(engine, engine.hash(&hit.entry.key), &hit).cloned())
                 .collect();

@@ -227,7 +227,7 @@ impl<K, V, S> Engine<K, V, S> {
             if !to_beat
                 .map_or(!is_comparison, |to_beat| self.admits(frequency_and_cost, to_beat, luck))
             {
-                return self.expel(out, shard, candidate);
+                return self.evict_candidate(out, shard, candidate);
             }
             if !is_comparison {
                 break;
@@ -277,7 +277,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Evicts a candidate; returns whether it was there.
     #[inline]
-    fn expel(
+    fn evict_candidate(
         &self,
         out: &mut Evictions<'_, K, V, S>,
         shard: &mut MaintenanceShard,
@@ -468,7 +468,9 @@ mod tests {
         super::{Trace, victims::MAX_COMPARISONS},
         *,
     };
-    use crate::engine::testing::{manual, put, queued_and_marked, with_favourites, without_shards};
+    use crate::engine::testing::{
+        manual, put, queued_and_flagged, with_favourites, without_shards,
+    };
 
     #[test]
     fn new_entries_come_in_and_favourites_stay_while_all_shards_are_taken() {
@@ -490,8 +492,8 @@ mod tests {
         // One goes for each ring that is empty at first, and some lose a comparison by the sketch's errors.
         assert!(favourites() > before - 50, "{} of {before}", favourites());
         assert!(engine.len() <= 1000);
-        let (queued, marked) = queued_and_marked(&engine);
-        assert!(marked <= queued, "{marked} of {queued}");
+        let (queued, flagged) = queued_and_flagged(&engine);
+        assert!(flagged <= queued, "{flagged} of {queued}");
     }
 
     #[test]
@@ -516,12 +518,13 @@ mod tests {
         let engine = manual(1000);
         (0..5000).for_each(|key| put(&engine, key));
         let guard = engine.table.pin();
-        let marked = engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
+        let flagged =
+            engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
         let queued = engine.window_cost.load(Ordering::Relaxed) as usize;
         // The newest are still in their ring.
         let newest = engine.new_entries.drain_all(|_| ());
         // And one place is for the next.
-        assert_eq!((queued, marked), (49, 49 + newest));
+        assert_eq!((queued, flagged), (49, 49 + newest));
     }
 
     #[test]

@@ -107,10 +107,10 @@ impl<K, V, S> Engine<K, V, S> {
             None => (self.budget.max(), GARBAGE_FLOOR_BYTES),
         };
         let bytes = self.garbage_bytes(cost, count);
-        let is_over = |n: u64| cost > limit.saturating_mul(n) && (floor == 0 || bytes > floor * n);
-        if is_over(2) {
+        let exceeds = |n: u64| cost > limit.saturating_mul(n) && (floor == 0 || bytes > floor * n);
+        if exceeds(2) {
             Pressure::Hard
-        } else if is_over(1) {
+        } else if exceeds(1) {
             Pressure::Soft
         } else {
             Pressure::None
@@ -171,7 +171,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Returns whether so much garbage waits that what no pin keeps is not to wait for the others.
-    fn is_garbage_dear(&self) -> bool {
+    fn is_garbage_expensive(&self) -> bool {
         let limit = self.settings.max_garbage.unwrap_or(self.budget.max());
         self.table.sealed_garbage().cost > limit / EARLY_PART
     }
@@ -203,7 +203,7 @@ impl<K, V, S> Engine<K, V, S> {
     pub fn sweep(&self, most: usize) -> Swept {
         let finalizer = self.hooks.on_remove.as_ref().map(finalizer);
         let finalizer = finalizer.as_ref().map(|finalizer| finalizer as Finalizer<'_, _>);
-        let swept = if self.is_garbage_dear() {
+        let swept = if self.is_garbage_expensive() {
             self.table.sweep_early(most, finalizer)
         } else {
             self.table.sweep(most, finalizer)

@@ -163,8 +163,8 @@ struct Local {
     seals: AtomicU64,
     /// The hash of the last miss: an insert that follows it is the same access.
     last_miss: AtomicU64,
-    /// Hits that left a mark in their entry.
-    marked: AtomicU64,
+    /// Hits noted in access bits and not yet counted by the clock.
+    uncounted_hits: AtomicU64,
 }
 
 impl<K, V, S> Engine<K, V, S> {
@@ -331,11 +331,11 @@ impl<K, V, S> Engine<K, V, S> {
         &self.locals[thread_number() & (self.locals.len() - 1)]
     }
 
-    /// Ends the stay of an entry that this thread took out: refunds, counts, retires. It `leaves` unless
+    /// Refunds, counts and retires an entry that this thread has unlinked. It `leaves` unless
     /// another is in its place, which has taken over its cost and its region.
     ///
     /// `table` is this engine's; given apart so that the result may live as long as both.
-    fn bury<'g>(
+    fn retire_unlinked<'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
@@ -517,7 +517,7 @@ impl<K, V, S> Engine<K, V, S> {
         scores.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(hit, _)| hit)
     }
 
-    /// Ends the stay of an entry that had to leave for lack of slots, or was taken out by mistake.
+    /// Retires an entry that was displaced for lack of slots, or unlinked by mistake.
     pub fn displace(&self, guard: &Guard, entry: Unlinked) {
         self.counters.add(Counter::LocalEvictions, 1);
         self.evictions(guard).end(entry);
@@ -536,7 +536,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Returns whether a listener has still to hear of something.
-    pub fn has_untold(&self) -> bool {
+    pub fn has_unreported(&self) -> bool {
         self.hooks.on_remove.is_some() && self.table.garbage().count > 0
     }
 
@@ -545,7 +545,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// # Panics
     ///
     /// With the first panic of a listener or a destructor, after all others ran.
-    pub fn tell_all(&mut self) {
+    pub fn report_all(&mut self) {
         // What followers that were forgotten have not taken.
         for loaded in self.flights.take_all_unpublished() {
             self.table.retire_loose(&self.table.pin_structure(), loaded, 0);
@@ -562,7 +562,7 @@ impl<K, V, S> Engine<K, V, S> {
 impl<K, V, S> Drop for Engine<K, V, S> {
     fn drop(&mut self) {
         // Where there is a thread, it has done this before.
-        self.tell_all();
+        self.report_all();
     }
 }
 

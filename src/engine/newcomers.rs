@@ -276,7 +276,7 @@ const MAX_TURNS: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::testing::{put, queued_and_marked, sized, without_shards};
+    use crate::engine::testing::{put, queued_and_flagged, sized, without_shards};
 
     #[test]
     fn backlog_is_bounded_and_every_entry_of_the_window_is_known() {
@@ -286,9 +286,9 @@ mod tests {
             without_shards(&engine, || (10_000..50_000).for_each(|key| put(&engine, key)));
             let backlog = borrow(&engine.backlog, |backlog| backlog.hashes.len()).unwrap();
             assert_eq!(backlog, MAX_DEFERRED);
-            let (queued, marked) = queued_and_marked(&engine);
+            let (queued, flagged) = queued_and_flagged(&engine);
             // What has left the table by a full bucket is still queued.
-            assert!(marked <= queued && marked + 1000 > queued, "{marked} of {queued}");
+            assert!(flagged <= queued && flagged + 1000 > queued, "{flagged} of {queued}");
             // There is room for all, so none is evicted but for its bucket.
             let metrics = engine.metrics();
             assert_eq!(metrics.evictions, metrics.local_evictions);

@@ -47,7 +47,7 @@ struct Plan<'a> {
     /// Its flags when it is published.
     flags: Flags,
     /// Whether what it replaces was over.
-    was_over: bool,
+    was_expired: bool,
     /// How often room was made.
     room_tries: usize,
     /// The id of the entry that was written back before it is replaced; 0 for none.
@@ -179,7 +179,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 unevictable_cost: None,
             },
             flags,
-            was_over: false,
+            was_expired: false,
             room_tries: 0,
             written: 0,
         };
@@ -198,7 +198,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     self.find_room(guard, hash, &mut plan, Some(old), claim.fresh())?;
                     let Some((new, old)) = there.replace(&mut claim) else { continue };
                     self.note_replacement(guard, hash, new, old, &mut plan);
-                    return Ok((new.at(), plan.was_over));
+                    return Ok((new.at(), plan.was_expired));
                 }
                 Probe::Absent(vacant) => vacant,
             };
@@ -344,7 +344,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         false
     }
 
-    /// Ends the stay of entries that a publication has found to be duplicates; returns the first panic.
+    /// Retires entries that a publication has found to be duplicates; returns the first panic.
     fn displace_all(
         &self,
         guard: &Guard,
@@ -378,7 +378,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         if let Some(old) = resident {
             return self.plan_replacement(guard, hash, plan, old, new);
         }
-        plan.was_over = false;
+        plan.was_expired = false;
         if !self.may_put(plan.mode, None, new) {
             return Err(Refusal::Forbidden);
         }
@@ -399,20 +399,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         resident: EntryRef<'_, Entry<K, V>>,
         new: &Fresh<'_, Entry<K, V>>,
     ) -> Result<u64, Refusal> {
-        let live = self.is_live(resident).then_some(resident);
-        plan.was_over = live.is_none();
-        if !self.may_put(plan.mode, live, new) {
+        let unexpired = self.is_unexpired(resident).then_some(resident);
+        plan.was_expired = unexpired.is_none();
+        if !self.may_put(plan.mode, unexpired, new) {
             return Err(Refusal::Forbidden);
         }
-        if live.is_none() && self.hooks.write_back.is_some() {
+        if unexpired.is_none() && self.hooks.write_back.is_some() {
             self.settle_replaced(guard, hash, plan, resident)?;
         }
-        let too_much = if live.is_some() { Pressure::Hard } else { Pressure::Soft };
+        let too_much = if unexpired.is_some() { Pressure::Hard } else { Pressure::Soft };
         if plan.pressure >= too_much {
             return Err(Refusal::Rejected(RejectReason::Garbage));
         }
         let mut priority = plan.named_priority();
-        if let Some(old) = live {
+        if let Some(old) = unexpired {
             if self.keeps_priority(plan) {
                 priority = old.metadata().flags().priority();
             }
@@ -519,7 +519,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         self.pass_on_region(hash, &new, seen, plan);
         self.counters.add(Counter::CostAdded, cost);
         self.pass_on_priority(guard, hash, &new, seen, plan);
-        let cause = if plan.was_over {
+        let cause = if plan.was_expired {
             self.counters.add(Counter::Expirations, 1);
             self.counters.add(Counter::Inserts, 1);
             RemovalCause::Expired
@@ -528,14 +528,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             self.births.pass_on(seen.id(), new.id());
             RemovalCause::Replaced
         };
-        self.bury(&self.table, guard, old, cause, false);
+        self.retire_unlinked(&self.table, guard, old, cause, false);
         if self.reference(&new) {
-            self.note_mark(hash);
+            self.note_first_hit(hash);
         }
         if let Some(times) = new.times() {
             self.post_deadline(hash, times);
         }
-        if plan.was_over {
+        if plan.was_expired {
             self.births.begin(new.id(), || self.time_of_births());
         }
     }
@@ -574,7 +574,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         plan: &Plan<'_>,
     ) {
         let (priority, planned) = (old.flags().priority(), plan.flags.priority());
-        if priority != planned && !plan.was_over && self.keeps_priority(plan) {
+        if priority != planned && !plan.was_expired && self.keeps_priority(plan) {
             // Unless another one was set since.
             self.change_priority(guard, hash, new.metadata(), priority, Some(planned));
         }
@@ -586,14 +586,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         is_protected && plan.terms.priority.is_none()
     }
 
-    /// Returns whether an entry may be put where `live` is, or nothing.
+    /// Returns whether an entry may be put where `unexpired` is, or nothing.
     fn may_put(
         &self,
         mode: Mode,
-        live: Option<EntryRef<'_, Entry<K, V>>>,
+        unexpired: Option<EntryRef<'_, Entry<K, V>>>,
         new: &Entry<K, V>,
     ) -> bool {
-        let allows = match (mode, live) {
+        let allows = match (mode, unexpired) {
             (Mode::Upsert, _)
             | (Mode::IfAbsent | Mode::Loaded | Mode::Refreshed(_), None)
             | (Mode::IfPresent, Some(_)) => true,
@@ -601,7 +601,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             | (Mode::IfPresent | Mode::Instead(_), None) => false,
             (Mode::Instead(id) | Mode::Refreshed(id), Some(old)) => old.id() == id,
         };
-        let (Some(old), Some(replace_if)) = (live, &self.hooks.replace_if) else { return allows };
+        let (Some(old), Some(replace_if)) = (unexpired, &self.hooks.replace_if) else {
+            return allows;
+        };
         let is_asked = matches!(mode, Mode::Upsert | Mode::IfPresent);
         allows && (!is_asked || replace_if(&new.key, &old.value, &new.value))
     }

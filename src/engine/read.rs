@@ -75,14 +75,14 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> Option<Held<'_, Entry<K, V>>> {
         let held = self.table.hold(self.table.pin_part(hash), |table, guard| {
             let hit = table.find(guard, hash, move |entry| matches(&entry.key))?;
-            let is_live = match trace {
-                Trace::Leave | Trace::Load => self.is_live_read(hash, hit.at()),
-                Trace::None => self.is_live(hit.at()),
+            let is_unexpired = match trace {
+                Trace::Leave | Trace::Load => self.is_unexpired_on_read(hash, hit.at()),
+                Trace::None => self.is_unexpired(hit.at()),
             };
-            if is_live && trace != Trace::None {
+            if is_unexpired && trace != Trace::None {
                 self.note_hit(hash, &hit);
             }
-            is_live.then(|| hit.at())
+            is_unexpired.then(|| hit.at())
         });
         match (&held, trace) {
             (Some(_), _) | (None, Trace::None) => {}
@@ -126,9 +126,9 @@ impl<K, V, S> Engine<K, V, S> {
         hash: u64,
         hit: Option<Hit<'g, Entry<K, V>>>,
     ) -> Option<Hit<'g, Entry<K, V>>> {
-        let live = match hit {
+        let unexpired = match hit {
             Some(hit) if self.has_extras() => {
-                Some(hit).filter(|hit| self.is_live_read(hash, hit.at()))
+                Some(hit).filter(|hit| self.is_unexpired_on_read(hash, hit.at()))
             }
             Some(hit) => {
                 self.note_reference(hash, &hit);
@@ -136,11 +136,11 @@ impl<K, V, S> Engine<K, V, S> {
             }
             None => None,
         };
-        match &live {
+        match &unexpired {
             Some(hit) => self.note_hit(hash, hit),
             None => self.note_miss(hash),
         }
-        live
+        unexpired
     }
 
     #[inline]
@@ -152,7 +152,7 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     fn note_reference(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) {
         if self.reference(hit) {
-            self.note_mark(hash);
+            self.note_first_hit(hash);
         }
     }
 
@@ -198,22 +198,22 @@ impl<K, V, S> Engine<K, V, S> {
     /// Counts a hit that was noted in the access bits of its entry: time goes by events, and it is one. One in so many
     /// stands for all, each time for another part of the entries.
     #[inline]
-    pub(super) fn note_mark(&self, hash: u64) {
+    pub(super) fn note_first_hit(&self, hash: u64) {
         self.note_sample(hash);
         let turn = ((hash >> TURN_SHIFT) as u32).wrapping_add(self.access_clock.now());
         let mask = self.turn_mask.load(Ordering::Relaxed); // Relaxed: any recent mask will do.
         if turn & mask == 0 {
-            self.count_marks(mask + 1);
+            self.count_hits(mask + 1);
         }
     }
 
     #[cold]
-    fn count_marks(&self, marks: u32) {
-        let marked = &self.local().marked;
+    fn count_hits(&self, hits: u32) {
+        let uncounted_hits = &self.local().uncounted_hits;
         // Relaxed, twice: if two threads of a stripe interfere, hits are lost to the clock.
-        let count = marked.load(Ordering::Relaxed) + u64::from(marks);
+        let count = uncounted_hits.load(Ordering::Relaxed) + u64::from(hits);
         let is_due = count >= CAPACITY as u64;
-        marked.store(if is_due { 0 } else { count }, Ordering::Relaxed);
+        uncounted_hits.store(if is_due { 0 } else { count }, Ordering::Relaxed);
         if is_due {
             self.pass_time(count as usize);
         }

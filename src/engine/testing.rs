@@ -44,9 +44,9 @@ pub fn put(engine: &Engine<u64, u64, IdentityHash>, key: u64) {
 }
 
 /// Returns how many entries the window's queues know of, and how many are marked as in the window.
-pub fn queued_and_marked(engine: &Engine<u64, u64, IdentityHash>) -> (usize, usize) {
+pub fn queued_and_flagged(engine: &Engine<u64, u64, IdentityHash>) -> (usize, usize) {
     let guard = engine.table.pin();
-    let marked = engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
+    let flagged = engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
     let windows = engine.window_cost.load(Ordering::Relaxed) as usize;
     let backlog = borrow(&engine.backlog, |backlog| backlog.hashes.len()).unwrap();
     let rings = engine.new_entries.drain_all(|hashes| {
@@ -54,7 +54,7 @@ pub fn queued_and_marked(engine: &Engine<u64, u64, IdentityHash>) -> (usize, usi
             .iter()
             .for_each(|&hash| assert_eq!(engine.new_entries.current().place(hash), Push::Accepted));
     });
-    (windows + backlog + rings, marked)
+    (windows + backlog + rings, flagged)
 }
 
 /// Calls `f` while all shards are taken.

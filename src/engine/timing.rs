@@ -139,13 +139,13 @@ impl Timing {
 
     /// Returns whether an entry's time is not over yet.
     #[inline]
-    pub fn is_live<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+    pub fn is_unexpired<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
         !self.is_used() || self.is_in_time(entry)
     }
 
     #[inline(never)]
     fn is_in_time<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
-        entry.metadata().times().is_none_or(|times| !self.is_over(times, self.now()))
+        entry.metadata().times().is_none_or(|times| !self.is_expired(times, self.now()))
     }
 
     /// Returns whether an entry has had times.
@@ -156,7 +156,7 @@ impl Timing {
     }
 
     #[inline]
-    pub(super) fn is_over(&self, times: Times<'_>, now: u64) -> bool {
+    pub(super) fn is_expired(&self, times: Times<'_>, now: u64) -> bool {
         times.deadline(self.idle) <= now
     }
 }
@@ -206,13 +206,17 @@ impl Timers {
 impl<K, V, S> Engine<K, V, S> {
     /// Returns whether an entry's time is not over yet.
     #[inline]
-    pub fn is_live(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
-        self.timing.is_live(entry)
+    pub fn is_unexpired(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+        self.timing.is_unexpired(entry)
     }
 
     /// The same at the time that [`time_of_deadlines`](Self::time_of_deadlines) has returned.
-    pub(super) fn is_live_at(&self, entry: EntryRef<'_, Entry<K, V>>, now: Option<u64>) -> bool {
-        let over = |(times, now)| self.timing.is_over(times, now);
+    pub(super) fn is_unexpired_at(
+        &self,
+        entry: EntryRef<'_, Entry<K, V>>,
+        now: Option<u64>,
+    ) -> bool {
+        let over = |(times, now)| self.timing.is_expired(times, now);
         !entry.metadata().times().zip(now).is_some_and(over)
     }
 
@@ -224,7 +228,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns whether an entry's time is not over yet, for a read, which may put the deadline off.
     #[inline]
-    pub(super) fn is_live_read(&self, hash: u64, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+    pub(super) fn is_unexpired_on_read(&self, hash: u64, entry: EntryRef<'_, Entry<K, V>>) -> bool {
         !self.timing.is_used() || self.read_in_time(hash, entry)
     }
 
@@ -233,7 +237,7 @@ impl<K, V, S> Engine<K, V, S> {
         let Some(times) = entry.metadata().times() else { return true };
         let timing = &self.timing;
         let now = timing.now();
-        if timing.is_over(times, now) {
+        if timing.is_expired(times, now) {
             return false;
         }
         if timing.idle != NEVER {
@@ -281,10 +285,10 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Returns whether the time of an entry was over when it began.
-    pub(super) fn is_born_dead(&self, times: Option<NewTimes>) -> bool {
+    pub(super) fn expires_at_once(&self, times: Option<NewTimes>) -> bool {
         times.is_some_and(|times| {
             let words = times.words().map(AtomicU64::new);
-            self.timing.is_over(Times::of(&words), times.now)
+            self.timing.is_expired(Times::of(&words), times.now)
         })
     }
 

@@ -229,7 +229,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     // It is there if the builder's `replace_if` has said no.
                     Mode::IfPresent
                         if self.hooks.replace_if.is_none()
-                            || !self.has_live(hash, &refused.key) =>
+                            || !self.has_unexpired(hash, &refused.key) =>
                     {
                         RejectReason::Absent
                     }
@@ -241,10 +241,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     #[cold]
-    fn has_live(&self, hash: u64, key: &K) -> bool {
+    fn has_unexpired(&self, hash: u64, key: &K) -> bool {
         let guard = self.table.pin_part(hash);
         let hit = self.table.find(&guard, hash, |entry| entry.entry.key == *key);
-        hit.is_some_and(|hit| self.is_live(hit.at()))
+        hit.is_some_and(|hit| self.is_unexpired(hit.at()))
     }
 
     /// The same; returns whether there was no entry of the key.
@@ -330,7 +330,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let on_displaced = |entry| self.displace(guard, entry);
         if let Some(entry) = self.table.remove_if(guard, hash, is_it, |_| true, on_displaced) {
             self.counters.add(Counter::LoadsInvalidated, 1);
-            self.part_with(&self.table, guard, entry, RemovalCause::Removed);
+            self.retire_removed(&self.table, guard, entry, RemovalCause::Removed);
         }
     }
 
@@ -375,7 +375,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     None => table.find(guard, hash, |entry| entry.key == refused.key),
                     Some(_) => None,
                 };
-                let there = there.map(|hit| hit.at()).filter(|entry| self.is_live(*entry));
+                let there = there.map(|hit| hit.at()).filter(|entry| self.is_unexpired(*entry));
                 if there.is_some() || is_invalid || refused.refusal != Refusal::Forbidden {
                     break (refused, there);
                 }
@@ -438,7 +438,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         self.table.hold(self.table.pin_part(hash), |table, guard| {
             let entry = table.find(guard, hash, |entry| matches(&entry.key))?.at();
             let is_it = published == Some(entry.id());
-            (is_it || self.is_live(entry)).then_some(entry)
+            (is_it || self.is_unexpired(entry)).then_some(entry)
         })
     }
 
@@ -502,7 +502,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             return Err(Refusal::Rejected(RejectReason::TooCostly));
         }
         let is_loaded = matches!(mode, Mode::Loaded | Mode::Refreshed(_));
-        if is_loaded && self.is_born_dead(times) {
+        if is_loaded && self.expires_at_once(times) {
             return Err(Refusal::Expired);
         }
         Ok((Request { cost, terms, mode, pressure }, times))
@@ -589,7 +589,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 // Nothing was to be replaced, so nothing is out of date.
                 let guard = self.table.pin_part(hash);
                 let resident = self.table.find(&guard, hash, |entry| entry.key == *key);
-                if resident.is_some_and(|hit| self.is_live(hit.at())) {
+                if resident.is_some_and(|hit| self.is_unexpired(hit.at())) {
                     refused.refusal = Refusal::Forbidden;
                 }
             }
@@ -652,12 +652,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             let is_key = |entry: EntryRef<'_, Entry<K, V>>| matches(&entry.entry.key);
             let removed = table.remove(guard, hash, is_key, |entry| self.displace(guard, entry));
             let removed = removed.map(|entry| {
-                let is_live = self.is_live_at(table.unlinked(guard, &entry), now);
-                let cause = if is_live { cause } else { RemovalCause::Expired };
-                (self.part_with(table, guard, entry, cause), is_live)
+                let is_unexpired = self.is_unexpired_at(table.unlinked(guard, &entry), now);
+                let cause = if is_unexpired { cause } else { RemovalCause::Expired };
+                (self.retire_removed(table, guard, entry, cause), is_unexpired)
             });
             self.commit(guard, hash, write);
-            removed.and_then(|(entry, is_live)| is_live.then_some(entry))
+            removed.and_then(|(entry, is_unexpired)| is_unexpired.then_some(entry))
         })
     }
 
@@ -689,10 +689,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         cause: RemovalCause,
     ) -> Option<EntryRef<'g, Entry<K, V>>> {
         let matches = |entry: EntryRef<'_, Entry<K, V>>| matches(&entry.entry.key);
-        let condition = |entry: EntryRef<'_, Entry<K, V>>| self.is_live(entry) && condition(entry);
+        let condition =
+            |entry: EntryRef<'_, Entry<K, V>>| self.is_unexpired(entry) && condition(entry);
         let on_displaced = |entry| self.displace(guard, entry);
         let entry = table.remove_if(guard, hash, matches, condition, on_displaced)?;
-        Some(self.part_with(table, guard, entry, cause))
+        Some(self.retire_removed(table, guard, entry, cause))
     }
 
     /// Removes every entry that is there when the call begins.
@@ -726,10 +727,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) {
         self.flights.invalidate_all();
         self.table.clear(guard, |entry| {
-            let is_live = self.is_live_at(self.table.unlinked(guard, &entry), now);
-            let cause = if is_live { RemovalCause::Cleared } else { RemovalCause::Expired };
-            let entry = self.part_with(&self.table, guard, entry, cause);
-            if is_live {
+            let is_unexpired = self.is_unexpired_at(self.table.unlinked(guard, &entry), now);
+            let cause = if is_unexpired { RemovalCause::Cleared } else { RemovalCause::Expired };
+            let entry = self.retire_removed(&self.table, guard, entry, cause);
+            if is_unexpired {
                 taken(entry);
             }
         });
@@ -742,16 +743,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    fn part_with<'g>(
+    fn retire_removed<'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
         entry: Unlinked,
         cause: RemovalCause,
     ) -> EntryRef<'g, Entry<K, V>> {
-        let is_over = cause == RemovalCause::Expired;
-        self.counters.add(if is_over { Counter::Expirations } else { Counter::Removes }, 1);
-        self.bury(table, guard, entry, cause, true)
+        let is_expired = cause == RemovalCause::Expired;
+        self.counters.add(if is_expired { Counter::Expirations } else { Counter::Removes }, 1);
+        self.retire_unlinked(table, guard, entry, cause, true)
     }
 }
 

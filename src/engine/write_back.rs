@@ -145,7 +145,7 @@ impl<K, V, S> Engine<K, V, S> {
         turn: Turn,
     ) -> Expire {
         let is_over = |entry: EntryRef<'_, Entry<K, V>>| {
-            entry.metadata().times().is_some_and(|times| self.timing.is_over(times, now))
+            entry.metadata().times().is_some_and(|times| self.timing.is_expired(times, now))
         };
         let mut written = None;
         if self.hooks.write_back.is_some() {
@@ -168,7 +168,7 @@ impl<K, V, S> Engine<K, V, S> {
             return Expire::NotDue;
         };
         self.counters.add(Counter::Expirations, 1);
-        self.bury(&self.table, guard, entry, RemovalCause::Expired, true);
+        self.retire_unlinked(&self.table, guard, entry, RemovalCause::Expired, true);
         Expire::Removed
     }
 

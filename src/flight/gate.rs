@@ -437,12 +437,12 @@ impl<K, T> ShardState<K, T> {
     /// Removes a flight that is over and that nothing refers to any more.
     pub fn release(&mut self, slot: usize) -> Option<Flight<K, T>> {
         let flight = self.flights.get_mut(slot);
-        let is_over = match flight.state {
+        let is_done = match flight.state {
             State::Led => false,
             State::Vacant => flight.waiters.len() == 0,
             State::Completed => flight.left == 0,
         };
-        if !is_over || flight.comparing > 0 {
+        if !is_done || flight.comparing > 0 {
             return None;
         }
         self.take_from_index(slot);

@@ -350,12 +350,12 @@ impl Caller {
 struct Completing<'a, K, T> {
     shard: &'a Shard<K, T>,
     slot: usize,
-    is_over: bool,
+    is_done: bool,
 }
 
 impl<K, T> Completing<'_, K, T> {
     fn end(&mut self, outcome: Outcome<T>) -> Option<T> {
-        self.is_over = true;
+        self.is_done = true;
         let mut state = self.shard.lock();
         let (unpublished, waiters, gone) = self.shard.complete(&mut state, self.slot, outcome);
         drop(state);
@@ -367,7 +367,7 @@ impl<K, T> Completing<'_, K, T> {
 
 impl<K, T> Drop for Completing<'_, K, T> {
     fn drop(&mut self) {
-        if !self.is_over {
+        if !self.is_done {
             self.end(Outcome::Nothing);
         }
     }
@@ -461,7 +461,7 @@ impl<'a, K, T> Leader<'a, K, T> {
     ) -> (R, Option<T>) {
         let (shard, slot) = (self.shard(), self.slot);
         let (key, is_invalid) = self.take_key();
-        let mut completing = Completing { shard, slot, is_over: false };
+        let mut completing = Completing { shard, slot, is_done: false };
         if mutant!("flight_woken_first") {
             completing.end(Outcome::Nothing);
             return (publish(key, false).0, None);
@@ -495,7 +495,7 @@ impl<'a, K, T> Leader<'a, K, T> {
     pub fn change<R>(mut self, change: impl FnOnce(K, &dyn Fn() -> bool) -> R) -> R {
         let (shard, slot) = (self.shard(), self.slot);
         let (key, _) = self.take_key();
-        let mut completing = Completing { shard, slot, is_over: false };
+        let mut completing = Completing { shard, slot, is_done: false };
         let entered = self.enter();
         let result = change(key, &|| shard.is_unwritten(&mut shard.lock(), slot));
         drop(entered);

@@ -19,7 +19,7 @@ pub struct Grace {
 
 impl Grace {
     /// Returns whether the period is over: everything that its guards did has happened.
-    pub fn is_over(&mut self) -> bool {
+    pub fn has_ended(&mut self) -> bool {
         // Acquire: pairs with the Release in `end`; seeing zero means seeing the last reads of
         // every guard of the period as done, so that freeing cannot race them.
         let order = ordering!(Acquire, mutant("buckets_relaxed_grace") => Relaxed);
@@ -34,7 +34,7 @@ impl Grace {
 
     /// Ends one of the waits of the period.
     pub(super) fn end(&self) {
-        // AcqRel: Release pairs with the Acquire in `is_over`; Acquire chains the reads of those
+        // AcqRel: Release pairs with the Acquire in `has_ended`; Acquire chains the reads of those
         // that ended their wait before this one.
         self.outstanding.fetch_sub(1, Ordering::AcqRel);
     }
@@ -51,7 +51,7 @@ pub fn pins_of(_: Domain) -> Vec<Pin> {
 
 impl Pin {
     /// Returns whether it has ended.
-    pub fn is_over(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         match *self {}
     }
 

@@ -254,8 +254,8 @@ impl<P> LimboList<P> {
     /// Takes an item that may leave: the first, if its period is over, or one that may go early.
     fn take(&mut self, may_go: Option<MayGo<'_, P>>) -> Option<(P, ReleaseReason)> {
         let (grace, _) = self.waiting.front_mut()?;
-        let is_over = grace.as_mut().is_none_or(Grace::is_over);
-        if !is_over && !mutant!("buckets_no_grace") {
+        let has_ended = grace.as_mut().is_none_or(Grace::has_ended);
+        if !has_ended && !mutant!("buckets_no_grace") {
             return self.take_early(may_go?);
         }
         self.examined = self.examined.saturating_sub(1);
@@ -272,10 +272,10 @@ impl<P> LimboList<P> {
             }
             // An item that another sweep has brought without its period waits for the one before.
             let grace = self.waiting[self.period].0.as_mut()?;
-            let is_over = grace.is_over();
+            let has_ended = grace.has_ended();
             let (grace, item) = (self.waiting[self.period].0.as_ref()?, &self.waiting[index].1);
-            if is_over || may_go(item, grace) {
-                let reason = if is_over { ReleaseReason::Ended } else { ReleaseReason::Early };
+            if has_ended || may_go(item, grace) {
+                let reason = if has_ended { ReleaseReason::Ended } else { ReleaseReason::Early };
                 return self.remove(index).map(|item| (item, reason));
             }
             self.examined += 1;

@@ -124,7 +124,7 @@ mod tests {
     /// Other tests pin, too, and may lack a core for long.
     fn wait(grace: &mut Grace) {
         let end = Instant::now() + Duration::from_secs(30);
-        while !grace.is_over() {
+        while !grace.has_ended() {
             assert!(Instant::now() < end, "the grace period never ended");
             pin().advance();
             std::thread::yield_now();
@@ -143,7 +143,7 @@ mod tests {
         let mut grace = Grace::begin(Domain::ANY);
         for _ in 0..100 {
             pin().advance();
-            assert!(!grace.is_over());
+            assert!(!grace.has_ended());
         }
         drop(guard);
         wait(&mut grace);

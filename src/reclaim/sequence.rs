@@ -249,7 +249,7 @@ impl Slot {
         announce(&self.whose, domain.to_bits(), order);
         let seq = self.seq.load(Ordering::Relaxed); // Relaxed: written by this thread.
         // Release: pairs with the Acquire in `Registry::note`, which sees this domain with it, and (of
-        // a repin) with that in `Pin::is_over`, as in `unpin`.
+        // a repin) with that in `Pin::has_ended`, as in `unpin`.
         let order = ordering!(Release, mutant("guard_relaxed_pin") => Relaxed);
         announce(&self.seq, seq.wrapping_add(step), order);
         pass_light(held);
@@ -278,7 +278,7 @@ impl Slot {
     #[inline]
     fn end(&self) {
         let seq = self.seq.load(Ordering::Relaxed); // Relaxed: written by this thread.
-        // Release: pairs with the Acquires in `Registry::note` and `Pin::is_over`: all that was
+        // Release: pairs with the Acquires in `Registry::note` and `Pin::has_ended`: all that was
         // read under the pin was read before.
         let order = ordering!(Release, mutant("guard_relaxed_unpin") => Relaxed);
         announce(&self.seq, seq.wrapping_add(1), order);
@@ -504,7 +504,7 @@ pub fn pins_of(domain: Domain) -> Vec<Pin> {
 
 impl Pin {
     /// Returns whether it has ended. A thread that has pinned again has ended it.
-    pub fn is_over(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         // Acquire: pairs with the Release in `end` and in `begin` of a repin: what was read under
         // the pin was read before.
         let order = ordering!(Acquire, mutant("guard_relaxed_grace") => Relaxed);
@@ -530,8 +530,8 @@ struct Pins {
 
 impl Pins {
     /// Forgets those that have ended; returns whether none is left.
-    fn are_over(&mut self) -> bool {
-        self.pins.retain(|pin| !pin.is_over());
+    fn have_ended(&mut self) -> bool {
+        self.pins.retain(|pin| !pin.has_ended());
         self.pins.is_empty()
     }
 }
@@ -560,19 +560,19 @@ impl Grace {
     }
 
     /// Returns whether the period is over: everything that its guards did has happened.
-    pub fn is_over(&mut self) -> bool {
-        self.is_over_in(registry())
+    pub fn has_ended(&mut self) -> bool {
+        self.has_ended_in(registry())
     }
 
-    fn is_over_in(&mut self, registry: &Registry) -> bool {
+    fn has_ended_in(&mut self, registry: &Registry) -> bool {
         if self.pins.is_none() {
             self.begin_again(registry);
         }
-        self.pins.as_mut().is_some_and(Pins::are_over)
+        self.pins.as_mut().is_some_and(Pins::have_ended)
     }
 
     /// Returns whether a value of a part must stay, though the period is not over for others: a pin keeps it that had
-    /// not ended when [`is_over`](Self::is_over) was called last.
+    /// not ended when [`has_ended`](Self::is_over) was called last.
     ///
     /// Before the period has begun everything must.
     pub fn keeps(&self, part: Part) -> bool {
@@ -641,7 +641,7 @@ mod tests {
     /// Other tests pin for every domain, and may lack a core for long.
     fn wait(mut grace: Grace) {
         let end = Instant::now() + Duration::from_secs(30);
-        while !grace.is_over() {
+        while !grace.has_ended() {
             assert!(Instant::now() < end, "the period never ended");
             thread::yield_now();
         }
@@ -654,7 +654,7 @@ mod tests {
         for barrier in [Barrier::choose(), Barrier::Fences] {
             let registry = alone(barrier);
             drop(registry.take_slot(1).pin(domain));
-            assert!(Grace::begin_in(registry, domain).is_over_in(registry));
+            assert!(Grace::begin_in(registry, domain).has_ended_in(registry));
         }
     }
 
@@ -666,10 +666,10 @@ mod tests {
             let early = slots[0].pin(domain);
             let mut grace = Grace::begin_in(registry, domain);
             let late = slots[19].pin(domain);
-            assert!(!grace.is_over_in(registry));
+            assert!(!grace.has_ended_in(registry));
             drop(early);
             let again = slots[0].pin(domain);
-            assert!(grace.is_over_in(registry));
+            assert!(grace.has_ended_in(registry));
             drop((late, again));
         }
     }
@@ -678,13 +678,13 @@ mod tests {
     fn barrier_that_fails_ends_no_period() {
         let (registry, domain) = (alone(Barrier::Failing), Domain::new());
         let mut grace = Grace::begin_in(registry, domain);
-        assert!(!grace.is_over_in(registry) && !grace.is_over_in(registry));
+        assert!(!grace.has_ended_in(registry) && !grace.has_ended_in(registry));
         // It begins once a barrier holds.
         let working = alone(Barrier::Fences);
         let guard = working.take_slot(1).pin(domain);
-        assert!(!grace.is_over_in(working));
+        assert!(!grace.has_ended_in(working));
         drop(guard);
-        assert!(grace.is_over_in(working));
+        assert!(grace.has_ended_in(working));
     }
 
     #[test]
@@ -700,7 +700,7 @@ mod tests {
         assert!(!guards[0].covers(domain.part(2)) && !guards[1].covers(domain.part(1)));
         let kept = |grace: &Grace| [1, 2, 3].map(|part| grace.keeps(part));
         let mut grace = Grace::begin_in(registry, domain);
-        assert!(!grace.is_over_in(registry));
+        assert!(!grace.has_ended_in(registry));
         assert_eq!(kept(&grace), [true, false, false]);
         let nested = slots[1].pin(domain.part(2));
         assert_eq!(kept(&Grace::begin_in(registry, domain)), [true, true, false]);
@@ -710,7 +710,7 @@ mod tests {
         assert_eq!(kept(&grace), [true, false, false]);
         let [first, ..] = guards;
         drop(first);
-        assert!(!grace.is_over_in(registry));
+        assert!(!grace.has_ended_in(registry));
         assert_eq!(kept(&grace), [false; 3]);
         drop((nested, all));
         // A period that has not begun.
@@ -723,11 +723,11 @@ mod tests {
         let (registry, mine, other) = (alone(Barrier::choose()), Domain::new(), Domain::new());
         let slot = registry.take_slot(1);
         let _outer = slot.pin(mine);
-        let is_over = |domain| Grace::begin_in(registry, domain).is_over_in(registry);
-        assert!(!is_over(mine) && is_over(other) && !is_over(Domain::ANY));
+        let has_ended = |domain| Grace::begin_in(registry, domain).has_ended_in(registry);
+        assert!(!has_ended(mine) && has_ended(other) && !has_ended(Domain::ANY));
         // From here on the slot stands for both, until the outer pin ends.
         drop(slot.pin(other));
-        assert!(!is_over(mine) && !is_over(other) && !is_over(Domain::new()));
+        assert!(!has_ended(mine) && !has_ended(other) && !has_ended(Domain::new()));
     }
 
     #[test]
@@ -739,12 +739,12 @@ mod tests {
         let mut grace = Grace::begin_in(registry, domain);
         let other = slot.pin(domain);
         guard.repin(domain);
-        assert!(!grace.is_over_in(registry));
+        assert!(!grace.has_ended_in(registry));
         drop(other);
         guard.repin(domain);
-        assert!(grace.is_over_in(registry));
-        assert!(!Grace::begin_in(registry, domain).is_over_in(registry));
-        assert!(Grace::begin_in(registry, Domain::new()).is_over_in(registry));
+        assert!(grace.has_ended_in(registry));
+        assert!(!Grace::begin_in(registry, domain).has_ended_in(registry));
+        assert!(Grace::begin_in(registry, Domain::new()).has_ended_in(registry));
     }
 
     #[test]
@@ -782,7 +782,7 @@ mod tests {
         std::mem::forget(slot.pin(Domain::ANY));
         slot.leave();
         assert!((0..100).all(|i| !ptr::eq(registry.take_slot(i + 2), slot)));
-        assert!(!Grace::begin_in(registry, Domain::new()).is_over_in(registry));
+        assert!(!Grace::begin_in(registry, Domain::new()).has_ended_in(registry));
     }
 
     thread_local! {
@@ -803,12 +803,12 @@ mod tests {
         fn drop(&mut self) {
             let Some(Ending { domain, guard, done }) = self.0.take() else { return };
             let mut grace = Grace::begin(domain);
-            assert!(guard.is_none() || !grace.is_over());
+            assert!(guard.is_none() || !grace.has_ended());
             let (one, two) = (pin_for(domain), pin_for(Domain::ANY));
             drop(guard);
             let mut late = Grace::begin(domain);
             drop(one);
-            assert!(!late.is_over());
+            assert!(!late.has_ended());
             drop(two);
             wait(grace);
             wait(late);

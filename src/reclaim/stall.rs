@@ -67,7 +67,7 @@ impl StallDetector {
     /// which it has been known. `now` was read before the call.
     pub fn stalled(&self, now: u64) -> impl Iterator<Item = (&Pin, Duration)> {
         let aged = self.seen.iter().map(move |seen| (&seen.pin, now.saturating_sub(seen.since)));
-        let stalled = aged.filter(|(pin, age)| *age >= STALLED_AFTER_NS && !pin.is_over());
+        let stalled = aged.filter(|(pin, age)| *age >= STALLED_AFTER_NS && !pin.has_ended());
         stalled.map(|(pin, age)| (pin, Duration::from_nanos(age)))
     }
 
