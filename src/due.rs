@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn each_hash_comes_once_where_nobody_else_is() {
+    fn each_hash_comes_once_to_a_single_thread() {
         let due = ExpiryInbox::new(2);
         const NOTES: u64 = 3 * CAPACITY as u64 + 5;
         (1..=NOTES).for_each(|hash| _ = due.post(hash, hash));

@@ -187,7 +187,7 @@ fn too_much_garbage_rejects_inserts_until_it_is_freed() {
 }
 
 #[test]
-fn values_of_loads_that_are_not_let_in_do_not_pile_up() {
+fn values_of_rejected_loads_do_not_accumulate() {
     let _alone = alone();
     for maintenance in BOTH {
         let tally = Arc::new(Tally::default());

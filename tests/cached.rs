@@ -341,7 +341,7 @@ fn async_method_does_nothing_until_it_is_polled() {
 }
 
 #[test]
-fn expired_entry_is_nobodys() {
+fn expired_entry_is_a_miss_of_the_function() {
     let clock = ManualClock::new();
     let builder = manual(10).ttl(Duration::from_secs(1)).clock(clock.clone());
     let store = Store::from(builder.build().expect("a budget"));

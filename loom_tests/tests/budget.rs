@@ -46,7 +46,7 @@ fn charges_and_refunds_add_up() {
 }
 
 #[test]
-fn whoever_sees_the_new_entry_sees_the_one_that_paid_for_it_gone() {
+fn a_thread_that_sees_the_new_entry_does_not_see_the_evicted_one() {
     explore(|| {
         let budget = Arc::new(Budget::new(1));
         let entries = Arc::new([AtomicBool::new(true), AtomicBool::new(false)]);

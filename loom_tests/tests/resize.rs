@@ -357,7 +357,7 @@ fn a_shrink_meets_a_remove_of_what_finds_no_slot() {
 /// A helper is stopped for ever where it has handed over the last unit, and before it looks whether that was all:
 /// the others end the shrinking without it.
 #[test]
-fn a_stopped_helper_holds_up_nobody() {
+fn a_stopped_helper_blocks_no_other() {
     explore(|| {
         let world = crowded();
         let stopped = spawn(&world, |w| w.help_and_stop(1));

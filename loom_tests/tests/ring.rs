@@ -110,7 +110,7 @@ fn two_threads_seal_one_ring() {
 }
 
 #[test]
-fn a_ring_is_open_again_once_everybody_has_gone() {
+fn a_ring_is_open_again_once_all_threads_are_done() {
     explore(|| {
         let logged = Logged::new();
         let threads = [pusher(&logged, &[1, 2]), pusher(&logged, &[11])];

@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_hashes_are_told_apart_by_the_comparison() {
+    fn equal_hashes_are_distinguished_by_the_comparison() {
         let alive = AtomicU64::new(0);
         let table = Table::new(2, 10, 1).unwrap();
         let guard = table.pin();

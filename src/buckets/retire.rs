@@ -681,7 +681,7 @@ mod tests {
 
     #[cfg(not(feature = "crossbeam-epoch"))]
     #[test]
-    fn values_that_go_early_are_told_and_a_panic_of_that_is_handed_back() {
+    fn values_that_go_early_are_reported_and_a_panic_of_that_is_handed_back() {
         let alive = AtomicU64::new(0);
         eventually(|| {
             let table = filled(10, &alive);

@@ -549,7 +549,7 @@ impl<K, T> Drop for Leader<'_, K, T> {
         shard.let_go(&mut state, self.slot);
         let (next, gone) = state.pass_on(self.slot);
         drop(state);
-        if !mutant!("flight_nobody_told") {
+        if !mutant!("flight_wakes_no_follower") {
             wake_all(next);
         }
         drop(gone);
@@ -938,7 +938,7 @@ mod tests {
     }
 
     #[test]
-    fn load_that_asks_for_its_own_key_is_told_so() {
+    fn load_that_asks_for_its_own_key_is_detected() {
         let flights = Flights::new();
         let outer = lead(&flights, 1, "k");
         let panicked = catch_unwind(AssertUnwindSafe(|| {
@@ -1025,7 +1025,7 @@ mod tests {
     }
 
     #[test]
-    fn completion_that_asks_for_its_own_key_is_told_so() {
+    fn completion_that_asks_for_its_own_key_is_detected() {
         let flights = Flights::new();
         let publish = |key, _| {
             assert!(matches!(flights.join(1, key, Caller::Task), Joined::Own("k")));
@@ -1309,7 +1309,7 @@ mod tests {
     }
 
     #[test]
-    fn thread_that_leads_is_told_so_and_a_task_is_not() {
+    fn thread_that_leads_is_detected_and_a_task_is_not() {
         let flights = Flights::new();
         let Joined::Lead(leader) = flights.join(1, "k", Caller::Thread) else {
             panic!("it is the first");

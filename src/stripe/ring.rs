@@ -213,7 +213,7 @@ mod tests {
     use crate::sync::thread;
 
     #[test]
-    fn the_push_that_fills_the_ring_is_told_and_drains_all() {
+    fn the_push_that_fills_the_ring_drains_it() {
         let ring = Ring::new();
         for event in 1..CAPACITY as u64 {
             assert_eq!(ring.push(event), Push::Accepted);

@@ -72,7 +72,7 @@ mod tests {
     use super::{thread, thread_number};
 
     #[test]
-    fn a_thread_keeps_its_number_and_shares_it_with_nobody() {
+    fn a_thread_keeps_its_number_and_shares_it_with_no_other() {
         let mine = thread_number();
         assert_eq!(mine, thread_number());
         let theirs = thread::spawn(thread_number).join().unwrap();

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_of_two_parts_cancel_and_do_not_pile_up() {
+    fn bits_of_two_parts_cancel_and_do_not_accumulate() {
         assert_eq!(IdentityHash.hash_one((1u64, 1u64 << 23)), 0);
     }
 }

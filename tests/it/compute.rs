@@ -46,7 +46,7 @@ fn increments_of_many_threads_are_all_counted() {
 }
 
 #[test]
-fn compute_does_what_it_is_told() {
+fn compute_does_what_the_operation_says() {
     let cache = builder(10, Maintenance::Manual).cost_of(|_, v: &u64| *v).build().unwrap();
     let compute = |f: &dyn Fn(Option<&u64>) -> ComputeOp<u64>| cache.compute(1, f).cloned();
     let keep =
@@ -117,7 +117,7 @@ fn replace_if_keeps_what_is_there() {
 }
 
 #[test]
-fn retain_removes_exactly_what_it_is_told_to() {
+fn retain_removes_exactly_what_the_predicate_rejects() {
     for maintenance in BOTH {
         let cache = builder(2000, maintenance).build().unwrap();
         for key in 0..1000u64 {

@@ -292,7 +292,7 @@ fn cost_function_is_asked_for_a_value_that_replaces_another() {
 }
 
 #[test]
-fn insert_that_names_no_cost_begins_anew() {
+fn insert_without_a_cost_computes_it_again() {
     let cache: Cache<u64, u64> = builder(100, Maintenance::Manual).build().unwrap();
     assert!(cache.insert_with_cost(1, 1, 10).is_in());
     assert_eq!((cache.insert(1, 2), cache.cost()), (Insert::Updated, 1));

@@ -434,7 +434,7 @@ fn destructors_may_use_the_cache() {
 }
 
 #[test]
-fn nobody_has_to_call_the_cache_for_garbage_to_go() {
+fn garbage_is_freed_without_a_call() {
     let tally = Arc::new(Tally::default());
     let cache = builder(1000, Maintenance::Thread).build().unwrap();
     for key in 0..300 {

@@ -644,7 +644,7 @@ fn last_handle_may_go_while_a_thread_ends() {
 }
 
 #[test]
-fn clock_that_goes_back_holds_nobody_up() {
+fn clock_that_goes_back_blocks_no_call() {
     // Maintenance asked for the same deadline again and again, until the clock had caught up.
     let clock = AnyClock::new();
     let cache = builder(100, Maintenance::Manual).clock(clock.clone()).build().unwrap();

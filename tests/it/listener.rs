@@ -39,7 +39,7 @@ fn causes(told: &Told) -> Vec<(u64, u64, RemovalCause)> {
 }
 
 #[test]
-fn each_cause_is_told_as_it_is() {
+fn each_cause_is_reported() {
     let clock = ManualClock::new();
     let (builder, told) = telling(10, Maintenance::Manual);
     let cache = builder.clock(clock.clone()).build().unwrap();
@@ -91,7 +91,7 @@ fn what_is_in_the_cache_when_it_is_dropped_has_not_left() {
 }
 
 #[test]
-fn every_value_is_returned_resident_or_told_exactly_once() {
+fn every_value_is_returned_resident_or_reported_exactly_once() {
     for maintenance in BOTH {
         let (builder, told) = telling(200, maintenance);
         let cache = builder.build().unwrap();
@@ -202,7 +202,7 @@ fn listener_may_load_the_key_that_is_just_loaded() {
 }
 
 #[test]
-fn panic_of_a_listener_stops_no_other_and_travels_to_whoever_frees() {
+fn panic_of_a_listener_stops_no_other_and_reaches_the_freeing_thread() {
     let told = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&told);
     let cache = builder(100, Maintenance::Manual)

@@ -268,7 +268,7 @@ fn loader_that_asks_for_its_own_key_panics_and_does_not_wait() {
 }
 
 #[test]
-fn value_is_returned_though_it_is_not_let_in_and_is_told_of_once() {
+fn value_that_is_rejected_is_returned_and_reported_once() {
     for maintenance in BOTH {
         let told = Arc::new(std::sync::Mutex::new(Vec::new()));
         let teller = Arc::clone(&told);
@@ -300,7 +300,7 @@ fn newer_value_stays_and_is_returned() {
 }
 
 #[test]
-fn load_whose_key_is_removed_meanwhile_is_not_kept() {
+fn load_whose_key_is_removed_concurrently_is_not_published() {
     type Removal = fn(&Cache<u64, u64>);
     let removals: [(&str, Removal); 5] = [
         ("remove", |cache| assert!(cache.remove(&1).is_none())),
@@ -342,7 +342,7 @@ fn load_whose_key_is_removed_meanwhile_is_not_kept() {
 }
 
 #[test]
-fn whoever_asks_after_a_removal_loads_anew() {
+fn call_after_a_removal_loads_again() {
     let cache = shared();
     let Claim::Fill(old) = cache.claim(1, WaitPolicy::No) else { panic!("nobody loads it") };
     assert!(cache.remove(&1).is_none());
@@ -363,7 +363,7 @@ fn poll(task: &mut Pin<Box<dyn Future<Output = u64> + '_>>) -> Poll<u64> {
 }
 
 #[test]
-fn whoever_waits_for_a_load_when_its_key_is_written_gets_what_it_brings() {
+fn followers_of_a_load_whose_key_is_written_get_its_value() {
     let cache = shared();
     let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is not loaded") };
     let mut tasks = [(); 3].map(|()| ask(&cache, 1));
@@ -526,7 +526,7 @@ fn entry_whose_time_ends_before_those_who_wait_look_is_theirs_all_the_same() {
 }
 
 #[test]
-fn shared_value_is_told_of_once_whoever_takes_it_last() {
+fn shared_value_is_reported_once() {
     let told = Arc::new(AtomicUsize::new(0));
     let teller = Arc::clone(&told);
     let cache: Cache<u64, u64> = builder(10, Maintenance::Manual)
@@ -565,7 +565,7 @@ fn shared_value_is_told_of_once_whoever_takes_it_last() {
 }
 
 #[test]
-fn thread_that_holds_a_guard_is_told_so_in_place_of_waiting_for_itself() {
+fn thread_that_holds_a_guard_gets_busy_in_place_of_waiting_for_itself() {
     let cache = shared();
     let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is not loaded") };
     assert_eq!(*guard.key(), 1);
@@ -683,7 +683,7 @@ fn what_is_kept_of_loads_that_meet_a_removal_is_not_out_of_date() {
 }
 
 #[test]
-fn claim_waits_as_long_as_it_is_told_to() {
+fn claim_waits_as_its_policy_says() {
     let cache = shared();
     let Claim::Fill(guard) = cache.claim(1, WaitPolicy::Forever) else {
         panic!("nobody else is here")

@@ -95,7 +95,7 @@ fn same_seed_and_calls_evict_the_same_entries_in_the_same_order() {
 }
 
 #[test]
-fn nothing_pends_in_a_cache_that_nobody_uses() {
+fn nothing_pends_in_an_idle_cache() {
     let cache = builder::<u64, u64>(10, Maintenance::Manual).build().unwrap();
     let ticked = cache.tick(WorkLimit::ALL);
     assert_eq!(ticked, WorkReport::default());
@@ -136,7 +136,7 @@ fn tick_tells_the_events_that_reached_the_sketch() {
 }
 
 #[test]
-fn memory_is_told_by_part() {
+fn memory_is_reported_by_part() {
     let cache = builder(10_000, Maintenance::Manual).build().unwrap();
     for key in 0..1000u64 {
         cache.insert(key, key);

@@ -102,7 +102,7 @@ fn reader_that_holds_a_value_is_counted_and_named_until_it_lets_go() {
 }
 
 #[test]
-fn reader_with_a_pin_is_named_and_readers_are_told_apart_by_number() {
+fn reader_with_a_pin_is_named_and_readers_are_distinguished_by_number() {
     let (cache, clock) = cache(Maintenance::Manual);
     let hold = |cache: Cache<u64, u64>| {
         move |pause: &dyn Fn()| {

@@ -119,7 +119,7 @@ fn any_duration_is_legal() {
 }
 
 #[test]
-fn insert_begins_anew_and_replace_keeps_the_deadline() {
+fn insert_restarts_the_deadline_and_replace_keeps_it() {
     let (builder, clock) = timed(10);
     let cache = builder.ttl(10 * SECOND).build().unwrap();
     let left = |key| cache.entry_info(&key).unwrap().ttl.map(|ttl| ttl.as_secs());

@@ -563,7 +563,7 @@ mod changing {
     }
 
     #[test]
-    fn write_back_yields_to_whoever_was_faster() {
+    fn write_back_yields_to_a_newer_value() {
         let (c, told, clock) = telling(100);
         let value = |key| c.get(&key).map(|v| v.value().clone());
         for change in ["insert", "get_mut", "remove", "remove and insert", "clear", "expire"] {
@@ -628,7 +628,7 @@ mod changing {
     }
 
     #[test]
-    fn rejected_write_back_is_told_and_leaves_the_older_value() {
+    fn rejected_write_back_is_reported_and_leaves_the_older_value() {
         let (c, told, _) = telling(10);
         assert!(c.insert(1, "old".to_string(), 1));
         let mut v = c.get_mut(&1).unwrap();
