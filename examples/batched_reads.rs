@@ -10,7 +10,7 @@ fn main() {
         assert!(cache.insert(user, format!("user {user}")).is_in());
     }
 
-    // References from one pin live together. Keep a pin short: what others remove meanwhile is
+    // References from one pin live together. Keep a pin short: what is removed concurrently is
     // freed only after it.
     let pinned = cache.pin();
     let pair = (pinned.get(&1), pinned.get(&2));

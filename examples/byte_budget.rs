@@ -24,7 +24,7 @@ fn main() -> Result<(), cortado::BuildError> {
     println!("{} pages, {bytes} bytes of {BUDGET}", cache.len());
     assert!(bytes as u64 <= BUDGET);
 
-    // What can never fit is refused at once, and evicts nobody.
+    // What can never fit is refused at once, and evicts nothing.
     let before = cache.len();
     let huge = cache.insert("/huge".to_string(), vec![0; BUDGET as usize]);
     assert!(matches!(huge, Insert::Rejected(_, RejectReason::TooCostly)));

@@ -16,7 +16,7 @@ fn main() -> Result<(), BuildError> {
         .maintenance(Maintenance::Manual)
         .on_remove(move |removed: Removed<u32, String>| _ = sender.send(removed))
         .build()?;
-    // Told when nobody can look at the entry any more; a flush brings what no reader holds.
+    // Told when no thread can see the entry any more; a flush brings what no reader holds.
     let told = || {
         cache.flush();
         removed.try_iter().map(|entry| (entry.key, entry.value, entry.cause)).collect::<Vec<_>>()

@@ -27,7 +27,7 @@ fn main() -> Result<(), BuildError> {
     assert!(cache.update("session", |visits| visits + 1));
     assert_eq!(cache.entry_info("session").and_then(|info| info.ttl), Some(9 * MINUTE));
 
-    // An insert begins anew.
+    // An insert starts over.
     assert!(cache.insert("session", 4).is_in());
     assert_eq!(cache.entry_info("session").and_then(|info| info.ttl), Some(10 * MINUTE));
 

@@ -58,7 +58,7 @@ impl Budget {
         // Relaxed: only a guess; the exchange below checks it.
         let mut used = self.used.load(Relaxed);
         loop {
-            // Relaxed: a limit that moves meanwhile counts as moved before or after this charge.
+            // Relaxed: a limit that moves concurrently counts as moved before or after this charge.
             // Looked at again each time, for others may have charged and refunded much since.
             let limit = self.max.load(Relaxed);
             let Some(wanted) = used.checked_add(cost).filter(|wanted| *wanted <= limit) else {

@@ -22,7 +22,7 @@
 //! - Since each slot knows its earliest timer, so does the wheel.
 //!
 //! The slot that is open stays so from call to call until it is used up; this bounds the work of each
-//! call, be there a million timers in it. New timers do not go into the open slot but where they belong
+//! call, even with a million timers in it. New timers do not go into the open slot but where they belong
 //! from the new position.
 //!
 //! A slot keeps its timers in chunks of one size: adding never copies a long list, and the memory goes

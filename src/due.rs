@@ -138,7 +138,7 @@ impl ExpiryInbox {
     }
 
     /// Ends what `begin` began: `next` is the first deadline in the timing wheel. Then the thread is to be woken
-    /// if it sleeps until somebody does: it may have looked in between.
+    /// if it sleeps until it is notified: it may have looked in between.
     pub fn end(&self, next: u64) {
         // AcqRel: Acquire pairs with the Release in `recheck`; Release as nothing else may come after it.
         self.next.fetch_min(next, Ordering::AcqRel);

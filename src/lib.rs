@@ -15,14 +15,14 @@
 //! ```
 //!
 //! [`Cache`] is the one type, for threads and tasks alike; a clone of it is a handle to the same cache. A
-//! [`get`](Cache::get) takes no lock and waits for nobody. The repository has `examples/`, among them one
+//! [`get`](Cache::get) takes no lock and never waits. The repository has `examples/`, among them one
 //! for those who come from moka.
 //!
 //! # Consistency
 //!
 //! * **Writes are decided and visible when they return.** After [`Insert::Inserted`] or [`Insert::Updated`]
 //!   the next read by any thread sees that value, or a newer one, or its eviction: you read your own
-//!   writes. After [`remove`](Cache::remove) nobody finds the entry.
+//!   writes. After [`remove`](Cache::remove) no call finds the entry.
 //! * **A refusal is an answer.** [`Insert::Rejected`] hands the value back and says why. An older value of
 //!   the key is then removed, for it is out of date; only where the builder's
 //!   [`replace_if`](CacheBuilder::replace_if) refused it does it stay.
@@ -30,7 +30,7 @@
 //!   there; a new one is another entry. [`update`](Cache::update) and [`compute`](Cache::compute) compare
 //!   and swap, and lose no update.
 //! * **Iteration is weakly consistent.** [`CacheRef::iter`] sees every entry that is there all the while, and
-//!   may or may not see one that comes or goes meanwhile. It is no snapshot. It sees an entry once, or twice
+//!   may or may not see one that comes or goes concurrently. It is no snapshot. It sees an entry once, or twice
 //!   if the table is resized at that very moment.
 //! * **What is deferred** is the policy's counting, the freeing of what was removed, and the calls of
 //!   [`on_remove`](CacheBuilder::on_remove). [`flush`](Cache::flush) brings them up to date.
@@ -65,7 +65,7 @@
 //! # Ok::<(), cortado::BuildError>(())
 //! ```
 //!
-//! A cost is what an entry takes, not what it is worth. What is dear to make gets a [`Priority`], with
+//! A cost is what an entry takes, not what it is worth. What is expensive to compute gets a [`Priority`], with
 //! [`insert_with`](Cache::insert_with). Whether entries or bytes are to be hit is said by [`EvictionPolicy`].
 //! `docs/GUIDE.md` compares the choices.
 //!
@@ -73,7 +73,7 @@
 //!
 //! [`ttl`](CacheBuilder::ttl) lets every entry live for a time after it was written,
 //! [`insert_with_ttl`](Cache::insert_with_ttl) one entry, [`tti`](CacheBuilder::tti) after its last use, and
-//! [`Expiry`] each by its key and value. From its deadline on an entry is a miss. A plain insert begins anew;
+//! [`Expiry`] each by its key and value. From its deadline on an entry is a miss. A plain insert starts over;
 //! [`replace`](Cache::replace), [`update`](Cache::update) and [`compute`](Cache::compute) keep the deadline,
 //! unless an `Expiry` says otherwise.
 //!
@@ -122,7 +122,7 @@
 //!
 //! Reads and writes do not wait, so they have no async twins; loaders have. A [`ValueRef`] pins its thread
 //! and is not `Send`: it cannot be held across an `.await` in a task that moves between threads. Clone the
-//! value out with [`get_cloned`](Cache::get_cloned); put what is dear to clone in an `Arc`. No runtime is
+//! value out with [`get_cloned`](Cache::get_cloned); put what is expensive to clone in an `Arc`. No runtime is
 //! depended on.
 //!
 //! ```

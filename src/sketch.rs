@@ -20,7 +20,7 @@
 //! among all hashes, rounded down, so block `b` becomes `2b` and `2b + 1`, and both children start
 //! with its counters. What is counted or halved in the old level while it is copied may be lost.
 //! Old levels stay until the sketch is dropped (together they are as large as the newest), because
-//! somebody may be reading them.
+//! another thread may be reading them.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ pub struct Sketch {
     levels: [OnceLock<Box<[Block]>>; LEVELS],
     /// The newest level. Only a growth writes it.
     level: AtomicUsize,
-    /// Set while somebody grows the sketch.
+    /// Set while a thread grows the sketch.
     is_growing: AtomicBool,
     /// Calls of [`Sketch::grow`] that are still to do nothing, since one found no memory.
     refusals: AtomicUsize,
@@ -159,7 +159,7 @@ impl Sketch {
                 return;
             }
             let first = Pass { level: pass.level, next: 0 };
-            // Acquire: as above, for the value that a failed exchange finds. Lossy: where somebody
+            // Acquire: as above, for the value that a failed exchange finds. Lossy: where another thread
             // else began a pass or grew the sketch since, this aging is left out.
             match self.aging.pass.compare_exchange(pass.pack(), first.pack(), Acquire, Acquire) {
                 Ok(_) => pass = first,
@@ -172,7 +172,7 @@ impl Sketch {
         self.halve_slice(pass, blocks);
     }
 
-    /// Grows to at least `entries` entries, by doubling. Does nothing while somebody else is at it.
+    /// Grows to at least `entries` entries, by doubling. Does nothing while another thread grows it.
     ///
     /// Where there is no memory for the next level the sketch stays as it is, its counters shared by
     /// more entries than they are made for. [`REFUSALS`] calls later it asks the allocator again.
@@ -193,7 +193,7 @@ impl Sketch {
 
     /// Sets every counter to 0.
     ///
-    /// What is counted meanwhile may survive.
+    /// What is counted concurrently may survive.
     pub fn clear(&self) {
         for word in self.blocks().iter().flat_map(|block| &block.words) {
             // Relaxed: a counter stands for itself.
@@ -365,7 +365,7 @@ impl Block {
             if word.load(Relaxed) == 0 {
                 continue;
             }
-            // Relaxed, both: a counter stands for itself. It tries again only where somebody else
+            // Relaxed, both: a counter stands for itself. It tries again only where another thread
             // has just counted; those do not try again, so this ends.
             let _ = word.fetch_update(Relaxed, Relaxed, |word| Some((word >> 1) & HALVED));
         }

@@ -46,7 +46,7 @@ impl EventCount {
         }
     }
 
-    /// Returns whether the thread sleeps for as long as nobody wakes it.
+    /// Returns whether the thread sleeps for as long as no thread wakes it.
     #[inline]
     pub fn is_waiting(&self) -> bool {
         self.state.load(Ordering::Relaxed) == WAITING // Relaxed: as in `notify`.
@@ -122,7 +122,7 @@ impl EventCount {
         // Acquire: pairs with the Release of whoever woke the thread.
         let mut seen = self.state.load(Ordering::Acquire);
         while seen >= TIMED_WAIT {
-            // AcqRel, Acquire: as above; a failure means that somebody woke or stops it. Release: so that
+            // AcqRel, Acquire: as above; a failure means that another thread woke or stops it. Release: so that
             // whoever reads this for what `prepare` wrote sees no less.
             match self.state.compare_exchange(seen, RUNNING, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return false,

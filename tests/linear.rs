@@ -23,7 +23,7 @@ fn rounds<const LOSSY: bool>(count: u64, mut round: impl FnMut(&mut Random) -> R
     println!("{histories} histories");
 }
 
-/// Nothing is evicted: every miss has somebody who removed what was there.
+/// Nothing is evicted: every miss has a call that removed what was there.
 #[test]
 fn calls_with_room_can_be_put_in_order() {
     rounds::<false>(300, |random| Round {

@@ -71,7 +71,7 @@ impl World {
     }
 
     /// The loop of `evictor.rs`. It ends when the thread knows to come in time for `first`: if it goes to sleep
-    /// for longer, and nobody wakes it, the scenario's join never returns.
+    /// for longer, and no thread wakes it, the scenario's join never returns.
     fn run(&self, first: u64) {
         self.eventcount.set_thread(thread::current());
         let is_in_time = Cell::new(false);
@@ -142,7 +142,7 @@ fn two_posts_in_one_ring_meet_a_thread_that_prepares_to_sleep() {
     });
 }
 
-/// Somebody else keeps the timing wheel while the thread looks.
+/// Another thread keeps the timing wheel while the thread looks.
 #[test]
 fn a_tick_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
@@ -169,7 +169,7 @@ fn a_tick_and_a_post_meet_a_thread_that_prepares_to_sleep() {
     });
 }
 
-/// The timing wheel's next deadline is sooner than the writer's, so that the writer wakes nobody; the first note of
+/// The timing wheel's next deadline is sooner than the writer's, so that the writer wakes no thread; the first note of
 /// the ring, which is sooner still, is in the writer's hands while the thread looks.
 #[test]
 fn a_writer_that_drains_meets_a_thread_that_prepares_to_sleep() {

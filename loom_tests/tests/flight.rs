@@ -1,4 +1,4 @@
-//! Flights: who loads, who waits, and that nobody waits for ever (`src/flight`). A thread that is never
+//! Flights: who loads, who waits, and that no caller waits for ever (`src/flight`). A thread that is never
 //! woken is a deadlock, which both models report.
 
 #![allow(unsafe_code)] // what a load keeps is stored in a block

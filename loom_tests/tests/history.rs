@@ -26,7 +26,7 @@ fn rounds<const LOSSY: bool>(round: impl Fn(&mut Random) -> Round + Send + Sync 
     });
 }
 
-/// Nothing is evicted: every miss has somebody who removed what was there.
+/// Nothing is evicted: every miss has a call that removed what was there.
 #[test]
 fn calls_with_room_can_be_put_in_order() {
     rounds::<false>(|random| Round {

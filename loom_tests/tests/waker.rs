@@ -1,5 +1,5 @@
 //! The thread of a cache, asleep and awake (`src/waker.rs`): it never sleeps while there is work, and
-//! always ends. A thread that nobody wakes is a deadlock, which both models report.
+//! always ends. A thread that is never woken is a deadlock, which both models report.
 
 mod common;
 

@@ -21,7 +21,7 @@ pub struct Bucket {
     control: AtomicU64,
     words: [AtomicU32; SLOTS],
     /// What readers note of the entry in each slot, 16 bits a slot. A hint: a reader that was stopped may write to a slot
-    /// that has another entry by then, and takes back what others have written to its neighbours meanwhile.
+    /// that has another entry by then, and takes back what other threads have written to its neighbours concurrently.
     access: [AtomicU64; 2],
     /// What the policy wants to know of the entry in each slot, to choose from a line at a time, 8 bits a slot. A hint,
     /// too.

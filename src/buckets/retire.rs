@@ -4,7 +4,7 @@
 //! period for all sealed bags, which wait for it in [lines](crate::reclaim::line). When it is over,
 //! the values in the bag's cells are dropped, and the bag is a magazine of free cells as it is.
 //!
-//! Where garbage is dear, a sweep does not wait for a period that a stopped thread holds back: it drops *early* what no
+//! Where garbage is expensive, a sweep does not wait for a period that a stopped thread holds back: it drops *early* what no
 //! pin of the period keeps ([`Grace::keeps`]). Only the values: their cells are retired once more, for a
 //! thread that is pinned relies on it that no handle comes twice, whichever part it keeps.
 //!

@@ -93,7 +93,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// By default as many as the budget allows if each costs 1 (at most 16 384), or a few thousand if
     /// there is a [`cost_of`](Self::cost_of). Name the number if it is large and known: growing costs
-    /// time, though nobody waits for it, and a table made to measure keeps some room between entries.
+    /// time, though no other thread waits for it, and a table made to measure keeps some room between entries.
     ///
     /// # Examples
     ///
@@ -282,7 +282,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Sets what is called with every entry that has left the cache: key, value, cost and cause, once each.
     ///
-    /// It is called when nobody can look at the entry any more, in place of the value's destructor, and on
+    /// It is called when no thread can see the entry any more, in place of the value's destructor, and on
     /// the thread that frees it: the cache's own, one that calls [`tick`](Cache::tick) or
     /// [`flush`](Cache::flush), or a writer whose turn it is to help. No guard is held and no lock; it may
     /// call the cache. So an entry is told of a little after it has left, entries in no particular order,

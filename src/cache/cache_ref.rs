@@ -122,7 +122,7 @@ where
     /// Goes through the entries; see [`Iter`] for what it sees of changes.
     ///
     /// In no particular order, and without a trace. Takes as long as the table is large; what is removed
-    /// meanwhile is freed after the pin.
+    /// concurrently is freed after the pin.
     ///
     /// # Examples
     ///

@@ -34,7 +34,7 @@ pub struct EntryInfo {
     /// How long ago it was written. Known of entries with room for a deadline, in a cache without
     /// [`tti`](crate::CacheBuilder::tti).
     pub age: Option<Duration>,
-    /// How often it was asked for of late, from 0 to 15, as the policy estimates it.
+    /// How often it was asked for recently, from 0 to 15, as the policy estimates it.
     pub frequency: u8,
     /// Its priority.
     pub priority: Priority,

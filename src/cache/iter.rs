@@ -5,8 +5,8 @@ use crate::{buckets, engine::Timing, entry::Entry};
 /// Goes through the entries of a cache; made by [`CacheRef::iter`](super::CacheRef::iter).
 ///
 /// Weakly consistent: an entry that is there all the while is seen, once (or twice, if the table
-/// is resized at that very moment); one that comes or goes may be seen or not. It waits for nobody
-/// and nobody waits for it.
+/// is resized at that very moment); one that comes or goes may be seen or not. It waits for no other thread
+/// and no other thread waits for it.
 ///
 /// # Examples
 ///

@@ -22,7 +22,7 @@ use crate::{
     util::caught,
 };
 
-/// How long [`Cache::claim`] waits for somebody else's load.
+/// How long [`Cache::claim`] waits for another caller's load.
 ///
 /// # Examples
 ///

@@ -59,7 +59,7 @@ pub type DefaultHashBuilder = ahash::RandomState;
 ///
 /// Reads never wait: they take no lock, write no line that others share (but, now and then, a
 /// counter) and are not held up by writers, growth or eviction. An insert is decided before it
-/// returns, and visible to everybody when it returns [`Insert::Inserted`] or
+/// returns, and visible to all threads when it returns [`Insert::Inserted`] or
 /// [`Insert::Updated`]. The sum of the costs of all entries never exceeds
 /// [`max_cost`](Self::max_cost), not for an instant.
 ///
@@ -160,7 +160,7 @@ where
 {
     /// Returns the value of a key.
     ///
-    /// The result keeps this thread pinned: use it and let it go. It blocks nobody, but what is
+    /// The result keeps this thread pinned: use it and let it go. It blocks no other thread, but what is
     /// removed while it lives is not freed. It cannot be sent to another thread or held across
     /// an `.await` in a task that moves between threads; [`get_cloned`](Self::get_cloned) can.
     ///
@@ -296,7 +296,7 @@ where
         self.pin().get_many(keys, f);
     }
 
-    /// Returns how often a key was asked for of late, from 0 to 15, as the policy estimates it.
+    /// Returns how often a key was asked for recently, from 0 to 15, as the policy estimates it.
     ///
     /// What was done a moment ago may not be counted yet; see [`flush`](Self::flush). Hits of an entry that
     /// come close together count as one.
@@ -385,7 +385,7 @@ where
 
     /// Inserts an entry that lives for a time, or replaces the one of its key.
     ///
-    /// Once the time is over it is never returned, and soon after it leaves the budget, whether anybody asks
+    /// Once the time is over it is never returned, and soon after it leaves the budget, whether or not a call asks
     /// for it or not. Any duration is legal.
     ///
     /// # Examples
@@ -520,7 +520,7 @@ where
 
     /// Removes the entry of a key if `condition` holds for its value; exactly that value.
     ///
-    /// `condition` is asked again if the value is replaced meanwhile.
+    /// `condition` is asked again if the value is replaced concurrently.
     ///
     /// # Examples
     ///
@@ -547,10 +547,10 @@ where
     }
 
     /// Removes every entry for which `keep` says no, and no other; an entry that comes or is replaced
-    /// meanwhile may be asked for or not.
+    /// concurrently may be asked for or not.
     ///
-    /// Takes as long as the table is large, and holds nobody up. This thread is pinned all the while, so
-    /// nothing that is removed meanwhile is freed before the end.
+    /// Takes as long as the table is large, and blocks no other thread. This thread is pinned all the while, so
+    /// nothing that is removed concurrently is freed before the end.
     ///
     /// # Examples
     ///
@@ -579,7 +579,7 @@ where
         }
     }
 
-    /// Removes every entry that is there when the call begins; of those that come meanwhile, some
+    /// Removes every entry that is there when the call begins; of those inserted concurrently, some
     /// may go too. A table that had grown shrinks again.
     ///
     /// Takes as long as the table is large. Pinned entries go, too; frequencies stay known. When what was removed
@@ -631,7 +631,7 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Returns the number of entries; exact when nobody writes.
+    /// Returns the number of entries; exact when no other thread writes.
     ///
     /// Those whose time is over count until maintenance has removed them. Adds up a counter of every
     /// stripe: a few a core, however many entries there are.
@@ -712,7 +712,7 @@ where
     /// An insert under way that was let in under the old budget has to find room under the new one, or is rejected. Where
     /// such inserts alone ask for more than the new budget, all entries go, those of cost 0 included.
     ///
-    /// Takes time in proportion to what has to go, then to the table; nobody else waits for it.
+    /// Takes time in proportion to what has to go, then to the table; no other thread waits for it.
     ///
     /// # Examples
     ///

@@ -40,7 +40,7 @@ pub struct ExportedEntry<K, V> {
     pub ttl: Option<Duration>,
     /// Its priority.
     pub priority: Priority,
-    /// How often it was asked for of late, from 0 to 15.
+    /// How often it was asked for recently, from 0 to 15.
     pub frequency: u8,
 }
 

@@ -63,7 +63,7 @@ impl<K, V, S> Engine<K, V, S> {
                 // It is none of the policy's business.
                 Some(hit) if hit.flags().is_unevictable() => continue,
                 Some(hit) => self.cost_of(hit.metadata()),
-                // It went meanwhile, and with it what it cost.
+                // It was removed concurrently, and its cost is unknown.
                 None if costs_vary => continue,
                 None => 1,
             };

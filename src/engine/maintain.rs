@@ -2,7 +2,7 @@
 //!
 //! What it works with is a box, the [`MaintenanceShard`], that is taken out while it is used; there are a few, each with a part of
 //! the window, and calls use them in turn. Whoever finds all gone makes room without the window, by
-//! [`Engine::make_room_alone`]; nobody waits.
+//! [`Engine::make_room_alone`]; no thread waits.
 
 use super::{
     Engine,
@@ -136,7 +136,7 @@ pub struct Slice {
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Takes out a maintenance shard that nobody else has, if there is one: that of this thread, or another.
+    /// Takes a maintenance shard that no other thread has, if there is one: that of this thread, or another.
     #[inline]
     pub(super) fn take_shard(&self) -> Option<Borrowed<'_, MaintenanceShard>> {
         let count = self.shards.len();
@@ -196,7 +196,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
         let mut is_away = false;
         while ticked.evicted < work.evictions {
-            // A few at a time: writers that need room meanwhile want the shard, too, and no grace
+            // A few at a time: writers that need room at the same time want the shard, too, and no grace
             // period ends under a guard.
             if self.is_sweep_due() {
                 let swept = self.sweep_now();

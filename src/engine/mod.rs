@@ -233,7 +233,7 @@ impl<K, V, S> Engine<K, V, S> {
         })
     }
 
-    /// Returns the number of entries; exact when nobody writes.
+    /// Returns the number of entries; exact when no other thread writes.
     pub fn len(&self) -> u64 {
         // Relaxed: each stripe is exact, and wraps; a sum caught between the two ends of a move
         // may be off by what is under way.

@@ -162,7 +162,7 @@ impl<K, V, S> Engine<K, V, S> {
         Some(window_entry)
     }
 
-    /// Takes the entry at the window's head; one that was used meanwhile has another turn.
+    /// Takes the entry at the window's head; one that was used since has another turn.
     #[inline]
     pub(super) fn next_candidate<'g>(
         &'g self,

@@ -34,14 +34,14 @@ impl<T> Drop for Borrowed<'_, T> {
     }
 }
 
-/// Takes what is in its place, unless somebody else has it.
+/// Takes what is in its place, unless another thread has it.
 #[inline]
 pub(super) fn take<T>(place: &Place<T>) -> Option<Borrowed<'_, T>> {
     let taken = place.take();
     taken.is_some().then(|| Borrowed { place, taken })
 }
 
-/// Calls `f` with what is in its place, unless somebody else has it.
+/// Calls `f` with what is in its place, unless another thread has it.
 pub(super) fn borrow<T, R>(place: &Place<T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
     take(place).map(|mut taken| f(&mut taken))
 }

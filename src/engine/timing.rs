@@ -222,7 +222,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the time, if there are deadlines that it matters to.
     pub(super) fn time_of_deadlines(&self) -> Option<u64> {
-        // An entry that is the first with a deadline, and comes meanwhile, is not over yet.
+        // An entry that is the first with a deadline, and is inserted concurrently, is not expired yet.
         self.expiry_inbox.is_used().then(|| self.timing.now())
     }
 
@@ -375,7 +375,7 @@ impl Expired {
 impl<K, V, S> Engine<K, V, S> {
     /// Removes entries whose time is over, until `most` are removed or could not be written back.
     pub(super) fn expire(&self, most: usize) -> Expired {
-        // A glance; what was noted meanwhile is found next time.
+        // A glance; what is posted concurrently is found next time.
         if !self.expiry_inbox.is_used() {
             return Expired::default();
         }
@@ -436,7 +436,7 @@ impl<K, V, S> Engine<K, V, S> {
         let next = match met {
             Expire::Removed => NEVER,
             Expire::Unwritten => now.saturating_add(RETRY_AFTER),
-            // If it has gone meanwhile, its timer is dropped when it expires again.
+            // If it was removed concurrently, its timer is dropped when it expires again.
             Expire::NotDue => times.deadline(self.timing.idle),
         };
         if next != NEVER {

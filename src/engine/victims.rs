@@ -56,7 +56,7 @@ impl Chosen {
 
 impl Hand {
     pub(super) fn new(first: usize) -> Self {
-        // At first only an entry of cost 1 that nobody has asked for in a round is bad enough: the worst of a sample goes
+        // At first only an entry of cost 1 that was not accessed for a round is bad enough: the worst of a sample goes
         // until it is known what is usual.
         let threshold = score(false, STEPS_PER_ROUND, NORMAL_WEIGHT as f32);
         Self { next: first, threshold: threshold.to_bits(), chosen: None }

@@ -22,7 +22,7 @@ use crate::{
     sync::atomic::Ordering,
 };
 
-/// What an insert did. It is decided, and visible to everybody, when the call returns.
+/// What an insert did. It is decided, and visible to all threads, when the call returns.
 ///
 /// # Examples
 ///
@@ -118,7 +118,7 @@ pub enum Mode {
     IfAbsent,
     /// The same for what was loaded, which does not come in if its time is over already.
     Loaded,
-    /// The same for what was loaded anew: it may also replace the entry of this id.
+    /// The same for what was loaded again: it may also replace the entry of this id.
     Refreshed(usize),
     /// Replace only; cost, priority and deadline stay unless they are named.
     IfPresent,

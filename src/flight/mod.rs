@@ -591,7 +591,7 @@ impl<'a, K, T> Follower<'a, K, T> {
         let Some(place) = self.place else { return Poll::Ready(WaitOutcome::Completed) };
         let shard = flights.shard(hash);
         let owner = caller.owner();
-        // Cloned before the lock is acquired, and dropped after it is released: it may be anybody's
+        // Cloned before the lock is acquired, and dropped after it is released: it may be any caller's
         // code.
         let mut mine = (!self.is_waiting).then(|| waker.clone());
         loop {

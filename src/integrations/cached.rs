@@ -4,7 +4,7 @@
 //! need of its features, this crate's feature `cached` turns on.
 //!
 //! Prefer [`concurrent_cached`](::cached::macros::concurrent_cached): it keeps the [`Store`] as it is, and a
-//! hit is a hit of the cache, which waits for nobody. [`cached`](::cached::macros::cached) puts a lock
+//! hit is a hit of the cache, which waits for no other thread. [`cached`](::cached::macros::cached) puts a lock
 //! around the store and takes it for writing at every call, hits too: one call at a time, and one clone
 //! more. It is for functions that return no `Result`, which the other asks for, and for `sync_writes`.
 //!
@@ -104,7 +104,7 @@ use crate::{
 ///
 /// [`Cached`] returns references, and those of a cache without locks end with a pin. So the store keeps a
 /// clone of the value it returned last, until the next call of that trait; what was done to it through a
-/// `&mut V` goes into the cache with that call, and over what others have written there meanwhile. The
+/// `&mut V` goes into the cache with that call, and over what other threads have written there concurrently. The
 /// store has no reads through `&` that return references (`CachedRead`, `CachedPeek`), and so no
 /// `unsync_reads`.
 ///

@@ -1,4 +1,4 @@
-//! `Counters`: a set for each thread, so that counting waits for nobody.
+//! `Counters`: a set for each thread, so that counting waits for no other thread.
 
 use std::{fmt, ops::Sub};
 
@@ -102,7 +102,7 @@ macro_rules! counts {
         }
 
         impl Counters {
-            /// Returns the sums at this moment. Those of counts made meanwhile may be in or not.
+            /// Returns the sums at this moment. Counts made concurrently may be in or not.
             pub fn snapshot(
                 &self,
                 life_expectancy: DurationHistogram,

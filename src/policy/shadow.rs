@@ -28,7 +28,7 @@ pub struct Access {
     pub cost: u64,
     /// What it costs in the eyes of the policy.
     pub weight: u64,
-    /// How often the key was seen of late, this access included.
+    /// How often the key was seen recently, this access included.
     pub frequency: u8,
     /// The step.
     pub now: u32,
@@ -146,7 +146,7 @@ impl MiniSim {
             + self.window.capacity() * size_of::<u64>()
     }
 
-    /// Moves the oldest entry of the window to main; one that was used meanwhile has another turn.
+    /// Moves the oldest entry of the window to main; one that was used since has another turn.
     fn next_candidate(&mut self) -> Option<usize> {
         let mut turns = 0;
         while let Some(hash) = self.window.pop_front() {

@@ -1,5 +1,5 @@
 //! The stripes: a ring for each thread, or for each few threads, so that noting an event is a write
-//! that nobody else waits for.
+//! that no other thread waits for.
 //!
 //! Threads are dealt to the rings by their number, in turn. Two threads that share a ring lose an
 //! event now and then, and nothing else.
@@ -41,7 +41,7 @@ impl Stripes {
 
     /// Drains every ring that holds something and is not being drained. Returns how many events.
     ///
-    /// What is pushed meanwhile may stay.
+    /// What is pushed concurrently may stay.
     pub fn drain_all(&self, mut f: impl FnMut(&[u64])) -> usize {
         self.rings.iter().map(|ring| ring.try_seal_and_drain(&mut f)).sum()
     }

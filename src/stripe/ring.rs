@@ -21,7 +21,7 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize};
 /// A ring of up to [`CAPACITY`] events.
 #[derive(Debug)]
 pub struct Ring {
-    /// Positions taken in this lap. At or past the end somebody holds the ring.
+    /// Positions taken in this lap. At or past the end a thread holds the ring.
     head: AtomicUsize,
     slots: [AtomicU64; CAPACITY],
 }
@@ -32,7 +32,7 @@ pub struct Ring {
 pub enum Push {
     /// The event is in the ring.
     Accepted,
-    /// The event was dropped: somebody holds the ring.
+    /// The event was dropped: a thread holds the ring.
     Contended,
     /// The event is in the ring, which is full now, and the caller must call [`Ring::drain`].
     Full,
@@ -44,7 +44,7 @@ impl Ring {
         Self { head: AtomicUsize::new(0), slots: std::array::from_fn(|_| AtomicU64::new(EMPTY)) }
     }
 
-    /// Puts `event` into the ring, or drops it where somebody holds the ring.
+    /// Puts `event` into the ring, or drops it where a thread holds the ring.
     ///
     /// The event 0 stands for an empty slot and is put in as 1.
     #[inline]
@@ -147,7 +147,7 @@ impl Ring {
             self.head.store(CAPACITY, Relaxed);
             return self.drain(f);
         }
-        // Acquire: pairs with the Release in `open`, as in `push`. Where somebody else holds the
+        // Acquire: pairs with the Release in `open`, as in `push`. Where another thread holds the
         // ring, `head` was past the end and still is.
         if self.head.swap(CAPACITY, Acquire) >= CAPACITY {
             return 0;

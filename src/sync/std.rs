@@ -22,7 +22,7 @@ pub mod atomic {
         /// What the atomic holds.
         type Value;
 
-        /// Calls `f` with the value, which nobody else can see meanwhile.
+        /// Calls `f` with the value, which no other thread can see in the meantime.
         fn with_mut<R>(&mut self, f: impl FnOnce(&mut Self::Value) -> R) -> R;
     }
 

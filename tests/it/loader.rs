@@ -1,4 +1,4 @@
-//! Loaders: one load for a key, whoever asks, and nobody waits for ever.
+//! Loaders: one load for a key, whoever asks, and no caller waits for ever.
 
 use std::{
     future::pending,

@@ -383,7 +383,7 @@ fn entries_of_one_hash_all_expire() {
     assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len()), (there, 0));
 }
 
-/// A hasher that says the key itself, be it 0.
+/// A hasher that says the key itself, even 0.
 #[derive(Clone, Copy, Default)]
 struct Itself(u64);
 

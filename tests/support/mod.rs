@@ -103,7 +103,7 @@ pub fn builder<K, V>(max_cost: u64, maintenance: Maintenance) -> CacheBuilder<K,
     Cache::builder().max_cost(max_cost).maintenance(maintenance).seed(1).metrics(true)
 }
 
-/// Flushes until nothing is left to free. Other tests of the process may be pinned meanwhile.
+/// Flushes until nothing is left to free. Other tests of the process may be pinned at the same time.
 pub fn settle<K, V, S>(cache: &Cache<K, V, S>) -> MemoryUse
 where
     K: Hash + Eq,

@@ -119,7 +119,7 @@ impl Storm {
         let mut alive = Vec::new();
         for number in 0..shared.storm.threads {
             if alive.len() == shared.storm.abreast {
-                // The oldest: the others go on meanwhile.
+                // The oldest: the others go on at the same time.
                 join(alive.remove(0));
             }
             let shared = Arc::clone(&shared);
@@ -615,7 +615,7 @@ impl<'a> Caller<'a> {
                 block_on(cache.get_or_insert_async(key, load)).check(id);
             }
             4 => {
-                // Polled once, and left: somebody else has to take over.
+                // Polled once, and left: another caller has to take over.
                 let load = async {
                     give_way().await;
                     shared.value(id, cost)

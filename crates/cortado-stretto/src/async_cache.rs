@@ -279,7 +279,7 @@ where
         self.cache.update_max_cost(max_cost);
     }
 
-    /// Returns the number of entries; exact when nobody writes.
+    /// Returns the number of entries; exact when no other thread writes.
     pub fn len(&self) -> usize {
         self.cache.len()
     }

@@ -114,7 +114,7 @@ macro_rules! builder {
                 self
             }
 
-            /// Does nothing: an insert waits for nobody to drain it.
+            /// Does nothing: an insert waits for no thread that drains it.
             pub fn set_drain_interval(self, interval: Duration) -> Self {
                 let _ = interval;
                 self

@@ -297,7 +297,7 @@ where
         self.native.set_max_cost(u64::try_from(max_cost).unwrap_or(0));
     }
 
-    /// Returns the number of entries; exact when nobody writes.
+    /// Returns the number of entries; exact when no other thread writes.
     pub fn len(&self) -> usize {
         self.native.len()
     }

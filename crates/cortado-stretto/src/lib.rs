@@ -30,7 +30,7 @@
 //! * **Callbacks come a little later**: when no reader can look at the value any more, on the thread that
 //!   frees it, and each value comes once. [`Cache::wait`] brings what no reader holds. They may call the
 //!   cache, `wait` and `clear` included. A rejected insert tells of itself before it returns.
-//! * **Nobody holds a lock.** A [`ValueRef`] pins its thread, and nobody waits for it. A [`ValueRefMut`] is a
+//! * **Nobody holds a lock.** A [`ValueRef`] pins its thread, and no other thread waits for it. A [`ValueRefMut`] is a
 //!   copy that is written back, if nobody was faster; so [`get_mut`](Cache::get_mut) needs `K: Clone` and
 //!   `V: Clone`.
 //! * **Times to live go by a monotonic clock**, and [`insert_if_present`](Cache::insert_if_present) keeps what

@@ -24,8 +24,8 @@ pub const NEVER: u64 = u64::MAX;
 
 /// A value of the cache, readable for as long as this lives.
 ///
-/// Stretto's holds a lock; this one pins its thread. Nobody waits for it, but nothing that is removed
-/// meanwhile is freed, or told to a callback, before it is dropped. Not `Send`, as Stretto's.
+/// Stretto's holds a lock; this one pins its thread. No other thread waits for it, but nothing that is removed
+/// concurrently is freed, or told to a callback, before it is dropped. Not `Send`, as Stretto's.
 ///
 /// # Examples
 ///
