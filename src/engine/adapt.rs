@@ -6,8 +6,8 @@ use super::{Engine, place::borrow, read::turn_mask};
 use crate::{
     config::EvictionPolicy,
     policy::{
-        race::{Choice, Scale, Tuner},
-        shadow,
+        minisim,
+        tuner::{Choice, Scale, Tuner},
     },
     reclaim::Guard,
     stripe::CAPACITY,
@@ -67,7 +67,7 @@ impl<K, V, S> Engine<K, V, S> {
                 None if costs_vary => continue,
                 None => 1,
             };
-            let access = shadow::Access {
+            let access = minisim::Access {
                 hash,
                 cost,
                 weight: self.weight(cost),

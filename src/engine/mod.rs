@@ -63,10 +63,10 @@ use crate::{
     metrics::{Births, Counter, Counters, DurationRecorder, Metrics},
     policy::{
         access::Access,
+        access_clock::AccessClock,
         class::{Class, ClassRange},
-        pulse::AccessClock,
-        race::{POLICY_CONFIGS, PolicyConfig, Scale},
-        victim::score_of,
+        score::score_of,
+        tuner::{POLICY_CONFIGS, PolicyConfig, Scale},
     },
     reclaim::{Guard, stall::StallDetector},
     sketch::Sketch,

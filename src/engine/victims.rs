@@ -12,10 +12,10 @@ use crate::{
     },
     entry::{Entry, Flags},
     policy::{
+        access_clock::STEPS_PER_ROUND,
         admission::FrequencyAndCost,
         class::{Class, ClassRange},
-        pulse::STEPS_PER_ROUND,
-        victim::{SAMPLE, SAMPLE_BY_COST, VICTIM_PART, VICTIM_PART_BY_COST, ranking, score},
+        score::{SAMPLE, SAMPLE_BY_COST, VICTIM_PART, VICTIM_PART_BY_COST, ranking, score},
     },
     reclaim::Guard,
     sync::atomic::Ordering,

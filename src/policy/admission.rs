@@ -2,7 +2,7 @@
 //!
 //! The first rule is TinyLFU's (Einziger, Friedman, Manes: "TinyLFU: A Highly Efficient Cache
 //! Admission Policy", 2017): the one that was asked for more often, per unit of cost, stays. Which of
-//! the rules holds is decided in [`tuner`](super::race). Oversized inserts never come here:
+//! the rules holds is decided in [`tuner`](super::tuner). Oversized inserts never come here:
 //! `engine/write.rs` refuses them.
 
 /// What admission compares of an entry.

@@ -5,11 +5,11 @@
 //! a comparison, is decided by the tuner. `docs/POLICY.md` tells the whole.
 
 pub mod access;
+pub mod access_clock;
 pub mod admission;
 pub mod class;
-pub mod pulse;
-pub mod race;
-pub mod shadow;
+pub mod minisim;
+pub mod score;
 pub mod step;
-pub mod victim;
+pub mod tuner;
 pub mod window;

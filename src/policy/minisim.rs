@@ -13,9 +13,9 @@ use std::{
 use super::{
     access::halved,
     admission::FrequencyAndCost,
-    race::PolicyConfig,
+    score::score,
     step::{State, Step, step},
-    victim::score,
+    tuner::PolicyConfig,
 };
 use crate::util::Rng;
 
@@ -242,7 +242,7 @@ const MAX_TURNS: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{admission::Rule, race::POLICY_CONFIGS};
+    use crate::policy::{admission::Rule, tuner::POLICY_CONFIGS};
 
     const HALF: PolicyConfig = PolicyConfig { share: 0.5, rule: Rule::TinyLfu };
 

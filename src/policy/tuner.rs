@@ -5,7 +5,7 @@
 
 use super::{
     admission::Rule,
-    shadow::{Access, MiniSim},
+    minisim::{Access, MiniSim},
 };
 use crate::util::Rng;
 

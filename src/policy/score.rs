@@ -21,7 +21,7 @@ pub const SAMPLE_BY_COST: usize = 40;
 /// An entry that was referenced since it came is worth so many that were not, as a power of two.
 const REFERENCED_SHIFT: u32 = 3;
 /// A quarter of the time in which as many events pass as there are entries.
-const FLAT_STEPS: u32 = super::pulse::STEPS_PER_ROUND / 4;
+const FLAT_STEPS: u32 = super::access_clock::STEPS_PER_ROUND / 4;
 
 /// Longer idle times make no difference.
 const MAX_IDLE: u32 = 1 << 24;
