@@ -4,8 +4,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use std::{hint::black_box, ops::ControlFlow};
 
 use cortado::__internals::{
-    buckets::{Hints, Probe, Publish, Ranking, Table, Terms, Unlinked, buckets_for},
     reclaim::Guard,
+    table::{Hints, Probe, Publish, Ranking, Table, Terms, Unlinked, buckets_for},
     util::Rng,
 };
 

@@ -14,7 +14,7 @@
 //! a charge looks at the limit once more when it is made. So of each charge and each move, either the charge
 //! comes later and knows the new limit; or it comes earlier, and with it what the writer has read of the table
 //! before. Whoever lowers the limit then changes whatever a writer may have read
-//! ([`Table::renew`](crate::buckets::Table::renew)): those who charged earlier cannot publish, and look at the limit again
+//! ([`Table::renew`](crate::table::Table::renew)): those who charged earlier cannot publish, and look at the limit again
 //! before they try once more ([`raise`](Budget::raise)).
 
 use crossbeam_utils::CachePadded;

@@ -4,10 +4,10 @@
 //! ([`policy::access`](crate::policy::access), [`policy::class`](crate::policy::class)).
 
 use crate::{
-    buckets::Metadata,
     config::Priority,
     due::NEVER,
     sync::atomic::{AtomicU64, Ordering},
+    table::Metadata,
 };
 
 /// What is in a cell of the slab.
@@ -240,7 +240,7 @@ pub const END: u64 = FAR - 1;
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use super::*;
-    use crate::buckets::Table;
+    use crate::table::Table;
 
     #[test]
     fn flags_are_apart() {

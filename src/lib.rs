@@ -232,8 +232,6 @@ compile_error!("cortado needs a target with 64-bit atomics: buckets and counters
 #[macro_use]
 mod mutant;
 
-#[allow(unsafe_code)]
-mod buckets;
 mod budget;
 #[cfg(not(cortado_loom))]
 mod cache;
@@ -260,6 +258,8 @@ mod sketch;
 mod slab;
 mod stripe;
 mod sync;
+#[allow(unsafe_code)]
+mod table;
 #[cfg(not(cortado_loom))]
 mod trace;
 mod util;
@@ -297,8 +297,8 @@ pub mod __internals {
         };
     }
     open!(
-        buckets, budget, due, entry, flight, handover, metrics, reclaim, sketch, slab, stripe,
-        sync, util, waker
+        budget, due, entry, flight, handover, metrics, reclaim, sketch, slab, stripe, sync, table,
+        util, waker
     );
 }
 

@@ -1,15 +1,15 @@
 //! The budget: charge and refund (`src/budget.rs`).
 
-mod bucket_world;
 mod common;
+mod table_world;
 
-use bucket_world::{A, B, World, spawn};
 use common::{Bounds, explore, explore_within};
 use cortado::__internals::budget::Budget;
 use cortado::__internals::sync::atomic::AtomicBool;
 use cortado::__internals::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use cortado::__internals::sync::model::as_reader;
 use cortado::__internals::sync::{Arc, thread};
+use table_world::{A, B, World, spawn};
 
 #[test]
 fn two_charges_of_which_one_fits() {

@@ -16,7 +16,6 @@ use std::{
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
-    buckets::{Loose, Table, Terms},
     flight::{Caller, Flights, Follower, Joined, Leader, Outcome, WaitOutcome},
     reclaim,
     sync::{
@@ -24,6 +23,7 @@ use cortado::__internals::{
         atomic::{AtomicBool, AtomicU64, Ordering},
         thread,
     },
+    table::{Loose, Table, Terms},
 };
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {

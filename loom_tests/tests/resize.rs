@@ -1,13 +1,13 @@
-//! Growing and shrinking of the table (`src/buckets/resize.rs`) against readers and writers.
+//! Growing and shrinking of the table (`src/table/resize.rs`) against readers and writers.
 
-mod bucket_world;
 mod common;
+mod table_world;
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use bucket_world::{A, A2, B, ODD, Set, UP, World, spawn, spawn_reader};
 use common::{Bounds, explore_within};
-use cortado::__internals::{buckets::SLOTS, sync::Arc};
+use cortado::__internals::{sync::Arc, table::SLOTS};
+use table_world::{A, A2, B, ODD, Set, UP, World, spawn, spawn_reader};
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(2), seconds: 3, schedules: 2_000 }, scenario);

@@ -1,16 +1,16 @@
-//! The version of a bucket wraps while a thread is stopped (`src/buckets/control.rs`).
+//! The version of a bucket wraps while a thread is stopped (`src/table/control.rs`).
 //!
 //! Says something only where the version has two bits (`CORTADO_SMALL_VERSION=1`, see `build.rs`): four publishes are
 //! a lap then. With fourteen the same holds, and no schedule is long enough to break it.
 
-mod bucket_world;
 mod common;
+mod table_world;
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use bucket_world::{A, A2, A3, B, Set, World, spawn};
 use common::{Bounds, explore_within};
 use cortado::__internals::sync::Arc;
+use table_world::{A, A2, A3, B, Set, World, spawn};
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(2), seconds: 6, schedules: 3_000 }, scenario);

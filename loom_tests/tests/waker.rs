@@ -13,7 +13,6 @@ use std::{
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
-    buckets::{Table, Terms},
     budget::Budget,
     reclaim::{
         self,
@@ -21,6 +20,7 @@ use cortado::__internals::{
         pin,
     },
     sync::{Arc, thread},
+    table::{Table, Terms},
     waker::EventCount,
 };
 

@@ -9,9 +9,9 @@ use equivalent::Equivalent;
 
 use super::{Cache, InsertOptions, ValueRef};
 use crate::{
-    buckets::EntryRef,
     engine::{Mode, RejectReason, RemovalCause, Terms},
     entry::Entry,
+    table::EntryRef,
 };
 
 /// What [`Cache::compute`] is to do.

@@ -18,10 +18,10 @@ use super::{
     load::{Waiter, own_key},
 };
 use crate::{
-    buckets::EntryRef,
     engine::{Loaded, Mode, RemovalCause, Terms, Trace},
     entry::Entry,
     flight::{Caller, Joined, Leader, WaitOutcome},
+    table::EntryRef,
 };
 
 /// # Computing in tasks

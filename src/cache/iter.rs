@@ -1,6 +1,6 @@
 //! Iteration over a cache while it changes.
 
-use crate::{buckets, engine::Timing, entry::Entry};
+use crate::{engine::Timing, entry::Entry, table};
 
 /// Goes through the entries of a cache; made by [`CacheRef::iter`](super::CacheRef::iter).
 ///
@@ -20,12 +20,12 @@ use crate::{buckets, engine::Timing, entry::Entry};
 /// ```
 #[derive(Debug)]
 pub struct Iter<'g, K, V> {
-    entries: buckets::Iter<'g, Entry<K, V>>,
+    entries: table::Iter<'g, Entry<K, V>>,
     timing: &'g Timing,
 }
 
 impl<'g, K, V> Iter<'g, K, V> {
-    pub(super) fn new(entries: buckets::Iter<'g, Entry<K, V>>, timing: &'g Timing) -> Self {
+    pub(super) fn new(entries: table::Iter<'g, Entry<K, V>>, timing: &'g Timing) -> Self {
         Self { entries, timing }
     }
 }

@@ -14,11 +14,11 @@ use super::{
     loader::{EntryKey, Failed, Kind, OwnedKey, Try, Value},
 };
 use crate::{
-    buckets::Held,
     engine::{Engine, Loaded, Stopwatch, Trace},
     entry::Entry,
     flight::{Caller, Entered, Follower, Joined, Leader, Outcome, SharedError, WaitOutcome},
     metrics::Counter,
+    table::Held,
     util::caught,
 };
 

@@ -42,7 +42,6 @@ pub use self::{
     value_ref::ValueRef,
 };
 use crate::{
-    buckets::{EntryRef, Held},
     engine::{
         Engine, Insert, MemoryUse, Mode, RemovalCause, StalledReader, Trace, WorkLimit, WorkReport,
     },
@@ -50,6 +49,7 @@ use crate::{
     evictor::MaintenanceThread,
     metrics::Metrics,
     sync::Arc,
+    table::{EntryRef, Held},
 };
 
 /// The default hasher: ahash with keys drawn at random for each cache.

@@ -7,10 +7,10 @@ use std::{
 
 use super::{Cache, CacheRef};
 use crate::{
-    buckets::Hit,
     config::Priority,
     engine::{Engine, Insert, Mode, RejectReason, Terms},
     entry::Entry,
+    table::Hit,
 };
 
 /// An entry on its way out of a cache or into one; see [`Cache::export`] and [`Cache::import`].

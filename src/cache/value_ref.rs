@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, time::Duration};
 
-use crate::{buckets::Held, engine::Timing, entry::Entry};
+use crate::{engine::Timing, entry::Entry, table::Held};
 
 /// A value of the cache, readable for as long as this lives.
 ///

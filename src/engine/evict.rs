@@ -12,7 +12,6 @@ use super::{
     victims::{Among, Resident},
 };
 use crate::{
-    buckets::{Metadata, SlotRef},
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART},
     entry::Entry,
     policy::{
@@ -25,6 +24,7 @@ use crate::{
     slab::prefetch,
     stripe::CAPACITY,
     sync::atomic::Ordering,
+    table::{Metadata, SlotRef},
     util::Rng,
 };
 

@@ -5,13 +5,13 @@
 
 use super::{Engine, RemovalCause, write_back::Turn};
 use crate::{
-    buckets::{EntryRef, Metadata, OpenBag, SampledSlot, Unlinked},
     entry::Entry,
     metrics::Counter,
     policy::access::{Access, MAX_HITS},
     reclaim::Guard,
     stripe::thread_number,
     sync::atomic::Ordering,
+    table::{EntryRef, Metadata, OpenBag, SampledSlot, Unlinked},
 };
 
 /// What an eviction for a lower limit overrules.

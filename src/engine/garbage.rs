@@ -1,7 +1,7 @@
 //! Garbage: entries that were unlinked and are not freed yet, how much of it may stand, and who
 //! frees it.
 //!
-//! Retired entries wait in [bags](crate::buckets) for their grace period. The thread of
+//! Retired entries wait in [bags](crate::table) for their grace period. The thread of
 //! the cache frees them; writers help where it falls behind. A writer frees only while it is not
 //! pinned, does a bounded part, and never waits for a grace period.
 //!
@@ -14,13 +14,13 @@
 
 use super::{Engine, RemovalCause, hooks, hooks::Removed};
 use crate::{
-    buckets::{Finalizer, Swept},
     config::{GARBAGE_FLOOR_BYTES, Maintenance},
     entry::Entry,
     flight::is_loading,
     metrics::Counter,
     slab::Garbage,
     sync::atomic::Ordering,
+    table::{Finalizer, Swept},
 };
 
 /// Batches that a writer fills before it sweeps: to begin a grace period costs as much as to free

@@ -13,11 +13,11 @@ use super::{
     victims::{Among, Hand},
 };
 use crate::{
-    buckets::{SLOTS, buckets_for},
     policy::window::{Window, WindowEntry},
     reclaim::Guard,
     stripe::{CAPACITY, thread_number},
     sync::atomic::Ordering,
+    table::{SLOTS, buckets_for},
     trace,
     util::Rng,
 };

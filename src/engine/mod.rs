@@ -50,10 +50,6 @@ pub use self::{
     write_back::WriteBack,
 };
 use crate::{
-    buckets::{
-        EntryRef, Hit, Metadata, Probe, SLOTS, SlotRef, Table, Terms as GarbageTerms, Unlinked,
-        buckets_for, known,
-    },
     budget::Budget,
     config::{EvictionPolicy, Priority, Settings},
     due::{ExpiryInbox, NextExpiry},
@@ -74,6 +70,10 @@ use crate::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    table::{
+        EntryRef, Hit, Metadata, Probe, SLOTS, SlotRef, Table, Terms as GarbageTerms, Unlinked,
+        buckets_for, known,
     },
     util::{CachePadded, caught, is_thread_of},
     waker::EventCount,

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 use super::{Engine, access_of, maintain::MaintenanceShard, place::borrow};
 use crate::{
-    buckets::{Metadata, SlotRef, Spot},
     entry::Entry,
     policy::window::WindowEntry,
     reclaim::Guard,
     slab::prefetch,
     stripe::{CAPACITY, thread_number},
     sync::atomic::Ordering,
+    table::{Metadata, SlotRef, Spot},
     util::for_all,
 };
 

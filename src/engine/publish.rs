@@ -12,10 +12,6 @@ use super::{
     write_back::Turn,
 };
 use crate::{
-    buckets::{
-        EntryRef, Fresh, Full, Hints, Hit, Metadata, Panic, Probe, Publish, SLOTS, SlotRef, Table,
-        Unlinked,
-    },
     budget::Budget,
     config::Priority,
     entry::{Entry, Flags},
@@ -24,6 +20,10 @@ use crate::{
     reclaim::Guard,
     stripe::{Push, thread_number},
     sync::atomic::Ordering,
+    table::{
+        EntryRef, Fresh, Full, Hints, Hit, Metadata, Panic, Probe, Publish, SLOTS, SlotRef, Table,
+        Unlinked,
+    },
     util::drop_panic,
 };
 

@@ -4,7 +4,6 @@
 
 use super::{Engine, access_of};
 use crate::{
-    buckets::{BucketView, Held, Hit, SLOTS, SlotRef},
     entry::Entry,
     metrics::Counter,
     policy::access::Access,
@@ -12,6 +11,7 @@ use crate::{
     slab::prefetch,
     stripe::{CAPACITY, Push, Ring},
     sync::atomic::Ordering,
+    table::{BucketView, Held, Hit, SLOTS, SlotRef},
 };
 
 /// What a read does beside reading.

@@ -8,7 +8,6 @@ use super::{
     write_back::{Expire, Turn},
 };
 use crate::{
-    buckets::{EntryRef, Metadata, SlotRef},
     clock::{Callback, Clock, ManualClock, SystemClock, to_nanoseconds},
     config::Settings,
     deadlines::{Timer, TimingWheel},
@@ -16,6 +15,7 @@ use crate::{
     entry::{END, Entry, NewTimes, Times},
     reclaim::Guard,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    table::{EntryRef, Metadata, SlotRef},
     trace,
 };
 

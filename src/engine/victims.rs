@@ -7,9 +7,6 @@ use std::ops::ControlFlow;
 
 use super::{Engine, NORMAL_WEIGHT, maintain::MaintenanceShard};
 use crate::{
-    buckets::{
-        BucketView, Metadata, POSITION_BITS, Position, Ranker, SLOTS, Sampled, SampledSlot, Scores,
-    },
     entry::{Entry, Flags},
     policy::{
         access_clock::STEPS_PER_ROUND,
@@ -19,6 +16,9 @@ use crate::{
     },
     reclaim::Guard,
     sync::atomic::Ordering,
+    table::{
+        BucketView, Metadata, POSITION_BITS, Position, Ranker, SLOTS, Sampled, SampledSlot, Scores,
+    },
 };
 
 /// Where a maintenance shard looks for victims, and how bad an entry has to be to be one.

@@ -11,7 +11,6 @@ use std::{
 
 use super::{Engine, Pressure, RemovalCause};
 use crate::{
-    buckets::{EntryRef, Fresh, Held, Loose, Table, Unlinked},
     config::Priority,
     entry::{Entry, Flags, NewTimes},
     error::OutOfMemory,
@@ -20,6 +19,7 @@ use crate::{
     reclaim::Guard,
     stripe::thread_number,
     sync::atomic::Ordering,
+    table::{EntryRef, Fresh, Held, Loose, Table, Unlinked},
 };
 
 /// What an insert did. It is decided, and visible to all threads, when the call returns.

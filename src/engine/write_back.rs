@@ -7,7 +7,6 @@
 
 use super::{Engine, RemovalCause};
 use crate::{
-    buckets::EntryRef,
     entry::Entry,
     metrics::Counter,
     reclaim::Guard,
@@ -16,6 +15,7 @@ use crate::{
         atomic::{AtomicUsize, Ordering},
         thread,
     },
+    table::EntryRef,
     util::caught,
 };
 

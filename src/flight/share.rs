@@ -1,7 +1,7 @@
 //! How a follower takes its share of an entry that the flight has kept.
 
 use super::Follower;
-use crate::buckets::{Held, Loose, Table};
+use crate::table::{Held, Loose, Table};
 
 impl<K> Follower<'_, K, Loose> {
     /// Returns the entry that the flight has kept, if it has; and the same to be retired, if this

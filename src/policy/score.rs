@@ -8,7 +8,7 @@ use super::{
     access::Access,
     class::{Class, ClassRange},
 };
-use crate::buckets::Ranking;
+use crate::table::Ranking;
 
 /// A maintenance shard's victim is one of the worst of this part of the entries: as good as the worst of twice as many.
 pub const VICTIM_PART: usize = 9;
@@ -55,7 +55,7 @@ pub fn ranking(now: u32, range: ClassRange, plain: Class) -> Ranking {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buckets::BucketHints;
+    use crate::table::BucketHints;
 
     #[test]
     fn score_is_idle_time_from_a_quarter_of_a_round_times_weight_and_an_eighth_if_referenced() {

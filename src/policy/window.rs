@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::buckets::Spot;
+use crate::table::Spot;
 
 /// A first-in first-out queue of new entries.
 #[derive(Debug, Default)]

@@ -22,7 +22,7 @@ impl Grace {
     pub fn has_ended(&mut self) -> bool {
         // Acquire: pairs with the Release in `end`; seeing zero means seeing the last reads of
         // every guard of the period as done, so that freeing cannot race them.
-        let order = ordering!(Acquire, mutant("buckets_relaxed_grace") => Relaxed);
+        let order = ordering!(Acquire, mutant("table_relaxed_grace") => Relaxed);
         self.outstanding.load(order) == 0
     }
 

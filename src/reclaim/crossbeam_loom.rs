@@ -8,7 +8,7 @@ loom::lazy_static! { // shim: the coat has none
 }
 
 loom::thread_local! { // shim: an initial value that is no constant
-    pub(super) static LOCAL: LocalHandle = if mutant!("buckets_own_collector") {
+    pub(super) static LOCAL: LocalHandle = if mutant!("table_own_collector") {
         Collector::new().register()
     } else {
         collector().register()

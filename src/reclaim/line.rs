@@ -183,7 +183,7 @@ impl<P> LimboCell<P> {
     fn take(&self) -> Option<Box<LimboList<P>>> {
         // AcqRel: Acquire pairs with the Release in `put_back`, so that the list's content is seen;
         // Release is for a recheck that meets another sweep.
-        let list = if mutant!("buckets_line_by_load") {
+        let list = if mutant!("table_limbo_by_load") {
             self.list.load(Ordering::Acquire)
         } else {
             self.list.swap(ptr::null_mut(), Ordering::AcqRel)
@@ -204,7 +204,7 @@ impl<P> LimboCell<P> {
             // Relaxed: the other list is taken out by a swap of its own.
             let order = ordering!(
                 AcqRel,
-                mutant("buckets_relaxed_line") => Relaxed,
+                mutant("table_relaxed_limbo") => Relaxed,
                 mutant("waker_blind_line") => Release
             );
             let there = self.list.compare_exchange(ptr::null_mut(), raw, order, Ordering::Relaxed);
@@ -255,7 +255,7 @@ impl<P> LimboList<P> {
     fn take(&mut self, may_go: Option<MayGo<'_, P>>) -> Option<(P, ReleaseReason)> {
         let (grace, _) = self.waiting.front_mut()?;
         let has_ended = grace.as_mut().is_none_or(Grace::has_ended);
-        if !has_ended && !mutant!("buckets_no_grace") {
+        if !has_ended && !mutant!("table_no_grace") {
             return self.take_early(may_go?);
         }
         self.examined = self.examined.saturating_sub(1);

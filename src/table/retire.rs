@@ -140,8 +140,8 @@ impl<T> Table<T> {
             return false;
         }
         // Acquire: pairs with the Release where `freeing` falls: what was dropped has happened.
-        let acquire = ordering!(Acquire, mutant("buckets_relaxed_rest") => Relaxed);
-        mutant!("buckets_rests_early")
+        let acquire = ordering!(Acquire, mutant("table_relaxed_rest") => Relaxed);
+        mutant!("table_rests_early")
             || IS_FREEING.try_with(Cell::get).unwrap_or(false)
             || self.freeing.load(acquire) == 0
     }
@@ -212,7 +212,7 @@ impl<T> Table<T> {
             let bag = unsafe { self.slab.bag_of(number) };
             let may_go = bag.as_ref().is_some_and(|bag| {
                 let mut parts = bag.parts().peekable();
-                let is_free = |part| !grace.keeps(part) || mutant!("buckets_early_all");
+                let is_free = |part| !grace.keeps(part) || mutant!("table_early_all");
                 parts.peek().is_some() && parts.all(is_free)
             });
             bag.map(Magazine::into_number);

@@ -124,7 +124,7 @@ impl Control {
     pub fn with(self, slot: usize, tag: u64) -> Self {
         debug_assert_eq!(self.tag(slot), 0, "slot {slot} is taken");
         let with = self.0 | (tag << (slot * TAG_BITS));
-        if mutant!("buckets_no_version") {
+        if mutant!("table_no_version") {
             return Self(with);
         }
         Self(with).renewed()

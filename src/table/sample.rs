@@ -8,7 +8,7 @@ use super::{
     bucket::{Bucket, Word},
     control::{Control, SLOTS, Slots, TAG_BITS},
     iter::{Part, parts},
-    lanes::{BucketHints, Ranker, Threshold},
+    ranking::{BucketHints, Ranker, Threshold},
 };
 use crate::{
     reclaim::Guard,
@@ -234,7 +234,7 @@ impl<T> Table<T> {
             if !is_there {
                 return false;
             }
-            if mutant!("buckets_renews_nothing") {
+            if mutant!("table_renews_nothing") {
                 return true;
             }
             // The exchanges are AcqRel. Release: pairs with the Acquire of the exchange by which the
@@ -415,7 +415,7 @@ impl<'g> BucketView<'g> {
     pub fn sampled_slot(&self, slot: usize) -> Option<SampledSlot<'g>> {
         let Self { bucket, control, .. } = *self;
         let (tag, word) = (control.tag(slot), bucket.word(slot));
-        let is_claim = tag == 0 && !mutant!("buckets_claim_is_sampled");
+        let is_claim = tag == 0 && !mutant!("table_claim_is_sampled");
         word.handle().filter(|_| !is_claim && !word.is_dying())?;
         Some(SampledSlot { bucket, slot, tag, word })
     }
@@ -489,7 +489,7 @@ mod tests {
         },
         *,
     };
-    use crate::buckets::{Hints, Ranking};
+    use crate::table::{Hints, Ranking};
 
     fn table(alive: &AtomicU64) -> Entries<'_> {
         let table = Table::new(8, 100, 1).unwrap();

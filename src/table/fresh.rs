@@ -176,7 +176,7 @@ impl<'t, T> Fresh<'t, T> {
     /// A reader may have seen the handle in a slot and be about to compare it again. It must not meet the same
     /// handle with another entry in it: the cell waits for it.
     fn give_cell_back(&self) {
-        if self.state == State::Exposed && !mutant!("buckets_husk_used_again") {
+        if self.state == State::Exposed && !mutant!("table_empty_handle_reused") {
             self.table.retire_empty(self.handle, self.stripe);
         } else {
             // SAFETY: of this table's slab; the value was moved out or dropped, and no slot ever showed the handle.

@@ -300,7 +300,7 @@ mod modelled {
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use super::*;
-    use crate::buckets::control::Control;
+    use crate::table::control::Control;
 
     #[test]
     fn doubling_sends_a_hash_to_one_of_two_buckets() {

@@ -1,4 +1,4 @@
-//! A table of a few buckets (`src/buckets`) under a model, its entries, and the counts that are checked at the end.
+//! A table of a few buckets (`src/table`) under a model, its entries, and the counts that are checked at the end.
 
 #![allow(dead_code)] // each test file uses some of it
 
@@ -8,10 +8,10 @@ use std::sync::{
 };
 
 use cortado::__internals::{
-    buckets::{EntryRef, Fresh, Hints, Metadata, Probe, Publish, Ranking, Table, Terms, Unlinked},
     budget::Budget,
     reclaim::{self, Guard},
     sync::{Arc, Watched, atomic::Ordering, model::as_reader, thread, thread_number},
+    table::{EntryRef, Fresh, Hints, Metadata, Probe, Publish, Ranking, Table, Terms, Unlinked},
 };
 
 /// A key. Keys are their own hashes but for bits 8 to 15.

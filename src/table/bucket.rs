@@ -3,7 +3,7 @@
 use super::{
     Hints,
     control::{Control, SLOTS, TAG_BITS},
-    lanes::BucketHints,
+    ranking::BucketHints,
 };
 use crate::{
     slab::Handle,
@@ -150,7 +150,7 @@ impl Bucket {
     pub fn change_control(&self, from: Control, to: Control) -> bool {
         // AcqRel: Release pairs with the Acquire in `control`, so that a published slot shows its word;
         // Acquire orders what follows, the emptying of an unpublished slot, after it.
-        let order = ordering!(AcqRel, mutant("buckets_relaxed_publish") => Relaxed);
+        let order = ordering!(AcqRel, mutant("table_relaxed_publish") => Relaxed);
         // Relaxed on failure: the caller loads the word again.
         self.control.compare_exchange(from.0, to.0, order, Relaxed).is_ok()
     }
@@ -160,7 +160,7 @@ impl Bucket {
     pub fn word(&self, slot: usize) -> Word {
         // Acquire: pairs with the Release of the CAS that put the handle there, so that the entry's
         // content is seen; orders the loads that validate it after this one.
-        let order = ordering!(Acquire, mutant("buckets_relaxed_word") => Relaxed);
+        let order = ordering!(Acquire, mutant("table_relaxed_word") => Relaxed);
         Word(self.words[slot].load(order))
     }
 
@@ -196,7 +196,7 @@ impl Bucket {
             return Validated::Gone;
         }
         let Some(handle) = word.handle() else { return Validated::Gone };
-        if mutant!("buckets_no_validate") {
+        if mutant!("table_no_validate") {
             return Validated::Holds(word, handle);
         }
         let now = self.control();
@@ -298,7 +298,7 @@ impl Bucket {
         }
         // Before the slot is free: it is not to be ranked.
         self.set_class(slot, 0);
-        if mutant!("buckets_take_by_store") {
+        if mutant!("table_take_by_store") {
             let word = self.word(slot);
             self.withdraw(slot);
             return Some(word);

@@ -1,16 +1,16 @@
-//! The protocol of a bucket of the table (`src/buckets`).
+//! The protocol of a bucket of the table (`src/table`).
 
-mod bucket_world;
 mod common;
+mod table_world;
 
 use std::sync::{
     Arc as StdArc,
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
-use bucket_world::{A, A2, A3, B, Set, UP, World, spawn, spawn_reader};
 use common::{Bounds, explore_within};
 use cortado::__internals::sync::Arc;
+use table_world::{A, A2, A3, B, Set, UP, World, spawn, spawn_reader};
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_deep(3, scenario);
