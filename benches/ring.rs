@@ -3,7 +3,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
-use cortado::__internals::stripe::{CAPACITY, Push, Stripes};
+use cortado::__internals::primitives::striped::{CAPACITY, Push, Stripes};
 
 fn ring(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ring");

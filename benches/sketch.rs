@@ -3,7 +3,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
-use cortado::__internals::{sketch::Sketch, stripe::CAPACITY, util::Rng};
+use cortado::__internals::{primitives::striped::CAPACITY, sketch::Sketch, util::Rng};
 
 fn sketch(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("sketch");

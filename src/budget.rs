@@ -71,7 +71,7 @@ impl Budget {
             // Relaxed: a failed exchange is only a better guess.
             let order = ordering!(
                 AcqRel,
-                mutant("waker_relaxed_charge") => Relaxed,
+                mutant("eventcount_relaxed_charge") => Relaxed,
                 mutant("budget_acquire_charge") => Acquire
             );
             match self.used.compare_exchange_weak(used, wanted, order, Relaxed) {
@@ -132,9 +132,9 @@ impl Budget {
     }
 
     /// Returns the same to the thread that is about to sleep: it counts every charge but those that are to
-    /// see that (see [`waker`](crate::waker)).
+    /// see that (see [`eventcount`](crate::primitives::eventcount)).
     pub fn recheck(&self) -> u64 {
-        if mutant!("waker_glances_at_budget") {
+        if mutant!("eventcount_loads_budget") {
             return self.used.load(Relaxed);
         }
         // Release: pairs with the Acquire in `try_charge`.

@@ -8,13 +8,13 @@
 //! then collects the hashes, and in the end lowers `next` to what it knows. So a deadline that the collector
 //! has missed keeps `next` low. No hash is lost; one may come twice.
 //!
-//! The thread asks once more when it has prepared to sleep, by read-modify-writes (see [`eventcount`](crate::waker)):
+//! The thread asks once more when it has prepared to sleep, by read-modify-writes (see [`eventcount`](crate::primitives::eventcount)):
 //! `next` first, for whoever comes to a ring after this look has seen all of it and tells of its deadline
 //! anew; then the rings; then the stack, where a ring's hashes are before it opens again.
 
 use crate::{
-    reclaim::pile::{Node, Stack},
-    stripe::{Push, Stripes, thread_number},
+    primitives::stack::{Node, Stack},
+    primitives::striped::{Push, Stripes, thread_number},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -174,7 +174,7 @@ const RINGS_TRIED: usize = 4;
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use super::*;
-    use crate::{stripe::CAPACITY, sync::thread};
+    use crate::{primitives::striped::CAPACITY, sync::thread};
 
     fn collected(due: &ExpiryInbox) -> Vec<u64> {
         let mut hashes = Vec::new();

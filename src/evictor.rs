@@ -10,13 +10,13 @@ use std::{
 use crate::{
     due::NextExpiry,
     engine::{Engine, WorkLimit, WorkReport},
-    handover::Handover,
     metrics::Counter,
+    primitives::eventcount::EventCount,
+    primitives::handover::Handover,
     reclaim::departure::{Sleeper, wake_next},
     sync::{Arc, thread},
     trace,
     util::{caught, is_cache_thread, mark_cache_thread},
-    waker::EventCount,
 };
 
 /// The first wait of a thread that is to come again by itself; later ones are twice as long each.

@@ -246,24 +246,23 @@ mod error;
 #[cfg(not(cortado_loom))]
 mod evictor;
 mod flight;
-mod handover;
 #[cfg(not(cortado_loom))]
 pub mod integrations;
 mod metrics;
 mod policy;
 #[allow(unsafe_code)]
+mod primitives;
+#[allow(unsafe_code)]
 mod reclaim;
 mod sketch;
 #[allow(unsafe_code)]
 mod slab;
-mod stripe;
 mod sync;
 #[allow(unsafe_code)]
 mod table;
 #[cfg(not(cortado_loom))]
 mod trace;
 mod util;
-mod waker;
 
 #[cfg(not(cortado_loom))]
 pub use crate::{
@@ -297,8 +296,7 @@ pub mod __internals {
         };
     }
     open!(
-        budget, due, entry, flight, handover, metrics, reclaim, sketch, slab, stripe, sync, table,
-        util, waker
+        budget, due, entry, flight, metrics, primitives, reclaim, sketch, slab, sync, table, util
     );
 }
 

@@ -1,5 +1,5 @@
 //! Deadlines on their way to the timing wheel (`src/due.rs`), the notes of entries (`src/entry.rs`), and the
-//! thread that sleeps until the next one (`src/waker.rs`). A deadline that is lost, or found too late, is one
+//! thread that sleeps until the next one (`src/primitives/eventcount.rs`). A deadline that is lost, or found too late, is one
 //! that nobody would come for.
 
 mod common;
@@ -14,12 +14,12 @@ use common::{Bounds, explore_within};
 use cortado::__internals::{
     due::{ExpiryInbox, NEVER, NextExpiry},
     entry::Times,
+    primitives::eventcount::EventCount,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
         thread,
     },
-    waker::EventCount,
 };
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {

@@ -1,5 +1,5 @@
 //! What the thread of a cache leaves comes to the owner that stops it, or is dropped by the thread
-//! (`src/handover.rs`): once, and the owner never waits for user code.
+//! (`src/primitives/handover.rs`): once, and the owner never waits for user code.
 
 mod common;
 
@@ -13,7 +13,7 @@ use std::{
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
-    handover::Handover,
+    primitives::handover::Handover,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},

@@ -1,11 +1,11 @@
-//! The ring: push, drain, seal (`src/stripe/ring.rs`). `CAPACITY` is 2 here.
+//! The ring: push, drain, seal (`src/primitives/ring.rs`). `CAPACITY` is 2 here.
 
 mod common;
 
 use std::sync::Mutex;
 
 use common::explore;
-use cortado::__internals::stripe::{CAPACITY, Push, Ring};
+use cortado::__internals::primitives::striped::{CAPACITY, Push, Ring};
 use cortado::__internals::sync::{Arc, thread};
 
 /// A ring, and what happened to it. The log is invisible to the model.

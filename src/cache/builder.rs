@@ -15,8 +15,8 @@ use crate::{
     engine::{Engine, Expiry, Hooks, Notice, Removed, Timing, WriteBack},
     error::BuildError,
     evictor::MaintenanceThread,
+    primitives::eventcount::EventCount,
     sync::Arc,
-    waker::EventCount,
 };
 
 /// Builds a [`Cache`]. Only [`max_cost`](Self::max_cost) has to be set.

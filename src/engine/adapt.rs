@@ -9,8 +9,8 @@ use crate::{
         minisim,
         tuner::{Choice, Scale, Tuner},
     },
+    primitives::striped::CAPACITY,
     reclaim::Guard,
-    stripe::CAPACITY,
     sync::atomic::Ordering,
 };
 

@@ -8,8 +8,8 @@ use crate::{
     entry::Entry,
     metrics::Counter,
     policy::access::{Access, MAX_HITS},
+    primitives::striped::thread_number,
     reclaim::Guard,
-    stripe::thread_number,
     sync::atomic::Ordering,
     table::{EntryRef, Metadata, OpenBag, SampledSlot, Unlinked},
 };

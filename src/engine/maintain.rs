@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     policy::window::{Window, WindowEntry},
+    primitives::striped::{CAPACITY, thread_number},
     reclaim::Guard,
-    stripe::{CAPACITY, thread_number},
     sync::atomic::Ordering,
     table::{SLOTS, buckets_for},
     trace,

@@ -64,9 +64,10 @@ use crate::{
         score::score_of,
         tuner::{POLICY_CONFIGS, PolicyConfig, Scale},
     },
+    primitives::eventcount::EventCount,
+    primitives::striped::{Stripes, thread_number},
     reclaim::{Guard, stall::StallDetector},
     sketch::Sketch,
-    stripe::{Stripes, thread_number},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -76,7 +77,6 @@ use crate::{
         buckets_for, known,
     },
     util::{CachePadded, caught, is_thread_of},
-    waker::EventCount,
 };
 
 /// The parts of a cache.
@@ -462,7 +462,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Returns what there is to do, to the thread that is about to sleep: whoever brings what this does not find
-    /// wakes it (see [`eventcount`](crate::waker)).
+    /// wakes it (see [`eventcount`](crate::primitives::eventcount)).
     ///
     /// Says whether there is work, and what comes due, hashes that wait included.
     pub fn next_work(&self) -> (bool, NextExpiry) {

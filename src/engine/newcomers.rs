@@ -6,9 +6,9 @@ use super::{Engine, access_of, maintain::MaintenanceShard, place::borrow};
 use crate::{
     entry::Entry,
     policy::window::WindowEntry,
+    primitives::striped::{CAPACITY, thread_number},
     reclaim::Guard,
     slab::prefetch,
-    stripe::{CAPACITY, thread_number},
     sync::atomic::Ordering,
     table::{Metadata, SlotRef, Spot},
     util::for_all,

@@ -17,8 +17,8 @@ use crate::{
     entry::{Entry, Flags},
     metrics::Counter,
     policy::{access::Access, window::WindowEntry},
+    primitives::striped::{Push, thread_number},
     reclaim::Guard,
-    stripe::{Push, thread_number},
     sync::atomic::Ordering,
     table::{
         EntryRef, Fresh, Full, Hints, Hit, Metadata, Panic, Probe, Publish, SLOTS, SlotRef, Table,

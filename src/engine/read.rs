@@ -7,9 +7,9 @@ use crate::{
     entry::Entry,
     metrics::Counter,
     policy::access::Access,
+    primitives::striped::{CAPACITY, Push, Ring},
     reclaim::Guard,
     slab::prefetch,
-    stripe::{CAPACITY, Push, Ring},
     sync::atomic::Ordering,
     table::{BucketView, Held, Hit, SLOTS, SlotRef},
 };

@@ -4,7 +4,7 @@ use super::{Engine, Hooks, Mode, Terms, Timing, Trace, place::borrow};
 use crate::{
     IdentityHash,
     config::{Maintenance, SLOW_LOAD, Settings},
-    stripe::Push,
+    primitives::striped::Push,
     sync::{Arc, atomic::Ordering},
 };
 

@@ -16,8 +16,8 @@ use crate::{
     error::OutOfMemory,
     flight::{Outcome, Write},
     metrics::Counter,
+    primitives::striped::thread_number,
     reclaim::Guard,
-    stripe::thread_number,
     sync::atomic::Ordering,
     table::{EntryRef, Fresh, Held, Loose, Table, Unlinked},
 };

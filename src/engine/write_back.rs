@@ -9,8 +9,8 @@ use super::{Engine, RemovalCause};
 use crate::{
     entry::Entry,
     metrics::Counter,
+    primitives::striped::thread_number,
     reclaim::Guard,
-    stripe::thread_number,
     sync::{
         atomic::{AtomicUsize, Ordering},
         thread,

@@ -14,7 +14,7 @@ use super::{
     write::Intent,
 };
 use crate::{
-    reclaim::pile::{Node, Stack},
+    primitives::stack::{Node, Stack},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering, fence},
@@ -366,7 +366,7 @@ impl<K, T> ShardState<K, T> {
     }
 
     /// Takes the key out that others would compare; returns it with whether the load is invalid, or
-    /// `None` while a comparison is under way. `waker` is called when the last one is over.
+    /// `None` while a comparison is under way. `eventcount` is called when the last one is over.
     pub fn take_key(&mut self, slot: usize, waker: &Waker) -> Option<(Option<Shared<K>>, bool)> {
         let flight = self.flights.get_mut(slot);
         flight.is_completing = true;

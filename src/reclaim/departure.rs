@@ -17,7 +17,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use super::pile::{Node, Stack};
+use crate::primitives::stack::{Node, Stack};
 use crate::{
     sync::{
         Arc, OnceLock,

@@ -23,7 +23,8 @@ use std::{collections::VecDeque, ptr};
 
 use crossbeam_utils::CachePadded;
 
-use super::{Grace, own, recheck};
+use super::Grace;
+use crate::primitives::{own, recheck};
 use crate::sync::{
     IS_MODEL, Watched,
     atomic::{AtomicPtr, AtomicUsize, Ordering},
@@ -139,7 +140,7 @@ impl<P> LimboLists<P> {
                 let left = list.waiting.len();
                 // What another sweep has left may have come to it, and only this one knows of that.
                 let there = cell.put_back(list);
-                let waiting = if mutant!("waker_forgets_others") { left } else { there };
+                let waiting = if mutant!("eventcount_forgets_others") { left } else { there };
                 progress.freed = count;
                 ripe.into_iter().flatten().for_each(|(item, reason)| free(item, reason));
                 if taken < ITEMS_AT_ONCE || count >= max {
@@ -161,7 +162,7 @@ impl<P> LimboLists<P> {
     }
 
     /// Returns whether anything waits, to the thread that is about to sleep; see
-    /// [`waker`](crate::waker).
+    /// [`eventcount`](crate::primitives::eventcount).
     pub fn recheck(&self) -> bool {
         self.cells.iter().any(|cell| recheck(&cell.list) && cell.is_waiting())
     }
@@ -205,7 +206,7 @@ impl<P> LimboCell<P> {
             let order = ordering!(
                 AcqRel,
                 mutant("table_relaxed_limbo") => Relaxed,
-                mutant("waker_blind_line") => Release
+                mutant("eventcount_blind_limbo") => Release
             );
             let there = self.list.compare_exchange(ptr::null_mut(), raw, order, Ordering::Relaxed);
             if there.is_ok() {

@@ -51,7 +51,6 @@ mod domain;
 ))]
 mod hooks;
 pub mod line;
-pub mod pile;
 pub mod stall;
 
 #[cfg(any(cortado_loom, cortado_shuttle))]
@@ -89,30 +88,10 @@ pub use backend::{Grace, Pin, pins_of};
 ))]
 pub use counted::{Grace, Pin, pins_of};
 
-use crate::sync::atomic::{AtomicPtr, Ordering};
-
 /// Pins the current thread for the memory of every domain.
 #[inline]
 pub fn pin() -> Guard {
     pin_for(Domain::ANY)
-}
-
-/// Turns a pointer from `Box::into_raw`, or null, into the box it was.
-///
-/// # Safety
-///
-/// * `raw` is null, or comes from `Box::into_raw` and belongs to the caller alone.
-unsafe fn own<T>(raw: *mut T) -> Option<Box<T>> {
-    // SAFETY: the caller's promise.
-    (!raw.is_null()).then(|| unsafe { Box::from_raw(raw) })
-}
-
-/// Returns whether a place holds something, to the thread that is about to sleep: whoever fills it later by a
-/// read-modify-write that acquires sees what this thread did before (see [`waker`](crate::waker)).
-fn recheck<T>(place: &AtomicPtr<T>) -> bool {
-    let none = std::ptr::null_mut();
-    // Release: as above, where the place is empty. Relaxed: where it is not, there is nothing to miss.
-    place.compare_exchange(none, none, Ordering::Release, Ordering::Relaxed).is_err()
 }
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]

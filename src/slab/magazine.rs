@@ -332,7 +332,7 @@ impl Bags {
         &self.figures[stripe & (self.figures.len() - 1)]
     }
 
-    /// Returns whether there is a bag, to the thread that is about to sleep; see [`waker`](crate::waker).
+    /// Returns whether there is a bag, to the thread that is about to sleep; see [`eventcount`](crate::primitives::eventcount).
     pub fn recheck(&self) -> bool {
         self.stack.recheck()
     }
@@ -388,7 +388,7 @@ impl Stack {
             let order = ordering!(
                 AcqRel,
                 mutant("slab_relaxed_push") => Acquire,
-                mutant("waker_blind_bags") => Release
+                mutant("eventcount_blind_bags") => Release
             );
             match self.0.compare_exchange_weak(top, new, order, Relaxed) {
                 Ok(_) => return,
@@ -397,7 +397,7 @@ impl Stack {
         }
     }
 
-    /// Returns whether there is a magazine, to the thread that is about to sleep; see [`waker`](crate::waker).
+    /// Returns whether there is a magazine, to the thread that is about to sleep; see [`eventcount`](crate::primitives::eventcount).
     fn recheck(&self) -> bool {
         let mut top = self.0.load(Relaxed); // Relaxed: compared before it is acted on.
         while top as u32 == NONE {

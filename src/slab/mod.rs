@@ -133,7 +133,7 @@ impl OpenBag<'_> {
         let order = ordering!(
             AcqRel,
             mutant("slab_relaxed_bag") => Acquire,
-            mutant("waker_blind_bag") => Release
+            mutant("eventcount_blind_bag") => Release
         );
         if self.place.compare_exchange(0, number, order, Relaxed).is_err()
             && let Some(bag) = self.depot.magazine(number)
@@ -365,7 +365,7 @@ impl<T> Slab<T> {
         self.depot.magazine(place.swap(0, Acquire))
     }
 
-    /// Returns whether a bag has something in it, to the thread that is about to sleep; see [`waker`](crate::waker).
+    /// Returns whether a bag has something in it, to the thread that is about to sleep; see [`eventcount`](crate::primitives::eventcount).
     /// Cells without a value count, too.
     pub fn recheck(&self) -> bool {
         self.stripes.iter().any(|stripe| {

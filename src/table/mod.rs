@@ -72,12 +72,8 @@ use self::{
 };
 use crate::{
     error::OutOfMemory,
-    reclaim::{
-        Domain, Guard, Part,
-        line::LimboLists,
-        pile::{Node, Stack},
-        pin_for,
-    },
+    primitives::stack::{Node, Stack},
+    reclaim::{Domain, Guard, Part, line::LimboLists, pin_for},
     slab::{Bags, Handle, Slab, prefetch},
     sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*},
 };

@@ -41,10 +41,7 @@ use super::{
     control::{Control, SLOTS},
 };
 use crate::{
-    reclaim::{Guard, pile::Node},
-    slab::Handle,
-    sync::atomic::Ordering::*,
-    util::for_all,
+    primitives::stack::Node, reclaim::Guard, slab::Handle, sync::atomic::Ordering::*, util::for_all,
 };
 
 /// Requests to grow that are refused after one has found no memory. A request is a full bucket, so a table that cannot

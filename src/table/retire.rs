@@ -147,7 +147,7 @@ impl<T> Table<T> {
     }
 
     /// Returns whether a sweep has something to do, to the thread that is about to sleep: it finds
-    /// everything but what is put there by threads that see that (see [`waker`](crate::waker)).
+    /// everything but what is put there by threads that see that (see [`eventcount`](crate::primitives::eventcount)).
     pub fn recheck(&self) -> bool {
         // In the order in which garbage moves.
         self.slab.recheck()

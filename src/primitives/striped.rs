@@ -4,9 +4,7 @@
 //! Threads are dealt to the rings by their number, in turn. Two threads that share a ring lose an
 //! event now and then, and nothing else.
 
-mod ring;
-
-pub use self::ring::{CAPACITY, Push, Ring};
+pub use super::ring::{CAPACITY, Push, Ring};
 pub use crate::sync::thread_number;
 
 use crossbeam_utils::CachePadded;

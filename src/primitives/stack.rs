@@ -87,7 +87,7 @@ impl<N> Stack<N> {
             return Chain { first: ptr::null_mut() };
         }
         // Acquire: pairs with the Release in `push_all`, so that the content of every node is seen.
-        let first = if mutant!("pile_take_by_load") {
+        let first = if mutant!("stack_take_by_load") {
             self.top.load(Ordering::Acquire)
         } else {
             self.top.swap(ptr::null_mut(), Ordering::Acquire)
@@ -96,9 +96,9 @@ impl<N> Stack<N> {
     }
 
     /// Returns whether there is a node, to the thread that is about to sleep: it sees every push but those that
-    /// are to see that (see [`waker`](crate::waker)).
+    /// are to see that (see [`eventcount`](crate::primitives::eventcount)).
     pub fn recheck(&self) -> bool {
-        if mutant!("waker_glances_at_pile") {
+        if mutant!("eventcount_loads_stack") {
             return !self.top.load(Ordering::Relaxed).is_null();
         }
         recheck(&self.top)
@@ -137,8 +137,8 @@ impl<N> Stack<N> {
             // Relaxed: as for the first load.
             let order = ordering!(
                 AcqRel,
-                mutant("pile_relaxed_push") => Relaxed,
-                mutant("waker_blind_push") => Release
+                mutant("stack_relaxed_push") => Relaxed,
+                mutant("eventcount_blind_push") => Release
             );
             match self.top.compare_exchange_weak(top, first, order, Ordering::Relaxed) {
                 Ok(_) => return,

@@ -1,9 +1,9 @@
-//! The stack: nodes are pushed one by one and taken all at once (`src/reclaim/pile.rs`).
+//! The stack: nodes are pushed one by one and taken all at once (`src/primitives/stack.rs`).
 
 mod common;
 
 use common::explore;
-use cortado::__internals::reclaim::pile::{Node, Stack};
+use cortado::__internals::primitives::stack::{Node, Stack};
 use cortado::__internals::sync::{Arc, thread};
 
 fn push(stack: &Stack<u32>, content: u32) {

@@ -56,7 +56,7 @@ impl EventCount {
     fn notify_slowly(&self) {
         let mut seen = self.state.load(Ordering::Relaxed); // Relaxed: as in `notify`.
         while seen >= TIMED_WAIT {
-            if mutant!("waker_wakes_by_store") {
+            if mutant!("eventcount_notifies_by_store") {
                 self.state.store(RUNNING, Ordering::Release);
             }
             // AcqRel: Release pairs with the Acquire in `resume`; Acquire with the Release in `prepare`, so
@@ -85,13 +85,14 @@ impl EventCount {
     /// `recheck` is asked when others can see that the thread has prepared to sleep: for how long it may sleep, or for
     /// ever. It looks by read-modify-writes that release.
     pub fn wait(&self, mut recheck: impl FnMut() -> Option<Duration>) {
-        let early = mutant!("waker_looks_before").then(&mut recheck);
+        let early = mutant!("eventcount_rechecks_before").then(&mut recheck);
         if !self.prepare(WAITING) {
             return;
         }
         let rest = early.unwrap_or_else(recheck);
         // Relaxed: `resume` acquires. The look may run user code that parks, and takes the token of a wake.
-        if self.state.load(Ordering::Relaxed) != WAITING && !mutant!("waker_trusts_its_token") {
+        if self.state.load(Ordering::Relaxed) != WAITING && !mutant!("eventcount_trusts_its_token")
+        {
             return;
         }
         match rest {
@@ -105,7 +106,7 @@ impl EventCount {
     /// Whoever stops it from now on unparks it, too. Whoever did before may have done so in vain: what runs
     /// in a round may park and be woken by that.
     fn prepare(&self, state: u8) -> bool {
-        if mutant!("waker_lies_down_by_store") {
+        if mutant!("eventcount_prepares_by_store") {
             self.state.store(state, Ordering::Release);
             return true;
         }

@@ -1,4 +1,4 @@
-//! The thread of a cache, asleep and awake (`src/waker.rs`): it never sleeps while there is work, and
+//! The thread of a cache, asleep and awake (`src/primitives/eventcount.rs`): it never sleeps while there is work, and
 //! always ends. A thread that is never woken is a deadlock, which both models report.
 
 mod common;
@@ -14,14 +14,11 @@ use std::{
 use common::{Bounds, explore_within};
 use cortado::__internals::{
     budget::Budget,
-    reclaim::{
-        self,
-        pile::{Node, Stack},
-        pin,
-    },
+    primitives::eventcount::EventCount,
+    primitives::stack::{Node, Stack},
+    reclaim::{self, pin},
     sync::{Arc, thread},
     table::{Table, Terms},
-    waker::EventCount,
 };
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {

@@ -95,7 +95,7 @@ impl Ring {
     }
 
     /// Returns whether there may be events, to the thread that is about to sleep: it sees all but those whose
-    /// pushers are to see that (see [`waker`](crate::waker)). For rings that events are placed in.
+    /// pushers are to see that (see [`eventcount`](crate::primitives::eventcount)). For rings that events are placed in.
     pub fn recheck(&self) -> bool {
         if mutant!("due_glances_at_rings") {
             return self.head.load(Relaxed) > 0;
