@@ -5,7 +5,7 @@
 
 use crate::{
     config::Priority,
-    due::NEVER,
+    expiry::inbox::NEVER,
     sync::atomic::{AtomicU64, Ordering},
     table::Metadata,
 };
@@ -190,7 +190,7 @@ impl<'g> Times<'g> {
         let mut seen = self.deadline_word().load(Ordering::Relaxed); // Relaxed: the exchange decides.
         loop {
             // One that is put off fires at the old time, and is added again then.
-            let is_known = deadline >= seen & !KNOWN || mutant!("due_keeps_note");
+            let is_known = deadline >= seen & !KNOWN || mutant!("inbox_keeps_known");
             let word = deadline | if is_known { seen & KNOWN } else { 0 };
             // Relaxed, twice: as in `hard_deadline`.
             match self.deadline_word().compare_exchange_weak(

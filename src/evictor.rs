@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    due::NextExpiry,
     engine::{Engine, WorkLimit, WorkReport},
+    expiry::inbox::NextExpiry,
     metrics::Counter,
     primitives::eventcount::EventCount,
     primitives::handover::Handover,

@@ -237,14 +237,13 @@ mod budget;
 mod cache;
 mod clock;
 mod config;
-mod deadlines;
-mod due;
 #[cfg(not(cortado_loom))]
 mod engine;
 mod entry;
 mod error;
 #[cfg(not(cortado_loom))]
 mod evictor;
+mod expiry;
 mod flight;
 #[cfg(not(cortado_loom))]
 pub mod integrations;
@@ -296,7 +295,8 @@ pub mod __internals {
         };
     }
     open!(
-        budget, due, entry, flight, metrics, primitives, reclaim, sketch, slab, sync, table, util
+        budget, entry, expiry, flight, metrics, primitives, reclaim, sketch, slab, sync, table,
+        util
     );
 }
 

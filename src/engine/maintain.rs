@@ -344,8 +344,8 @@ const RESIZE_UNITS: usize = 256;
 mod tests {
     use super::*;
     use crate::{
-        due::NextExpiry,
         engine::testing::{put, sized},
+        expiry::inbox::NextExpiry,
     };
 
     /// The one thread here prepares to sleep, and then plays the others.

@@ -52,9 +52,9 @@ pub use self::{
 use crate::{
     budget::Budget,
     config::{EvictionPolicy, Priority, Settings},
-    due::{ExpiryInbox, NextExpiry},
     entry::{Entry, Flags},
     error::OutOfMemory,
+    expiry::inbox::{ExpiryInbox, NextExpiry},
     flight::Flights,
     metrics::{Births, Counter, Counters, DurationRecorder, Metrics},
     policy::{

@@ -10,9 +10,9 @@ use super::{
 use crate::{
     clock::{Callback, Clock, ManualClock, SystemClock, to_nanoseconds},
     config::Settings,
-    deadlines::{Timer, TimingWheel},
-    due::{ExpiryInbox, NEVER},
     entry::{END, Entry, NewTimes, Times},
+    expiry::inbox::{ExpiryInbox, NEVER},
+    expiry::wheel::{Timer, TimingWheel},
     reclaim::Guard,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     table::{EntryRef, Metadata, SlotRef},

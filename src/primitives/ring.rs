@@ -84,7 +84,7 @@ impl Ring {
         if position == CAPACITY - 1 {
             return Push::Full;
         }
-        if mutant!("due_believes_its_slot") {
+        if mutant!("inbox_believes_its_slot") {
             return if is_in { Push::Accepted } else { Push::Contended };
         }
         // AcqRel: Release pairs with the Acquire of whoever holds the ring after this, in `place`, `push` or
@@ -97,7 +97,7 @@ impl Ring {
     /// Returns whether there may be events, to the thread that is about to sleep: it sees all but those whose
     /// pushers are to see that (see [`eventcount`](crate::primitives::eventcount)). For rings that events are placed in.
     pub fn recheck(&self) -> bool {
-        if mutant!("due_glances_at_rings") {
+        if mutant!("inbox_loads_rings") {
             return self.head.load(Relaxed) > 0;
         }
         // AcqRel: Release pairs with the Acquire in `place`; Acquire with the Release of the last holder.
@@ -113,7 +113,7 @@ impl Ring {
                 self.0.open();
             }
         }
-        if mutant!("due_opens_early") {
+        if mutant!("inbox_opens_early") {
             self.drain(f);
             return;
         }

@@ -1,4 +1,4 @@
-//! Deadlines on their way to the timing wheel (`src/due.rs`), the notes of entries (`src/entry.rs`), and the
+//! Deadlines on their way to the timing wheel (`src/expiry/inbox.rs`), the notes of entries (`src/entry.rs`), and the
 //! thread that sleeps until the next one (`src/primitives/eventcount.rs`). A deadline that is lost, or found too late, is one
 //! that nobody would come for.
 
@@ -12,8 +12,8 @@ use std::{
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
-    due::{ExpiryInbox, NEVER, NextExpiry},
     entry::Times,
+    expiry::inbox::{ExpiryInbox, NEVER, NextExpiry},
     primitives::eventcount::EventCount,
     sync::{
         Arc,

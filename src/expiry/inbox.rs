@@ -80,7 +80,7 @@ impl ExpiryInbox {
         }
         // AcqRel: Release pairs with the Acquire of the swap in `begin`. Either that comes later and
         // finds the hash, or this stays. Acquire pairs with the Release in `recheck`.
-        let order = ordering!(AcqRel, mutant("due_blind_note") => Release);
+        let order = ordering!(AcqRel, mutant("inbox_blind_post") => Release);
         self.next.fetch_min(at, order);
         true
     }
@@ -93,7 +93,8 @@ impl ExpiryInbox {
         let number = thread_number();
         let rings = (0..RINGS_TRIED).map(|i| self.rings.stripe(number + i));
         for ring in rings {
-            let placed = if mutant!("due_lossy_ring") { ring.push(hash) } else { ring.place(hash) };
+            let placed =
+                if mutant!("inbox_lossy_ring") { ring.push(hash) } else { ring.place(hash) };
             match placed {
                 Push::Accepted => return,
                 Push::Full => {
@@ -114,7 +115,7 @@ impl ExpiryInbox {
 
     /// Begins to collect, for the keeper of the timing wheel.
     pub fn begin(&self) {
-        if mutant!("due_begins_late") {
+        if mutant!("inbox_begins_late") {
             return;
         }
         // Acquire: pairs with the Release in `post`: what lowered it before is in a ring or on the stack.
@@ -127,7 +128,7 @@ impl ExpiryInbox {
             f(&node);
         }
         self.rings.drain_all(&mut f);
-        if mutant!("due_begins_late") {
+        if mutant!("inbox_begins_late") {
             self.next.swap(NEVER, Ordering::Acquire);
         }
     }
@@ -148,7 +149,7 @@ impl ExpiryInbox {
     pub fn recheck(&self) -> NextExpiry {
         // AcqRel, here and in the rings: Release pairs with the Acquire of whoever brings a deadline later;
         // Acquire so that this look goes on from what was brought before.
-        let next = if mutant!("due_glances") {
+        let next = if mutant!("inbox_loads_next") {
             self.next.load(Ordering::Relaxed)
         } else {
             self.next.fetch_min(NEVER, Ordering::AcqRel)
