@@ -244,7 +244,6 @@ mod error;
 #[cfg(not(cortado_loom))]
 mod evictor;
 mod expiry;
-mod flight;
 #[cfg(not(cortado_loom))]
 pub mod integrations;
 mod metrics;
@@ -253,6 +252,7 @@ mod policy;
 mod primitives;
 #[allow(unsafe_code)]
 mod reclaim;
+mod singleflight;
 mod sketch;
 #[allow(unsafe_code)]
 mod slab;
@@ -295,7 +295,17 @@ pub mod __internals {
         };
     }
     open!(
-        budget, entry, expiry, flight, metrics, primitives, reclaim, sketch, slab, sync, table,
+        budget,
+        entry,
+        expiry,
+        metrics,
+        primitives,
+        reclaim,
+        singleflight,
+        sketch,
+        slab,
+        sync,
+        table,
         util
     );
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     engine::{Loaded, Mode, RemovalCause, Terms, Trace},
     entry::Entry,
-    flight::{Caller, Joined, Leader, WaitOutcome},
+    singleflight::{Caller, Joined, Leader, WaitOutcome},
     table::EntryRef,
 };
 

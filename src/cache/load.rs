@@ -16,8 +16,8 @@ use super::{
 use crate::{
     engine::{Engine, Loaded, Stopwatch, Trace},
     entry::Entry,
-    flight::{Caller, Entered, Follower, Joined, Leader, Outcome, SharedError, WaitOutcome},
     metrics::Counter,
+    singleflight::{Caller, Entered, Follower, Joined, Leader, Outcome, SharedError, WaitOutcome},
     table::Held,
     util::caught,
 };

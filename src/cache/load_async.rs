@@ -18,7 +18,7 @@ use super::{
     load::{Look, Shared, Step, Waiter, own_key},
     loader::{EntryKey, Kind, OwnedKey, Try, Value},
 };
-use crate::flight::{Caller, SharedError, WaitOutcome};
+use crate::singleflight::{Caller, SharedError, WaitOutcome};
 
 /// A clone of a value of the cache: what [`Cache::claim_async`] finds.
 ///

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     engine::Loaded,
-    flight::{Caller, Entered, WaitOutcome},
+    singleflight::{Caller, Entered, WaitOutcome},
 };
 
 /// Where the value of a key goes: its places among the keys that were asked for.

@@ -14,7 +14,7 @@ use std::{
 use equivalent::Equivalent;
 
 use super::InsertOptions;
-use crate::{engine::Engine, flight::SharedError};
+use crate::{engine::Engine, singleflight::SharedError};
 
 /// How the output `T` of a loader becomes an entry with the value `V`.
 pub trait Kind<V, T> {

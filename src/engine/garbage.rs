@@ -16,8 +16,8 @@ use super::{Engine, RemovalCause, hooks, hooks::Removed};
 use crate::{
     config::{GARBAGE_FLOOR_BYTES, Maintenance},
     entry::Entry,
-    flight::is_loading,
     metrics::Counter,
+    singleflight::is_loading,
     slab::Garbage,
     sync::atomic::Ordering,
     table::{Finalizer, Swept},

@@ -55,7 +55,6 @@ use crate::{
     entry::{Entry, Flags},
     error::OutOfMemory,
     expiry::inbox::{ExpiryInbox, NextExpiry},
-    flight::Flights,
     metrics::{Births, Counter, Counters, DurationRecorder, Metrics},
     policy::{
         access::Access,
@@ -67,6 +66,7 @@ use crate::{
     primitives::eventcount::EventCount,
     primitives::striped::{Stripes, thread_number},
     reclaim::{Guard, stall::StallDetector},
+    singleflight::Flights,
     sketch::Sketch,
     sync::{
         Arc,

@@ -14,10 +14,10 @@ use crate::{
     config::Priority,
     entry::{Entry, Flags, NewTimes},
     error::OutOfMemory,
-    flight::{Outcome, Write},
     metrics::Counter,
     primitives::striped::thread_number,
     reclaim::Guard,
+    singleflight::{Outcome, Write},
     sync::atomic::Ordering,
     table::{EntryRef, Fresh, Held, Loose, Table, Unlinked},
 };

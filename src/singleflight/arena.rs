@@ -241,18 +241,18 @@ mod tests {
 
     #[test]
     fn freed_slots_are_used_again_and_an_empty_slab_gives_memory_back() {
-        let mut slab = Arena::new();
-        let slots: Vec<_> = (0..100).map(|value| slab.insert(value)).collect();
-        assert_eq!((slab.remove(slots[3]), slab.remove(slots[7]), slab.len()), (3, 7, 98));
-        assert_eq!((slab.insert(70), slab.insert(30), slab.len()), (slots[7], slots[3], 100));
-        assert_eq!(*slab.get_mut(slots[7]), 70);
-        assert_eq!(slab.slots().count(), slab.values_mut().count());
+        let mut arena = Arena::new();
+        let slots: Vec<_> = (0..100).map(|value| arena.insert(value)).collect();
+        assert_eq!((arena.remove(slots[3]), arena.remove(slots[7]), arena.len()), (3, 7, 98));
+        assert_eq!((arena.insert(70), arena.insert(30), arena.len()), (slots[7], slots[3], 100));
+        assert_eq!(*arena.get_mut(slots[7]), 70);
+        assert_eq!(arena.slots().count(), arena.values_mut().count());
         for slot in slots {
-            slab.remove(slot);
+            arena.remove(slot);
         }
-        assert!(slab.len() == 0 && slab.slots.capacity() <= SPARE_SLOTS);
-        let slot = slab.insert(1);
-        assert_eq!(slab.remove(slot), 1);
+        assert!(arena.len() == 0 && arena.slots.capacity() <= SPARE_SLOTS);
+        let slot = arena.insert(1);
+        assert_eq!(arena.remove(slot), 1);
     }
 
     /// Notes the order in which it is woken.

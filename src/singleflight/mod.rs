@@ -78,11 +78,11 @@
 //! was a load it pays the two fences, and it writes nothing that others share unless loads run in
 //! its shard.
 
+mod arena;
 mod entered;
-mod gate;
+mod shard;
 mod share;
-mod signal;
-mod slab;
+mod thread_waker;
 mod write;
 
 use std::{
@@ -95,11 +95,11 @@ use std::{
 
 use self::{
     entered::Running,
-    gate::{Shard, State},
-    signal::ThreadWaker,
+    shard::{Shard, State},
+    thread_waker::ThreadWaker,
 };
 pub use self::{
-    gate::{Failure, Outcome, SharedError},
+    shard::{Failure, Outcome, SharedError},
     write::Write,
 };
 use crate::{
@@ -380,7 +380,7 @@ struct Comparison<'a, K, T> {
     their: Arc<K>,
 }
 
-type Locked<'a, K, T> = crate::sync::MutexGuard<'a, gate::ShardState<K, T>>;
+type Locked<'a, K, T> = crate::sync::MutexGuard<'a, shard::ShardState<K, T>>;
 
 impl<'a, K: Eq, T> Comparison<'a, K, T> {
     /// Compares; returns the result, the lock, and whom to wake when that is released.
@@ -462,7 +462,7 @@ impl<'a, K, T> Leader<'a, K, T> {
         let (shard, slot) = (self.shard(), self.slot);
         let (key, is_invalid) = self.take_key();
         let mut completing = Completing { shard, slot, is_done: false };
-        if mutant!("flight_woken_first") {
+        if mutant!("singleflight_woken_first") {
             completing.end(Outcome::Nothing);
             return (publish(key, false).0, None);
         }
@@ -470,7 +470,7 @@ impl<'a, K, T> Leader<'a, K, T> {
         let (result, mut outcome) = publish(key, is_invalid);
         drop(entered);
         if let Some(id) = outcome.published()
-            && !mutant!("flight_looks_once")
+            && !mutant!("singleflight_looks_once")
         {
             // SeqCst: pairs with the fence in `Shard::announce`. Either this finds the pending write of a
             // write, or the write finds what was published.
@@ -508,7 +508,7 @@ impl<'a, K, T> Leader<'a, K, T> {
         let (shard, slot) = (self.shard(), self.slot);
         let (key, _) = self.take_key();
         let failure = Arc::new(Failure { key, error });
-        let failure = if mutant!("flight_fails_silently") { None } else { Some(failure) };
+        let failure = if mutant!("singleflight_fails_silently") { None } else { Some(failure) };
         let (waiters, gone) = shard.fail(&mut shard.lock(), slot, failure);
         wake_all(waiters);
         drop(gone);
@@ -549,7 +549,7 @@ impl<K, T> Drop for Leader<'_, K, T> {
         shard.let_go(&mut state, self.slot);
         let (next, gone) = state.pass_on(self.slot);
         drop(state);
-        if !mutant!("flight_wakes_no_follower") {
+        if !mutant!("singleflight_wakes_no_follower") {
             wake_all(next);
         }
         drop(gone);
@@ -664,8 +664,11 @@ impl<'a, K, T> Follower<'a, K, T> {
         }
         self.place = None;
         let mine = flight.waiters.leave(place);
-        let (next, gone) =
-            if mutant!("flight_offer_lost") { (None, None) } else { state.pass_on(self.slot) };
+        let (next, gone) = if mutant!("singleflight_offer_lost") {
+            (None, None)
+        } else {
+            state.pass_on(self.slot)
+        };
         drop(state);
         wake_all(next);
         drop((mine, gone));
@@ -759,7 +762,7 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use super::{slab::steps, *};
+    use super::{arena::steps, *};
 
     /// What is kept is a number.
     type Flights<K> = super::Flights<K, u64>;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    slab::{Arena, NONE, Waiters},
+    arena::{Arena, NONE, Waiters},
     write::Intent,
 };
 use crate::{
@@ -147,7 +147,7 @@ impl<K, T> Shard<K, T> {
         // Nothing is left half done under the lock, so a panic there leaves it in order.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // First, so that a pending write concerns no load that begins after it was left.
-        if !mutant!("flight_reads_notes_late") {
+        if !mutant!("singleflight_applies_writes_late") {
             self.apply_pending_writes(&mut state);
         }
         state
@@ -176,7 +176,7 @@ impl<K, T> Shard<K, T> {
     /// Defers a write to the holder of the lock, who applies it before it releases the lock or leaves
     /// it to the next one.
     fn defer_write(&self, hash: Option<u64>, intent: Option<Arc<Intent>>) {
-        if mutant!("flight_leaves_no_note") {
+        if mutant!("singleflight_drops_pending_write") {
             return;
         }
         self.pending_writes.push(Node::new(PendingWrite { hash, intent }));
@@ -186,7 +186,7 @@ impl<K, T> Shard<K, T> {
     fn is_running(&self) -> bool {
         // SeqCst: pairs with the fence in `lead`. Either this thread sees the load, or the load
         // sees what this thread has written before.
-        if !mutant!("flight_glances") {
+        if !mutant!("singleflight_no_fence") {
             fence(Ordering::SeqCst);
         }
         // Acquire: pairs with the Release in `complete`: what a load has published that is over is
@@ -197,7 +197,7 @@ impl<K, T> Shard<K, T> {
     /// Says that a key is about to be written, if loads of it may run.
     #[cold]
     pub fn announce(&self, hash: u64) -> Option<Arc<Intent>> {
-        if !self.is_running() || mutant!("flight_announces_nothing") {
+        if !self.is_running() || mutant!("singleflight_announces_nothing") {
             return None;
         }
         if let Some(mut state) = self.try_lock() {
@@ -215,7 +215,7 @@ impl<K, T> Shard<K, T> {
     /// Invalidates the loads that run, of one key or of all.
     #[cold]
     pub fn invalidate(&self, hash: Option<u64>) {
-        if !self.is_running() || mutant!("flight_invalidates_none") {
+        if !self.is_running() || mutant!("singleflight_invalidates_none") {
             return;
         }
         match (self.try_lock(), hash) {
@@ -238,7 +238,7 @@ impl<K, T> Shard<K, T> {
         flight.is_invalid = false;
         flight.intents.clear();
         flight.owner = owner;
-        if mutant!("flight_reads_notes_late") {
+        if mutant!("singleflight_applies_writes_late") {
             self.apply_pending_writes(state);
         }
     }
@@ -256,7 +256,7 @@ impl<K, T> Shard<K, T> {
     pub fn is_unwritten(&self, state: &mut ShardState<K, T>, slot: usize) -> bool {
         let flight = state.flights.get_mut(slot);
         let is_spoiled = flight.is_invalid || !flight.intents.iter().all(|intent| intent.is_void());
-        !is_spoiled || mutant!("flight_ignores_writes")
+        !is_spoiled || mutant!("singleflight_ignores_writes")
     }
 
     /// Ends a load; returns what it kept, if no follower wants it, and what is to be dropped and
@@ -407,10 +407,10 @@ impl<K, T> ShardState<K, T> {
             _ => None,
         };
         flight.left -= 1;
-        let is_last = if mutant!("flight_last_too_early") {
+        let is_last = if mutant!("singleflight_last_too_early") {
             flight.left <= 1
         } else {
-            flight.left == 0 && !mutant!("flight_last_forgets")
+            flight.left == 0 && !mutant!("singleflight_last_forgets")
         };
         let unpublished = if is_last { flight.outcome.take_unpublished() } else { None };
         (seen, unpublished, self.release(slot))

@@ -52,7 +52,7 @@ impl<'a, K, T> Write<'a, K, T> {
         if self.flights.is_used() {
             self.flights.shard(self.hash).invalidate(Some(self.hash));
         }
-        published.filter(|_| !mutant!("flight_write_leaves_published"))
+        published.filter(|_| !mutant!("singleflight_write_leaves_published"))
     }
 }
 

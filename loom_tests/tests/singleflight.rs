@@ -1,4 +1,4 @@
-//! Flights: who loads, who waits, and that no caller waits for ever (`src/flight`). A thread that is never
+//! Flights: who loads, who waits, and that no caller waits for ever (`src/singleflight`). A thread that is never
 //! woken is a deadlock, which both models report.
 
 #![allow(unsafe_code)] // what a load keeps is stored in a block
@@ -16,8 +16,8 @@ use std::{
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
-    flight::{Caller, Flights, Follower, Joined, Leader, Outcome, WaitOutcome},
     reclaim,
+    singleflight::{Caller, Flights, Follower, Joined, Leader, Outcome, WaitOutcome},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
