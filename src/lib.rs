@@ -241,8 +241,6 @@ mod config;
 mod engine;
 mod entry;
 mod error;
-#[cfg(not(cortado_loom))]
-mod evictor;
 mod expiry;
 #[cfg(not(cortado_loom))]
 pub mod integrations;

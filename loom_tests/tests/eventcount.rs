@@ -84,7 +84,7 @@ impl World {
         })
     }
 
-    /// The loop of `evictor.rs`, its engine reduced to the places where work lies. Ends when it is stopped,
+    /// The loop of `thread.rs`, its engine reduced to the places where work lies. Ends when it is stopped,
     /// or when so much is done: if it sleeps for ever before, the scenario's join never returns.
     fn run(&self, work: u64, round: Round) {
         self.eventcount.set_thread(thread::current());

@@ -70,7 +70,7 @@ impl World {
         self.is_free.swap(true, Ordering::AcqRel);
     }
 
-    /// The loop of `evictor.rs`. It ends when the thread knows to come in time for `first`: if it goes to sleep
+    /// The loop of `thread.rs`. It ends when the thread knows to come in time for `first`: if it goes to sleep
     /// for longer, and no thread wakes it, the scenario's join never returns.
     fn run(&self, first: u64) {
         self.eventcount.set_thread(thread::current());

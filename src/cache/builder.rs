@@ -12,9 +12,9 @@ use crate::{
         Config, DEFAULT_ENTRIES, DEFAULT_ENTRIES_BY_COST, EvictionPolicy, MAX_ENTRIES, Maintenance,
         SLOW_LOAD, Settings,
     },
-    engine::{Engine, Expiry, Hooks, Notice, Removed, Timing, WriteBack},
+    engine::thread::MaintenanceThread,
+    engine::{Callbacks, Engine, Expiry, Notice, Removed, Timing, WriteBack},
     error::BuildError,
-    evictor::MaintenanceThread,
     primitives::eventcount::EventCount,
     sync::Arc,
 };
@@ -39,7 +39,7 @@ pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
     config: Config,
     clock: Option<(Box<dyn Clock>, Notice)>,
     slow_load: Duration,
-    hooks: Hooks<K, V>,
+    callbacks: Callbacks<K, V>,
     hasher: S,
 }
 
@@ -60,7 +60,7 @@ impl<K, V> CacheBuilder<K, V> {
             config: Config::default(),
             clock: None,
             slow_load: SLOW_LOAD,
-            hooks: Hooks::default(),
+            callbacks: Callbacks::default(),
             hasher,
         }
     }
@@ -151,7 +151,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// ```
     #[doc(alias("weigher", "weighter", "coster"))]
     pub fn cost_of(mut self, cost_of: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
-        self.hooks.cost_of = Some(Box::new(cost_of));
+        self.callbacks.cost_of = Some(Box::new(cost_of));
         self
     }
 
@@ -180,7 +180,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         mut self,
         replace_if: impl Fn(&K, &V, &V) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.hooks.replace_if = Some(Box::new(replace_if));
+        self.callbacks.replace_if = Some(Box::new(replace_if));
         self
     }
 
@@ -215,7 +215,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// ```
     #[doc(alias("is_pinned"))]
     pub fn can_evict(mut self, can_evict: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
-        self.hooks.can_evict = Some(Box::new(can_evict));
+        self.callbacks.can_evict = Some(Box::new(can_evict));
         self
     }
 
@@ -276,7 +276,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         mut self,
         write_back: impl Fn(&K, &V) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.hooks.write_back = Some(WriteBack::new(write_back));
+        self.callbacks.write_back = Some(WriteBack::new(write_back));
         self
     }
 
@@ -317,7 +317,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// ```
     #[doc(alias("eviction_listener", "removal_listener"))]
     pub fn on_remove(mut self, on_remove: impl Fn(Removed<K, V>) + Send + Sync + 'static) -> Self {
-        self.hooks.on_remove = Some(Box::new(on_remove));
+        self.callbacks.on_remove = Some(Box::new(on_remove));
         self
     }
 
@@ -420,7 +420,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// an example.
     #[doc(alias("expire_after"))]
     pub fn expiry(mut self, expiry: impl Expiry<K, V> + 'static) -> Self {
-        self.hooks.expiry = Some(Box::new(expiry));
+        self.callbacks.expiry = Some(Box::new(expiry));
         self
     }
 
@@ -491,8 +491,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// ```
     #[doc(alias("build_with_hasher", "set_hasher"))]
     pub fn hasher<H>(self, hasher: H) -> CacheBuilder<K, V, H> {
-        let Self { config, clock, slow_load, hooks, .. } = self;
-        CacheBuilder { config, clock, slow_load, hooks, hasher }
+        let Self { config, clock, slow_load, callbacks, .. } = self;
+        CacheBuilder { config, clock, slow_load, callbacks, hasher }
     }
 
     /// Sets what the choice of victims maximises. By default [`EvictionPolicy::FrequencyPerCost`].
@@ -690,17 +690,17 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     }
 
     fn assemble(self, eventcount: &Arc<EventCount>) -> Result<Cache<K, V, S>, BuildError> {
-        let Self { config, clock, slow_load, hooks, hasher } = self;
+        let Self { config, clock, slow_load, callbacks, hasher } = self;
         if config.max_cost == 0 {
             return Err(BuildError::MaxCostZero);
         }
-        if config.ttl.is_some() && hooks.expiry.is_some() {
+        if config.ttl.is_some() && callbacks.expiry.is_some() {
             return Err(BuildError::TtlAndExpiry);
         }
         if config.refresh_after.is_some() && config.tti.is_some() {
             return Err(BuildError::RefreshAndTti);
         }
-        let by_cost = hooks.cost_of.is_some() || config.charge_overhead;
+        let by_cost = callbacks.cost_of.is_some() || config.charge_overhead;
         let most = if by_cost { DEFAULT_ENTRIES_BY_COST } else { DEFAULT_ENTRIES };
         let expected_entries =
             config.expected_entries.unwrap_or_else(|| config.max_cost.min(most) as usize);
@@ -727,7 +727,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
             timing.call_when_moved(move || eventcount.notify());
         }
         let eventcount = Arc::clone(eventcount);
-        let engine = Arc::new(Engine::new(settings, hasher, hooks, timing, eventcount)?);
+        let engine = Arc::new(Engine::new(settings, hasher, callbacks, timing, eventcount)?);
         Ok(Cache { maintenance_thread: None, engine })
     }
 }

@@ -42,11 +42,11 @@ pub use self::{
     value_ref::ValueRef,
 };
 use crate::{
+    engine::thread::MaintenanceThread,
     engine::{
         Engine, Insert, MemoryUse, Mode, RemovalCause, StalledReader, Trace, WorkLimit, WorkReport,
     },
     entry::Entry,
-    evictor::MaintenanceThread,
     metrics::Metrics,
     sync::Arc,
     table::{EntryRef, Held},

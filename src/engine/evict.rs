@@ -6,10 +6,10 @@
 use super::{
     Engine, NORMAL_WEIGHT,
     evictions::{Evictions, MAX_VETOES},
-    maintain::MaintenanceShard,
-    newcomers::Candidate,
+    maintenance::MaintenanceShard,
     place::borrow,
     victims::{Among, Resident},
+    window::Candidate,
 };
 use crate::{
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART},

@@ -50,7 +50,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
     /// Evicts the entry of a sampled slot; returns whether it was still there, and was allowed to go.
     #[inline]
     pub(super) fn evict(&mut self, sampled_slot: &SampledSlot<'_>) -> bool {
-        if self.engine.hooks.ask_before_eviction() {
+        if self.engine.callbacks.ask_before_eviction() {
             return self.ask_and_evict(sampled_slot);
         }
         let may_go = |metadata: Metadata<'_, Entry<K, V>>| self.may_go(metadata);
@@ -70,7 +70,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         let (id, hash) = (slot.id(), engine.table.hash_at(sampled_slot, slot.metadata()));
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
         let Some(hit) = engine.table.find(&guard, hash, is_it) else { return false };
-        let may_go = self.force.is_some() || engine.hooks.may_evict(hit.entry);
+        let may_go = self.force.is_some() || engine.callbacks.may_evict(hit.entry);
         if !may_go {
             engine.note_veto();
         }

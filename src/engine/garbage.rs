@@ -12,7 +12,7 @@
 //! above twice the limit no entry is replaced either. By default the limit is the budget, or 32 MiB
 //! of memory if that is more, so that a thread which merely waits for its core refuses nothing.
 
-use super::{Engine, RemovalCause, hooks, hooks::Removed};
+use super::{Engine, RemovalCause, callbacks, callbacks::Removed};
 use crate::{
     config::{GARBAGE_FLOOR_BYTES, Maintenance},
     entry::Entry,
@@ -153,7 +153,7 @@ impl<K, V, S> Engine<K, V, S> {
         let seals = self.local().seals.fetch_add(1, Ordering::Relaxed);
         let is_turn = seals.is_multiple_of(SEALS_PER_SWEEP);
         // Without destructors it is little work, and memory that is still warm comes back.
-        let is_light = !std::mem::needs_drop::<Entry<K, V>>() && self.hooks.on_remove.is_none();
+        let is_light = !std::mem::needs_drop::<Entry<K, V>>() && self.callbacks.on_remove.is_none();
         let floor = if self.settings.max_garbage.is_some() { 0 } else { HELP_ENTRIES };
         let is_much = cost > limit / HELP_LIMIT_PART && count > floor;
         let is_heavy =
@@ -201,7 +201,7 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// A destructor that panics is counted; the first payload comes back in the result.
     pub fn sweep(&self, most: usize) -> Swept {
-        let finalizer = self.hooks.on_remove.as_ref().map(finalizer);
+        let finalizer = self.callbacks.on_remove.as_ref().map(finalizer);
         let finalizer = finalizer.as_ref().map(|finalizer| finalizer as Finalizer<'_, _>);
         let swept = if self.is_garbage_expensive() {
             self.table.sweep_early(most, finalizer)
@@ -222,7 +222,9 @@ impl<K, V, S> Engine<K, V, S> {
 }
 
 /// Tells the user of an entry that has left, when no other thread can see it any more.
-pub(super) fn finalizer<K, V>(on_remove: &hooks::OnRemove<K, V>) -> impl Fn(Entry<K, V>, u8, u64) {
+pub(super) fn finalizer<K, V>(
+    on_remove: &callbacks::OnRemove<K, V>,
+) -> impl Fn(Entry<K, V>, u8, u64) {
     move |entry, label, cost| {
         if let Some(cause) = RemovalCause::of(label) {
             on_remove(Removed::new(entry, cost, cause));

@@ -1,26 +1,27 @@
 //! `Engine`: owns the parts, and is the only place where they meet.
 //!
 //! `read.rs` is what a get does, `write.rs` what the writers do, `publish.rs` how an entry comes in,
-//! `newcomers.rs` its way through the window, `evict.rs` how room is made, `victims.rs` which entries go for it,
-//! `maintain.rs` the deferred work.
+//! `window.rs` its way through the window, `evict.rs` how room is made, `victims.rs` which entries go for it,
+//! `maintenance.rs` the deferred work.
 
-mod adapt;
+mod callbacks;
 mod evict;
 mod evictions;
+mod expire;
 mod garbage;
-mod hooks;
-mod kept;
-mod maintain;
+mod maintenance;
 mod memory;
-mod newcomers;
 mod place;
 mod publish;
 mod read;
 mod stalls;
 #[cfg(test)]
 mod testing;
-mod timing;
+pub mod thread;
+mod tune;
+mod unevictable;
 mod victims;
+mod window;
 mod write;
 mod write_back;
 
@@ -32,22 +33,22 @@ use std::{
 use crossbeam_utils::atomic::AtomicCell;
 
 pub use self::garbage::Pressure;
-use self::{
-    adapt::{SAMPLE_BUCKETS, Tuning},
-    kept::Unevictable,
-    maintain::MaintenanceShard,
-    newcomers::Backlog,
-    timing::Timers,
-};
 pub use self::{
-    hooks::{Expiry, Hooks, RemovalCause, Removed},
-    maintain::{WorkLimit, WorkReport},
+    callbacks::{Callbacks, Expiry, RemovalCause, Removed},
+    expire::{Notice, Stopwatch, Timing},
+    maintenance::{WorkLimit, WorkReport},
     memory::MemoryUse,
     read::Trace,
     stalls::StalledReader,
-    timing::{Notice, Stopwatch, Timing},
     write::{Insert, Loaded, Mode, RejectReason, Terms},
     write_back::WriteBack,
+};
+use self::{
+    expire::Timers,
+    maintenance::MaintenanceShard,
+    tune::{SAMPLE_BUCKETS, Tuning},
+    unevictable::Unevictable,
+    window::Backlog,
 };
 use crate::{
     budget::Budget,
@@ -91,7 +92,7 @@ pub struct Engine<K, V, S> {
     births: Births,
     load_times: DurationRecorder,
     pub eventcount: Arc<EventCount>,
-    pub hooks: Hooks<K, V>,
+    pub callbacks: Callbacks<K, V>,
     pub timing: Timing,
     pub flights: Flights<K, Loaded>,
     access_clock: AccessClock,
@@ -178,7 +179,7 @@ impl<K, V, S> Engine<K, V, S> {
     pub fn new(
         settings: Settings,
         hasher: S,
-        hooks: Hooks<K, V>,
+        callbacks: Callbacks<K, V>,
         timing: Timing,
         eventcount: Arc<EventCount>,
     ) -> Result<Self, OutOfMemory> {
@@ -196,8 +197,8 @@ impl<K, V, S> Engine<K, V, S> {
             births: Births::new(settings.metrics),
             load_times: DurationRecorder::new(LOAD_TIME_UNIT),
             eventcount,
-            costs_vary: AtomicBool::new(hooks.cost_of.is_some() || settings.charge_overhead),
-            hooks,
+            costs_vary: AtomicBool::new(callbacks.cost_of.is_some() || settings.charge_overhead),
+            callbacks,
             timing,
             flights: Flights::new(),
             access_clock: AccessClock::new(entries as u64),
@@ -537,7 +538,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns whether a listener has still to hear of something.
     pub fn has_unreported(&self) -> bool {
-        self.hooks.on_remove.is_some() && self.table.garbage().count > 0
+        self.callbacks.on_remove.is_some() && self.table.garbage().count > 0
     }
 
     /// Tells the listener of all that has left and that it was not told of yet.
@@ -550,7 +551,7 @@ impl<K, V, S> Engine<K, V, S> {
         for loaded in self.flights.take_all_unpublished() {
             self.table.retire_loose(&self.table.pin_structure(), loaded, 0);
         }
-        if let Some(on_remove) = &self.hooks.on_remove
+        if let Some(on_remove) = &self.callbacks.on_remove
             && let Some(panic) = self.table.drain(Some(&garbage::finalizer(on_remove))).panic
             && !std::thread::panicking()
         {

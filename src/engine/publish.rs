@@ -223,7 +223,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 Publish::Full(full) => {
                     if !self.make_slot(table, guard, &full) {
                         let is_protected =
-                            self.unevictable.is_any() || self.hooks.ask_before_eviction();
+                            self.unevictable.is_any() || self.callbacks.ask_before_eviction();
                         let reason =
                             if is_protected { RejectReason::Kept } else { RejectReason::Cold };
                         return Err(Refusal::Rejected(reason));
@@ -291,7 +291,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             return true;
         }
         let Some(residents) = full.residents() else { return true };
-        if self.hooks.ask_before_eviction() {
+        if self.callbacks.ask_before_eviction() {
             if self.evict_allowed(guard, residents) {
                 return true;
             }
@@ -404,7 +404,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         if !self.may_put(plan.mode, unexpired, new) {
             return Err(Refusal::Forbidden);
         }
-        if unexpired.is_none() && self.hooks.write_back.is_some() {
+        if unexpired.is_none() && self.callbacks.write_back.is_some() {
             self.settle_replaced(guard, hash, plan, resident)?;
         }
         let too_much = if unexpired.is_some() { Pressure::Hard } else { Pressure::Soft };
@@ -601,7 +601,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             | (Mode::IfPresent | Mode::Instead(_), None) => false,
             (Mode::Instead(id) | Mode::Refreshed(id), Some(old)) => old.id() == id,
         };
-        let (Some(old), Some(replace_if)) = (unexpired, &self.hooks.replace_if) else {
+        let (Some(old), Some(replace_if)) = (unexpired, &self.callbacks.replace_if) else {
             return allows;
         };
         let is_asked = matches!(mode, Mode::Upsert | Mode::IfPresent);

@@ -1,6 +1,6 @@
 //! Engines for unit tests.
 
-use super::{Engine, Hooks, Mode, Terms, Timing, Trace, place::borrow};
+use super::{Callbacks, Engine, Mode, Terms, Timing, Trace, place::borrow};
 use crate::{
     IdentityHash,
     config::{Maintenance, SLOW_LOAD, Settings},
@@ -31,7 +31,7 @@ pub fn sized(max_cost: u64, expected_entries: usize) -> Engine<u64, u64, Identit
     Engine::new(
         settings,
         IdentityHash,
-        Hooks::default(),
+        Callbacks::default(),
         Timing::new(None, None, None, None, false),
         Arc::default(),
     )

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Engine, NORMAL_WEIGHT, maintain::MaintenanceShard};
+use super::{Engine, NORMAL_WEIGHT, maintenance::MaintenanceShard};
 use crate::{
     entry::{Entry, Flags},
     policy::{

@@ -228,7 +228,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                     Mode::IfAbsent => RejectReason::Present,
                     // It is there if the builder's `replace_if` has said no.
                     Mode::IfPresent
-                        if self.hooks.replace_if.is_none()
+                        if self.callbacks.replace_if.is_none()
                             || !self.has_unexpired(hash, &refused.key) =>
                     {
                         RejectReason::Absent
@@ -553,7 +553,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Asks the cost function, if the terms do not name a cost. Unpinned where that can be: it is the
     /// user's.
     fn priced(&self, key: &K, value: &V, terms: Terms) -> Terms {
-        let cost = terms.cost.or_else(|| Some(self.hooks.cost_of.as_ref()?(key, value)));
+        let cost = terms.cost.or_else(|| Some(self.callbacks.cost_of.as_ref()?(key, value)));
         Terms { cost, ..terms }
     }
 

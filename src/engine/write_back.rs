@@ -111,7 +111,7 @@ impl<K, V, S> Engine<K, V, S> {
         entry: EntryRef<'_, Entry<K, V>>,
         turn: Turn,
     ) -> bool {
-        let Some(write_back) = &self.hooks.write_back else { return true };
+        let Some(write_back) = &self.callbacks.write_back else { return true };
         let turn = match turn {
             Turn::Wait => write_back.wait_for_turn(hash),
             Turn::Try => write_back.turn(hash),
@@ -128,7 +128,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Writes an entry back that was taken out by what asks no function before.
     pub(super) fn write_unlinked(&self, hash: u64, entry: EntryRef<'_, Entry<K, V>>) {
-        if let Some(write_back) = &self.hooks.write_back
+        if let Some(write_back) = &self.callbacks.write_back
             && let Some(turn) = write_back.wait_for_turn(hash)
         {
             write_back.write(&turn, &entry);
@@ -148,7 +148,7 @@ impl<K, V, S> Engine<K, V, S> {
             entry.metadata().times().is_some_and(|times| self.timing.is_expired(times, now))
         };
         let mut written = None;
-        if self.hooks.write_back.is_some() {
+        if self.callbacks.write_back.is_some() {
             let Some(entry) = self.table.find(guard, hash, &matches).map(|hit| hit.at()) else {
                 return Expire::NotDue;
             };
@@ -175,7 +175,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns whether entries are written back before they leave.
     #[inline]
     pub fn writes_back(&self) -> bool {
-        self.hooks.write_back.is_some()
+        self.callbacks.write_back.is_some()
     }
 
     /// Sees to it that what is read from the store next is not older than the entry of a key: one whose time is over is

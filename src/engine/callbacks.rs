@@ -18,7 +18,7 @@ pub type CanEvict<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
 pub type OnRemove<K, V> = Box<dyn Fn(Removed<K, V>) + Send + Sync>;
 
 /// The user's functions.
-pub struct Hooks<K, V> {
+pub struct Callbacks<K, V> {
     pub cost_of: Option<CostOf<K, V>>,
     pub replace_if: Option<ReplaceIf<K, V>>,
     pub can_evict: Option<CanEvict<K, V>>,
@@ -27,7 +27,7 @@ pub struct Hooks<K, V> {
     pub expiry: Option<Box<dyn Expiry<K, V>>>,
 }
 
-impl<K, V> Default for Hooks<K, V> {
+impl<K, V> Default for Callbacks<K, V> {
     fn default() -> Self {
         Self {
             cost_of: None,
@@ -40,7 +40,7 @@ impl<K, V> Default for Hooks<K, V> {
     }
 }
 
-impl<K, V> Hooks<K, V> {
+impl<K, V> Callbacks<K, V> {
     /// Returns whether an entry is looked at before it is evicted.
     #[inline]
     pub fn ask_before_eviction(&self) -> bool {

@@ -8,9 +8,9 @@ use super::{
     Engine,
     evict::MAX_EVICTIONS,
     evictions::{Force, MAX_VETOES},
-    newcomers::TAKEN_IN,
     place::{Borrowed, borrow, take},
     victims::{Among, Hand},
+    window::TAKEN_IN,
 };
 use crate::{
     policy::window::{Window, WindowEntry},
@@ -149,7 +149,7 @@ impl<K, V, S> Engine<K, V, S> {
         let wanted = buckets_for(entries.max(self.len() as usize)) * SLOTS;
         self.finish_resize(guard);
         // Two buckets may be more than fit into one: where an entry may not leave unasked, the table stays large.
-        let may_displace = || !self.unevictable.is_any() && !self.hooks.ask_before_eviction();
+        let may_displace = || !self.unevictable.is_any() && !self.callbacks.ask_before_eviction();
         let may_shrink = || may_displace() && self.table.slots(guard) / 2 >= wanted;
         while may_shrink() && self.table.shrink(guard) {
             self.finish_resize(guard);

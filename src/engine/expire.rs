@@ -243,7 +243,7 @@ impl<K, V, S> Engine<K, V, S> {
         if timing.idle != NEVER {
             times.record_use(now, timing.grain);
         }
-        if let Some(expiry) = &self.hooks.expiry {
+        if let Some(expiry) = &self.callbacks.expiry {
             let left = timing.left(times);
             let wanted = expiry.on_read(&entry.key, &entry.value, left);
             if wanted != left {
@@ -262,7 +262,7 @@ impl<K, V, S> Engine<K, V, S> {
         may_inherit: bool,
     ) -> Option<NewTimes> {
         let timing = &self.timing;
-        let expiry = self.hooks.expiry.as_deref();
+        let expiry = self.callbacks.expiry.as_deref();
         let is_needed = ttl.flatten().is_some()
             || timing.is_everywhere
             || expiry.is_some()
@@ -300,7 +300,7 @@ impl<K, V, S> Engine<K, V, S> {
         keeps: bool,
     ) {
         let Some(times) = new.metadata().times() else { return };
-        if let Some(expiry) = &self.hooks.expiry {
+        if let Some(expiry) = &self.callbacks.expiry {
             let left = old.times().and_then(|times| self.timing.left(times));
             let lives = expiry.on_update(&new.key, &new.value, left);
             times.set_deadline(deadline_after(self.timing.now(), lives));

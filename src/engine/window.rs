@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Engine, access_of, maintain::MaintenanceShard, place::borrow};
+use super::{Engine, access_of, maintenance::MaintenanceShard, place::borrow};
 use crate::{
     entry::Entry,
     policy::window::WindowEntry,
