@@ -5,7 +5,7 @@
 //! A [`Guard`] is the witness of a *pin*, which is for one [`Domain`], a part of one, or any. What was reachable
 //! there when the guard was made stays readable until the guard is dropped. Of a collector
 //! one thing is asked: when a [`Grace`] period is over, that is, when all guards that there were at
-//! its beginning are gone. What is to be freed waits for that in [limbo lists](line), so that a reader
+//! its beginning are gone. What is to be freed waits for that in [limbo lists](limbo), so that a reader
 //! never runs a destructor. A collector that knows which parts the pins are for also says which values none of them
 //! keeps: those are dropped before the period is over, and their memory waits on.
 //!
@@ -50,7 +50,7 @@ mod domain;
     any(cortado_guard, all(cortado_loom, crossbeam_loom))
 ))]
 mod hooks;
-pub mod line;
+pub mod limbo;
 pub mod stall;
 
 #[cfg(any(cortado_loom, cortado_shuttle))]

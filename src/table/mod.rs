@@ -73,7 +73,7 @@ use self::{
 use crate::{
     error::OutOfMemory,
     primitives::stack::{Node, Stack},
-    reclaim::{Domain, Guard, Part, line::LimboLists, pin_for},
+    reclaim::{Domain, Guard, Part, limbo::LimboLists, pin_for},
     slab::{Bags, Handle, Slab, prefetch},
     sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*},
 };

@@ -1,7 +1,7 @@
 //! Retiring entries, and freeing them when no guard can see them any more.
 //!
 //! A retired handle goes into the bag of the thread's stripe. A full bag is sealed; a sweep begins one grace
-//! period for all sealed bags, which wait for it in [lines](crate::reclaim::line). When it is over,
+//! period for all sealed bags, which wait for it in [lines](crate::reclaim::limbo). When it is over,
 //! the values in the bag's cells are dropped, and the bag is a magazine of free cells as it is.
 //!
 //! Where garbage is expensive, a sweep does not wait for a period that a stopped thread holds back: it drops *early* what no
@@ -27,7 +27,7 @@ use super::{Table, Unlinked, array::Array, fresh::Fresh, known, resize::has_move
 use crate::{
     reclaim::{
         Grace, Guard,
-        line::{MayGo, ReleaseReason},
+        limbo::{MayGo, ReleaseReason},
     },
     slab::{self, Garbage, Handle, Magazine, Retired},
     sync::{atomic::Ordering::*, thread_local},
