@@ -415,7 +415,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
         deferred.drain(..).for_each(|timer| wheel.add(timer));
         // Many that went before their time leave their timers behind.
-        if wheel.len() > 2 * self.len() as usize + SPARE_TIMERS {
+        if wheel.timer_count() > 2 * self.len() as usize + SPARE_TIMERS {
             self.drop_stale_timers(wheel);
         }
         if let Some(next) = wheel.next() {

@@ -138,7 +138,7 @@ impl TimingWheel {
     }
 
     /// Returns how many timers there are.
-    pub fn len(&self) -> usize {
+    pub fn timer_count(&self) -> usize {
         self.len
     }
 
@@ -316,9 +316,9 @@ mod tests {
             let mut wheel = wheel_of([at]);
             assert_eq!(wheel.next(), Some(at));
             assert_eq!(due(&mut wheel, at - 1, 9), []);
-            assert_eq!((wheel.len(), wheel.next()), (1, Some(at)));
+            assert_eq!((wheel.timer_count(), wheel.next()), (1, Some(at)));
             assert_eq!(due(&mut wheel, at, 9), [at]);
-            assert_eq!((wheel.len(), wheel.next()), (0, None));
+            assert_eq!((wheel.timer_count(), wheel.next()), (0, None));
             assert_eq!(due(&mut wheel, at, 9), []);
         }
     }
@@ -379,7 +379,7 @@ mod tests {
             times.extend(some);
         }
         times.sort_unstable();
-        assert!(times.into_iter().eq(1..=1000) && wheel.len() == 0);
+        assert!(times.into_iter().eq(1..=1000) && wheel.timer_count() == 0);
     }
 
     #[test]
@@ -395,7 +395,7 @@ mod tests {
             let after = open_timers(&wheel);
             assert!(calls == 1 || before - after <= 10 * (MOVES_PER_TIMER + 1), "{before} {after}");
         }
-        assert_eq!((found, wheel.len()), (1, 10_000));
+        assert_eq!((found, wheel.timer_count()), (1, 10_000));
         assert!((10_000 / (10 * MOVES_PER_TIMER)..100).contains(&calls), "{calls} calls");
         // They lie apart now, so that it takes few calls for each.
         calls = 0;
@@ -479,13 +479,13 @@ mod tests {
                     Some(next) => assert!(earliest.is_some_and(|at| next <= at)),
                     None => assert_eq!(earliest, None),
                 }
-                assert_eq!(wheel.len(), model.len());
+                assert_eq!(wheel.timer_count(), model.len());
             }
             let last = wheel.advance(u64::MAX, usize::MAX, |timer| {
                 assert!(model.remove(&(timer.at, timer.hash)), "{timer:?} is not there");
             });
             println!("{last} at the end");
-            assert!(model.is_empty() && wheel.len() == 0);
+            assert!(model.is_empty() && wheel.timer_count() == 0);
             assert_eq!(wheel.bytes(), 0);
         }
     }
@@ -501,7 +501,7 @@ mod tests {
         wheel.retain(|timer| timer.hash % 100 == 0);
         assert!(wheel.bytes() < full / 20, "{} bytes", wheel.bytes());
         let _ = wheel.advance(HOUR, usize::MAX, |_| ());
-        assert_eq!((wheel.len(), wheel.bytes()), (0, 0));
+        assert_eq!((wheel.timer_count(), wheel.bytes()), (0, 0));
     }
 
     #[test]
@@ -540,6 +540,6 @@ mod tests {
             }
         }
         assert_eq!((count, sum), (COUNT, COUNT * (COUNT - 1) / 2));
-        assert_eq!((wheel.len(), wheel.bytes()), (0, 0));
+        assert_eq!((wheel.timer_count(), wheel.bytes()), (0, 0));
     }
 }
