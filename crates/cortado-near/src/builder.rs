@@ -55,7 +55,8 @@ impl Tracking {
 /// cannot be reached.
 ///
 /// Right after a connection is lost, calls wait for the first attempt to replace it; this is for
-/// the time after that has failed. Writes fail in any case, with [`Error::Down`](crate::Error::Down).
+/// the time after that has failed. Writes fail in any case, with
+/// [`Error::Down`](crate::Error::Down).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Down {

@@ -3,12 +3,12 @@
 //! # Protocol
 //!
 //! ```text
-//!                 connect                      doubt that gives the connection up
-//!   Connecting ─────────────▶ Connected ──────────────────────────────┐
-//!       ▲  │ the attempt fails    ▲  ▲ │ Doubt::Flushed: stays         │
-//!       │  ▼                      │  └─┘                               │
-//!       │ Down ───────────────────┘ a later attempt succeeds           │
-//!       └──────────────────────────────────────────────────────────────┘
+//!                connect                 a doubt that gives the connection up
+//! Connecting ──────────────▶ Connected ──────────────────────────────────────▶ Connecting
+//!     │ the attempt fails     ▲     ▲ │
+//!     ▼                       │     └─┘ Doubt::Flushed
+//!   Down ─────────────────────┘
+//!          a later attempt succeeds
 //! ```
 //!
 //! Every doubt increments the generation and empties the local cache, in this order: the status is
@@ -258,6 +258,8 @@ impl Link {
         let connected = self.settings.client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = connected.await.map_err(|error| match error.kind() {
             ErrorKind::RESP3NotSupported => ConnectError::Resp3(error),
+            // Redis quotes the command in two ways, of which the client library knows one.
+            _ if is_unknown_hello(&error) => ConnectError::Resp3(error),
             _ => ConnectError::Server(error),
         })?;
         let mut tracking = cmd("CLIENT");
@@ -318,6 +320,11 @@ fn is_lost(error: &RedisError) -> bool {
     error.is_connection_dropped() || (error.is_unrecoverable_error() && !error.is_timeout())
 }
 
+/// Whether an error says that the server does not know `HELLO`, by which RESP3 is chosen.
+fn is_unknown_hello(error: &RedisError) -> bool {
+    error.detail().is_some_and(|text| text.starts_with("unknown command") && text.contains("HELLO"))
+}
+
 /// What the task that reads a connection calls with each push message.
 struct Receiver {
     link: Weak<Link>,
@@ -362,18 +369,18 @@ fn invalidated(data: &[Value]) -> Invalidated<'_> {
     match data {
         [Value::Nil] => Invalidated::All,
         [Value::Array(names)] => {
-            let name = |name| match name {
-                &Value::BulkString(ref name) => Some(name.as_slice()),
-                Value::SimpleString(name) => Some(name.as_bytes()),
-                _ => None,
-            };
-            names
-                .iter()
-                .map(name)
-                .collect::<Option<_>>()
-                .map_or(Invalidated::Unknown, Invalidated::Keys)
+            let names = names.iter().map(name).collect::<Option<_>>();
+            names.map_or(Invalidated::Unknown, Invalidated::Keys)
         }
         _ => Invalidated::Unknown,
+    }
+}
+
+fn name(name: &Value) -> Option<&[u8]> {
+    match name {
+        Value::BulkString(name) => Some(name),
+        Value::SimpleString(name) => Some(name.as_bytes()),
+        _ => None,
     }
 }
 

@@ -208,7 +208,8 @@ where
     /// # Examples
     ///
     /// ```no_run
-    /// # async fn run(near: cortado_near::NearCache<u64, String>) -> Result<(), cortado_near::Error> {
+    /// # use cortado_near::{Error, NearCache};
+    /// # async fn run(near: NearCache<u64, String>) -> Result<(), Error> {
     /// match near.get(&7).await? {
     ///     Some(name) => println!("7 is {name}"),
     ///     None => println!("7 has no name"),
@@ -242,7 +243,8 @@ where
     /// # Examples
     ///
     /// ```no_run
-    /// # async fn run(near: cortado_near::NearCache<u64, String>) -> Result<(), cortado_near::Error> {
+    /// # use cortado_near::{Error, NearCache};
+    /// # async fn run(near: NearCache<u64, String>) -> Result<(), Error> {
     /// let names = near.get_many(&[7, 8, 9]).await?;
     /// assert_eq!(names.len(), 3);
     /// # Ok(())
@@ -317,7 +319,8 @@ where
     /// # Examples
     ///
     /// ```no_run
-    /// # async fn run(near: cortado_near::NearCache<u64, String>) -> Result<(), cortado_near::Error> {
+    /// # use cortado_near::{Error, NearCache};
+    /// # async fn run(near: NearCache<u64, String>) -> Result<(), Error> {
     /// near.set(&7, &"seven".to_string()).await?;
     /// assert_eq!(near.get(&7).await?.as_deref(), Some("seven"));
     /// # Ok(())
@@ -341,7 +344,8 @@ where
     ///
     /// ```no_run
     /// # use std::time::Duration;
-    /// # async fn run(near: cortado_near::NearCache<u64, String>) -> Result<(), cortado_near::Error> {
+    /// # use cortado_near::{Error, NearCache};
+    /// # async fn run(near: NearCache<u64, String>) -> Result<(), Error> {
     /// near.set_with_ttl(&7, &"seven".to_string(), Duration::from_secs(60)).await?;
     /// # Ok(())
     /// # }
@@ -363,7 +367,8 @@ where
     /// # Examples
     ///
     /// ```no_run
-    /// # async fn run(near: cortado_near::NearCache<u64, String>) -> Result<(), cortado_near::Error> {
+    /// # use cortado_near::{Error, NearCache};
+    /// # async fn run(near: NearCache<u64, String>) -> Result<(), Error> {
     /// let was_there = near.remove(&7).await?;
     /// assert_eq!(near.get(&7).await?, None);
     /// # Ok(())
