@@ -1,23 +1,24 @@
-//! What the user hangs into a cache: functions that it calls.
+//! User-supplied callbacks: the cost function, predicates, write-back, the removal listener and
+//! expiry.
 
 use std::time::Duration;
 
 use super::write_back::WriteBack;
 use crate::{entry::Entry, util::caught};
 
-/// The cost of an entry, from its key and value.
+/// Computes the cost of an entry from its key and value.
 pub type CostOf<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
-/// Whether a new value may take the place of an old one.
+/// Decides whether a new value may replace an old one.
 pub type ReplaceIf<K, V> = Box<dyn Fn(&K, &V, &V) -> bool + Send + Sync>;
 
-/// Whether an entry may be evicted.
+/// Decides whether an entry may be evicted.
 pub type CanEvict<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
 
-/// What is told of each entry that has left.
+/// Receives each entry that was removed from the cache.
 pub type OnRemove<K, V> = Box<dyn Fn(Removed<K, V>) + Send + Sync>;
 
-/// The user's functions.
+/// The callbacks of a cache.
 pub struct Callbacks<K, V> {
     pub cost_of: Option<CostOf<K, V>>,
     pub replace_if: Option<ReplaceIf<K, V>>,
@@ -41,13 +42,13 @@ impl<K, V> Default for Callbacks<K, V> {
 }
 
 impl<K, V> Callbacks<K, V> {
-    /// Returns whether an entry is looked at before it is evicted.
+    /// Returns whether a callback has to see an entry before it is evicted.
     #[inline]
     pub fn ask_before_eviction(&self) -> bool {
         self.can_evict.is_some() || self.write_back.is_some()
     }
 
-    /// Returns whether an entry may be evicted. A panic counts as no.
+    /// Returns whether an entry may be evicted. A panic of the predicate counts as no.
     pub fn may_evict(&self, entry: &Entry<K, V>) -> bool {
         let allows =
             |ask: &CanEvict<K, V>| caught(|| ask(&entry.key, &entry.value)).unwrap_or(false);
@@ -55,11 +56,11 @@ impl<K, V> Callbacks<K, V> {
     }
 }
 
-/// How long entries live, each by its own key and value; see
+/// Decides how long entries live, from their keys and values; see
 /// [`CacheBuilder::expiry`](crate::CacheBuilder::expiry).
 ///
-/// Each answer is the time from now on; `None` is for ever. The functions run while this thread is
-/// pinned: make them short.
+/// Each method returns a time to live that starts now; `None` means that the entry does not expire.
+/// The methods run while the calling thread is pinned: keep them short.
 ///
 /// # Examples
 ///
@@ -100,27 +101,30 @@ impl<K, V> Callbacks<K, V> {
 /// # Ok::<(), cortado::BuildError>(())
 /// ```
 pub trait Expiry<K, V>: Send + Sync {
-    /// Returns how long a new entry lives. By default for ever.
+    /// Returns how long a new entry lives. By default, it does not expire.
     fn on_create(&self, key: &K, value: &V) -> Option<Duration> {
         let _ = (key, value);
         None
     }
 
-    /// Returns how long an entry lives whose value is replaced by `value` and that had `left`. By default
-    /// as long as a new one.
+    /// Returns how long an entry lives after `value` has replaced its value; `left` is what
+    /// remained of the old one's time to live. By default, returns what
+    /// [`on_create`](Self::on_create) does.
     fn on_update(&self, key: &K, value: &V, left: Option<Duration>) -> Option<Duration> {
         let _ = left;
         self.on_create(key, value)
     }
 
-    /// Returns how long an entry lives that is read and had `left`. By default that.
+    /// Returns how long an entry lives after a read; `left` is what remains of its time to live. By
+    /// default, returns `left`.
     fn on_read(&self, key: &K, value: &V, left: Option<Duration>) -> Option<Duration> {
         let _ = (key, value);
         left
     }
 }
 
-/// An entry that has left the cache; told to [`CacheBuilder::on_remove`](crate::CacheBuilder::on_remove).
+/// An entry that was removed from the cache, as passed to
+/// [`CacheBuilder::on_remove`](crate::CacheBuilder::on_remove).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Removed<K, V> {
@@ -128,9 +132,9 @@ pub struct Removed<K, V> {
     pub key: K,
     /// Its value.
     pub value: V,
-    /// What it was charged.
+    /// The cost it was charged.
     pub cost: u64,
-    /// Why it left.
+    /// Why it was removed.
     pub cause: RemovalCause,
 }
 
@@ -141,27 +145,27 @@ impl<K, V> Removed<K, V> {
     }
 }
 
-/// Why an entry left the cache.
+/// Why an entry was removed from the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum RemovalCause {
-    /// To keep the budget, or for lack of a place in its bucket.
+    /// It was evicted to keep the budget, or because its bucket was full.
     Evicted = 1,
-    /// It was loaded and not let in: nobody but the loader's caller ever saw it.
+    /// It was loaded but not admitted: only the callers of the load saw it.
     Rejected,
-    /// Its time was over.
+    /// It expired.
     Expired,
-    /// A newer value of its key took its place, or was rejected and made it out of date.
+    /// A newer value of its key replaced it, or was rejected and made it out of date.
     Replaced,
-    /// The user removed it.
+    /// It was removed by a call.
     Removed,
-    /// The user cleared the cache.
+    /// The cache was cleared.
     Cleared,
 }
 
 impl RemovalCause {
-    /// Every cause, by its number.
+    /// Every cause, ordered by discriminant.
     const ALL: [Self; 6] = [
         Self::Evicted,
         Self::Rejected,
@@ -171,7 +175,7 @@ impl RemovalCause {
         Self::Cleared,
     ];
 
-    /// Returns the cause of a label of garbage.
+    /// Returns the cause that a label of retired garbage stands for.
     pub(super) fn of(label: u8) -> Option<Self> {
         Self::ALL.get(usize::from(label).checked_sub(1)?).copied()
     }

@@ -1,7 +1,7 @@
-//! Making room: what goes, the entry at the window's head or a victim of main.
+//! Making room: decides whether the entry at the window's head or a victim of main is evicted.
 //!
-//! Eviction is decided here and nowhere else, but in a full bucket, by the same score, and where the budget is lowered
-//! ([`Engine::set_max_cost`]).
+//! All evictions are decided here, with two exceptions: a full bucket chooses among its own entries
+//! by the same score, and [`Engine::set_max_cost`] evicts down to a lower budget.
 
 use super::{
     Engine, NORMAL_WEIGHT,
@@ -28,8 +28,30 @@ use crate::{
     util::Rng,
 };
 
+/// Entries that one call evicts at most: enough for one large entry to replace many small ones.
+pub(super) const MAX_EVICTIONS: usize = 1 << 14;
+/// Entries that a writer evicts at most while other threads hold all shards.
+const ALONE_EVICTIONS: usize = 256;
+/// Evictions ahead of need: the budget divided by this, up to `MAX_AHEAD` entries.
+const AHEAD_PART: u64 = 1024;
+const MAX_AHEAD: u64 = 3;
+/// The smallest budget that is evicted from ahead of need.
+const MIN_AHEAD_BUDGET: u64 = 256;
+/// Entries of an oversized window that one call filters although there is room, if it does not
+/// evict more: the capacity divided by this, since those that lose leave places free, up to
+/// `MAX_FILTERED`. Smaller caches promote them unfiltered.
+const FILTERED_PART: u64 = 128;
+const MAX_FILTERED: u64 = 4;
+/// Victims that a candidate is compared with if some were accessed concurrently.
+const VICTIMS_TRIED: usize = 4;
+/// Entries that one call moves to main after the window's share was lowered.
+const MAX_MOVED: usize = 64;
+/// Attempts to filter an entry that other threads replace concurrently.
+const FILTER_TRIES: usize = 4;
+
 impl<K, V, S> Engine<K, V, S> {
-    /// Returns the room that the thread keeps free: none where an entry would be more than that.
+    /// Returns the room that the maintenance thread keeps free; 0 if a typical entry is larger than
+    /// that.
     pub(super) fn reserve(&self) -> u64 {
         if self.settings.maintenance == Maintenance::Manual {
             return 0;
@@ -39,14 +61,14 @@ impl<K, V, S> Engine<K, V, S> {
         if entry > most { 0 } else { most.min(entry.saturating_mul(RESERVE_ENTRIES)) }
     }
 
-    /// Returns whether the thread should see to its reserve.
+    /// Returns whether the maintenance thread should refill its reserve.
     pub(super) fn is_reserve_low(&self) -> bool {
         self.budget.is_over_reserve(self.reserve() / 2)
     }
 
-    /// Makes room for `short` more, on behalf of a new entry of that hash; returns whether it was there for a
-    /// moment. Gives up when the builder's functions have kept so many entries, those that the caller has counted in
-    /// `vetoes` included.
+    /// Makes room for `short` more cost on behalf of a new entry with that hash; returns whether
+    /// the room was free at some moment. Gives up after [`MAX_VETOES`] vetoes of the callbacks.
+    /// `vetoes` is the caller's count, which this call adds to.
     #[cold]
     pub(super) fn make_room(&self, guard: &Guard, hash: u64, short: u64, vetoes: &mut u32) -> bool {
         let expired = self.expire_if_due();
@@ -63,7 +85,8 @@ impl<K, V, S> Engine<K, V, S> {
         self.budget.remaining() >= short || self.make_room_alone(guard, hash, short, vetoes)
     }
 
-    /// Takes a new entry in, and makes up for the room it took; it is an access, too, unless that `is_counted`.
+    /// Admits a new entry to the window and compensates for the room it took. The insert also
+    /// counts as an access, unless `is_counted`.
     #[inline]
     pub(super) fn take_in(
         &self,
@@ -79,27 +102,27 @@ impl<K, V, S> Engine<K, V, S> {
         self.collect_unqueued(guard, shard);
         let (used, max) = (self.budget.used(), self.budget.max());
         if used >= max && max >= MIN_AHEAD_BUDGET && !self.costs_vary() {
-            // For the next one, and a few more.
+            // Room for the next entry, and a few more.
             self.settle(guard, shard, 1 + self.evict_ahead(), MAX_EVICTIONS);
             return;
         }
         let reserve = self.reserve();
-        // Relaxed: a figure to decide by.
+        // Relaxed: an estimate; it publishes nothing.
         let window = self.window_cost.load(Ordering::Relaxed).wrapping_add(shard.queued);
         let share = self.policy_config().share_of(self.evictable_max());
         let is_full = window.saturating_add(reserve) > share && window <= u64::MAX / 2;
         if is_full && used.saturating_add(reserve) < max {
-            // There is room, so all that is due is that the window comes down to its share.
+            // There is room: only the window has to shrink to its share.
             self.settle(guard, shard, reserve, MAX_EVICTIONS);
         } else {
             self.note_queued(shard);
         }
     }
 
-    /// Counts an event; a batch of them goes to the sketch at once.
+    /// Buffers an event; a full batch is added to the sketch.
     #[inline]
     fn note_in(&self, shard: &mut MaintenanceShard, hash: u64) {
-        // The counters will have come by the time the batch is full.
+        // The prefetched counters arrive by the time the batch is full.
         prefetch(self.sketch.line(hash));
         shard.events[shard.noted % CAPACITY] = hash;
         shard.noted += 1;
@@ -108,7 +131,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Brings the events that a maintenance shard has to the sketch; returns how many.
+    /// Adds the events that a maintenance shard has buffered to the sketch; returns how many.
     #[cold]
     pub(super) fn learn_noted(&self, shard: &mut MaintenanceShard) -> usize {
         let count = std::mem::take(&mut shard.noted).min(CAPACITY);
@@ -118,7 +141,7 @@ impl<K, V, S> Engine<K, V, S> {
         count
     }
 
-    /// Evicts until `room` is free, or `most` entries have gone; returns how many.
+    /// Evicts until `room` is free or `most` entries were evicted; returns how many were.
     pub(super) fn settle(
         &self,
         guard: &Guard,
@@ -126,7 +149,7 @@ impl<K, V, S> Engine<K, V, S> {
         room: u64,
         most: usize,
     ) -> usize {
-        // Relaxed: a hint. What comes later is played later.
+        // Relaxed: a hint. Samples that arrive later are simulated by a later call.
         if self.has_samples.load(Ordering::Relaxed) {
             borrow(&self.tuning, |tuning| self.tune(guard, tuning));
         }
@@ -141,7 +164,8 @@ impl<K, V, S> Engine<K, V, S> {
                 max: self.budget.max(),
                 room,
                 share,
-                // Relaxed, here and below: figures to decide by. Entries on their way to the window are in neither.
+                // Relaxed, here and below: estimates. Neither includes entries that are still
+                // queued for the window.
                 window: self.window_cost.load(Ordering::Relaxed).wrapping_add(shard.queued),
                 main: self.main_cost.load(Ordering::Relaxed).saturating_sub(out.main_cost()),
                 surplus: if moved < MAX_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
@@ -149,8 +173,9 @@ impl<K, V, S> Engine<K, V, S> {
             };
             let mut step = step(state);
             if step == Step::Filter {
-                // A whole ring may have come at once, or a full bucket evicted in our place. A few a
-                // call that evicts anyway bring the window back to its share by and by.
+                // A whole ring may have arrived at once, or a full bucket may have evicted instead.
+                // A few filtered entries per call that evicts anyway bring the window back to its
+                // share.
                 let max_filtered = (self.capacity() / FILTERED_PART).min(MAX_FILTERED);
                 if max_filtered == 0 {
                     step = Step::Promote;
@@ -168,7 +193,8 @@ impl<K, V, S> Engine<K, V, S> {
                     moved += 1;
                     let cost =
                         candidate.map_or(state.surplus, |it| self.cost_of(it.slot.metadata()));
-                    // Relaxed: if two take from it at once, it is used up a little later.
+                    // Relaxed: if two threads subtract at once, the surplus is used up a little
+                    // later.
                     self.surplus.store(state.surplus.saturating_sub(cost), Ordering::Relaxed);
                     candidate.into_iter().for_each(|candidate| self.promote(shard, candidate));
                     continue;
@@ -185,7 +211,7 @@ impl<K, V, S> Engine<K, V, S> {
                     }
                     gone
                 }
-                // The window's entries are on their way to it.
+                // The window's entries are still queued for it.
                 (_, None) => break,
             };
             if !gone && !self.evict_any(&mut out, guard) {
@@ -201,8 +227,8 @@ impl<K, V, S> Engine<K, V, S> {
         out.count()
     }
 
-    /// Evicts the candidate or a victim of main, as the two compare; or, where nobody has to go, the candidate or nobody. Returns
-    /// whether one has gone.
+    /// Evicts the candidate or a victim of main, whichever loses the comparison. If no eviction is
+    /// required, evicts the candidate or nothing. Returns whether an entry was evicted.
     #[inline]
     fn choose(
         &self,
@@ -233,7 +259,7 @@ impl<K, V, S> Engine<K, V, S> {
                 break;
             }
             if let Some(victim) = self.chosen_victim(guard, &mut shard.hand) {
-                // In this order, so that main is never above its share for it.
+                // Evict before promoting, so that this does not raise main above its share.
                 let gone = out.evict(&victim.sampled_slot);
                 self.choose_next(guard, &mut shard.hand);
                 self.promote(shard, candidate);
@@ -244,24 +270,26 @@ impl<K, V, S> Engine<K, V, S> {
         false
     }
 
-    /// Brings the account of all windows up to date with one of them.
+    /// Adds a shard's unrecorded change to the total cost of all windows.
     #[inline]
     pub(super) fn note_queued(&self, shard: &mut MaintenanceShard) {
         let queued = std::mem::take(&mut shard.queued);
         if queued != 0 {
-            self.window_cost.fetch_add(queued, Ordering::Relaxed); // Relaxed: a figure to decide by.
+            self.window_cost.fetch_add(queued, Ordering::Relaxed); // Relaxed: an estimate.
         }
     }
 
-    /// Returns whether the cache is still filling, or much was removed, so that an entry of the window may move
-    /// to main unfiltered. Room that was made ahead of need lets no entry into main without a comparison.
+    /// Returns whether the cache is still filling, or much was removed, so that an entry of the
+    /// window may move to main unfiltered. Room that was made ahead of need does not let an entry
+    /// into main without a comparison.
     fn is_filling(&self, room: u64) -> bool {
         let (used, max, ahead) = (self.budget.used(), self.budget.max(), self.evict_ahead());
         State { used, max, room, ahead, ..State::default() }.is_filling()
     }
 
-    /// Returns how many entries a writer that finds no room evicts: more than it needs if a few free
-    /// places are nothing to the cache, for to begin costs as much as to evict two.
+    /// Returns how many entries beyond its need a writer evicts when it finds no room. A few free
+    /// places are negligible for a large cache, and starting to evict costs as much as two
+    /// evictions.
     fn evict_ahead(&self) -> u64 {
         if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MAX_AHEAD) }
     }
@@ -270,12 +298,12 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub(super) fn promote(&self, shard: &mut MaintenanceShard, candidate: Candidate<'_, K, V>) {
         if !self.enter_main(candidate.window_entry.hash, &candidate.slot) {
-            // It was replaced this moment, by one that is in the window and waits for its turn.
+            // It was replaced concurrently; the new entry is in the window and awaits its turn.
             shard.admit(candidate.window_entry);
         }
     }
 
-    /// Evicts a candidate; returns whether it was there.
+    /// Evicts a candidate; returns whether it was still there.
     #[inline]
     fn evict_candidate(
         &self,
@@ -322,27 +350,29 @@ impl<K, V, S> Engine<K, V, S> {
         FrequencyAndCost { frequency: self.frequency(resident.hash(), Some(access)), cost }
     }
 
-    /// Evicts whatever a sample of both regions offers.
+    /// Evicts the best victim of a sample of both regions.
     fn evict_any(&self, out: &mut Evictions<'_, K, V, S>, guard: &Guard) -> bool {
         let random = super::spread(self.budget.used() ^ u64::from(self.access_clock.now()) << 32);
         let victim = self.victim(guard, random, Among::Evictable);
         victim.is_some_and(|victim| out.evict(&victim.sampled_slot))
     }
 
-    /// Evicts an entry that was found; returns whether it was still there.
+    /// Evicts an entry that a lookup found; returns whether it was still there.
     #[inline]
     fn evict(&self, out: &mut Evictions<'_, K, V, S>, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
         let there = self.table.sampled_slot_of(hit);
         there.is_some_and(|slot| out.evict(&slot))
     }
 
-    /// Returns whether to evict an entry would make no room, or break a promise: nothing is compared with it, then.
+    /// Returns whether an entry is exempt from comparison, because evicting it would free nothing
+    /// or because it is unevictable.
     pub(super) fn is_exempt(&self, metadata: Metadata<'_, Entry<K, V>>) -> bool {
         self.cost_of(metadata) == 0 || metadata.flags().is_unevictable()
     }
 
-    /// Filters an entry of the window that is in no queue: it goes to main if the cache is still filling, or if
-    /// admission would prefer it, though no entry has to go; it is evicted otherwise.
+    /// Filters an entry of the window that is in no queue. It moves to main if the cache is still
+    /// filling, or if admission prefers it to a victim, even though no eviction is required;
+    /// otherwise it is evicted.
     pub(super) fn filter_alone(&self, guard: &Guard, hash: u64) {
         for _ in 0..FILTER_TRIES {
             let Some(hit) = self.find_in_window(guard, hash) else { return };
@@ -360,20 +390,21 @@ impl<K, V, S> Engine<K, V, S> {
             if is_settled {
                 return;
             }
-            // It was replaced this moment, by one that is in the window.
+            // It was replaced concurrently by an entry that is in the window, too.
         }
         if let Some(hit) = self.find_in_window(guard, hash) {
             self.enter_main(hash, &hit);
         }
     }
 
-    /// Makes room while all shards are taken: of a sample, the oldest entry of the window is compared with the
-    /// victim of main, as it would at the window's head. Where the sample has nothing of the window, it is the
-    /// entry that waits for longest to get there.
+    /// Makes room while all shards are taken: the oldest entry of the window in a sample is
+    /// compared with a victim of main, as at the window's head. If the sample has no entry of the
+    /// window, the entry that has waited longest for the window is compared instead.
     ///
-    /// If none waits, the victim goes without a comparison. The new entry waits then, so the next call has one to
-    /// compare: only one in many comes in so, and no loop of accesses can sweep the cache clean while the
-    /// threads that hold the shards lack a core.
+    /// If none waits, the victim is evicted without a comparison. The new entry is queued
+    /// afterwards, so the next call has a candidate to compare. Only few entries are therefore
+    /// admitted uncompared, and a loop of accesses cannot flush the cache while the threads that
+    /// hold the shards are preempted.
     fn make_room_alone(&self, guard: &Guard, hash: u64, short: u64, vetoes: &mut u32) -> bool {
         let mut rng = Rng::new(hash ^ u64::from(self.access_clock.now()));
         for _ in 0..ALONE_EVICTIONS {
@@ -414,7 +445,8 @@ impl<K, V, S> Engine<K, V, S> {
         self.budget.remaining() >= short
     }
 
-    /// Compares an entry that waits for the window with a victim of main; one of the two is evicted.
+    /// Compares an entry that waits for the window with a victim of main, and evicts one of the
+    /// two.
     fn compare_alone(
         &self,
         out: &mut Evictions<'_, K, V, S>,
@@ -433,34 +465,14 @@ impl<K, V, S> Engine<K, V, S> {
         self.settle_alone(guard, hash, is_settled);
     }
 
-    /// Queues an entry of the window again if it was replaced this moment, by one that is in the window, too.
+    /// Queues an entry of the window again if it was replaced concurrently by one that is in the
+    /// window, too.
     pub(super) fn settle_alone(&self, guard: &Guard, hash: u64, is_settled: bool) {
         if !is_settled {
             self.defer(guard, &[hash]);
         }
     }
 }
-
-/// Evictions of one call that makes room: enough that one large entry can take the place of many.
-pub(super) const MAX_EVICTIONS: usize = 1 << 14;
-/// Evictions of a writer that makes room while other threads hold all shards.
-const ALONE_EVICTIONS: usize = 256;
-/// Evictions ahead of need, as a part of the budget, and their most.
-const AHEAD_PART: u64 = 1024;
-const MAX_AHEAD: u64 = 3;
-/// Where the budget is less, no entry goes before another one needs its place.
-const MIN_AHEAD_BUDGET: u64 = 256;
-/// Entries that are too many in the window and are filtered in one call though there is room, if it does
-/// not evict more: a part of the capacity, since those that lose leave places free, and their most.
-/// Smaller caches let them into main unfiltered.
-const FILTERED_PART: u64 = 128;
-const MAX_FILTERED: u64 = 4;
-/// Victims that a candidate is compared with, where some were used in between.
-const VICTIMS_TRIED: usize = 4;
-/// Entries that one call moves to main because the window's share was made smaller.
-const MAX_MOVED: usize = 64;
-/// Times that an entry is filtered that others replace at the same time.
-const FILTER_TRIES: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -473,7 +485,7 @@ mod tests {
     };
 
     #[test]
-    fn new_entries_come_in_and_favourites_stay_while_all_shards_are_taken() {
+    fn new_entries_are_admitted_and_frequent_ones_stay_while_all_shards_are_taken() {
         let engine = with_favourites();
         (10_000..11_000).for_each(|key| put(&engine, key));
         let is_there = |key| {
@@ -489,7 +501,8 @@ mod tests {
                 assert!(is_there(key), "{key} was refused");
             }
         });
-        // One goes for each ring that is empty at first, and some lose a comparison by the sketch's errors.
+        // Each ring that is empty at first costs one entry; others lose a comparison by errors of
+        // the sketch.
         assert!(favourites() > before - 50, "{} of {before}", favourites());
         assert!(engine.len() <= 1000);
         let (queued, flagged) = queued_and_flagged(&engine);
@@ -502,7 +515,7 @@ mod tests {
         let guard = engine.table.pin();
         let mut filtered = 0;
         for key in 10_000..10_050 {
-            // It fills the budget, so there is no room to be had for nothing.
+            // The entry fills the budget, so there is no free room.
             engine.budget.set_max(u64::MAX);
             put(&engine, key);
             engine.budget.set_max(engine.budget.used());
@@ -523,7 +536,7 @@ mod tests {
         let queued = engine.window_cost.load(Ordering::Relaxed) as usize;
         // The newest are still in their ring.
         let newest = engine.new_entries.drain_all(|_| ());
-        // And one place is for the next.
+        // One place is left for the next entry.
         assert_eq!((queued, flagged), (49, 49 + newest));
     }
 
@@ -538,7 +551,7 @@ mod tests {
             let victim = engine.chosen_victim(&guard, &mut shard.hand);
             victim.map(|victim| victim.hash())
         };
-        // The threshold has to come to where the scores are.
+        // The threshold has to converge to the scores first.
         (0..1000).for_each(|_| _ = next());
         let victims: Vec<_> = (0..100).map(|_| next()).collect();
         let runs: Vec<usize> = victims.chunk_by(|a, b| a == b).map(<[_]>::len).collect();

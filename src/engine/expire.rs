@@ -1,4 +1,4 @@
-//! When entries expire: what a cache was told about it, and the deadlines that maintenance keeps.
+//! Expiration: the time settings of a cache, and the deadlines that maintenance tracks.
 
 use std::{mem, time::Duration};
 
@@ -19,36 +19,48 @@ use crate::{
     trace,
 };
 
-/// What the builder said of time.
+/// Uses count as one within an interval of the idle time divided by this, `MAX_GRAIN` at most: 1
+/// ms, in nanoseconds.
+const GRAINS: u64 = 1000;
+const MAX_GRAIN: u64 = 1_000_000;
+/// Entries that are removed under one guard, and by one call of a writer that lacks room.
+const EXPIRED_AT_ONCE: usize = 64;
+const EXPIRED_FOR_ROOM: usize = 16;
+/// The delay until an entry that could not be written back is tried again: 1 s, in nanoseconds.
+const RETRY_AFTER: u64 = 1_000_000_000;
+/// Timers without an entry that are tolerated.
+const SPARE_TIMERS: usize = 1024;
+
+/// The clock and the time settings of a cache.
 pub struct Timing {
     clock: Box<dyn Clock>,
-    /// How the thread learns that time has passed.
+    /// How the maintenance thread learns that time has passed.
     notice: Notice,
     ttl: Option<Duration>,
-    /// How long an entry may go unused, in nanoseconds.
+    /// How long an entry may stay unused, in nanoseconds.
     idle: u64,
-    /// Uses closer to one another than this are one.
+    /// Uses less than this apart count as one, in nanoseconds.
     grain: u64,
     /// The age at which a load refreshes an entry, in nanoseconds.
     refresh_after: u64,
     /// Whether every entry has times.
     is_everywhere: bool,
-    /// Whether an entry has had times.
+    /// Whether any entry has ever had times.
     is_used: AtomicBool,
 }
 
-/// How the thread of a cache learns that the time has come.
+/// How the maintenance thread learns that a deadline has passed.
 pub enum Notice {
-    /// The clock goes by itself, as the system's does: the thread can sleep until then.
+    /// The clock advances by itself, like the system's: the thread can sleep until the deadline.
     Runs,
-    /// The clock calls when it is moved; the callback is kept here.
+    /// The clock runs a callback when it is advanced; the callback is owned here.
     Called(ManualClock, Option<std::sync::Arc<Callback>>), // shim: as in `clock.rs`
-    /// The thread has to look again.
+    /// The thread has to poll the clock.
     Looks,
 }
 
 impl Notice {
-    /// Returns that of a clock.
+    /// Returns the kind of notice that a clock gives.
     pub fn of(clock: &dyn std::any::Any) -> Self {
         match clock.downcast_ref::<ManualClock>() {
             Some(clock) => Self::Called(clock.clone(), None),
@@ -59,7 +71,8 @@ impl Notice {
 }
 
 impl Timing {
-    /// Takes over the settings; `is_asked_for` gives every entry times, whether it needs them or not.
+    /// Makes the timing of a cache from its settings; `is_asked_for` gives every entry times, even
+    /// if no setting needs them.
     pub fn new(
         clock: Option<(Box<dyn Clock>, Notice)>,
         ttl: Option<Duration>,
@@ -81,12 +94,12 @@ impl Timing {
         }
     }
 
-    /// Returns the time in nanoseconds; it stands still at [`END`].
+    /// Returns the time in nanoseconds, capped at [`END`].
     pub fn now(&self) -> u64 {
         to_nanoseconds(self.clock.now()).min(END)
     }
 
-    /// Has `wake` called when a clock is moved that calls.
+    /// Registers `wake` to run when the clock is advanced, if the clock supports that.
     pub fn call_when_moved(&mut self, wake: impl Fn() + Send + Sync + 'static) {
         if let Notice::Called(clock, kept) = &mut self.notice {
             let callback: std::sync::Arc<Callback> = std::sync::Arc::new(wake); // shim: as above
@@ -100,7 +113,7 @@ impl Timing {
         matches!(self.notice, Notice::Looks)
     }
 
-    /// Returns how long it is until a time, to the thread that is about to sleep.
+    /// Returns how long it is until `deadline`, for a thread that is about to sleep.
     pub fn until(&self, deadline: u64) -> Duration {
         let now = match &self.notice {
             Notice::Called(clock, _) => to_nanoseconds(clock.recheck()).min(END),
@@ -109,18 +122,18 @@ impl Timing {
         Duration::from_nanos(deadline.saturating_sub(now))
     }
 
-    /// Returns what is left of an entry's time; `None` if it does not expire.
+    /// Returns how much of an entry's time to live is left; `None` if it does not expire.
     pub fn left(&self, times: Times<'_>) -> Option<Duration> {
         let deadline = times.deadline(self.idle);
         (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(self.now())))
     }
 
-    /// Returns how long ago an entry was written, if it has times and no use has moved them.
+    /// Returns how long ago an entry was written, if it has times and uses do not change them.
     pub fn age(&self, times: Times<'_>) -> Option<Duration> {
         (self.idle == NEVER).then(|| Duration::from_nanos(self.now().saturating_sub(times.used())))
     }
 
-    /// Returns whether an entry is so old that a load refreshes it.
+    /// Returns whether an entry is old enough for a load to refresh it.
     #[inline]
     pub fn is_stale<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
         let times = || entry.metadata().times();
@@ -128,7 +141,7 @@ impl Timing {
             && times().is_some_and(|it| self.now().saturating_sub(it.used()) >= self.refresh_after)
     }
 
-    /// Starts the age of an entry again, so that its next refresh is not due at once.
+    /// Resets the age of an entry, so that its next refresh is not due at once.
     pub fn postpone_refresh<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) {
         if self.refresh_after != NEVER
             && let Some(times) = entry.metadata().times()
@@ -137,7 +150,7 @@ impl Timing {
         }
     }
 
-    /// Returns whether an entry's time is not over yet.
+    /// Returns whether an entry has not expired.
     #[inline]
     pub fn is_unexpired<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
         !self.is_used() || self.is_in_time(entry)
@@ -148,10 +161,10 @@ impl Timing {
         entry.metadata().times().is_none_or(|times| !self.is_expired(times, self.now()))
     }
 
-    /// Returns whether an entry has had times.
+    /// Returns whether any entry has ever had times.
     #[inline]
     fn is_used(&self) -> bool {
-        // Relaxed: set before such an entry is published, whose reader sees it therefore.
+        // Relaxed: set before such an entry is published, so a reader of the entry sees it.
         self.is_used.load(Ordering::Relaxed)
     }
 
@@ -161,12 +174,13 @@ impl Timing {
     }
 }
 
-/// When a load began.
+/// The start time of a load.
 pub struct Stopwatch {
     began: u64,
 }
 
-/// Hashes on their way into the timing wheel. Those that a panic leaves go back.
+/// Hashes on their way from the inbox to the timing wheel. If a panic interrupts, the rest is put
+/// back.
 struct Posted<'a> {
     expiry_inbox: &'a ExpiryInbox,
     hashes: Vec<u64>,
@@ -180,18 +194,18 @@ impl Drop for Posted<'_> {
     }
 }
 
-/// The deadlines of all entries that have one; belongs to whoever takes it out.
+/// The timing wheel and its buffers; only the thread that has taken them out uses them.
 pub struct Timers {
     wheel: TimingWheel,
     /// Timers that have expired.
     fired: Vec<Timer>,
-    /// Those whose entries have more time than that. They go back at the end: should the clock have gone
-    /// back, they would fall due again at once, and for ever.
+    /// Expired timers of entries whose deadline is later. They are added again at the end: if the
+    /// clock has moved back, they would otherwise expire again at once, in an endless loop.
     deferred: Vec<Timer>,
 }
 
 impl Timers {
-    /// Makes an empty one.
+    /// Makes an empty timing wheel.
     pub fn new() -> Self {
         Self { wheel: TimingWheel::new(), fired: Vec::new(), deferred: Vec::new() }
     }
@@ -204,13 +218,14 @@ impl Timers {
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Returns whether an entry's time is not over yet.
+    /// Returns whether an entry has not expired.
     #[inline]
     pub fn is_unexpired(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
         self.timing.is_unexpired(entry)
     }
 
-    /// The same at the time that [`time_of_deadlines`](Self::time_of_deadlines) has returned.
+    /// Returns whether an entry had not expired at `now`, which
+    /// [`time_of_deadlines`](Self::time_of_deadlines) has returned.
     pub(super) fn is_unexpired_at(
         &self,
         entry: EntryRef<'_, Entry<K, V>>,
@@ -220,13 +235,13 @@ impl<K, V, S> Engine<K, V, S> {
         !entry.metadata().times().zip(now).is_some_and(over)
     }
 
-    /// Returns the time, if there are deadlines that it matters to.
+    /// Returns the current time if any entry has a deadline.
     pub(super) fn time_of_deadlines(&self) -> Option<u64> {
-        // An entry that is the first with a deadline, and is inserted concurrently, is not expired yet.
+        // The first entry with a deadline, if inserted concurrently, has not expired yet.
         self.expiry_inbox.is_used().then(|| self.timing.now())
     }
 
-    /// Returns whether an entry's time is not over yet, for a read, which may put the deadline off.
+    /// Returns whether an entry has not expired, for a read, which may extend the deadline.
     #[inline]
     pub(super) fn is_unexpired_on_read(&self, hash: u64, entry: EntryRef<'_, Entry<K, V>>) -> bool {
         !self.timing.is_used() || self.read_in_time(hash, entry)
@@ -253,7 +268,7 @@ impl<K, V, S> Engine<K, V, S> {
         true
     }
 
-    /// Returns the times of an entry that is about to be made, if it is to have any.
+    /// Returns the times of an entry that is about to be allocated, if it needs any.
     pub(super) fn times_for(
         &self,
         key: &K,
@@ -271,7 +286,7 @@ impl<K, V, S> Engine<K, V, S> {
             return None;
         }
         self.note_timed();
-        // Relaxed, twice: as in `is_used`. Written once: readers share the line.
+        // Relaxed, twice: as in `is_used`. Stored only once: readers share the line.
         if !timing.is_used.load(Ordering::Relaxed) {
             timing.is_used.store(true, Ordering::Relaxed);
         }
@@ -284,7 +299,7 @@ impl<K, V, S> Engine<K, V, S> {
         Some(NewTimes { deadline: deadline_after(now, lives), now })
     }
 
-    /// Returns whether the time of an entry was over when it began.
+    /// Returns whether an entry with these times has expired from the start.
     pub(super) fn expires_at_once(&self, times: Option<NewTimes>) -> bool {
         times.is_some_and(|times| {
             let words = times.words().map(AtomicU64::new);
@@ -292,7 +307,7 @@ impl<K, V, S> Engine<K, V, S> {
         })
     }
 
-    /// Gives an unpublished entry the deadline that becomes the successor of `old`.
+    /// Sets the deadline of an unpublished entry that is to replace `old`.
     pub(super) fn inherit_deadline(
         &self,
         new: EntryRef<'_, Entry<K, V>>,
@@ -309,13 +324,13 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Begins to time a load, if that is counted or reported.
+    /// Starts to time a load, if load times are counted or reported.
     pub fn start_stopwatch(&self) -> Stopwatch {
         let is_timed = self.counters.is_enabled() || trace::IS_ON;
         Stopwatch { began: if is_timed { self.timing.now() } else { 0 } }
     }
 
-    /// Ends it: counts how long the load took, and reports it if that was long.
+    /// Stops the time of a load: records it, and reports it if the load was slow.
     pub fn stop(&self, stopwatch: &Stopwatch, outcome: &'static str) {
         let is_counted = self.counters.is_enabled();
         if !is_counted && !trace::IS_ON {
@@ -332,20 +347,20 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Changes the deadline of an entry, to `ttl` from now on or to none.
+    /// Changes the deadline of an entry to `ttl` from now, or removes it.
     pub fn set_ttl(&self, hash: u64, times: Times<'_>, ttl: Option<Duration>) {
         self.move_deadline(hash, times, deadline_after(self.timing.now(), ttl));
     }
 
     fn move_deadline(&self, hash: u64, times: Times<'_>, deadline: u64) {
         let before = times.set_deadline(deadline);
-        // One that is put off fires at the old time, and is added again then.
+        // A timer whose deadline was extended expires at the old time, and is added again then.
         if deadline < before {
             self.post_deadline(hash, times);
         }
     }
 
-    /// Sends the deadline of a published entry on its way to the timing wheel, if it has one.
+    /// Posts the deadline of a published entry to the timing wheel, if it has one.
     pub(super) fn post_deadline(&self, hash: u64, times: Times<'_>) {
         let at = times.deadline(self.timing.idle);
         if at == NEVER {
@@ -357,12 +372,12 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
-/// What a call has done of entries whose time is over.
+/// What a call has done with expired entries.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Expired {
     /// Entries that were removed.
     pub(super) removed: usize,
-    /// Entries that stay, for they could not be written back.
+    /// Entries that were kept because they could not be written back.
     pub(super) unwritten: usize,
 }
 
@@ -373,16 +388,17 @@ impl Expired {
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Removes entries whose time is over, until `most` are removed or could not be written back.
+    /// Removes expired entries, until `most` were removed or could not be written back.
     pub(super) fn expire(&self, most: usize) -> Expired {
-        // A glance; what is posted concurrently is found next time.
+        // A hint: a deadline that is posted concurrently is found by the next call.
         if !self.expiry_inbox.is_used() {
             return Expired::default();
         }
         borrow(&self.timers, |timers| self.expire_by(timers, most)).unwrap_or_default()
     }
 
-    /// The same for a writer that lacks room, if anything is due.
+    /// Like [`expire`](Self::expire), but with a small limit and only if a deadline has passed: for
+    /// a writer that lacks room.
     pub(super) fn expire_if_due(&self) -> Expired {
         let is_due = self.expiry_inbox.is_used() && self.timing.now() >= self.expiry_inbox.next();
         if is_due { self.expire(EXPIRED_FOR_ROOM) } else { Expired::default() }
@@ -396,14 +412,14 @@ impl<K, V, S> Engine<K, V, S> {
         let mut expired = Expired::default();
         while expired.tried() < most {
             let slice = (most - expired.tried()).min(EXPIRED_AT_ONCE);
-            // No grace period ends under a guard: a new one for each slice.
+            // No grace period ends while a guard is held, so each slice takes a new one.
             let guard = self.table.pin();
             wheel.advance(now, slice, |timer| fired.push(timer));
-            // A call that hands out nothing may have gone about it.
+            // A call that yields no timers may still have advanced the wheel.
             if fired.is_empty() && wheel.next().is_none_or(|next| next > now) {
                 break;
             }
-            // One by one: should a clock panic, the others are met next time.
+            // One by one: if a clock panics, the rest is handled by the next call.
             while let Some(&timer) = fired.last() {
                 match self.fire(&guard, deferred, timer, now) {
                     Expire::Removed => expired.removed += 1,
@@ -414,19 +430,20 @@ impl<K, V, S> Engine<K, V, S> {
             }
         }
         deferred.drain(..).for_each(|timer| wheel.add(timer));
-        // Many that went before their time leave their timers behind.
+        // Entries that are removed before their deadline leave their timers behind.
         if wheel.timer_count() > 2 * self.len() as usize + SPARE_TIMERS {
             self.drop_stale_timers(wheel);
         }
         if let Some(next) = wheel.next() {
             self.expiry_inbox.end(next);
-            // A writer may be here, and the thread have prepared to sleep meanwhile.
+            // The caller may be a writer, and the maintenance thread may have prepared to sleep
+            // concurrently.
             self.notify_if_waiting();
         }
         expired
     }
 
-    /// Sees to an entry whose timer has expired.
+    /// Handles an expired timer: removes its entry, or defers the timer.
     fn fire(&self, guard: &Guard, deferred: &mut Vec<Timer>, timer: Timer, now: u64) -> Expire {
         let Some(times) = self.entry_of(guard, timer).and_then(|hit| hit.times()) else {
             return Expire::NotDue;
@@ -449,14 +466,15 @@ impl<K, V, S> Engine<K, V, S> {
         self.table.find_slot(guard, timer.hash, |entry| entry.id() == timer.id)
     }
 
-    /// Brings the deadlines that were posted into the timing wheel.
+    /// Moves the posted deadlines into the timing wheel.
     fn collect_timers(&self, wheel: &mut TimingWheel) {
         let guard = self.table.pin_structure();
         let mut posted = Posted { expiry_inbox: &self.expiry_inbox, hashes: Vec::new() };
         self.expiry_inbox.collect(|hashes| posted.hashes.extend_from_slice(hashes));
         while let Some(&hash) = posted.hashes.last() {
-            // Every entry of this very hash that maintenance does not know of. (The table would also offer
-            // those that share bucket and tag, and not find them under it after it grew.)
+            // All entries of exactly this hash that maintenance does not know of yet. A lookup by
+            // bucket and tag alone would also match other entries, which are not found under this
+            // hash after the table has grown.
             let is_news = |entry: Metadata<'_, Entry<K, V>>| {
                 entry.has_upper_of(hash) && entry.times().is_some_and(Times::mark_known)
             };
@@ -470,7 +488,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Gives back the memory of deadlines that are no entry's any more.
+    /// Frees the memory of timers whose entries are gone.
     pub(super) fn trim_deadlines(&self) {
         borrow(&self.timers, |timers| {
             self.collect_timers(&mut timers.wheel);
@@ -485,7 +503,7 @@ impl<K, V, S> Engine<K, V, S> {
         let mut known = std::collections::HashSet::new();
         wheel.retain(|timer| {
             let times = self.entry_of(&guard, *timer).and_then(|hit| hit.times());
-            // Of several timers of an entry one is kept that does not come too late.
+            // Keep one of several timers of an entry, one that does not expire too late.
             times.is_some_and(|times| {
                 timer.at <= times.deadline(self.timing.idle) && known.insert(timer.id)
             })
@@ -502,14 +520,3 @@ impl std::fmt::Debug for Timing {
         f.debug_struct("Timing").field("ttl", &self.ttl).finish_non_exhaustive()
     }
 }
-
-/// A use is noted once in this part of the idle time, and at least once a millisecond.
-const GRAINS: u64 = 1000;
-const MAX_GRAIN: u64 = 1_000_000;
-/// Entries removed under one pin, and by a writer that lacks room.
-const EXPIRED_AT_ONCE: usize = 64;
-const EXPIRED_FOR_ROOM: usize = 16;
-/// After that, in nanoseconds, an entry is tried again that could not be written back.
-const RETRY_AFTER: u64 = 1_000_000_000;
-/// Timers without an entry that are tolerated.
-const SPARE_TIMERS: usize = 1024;

@@ -1,8 +1,8 @@
-//! Maintenance: the deferred work, a slice at a time, and the budget's moves.
+//! Maintenance: the deferred work, done in slices, and changes of the budget.
 //!
-//! What it works with is a box, the [`MaintenanceShard`], that is taken out while it is used; there are a few, each with a part of
-//! the window, and calls use them in turn. Whoever finds all gone makes room without the window, by
-//! [`Engine::make_room_alone`]; no thread waits.
+//! Its state is a [`MaintenanceShard`], which a thread takes out while it uses it. There are a few
+//! shards, each with a part of the window, and calls use them in turn. A thread that finds all of
+//! them taken makes room without the window, by [`Engine::make_room_alone`]; no thread waits.
 
 use super::{
     Engine,
@@ -22,29 +22,36 @@ use crate::{
     util::Rng,
 };
 
-/// What maintenance works with.
+/// Entries that maintenance evicts under one guard.
+const SLICE_EVICTIONS: usize = 16;
+/// Entries that maintenance removes as expired before it frees garbage.
+const SLICE_EXPIRATIONS: usize = 4096;
+/// Units of a resize that one slice of maintenance moves.
+const RESIZE_UNITS: usize = 256;
+
+/// The state of maintenance: a part of the window, and the hand.
 #[derive(Debug)]
 pub struct MaintenanceShard {
     pub(super) window: Window,
-    /// New entries taken from a window.
+    /// New entries that were taken from a window.
     pub(super) taken: u32,
-    /// What the account of all windows does not have yet; wraps.
+    /// Cost that the total of all windows does not include yet; wraps.
     pub(super) queued: u64,
-    /// The ring of new entries to go on with.
+    /// The ring of new entries to continue with.
     pub(super) next_ring: usize,
-    /// Where victims of the main region are looked for.
+    /// Where the next victim of the main region is searched for.
     pub(super) hand: Hand,
     pub(super) rng: Rng,
-    /// Hashes of new entries, on their way to the sketch.
+    /// Hashes of new entries, buffered for the sketch.
     pub(super) events: [u64; CAPACITY],
-    /// How many there are.
+    /// The number of hashes in `events`.
     pub(super) noted: usize,
-    /// Entries that the builder's functions have kept in the last call.
+    /// Entries that the callbacks have kept in the last call.
     pub(super) vetoes: u32,
 }
 
 impl MaintenanceShard {
-    /// Makes an empty window; random choices begin with `seed`.
+    /// Makes a shard with an empty window; `seed` seeds random choices.
     pub fn new(seed: u64) -> Self {
         Self {
             window: Window::default(),
@@ -59,14 +66,14 @@ impl MaintenanceShard {
         }
     }
 
-    /// Adds a new entry at the end of the window.
+    /// Appends a new entry to the window.
     #[inline]
     pub(super) fn admit(&mut self, window_entry: WindowEntry) {
         self.queued = self.queued.wrapping_add(self.window.push(window_entry));
     }
 }
 
-/// How much of the deferred work a call may do.
+/// A limit on the deferred work of one call.
 ///
 /// # Examples
 ///
@@ -83,10 +90,10 @@ pub struct WorkLimit {
 }
 
 impl WorkLimit {
-    /// Everything that is due.
+    /// No limit.
     pub const ALL: Self = Self { evictions: usize::MAX };
 
-    /// At most so many evictions and so many expirations, and what can be freed.
+    /// At most `most` evictions and `most` expirations, and everything that can be freed.
     pub const fn evictions(most: usize) -> Self {
         Self { evictions: most }
     }
@@ -113,30 +120,31 @@ impl WorkLimit {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct WorkReport {
-    /// Misses and new entries that reached the sketch.
+    /// Misses and new entries that were counted by the sketch.
     pub events: usize,
-    /// Entries removed because their time was over.
+    /// Entries removed because they had expired.
     pub expired: usize,
     /// Entries evicted.
     pub evicted: usize,
     /// Entries freed.
     pub freed: usize,
-    /// Whether something is left: garbage that readers still see, or a table being resized.
+    /// Whether work is left: garbage that readers can still see, or a table that is being resized.
     pub pending: bool,
 }
 
-/// A slice of deferred work, as the engine knows it.
+/// A slice of deferred work, with what only the engine needs to know.
 #[derive(Debug, Default)]
 pub struct Slice {
     pub ticked: WorkReport,
-    /// Whether a part of the table has moved, by this thread or another.
+    /// Whether a part of the table was moved, by this thread or another.
     pub has_moved: bool,
     /// The first panic of a destructor or a listener.
     pub panic: Option<Box<dyn std::any::Any + Send>>,
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Takes a maintenance shard that no other thread has, if there is one: that of this thread, or another.
+    /// Takes a maintenance shard that no other thread holds, if there is one; the thread's own
+    /// first.
     #[inline]
     pub(super) fn take_shard(&self) -> Option<Borrowed<'_, MaintenanceShard>> {
         let count = self.shards.len();
@@ -144,16 +152,17 @@ impl<K, V, S> Engine<K, V, S> {
         (0..count).find_map(|i| take(&self.shards[number.wrapping_add(i) % count]))
     }
 
-    /// Halves the table until it suits `entries`, moving everything.
+    /// Halves the table until it fits `entries`, and completes each resize.
     pub(super) fn shrink_table(&self, guard: &Guard, entries: usize) {
         let wanted = buckets_for(entries.max(self.len() as usize)) * SLOTS;
         self.finish_resize(guard);
-        // Two buckets may be more than fit into one: where an entry may not leave unasked, the table stays large.
+        // Two merged buckets may overflow: if an entry must not be displaced, the table stays
+        // large.
         let may_displace = || !self.unevictable.is_any() && !self.callbacks.ask_before_eviction();
         let may_shrink = || may_displace() && self.table.slots(guard) / 2 >= wanted;
         while may_shrink() && self.table.shrink(guard) {
             self.finish_resize(guard);
-            // The old array waits for its grace period, though nothing was removed.
+            // The old array waits for its grace period, though no entry was removed.
             self.notify_if_waiting();
         }
     }
@@ -164,7 +173,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Does a slice of the deferred work; returns what it did. Call it unpinned.
     ///
-    /// A destructor's panic comes back beside it.
+    /// The first panic of a destructor or a listener is in the result.
     pub fn maintain(&self, work: WorkLimit) -> Slice {
         let span = trace::Span::begin(&self.settings.name);
         let slice = span.within(|| self.maintain_within(work));
@@ -182,7 +191,7 @@ impl<K, V, S> Engine<K, V, S> {
         let mut panic = None;
         let mut tried = 0;
         loop {
-            // A million may fall due at once: what they leave behind is freed in between.
+            // A million entries may expire at once: their garbage is freed in between.
             let slice = (work.evictions - tried).min(SLICE_EXPIRATIONS);
             let expired = self.expire(slice);
             ticked.expired += expired.removed;
@@ -196,8 +205,8 @@ impl<K, V, S> Engine<K, V, S> {
         }
         let mut is_away = false;
         while ticked.evicted < work.evictions {
-            // A few at a time: writers that need room at the same time want the shard, too, and no grace
-            // period ends under a guard.
+            // A few at a time: writers that need room need the shard, too, and no grace period ends
+            // while a guard is held.
             if self.is_sweep_due() {
                 let swept = self.sweep_now();
                 ticked.freed += swept.freed;
@@ -207,7 +216,7 @@ impl<K, V, S> Engine<K, V, S> {
             let slice = (work.evictions - ticked.evicted).min(SLICE_EVICTIONS);
             let reserve = self.reserve();
             if !self.budget.is_over_reserve(reserve) {
-                // A writer that finds the shard taken has to do without the window.
+                // Leave the shard to writers: one that finds it taken has to do without the window.
                 break;
             }
             let evicted = self.take_shard().map(|mut shard| {
@@ -237,16 +246,17 @@ impl<K, V, S> Engine<K, V, S> {
         Slice { ticked, has_moved, panic: panic.or(swept.panic) }
     }
 
-    /// Gives memory back after the cache was cleared; returns whether that has still to be done.
+    /// Returns memory after the cache was cleared; returns whether that still has to be done.
     ///
-    /// What stays: the sketch, for frequencies stay known; the tuner; the rings and counters of the threads.
+    /// The sketch stays, because frequencies remain valid; so do the tuner, and the threads' rings
+    /// and counters.
     fn trim_if_due(&self) -> bool {
         // Relaxed, here and below: a hint.
         if !self.trim_due.load(Ordering::Relaxed) {
             return false;
         }
         if !self.table.is_at_rest() {
-            // What is freed later would be kept for new entries.
+            // Cells that are freed later would be kept for new entries.
             return true;
         }
         self.trim_due.store(false, Ordering::Relaxed);
@@ -259,13 +269,13 @@ impl<K, V, S> Engine<K, V, S> {
         for place in &self.shards {
             let is_there = |hash| self.find_in_window(&guard, hash).is_some();
             let gone = borrow(place, |shard| shard.window.retain(is_there)).unwrap_or(0);
-            self.window_cost.fetch_sub(gone, Ordering::Relaxed); // Relaxed: a figure to decide by.
+            self.window_cost.fetch_sub(gone, Ordering::Relaxed); // Relaxed: an estimate.
         }
         self.trim_deadlines();
         false
     }
 
-    /// Lowers or raises the budget; a lower one is kept when the call returns.
+    /// Changes the budget; a lower one holds when the call returns.
     pub fn set_max_cost(&self, max: u64) {
         let before = self.budget.max();
         self.budget.begin_move();
@@ -282,7 +292,8 @@ impl<K, V, S> Engine<K, V, S> {
         self.sweep_if_due();
     }
 
-    /// Evicts until no more is charged than `limit`, or only by inserts under way, which will not publish on that charge.
+    /// Evicts until at most `limit` is charged, or the excess is charged by inserts in progress,
+    /// which do not publish on that charge.
     fn evict_down_to(&self, guard: &Guard, limit: u64) {
         let mut is_renewed = false;
         let mut tries = 0;
@@ -294,20 +305,21 @@ impl<K, V, S> Engine<K, V, S> {
             if evicted.is_some_and(|n| n > 0) {
                 continue;
             }
-            // A bucket on the move gives nobody out.
+            // A bucket that is being moved yields no victim.
             self.finish_resize(guard);
             let seed = self.budget.used() ^ u64::from(self.access_clock.now() ^ tries) << 32;
             let random = super::spread(seed);
             let anyone = || self.victim(guard, random, Among::Evictable);
-            // Until those that left elsewhere are taken off the account, it may look as if pinned ones had to go.
+            // Until concurrent removals are subtracted, it may seem that unevictable entries have
+            // to be evicted.
             let pinned = || {
                 let must_go = self.unevictable.cost() > limit;
                 if must_go { self.victim(guard, random, Among::All) } else { None }
             };
             let chosen = anyone().map(|victim| (victim, Force::Functions));
             match chosen.or_else(|| pinned().map(|victim| (victim, Force::All))) {
-                // If another thread takes it or replaces it first, another one goes. The limit goes before the functions
-                // of the builder that keep entries, but they are asked a few times.
+                // If another thread removes or replaces it first, another victim is chosen. The
+                // limit overrides the callbacks that keep entries, but they are asked a few times.
                 Some((victim, force)) => {
                     let is_asked = force == Force::Functions && tries < MAX_VETOES;
                     let mut out = self.evictions(guard);
@@ -316,10 +328,12 @@ impl<K, V, S> Engine<K, V, S> {
                     }
                     tries += u32::from(!out.evict(&victim.sampled_slot));
                 }
-                // What is charged belongs to inserts under way, which may have come in meanwhile, or to evictions.
+                // What is charged belongs to inserts in progress, which may have been published
+                // concurrently, or to evictions.
                 None if is_renewed => break,
                 None => {
-                    // With it go entries that cost nothing: one of these may be about to be replaced by another.
+                    // Entries without cost are removed, too: a writer may be about to replace one
+                    // of them.
                     let guard = self.table.pin();
                     self.table.renew(&guard, |entry| {
                         let hash = self.table.hash_of(&entry);
@@ -333,13 +347,6 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
-/// Evictions of a slice of maintenance.
-const SLICE_EVICTIONS: usize = 16;
-/// The same for expirations, between which garbage is freed.
-const SLICE_EXPIRATIONS: usize = 4096;
-/// Units of a resize moved at once by maintenance.
-const RESIZE_UNITS: usize = 256;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,9 +355,9 @@ mod tests {
         expiry::inbox::NextExpiry,
     };
 
-    /// The one thread here prepares to sleep, and then plays the others.
+    /// The only thread prepares to sleep, and then acts as the writers.
     #[test]
-    fn sleeping_thread_is_woken_where_the_table_begins_to_move_and_finds_the_old_array() {
+    fn sleeping_thread_is_woken_when_a_resize_begins_and_finds_the_old_array() {
         let engine = sized(1 << 20, 0);
         engine.eventcount.set_thread(crate::sync::thread::current());
         let bytes = || engine.table.bucket_bytes(&engine.table.pin());
@@ -378,13 +385,13 @@ mod tests {
     }
 
     #[test]
-    fn sleeping_thread_is_woken_where_an_empty_table_shrinks() {
+    fn sleeping_thread_is_woken_when_an_empty_table_shrinks() {
         let engine = sized(1 << 20, 0);
         for key in 0..1000 {
             put(&engine, key);
         }
         engine.clear();
-        // It has shrunk; make it large again, with nothing in it.
+        // The table has shrunk; grow it again, without entries.
         let guard = engine.table.pin();
         assert!(engine.table.grow(&guard));
         while engine.table.help(&guard, 1, |entry| engine.displace(&guard, entry)) {}

@@ -1,4 +1,5 @@
-//! How an entry comes into the table: the decision between what is there and what is new, the charge, and what follows.
+//! Publishing an entry: the choice between the resident entry and the new one, the charge, and the
+//! bookkeeping.
 
 use std::{
     hash::{BuildHasher, Hash},
@@ -8,7 +9,7 @@ use std::{
 use super::{
     Engine, Pressure, RemovalCause, Unevictable,
     evictions::MAX_VETOES,
-    write::{Mode, Prepared, Put, Refusal, RejectReason, Request, Terms},
+    insert::{Mode, Prepared, Put, Refusal, Request, Terms},
     write_back::Turn,
 };
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     config::Priority,
     entry::{Entry, Flags},
     metrics::Counter,
+    outcome::RejectReason,
     policy::{access::Access, window::WindowEntry},
     primitives::striped::{Push, thread_number},
     reclaim::Guard,
@@ -27,35 +29,35 @@ use crate::{
     util::drop_panic,
 };
 
-/// Times that a writer makes room before it gives up. Each time at least the room it lacked was
-/// free for a moment, and others took it.
+/// Attempts to make room before a writer gives up. In each one, the room was free for a moment, and
+/// other threads took it.
 const ROOM_TRIES: usize = 32;
-/// Units of a resize that a writer moves beside its own work.
+/// Units of a resize that a writer moves during an operation.
 const UNITS_MOVED_BY_WRITER: usize = 2;
-/// Rings that a writer tries for its new entry while others drain theirs.
+/// Rings that a writer tries for its new entry if other threads drain some of them.
 const RINGS_TRIED: usize = 4;
 
-/// What a writer has decided of an entry that it is about to publish.
+/// The state of a writer that is about to publish an entry.
 struct Plan<'a> {
     mode: Mode,
     terms: Terms,
-    /// How much garbage there was when the writer looked.
+    /// The garbage pressure when the write began.
     pressure: Pressure,
     now: u32,
     cost: u64,
     charged: Charged<'a>,
-    /// Its flags when it is published.
+    /// The flags that the entry is published with.
     flags: Flags,
-    /// Whether what it replaces was over.
+    /// Whether the replaced entry had expired.
     was_expired: bool,
     /// How often room was made.
     room_tries: usize,
-    /// The id of the entry that was written back before it is replaced; 0 for none.
+    /// The id of the entry that was written back before its replacement; 0 if none.
     written: usize,
 }
 
 impl Plan<'_> {
-    /// Returns the priority that the writer has named, or the usual one.
+    /// Returns the priority that the writer has named, or the default.
     fn named_priority(&self) -> Priority {
         self.terms.priority.unwrap_or_default()
     }
@@ -75,7 +77,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Charges up to `need` in all; returns how much the budget lacks.
+    /// Raises the charge to `need`; returns how much the budget lacks.
     #[inline]
     fn charge(&mut self, need: u64) -> u64 {
         let short = self.charged.budget.raise(&mut self.charged.cost, need);
@@ -89,12 +91,12 @@ impl Plan<'_> {
 
 /// What a writer has charged to the budget for an entry that is not in the table yet.
 ///
-/// Dropping it refunds what was not spent, so that no panic leaves a cost without an entry.
+/// Dropping it refunds the rest, so that no panic leaves a charge without an entry.
 struct Charged<'a> {
     budget: &'a Budget,
     unevictable: &'a Unevictable,
     cost: u64,
-    /// The cost that was counted as an unevictable entry's.
+    /// The cost that was added to the total of unevictable entries.
     unevictable_cost: Option<u64>,
 }
 
@@ -111,14 +113,14 @@ impl Charged<'_> {
         }
     }
 
-    /// Turns the charge into that of a published entry.
+    /// Passes the charge on to a published entry.
     fn spend(&mut self, cost: u64) {
         self.unevictable_cost = None;
         debug_assert!(self.cost >= cost, "published {cost} with {} charged", self.cost);
         self.cost -= cost;
     }
 
-    /// The same where an entry of cost `old` gave up its place.
+    /// Passes the charge on to a published entry that has replaced one of cost `old`.
     fn exchange(&mut self, old: u64, cost: u64) {
         self.unevictable_cost = None;
         debug_assert!(self.cost + old >= cost, "published {cost} with {} charged", self.cost);
@@ -139,7 +141,7 @@ impl Drop for Charged<'_> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
-    /// Publishes an entry. It is refused if there is too much garbage for what it would do.
+    /// Publishes an entry, or refuses it, for example because there is too much garbage.
     pub(super) fn upsert<'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
@@ -153,7 +155,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
-    /// The same; returns the entry that is there now, and whether there was none of its key.
+    /// Like [`upsert`](Self::upsert), but leaves a refused entry with the caller. Returns the
+    /// resident entry, and whether the key had none before.
     #[inline]
     pub(super) fn try_upsert<'g, 't: 'g>(
         &self,
@@ -185,11 +188,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         };
         let on_displaced = |entry| self.displace(guard, entry);
         if table.help(guard, UNITS_MOVED_BY_WRITER, on_displaced) {
-            // There are units left, or an old array to be freed.
+            // Units are left to move, or an old array is to be freed.
             self.notify_if_waiting();
         }
-        // Each way out of the loop is finished where it is: an enum of all that may come of it would be written to memory and
-        // read back.
+        // Each outcome is handled inside the loop: an enum of all of them would be written to
+        // memory and read back.
         loop {
             let is_key = |resident: EntryRef<'_, Entry<K, V>>| resident.key == claim.fresh().key;
             let vacant = match table.probe(guard, hash, is_key, on_displaced) {
@@ -233,7 +236,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
-    /// Decides whether an entry may take the place of `resident`, or of none, and makes room for it in the budget.
+    /// Decides whether an entry may replace `resident`, or be inserted if there is none, and makes
+    /// room for it in the budget.
     #[inline]
     fn find_room(
         &self,
@@ -249,7 +253,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
-    /// Makes room for what is short, again and again while others take it.
+    /// Makes room for `short` more cost, and repeats that while other threads take it.
     #[cold]
     fn make_room_until(
         &self,
@@ -276,8 +280,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         Ok(())
     }
 
-    /// Makes room in a full bucket: by growth, or by evicting a resident; returns whether it did, or the bucket has
-    /// changed.
+    /// Makes room in a full bucket, by growing the table or evicting a resident entry; returns
+    /// whether it did, or the bucket has changed.
     #[cold]
     fn make_slot<'g>(
         &self,
@@ -296,7 +300,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 return true;
             }
         } else if let Some(victim) = self.choose_bucket_victim(&residents) {
-            // Whichever entry it is: one that has come into the slot since is as good a victim.
+            // Whichever entry it is: one that was published in the slot since is as good a victim.
             if let Some(out) = full.evict(victim) {
                 self.displace(guard, out);
             }
@@ -305,8 +309,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         if !self.is_cramped(table.slots(guard)) {
             return false;
         }
-        // An array that is still being filled cannot grow. If nothing is being filled either, there is no memory, or
-        // another helper has just ended what was: one more try.
+        // An array that is still being filled cannot grow. If none is being filled either, there is
+        // no memory, or another helper has just finished: try once more.
         let mut is_moving = true;
         while !full.grow(on_displaced) {
             if !is_moving {
@@ -318,7 +322,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         true
     }
 
-    /// Evicts a resident of a full bucket that the builder's functions let go.
+    /// Evicts an entry of a full bucket that the callbacks allow to evict.
     #[cold]
     fn evict_allowed(
         &self,
@@ -328,7 +332,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         while let Some(victim) = self.choose_bucket_victim(&residents) {
             let sampled_slot = self.table.sampled_slot_of(victim);
             let id = victim.id();
-            // One that has left by itself has made room, too.
+            // An entry that was removed concurrently has made room, too.
             if sampled_slot.is_none_or(|sampled_slot| self.evictions(guard).evict(&sampled_slot)) {
                 return true;
             }
@@ -362,10 +366,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         first
     }
 
-    /// Decides whether an entry may take the place of `resident`, or of none, and charges for it; returns what the
-    /// budget lacks.
+    /// Decides whether an entry may replace `resident`, or be inserted if there is none, and
+    /// charges for it; returns what the budget lacks.
     ///
-    /// Asked again whenever the bucket has changed.
+    /// Called again whenever the bucket has changed.
     #[inline]
     fn plan(
         &self,
@@ -385,12 +389,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         if plan.pressure >= Pressure::Soft {
             return Err(Refusal::Rejected(RejectReason::Garbage));
         }
-        // It comes to the window.
+        // A new entry enters the window.
         plan.set_flags(new, true, plan.named_priority());
         Ok(plan.charge(plan.cost))
     }
 
-    /// The same where there is an entry of the key.
+    /// Like [`plan`](Self::plan), for a key that has an entry.
     fn plan_replacement(
         &self,
         guard: &Guard,
@@ -423,7 +427,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 self.inherit_deadline(new.get(), old.metadata(), plan.mode.keeps());
             }
         }
-        // What takes the place of an entry is in its region.
+        // A replacement stays in the region of the entry that it replaces.
         let flags = resident.metadata().flags();
         plan.set_flags(new, flags.is_in_window(), priority);
         if priority == Priority::Pinned && !flags.is_unevictable() {
@@ -433,15 +437,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         Ok(plan.charge(plan.cost.saturating_sub(refund)))
     }
 
-    /// Pins an entry that a pinned one is about to replace: an eviction that has looked at it before would take out what
-    /// is in its place by then.
+    /// Makes an entry unevictable that an unevictable one is about to replace. Otherwise, an
+    /// eviction that has examined the old entry could evict the new one in its slot.
     #[cold]
     fn pin_replaced(&self, guard: &Guard, hash: u64, resident: Metadata<'_, Entry<K, V>>) {
         self.set_priority(guard, hash, resident, Priority::Pinned);
     }
 
-    /// Writes an entry back whose time is over and that is about to be replaced. Where that cannot be done, it is only
-    /// replaced by a writer that would replace a live one, too.
+    /// Writes an expired entry back that is about to be replaced. If that fails, only a write that
+    /// would also replace a live entry may replace it.
     #[cold]
     fn settle_replaced(
         &self,
@@ -451,7 +455,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         resident: EntryRef<'_, Entry<K, V>>,
     ) -> Result<(), Refusal> {
         let is_written = match plan.mode {
-            // What was loaded was read from the store before.
+            // A loaded value was read from the store before this write-back.
             Mode::Loaded | Mode::Refreshed(_) => false,
             _ if plan.written == resident.id() => true,
             _ => self.write_back(guard, hash, resident, Turn::Wait),
@@ -482,7 +486,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         Ok(())
     }
 
-    /// Does what follows from an insert.
+    /// Does the bookkeeping of an insert.
     fn note_insert(
         &self,
         guard: &Guard,
@@ -502,7 +506,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         self.births.begin(new.id(), || self.time_of_births());
     }
 
-    /// Does what follows from a replacement.
+    /// Does the bookkeeping of a replacement.
     fn note_replacement(
         &self,
         guard: &Guard,
@@ -514,7 +518,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let cost = plan.cost;
         let seen = self.table.metadata_of(guard, &old);
         plan.charged.exchange(self.cost_of(seen), cost);
-        // The access bits are those of the slot.
+        // The access bits belong to the slot, and stay.
         new.set_class(self.class_of(cost, plan.flags).to_bits());
         self.pass_on_region(hash, &new, seen, plan);
         self.counters.add(Counter::CostAdded, cost);
@@ -540,7 +544,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
-    /// Puts what took the place of an entry into its region, in one step of the account: none where it costs the same.
+    /// Accounts for the region of a replacement, with at most one update of the main region's cost:
+    /// none if the costs are equal.
     #[inline]
     fn pass_on_region(
         &self,
@@ -552,18 +557,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let was_in_window = old.leave_window();
         let is_in_window = plan.flags.is_in_window();
         if is_in_window && !was_in_window {
-            // Its turn in the window came in between, and passed the old one on to main.
+            // The old entry had its turn in the window concurrently, and was promoted to main.
             self.enter_main(hash, new);
         }
         let added = if is_in_window { 0 } else { plan.cost };
         let taken = if was_in_window { 0 } else { self.cost_of(old) };
         if added != taken {
-            // Before it is a line that every core writes.
+            // The check avoids a line that every core writes.
             self.add_to_main(added.wrapping_sub(taken));
         }
     }
 
-    /// Hands on a priority that was set after the replacement was planned.
+    /// Applies a priority that was set on the old entry after the replacement was planned.
     #[inline]
     fn pass_on_priority(
         &self,
@@ -575,18 +580,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) {
         let (priority, planned) = (old.flags().priority(), plan.flags.priority());
         if priority != planned && !plan.was_expired && self.keeps_priority(plan) {
-            // Unless another one was set since.
+            // Unless another priority was set on the new entry since.
             self.change_priority(guard, hash, new.metadata(), priority, Some(planned));
         }
     }
 
-    /// Returns whether a replacement keeps the priority of what was there.
+    /// Returns whether a replacement keeps the priority of the old entry.
     fn keeps_priority(&self, plan: &Plan<'_>) -> bool {
         let is_protected = plan.mode.keeps() || self.settings.keep_priority;
         is_protected && plan.terms.priority.is_none()
     }
 
-    /// Returns whether an entry may be put where `unexpired` is, or nothing.
+    /// Returns whether the mode and `replace_if` allow to replace `unexpired`, or to insert if it
+    /// is `None`.
     fn may_put(
         &self,
         mode: Mode,
@@ -608,7 +614,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         allows && (!is_asked || replace_if(&new.key, &old.value, &new.value))
     }
 
-    /// Does what a new entry asks for: it is an access, it goes to the window, and the room it took is made up for.
+    /// Accounts for a new entry: counts the access, queues the entry for the window, and makes up
+    /// for the room it took.
     fn enqueue_new_entry(&self, guard: &Guard, window_entry: WindowEntry) {
         let hash = window_entry.hash;
         self.note_sample(hash);
@@ -616,7 +623,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         // Relaxed, twice: if two threads of a stripe interfere, an access counts twice.
         let is_counted = local.last_miss.load(Ordering::Relaxed) == hash;
         if is_counted {
-            // The miss that led to this insert was.
+            // The miss that led to this insert was counted.
             local.last_miss.store(0, Ordering::Relaxed);
         }
         if let Some(mut shard) = self.take_shard() {
@@ -629,21 +636,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
-    /// The same where all shards are taken.
+    /// Queues a new entry while all shards are taken.
     #[cold]
     fn wait_for_shard(&self, guard: &Guard, hash: u64, is_counted: bool) {
         if !is_counted {
             self.note_event(hash);
         }
         if !self.queue_new_entry(guard, hash) {
-            // No queue knows of it, so it does not wait for its turn.
+            // The entry is in no queue, so it cannot wait for its turn.
             self.filter_alone(guard, hash);
         }
         self.note_unqueued();
     }
 
-    /// Sends a new entry on its way to the window, unless all rings are held. It may come twice, and is
-    /// never lost: what is in the window and in no queue would stay for ever.
+    /// Queues a new entry for the window, unless all rings are held. An entry may be queued twice,
+    /// but is never lost: an entry of the window that is in no queue would never be evicted.
     fn queue_new_entry(&self, guard: &Guard, hash: u64) -> bool {
         let number = thread_number();
         for ring in (0..RINGS_TRIED).map(|i| self.new_entries.stripe(number + i)) {
@@ -655,7 +662,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         is_in = hashes.contains(&hash);
                         self.hand_over(guard, hashes);
                     });
-                    // Its own slot may have been taken.
+                    // Another entry may have taken the ring's free slot.
                     return is_in;
                 }
                 Push::Contended => {}

@@ -8,12 +8,12 @@ use crate::{
     sync::{Arc, atomic::Ordering},
 };
 
-/// Makes an engine for so many entries of cost 1.
+/// Makes an engine for `max_cost` entries of cost 1.
 pub fn manual(max_cost: u64) -> Engine<u64, u64, IdentityHash> {
     sized(max_cost, max_cost as usize)
 }
 
-/// The same where another number is expected.
+/// Like [`manual`], with another number of expected entries.
 pub fn sized(max_cost: u64, expected_entries: usize) -> Engine<u64, u64, IdentityHash> {
     let settings = Settings {
         name: String::new(),
@@ -43,7 +43,7 @@ pub fn put(engine: &Engine<u64, u64, IdentityHash>, key: u64) {
     engine.insert(key, key, Terms::DEFAULT, Mode::Upsert);
 }
 
-/// Returns how many entries the window's queues know of, and how many are marked as in the window.
+/// Returns how many entries the window's queues hold, and how many are flagged as in the window.
 pub fn queued_and_flagged(engine: &Engine<u64, u64, IdentityHash>) -> (usize, usize) {
     let guard = engine.table.pin();
     let flagged = engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
@@ -67,8 +67,8 @@ pub fn without_shards<S>(engine: &Engine<u64, u64, S>, f: impl FnOnce()) {
     }
 }
 
-/// Makes a full cache of 1000 whose keys up to 900 are in main and often asked for: none that comes once
-/// wins against them.
+/// Makes a full cache of 1000 entries whose keys up to 900 are in main and often accessed: an entry
+/// that was accessed once loses to each of them.
 pub fn with_favourites() -> Engine<u64, u64, IdentityHash> {
     let engine = sized(1000, 1000);
     (0..20_000).for_each(|key| put(&engine, key % 900));

@@ -1,4 +1,4 @@
-//! The thread: sleep, wake, maintain, stop; nothing else.
+//! The maintenance thread: sleeps, wakes, maintains, stops.
 
 use std::{
     any::Any,
@@ -19,26 +19,28 @@ use crate::{
     util::{caught, is_cache_thread, mark_cache_thread},
 };
 
-/// The first wait of a thread that is to come again by itself; later ones are twice as long each.
+/// The first timed wait; each later one is twice as long.
 const MIN_WAIT: Duration = Duration::from_micros(500);
-/// Doublings up to the longest wait beside work that cannot be done: 65 seconds.
+/// Doublings up to the longest wait while work is blocked: 65 s.
 const MAX_DOUBLINGS: u32 = 17;
-/// Doublings up to the longest wait of which no writer wakes the thread: 16 milliseconds. To be woken costs a
-/// writer more than to wait costs the thread.
+/// Doublings up to the longest wait that writers do not end: 16 ms. Waking the thread costs a
+/// writer more than waiting costs the thread.
 const TIMED_WAIT_DOUBLINGS: u32 = 5;
-/// Departures in vain that each double the time until the next one may wake the thread: up to a second.
+/// Departures without effect that each double the time until the next one may wake the thread: up
+/// to 1 s.
 const MAX_FUTILE_DEPARTURES: u32 = 5;
-/// The first wait beside a clock that may jump without notice, and its doublings.
+/// The first interval at which a clock that may jump is polled, and its doublings: up to 64 s.
 const CLOCK_POLL: Duration = Duration::from_secs(1);
 const CLOCK_POLL_DOUBLINGS: u32 = 6;
-/// For how long an owner waits for user code that the thread is in: what is short ends in this time, so that a
-/// cache is usually gone when its last handle is.
+/// How long an owner waits while the thread is in user code. Short callbacks end within this time,
+/// so a cache is usually gone once its last handle is dropped.
 const MAX_OWNER_WAIT: Duration = Duration::from_millis(1);
 
-/// What the thread leaves: its handle of the engine, the last one.
+/// What the thread leaves to its owner: its handle of the engine, the last one.
 type Remains = Box<dyn Any + Send>;
 
-/// The thread's owner: dropping it stops the thread, and never waits for user code.
+/// The owner of the thread. Dropping it stops the thread, and waits at most `MAX_OWNER_WAIT` for
+/// user code.
 #[derive(Debug)]
 pub struct MaintenanceThread {
     eventcount: Arc<EventCount>,
@@ -46,12 +48,12 @@ pub struct MaintenanceThread {
 }
 
 impl MaintenanceThread {
-    /// Starts the thread of a cache. All handles of the engine but the thread's are to be dropped before
-    /// this.
+    /// Starts the thread of a cache. All other handles of the engine must be dropped before this
+    /// value is.
     ///
     /// # Errors
     ///
-    /// Returns the system's error if it gives no thread.
+    /// Returns the system's error if it cannot start a thread.
     pub fn start<K, V, S>(engine: Arc<Engine<K, V, S>>) -> std::io::Result<Self>
     where
         K: Hash + Eq + Send + Sync + 'static,
@@ -62,19 +64,21 @@ impl MaintenanceThread {
         let handover = Arc::new(Handover::new());
         let name = thread_name(&engine.settings.name);
         let shared = Arc::clone(&handover);
-        // Detached: variables of the thread that belong to user code are destroyed when it ends, and the
-        // owner may not wait for that.
+        // Detached: the thread destroys user code's thread-locals when it ends, and the owner must
+        // not wait for that.
         thread::Builder::new().name(name).spawn(move || {
             run(engine, &shared);
-            // Where the owner has left, this drops the remains.
+            // If the owner has left, this drops the remains.
             let _ = caught(|| drop(shared));
         })?;
         Ok(Self { eventcount, handover })
     }
 
-    /// Stops the thread and waits until it has ended, whatever it does; then drops what it has left.
+    /// Stops the thread, waits until it has ended, whatever it is doing, and drops what it has
+    /// left.
     ///
-    /// Returns whether it did: the thread of a cache waits for no other, nor for itself.
+    /// Returns whether it waited: the maintenance thread of a cache waits neither for another
+    /// cache's nor for itself.
     pub fn close(self) -> bool {
         self.eventcount.stop();
         if is_cache_thread() {
@@ -88,14 +92,15 @@ impl MaintenanceThread {
 impl Drop for MaintenanceThread {
     fn drop(&mut self) {
         self.eventcount.stop();
-        // Two threads of caches whose garbage holds the other's last handle would wait for each other.
+        // The threads of two caches whose garbage holds each other's last handle would wait for
+        // each other.
         if !is_cache_thread() {
             drop(self.handover.wait(Some(MAX_OWNER_WAIT)));
         }
     }
 }
 
-/// Returns the name of a cache's thread. The system takes no zero bytes.
+/// Returns the name of a cache's thread. The system does not accept zero bytes.
 fn thread_name(cache: &str) -> String {
     match cache.replace('\0', "").as_str() {
         "" => String::from("cortado"),
@@ -112,8 +117,8 @@ where
     mark_cache_thread(&*engine.eventcount);
     engine.eventcount.set_thread(thread::current());
     ThreadLoop::new(&engine, handover).run();
-    // Every handle has gone before the thread was stopped. What a listener is to hear of is told here: it
-    // may wait for the thread that drops the cache.
+    // All other handles were dropped before the thread was stopped. The listener runs here, since
+    // it may wait for the thread that drops the cache.
     if let Some(engine) = Arc::get_mut(&mut engine)
         && engine.has_unreported()
     {
@@ -122,13 +127,13 @@ where
     handover.finish(Box::new(engine));
 }
 
-/// The thread at work, until it is stopped.
+/// The loop of the thread, until it is stopped.
 struct ThreadLoop<'a, K, V, S> {
     engine: &'a Engine<K, V, S>,
     handover: &'a Handover<Remains>,
     backoff: Cell<Backoff>,
     sleeper: Sleeper,
-    /// Whether a departure is to wake the thread, or has.
+    /// Whether a departure is to wake the thread, or has done so.
     awaits_readers: Cell<bool>,
 }
 
@@ -151,7 +156,8 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> ThreadLoop<'a, K, V, S> {
                 eventcount.wait_timeout(wait);
                 continue;
             }
-            // From here on a thread that brings work wakes this one. What came in between, this look finds.
+            // From here on, a thread that adds work wakes this one; `recheck` finds what was added
+            // before.
             eventcount.wait(|| self.recheck(round));
             if !eventcount.is_waiting() {
                 self.change(Backoff::woken);
@@ -159,7 +165,7 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> ThreadLoop<'a, K, V, S> {
         }
     }
 
-    /// Looks for work when others can see that the thread sleeps; returns for how long it may.
+    /// Rechecks for work once other threads can see that this one sleeps; returns how long it may.
     fn recheck(&self, round: Round) -> Option<Duration> {
         let (has_work, due) = self.engine.next_work();
         let due = self.until(due);
@@ -168,8 +174,8 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> ThreadLoop<'a, K, V, S> {
             if self.backoff.get().awaits_readers() && !self.awaits_readers.replace(true) {
                 self.sleeper.wait();
             }
-            // Work that has just come looks like what is stuck: one more try, now that others wake the thread
-            // for what comes later.
+            // New work looks like blocked work: try once more, now that other threads wake this one
+            // for anything later.
             if self.work().has_progressed() || self.has_departed() {
                 return Some(Duration::ZERO);
             }
@@ -178,7 +184,7 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> ThreadLoop<'a, K, V, S> {
         self.change(|backoff| backoff.wait(is_stuck, due, jumps))
     }
 
-    /// Returns whether a departure that the thread waits for has come.
+    /// Returns whether a departure that the thread waits for has happened.
     fn has_departed(&self) -> bool {
         self.awaits_readers.get() && !self.sleeper.is_waiting()
     }
@@ -203,7 +209,7 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> ThreadLoop<'a, K, V, S> {
         round
     }
 
-    /// Returns how long it is until something falls due.
+    /// Returns how long it is until the next entry expires.
     fn until(&self, due: NextExpiry) -> Option<Duration> {
         match due {
             NextExpiry::Never => None,
@@ -224,17 +230,17 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> ThreadLoop<'a, K, V, S> {
     }
 }
 
-/// What a round has led to.
+/// The result of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
-    /// Entries were evicted or expired, so others are likely to do so soon.
+    /// Entries were evicted or expired, so more are likely to follow soon.
     Busy,
-    /// Something was freed or moved: more is likely to follow, and to wait for it costs a writer less than to
-    /// wake the thread, whose grace periods interrupt it.
+    /// Something was freed or moved, so more is likely to follow. A short wait costs a writer less
+    /// than waking the thread, whose grace periods interrupt it.
     Progress,
-    /// Something is left, and nothing could be done.
+    /// Work is left, but none could be done.
     Blocked,
-    /// Nothing is left.
+    /// No work is left.
     Done,
 }
 
@@ -248,7 +254,7 @@ impl Round {
         }
     }
 
-    /// Returns whether it has done anything.
+    /// Returns whether it has done any work.
     fn has_progressed(self) -> bool {
         !matches!(self, Self::Blocked | Self::Done)
     }
@@ -256,20 +262,21 @@ impl Round {
 
 /// Decides how long the thread waits.
 ///
-/// As long as rounds achieve nothing, each wait is twice as long as the one before: a cache that is not used
-/// takes no time, whatever is pending in it. What makes progress likely starts over.
+/// While rounds do no work, each wait is twice as long as the one before, so an idle cache takes no
+/// time, even if work is pending. Anything that makes progress likely resets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Backoff {
-    /// Waits in a row beside something that could not be done.
+    /// Consecutive waits while work was blocked.
     stuck: u32,
-    /// Departures in a row that did not help.
+    /// Consecutive departures that did not help.
     futile_departures: u32,
-    /// Polls in a row of a clock that may jump.
+    /// Consecutive polls of a clock that may jump.
     clock_polls: u32,
 }
 
 impl Backoff {
-    /// Returns for how long the thread waits, by itself, after a round; `None` if it is to look whether it can sleep.
+    /// Returns the length of the timed wait after a round; `None` if the thread should recheck and
+    /// sleep.
     fn timed_wait(&mut self, round: Round) -> Option<Duration> {
         if round.has_progressed() {
             *self = Self::default();
@@ -281,7 +288,8 @@ impl Backoff {
         }
     }
 
-    /// Returns for how long the thread sleeps, until `due` at the latest, or until it is woken.
+    /// Returns how long the thread sleeps unless it is woken, until `due` at most; `None` if there
+    /// is no limit.
     fn wait(&mut self, is_stuck: bool, due: Option<Duration>, jumps: bool) -> Option<Duration> {
         if is_stuck {
             let wait = self.next_wait();
@@ -296,22 +304,22 @@ impl Backoff {
         due.map(|due| due.min(poll))
     }
 
-    /// Returns whether the next wait beside something stuck is so long that others have to end it.
+    /// Returns whether the next wait for blocked work is so long that other threads may end it.
     fn is_long(self) -> bool {
         self.stuck > TIMED_WAIT_DOUBLINGS
     }
 
-    /// Returns whether a departure is to end it.
+    /// Returns whether a departure should end the next wait.
     fn awaits_readers(self) -> bool {
         self.stuck > TIMED_WAIT_DOUBLINGS + self.futile_departures
     }
 
-    /// Notes that another thread has brought work.
+    /// Notes that another thread has added work.
     fn woken(&mut self) {
         (self.stuck, self.clock_polls) = (0, 0);
     }
 
-    /// Notes that a reader has gone, perhaps the one that was in the way.
+    /// Notes that a reader has departed, perhaps the one that blocked the work.
     fn departed(&mut self) {
         self.woken();
         self.futile_departures = (self.futile_departures + 1).min(MAX_FUTILE_DEPARTURES);
@@ -328,7 +336,8 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    /// The waits of a thread whose rounds all lead to the same, until one is as long as the one before.
+    /// The waits of a thread whose rounds all have the same result, until one is as long as the one
+    /// before.
     fn waits(round: Round, is_stuck: bool) -> Vec<Duration> {
         let mut backoff = Backoff::default();
         let mut waits = Vec::new();
@@ -350,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_stay_short_while_rounds_achieve_something() {
+    fn waits_stay_short_while_rounds_make_progress() {
         assert_eq!(waits(Round::Busy, true), [MIN_WAIT]);
         assert_eq!(waits(Round::Progress, true), [MIN_WAIT]);
         let mut backoff = Backoff::default();
@@ -371,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_that_may_jump_is_looked_at_less_and_less_often() {
+    fn clock_that_may_jump_is_polled_less_and_less_often() {
         let hour = Duration::from_secs(3600);
         let mut backoff = Backoff::default();
         let mut clock_polls = || backoff.wait(false, Some(hour), true).unwrap().as_secs();
@@ -383,10 +392,10 @@ mod tests {
     }
 
     #[test]
-    fn wait_beside_what_is_stuck_ends_when_something_is_due() {
+    fn wait_for_blocked_work_ends_when_an_entry_expires() {
         let mut backoff = Backoff { stuck: MAX_DOUBLINGS, ..Backoff::default() };
         assert_eq!(backoff.wait(true, Some(CLOCK_POLL), false), Some(CLOCK_POLL));
-        // What is due already is stuck itself.
+        // Work that is due already counts as blocked.
         assert!(backoff.wait(true, Some(Duration::ZERO), false) > Some(CLOCK_POLL));
     }
 

@@ -1,4 +1,4 @@
-//! The tuner, and what else adapts to how many entries fill the budget.
+//! The tuner, and other settings that adapt to how many entries fill the budget.
 
 use std::collections::VecDeque;
 
@@ -14,22 +14,30 @@ use crate::{
     sync::atomic::Ordering,
 };
 
+/// Samples that one call simulates, and the most that may be buffered.
+const SIMULATED_PER_CALL: usize = 32;
+const MAX_SAMPLES: usize = 256;
+/// Buckets that are read for a sample, and the factor by which there may be more in a nearly empty
+/// table.
+pub(super) const SAMPLE_BUCKETS: usize = 40;
+const MAX_SPREAD: usize = 8;
+
 /// The tuner and its input.
 #[derive(Debug)]
 pub struct Tuning {
     tuner: Tuner,
     scale: Scale,
-    /// Accesses of the sample that were not played yet.
+    /// Accesses of the sample that were not simulated yet.
     samples: VecDeque<u64>,
 }
 
 impl Tuning {
-    /// Makes a tuner with the first configuration; random choices begin with `seed`.
+    /// Makes a tuner with the first configuration; `seed` seeds random choices.
     pub fn new(seed: u64, scale: Scale) -> Self {
         Self {
             tuner: Tuner::new(seed),
             scale,
-            // A hit may put some in, and hits allocate nothing.
+            // Preallocated: a hit may push to it, and hits do not allocate.
             samples: VecDeque::with_capacity(MAX_SAMPLES + CAPACITY),
         }
     }
@@ -40,7 +48,7 @@ impl Tuning {
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Takes over accesses for the tuner; whole batches are left out where it does not keep up.
+    /// Buffers accesses for the tuner; whole batches are dropped if it does not keep up.
     pub(super) fn take_samples(&self, hashes: &[u64]) {
         borrow(&self.tuning, |tuning| {
             if tuning.samples.len() < MAX_SAMPLES {
@@ -50,17 +58,17 @@ impl<K, V, S> Engine<K, V, S> {
         });
     }
 
-    /// Plays some of the accesses that wait for it, and follows the tuner.
+    /// Simulates some of the buffered accesses, and applies the tuner's choice.
     pub(super) fn tune(&self, guard: &Guard, tuning: &mut Tuning) {
         let costs_vary = self.costs_vary();
         for _ in 0..SIMULATED_PER_CALL {
             let Some(hash) = tuning.samples.pop_front() else {
-                // Relaxed: a hint; if some come in this moment, they wait for the next.
+                // Relaxed: a hint; samples that arrive concurrently wait for the next ones.
                 return self.has_samples.store(false, Ordering::Relaxed);
             };
             let hit = self.table.find_slot(guard, hash, |found| found.has_upper_of(hash));
             let cost = match &hit {
-                // It is none of the policy's business.
+                // The policy does not handle unevictable entries.
                 Some(hit) if hit.flags().is_unevictable() => continue,
                 Some(hit) => self.cost_of(hit.metadata()),
                 // It was removed concurrently, and its cost is unknown.
@@ -94,15 +102,15 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Adapts what depends on how many entries fill the budget.
+    /// Adapts everything that depends on how many entries fill the budget.
     pub(super) fn adapt(&self, guard: &Guard, tuning: &mut Tuning) {
         let capacity = self.capacity();
         self.access_clock.set_entries(capacity);
         tuning.scale = tuning.scale.adapted(capacity);
-        // In a table with more room, as many entries are spread over more buckets.
+        // In a sparser table, the same number of entries is spread over more buckets.
         let slots_per_entry = self.table.slots(guard) / (self.len() as usize).max(1);
         let buckets = SAMPLE_BUCKETS * (slots_per_entry / 4).clamp(1, MAX_SPREAD);
-        // Relaxed: any recent number will do. Written only if it differs: writers share it.
+        // Relaxed: any recent number will do. Stored only if it differs: writers share the line.
         if self.sample_buckets.load(Ordering::Relaxed) != buckets {
             self.sample_buckets.store(buckets, Ordering::Relaxed); // Relaxed: as above.
         }
@@ -112,16 +120,10 @@ impl<K, V, S> Engine<K, V, S> {
             self.turn_mask.store(turns, Ordering::Relaxed);
         }
         let mask = tuning.scale.mask();
-        // Relaxed, twice: any recent mask will do. Written only if it differs: readers share it.
+        // Relaxed, twice: any recent mask will do. Stored only if it differs: readers share the
+        // line.
         if self.sample_mask.load(Ordering::Relaxed) != mask {
             self.sample_mask.store(mask, Ordering::Relaxed);
         }
     }
 }
-
-/// Accesses of the sample that one call plays, and how many may wait.
-const SIMULATED_PER_CALL: usize = 32;
-const MAX_SAMPLES: usize = 256;
-/// Buckets read to find a sample, and how many times as many in a table that is nearly empty.
-pub(super) const SAMPLE_BUCKETS: usize = 40;
-const MAX_SPREAD: usize = 8;

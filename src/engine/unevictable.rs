@@ -1,11 +1,11 @@
-//! `Unevictable`: the part of the budget that unevictable entries take.
+//! `Unevictable`: counts unevictable entries and sums up their cost.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts unevictable entries, and sums up their costs.
+/// The number of unevictable entries, and their total cost.
 ///
-/// Whoever publishes one adds it *before*, and whoever unlinks one takes it off *after*, so neither
-/// number passes below 0.
+/// An entry is added *before* it is published and subtracted *after* it is unlinked, so neither
+/// number falls below 0.
 #[derive(Debug, Default)]
 pub struct Unevictable {
     entries: AtomicU64,
@@ -13,26 +13,26 @@ pub struct Unevictable {
 }
 
 impl Unevictable {
-    /// Counts an unevictable entry.
+    /// Adds an unevictable entry.
     pub fn add(&self, cost: u64) {
-        // Relaxed, everywhere: numbers to decide by; nothing is published with them.
+        // Relaxed, everywhere: heuristics and checks read these numbers; they publish nothing.
         self.entries.fetch_add(1, Ordering::Relaxed);
         self.cost.fetch_add(cost, Ordering::Relaxed);
     }
 
-    /// Takes one off.
+    /// Subtracts an unevictable entry.
     pub fn sub(&self, cost: u64) {
         self.entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `add`.
         self.cost.fetch_sub(cost, Ordering::Relaxed); // Relaxed: see `add`.
     }
 
-    /// Returns the cost of unevictable entries, those about to be published included.
+    /// Returns the cost of all unevictable entries, including those about to be published.
     #[inline]
     pub fn cost(&self) -> u64 {
         self.cost.load(Ordering::Relaxed) // Relaxed: see `add`.
     }
 
-    /// Returns whether there is one.
+    /// Returns whether there are any unevictable entries.
     #[inline]
     pub fn is_any(&self) -> bool {
         self.entries.load(Ordering::Relaxed) > 0 // Relaxed: see `add`.

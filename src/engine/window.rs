@@ -1,4 +1,5 @@
-//! New entries on their way through the window: how a maintenance shard learns of them, and which one leaves the window next.
+//! New entries on their way through the window: how a maintenance shard receives them, and which
+//! one leaves the window next.
 
 use std::collections::VecDeque;
 
@@ -14,16 +15,30 @@ use crate::{
     util::for_all,
 };
 
-/// Hashes of new entries that found no shard, the oldest first.
+/// How many entries ahead of their turn the buckets of new entries are prefetched.
+const LOOK_AHEAD: usize = 2;
+/// One in this many new entries is taken from another shard's window.
+const TAKEN_IN_TURN: u32 = 8;
+/// New entries that a slice of maintenance brings into the window.
+pub(super) const TAKEN_IN: usize = 64;
+/// New entries that a writer which makes room brings into the window: with those of its own ring,
+/// which it may pass on in the same call, `TAKEN_IN` in all.
+pub(super) const TAKEN_IN_FOR_ROOM: usize = CAPACITY;
+/// New entries that may wait for a maintenance shard.
+pub(super) const MAX_DEFERRED: usize = 1024;
+/// Accessed entries that are queued again in a row.
+const MAX_TURNS: usize = 8;
+
+/// Hashes of new entries that found all shards taken, the oldest first.
 ///
-/// Bounded: where it is full, the writers that add to it filter the oldest.
+/// Bounded: if it is full, the writers that add to it filter the oldest.
 #[derive(Debug, Default)]
 pub struct Backlog {
     pub(super) hashes: VecDeque<u64>,
 }
 
 impl Backlog {
-    /// Adds hashes; returns whether it did. It does not where others have still to filter what is too many.
+    /// Adds hashes, unless other threads still have to filter a surplus; returns whether it did.
     fn add(&mut self, hashes: &[u64]) -> bool {
         let has_room = self.hashes.len() < 2 * MAX_DEFERRED;
         if has_room {
@@ -32,7 +47,7 @@ impl Backlog {
         has_room
     }
 
-    /// Takes the oldest, if there are too many.
+    /// Takes the oldest hash, if there are too many.
     fn take_surplus(&mut self) -> Option<u64> {
         if self.hashes.len() > MAX_DEFERRED { self.hashes.pop_front() } else { None }
     }
@@ -42,7 +57,7 @@ impl Backlog {
     }
 }
 
-/// An entry whose time in the window is over.
+/// An entry at the window's head, which is to be promoted or evicted.
 pub(super) struct Candidate<'g, K, V> {
     pub(super) window_entry: WindowEntry,
     pub(super) slot: SlotRef<'g, Entry<K, V>>,
@@ -56,7 +71,7 @@ impl<K, V> Clone for Candidate<'_, K, V> {
 impl<K, V> Copy for Candidate<'_, K, V> {}
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Takes over a full ring of new entries.
+    /// Passes a full ring of new entries on to a shard, or to the backlog.
     pub(super) fn hand_over(&self, guard: &Guard, hashes: &[u64]) {
         match self.take_shard() {
             Some(mut shard) => self.admit_to_window(guard, &mut shard, hashes),
@@ -64,16 +79,16 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Queues hashes for the next maintenance shard, and filters those that are too many then.
+    /// Queues hashes for the next maintenance shard, and filters the oldest if there are too many.
     pub(super) fn defer(&self, guard: &Guard, hashes: &[u64]) {
         self.note_unqueued();
         let is_in = borrow(&self.backlog, |backlog| backlog.add(hashes)).unwrap_or(false);
         if !is_in {
-            // Another thread is adding its own, or has still to filter.
+            // Another thread is adding hashes, or still has to filter.
             return for_all(hashes, |&hash| self.filter_alone(guard, hash));
         }
         for _ in hashes {
-            // One by one: those that are not filtered yet stay where they are known.
+            // One by one: hashes that are not filtered yet stay in the backlog.
             let oldest = borrow(&self.backlog, Backlog::take_surplus).flatten();
             let Some(hash) = oldest else { break };
             self.filter_alone(guard, hash);
@@ -82,30 +97,30 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Notes that new entries wait for a maintenance shard.
     pub(super) fn note_unqueued(&self) {
-        // Relaxed, twice: a hint. Written only if it differs: writers share it.
+        // Relaxed, twice: a hint. Stored only if it differs: writers share the line.
         if !self.has_unqueued.load(Ordering::Relaxed) {
             self.has_unqueued.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Takes in new entries that found all shards taken, if there are any.
+    /// Collects new entries that found all shards taken, if there are any.
     #[inline]
     pub(super) fn collect_unqueued(&self, guard: &Guard, shard: &mut MaintenanceShard) {
-        // Relaxed: a hint. Maintenance comes without.
+        // Relaxed: a hint. Maintenance collects without it.
         if self.has_unqueued.load(Ordering::Relaxed) {
             self.collect_new_entries(guard, shard, TAKEN_IN_FOR_ROOM);
         }
     }
 
-    /// Brings new entries into the window, `most` or fewer: those of the backlog, then those of the rings,
-    /// one ring after the other.
+    /// Brings at most `most` new entries into the window: those of the backlog first, then those of
+    /// the rings, one ring after the other.
     pub(super) fn collect_new_entries(
         &self,
         guard: &Guard,
         shard: &mut MaintenanceShard,
         most: usize,
     ) {
-        // Relaxed, here and below: a hint, that there are none until some come.
+        // Relaxed, here and below: a hint that no new entries wait, until some are added.
         self.has_unqueued.store(false, Ordering::Relaxed);
         let taken = borrow(&self.backlog, |backlog| {
             let mut hashes = [0; TAKEN_IN];
@@ -144,14 +159,14 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Takes the entry at the window's head.
     ///
-    /// Now and then, and where this maintenance shard has none, it is that of another one: whose thread may have
-    /// stopped inserting.
+    /// At intervals, and if this maintenance shard's window is empty, takes it from another shard:
+    /// the threads that used that one may have stopped inserting.
     #[inline]
     fn next_window_entry(&self, shard: &mut MaintenanceShard) -> Option<WindowEntry> {
         shard.taken = shard.taken.wrapping_add(1);
         let own = if shard.taken.is_multiple_of(TAKEN_IN_TURN) { None } else { shard.window.pop() };
         let others = || {
-            // Each one in its turn.
+            // Each shard in turn.
             let first = (shard.taken / TAKEN_IN_TURN) as usize;
             let mut places = self.shards.iter().cycle().skip(first % self.shards.len());
             let tried = places.by_ref().take(self.shards.len());
@@ -162,7 +177,7 @@ impl<K, V, S> Engine<K, V, S> {
         Some(window_entry)
     }
 
-    /// Takes the entry at the window's head; one that was used since has another turn.
+    /// Takes the entry at the window's head; one that was accessed since is queued again.
     #[inline]
     pub(super) fn next_candidate<'g>(
         &'g self,
@@ -190,8 +205,8 @@ impl<K, V, S> Engine<K, V, S> {
         None
     }
 
-    /// Returns the entry of the window that has this very hash. (The table would also offer those that share
-    /// bucket and tag, which then would take the turn of another.)
+    /// Returns the entry of the window with exactly this hash. A lookup by bucket and tag alone
+    /// would also match other entries, and give one of them the turn of another.
     pub(super) fn find_in_window<'g>(
         &'g self,
         guard: &'g Guard,
@@ -203,7 +218,7 @@ impl<K, V, S> Engine<K, V, S> {
         self.table.find_slot(guard, hash, is_it)
     }
 
-    /// The same for one that is in a queue.
+    /// Like [`find_in_window`](Self::find_in_window), for an entry that was queued with its place.
     #[inline]
     fn find_window_entry<'g>(
         &'g self,
@@ -213,13 +228,13 @@ impl<K, V, S> Engine<K, V, S> {
         let there = self.table.find_at(guard, window_entry.hash, window_entry.spot);
         match there.filter(|slot| slot.flags().is_in_window()) {
             Some(slot) => Some(slot),
-            // It was replaced, or the table is on the move.
+            // It was replaced, or the table is being resized.
             None => self.find_in_window(guard, window_entry.hash),
         }
     }
 
-    /// Takes, of the entries that no maintenance shard knows of yet, the one that waits for longest; one that was used
-    /// since has another turn.
+    /// Takes the oldest entry that no maintenance shard has received yet; one that was accessed
+    /// since is queued again.
     pub(super) fn oldest_waiting<'g>(
         &'g self,
         guard: &'g Guard,
@@ -243,7 +258,7 @@ impl<K, V, S> Engine<K, V, S> {
         None
     }
 
-    /// Takes the oldest of some ring, and puts off the others there.
+    /// Takes the oldest entry of a ring, and defers the others.
     fn take_from_a_ring(&self, guard: &Guard) -> Option<u64> {
         let mut oldest = None;
         let number = thread_number();
@@ -259,20 +274,6 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
-/// How far ahead of their turn the buckets of new entries are fetched.
-const LOOK_AHEAD: usize = 2;
-/// One new entry in so many is taken from another shard's window.
-const TAKEN_IN_TURN: u32 = 8;
-/// New entries that a slice of maintenance takes into the window.
-pub(super) const TAKEN_IN: usize = 64;
-/// The same for a writer that makes room: with those of its own ring, which it may hand over in the same
-/// call, as many.
-pub(super) const TAKEN_IN_FOR_ROOM: usize = CAPACITY;
-/// New entries that wait for a maintenance shard, at most.
-pub(super) const MAX_DEFERRED: usize = 1024;
-/// Turns given in the window in a row.
-const MAX_TURNS: usize = 8;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,9 +288,9 @@ mod tests {
             let backlog = borrow(&engine.backlog, |backlog| backlog.hashes.len()).unwrap();
             assert_eq!(backlog, MAX_DEFERRED);
             let (queued, flagged) = queued_and_flagged(&engine);
-            // What has left the table by a full bucket is still queued.
+            // Entries that were displaced from a full bucket are still queued.
             assert!(flagged <= queued && flagged + 1000 > queued, "{flagged} of {queued}");
-            // There is room for all, so none is evicted but for its bucket.
+            // There is room for all, so only full buckets evict.
             let metrics = engine.metrics();
             assert_eq!(metrics.evictions, metrics.local_evictions);
             assert!(engine.memory().buffers > backlog * size_of::<u64>());
