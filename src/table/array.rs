@@ -1,4 +1,4 @@
-//! Arrays of buckets: one is the table's root, and while the table is resized there is a next one.
+//! Arrays of buckets: the table's root and, while the table is resized, the next array.
 
 use std::ptr;
 
@@ -14,29 +14,30 @@ use lazy::Memory;
 #[cfg(any(cortado_loom, cortado_shuttle))]
 use modelled::Memory;
 
-/// The most buckets of an array: [`Array::index`] multiplies their number by 32 bits of a hash, and handles are
-/// used up long before.
+/// Maximum number of buckets of an array. [`Array::index`] multiplies it by 32 bits of a hash,
+/// which must not overflow; the slab runs out of handles long before.
 const MAX_BUCKETS: usize = 1 << 30;
 
-/// Buckets, and the way to those that take their place.
+/// An array of buckets, linked to the one that replaces it.
 pub struct Array {
     buckets: Memory,
-    /// The array that is to take this one's place; set once, before any bucket is frozen.
+    /// The array that replaces this one; set once, before any bucket is frozen.
     next: AtomicPtr<Array>,
-    /// The next unit that a helper moves; wraps around until all have moved.
+    /// The next unit for a helper to move; wraps around until all have moved.
     cursor: AtomicUsize,
-    /// All units below this one were found moved.
+    /// The number of units, from the first on, that were found moved.
     moved: AtomicUsize,
-    /// How many requests to grow are still refused at once, since one found no memory.
+    /// The number of requests to grow that are still to be refused, because one found no memory.
     refusals: AtomicUsize,
 }
 
 impl Array {
-    /// Allocates `count` unused buckets, one at least; the system gives the memory as they are touched.
+    /// Allocates `count` unused buckets, at least one. The system provides the memory on first
+    /// access.
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`] if the allocator refuses, or if there would be more than 2^30 buckets.
+    /// [`OutOfMemory`] if the allocator fails, or if there would be more than 2^30 buckets.
     pub fn new(count: usize) -> Result<Self, OutOfMemory> {
         let bytes = count.saturating_mul(size_of::<Bucket>());
         if count > MAX_BUCKETS {
@@ -63,24 +64,24 @@ impl Array {
         self.buckets.as_slice()
     }
 
-    /// Returns the bucket of an index, if there is one.
+    /// Returns the bucket at an index, if there is one.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&Bucket> {
         self.buckets.as_slice().get(index)
     }
 
-    /// Returns the bucket of an index.
+    /// Returns the bucket at an index.
     ///
     /// # Panics
     ///
-    /// Panics if there is none.
+    /// Panics if the index is out of bounds.
     #[inline]
     pub fn at(&self, index: usize) -> &Bucket {
         &self.buckets.as_slice()[index]
     }
 
-    /// Returns the index of the bucket for hashes with these 32 upper bits. In an array of twice the size it is
-    /// twice that, or one more.
+    /// Returns the index of the bucket for hashes with these 32 upper bits. In an array of twice
+    /// the size, the index is twice as high, or one more.
     #[inline]
     pub fn index(&self, upper: u32) -> usize {
         ((u64::from(upper) * self.count() as u64) >> 32) as usize
@@ -96,64 +97,68 @@ impl Array {
     #[inline]
     pub fn of(&self, upper: u32) -> &Bucket {
         // SAFETY: upper < 2^32 and count <= 2^30, so the product does not overflow and is below
-        // count * 2^32, and its upper half below count.
+        // count * 2^32. Its upper half is below count.
         unsafe { self.buckets.as_slice().get_unchecked(self.index(upper)) }
     }
 
-    /// Returns the array that takes this one's place, if the table is being resized.
+    /// Returns the array that replaces this one, if the table is being resized.
     #[inline]
     pub fn next<'g>(&'g self, _: &'g Guard) -> Option<&'g Self> {
-        // Acquire: pairs with the Release in `link`, so that the array is seen made.
+        // Acquire: pairs with the Release in `link`, so that the array is seen initialized.
         let next = self.next.load(Acquire);
-        // SAFETY: arrays are retired when the next one has become the root; a thread that reached this one
-        // under a guard may follow it to the next.
+        // SAFETY: an array is retired after its next one has become the root, so a thread that
+        // reached this one under a guard may follow it to the next.
         unsafe { next.as_ref() }
     }
 
-    /// Makes `next` this array's next one, unless it has one.
+    /// Makes `next` this array's next one, unless it already has one.
     pub fn link(&self, next: Box<Self>) {
         let next = Box::into_raw(next);
-        // Release: pairs with the Acquire in `next`. Relaxed on failure: the other array is not looked at.
+        // Release: pairs with the Acquire in `next`. Relaxed on failure: the other array is not
+        // accessed.
         let release = ordering!(Release, mutant("resize_relaxed_next") => Relaxed);
         if self.next.compare_exchange(ptr::null_mut(), next, release, Relaxed).is_err() {
-            // SAFETY: the exchange failed, so the array is still this call's alone.
+            // SAFETY: the exchange failed, so this call still owns the array.
             drop(unsafe { Box::from_raw(next) });
         }
     }
 
-    /// Takes the next array; the caller is alone.
+    /// Takes the next array out. The caller has exclusive access.
     pub fn take_next(&mut self) -> Option<Box<Self>> {
         let next = self.next.swap(ptr::null_mut(), Relaxed); // Relaxed: `&mut self`.
-        // SAFETY: it came from `Box::into_raw`, and no other array has it as its next.
+        // SAFETY: it came from `Box::into_raw`, and no other array has it as its next one.
         (!next.is_null()).then(|| unsafe { Box::from_raw(next) })
     }
 
-    /// Returns the unit that a helper moves next, of `units`.
+    /// Returns the unit, of `units`, for a helper to move next.
     pub fn next_unit(&self, units: usize) -> usize {
-        // Relaxed: spreads helpers over the units; one that has moved already costs a look.
+        // Relaxed: only spreads helpers over the units; one that has moved already costs a check.
         self.cursor.fetch_add(1, Relaxed) % units
     }
 
-    /// Looks at up to `max` units that were not yet found moved; returns whether all of `units` have moved.
+    /// Checks up to `max` units that were not found moved yet; returns whether all of `units` have
+    /// moved.
     pub fn have_moved(&self, max: usize, units: usize, has_moved: impl Fn(usize) -> bool) -> bool {
-        // Acquire: pairs with the Release below; the units below, which other helpers have found moved, are
-        // seen moved here.
+        // Acquire: pairs with the Release below; the lower units, which other helpers have found
+        // moved, are seen moved here.
         let from = self.moved.load(Acquire);
         let end = from.saturating_add(max).min(units);
         let to = (from..end).find(|&unit| !has_moved(unit)).unwrap_or(end);
-        // AcqRel: Release hands on what was found, Acquire takes over what others have found since.
+        // AcqRel: Release publishes what was found here, Acquire receives what others have found
+        // since.
         let seen = if to > from { self.moved.fetch_max(to, AcqRel).max(to) } else { from };
         seen == units
     }
 
-    /// Returns how many units were found moved.
+    /// Returns the number of units that were found moved.
     pub fn moved_units(&self) -> usize {
-        self.moved.load(Relaxed) // Relaxed: a figure.
+        self.moved.load(Relaxed) // Relaxed: a statistic.
     }
 
-    /// Returns whether a request to grow is refused without a try, and counts it.
+    /// Returns whether a request to grow is refused without an attempt, and counts the refusal.
     pub fn refuses(&self) -> bool {
-        // Relaxed, twice: a hint. If two take the same one, it is used up a little later.
+        // Relaxed, twice: a hint. If two threads count the same refusal, refusals end a little
+        // later.
         let refusals = self.refusals.load(Relaxed);
         if refusals > 0 {
             self.refusals.store(refusals - 1, Relaxed);
@@ -169,7 +174,8 @@ impl Array {
 
 /// An array that was the root. Dropping it frees the array.
 ///
-/// A pointer and no `Box`, which would say that no other thread looks at the array: those with older guards do.
+/// A raw pointer: a `Box` would assert unique access, but threads with older guards may still read
+/// the array.
 pub struct OldArray(*mut Array);
 
 // SAFETY: an array may be freed by any thread.
@@ -178,7 +184,7 @@ unsafe impl Send for OldArray {}
 impl OldArray {
     /// # Safety
     ///
-    /// * The array came from `Box::into_raw`, is no root any more, and belongs to the caller alone.
+    /// * The array came from `Box::into_raw`, is no longer the root, and is owned by the caller.
     /// * The result is dropped when no guard is left under which a thread may have reached it.
     pub unsafe fn new(array: *mut Array) -> Self {
         Self(array)
@@ -187,7 +193,7 @@ impl OldArray {
 
 impl Drop for OldArray {
     fn drop(&mut self) {
-        // SAFETY: `new`'s promises.
+        // SAFETY: the promises of `new`.
         drop(unsafe { Box::from_raw(self.0) });
     }
 }
@@ -204,7 +210,7 @@ impl std::fmt::Debug for Array {
     }
 }
 
-/// Zeroed memory, which the system gives as it is touched, in huge pages where it has them.
+/// Zeroed memory that the system provides on first access, in huge pages where it has them.
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod lazy {
     use std::{
@@ -216,7 +222,8 @@ mod lazy {
     use super::Bucket;
     use crate::slab::{Pages, advise};
 
-    /// What the system's allocator aligns to by itself. Where more is asked for, it clears the memory by hand.
+    /// Alignment, in bytes, that the allocator provides by default. For a higher one it zeroes the
+    /// memory by writing to it.
     const NATURAL_ALIGN: usize = 16;
     const HUGE_PAGE: usize = 2 << 20;
 
@@ -237,9 +244,9 @@ mod lazy {
             let line = align_of::<Bucket>();
             let bytes = count.checked_mul(size_of::<Bucket>())?.checked_add(line)?;
             let layout = Layout::from_size_align(bytes, NATURAL_ALIGN).ok()?;
-            // SAFETY: the layout is not empty: at least one line was added.
+            // SAFETY: the layout is not empty: its size includes at least one line.
             let block = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-            // SAFETY: the offset is below the line that was added.
+            // SAFETY: the offset is below `line`, which the size includes.
             let buckets = unsafe { block.add(block.align_offset(line)) };
             let first = block.align_offset(HUGE_PAGE);
             let huge = bytes.saturating_sub(first) / HUGE_PAGE * HUGE_PAGE;
@@ -252,8 +259,8 @@ mod lazy {
 
         #[inline]
         pub fn as_slice(&self) -> &[Bucket] {
-            // SAFETY: `count` buckets are there; zeroed memory is an unused bucket, and they change by atomic
-            // operations only.
+            // SAFETY: there are `count` buckets; zeroed memory is an unused bucket, and buckets
+            // change by atomic operations only.
             unsafe { slice::from_raw_parts(self.buckets.as_ptr(), self.count) }
         }
     }
@@ -266,7 +273,7 @@ mod lazy {
     }
 }
 
-/// The same for model checkers, whose atomics are not plain memory.
+/// Memory for model checkers, whose atomics are not plain memory.
 #[cfg(any(cortado_loom, cortado_shuttle))]
 mod modelled {
     use super::Bucket;
@@ -274,7 +281,7 @@ mod modelled {
 
     pub struct Memory {
         buckets: Box<[Bucket]>,
-        /// Read wherever a bucket is looked for, and written at the end: one must come before the other.
+        /// Read on every access to a bucket, and written on drop: the two must be ordered.
         watched: Watched,
     }
 

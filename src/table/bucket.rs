@@ -1,4 +1,4 @@
-//! Buckets: one cache line with a control word, eight entry words, and what readers note.
+//! Buckets: one cache line with a control word, eight entry words and the hints of the policy.
 
 use super::{
     Hints,
@@ -10,53 +10,55 @@ use crate::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::*},
 };
 
-/// Bits of an entry word beside the handle's 26.
+/// Bits of an entry word above the handle's 26.
 const FROZEN: u32 = 1 << 26;
 const DYING: u32 = 1 << 27;
 const HASH_SHIFT: u32 = 28;
 
-/// One cache line of the table.
+/// A bucket: one cache line of the table.
 #[repr(C, align(64))]
 pub struct Bucket {
     control: AtomicU64,
     words: [AtomicU32; SLOTS],
-    /// What readers note of the entry in each slot, 16 bits a slot. A hint: a reader that was stopped may write to a slot
-    /// that has another entry by then, and takes back what other threads have written to its neighbours concurrently.
+    /// The access bits of the entry in each slot, 16 bits per slot. A hint: a reader that was
+    /// stopped may write to a slot that holds another entry by then, and may undo concurrent writes
+    /// to neighbouring slots.
     access: [AtomicU64; 2],
-    /// What the policy wants to know of the entry in each slot, to choose from a line at a time, 8 bits a slot. A hint,
-    /// too.
+    /// The class of the entry in each slot, 8 bits per slot, from which the policy ranks a whole
+    /// bucket at once. A hint, too.
     class: AtomicU64,
 }
 
-/// What a slot holds: nothing yet, nothing, or an entry's handle, with four bits of its hash.
+/// The content of a slot: not in use yet, empty, or an entry's handle with four bits of its hash.
 ///
 /// ```text
 /// bits  0..26   handle; 0: the bucket is not in use yet; 1: empty
-/// bit   26      FROZEN: it changes no more, for its bucket is being moved
-/// bit   27      DYING: removed in place, only the slot is still to be freed
+/// bit   26      FROZEN: it no longer changes, because its bucket is being moved
+/// bit   27      DYING: removed in place; only the slot is still to be freed
 /// bits 28..32   the four bits of the hash above those of the tag
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Word(u32);
 
-/// What [`Bucket::validated`] found.
+/// The result of [`Bucket::validated`].
 pub enum Validated {
     /// The entry was published at one instant of the call.
     Holds(Word, Handle),
-    /// The slot was empty, or holds an entry of another hash: what has the tag and the hash has left.
+    /// The slot was empty or holds an entry of another hash: the entry with this tag and hash has
+    /// left.
     Gone,
-    /// The slot changed during the call: look at the bucket again.
+    /// The slot changed during the call: read the bucket again.
     Changed,
 }
 
 impl Word {
-    /// A slot of zeroed memory. It differs from [`Self::EMPTY`], for a slow resizer fills only slots
+    /// A slot of zeroed memory. It differs from [`Self::EMPTY`]: a slow resizer fills only slots
     /// that no thread has filled, and must not fill one that was filled and emptied since.
     pub const UNUSED: Self = Self(0);
     /// A free slot.
     pub const EMPTY: Self = Self(1);
 
-    /// Makes the word of an entry; `bits` are four bits of its hash.
+    /// Creates the word of an entry; `bits` are four bits of its hash.
     #[inline]
     pub fn new(handle: Handle, bits: u32) -> Self {
         debug_assert!(bits < 16 && handle.raw() > Self::EMPTY.0);
@@ -70,7 +72,7 @@ impl Word {
         (handle.raw() > Self::EMPTY.0).then_some(handle)
     }
 
-    /// Returns the four bits of a hash that a word keeps.
+    /// Returns the four bits of a hash that a word stores.
     #[inline]
     pub fn bits_of(hash: u64) -> u32 {
         (hash >> TAG_BITS) as u32 & 15
@@ -88,7 +90,7 @@ impl Word {
         self.0 >> HASH_SHIFT
     }
 
-    /// Returns whether the entry was removed in place and only its slot is still to be freed.
+    /// Returns whether the entry was removed in place, so that only its slot is still to be freed.
     #[inline]
     pub fn is_dying(self) -> bool {
         self.0 & DYING != 0
@@ -108,7 +110,7 @@ impl Word {
         Self(self.0 | FROZEN)
     }
 
-    /// Returns the word as it goes into the next array.
+    /// Returns the word to store in the next array.
     #[must_use]
     pub fn thawed(self) -> Self {
         let lost = if mutant!("resize_dying_moves") { DYING } else { 0 };
@@ -117,7 +119,7 @@ impl Word {
 }
 
 impl Bucket {
-    /// Makes what zeroed memory is: a bucket that is not in use.
+    /// Returns an unused bucket, the equivalent of zeroed memory.
     #[cfg(any(cortado_loom, cortado_shuttle))]
     pub fn unused() -> Self {
         Self {
@@ -128,7 +130,7 @@ impl Bucket {
         }
     }
 
-    /// Puts a bucket of zeroed memory in use, unless another thread has.
+    /// Puts an unused bucket in use, unless another thread already has.
     #[cold]
     pub fn init(&self) {
         for slot in 0..SLOTS {
@@ -140,16 +142,16 @@ impl Bucket {
     /// Loads the control word.
     #[inline]
     pub fn control(&self) -> Control {
-        // Acquire: pairs with the Release of every change of the word; seeing a slot published means
-        // seeing its word.
+        // Acquire: pairs with the Release of every change of the word; a thread that sees a slot
+        // published also sees its word.
         Control(self.control.load(Acquire))
     }
 
-    /// Changes the control word if it still is `from`.
+    /// Changes the control word if it is still `from`.
     #[inline]
     pub fn change_control(&self, from: Control, to: Control) -> bool {
-        // AcqRel: Release pairs with the Acquire in `control`, so that a published slot shows its word;
-        // Acquire orders what follows, the emptying of an unpublished slot, after it.
+        // AcqRel: Release pairs with the Acquire in `control`, so that a published slot shows its
+        // word. Acquire orders what follows, the emptying of an unpublished slot, after it.
         let order = ordering!(AcqRel, mutant("table_relaxed_publish") => Relaxed);
         // Relaxed on failure: the caller loads the word again.
         self.control.compare_exchange(from.0, to.0, order, Relaxed).is_ok()
@@ -158,37 +160,37 @@ impl Bucket {
     /// Loads the word of a slot.
     #[inline]
     pub fn word(&self, slot: usize) -> Word {
-        // Acquire: pairs with the Release of the CAS that put the handle there, so that the entry's
+        // Acquire: pairs with the Release of the CAS that stored the handle, so that the entry's
         // content is seen; orders the loads that validate it after this one.
         let order = ordering!(Acquire, mutant("table_relaxed_word") => Relaxed);
         Word(self.words[slot].load(order))
     }
 
-    /// Changes the word of a slot if it still is `from`.
+    /// Changes the word of a slot if it is still `from`.
     #[inline]
     pub fn change_word(&self, slot: usize, from: Word, to: Word) -> bool {
-        // AcqRel: Release publishes the entry's content to the Acquire in `word`; Acquire makes the entry
-        // that came out readable for the thread that retires it.
-        // Relaxed on failure: the caller looks again.
+        // AcqRel: Release publishes the entry's content to the Acquire in `word`. Acquire makes the
+        // entry that is taken out readable for the thread that retires it.
+        // Relaxed on failure: the caller reads the bucket again.
         self.words[slot].compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
     }
 
-    /// Marks the entry of a word as removed; returns whether this call did.
+    /// Marks the entry of a word as removed; returns whether this call did so.
     pub fn mark_dying(&self, slot: usize, word: Word) -> bool {
         self.change_word(slot, word, word.dying())
     }
 
-    /// Empties a slot that the caller has claimed and not published.
+    /// Empties a slot that the caller has claimed but not published.
     pub fn withdraw(&self, slot: usize) {
         // Release: pairs with the CAS that claims the slot next; no other thread may change it.
         self.words[slot].store(Word::EMPTY.0, Release);
     }
 
-    /// Loads the entry of a slot that `control` shows with `tag`, if it was published at one instant
-    /// after both loads and has these four bits of the hash.
+    /// Loads the entry of a slot that `control` shows with `tag`, if it was published at one
+    /// instant after both loads and has these four bits of the hash.
     ///
-    /// An entry is read only after this check: what is claimed and not yet published belongs to its
-    /// inserter alone.
+    /// An entry may be read only after this check: an entry that is claimed and not yet published
+    /// is private to its inserter.
     #[inline]
     pub fn validated(&self, control: Control, slot: usize, tag: u64, bits: u32) -> Validated {
         let word = self.word(slot);
@@ -200,16 +202,17 @@ impl Bucket {
             return Validated::Holds(word, handle);
         }
         let now = self.control();
-        // Relaxed: the Acquire of the load above orders this one after it. The same word before and after
-        // `now` means that it was there at `now`: a handle enters a slot once, and cannot come again while
-        // the caller is pinned.
+        // Relaxed: the Acquire of the load above orders this one after it. The same word before and
+        // after `now` means that it was there at `now`: a handle enters a slot once, and cannot
+        // return to it while the caller is pinned.
         let is_same = self.words[slot].load(Relaxed) == word.0;
-        // `control` was of a bucket in use. That nothing changed is the common case, and one comparison.
+        // `control` was of a bucket in use. An unchanged word is the common case and takes one
+        // comparison.
         let is_there = now == control || (now.tag(slot) == tag && !now.is_frozen());
         if is_same && is_there { Validated::Holds(word, handle) } else { Validated::Changed }
     }
 
-    /// Stores what the policy keeps of an entry. A hint, for another thread's may come later.
+    /// Stores the policy's hints for an entry. Another thread may overwrite them.
     #[inline]
     pub fn set_hints(&self, slot: usize, hints: Hints) {
         self.set_access(slot, hints.access);
@@ -229,7 +232,8 @@ impl Bucket {
         self.update_access(slot, |_| Some(access));
     }
 
-    /// Stores what `update` makes of the access bits of a slot, unless that is nothing; returns whether it was something.
+    /// Stores the result of `update` on the access bits of a slot, unless it is `None`; returns
+    /// whether it was not.
     #[inline]
     pub fn update_access(&self, slot: usize, update: impl FnOnce(u16) -> Option<u16>) -> bool {
         let (word, shift) = self.access_word(slot);
@@ -255,7 +259,8 @@ impl Bucket {
     #[inline]
     pub fn set_class(&self, slot: usize, class: u8) {
         let shift = (slot & (SLOTS - 1)) * 8;
-        let others = self.class.load(Relaxed) & !(u64::from(u8::MAX) << shift); // Relaxed: as above.
+        // Relaxed: as above.
+        let others = self.class.load(Relaxed) & !(u64::from(u8::MAX) << shift);
         self.class.store(others | u64::from(class) << shift, Relaxed); // Relaxed: as above.
     }
 
@@ -267,7 +272,8 @@ impl Bucket {
         BucketHints { access, class: self.class.load(Relaxed) }
     }
 
-    /// Stops every change of the bucket; who returns from it sees its last content.
+    /// Freezes the bucket: it no longer changes. When this returns, the caller sees its final
+    /// content.
     pub fn freeze(&self) {
         let mut control = self.control();
         while !control.is_frozen() {
@@ -286,32 +292,33 @@ impl Bucket {
         }
     }
 
-    /// Takes a published slot out of a bucket whose control word still is `control`, and empties it;
-    /// returns what was in it.
+    /// Unlinks a published slot if the control word is still `control`, and empties it; returns the
+    /// entry word that it held.
     ///
-    /// That need not be what the caller has seen there: a replacement may have come in between, or the
-    /// version has wrapped and the slot has another owner.
+    /// That word may differ from the one that the caller has seen: the entry may have been replaced
+    /// in between, or the version may have wrapped and the slot holds another entry.
     #[inline]
     pub fn unpublish(&self, control: Control, slot: usize) -> Option<Word> {
         if !self.change_control(control, control.without(slot)) {
             return None;
         }
-        // Before the slot is free: it is not to be ranked.
+        // Before the slot is free: free slots must not be ranked.
         self.set_class(slot, 0);
         if mutant!("table_take_by_store") {
             let word = self.word(slot);
             self.withdraw(slot);
             return Some(word);
         }
-        // A swap and not a store: a replacement that validated before may come in between, and then it is the
-        // newer entry that leaves.
-        // AcqRel: Acquire makes the entry readable for the thread that retires it; Release shows the slot given
-        // up to the next claim.
+        // A swap and not a store: a thread that validated before may replace the entry in between,
+        // and then the newer entry is the one that is taken out.
+        // AcqRel: Acquire makes the entry readable for the thread that retires it; Release shows
+        // the freed slot to the next claim.
         Some(Word(self.words[slot].swap(Word::EMPTY.0, AcqRel)))
     }
 
-    /// Takes all published slots out; returns what was in them, and the control word that showed it, or `None` if the
-    /// bucket is frozen. Where it `renews`, whoever has read the bucket before does not publish in it.
+    /// Unlinks all published slots; returns their words and the control word that showed them, or
+    /// `None` if the bucket is frozen. If `renews`, a thread that has read the bucket before can no
+    /// longer publish in it.
     pub fn unpublish_all(&self, renews: bool) -> Option<(Control, [Word; SLOTS])> {
         loop {
             let control = self.control();
@@ -319,7 +326,7 @@ impl Bucket {
             if control.is_frozen() {
                 return None;
             }
-            // Nobody publishes in one that is not in use.
+            // No thread publishes in a bucket that is not in use.
             let renews = renews && control.is_in_use() && !mutant!("budget_renews_nothing");
             if control.taken().next().is_none() && !renews {
                 return Some((control, words));
@@ -338,8 +345,8 @@ impl Bucket {
 
     /// Frees the slot of an entry that was removed in place.
     ///
-    /// Returns what it has taken out by mistake: tag and word of another entry, if the version wrapped while
-    /// this thread was stopped.
+    /// Returns the tag and the word of another entry if that was taken out by mistake, because the
+    /// version wrapped while this thread was stopped.
     #[must_use]
     pub fn free_dying(&self, slot: usize, word: Word) -> Option<(u64, Word)> {
         let word = word.dying();

@@ -1,32 +1,33 @@
-//! The control word of a bucket, which alone decides what is in it.
+//! The control word of a bucket, which alone decides what the bucket contains.
 //!
 //! ```text
-//! bits  0..48   eight slots of 6 bits: the tag of the entry in the slot of that number; 0 = free
+//! bits  0..48   eight fields of 6 bits, one per slot: the tag of the entry in the slot; 0 = free
 //! bits 48..50   state: 0 unused (zeroed memory), 2 in use, 3 frozen, 1 moved; it never goes back
-//! bits 50..64   version: incremented by each publication, and where none may follow from what was read
+//! bits 50..64   version: incremented by each publication, and to invalidate earlier reads
 //! ```
 //!
-//! The version makes a CAS fail if the bucket has changed since it was scanned, though its tags are
-//! the same again. It wraps: a thread that was stopped for exactly a multiple of 2^[`VERSION_BITS`]
-//! publications may make a change that it should not make. So each change that the version guards
-//! is followed by a check of what it did (`write`):
+//! The version makes a CAS fail if the bucket has changed since it was scanned, even if its tags
+//! are the same again. The version wraps: a thread that was stopped for exactly a multiple of
+//! 2^[`VERSION_BITS`] publications may make a change that it must not make. Hence each change that
+//! the version guards is followed by a check of its effect (`write`):
 //!
-//! * what an unlink took out is compared with what was to be taken out;
+//! * the entry that an unlink took out is compared with the one that it meant to take out;
 //! * after a publication, the entries of the same tag that the scan ruled out must still be there.
 
 /// Slots of a bucket.
 pub const SLOTS: usize = 8;
-/// Bits of the version. Two, where tests are to see it wrap.
+/// Bits of the version: all that the word has left, or 2 in tests that let the version wrap.
 pub const VERSION_BITS: u32 = if cfg!(cortado_small_version) { 2 } else { 14 };
 
-/// Bits of a tag.
+/// Bits of a tag: eight tags leave 16 bits of the word for state and version.
 pub const TAG_BITS: usize = 6;
 pub const TAG: u64 = (1 << TAG_BITS) - 1;
 /// Set in a bucket that is frozen or moved.
 const FROZEN: u64 = 1 << 48;
 /// Set in a bucket that is in use or frozen.
 const INIT: u64 = 1 << 49;
-/// The version stands at the top, so that it wraps without touching its neighbours.
+/// One in the version field. The version is at the top, so that it wraps without a carry into other
+/// fields.
 const VERSION_ONE: u64 = 1 << (u64::BITS - VERSION_BITS);
 /// The lowest bit of each slot's tag.
 const EACH: u64 = {
@@ -37,7 +38,7 @@ const EACH: u64 = {
     }
     each
 };
-/// All tags.
+/// The bits of all tags.
 const TAGS: u64 = EACH * TAG;
 /// The five low bits of each tag.
 const LOW: u64 = EACH * 0x1f;
@@ -48,14 +49,14 @@ const TOP: u64 = EACH * 0x20;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Control(pub u64);
 
-/// A set of slots, iterated from the lowest.
+/// A set of slots, iterated in ascending order.
 #[derive(Clone, Copy, Debug)]
 pub struct Slots(u64);
 
 impl Control {
-    /// A bucket that was never used.
+    /// The word of a bucket that was never used.
     pub const UNUSED: Self = Self(0);
-    /// A bucket that is in use and empty.
+    /// The word of a bucket that is in use and empty.
     pub const EMPTY: Self = Self(INIT);
 
     /// Returns the tag of a hash: 1 to 63.
@@ -71,7 +72,7 @@ impl Control {
         (self.0 >> (slot * TAG_BITS)) & TAG
     }
 
-    /// Returns the slots with this tag; tag 0 gives the free slots.
+    /// Returns the slots with this tag; tag 0 returns the free slots.
     #[inline]
     pub fn slots(self, tag: u64) -> Slots {
         let differs = (self.0 & TAGS) ^ (EACH * tag);
@@ -87,31 +88,31 @@ impl Control {
         Slots(!self.slots(0).0 & TOP)
     }
 
-    /// Returns whether the bucket is in use: writers may change it.
+    /// Returns whether the bucket is in use, so that writers may change it.
     #[inline]
     pub fn is_in_use(self) -> bool {
         self.0 & (FROZEN | INIT) == INIT
     }
 
-    /// Returns whether the bucket is frozen or has moved: it changes no more.
+    /// Returns whether the bucket is frozen or has moved, so that it no longer changes.
     #[inline]
     pub fn is_frozen(self) -> bool {
         self.0 & FROZEN != 0
     }
 
-    /// Returns whether what the bucket has held is in another array.
+    /// Returns whether the bucket's entries have moved to another array.
     #[inline]
     pub fn is_moved(self) -> bool {
         self.0 & (FROZEN | INIT) == FROZEN
     }
 
-    /// Returns the word of the frozen bucket.
+    /// Returns the word with the bucket frozen.
     #[must_use]
     pub fn frozen(self) -> Self {
         Self(self.0 | FROZEN | INIT)
     }
 
-    /// Returns the word of the bucket when it has moved.
+    /// Returns the word with the bucket moved.
     #[must_use]
     pub fn moved(self) -> Self {
         debug_assert!(self.is_frozen());
@@ -130,7 +131,7 @@ impl Control {
         Self(with).renewed()
     }
 
-    /// Returns the word after a slot was freed. It keeps the version: a slot that is free stays so
+    /// Returns the word after a slot was freed. The version is unchanged: a free slot stays free
     /// until the next publication.
     #[inline]
     #[must_use]
@@ -144,7 +145,8 @@ impl Control {
         Self(self.0 & !TAGS)
     }
 
-    /// Returns the word as after a publication, though there was none: whoever has read the bucket before does not publish.
+    /// Returns the word with a new version, as after a publication. A writer that has read the
+    /// bucket before can no longer publish in it.
     #[must_use]
     pub fn renewed(self) -> Self {
         Self(self.0.wrapping_add(VERSION_ONE))

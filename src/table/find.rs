@@ -1,8 +1,9 @@
-//! Lookup: one by one, held, and many at a time.
+//! Lookup: of one entry, of an entry that is held, and of many at a time.
 //!
-//! A guard keeps the values of all parts, of the part of one hash, or of none ([`Table::pin`], [`Table::pin_part`],
-//! [`Table::pin_structure`]). A lookup compares the ten bits of a hash that make its part before it looks at an entry, so
-//! that it looks at none that its guard does not keep. Handles and [`Metadata`] stay under any guard.
+//! A guard protects the values of all parts, of the part of one hash, or of none ([`Table::pin`],
+//! [`Table::pin_part`], [`Table::pin_structure`]). A lookup compares the ten bits of a hash that
+//! make up its part before it reads an entry, so it reads only entries that its guard protects.
+//! Handles and [`Metadata`] are valid under any guard.
 
 use std::{ops::Deref, ptr::NonNull};
 
@@ -20,11 +21,12 @@ use crate::{
     sync::atomic::{AtomicU8, AtomicU64},
 };
 
-/// Lookups under way at once in [`Table::for_many`]: about as many misses of the cache as a core keeps in flight.
+/// Concurrent lookups in [`Table::for_many`]: about as many cache misses as a core keeps in flight.
 const AHEAD: usize = 16;
 
-/// What is kept beside the cell of an entry. It stays that of this entry for as long as a guard lives, whichever part of
-/// the table the guard keeps; the entry itself may be dropped before.
+/// The metadata of an entry, stored beside its cell. It belongs to this entry for as long as the
+/// guard lives, whichever part of the table the guard protects. The entry itself may be dropped
+/// before.
 pub struct Metadata<'g, T> {
     /// The entry's handle.
     pub handle: Handle,
@@ -38,44 +40,45 @@ pub struct EntryRef<'g, T> {
     pub(super) metadata: Metadata<'g, T>,
 }
 
-/// The slot of an entry that was found, and its metadata.
+/// The slot of an entry that was found, with its metadata.
 pub struct SlotRef<'g, T> {
     pub(super) metadata: Metadata<'g, T>,
     pub(super) bucket: &'g Bucket,
     pub(super) slot: usize,
 }
 
-/// Where an entry was seen: its handle, and the number of its slot. A hint: [`Table::find_at`] says whether it is there.
+/// Where an entry was seen: its handle and the number of its slot. A hint: [`Table::find_at`]
+/// checks whether the entry is still there.
 ///
-/// That of no entry by default. Spots of another table are of no use.
+/// The default is the spot of no entry. A spot is meaningless for another table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spot(u32);
 
-/// An entry that was found, and where.
+/// An entry that was found, and its slot.
 pub struct Hit<'g, T> {
     /// The entry.
     pub entry: &'g T,
     pub(super) place: SlotRef<'g, T>,
 }
 
-/// An entry that is kept readable by the guard that this holds.
+/// An entry with the guard that keeps it readable.
 ///
-/// Not `Send`: the guard pins this thread.
+/// Not `Send`: the guard pins the current thread.
 pub struct Held<'a, T> {
     entry: NonNull<T>,
     handle: Handle,
     /// Keeps the entry from being freed.
     guard: Guard,
-    /// Its drop frees all.
+    /// Outlives this: dropping the table frees all entries.
     table: &'a Table<T>,
 }
 
-/// What a look into one bucket found.
+/// The result of a search in one bucket.
 enum Search<'g, R> {
-    /// What the caller has made of it, the bucket and the slot.
+    /// The caller's result for the entry, with the bucket and the slot.
     Found(R, &'g Bucket, usize),
     Absent,
-    /// Nothing is decided: the bucket is frozen or has moved.
+    /// Undecided: the bucket is frozen or has moved.
     Frozen,
 }
 
@@ -88,21 +91,22 @@ impl<T> Clone for Metadata<'_, T> {
 impl<T> Copy for Metadata<'_, T> {}
 
 impl<'g, T> Metadata<'g, T> {
-    /// Returns a number that no other entry of this table has, as long as a guard lives that was there while this one was.
+    /// Returns a number that identifies the entry. No other entry of this table has it while any
+    /// guard lives that was created while this entry was in the table.
     #[inline]
     pub fn id(self) -> usize {
-        // The lowest numbers stay free for its users.
+        // The lowest numbers are left for the callers.
         (self.handle.raw() as usize) << 2
     }
 
-    /// Returns the byte beside the entry's cell, which the table does not use. A new entry finds that of the last
-    /// tenant.
+    /// Returns the byte beside the entry's cell, which the table does not use. A new entry finds
+    /// the byte of the cell's previous entry.
     #[inline]
     pub fn byte(self) -> &'g AtomicU8 {
         self.cell.flags()
     }
 
-    /// Returns what the entry costs.
+    /// Returns the cost of the entry.
     #[inline]
     pub fn charge(self) -> u64 {
         self.cell.charge()
@@ -114,14 +118,14 @@ impl<'g, T> Metadata<'g, T> {
         self.cell.hash()
     }
 
-    /// Returns whether the entry has this hash, as far as the table knows it: beside what a lookup has compared, its
-    /// upper half.
+    /// Returns whether the entry has this hash, as far as the table stores it: compares the upper
+    /// half, which a lookup has not compared.
     #[inline]
     pub fn has_upper_of(self, hash: u64) -> bool {
         self.upper() == upper(hash)
     }
 
-    /// Returns the two words for times beside the entry's cell, if its chunk has them.
+    /// Returns the two time words beside the entry's cell, if its chunk has them.
     #[inline]
     pub fn time_words(self) -> Option<&'g [AtomicU64; 2]> {
         self.cell.times()
@@ -204,38 +208,40 @@ impl<'g, T> SlotRef<'g, T> {
         self.metadata
     }
 
-    /// Returns where that is, for [`Table::find_at`].
+    /// Returns where the entry was found, for [`Table::find_at`].
     #[inline]
     pub fn spot(&self) -> Spot {
         Spot(self.handle.raw() | (self.slot as u32) << HANDLE_BITS)
     }
 
-    /// Returns the access bits of the slot: those of another entry if this one has left since.
+    /// Returns the access bits of the slot, which are those of another entry if this one has left
+    /// the slot.
     #[inline]
     pub fn access(&self) -> u16 {
         self.bucket.access(self.slot)
     }
 
-    /// Stores the access bits of the slot. A hint: those that another thread stores in its bucket at the same time may be
-    /// lost.
+    /// Stores the access bits of the slot. A hint: bits that another thread stores in the same
+    /// bucket concurrently may be lost.
     #[inline]
     pub fn set_access(&self, access: u16) {
         self.bucket.set_access(self.slot, access);
     }
 
-    /// The same for what `update` makes of the access bits, unless that is nothing; returns whether it was something.
+    /// Stores the result of `update` on the access bits, like [`set_access`](Self::set_access),
+    /// unless it is `None`; returns whether it was not.
     #[inline]
     pub fn update_access(&self, update: impl FnOnce(u16) -> Option<u16>) -> bool {
         self.bucket.update_access(self.slot, update)
     }
 
-    /// Returns the class of the slot; the same holds.
+    /// Returns the class of the slot, which is that of another entry if this one has left the slot.
     #[inline]
     pub fn class(&self) -> u8 {
         self.bucket.class(self.slot)
     }
 
-    /// Stores the class of the slot, as [`set_access`](Self::set_access) does.
+    /// Stores the class of the slot. A hint, like [`set_access`](Self::set_access).
     #[inline]
     pub fn set_class(&self, class: u8) {
         self.bucket.set_class(self.slot, class);
@@ -284,7 +290,7 @@ impl<T> Held<'_, T> {
         let _ = &self.guard;
         #[cfg(any(cortado_loom, cortado_shuttle))]
         self.guard.check_readable(self.table.key_of(self.handle));
-        // SAFETY: `find` has found it in a slot, by an Acquire.
+        // SAFETY: `find` has loaded the handle from a slot by an Acquire.
         let cell = unsafe { self.table.slab.cell(self.handle) };
         // SAFETY: the entry was found under the guard, in a table that outlives this.
         let entry = unsafe { self.entry.as_ref() };
@@ -308,10 +314,11 @@ impl<T> std::fmt::Debug for Held<'_, T> {
 }
 
 impl<T> Table<T> {
-    /// Returns the entry that has this hash and matches. The guard keeps the [part](Self::pin_part) of the hash.
+    /// Returns the entry that has this hash and matches. The guard must cover the
+    /// [part](Self::pin_part) of the hash.
     ///
-    /// It was in the table at some moment of the call; `None` means that at some moment no such
-    /// entry was. Writes nothing, and repeats itself only if the very slot it reads is changed.
+    /// The entry was in the table at some moment of the call; `None` means that at some moment no
+    /// such entry was. Writes nothing, and retries only if the slot that it reads has changed.
     #[inline]
     pub fn find<'g>(
         &'g self,
@@ -329,9 +336,10 @@ impl<T> Table<T> {
         }
     }
 
-    /// The same where the bucket in `array` was found frozen.
+    /// Like [`find`](Self::find), where the bucket in `array` was found frozen.
     ///
-    /// It takes `matches`, not the closure around it: a reference to that would keep its captures in memory on the hot path.
+    /// Takes `matches` and not the closure around it: a reference to the closure would keep its
+    /// captures in memory on the hot path.
     #[cold]
     fn find_moved<'g>(
         &'g self,
@@ -345,7 +353,7 @@ impl<T> Table<T> {
         Some(Hit::new(at, bucket, slot))
     }
 
-    /// The same by what is known of an entry without a look at it, under any guard of the table.
+    /// Like [`find`](Self::find), but compares metadata only, under any guard of the table.
     #[inline]
     pub fn find_slot<'g>(
         &'g self,
@@ -364,17 +372,19 @@ impl<T> Table<T> {
         Some(SlotRef { metadata, bucket, slot })
     }
 
-    /// Fetches what [`find_at`](Self::find_at) and a look at the flags will need, ahead of their use.
+    /// Prefetches what [`find_at`](Self::find_at) and a read of the entry's flags will need.
     #[inline]
     pub fn prefetch_at(&self, hash: u64, spot: Spot) {
         self.prefetch(hash);
         if spot != Spot::default() {
-            // SAFETY: a spot has the handle of an entry that was found, by an Acquire, or came from who has found it.
+            // SAFETY: a spot contains the handle of an entry that was found by an Acquire, by this
+            // thread or by the one that it got the spot from.
             unsafe { self.slab.cell(Handle::new(spot.0)) }.prefetch_flags();
         }
     }
 
-    /// Returns the slot of the entry of that hash that was seen in a spot, if it is still there, and the table is at rest.
+    /// Returns the slot of the entry of this hash that was seen in a spot, if it is still there and
+    /// the bucket is not being moved.
     #[inline]
     pub fn find_at<'g>(
         &'g self,
@@ -395,8 +405,8 @@ impl<T> Table<T> {
         is_there.then(|| SlotRef { metadata: self.metadata(guard, handle), bucket, slot })
     }
 
-    /// Offers the entries of a bucket in use that may have a hash to `examine`, until that makes something of one; returns
-    /// this, and where the entry is.
+    /// Calls `examine` for the entries of a bucket in use that may have the hash, until it returns
+    /// `Some`; returns the result and the entry's slot.
     #[inline]
     fn search_in<'g, R>(
         bucket: &'g Bucket,
@@ -426,7 +436,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// Looks for an entry whose bucket in `array` was found frozen.
+    /// Searches for an entry whose bucket in `array` was found frozen.
     #[cold]
     fn search_moved<'g, R>(
         &'g self,
@@ -440,7 +450,8 @@ impl<T> Table<T> {
             let index = array.index(upper(hash));
             let next = array.next(guard).expect("a frozen bucket has a next array");
             if !has_moved(array, next, index) || mutant!("resize_reads_moved") {
-                // What the bucket shows was in the table when it had not moved, under the guard.
+                // The entries that the bucket shows were in the table, under the guard, before it
+                // moved.
                 let bucket = array.at(index);
                 return bucket.control().slots(tag).find_map(|slot| {
                     let word = bucket.word(slot);
@@ -457,8 +468,8 @@ impl<T> Table<T> {
         }
     }
 
-    /// Calls `look_up` once for each hash, in order, with the index of the hash, and fetches buckets and entries ahead of
-    /// that.
+    /// Calls `look_up` once for each hash, in order, with the index of the hash. Buckets and
+    /// entries are prefetched.
     pub fn for_many(&self, guard: &Guard, hashes: &[u64], mut look_up: impl FnMut(usize, u64)) {
         for (chunk, hashes) in hashes.chunks(AHEAD).enumerate() {
             let array = self.root(guard);
@@ -470,7 +481,7 @@ impl<T> Table<T> {
                 if let Some(slot) = bucket.control().slots(Control::tag_of(hash)).next()
                     && let Some(handle) = bucket.word(slot).handle()
                 {
-                    // SAFETY: the word was read by an Acquire. Nothing is read of the cell.
+                    // SAFETY: the word was read by an Acquire. The cell is not read.
                     prefetch(unsafe { self.slab.cell(handle) }.address());
                 }
             }
@@ -480,16 +491,16 @@ impl<T> Table<T> {
         }
     }
 
-    /// Keeps what `find` returns readable for as long as the result lives. What it returns is of the part that the guard
-    /// keeps.
+    /// Keeps the result of `find` readable for as long as the returned value lives. The guard must
+    /// cover the part of that entry.
     #[inline]
     pub fn hold<'a>(
         &'a self,
         guard: Guard,
         find: impl for<'g> FnOnce(&'g &'a Self, &'g Guard) -> Option<EntryRef<'g, T>>,
     ) -> Option<Held<'a, T>> {
-        // What `find` returns is good for any lifetime of this guard and this table. (The reference to a reference
-        // says that the table outlives the guard.)
+        // The result of `find` is valid for any lifetime of this guard and this table. (The
+        // reference to a reference says that the table outlives the guard.)
         let EntryRef { entry, metadata } = find(&self, &guard)?;
         Some(Held { entry: NonNull::from(entry), handle: metadata.handle, guard, table: self })
     }

@@ -1,4 +1,5 @@
-//! Entries on their way into the table: the cell, which needs no guard, and the claim of a slot, which does.
+//! Entries that are being inserted: the cell, which needs no guard, and the claim of a slot, which
+//! does.
 
 use std::{mem::ManuallyDrop, ops::Deref, ptr};
 
@@ -15,36 +16,37 @@ use crate::{
     sync::atomic::Ordering::Relaxed,
 };
 
-/// An entry in a cell of its own, which is to be published.
+/// An entry in its cell, not published yet.
 ///
-/// Unless it was, dropping it drops the entry and gives the cell back, so that a panic in the caller's code leaves no
-/// trace.
+/// Dropping an unpublished one drops the entry and frees the cell, so a panic in the caller's code
+/// leaks nothing.
 #[must_use]
 #[derive(Debug)]
 pub struct Fresh<'t, T> {
     pub(super) table: &'t Table<T>,
     handle: Handle,
     cell: Cell<'t, T>,
-    /// The hash under which it is published: a handle enters one bucket, and one slot of it, once.
+    /// The hash under which the entry is published: a handle enters one bucket, and one slot of it,
+    /// once.
     pub(super) hash: u64,
     stripe: usize,
     state: State,
 }
 
-/// How far an entry has come.
+/// The state of a new entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// No slot has had its handle.
+    /// No slot has held its handle.
     Private,
-    /// A slot has.
+    /// A slot has held its handle.
     Exposed,
-    /// It was published, and is the table's.
+    /// The entry was published and belongs to the table.
     Published,
 }
 
-/// An entry that is being published under a guard, and the slot that it has claimed, if any.
+/// An entry that is being published under a guard, with the slot that it has claimed, if any.
 ///
-/// Dropping it gives the slot up.
+/// Dropping it frees the claimed slot.
 #[must_use]
 #[derive(Debug)]
 pub struct SlotClaim<'g, 'f, 't, T> {
@@ -52,7 +54,7 @@ pub struct SlotClaim<'g, 'f, 't, T> {
     slot: Option<(&'g Bucket, usize)>,
 }
 
-/// A cell for an entry that is to come. Dropping it gives the cell back.
+/// An allocated cell for an entry. Dropping it frees the cell.
 #[must_use]
 #[derive(Debug)]
 pub struct Reserved<'t, T> {
@@ -62,14 +64,14 @@ pub struct Reserved<'t, T> {
 }
 
 impl<T> Table<T> {
-    /// Returns a cell for an entry; `None` if there is no memory for it.
+    /// Allocates a cell for an entry; returns `None` if there is no memory for it.
     #[inline]
     pub fn reserve(&self, stripe: usize) -> Option<Reserved<'_, T>> {
         let handle = self.slab.allocate(stripe)?;
         Some(Reserved { table: self, handle, stripe })
     }
 
-    /// Moves an entry of that hash into a cell.
+    /// Moves an entry with this hash into a new cell.
     ///
     /// # Errors
     ///
@@ -84,11 +86,11 @@ impl<T> Table<T> {
 }
 
 impl<'t, T> Reserved<'t, T> {
-    /// Moves an entry of that hash into the cell.
+    /// Moves an entry with this hash into the cell.
     #[inline]
     pub fn fill(self, entry: T, hash: u64) -> Fresh<'t, T> {
         let Self { table, handle, stripe } = *ManuallyDrop::new(self);
-        // SAFETY: `reserve` has allocated it, and nothing was written there yet.
+        // SAFETY: `reserve` has allocated the cell, and nothing was written there yet.
         let cell = unsafe { table.slab.write(handle, entry) };
         cell.set_hash(upper(hash));
         Fresh { table, handle, cell, hash, stripe, state: State::Private }
@@ -97,17 +99,18 @@ impl<'t, T> Reserved<'t, T> {
 
 impl<T> Drop for Reserved<'_, T> {
     fn drop(&mut self) {
-        // SAFETY: `reserve` has allocated it, and it holds nothing.
+        // SAFETY: `reserve` has allocated the cell, and it holds no value.
         unsafe { self.table.slab.release(self.handle, self.stripe) };
     }
 }
 
 impl<'t, T> Fresh<'t, T> {
-    /// Begins to publish the entry. All methods panic if that was done already.
+    /// Begins to publish the entry. After publication, all methods panic.
     ///
     /// # Panics
     ///
-    /// Panics if a slot has had the entry's handle: it must not come to one twice under a reader's guard.
+    /// Panics if a slot has held the entry's handle: a reader must not see a handle enter a slot
+    /// twice under one guard.
     pub fn claim_slot<'g, 'f>(&'f mut self, guard: &'g Guard) -> SlotClaim<'g, 'f, 't, T> {
         debug_assert!(guard.covers(self.table.domain.structure()), "a guard of another table");
         assert_eq!(self.state, State::Private, "the entry was in a slot");
@@ -123,70 +126,71 @@ impl<'t, T> Fresh<'t, T> {
         self.handle
     }
 
-    /// Returns the entry, which only this thread sees yet.
+    /// Returns the entry, which is still private to this thread.
     #[inline]
     pub fn get(&self) -> EntryRef<'_, T> {
         EntryRef { entry: self, metadata: Metadata { handle: self.handle, cell: self.cell } }
     }
 
-    /// Sets the cost of the entry. Every entry has to once one has had another cost than 1: its cell has that of the
-    /// last tenant.
+    /// Sets the cost of the entry. Once any entry has had a cost other than 1, every entry has to
+    /// set its own: the cell still holds the cost of its previous entry.
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`] if there is no memory for costs; the cost is 1 then.
+    /// [`OutOfMemory`] if there is no memory for costs; the cost is then 1.
     #[inline]
     pub fn set_cost(&self, cost: u64) -> Result<(), OutOfMemory> {
         self.check();
         self.cell.set_charge(cost)
     }
 
-    /// Stores two words of times beside the entry's cell.
+    /// Stores the two time words beside the entry's cell.
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`] if its chunk has none yet, and there is no memory for them.
+    /// [`OutOfMemory`] if its chunk has no time words yet and there is no memory for them.
     pub fn set_times(&self, times: [u64; 2]) -> Result<(), OutOfMemory> {
         self.check();
         let words = self.cell.times_or_new()?;
         for (word, time) in words.iter().zip(times) {
-            word.store(time, Relaxed); // Relaxed: the publication shows it.
+            word.store(time, Relaxed); // Relaxed: made visible by the publication.
         }
         Ok(())
     }
 
-    /// Takes the entry back.
+    /// Returns the entry and frees its cell.
     pub fn into_inner(self) -> T {
         self.check();
         let fresh = ManuallyDrop::new(self);
-        // SAFETY: the entry was not published, so it is this thread's alone; `fresh` is not dropped.
+        // SAFETY: the entry was not published, so this thread owns it; `fresh` is not dropped.
         let entry = unsafe { fresh.table.slab.take(fresh.handle) };
         fresh.give_cell_back();
         entry
     }
 
-    /// Returns the handle, whose cell holds the entry.
+    /// Returns the handle. The entry stays in its cell.
     pub(super) fn into_handle(self) -> Handle {
         self.check();
         ManuallyDrop::new(self).handle
     }
 
-    /// Gives back the cell, whose entry was moved out.
+    /// Frees the cell, whose entry was moved out or dropped.
     ///
-    /// A reader may have seen the handle in a slot and be about to compare it again. It must not meet the same
-    /// handle with another entry in it: the cell waits for it.
+    /// A reader may have seen the handle in a slot and be about to compare it again. It must not
+    /// find the same handle with another entry, so an exposed cell waits for a grace period.
     fn give_cell_back(&self) {
         if self.state == State::Exposed && !mutant!("table_empty_handle_reused") {
             self.table.retire_empty(self.handle, self.stripe);
         } else {
-            // SAFETY: of this table's slab; the value was moved out or dropped, and no slot ever showed the handle.
+            // SAFETY: the handle is of this table's slab; the value was moved out or dropped, and
+            // no slot ever showed the handle.
             unsafe { self.table.slab.release(self.handle, self.stripe) };
         }
     }
 
     #[cold]
     fn discard(&self) {
-        // Gives the cell back even if the destructor panics.
+        // Frees the cell even if the destructor panics.
         let cell = Emptied(self);
         // SAFETY: as in `into_inner`.
         unsafe { cell.0.table.slab.drop_value(cell.0.handle) };
@@ -198,9 +202,9 @@ impl<T> Deref for Fresh<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // Other threads may have removed and freed it.
+        // Other threads may have removed and freed a published entry.
         self.check();
-        // SAFETY: `prepare` wrote it, and until it is published it is this thread's alone.
+        // SAFETY: `prepare` wrote the entry, and this thread owns it until it is published.
         unsafe { &*self.cell.address() }
     }
 }
@@ -214,7 +218,7 @@ impl<T> Drop for Fresh<'_, T> {
     }
 }
 
-/// Gives the cell of an entry back when it is dropped.
+/// Frees the cell of an entry on drop.
 struct Emptied<'a, 't, T>(&'a Fresh<'t, T>);
 
 impl<T> Drop for Emptied<'_, '_, T> {
@@ -237,7 +241,7 @@ impl<'g, 't: 'g, T> SlotClaim<'g, '_, 't, T> {
 
     /// # Panics
     ///
-    /// Panics if the entry is for another place, or published.
+    /// Panics if the entry was prepared for another table or hash, or is published.
     #[inline]
     pub(super) fn check(&self, table: &Table<T>, hash: u64) {
         let Fresh { table: its, hash: its_hash, state, .. } = *self.fresh;
@@ -245,14 +249,16 @@ impl<'g, 't: 'g, T> SlotClaim<'g, '_, 't, T> {
         assert!(is_for_it, "prepared for another place");
     }
 
-    /// Returns the slot of that bucket that it has claimed; if there is none yet, that which `claim` claims.
+    /// Returns the slot that the entry has claimed in that bucket; without one, calls `claim` to
+    /// claim a slot.
     #[inline]
     pub(super) fn slot_of(
         &mut self,
         bucket: &'g Bucket,
         claim: impl FnOnce() -> Option<usize>,
     ) -> Option<usize> {
-        // A claim is kept from one probe to the next, unless that was of another bucket.
+        // A claim remains valid from one probe to the next, unless the new probe is of another
+        // bucket.
         if let Some((claimed, slot)) = self.slot
             && ptr::eq(claimed, bucket)
         {
@@ -265,7 +271,7 @@ impl<'g, 't: 'g, T> SlotClaim<'g, '_, 't, T> {
         Some(slot)
     }
 
-    /// Notes that the entry is in the table.
+    /// Records that the entry is in the table.
     #[inline]
     pub(super) fn published(
         &mut self,
@@ -278,10 +284,11 @@ impl<'g, 't: 'g, T> SlotClaim<'g, '_, 't, T> {
         if self.slot.is_some_and(|(claimed, own)| ptr::eq(claimed, bucket) && own == slot) {
             self.slot = None;
         }
-        // Of another slot, if it has replaced an entry.
+        // The claim is of another slot if the entry has replaced one.
         self.withdraw();
         debug_assert!(guard.covers(table.part_of(self.fresh.hash)), "a guard of another part");
-        // SAFETY: `prepare` wrote it; it was published under the guard, which keeps its part, and is retired later.
+        // SAFETY: `prepare` wrote the entry. It was published under the guard, which covers its
+        // part, and is retired later.
         let entry = unsafe { &*self.fresh.cell.address() };
         let metadata = Metadata { handle: self.fresh.handle, cell: self.fresh.cell };
         Hit::new(EntryRef { entry, metadata }, bucket, slot)

@@ -1,4 +1,4 @@
-//! Iteration over what is there, while it changes.
+//! Iteration over the entries of a table, concurrent with changes.
 
 use super::{
     Table,
@@ -10,30 +10,30 @@ use super::{
 };
 use crate::reclaim::Guard;
 
-/// Goes through the entries of a table.
+/// An iterator over the entries of a table.
 ///
-/// An entry that is in the table from the beginning to the end of the iteration is seen exactly
-/// once, unless its bucket moves in that very moment: then it may be seen twice. One that comes or goes during
-/// the iteration may be seen or not.
+/// An entry that is in the table from the beginning to the end of the iteration is returned exactly
+/// once, unless its bucket is being moved when the iterator reaches it: then it may be returned
+/// twice. An entry that is inserted or removed during the iteration may or may not be returned.
 pub struct Iter<'g, T> {
     table: &'g Table<T>,
     guard: &'g Guard,
     array: &'g Array,
     index: usize,
-    /// The bucket at which it ends.
+    /// The index of the bucket at which it ends.
     end: usize,
-    /// The least hash (its upper 32 bits) that counts.
+    /// The lowest hash (its upper 32 bits) to return.
     from: u32,
-    /// What is left of the current bucket.
+    /// The rest of the current bucket.
     parts: [Option<Part<'g>>; 2],
     slot: usize,
 }
 
-/// A bucket, or what of it counts.
+/// A bucket, or the half of it to be visited.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'g> {
     pub(super) bucket: &'g Bucket,
-    /// Only entries of the bucket of that index in the array that one began with.
+    /// Only entries of the bucket at this index in the array that the visit began with.
     only: Option<usize>,
 }
 
@@ -43,11 +43,13 @@ impl<T> Table<T> {
         self.iter_from(guard, 0, usize::MAX).0
     }
 
-    /// Iterates over the entries of at most `buckets` buckets whose hashes are not below `from`, which is compared
-    /// with their upper 32 bits; returns the hash at which the next part begins, if there is one.
+    /// Iterates over the entries of at most `buckets` buckets whose hashes are not below `from`,
+    /// which is compared with their upper 32 bits; returns the hash at which the next part begins,
+    /// if there is one.
     ///
-    /// Buckets divide the hashes into ranges. So a walk may let its guard go between two parts: an entry that
-    /// stays is in exactly one of them, though the table is resized in between.
+    /// Buckets divide the hashes into ranges, so a walk may drop its guard between two parts: an
+    /// entry that stays in the table is in exactly one part, even if the table is resized in
+    /// between.
     pub fn iter_from<'g>(
         &'g self,
         guard: &'g Guard,
@@ -59,8 +61,8 @@ impl<T> Table<T> {
         let count = array.count();
         let index = array.index(from);
         let end = index.saturating_add(buckets.max(1)).min(count);
-        // The least hash of bucket `end`: a bucket has the hashes whose product with the count has its index in
-        // the upper half.
+        // The lowest hash of bucket `end`: a bucket has the hashes whose product with the count has
+        // its index in the upper half.
         let next = ((end as u64) << 32).div_ceil(count as u64);
         let parts = [None, None];
         let iter = Iter { table: self, guard, array, index, end, from, parts, slot: SLOTS };
@@ -68,10 +70,10 @@ impl<T> Table<T> {
     }
 }
 
-/// Returns the buckets that have what belongs to bucket `index` of an array that is or was the root under
-/// the guard.
+/// Returns the buckets that contain the entries of bucket `index` of an array that is, or was under
+/// the guard, the root.
 ///
-/// What they show was in the table at some moment under the guard.
+/// The entries that they show were in the table at some moment under the guard.
 #[inline]
 pub(super) fn parts<'g>(array: &'g Array, index: usize, guard: &'g Guard) -> [Option<Part<'g>>; 2] {
     let bucket = array.at(index);
@@ -91,14 +93,14 @@ pub(super) fn parts<'g>(array: &'g Array, index: usize, guard: &'g Guard) -> [Op
 }
 
 impl Part<'_> {
-    /// Returns whether the part is of the second of two buckets that have become one.
+    /// Returns whether the part is of the second of two buckets that were merged.
     pub(super) fn is_second_half(&self) -> bool {
         self.only.is_some_and(|index| !index.is_multiple_of(2))
     }
 }
 
 impl<'g, T> Iter<'g, T> {
-    /// Returns the next part, and what is the next slot of it.
+    /// Returns the next slot, and the part that it is in.
     fn next_slot(&mut self) -> Option<(Part<'g>, usize)> {
         while self.slot == SLOTS {
             self.parts[0] = self.parts[1].take();
@@ -115,7 +117,7 @@ impl<'g, T> Iter<'g, T> {
         Some((self.parts[0]?, self.slot - 1))
     }
 
-    /// Returns the entry in a slot, if it counts.
+    /// Returns the entry in a slot, if it is to be returned.
     fn entry(&self, part: Part<'g>, slot: usize) -> Option<Hit<'g, T>> {
         let bucket = part.bucket;
         let (word, handle) = loop {
@@ -126,7 +128,7 @@ impl<'g, T> Iter<'g, T> {
             }
             let word = bucket.word(slot);
             if control.is_frozen() {
-                // `parts` has seen, under the guard, that the bucket had not moved, or that it was in use.
+                // `parts` has seen, under the guard, that the bucket had not moved or was in use.
                 break (word, word.handle()?);
             }
             match bucket.validated(control, slot, tag, word.bits()) {
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_walk_show_every_entry_once_though_the_table_is_resized_between_them() {
+    fn parts_of_a_walk_return_every_entry_once_despite_resizes_between_them() {
         type Resize = fn(&Entries<'_>, &Guard) -> bool;
         let nothing: Resize = |_, _| false;
         let ways: [Resize; 3] =
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn iteration_that_began_before_two_growths_shows_all_that_stayed() {
+    fn iteration_that_began_before_two_resizes_returns_all_remaining_entries() {
         let alive = AtomicU64::new(0);
         let table = filled(16, &alive);
         let guard = table.pin();

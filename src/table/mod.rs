@@ -1,41 +1,42 @@
-//! The table: a lock-free set of entries that live in a [`Slab`], found by a hash and the caller's comparison.
+//! The hash table: a lock-free set of entries, stored in a [`Slab`] and found by a hash and the
+//! caller's comparison.
 //!
-//! It is eight-way set-associative: a hash names one bucket, one cache line, and the bucket's control word
-//! alone decides which of its eight slots hold an entry. So a key is in the table at most once, a
-//! removal frees its slot at once, and a full bucket concerns that bucket only: the caller chooses the
-//! victim. The table knows neither keys nor costs.
+//! The table is eight-way set-associative. A hash selects one bucket, which is one cache line, and
+//! the bucket's control word alone decides which of its eight slots hold an entry. Hence a key is
+//! in the table at most once, a removal frees its slot at once, and a full bucket affects that
+//! bucket only: the caller chooses the victim. The table knows neither keys nor costs.
 //!
 //! # Protocol
 //!
-//! A slot is *free*, *claimed* (an inserter put its handle there; no other thread may touch either),
-//! *published* (the control word shows a tag for it) or *dying* (removed in place; only the slot is
-//! still to be freed).
+//! A slot is *free*, *claimed* (an inserter has stored its handle in the entry word; no other
+//! thread may touch the slot or the entry), *published* (the control word shows a tag for the slot)
+//! or *dying* (its entry was removed in place; only the slot is still to be freed).
 //!
 //! | move | by | decided by |
 //! |---|---|---|
 //! | free → claimed | an inserter | CAS of the entry word |
-//! | claimed → published | the same | CAS of the control word, unchanged since its scan |
-//! | claimed → free | the same | store to the entry word |
+//! | claimed → published | the same inserter | CAS of the control word, unchanged since its scan |
+//! | claimed → free | the same inserter | store to the entry word |
 //! | published → published (replace) | any thread | CAS of the entry word, after validating |
-//! | published → free (unlink) | any thread | CAS of the control word, then a swap of the entry word |
+//! | published → free (unlink) | any thread | CAS of the control word, swap of the entry word |
 //! | published → dying (remove exactly this) | any thread | CAS of the entry word |
-//! | dying → free | any thread | CAS of the control word, then a swap of the entry word |
+//! | dying → free | any thread | CAS of the control word, swap of the entry word |
 //!
-//! A reader loads the control word, then the entry word of a slot with the tag, then both again: the
-//! same entry word, and the tag still there, mean that the entry was published in between. It writes
-//! nothing.
+//! A reader loads the control word, then the entry word of a slot with the tag, then both again. If
+//! the entry word is the same and the tag is still there, the entry was published in between. A
+//! reader writes nothing.
 //!
-//! A thread that takes an entry out holds it as [`Unlinked`], and no other thread does. Writers work in two
-//! steps: [`Table::probe`] says what is there, and what it returns makes the change, or says that the bucket
-//! has changed and that the caller must probe again. No step waits for another thread. How the table grows
-//! and shrinks is told in [`resize`].
+//! A thread that unlinks an entry holds it as [`Unlinked`], and no other thread does. Writers work
+//! in two steps: [`Table::probe`] returns what is there, and its result either makes the change or
+//! reports that the bucket has changed and that the caller must probe again. No step waits for
+//! another thread. [`resize`] describes how the table grows and shrinks.
 //!
 //! # Hashes
 //!
 //! ```text
 //! bits  0..6    the tag, in the control word
-//! bits  6..10   in the entry word: with the tag, a stranger's key is compared once in a thousand lookups
-//! bits 32..64   choose the bucket; the slab keeps them beside the cell, for growing and for the policy
+//! bits  6..10   in the entry word; with the tag, another key is compared in 1 of 1000 lookups
+//! bits 32..64   select the bucket; the slab stores them, for resizing and for the policy
 //! ```
 
 mod array;
@@ -78,43 +79,46 @@ use crate::{
     sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*},
 };
 
-/// Entries for which ten bytes an entry are no matter.
+/// Entries up to which a table has the lower load factor: ten bytes per entry do not matter there.
 const FEW_ENTRIES: usize = 1 << 16;
+/// The bits of a hash that a table stores for its entries; see the [module](self).
+pub const HASH_BITS: u64 = 0xffff_ffff_0000_03ff;
 
 /// A lock-free set of `T`.
 pub struct Table<T> {
-    /// Whose memory its guards keep.
+    /// The reclamation domain of the table's guards and entries.
     domain: Domain,
     /// The array in which every search begins.
     root: AtomicPtr<Array>,
-    /// The first bucket of the root and their number: hints for a prefetch, which needs no guard.
+    /// The first bucket of the root and the number of its buckets: hints for a prefetch, which
+    /// needs no guard.
     first: AtomicPtr<Bucket>,
     count: AtomicUsize,
     slab: Slab<T>,
-    /// Full bags of retired handles.
+    /// Sealed bags of retired handles.
     sealed: Bags,
-    /// Bags, by their numbers, that wait for their grace periods.
+    /// The numbers of bags that wait for their grace periods.
     limbo: LimboLists<u32>,
-    /// Bags whose values have left the count and are not dropped yet.
+    /// The number of bags whose values have left the garbage counters and are not all dropped yet.
     freeing: AtomicUsize,
-    /// Arrays that were the root.
+    /// Arrays that have ceased to be the root.
     old_arrays: Stack<OldArray>,
-    /// The same, where their grace period has begun.
+    /// Such arrays whose grace period has begun.
     array_limbo: LimboLists<Box<Node<OldArray>>>,
 }
 
-/// An entry that was taken out of the table, and that only its holder may retire.
+/// An entry that was unlinked from the table. Only its holder may retire it.
 ///
-/// Readers that were pinned before may still look at it.
+/// Readers that were pinned before may still read it.
 #[must_use = "an entry that is not retired is leaked"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unlinked {
     handle: Handle,
-    /// The bits of its hash that are in its bucket.
+    /// The bits of its hash that its bucket shows.
     low: u16,
-    /// What its slot showed of its use.
+    /// The access bits of its slot when it was unlinked.
     access: u16,
-    /// Whose entry it is.
+    /// The domain of its table.
     domain: Domain,
 }
 
@@ -130,7 +134,7 @@ impl Unlinked {
     }
 }
 
-/// What the policy keeps in the bucket of an entry.
+/// What the policy stores in the bucket of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
     /// The access bits.
@@ -139,21 +143,19 @@ pub struct Hints {
     pub class: u8,
 }
 
-/// The bits of a hash that a table knows of its entries; see the [module](self).
-pub const HASH_BITS: u64 = 0xffff_ffff_0000_03ff;
-
-/// Returns a hash without the bits that a table does not know. No two keys are told apart by the others.
+/// Returns a hash without the bits that a table does not store. Those never distinguish two keys.
 #[inline]
 pub fn known(hash: u64) -> u64 {
     (hash & HASH_BITS & !control::TAG) | Control::tag_of(hash)
 }
 
 impl<T> Table<T> {
-    /// Makes an empty table of `buckets` buckets for `expected` entries, used by about `stripes` threads at once.
+    /// Creates an empty table of `buckets` buckets for `expected` entries and about `stripes`
+    /// concurrent threads.
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`] if the buckets cannot be allocated, or are more than 2^30.
+    /// [`OutOfMemory`] if the buckets cannot be allocated, or if there would be more than 2^30.
     pub fn new(buckets: usize, expected: usize, stripes: usize) -> Result<Self, OutOfMemory> {
         let root = Box::new(Array::new(buckets)?);
         let (first, count) = (ptr::from_ref(root.at(0)).cast_mut(), root.count());
@@ -171,39 +173,42 @@ impl<T> Table<T> {
         })
     }
 
-    /// Fetches the bucket of a hash ahead of its use.
+    /// Prefetches the bucket of a hash.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
         prefetch(self.hinted(upper(hash)));
     }
 
-    /// Returns an address that is likely that of a bucket. Nothing may be read there.
+    /// Returns the likely address of a bucket. It must not be dereferenced.
     #[inline]
     fn hinted(&self, upper: u32) -> *const Bucket {
-        // Relaxed, twice: hints. Those of two arrays may be mixed.
+        // Relaxed, twice: hints. The two values may be of different arrays.
         let (first, count) = (self.first.load(Relaxed), self.count.load(Relaxed));
         first.wrapping_add(((u64::from(upper) * count as u64) >> 32) as usize)
     }
 
-    /// Pins the current thread for this table: what is in it now stays readable under the guard.
+    /// Pins the current thread for this table: all entries that are in it now stay readable under
+    /// the guard.
     #[inline]
     pub fn pin(&self) -> Guard {
         pin_for(self.domain)
     }
 
-    /// The same for entries of the part of one hash. Others may be dropped under the guard.
+    /// Like [`pin`](Self::pin), but protects only the entries of the part of one hash. Other
+    /// entries may be dropped under the guard.
     #[inline]
     pub fn pin_part(&self, hash: u64) -> Guard {
         pin_for(self.part_of(hash))
     }
 
-    /// The same for the buckets and what is beside the entries. The entries may be dropped under the guard.
+    /// Like [`pin`](Self::pin), but protects only the buckets and the metadata of entries. The
+    /// entries themselves may be dropped under the guard.
     #[inline]
     pub fn pin_structure(&self) -> Guard {
         pin_for(self.domain.structure())
     }
 
-    /// Returns the part of the domain in which entries of a hash are.
+    /// Returns the part of the domain that contains the entries of a hash.
     #[inline]
     fn part_of(&self, hash: u64) -> Domain {
         self.domain.part(part(Control::tag_of(hash), Word::bits_of(hash)))
@@ -215,48 +220,49 @@ impl<T> Table<T> {
         guard.repin(self.domain);
     }
 
-    /// Returns the domain of this table's pins.
+    /// Returns the reclamation domain of this table.
     pub fn domain(&self) -> Domain {
         self.domain
     }
 
-    /// Returns the bytes of the arrays of buckets. Those that were the root, and wait for their readers, are not
-    /// counted.
+    /// Returns the bytes of the bucket arrays in use. Retired arrays that wait for their readers
+    /// are not counted.
     pub fn bucket_bytes(&self, guard: &Guard) -> usize {
         let root = self.root(guard);
         let buckets = root.count() + root.next(guard).map_or(0, Array::count);
         buckets * size_of::<Bucket>()
     }
 
-    /// Returns the bytes of the cells and of what is kept beside them, free ones included.
+    /// Returns the bytes of the cells and of their side arrays, free cells included.
     pub fn cell_bytes(&self) -> usize {
         self.slab.bytes()
     }
 
-    /// Returns the number of cells, those that were never issued included.
+    /// Returns the number of cells, including those that were never issued.
     pub fn cells(&self) -> usize {
         self.slab.cells()
     }
 
-    /// Returns an unlinked entry, to look at it while the guard lives, which keeps its part.
+    /// Returns an unlinked entry, readable while the guard lives. The guard must cover the part of
+    /// the entry.
     ///
     /// # Panics
     ///
-    /// Panics if the entry is another table's.
+    /// Panics if the entry belongs to another table.
     pub fn unlinked<'g>(&'g self, guard: &'g Guard, entry: &Unlinked) -> EntryRef<'g, T> {
         self.check(entry);
         debug_assert!(guard.covers(self.domain.part(entry.low)), "a guard of another part");
         self.entry(guard, entry.handle)
     }
 
-    /// Returns an unlinked entry, to look at it while it is not retired. Its holder alone may do that, so no guard is
-    /// needed.
+    /// Returns an unlinked entry, readable until it is retired. Only its holder can retire it, so
+    /// no guard is needed.
     fn owned<'a>(&'a self, entry: &'a Unlinked) -> EntryRef<'a, T> {
         self.check(entry);
-        // SAFETY: an entry was unlinked by an Acquire.
+        // SAFETY: the entry was unlinked by an Acquire.
         let cell = unsafe { self.slab.cell(entry.handle) };
         let metadata = Metadata { handle: entry.handle, cell };
-        // SAFETY: it is dropped when it was retired, and whoever does that gives `entry` away.
+        // SAFETY: a value is dropped only after it was retired, which consumes `entry`.
         EntryRef { entry: unsafe { &*metadata.cell.address() }, metadata }
     }
 
@@ -264,7 +270,7 @@ impl<T> Table<T> {
     ///
     /// # Panics
     ///
-    /// As for [`unlinked`](Self::unlinked).
+    /// Panics if the entry belongs to another table.
     #[inline]
     pub fn metadata_of<'g>(&'g self, guard: &'g Guard, entry: &Unlinked) -> Metadata<'g, T> {
         self.check(entry);
@@ -275,23 +281,24 @@ impl<T> Table<T> {
         assert_eq!(entry.domain, self.domain, "an entry of another table");
     }
 
-    /// Returns the entry of a word that was taken out of a slot, where it had this tag.
+    /// Returns the entry of a word that was taken out of a slot with this tag.
     fn unlinked_of(&self, bucket: &Bucket, slot: usize, tag: u64, word: Word) -> Option<Unlinked> {
         Some(Unlinked {
             handle: word.handle()?,
             low: part(tag, word.bits()),
-            // A hint: the slot may have the next entry by now.
+            // A hint: the slot may hold another entry by now.
             access: bucket.access(slot),
             domain: self.domain,
         })
     }
 
-    /// The same, unless it was dying: that entry belongs to the thread that marked it.
+    /// Like `unlinked_of`, but returns `None` for a dying entry, which belongs to the thread that
+    /// marked it.
     fn taken(&self, bucket: &Bucket, slot: usize, tag: u64, word: Word) -> Option<Unlinked> {
         if word.is_dying() { None } else { self.unlinked_of(bucket, slot, tag, word) }
     }
 
-    /// Returns the hash of an entry that was unlinked, as [`known`] returns it.
+    /// Returns the hash of an unlinked entry, as [`known`] returns it.
     pub fn hash_of(&self, entry: &Unlinked) -> u64 {
         u64::from(self.upper_of(entry.handle)) << 32 | u64::from(entry.low)
     }
@@ -299,41 +306,44 @@ impl<T> Table<T> {
     #[inline]
     fn root<'g>(&'g self, guard: &'g Guard) -> &'g Array {
         debug_assert!(guard.covers(self.domain.structure()), "a guard of another table");
-        // Acquire: pairs with the Release in `promote`, so that the array is seen made and its units moved.
+        // Acquire: pairs with the Release in `promote`, so that the array is seen initialized and
+        // its units moved.
         let root = self.root.load(Acquire);
-        // SAFETY: never null; an array is retired after it has ceased to be the root, so the guard keeps it.
+        // SAFETY: never null; an array is retired only after it has ceased to be the root, so the
+        // guard protects it.
         unsafe { &*root }
     }
 
-    /// Returns the entry of a handle that was published at a moment when the guard was there, which keeps its part.
+    /// Returns the entry of a handle that was published at some moment under the guard. The guard
+    /// must cover the part of the entry.
     #[inline]
     fn entry<'g>(&'g self, guard: &'g Guard, handle: Handle) -> EntryRef<'g, T> {
         let metadata = self.metadata(guard, handle);
-        // SAFETY: it was published under the guard; an entry is retired after it was unlinked, and stays until the
-        // guard is gone that keeps its part.
+        // SAFETY: it was published under the guard; an entry is retired after it was unlinked, and
+        // is dropped after every guard that covers its part is gone.
         EntryRef { entry: unsafe { &*metadata.cell.address() }, metadata }
     }
 
-    /// Returns what is beside a handle that was published at a moment when the guard was there.
+    /// Returns the metadata of a handle that was published at some moment under the guard.
     #[inline]
     fn metadata<'g>(&'g self, guard: &'g Guard, handle: Handle) -> Metadata<'g, T> {
         debug_assert!(guard.covers(self.domain.structure()), "a guard of another table");
         #[cfg(any(cortado_loom, cortado_shuttle))]
         guard.check_readable(self.key_of(handle));
-        // SAFETY: the callers have seen the handle published, by an Acquire.
+        // SAFETY: the callers have seen the handle published by an Acquire.
         Metadata { handle, cell: unsafe { self.slab.cell(handle) } }
     }
 
-    /// Returns a name of a handle that no other table's handle has, for the models.
+    /// Returns a key for a handle that is unique among all tables, for the models.
     #[cfg(any(cortado_loom, cortado_shuttle))]
     fn key_of(&self, handle: Handle) -> usize {
         self.domain.number() as usize * (Handle::MASK as usize + 1) + handle.raw() as usize
     }
 }
 
-/// Returns how many buckets so many entries want.
+/// Returns the number of buckets for a number of entries.
 pub fn buckets_for(entries: usize) -> usize {
-    // Three eighths of the slots in use, where memory is no matter, and nine twentieths beyond.
+    // Load factor 3/8 where memory does not matter, and 9/20 beyond.
     let slots = if entries <= FEW_ENTRIES {
         entries.saturating_mul(8) / 3
     } else {
@@ -343,13 +353,14 @@ pub fn buckets_for(entries: usize) -> usize {
     slots.div_ceil(SLOTS).max(1).next_multiple_of(2)
 }
 
-/// Returns the part of entries of this tag and these four bits: all of a hash that a bucket shows.
+/// Returns the part of the entries with this tag and these four bits: all of a hash that a bucket
+/// shows.
 #[inline]
 fn part(tag: u64, bits: u32) -> Part {
     (bits as u16) << control::TAG_BITS | tag as u16
 }
 
-/// Returns the bits of a hash that choose its bucket.
+/// Returns the bits of a hash that select its bucket.
 #[inline]
 fn upper(hash: u64) -> u32 {
     (hash >> 32) as u32
@@ -401,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn full_bucket_evicts_whom_the_caller_chooses_and_slots_are_free_at_once() {
+    fn full_bucket_evicts_the_chosen_entry_and_frees_its_slot_at_once() {
         let alive = AtomicU64::new(0);
         let table = Table::new(1, 10, 1).unwrap();
         let guard = table.pin();
@@ -435,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn many_are_looked_up_in_order() {
+    fn for_many_looks_hashes_up_in_order() {
         let alive = AtomicU64::new(0);
         let table = Table::new(8, 100, 1).unwrap();
         let guard = table.pin();
@@ -455,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn clear_takes_out_all_also_while_the_table_is_resized() {
+    fn clear_removes_all_entries_also_during_a_resize() {
         let alive = AtomicU64::new(0);
         for steps in 0..5 {
             let table = Table::new(4, 100, 1).unwrap();
@@ -514,7 +525,7 @@ mod tests {
         let alive = AtomicU64::new(0);
         let table = Table::new(1, 10, 1).unwrap();
         let guard = table.pin();
-        // Claimed, and out of date before it could be published.
+        // The slot is claimed, but the probe is out of date before the entry can be published.
         let mut fresh = table.prepare(Entry::new(1, 1, &alive), 1, 0).unwrap();
         let Probe::Absent(vacant) = table.probe(&guard, 1, |entry| entry.key == 1, none) else {
             panic!("it is empty");
@@ -525,7 +536,7 @@ mod tests {
         assert!(matches!(published, Publish::Changed));
         let handle = fresh.handle();
         assert_eq!(fresh.into_inner().value, 1);
-        // The slot is free again, and the cell is not used before a grace period.
+        // The slot is free again, and the cell is not reused before a grace period.
         for key in 3..10 {
             assert_eq!(put(&table, &guard, key, Entry::new(key, key, &alive), |_| panic!()), None);
             let hit = table.find(&guard, key, |entry| entry.key == key).unwrap();
@@ -557,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_used_again_after_their_grace_period() {
+    fn cells_are_reused_after_their_grace_period() {
         let alive = AtomicU64::new(0);
         let table = Table::new(4, 100, 1).unwrap();
         for key in 0..1000 {
@@ -572,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn eviction_takes_no_claim_of_another_insert() {
+    fn eviction_leaves_the_claim_of_another_insert_alone() {
         let alive = AtomicU64::new(0);
         let table = Table::new(1, 20, 1).unwrap();
         let guard = table.pin();
@@ -688,7 +699,7 @@ mod tests {
 
         let alive = AtomicU64::new(0);
         let table = Table::new(4, 100, 4).unwrap();
-        // What went in, less what came out.
+        // Insertions less removals.
         let balance = AtomicU64::new(0);
         thread::scope(|scope| {
             for id in 1..=THREADS {

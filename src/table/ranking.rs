@@ -1,73 +1,76 @@
-//! `BucketHints`: the hints of all slots of a bucket, ranked at once.
+//! `BucketHints`: the hints of all slots of a bucket, which are ranked at once.
 
 use super::control::SLOTS;
+
+/// Bits of the step in each lane: the lowest bits of the step of the last access.
+const STEP_BITS: i32 = 12;
+const STEP: u16 = (1 << STEP_BITS) - 1;
+/// Number of classes that are ranked.
+const CLASSES: u8 = 127;
+/// Position, in a float, of the highest bit of the fraction, which is directly below the exponent.
+const WEIGHT_SHIFT: i32 = 22;
 
 /// The hints of a bucket's slots, one lane each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BucketHints {
-    /// Access bits, 16 a lane: the step of the last access in the lower 12, and above it what is not 0 for an entry that
-    /// was referenced.
+    /// Access bits, 16 per lane: the step of the last access in the lower 12 bits; the upper 4 are
+    /// not 0 if the entry was referenced.
     pub access: [u64; 2],
-    /// Classes, 8 bits a lane.
+    /// Classes, 8 bits per lane.
     pub class: u64,
 }
 
-/// How entries are ranked. An entry's score is its idle time, `flat` steps more, times 2 to the power of `shift` unless it
-/// was referenced, times its weight.
+/// The parameters of eviction scores. The score of an entry is its idle time plus `flat` steps,
+/// times 2 to the power of `shift` unless it was referenced, times its weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ranking {
-    /// The current step; its lower 12 bits count.
+    /// The current step; only its lower 12 bits are used.
     pub now: u16,
     /// Steps added to each idle time.
     pub flat: u16,
-    /// What unreferenced entries have more than referenced ones, as a power of two.
+    /// The factor, as a power of two, by which the score of an unreferenced entry is higher.
     pub shift: u8,
-    /// The bits of a class that count.
+    /// The bits of a class that are compared.
     pub mask: u8,
-    /// The class of weight 1. The next 126 classes weigh 1.5, 2, 3, 4, 6 and so on; all others are not ranked.
+    /// The class of weight 1. The next 126 classes have the weights 1.5, 2, 3, 4, 6 and so on; no
+    /// other class is ranked.
     pub first: u8,
-    /// The class that most have which are ranked. Buckets with no other are compared with a threshold in fewer steps.
+    /// The class of most ranked entries. A bucket without any other ranked class takes fewer steps
+    /// to compare with a threshold.
     pub plain: u8,
 }
 
-/// A score that others are compared with.
+/// A score to compare others with.
 #[derive(Clone, Copy, Debug)]
 pub struct Threshold {
-    /// It, as the bits of a float.
+    /// The score, as the bits of a float.
     score: u32,
-    /// What it is without the weight of the plain class.
+    /// The score divided by the weight of the plain class.
     base: u16,
 }
-
-/// Bits of a step, of which each lane has its last one.
-const STEP_BITS: i32 = 12;
-const STEP: u16 = (1 << STEP_BITS) - 1;
-/// Classes that are ranked.
-const CLASSES: u8 = 127;
-/// Where the exponent and the highest bit of the fraction stand in a float.
-const WEIGHT_SHIFT: i32 = 22;
 
 /// The scores of a bucket's slots, as the bits of floats; 0 for slots that are not ranked.
 #[derive(Clone, Copy, Debug)]
 pub struct Scores(imp::Scores);
 
-/// A ranking in the form in which it is applied to many buckets.
+/// A ranking, prepared for many buckets.
 #[derive(Clone, Copy, Debug)]
 pub struct Ranker(imp::Ranker);
 
 impl Ranking {
-    /// Returns the weight of a class that is ranked, as the bits of a float, and its number.
+    /// Returns the weight of a ranked class, as the bits of a float, and its number.
     #[inline]
     fn weight(self, class: u8) -> (u32, u8) {
         let number = (class & self.mask).wrapping_sub(self.first);
         ((u32::from(number) << WEIGHT_SHIFT) + 1.0f32.to_bits(), number)
     }
 
-    /// Prepares a score, given as the bits of a float, to be compared with many.
+    /// Prepares a score, given as the bits of a float, for many comparisons.
     #[inline]
     pub fn threshold(self, score: u32) -> Threshold {
         let weight = f32::from_bits(self.weight(self.plain).0);
-        // Rounded down, and never over: a base of so much is above the score just where it is above this.
+        // Rounded down and saturating: a base, which is an integer, is above the exact quotient if
+        // and only if it is above this.
         Threshold { score, base: (f32::from_bits(score) / weight) as u16 }
     }
 
@@ -79,13 +82,14 @@ impl Ranking {
 }
 
 impl Ranker {
-    /// Ranks all slots, taken or not.
+    /// Ranks all slots, free ones included.
     #[inline]
     pub fn rank(&self, hints: BucketHints) -> Scores {
         Scores(self.0.rank(hints))
     }
 
-    /// Returns which slots have a score above the threshold, one bit each, and how many are ranked.
+    /// Returns the slots with a score above the threshold, one bit each, and the number of ranked
+    /// slots.
     #[inline]
     pub fn above(&self, hints: BucketHints, threshold: Threshold) -> (u32, usize) {
         match self.0.plain_above(hints, threshold.base) {
@@ -99,7 +103,7 @@ impl Ranker {
 }
 
 impl Scores {
-    /// Returns how many slots are ranked.
+    /// Returns the number of ranked slots.
     #[inline]
     pub fn count(&self) -> usize {
         self.0.count()
@@ -124,7 +128,7 @@ use sse as imp;
 #[cfg(not(target_arch = "x86_64"))]
 use portable as imp;
 
-/// Lane after lane.
+/// The portable version: one lane at a time.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 mod portable {
     use super::{BucketHints, CLASSES, Ranking, SLOTS, STEP};
@@ -197,7 +201,7 @@ mod portable {
     }
 }
 
-/// Eight lanes at a time.
+/// The SSE2 version: eight lanes at a time.
 #[cfg(target_arch = "x86_64")]
 mod sse {
     use std::arch::x86_64::*;
@@ -207,11 +211,11 @@ mod sse {
     #[derive(Clone, Copy, Debug)]
     pub struct Scores {
         scores: [__m128i; 2],
-        /// All bits of the lanes that are ranked, 16 a lane.
+        /// All bits set in the lanes that are ranked, 16 per lane.
         ranked: __m128i,
     }
 
-    /// The numbers of a ranking, in each lane.
+    /// The parameters of a ranking, repeated in each lane.
     #[derive(Clone, Copy, Debug)]
     pub struct Ranker {
         now: __m128i,
@@ -219,7 +223,7 @@ mod sse {
         shift: __m128i,
         mask: __m128i,
         first: __m128i,
-        /// The number of the plain class, 8 bits a lane.
+        /// The number of the plain class, 8 bits per lane.
         plain: __m128i,
     }
 
@@ -258,7 +262,7 @@ mod sse {
     fn plain_above(ranker: &Ranker, hints: BucketHints, threshold: u16) -> Option<(u32, u32)> {
         let Ranker { mask, first, plain, .. } = *ranker;
         let zero = _mm_setzero_si128();
-        // Mask and class stand in the lower half of 16 bits, which is all of 8.
+        // Mask and class are in the lower half of 16 bits; packing moves them to lanes of 8.
         let class = _mm_cvtsi64_si128(hints.class as i64);
         let [mask, first] = [_mm_packus_epi16(mask, mask), _mm_packus_epi16(first, first)];
         let number = _mm_sub_epi8(_mm_and_si128(class, mask), first);
@@ -269,7 +273,7 @@ mod sse {
         if ranked != is_plain {
             return None;
         }
-        // What is left of each where the threshold is taken off.
+        // Saturating subtraction: 0 in the lanes that are not above the threshold.
         let over = _mm_subs_epu16(bases(ranker, hints), _mm_set1_epi16(threshold as i16));
         let not_above = _mm_packs_epi16(_mm_cmpeq_epi16(over, zero), zero);
         Some((ranked & !(_mm_movemask_epi8(not_above) as u32), ranked))
@@ -313,7 +317,7 @@ mod sse {
     #[inline]
     #[target_feature(enable = "sse2")]
     fn count(ranked: __m128i) -> usize {
-        // A ranked lane is 1, and the others 0; then the sum of all.
+        // Sets each ranked lane to 1 and the others to 0, and adds them up.
         let zero = _mm_setzero_si128();
         let ones = _mm_packs_epi16(_mm_srli_epi16::<15>(ranked), zero);
         _mm_cvtsi128_si32(_mm_sad_epu8(ones, zero)) as usize
@@ -322,7 +326,7 @@ mod sse {
     #[inline]
     #[target_feature(enable = "sse2")]
     fn above(scores: [__m128i; 2], score: u32) -> u32 {
-        // Bits of floats that are not below 0 are in order as signed numbers, too.
+        // The bits of non-negative floats compare like signed integers.
         let score = _mm_set1_epi32(score as i32);
         let [low, high] = scores;
         let [low, high] = [_mm_cmpgt_epi32(low, score), _mm_cmpgt_epi32(high, score)];
@@ -367,7 +371,8 @@ mod sse {
         pub fn get(&self) -> [u32; SLOTS] {
             let mut all = [0; SLOTS];
             for (to, from) in all.chunks_exact_mut(SLOTS / 2).zip(self.scores) {
-                // SAFETY: as in `Ranker::new`; four numbers are stored where there are four, at any address.
+                // SAFETY: as in `Ranker::new`; each chunk has room for four numbers, and the store
+                // needs no alignment.
                 unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), from) };
             }
             all
@@ -411,7 +416,7 @@ mod tests {
         let mut rng = Rng::new(seed);
         let mut quick = 0;
         for turn in 0..20_000 {
-            // Three of four lines have no class but the plain one among those that are ranked.
+            // In three of four buckets, the plain class is the only ranked one.
             let classes: [u8; SLOTS] = std::array::from_fn(|_| match rng.next_u64() % 64 {
                 0..40 => 7,
                 40..52 => 0,
@@ -443,9 +448,10 @@ mod tests {
     }
 
     #[test]
-    fn score_is_that_of_the_slots_own_hints() {
+    fn score_is_computed_from_the_slots_own_hints() {
         let ranking = Ranking { now: 100, flat: 16, shift: 3, mask: 0xff, first: 1, plain: 1 };
-        // Slot 1: idle for 30 steps, not referenced, of weight 2; slot 6: for 10, referenced, of weight 1.5.
+        // Slot 1 is idle for 30 steps, not referenced, of weight 2. Slot 6 is idle for 10 steps,
+        // referenced, of weight 1.5.
         let access = [70 << 16, (90 | 1 << 12) << 32];
         let hints = BucketHints { access, class: 3 << 8 | 2 << 48 };
         let scores = ranking.ranker().rank(hints);

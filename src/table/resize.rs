@@ -1,36 +1,40 @@
-//! Growing and shrinking: a next array takes the root's place, bucket by bucket.
+//! Growing and shrinking: a next array replaces the root, bucket by bucket.
 //!
 //! # Protocol
 //!
-//! A *unit* is the least that moves at once: one bucket and its two children when the table doubles, two
-//! neighbours and their one child when it halves. Writers that meet a unit in the middle of its move, and
-//! helpers that were told to, move it:
+//! A *unit* is what moves at once: one bucket and its two children when the table doubles, two
+//! neighbours and their one child when it halves. Units are moved by writers that find one partly
+//! moved, and by helpers ([`Table::help`]), in three steps:
 //!
-//! 1. *Freeze* its buckets: the control words first, then the words of published slots. Nothing in them changes
-//!    any more; claims are not published, and their owners withdraw them.
-//! 2. *Fill* the children: each slot of a child, which is [`Word::UNUSED`] so far, by CAS, then the child's control
-//!    word, by CAS. All helpers write the same, so it does not matter whose CAS succeeds; a helper that comes late finds
-//!    nothing unused, and cannot bring back what has been removed since.
-//! 3. *Hand over*: the control word of the unit's first bucket becomes *moved*, by CAS. Before it the frozen buckets
-//!    rule, after it the children. One word decides for all of them.
+//! 1. *Freeze* its buckets: the control words first, then the words of published slots. They no
+//!    longer change. Claims are not published, and their owners withdraw them.
+//! 2. *Fill* the children: each slot of a child, which is [`Word::UNUSED`] so far, by CAS, then the
+//!    child's control word, by CAS. All helpers write the same values, so it does not matter whose
+//!    CAS succeeds. A late helper finds no unused slot, so it cannot restore an entry that was
+//!    removed since.
+//! 3. *Hand over*: the control word of the unit's first bucket becomes *moved*, by CAS. Before the
+//!    CAS the frozen buckets are authoritative, after it the children. One word decides for the
+//!    whole unit.
 //!
-//! When all units have moved, the next array becomes the root, and the old one is retired. No helper waits for
-//! another: a step that one was stopped in is done by the next.
+//! When all units have moved, the next array becomes the root, and the old one is retired. No
+//! helper waits for another: if one is stopped in a step, the next one completes it.
 //!
-//! A helper finds out where an entry goes from the 32 bits of the hash that the slab keeps beside its cell, and calls no
-//! code of the user. An entry's word is copied as it is. If it has seen the unit unmoved under its guard, all entries of
-//! the unit were in the table then, so their handles have no other tenants under that guard.
+//! A helper finds the child of an entry from the 32 bits of the hash that the slab stores beside
+//! its cell, and calls no user code. An entry's word is copied unchanged. If a helper has seen the
+//! unit unmoved under its guard, all entries of the unit were in the table then, so their cells are
+//! not reused under that guard.
 //!
-//! Slots keep their numbers when the table grows. When it shrinks, what finds no slot in the child is displaced: the last of
-//! the second bucket. The thread whose CAS handed the unit over tells the caller of them.
+//! Entries keep their slot numbers when the table grows. When it shrinks, entries that find no slot
+//! in the child are displaced: the last ones of the second bucket. The thread whose CAS handed the
+//! unit over passes them to its caller.
 //!
 //! # Orderings
 //!
 //! * Release of the hand-over ↔ Acquire of the control word's load: the children are filled.
-//! * Release of the count of moved units ↔ its Acquire, Release of the root's exchange ↔ Acquire of its
-//!   load: all units of the old array have moved.
-//! * Release of `link` ↔ Acquire of `next`: the next array is made. It is linked before a bucket is frozen, so
-//!   a thread that sees a frozen bucket finds it.
+//! * Release of the count of moved units ↔ its Acquire, and Release of the root's exchange ↔
+//!   Acquire of its load: all units of the old array have moved.
+//! * Release of `link` ↔ Acquire of `next`: the next array is initialized. It is linked before a
+//!   bucket is frozen, so a thread that sees a frozen bucket finds it.
 
 use std::ptr;
 
@@ -44,15 +48,15 @@ use crate::{
     primitives::stack::Node, reclaim::Guard, slab::Handle, sync::atomic::Ordering::*, util::for_all,
 };
 
-/// Requests to grow that are refused after one has found no memory. A request is a full bucket, so a table that cannot
-/// grow asks the allocator once in as many local evictions.
+/// Requests to grow that are refused after one has found no memory. Each request is caused by a
+/// full bucket, so a table that cannot grow calls the allocator once in this many local evictions.
 const REFUSALS: usize = 256;
-/// Units that a helper looks at for each that it moves, to find out whether all have moved. It catches up
-/// with those that other helpers have moved out of turn.
+/// Units that a helper checks for each unit that it moves, to find out whether all have moved. More
+/// than one, so that the check catches up with units that other helpers have moved out of order.
 const LOOKS_PER_UNIT: usize = 4;
 
 impl<T> Table<T> {
-    /// Returns the number of buckets: of the next array, while the table is being resized.
+    /// Returns the number of buckets of the root or, during a resize, of the next array.
     pub fn buckets(&self, guard: &Guard) -> usize {
         let root = self.root(guard);
         root.next(guard).unwrap_or(root).count()
@@ -63,15 +67,17 @@ impl<T> Table<T> {
         self.root(guard).count() * SLOTS
     }
 
-    /// Returns how many units were found moved, if the table is being resized.
+    /// Returns the number of units that were found moved, if the table is being resized.
     pub fn moved_units(&self, guard: &Guard) -> Option<usize> {
         let root = self.root(guard);
         root.next(guard).map(|_| root.moved_units())
     }
 
-    /// Begins to double the table, unless it is being resized already; returns whether it is then.
+    /// Begins to double the table, unless it is being resized already; returns whether it is being
+    /// resized.
     ///
-    /// It is not where there is no memory; the next requests are then refused without asking for it.
+    /// Returns `false` if there is no memory. The next requests are then refused without calling
+    /// the allocator.
     pub fn grow(&self, guard: &Guard) -> bool {
         let root = self.root(guard);
         if root.next(guard).is_some() {
@@ -87,8 +93,8 @@ impl<T> Table<T> {
         is_begun
     }
 
-    /// Begins to halve the table, unless it is being resized already; returns whether it is then. Only an even number
-    /// of buckets can be halved.
+    /// Begins to halve the table, unless it is being resized already; returns whether it is being
+    /// resized. Only an even number of buckets can be halved.
     pub fn shrink(&self, guard: &Guard) -> bool {
         let root = self.root(guard);
         root.next(guard).is_some()
@@ -98,13 +104,13 @@ impl<T> Table<T> {
     fn resize(&self, guard: &Guard, root: &Array, count: usize) -> bool {
         let Ok(next) = Array::new(count) else { return false };
         root.link(Box::new(next));
-        // If this has ceased to be the root, it has a next array all the more.
+        // If it has ceased to be the root, it has a next array as well.
         debug_assert!(root.next(guard).is_some());
         true
     }
 
-    /// Moves up to `units` units, if the table is being resized; returns whether it was. `on_displaced` gets what is
-    /// displaced.
+    /// Moves up to `units` units, if the table is being resized; returns whether it was. Calls
+    /// `on_displaced` for each displaced entry.
     #[inline]
     pub fn help(&self, guard: &Guard, units: usize, on_displaced: impl FnMut(Unlinked)) -> bool {
         let array = self.root(guard);
@@ -133,7 +139,7 @@ impl<T> Table<T> {
         self.promote_if_done(guard, array, next, units.saturating_mul(LOOKS_PER_UNIT), has_moved);
     }
 
-    /// Moves the unit of a bucket, and returns the array that rules its hashes then.
+    /// Moves the unit of a bucket, and returns the array that is then authoritative for its hashes.
     #[cold]
     pub(super) fn moved<'g>(
         &'g self,
@@ -149,7 +155,7 @@ impl<T> Table<T> {
         next
     }
 
-    /// Moves a unit, unless it has moved; returns whether this call has handed it over.
+    /// Moves a unit, unless it has moved; returns whether this call handed it over.
     fn move_unit(
         &self,
         guard: &Guard,
@@ -159,7 +165,7 @@ impl<T> Table<T> {
         on_displaced: &mut impl FnMut(Unlinked),
     ) -> bool {
         let first = first_of(array, next, unit);
-        // Looked at under the guard, and before any handle: see "Protocol".
+        // Read under the guard, before any handle: see "Protocol".
         if array.at(first).control().is_moved() && !mutant!("resize_moves_again") {
             return false;
         }
@@ -214,11 +220,12 @@ impl<T> Table<T> {
     /// Returns the upper 32 bits of the hash of an entry.
     #[inline]
     pub fn upper_of(&self, handle: Handle) -> u32 {
-        // SAFETY: the callers have read it from a slot, by an Acquire.
+        // SAFETY: the callers have loaded the handle from a slot by an Acquire.
         unsafe { self.slab.cell(handle) }.hash()
     }
 
-    /// Makes `next` the root if all units have moved; looks at `max` of those that were not yet found to have.
+    /// Makes `next` the root if all units have moved; checks up to `max` units that were not found
+    /// moved yet.
     fn promote_if_done(
         &self,
         guard: &Guard,
@@ -227,30 +234,33 @@ impl<T> Table<T> {
         max: usize,
         has_moved: bool,
     ) {
-        // A helper that has moved the last unit may be stopped before it comes here.
+        // A helper that has moved the last unit may be stopped before it gets here.
         if mutant!("resize_last_promotes") && !has_moved {
             return;
         }
         let has_moved = |unit| array.at(first_of(array, next, unit)).control().is_moved();
-        // Each that finds it done promotes, not only the one that has counted the last: that may be stopped, too.
+        // Every helper that finds all units moved promotes, not only the one that counted the last:
+        // that one may be stopped, too.
         if array.have_moved(max, units_of(array, next), has_moved) {
             self.promote(guard, array, next);
         }
     }
 
-    /// Makes `next` the root, and retires the old one.
+    /// Makes `next` the root, and retires the old array.
     fn promote(&self, _: &Guard, array: &Array, next: &Array) {
         let (old, new) = (ptr::from_ref(array).cast_mut(), ptr::from_ref(next).cast_mut());
-        // Release: pairs with the Acquire in `root`. Relaxed on failure: another helper has done it.
+        // Release: pairs with the Acquire in `root`. Relaxed on failure: another helper has
+        // promoted it.
         let release = ordering!(Release, mutant("resize_relaxed_root") => Relaxed);
         let is_promoted = self.root.compare_exchange(old, new, release, Relaxed).is_ok();
         if !is_promoted && !mutant!("resize_array_twice") {
             return;
         }
-        // Relaxed, twice: hints, which another thread's may overtake.
+        // Relaxed, twice: hints, which another thread may overwrite with older ones.
         self.first.store(ptr::from_ref(next.at(0)).cast_mut(), Relaxed);
         self.count.store(next.count(), Relaxed);
-        // SAFETY: it came from `Box::into_raw`; it is the root no more, and the exchange succeeds once for it.
+        // SAFETY: it came from `Box::into_raw`; it is no longer the root, and the exchange succeeds
+        // once for it.
         let old = unsafe { OldArray::new(old) };
         if mutant!("resize_array_at_once") {
             return;
@@ -259,7 +269,7 @@ impl<T> Table<T> {
     }
 }
 
-/// An entry on its way into a child.
+/// An entry that is being moved into a child.
 struct Moving<'g> {
     handle: Handle,
     tag: u64,
@@ -268,7 +278,7 @@ struct Moving<'g> {
     slot: usize,
 }
 
-/// Returns the entry in a slot of a frozen bucket, if it moves.
+/// Returns the entry in a slot of a frozen bucket, if it has to be moved.
 fn moving(bucket: &Bucket, slot: usize) -> Option<Moving<'_>> {
     let tag = bucket.control().tag(slot);
     if tag == 0 {
@@ -311,12 +321,12 @@ impl Bucket {
         if self.change_word(slot, unfilled, word)
             && let Some(&Moving { bucket, slot: old, .. }) = from
         {
-            // They may come late.
+            // A reader may see the entry before its hints.
             self.set_hints(slot, Hints { access: bucket.access(old), class: bucket.class(old) });
         }
     }
 
-    /// Puts a child whose slots are filled in use, with the tags of its slots, unless it is.
+    /// Puts a filled child in use, with the tags of its slots, unless it already is.
     fn put_in_use(&self, tags: &[Option<u64>; SLOTS]) {
         let mut control = Control::EMPTY;
         for (slot, tag) in tags.iter().enumerate() {
@@ -327,7 +337,7 @@ impl Bucket {
         self.change_control(Control::UNUSED, control);
     }
 
-    /// Hands a frozen bucket over to its children; returns whether this call did.
+    /// Hands a frozen bucket over to its children; returns whether this call did so.
     fn hand_over(&self) -> bool {
         let control = self.control();
         !control.is_moved() && self.change_control(control, control.moved())
@@ -365,7 +375,7 @@ mod tests {
         table
     }
 
-    /// Returns the keys that a lookup finds, after a check that iteration shows the same.
+    /// Returns the keys that a lookup finds, and checks that iteration returns the same.
     fn keys(table: &Entries<'_>, guard: &Guard) -> Vec<u64> {
         let found = (0..100).filter(|&key| get(table, guard, spread(key), key).is_some()).collect();
         let mut shown: Vec<u64> = table.iter(guard).map(|hit| hit.entry.key).collect();
@@ -375,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_found_at_every_step_of_a_growth() {
+    fn entries_are_found_at_every_step_of_growing() {
         let alive = AtomicU64::new(0);
         for buckets in [1, 2, 3, 8] {
             let table = filled(buckets, 5 * buckets as u64, &alive);
@@ -399,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_displaces_what_finds_no_slot_and_nothing_else() {
+    fn shrinking_displaces_only_entries_without_a_slot() {
         let alive = AtomicU64::new(0);
         for keys_before in [8, 16, 20] {
             let table = filled(4, keys_before, &alive);
@@ -424,12 +434,12 @@ mod tests {
     }
 
     #[test]
-    fn writers_move_the_buckets_that_they_meet() {
+    fn writers_move_frozen_buckets() {
         let alive = AtomicU64::new(0);
         let table = filled(1, 5, &alive);
         let guard = table.pin();
         assert!(table.grow(&guard));
-        // Its only bucket moves on the way, and with it the table.
+        // The insert moves the only bucket, which completes the resize.
         table.root(&guard).at(0).freeze();
         assert_eq!(keys(&table, &guard), [0, 1, 2, 3, 4]);
         let entry = Entry::new(1, 11, &alive);
@@ -445,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn full_bucket_makes_room_by_growth() {
+    fn full_bucket_makes_room_by_growing() {
         let alive = AtomicU64::new(0);
         let table = filled(1, SLOTS as u64, &alive);
         let guard = table.pin();
@@ -461,7 +471,8 @@ mod tests {
                     Publish::Done(_) => break,
                     Publish::Full(full) => {
                         if !full.grow(on_displaced) {
-                            // The next array is full here, too: it must become the root first.
+                            // The bucket of the next array is full, too: that array must become the
+                            // root first.
                             while help(&table, &guard, 1, unreached) {}
                         }
                     }
@@ -474,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn what_readers_have_noted_moves_with_the_entry() {
+    fn hints_move_with_the_entry() {
         let alive = AtomicU64::new(0);
         let table = filled(4, 16, &alive);
         let guard = table.pin();
@@ -508,7 +519,7 @@ mod tests {
                 let guard = table.pin();
                 assert!(if is_growth { table.grow(&guard) } else { table.shrink(&guard) });
                 (0..steps).for_each(|_| _ = help(&table, &guard, 1, |_| ()));
-                // A thread was stopped in the middle of a move.
+                // Simulates a thread that was stopped in the middle of a move.
                 if let Some(next) = table.root(&guard).next(&guard) {
                     let root = table.root(&guard);
                     let index = (0..4).find(|&index| !has_moved(root, next, index)).unwrap();
@@ -526,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn table_without_memory_asks_for_it_once_in_many_requests() {
+    fn table_without_memory_calls_the_allocator_once_in_many_requests() {
         let alive = AtomicU64::new(0);
         let table = filled(1, 1, &alive);
         let guard = table.pin();
@@ -535,14 +546,14 @@ mod tests {
     }
 
     #[test]
-    fn every_entry_is_in_one_hand_while_the_table_is_resized() {
+    fn every_entry_has_one_owner_under_concurrent_writes_and_resizes() {
         const THREADS: u64 = 8;
         const TURNS: u64 = 20_000;
         const KEYS: u64 = 100;
 
         let alive = AtomicU64::new(0);
         let table = Table::new(4, 1000, 4).unwrap();
-        // What went in, less what came out.
+        // Insertions less removals.
         let balance = AtomicU64::new(0);
         thread::scope(|scope| {
             for id in 1..=THREADS {

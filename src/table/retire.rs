@@ -1,21 +1,24 @@
-//! Retiring entries, and freeing them when no guard can see them any more.
+//! Retiring entries, and freeing them when no guard can reach them any more.
 //!
-//! A retired handle goes into the bag of the thread's stripe. A full bag is sealed; a sweep begins one grace
-//! period for all sealed bags, which wait for it in [lines](crate::reclaim::limbo). When it is over,
-//! the values in the bag's cells are dropped, and the bag is a magazine of free cells as it is.
+//! A retired handle goes into the bag of the thread's stripe. A full bag is sealed. A sweep begins
+//! one grace period for all sealed bags, which wait for it in [limbo lists](crate::reclaim::limbo).
+//! When the period is over, the values in the bag's cells are dropped, and the bag itself becomes a
+//! magazine of free cells.
 //!
-//! Where garbage is expensive, a sweep does not wait for a period that a stopped thread holds back: it drops *early* what no
-//! pin of the period keeps ([`Grace::keeps`]). Only the values: their cells are retired once more, for a
-//! thread that is pinned relies on it that no handle comes twice, whichever part it keeps.
+//! Where garbage is expensive, a sweep does not wait for a period that a stopped thread delays: it
+//! drops *early* the values that no pin of the period protects ([`Grace::keeps`]). Only the values:
+//! their cells are retired once more, because a pinned thread relies on a handle not being reused,
+//! whichever part its guard protects.
 //!
-//! A value is retired with a label and a cost. What is retired and not freed is *garbage*; the table knows its cost and
-//! its number at any time. Where the owner gives a *finalizer*, that gets each value that has a label other than 0, in place
-//! of its destructor.
+//! A value is retired with a label and a cost. Values that are retired and not freed are *garbage*;
+//! the table always knows their cost and number. If the owner provides a *finalizer*, it receives
+//! each value with a label other than 0, in place of the destructor.
 //!
 //! # Orderings
 //!
-//! * Release where values leave the count ↔ Acquire where it is read, Release where `freeing` falls ↔ Acquire where
-//!   it is read after the count: a thread that finds the table at rest sees all values dropped.
+//! * Release where values leave the count ↔ Acquire where it is read, and Release where `freeing`
+//!   is decremented ↔ Acquire where it is read after the count: a thread that finds the table at
+//!   rest sees all values dropped.
 
 use std::{
     any::Any,
@@ -34,33 +37,34 @@ use crate::{
     util::drop_panic,
 };
 
-/// What is called with each value that has a label, the label and the cost, in place of its destructor.
+/// A function that is called with each labelled value, its label and its cost, in place of the
+/// destructor.
 pub type Finalizer<'a, T> = &'a dyn Fn(T, u8, u64);
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Debug, Default)]
 pub struct Swept {
-    /// Values freed.
+    /// The number of freed values.
     pub freed: usize,
-    /// Bags, and arrays of buckets, that still wait.
+    /// The number of bags and of arrays of buckets that still wait.
     pub waiting: usize,
-    /// What the first destructor or finalizer that panicked did so with.
+    /// The payload of the first panic of a destructor or finalizer.
     pub panic: Option<Box<dyn Any + Send>>,
 }
 
-/// What an entry is retired with.
+/// The label, cost and sealing limit with which an entry is retired.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// What the finalizer is told; 0 for none. Below [`LABELS`](crate::slab::LABELS).
+    /// Passed to the finalizer; 0 for no finalizer. Below [`LABELS`](crate::slab::LABELS).
     pub label: u8,
-    /// What it costs while it is garbage.
+    /// The cost of the entry while it is garbage.
     pub cost: u64,
     /// The cost at which the bag is sealed before it is full.
     pub seal_at: u64,
 }
 
 thread_local! {
-    /// Whether this thread is in the middle of dropping values.
+    /// Whether this thread is dropping values.
     static IS_FREEING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -74,12 +78,12 @@ impl Swept {
 }
 
 impl Terms {
-    /// No label, no cost, and full bags only.
+    /// No label, no cost, and bags are sealed only when full.
     pub const NONE: Self = Self { label: 0, cost: 0, seal_at: u64::MAX };
 }
 
 impl Unlinked {
-    /// Returns what goes into a bag, and the cost at which that is sealed.
+    /// Returns the handle for a bag, and the cost at which the bag is sealed.
     #[inline]
     fn retired(self, terms: Terms) -> (Retired, u64) {
         let Terms { label, cost, seal_at } = terms;
@@ -88,17 +92,17 @@ impl Unlinked {
 }
 
 impl<T> Table<T> {
-    /// Retires an entry: it is dropped, and its cell used again, by a sweep when every guard of this moment is
-    /// gone. Returns whether it has filled a bag, so that a sweep has one more.
+    /// Retires an entry: when every guard of this moment is gone, a sweep drops it and frees its
+    /// cell. Returns whether this has filled a bag, so that a sweep has one more.
     ///
     /// # Panics
     ///
-    /// Panics if the entry is another table's.
+    /// Panics if the entry belongs to another table.
     pub fn retire(&self, _: &Guard, entry: Unlinked, terms: Terms, stripe: usize) -> bool {
         self.check(&entry);
         let (retired, seal_at) = entry.retired(terms);
-        // SAFETY: the handle is of this table's slab, and there is one `Unlinked` of it, which goes here. Its cell
-        // holds a value until that is freed.
+        // SAFETY: the handle is of this table's slab, and its only `Unlinked` is consumed here. Its
+        // cell holds a value until that is freed.
         unsafe { self.slab.collect(retired, seal_at, stripe, &self.sealed) }
     }
 
@@ -108,15 +112,15 @@ impl<T> Table<T> {
         OpenBag { table: self, bag: self.slab.open_bag(stripe, &self.sealed) }
     }
 
-    /// The same for a cell whose value was moved out, and whose handle readers may still compare.
+    /// Retires a cell whose value was moved out, and whose handle readers may still compare.
     pub(super) fn retire_empty(&self, handle: Handle, stripe: usize) {
         let retired = Retired::empty(handle);
-        // SAFETY: the handle is of this table's slab, and its `Fresh` gives it back once.
+        // SAFETY: the handle is of this table's slab, and its `Fresh` retires it once.
         unsafe { self.slab.collect(retired, u64::MAX, stripe, &self.sealed) };
     }
 
-    /// Returns what is retired and not freed: exact when no thread retires or frees. Cells whose entries were taken
-    /// back count, too, until they are sealed.
+    /// Returns the values that are retired and not freed: exact when no thread retires or frees.
+    /// Cells whose entries were moved out count, too, until their bag is sealed.
     pub fn garbage(&self) -> Garbage {
         let (open, sealed) = (self.slab.open_garbage(), self.sealed_garbage());
         Garbage {
@@ -125,31 +129,35 @@ impl<T> Table<T> {
         }
     }
 
-    /// Returns what of it is in sealed bags.
+    /// Returns the garbage in sealed bags.
     pub fn sealed_garbage(&self) -> Garbage {
         self.sealed.garbage()
     }
 
-    /// Returns whether nothing is garbage, and all that was freed has been dropped, or has been given to the finalizer.
+    /// Returns whether there is no garbage, and all freed values were dropped or passed to the
+    /// finalizer.
     ///
-    /// In a destructor or a finalizer it does not ask about those of other threads: two that wait for each other
-    /// would wait for ever.
+    /// In a destructor or a finalizer it ignores values that other threads are dropping: two that
+    /// wait for each other would never return.
     pub fn is_at_rest(&self) -> bool {
-        // In this order: a value is on its way from the count until `freeing` falls.
+        // In this order: a value that has left the count is covered by `freeing` until it is
+        // dropped.
         if self.garbage().count > 0 {
             return false;
         }
-        // Acquire: pairs with the Release where `freeing` falls: what was dropped has happened.
+        // Acquire: pairs with the Release where `freeing` is decremented, so that the drops are
+        // seen.
         let acquire = ordering!(Acquire, mutant("table_relaxed_rest") => Relaxed);
         mutant!("table_rests_early")
             || IS_FREEING.try_with(Cell::get).unwrap_or(false)
             || self.freeing.load(acquire) == 0
     }
 
-    /// Returns whether a sweep has something to do, to the thread that is about to sleep: it finds
-    /// everything but what is put there by threads that see that (see [`eventcount`](crate::primitives::eventcount)).
+    /// Returns whether a sweep has work to do: the recheck of a thread that is about to sleep. It
+    /// misses only work of threads that see that the thread sleeps (see
+    /// [`eventcount`](crate::primitives::eventcount)).
     pub fn recheck(&self) -> bool {
-        // In the order in which garbage moves.
+        // In the order in which garbage moves, so that none is missed.
         self.slab.recheck()
             || self.sealed.recheck()
             || self.old_arrays.recheck()
@@ -162,31 +170,32 @@ impl<T> Table<T> {
         self.slab.seal(&self.sealed)
     }
 
-    /// Drops what no guard can see any more, until `max` values are freed.
+    /// Drops values that no guard can reach any more, until `max` values are freed.
     ///
-    /// Runs destructors and finalizers: call it unpinned. A panic of one is caught, the others run, and the first is
-    /// handed back.
+    /// Runs destructors and finalizers, so it must be called unpinned. A panic of one is caught,
+    /// the others run, and the first panic is returned.
     pub fn sweep(&self, max: usize, finalizer: Option<Finalizer<'_, T>>) -> Swept {
         self.sweep_with(max, finalizer, false)
     }
 
-    /// The same; values also go early, before their grace period is over, where no pin keeps them.
+    /// Like [`sweep`](Self::sweep), but also drops values early, before their grace period is over,
+    /// if no pin protects them.
     ///
-    /// It costs more than to wait: it is for garbage that takes much memory.
+    /// More expensive than waiting: meant for garbage that takes much memory.
     pub fn sweep_early(&self, max: usize, finalizer: Option<Finalizer<'_, T>>) -> Swept {
         self.sweep_with(max, finalizer, std::mem::needs_drop::<T>())
     }
 
     fn sweep_with(&self, max: usize, finalizer: Option<Finalizer<'_, T>>, early: bool) -> Swept {
-        // SAFETY: of this table's slab; each becomes a number below.
+        // SAFETY: the bags are of this table's slab; each becomes a number below.
         let mut bags = unsafe { self.slab.take_bags(&self.sealed) }.peekable();
         let mut arrays = self.old_arrays.take().peekable();
-        // Begun after both were taken, which were unlinked before: one for both, for it interrupts every thread of
-        // the process.
+        // Begun after both were taken, so what is in them was unlinked before. One period for both,
+        // because beginning one interrupts every thread of the process.
         let (has_bags, has_arrays) = (bags.peek().is_some(), arrays.peek().is_some());
         let grace = (has_bags || has_arrays).then(|| Grace::begin(self.domain));
         if grace.is_none() {
-            // A collector that needs help may have no other.
+            // A collector that depends on its users to advance may have no other occasion.
             self.pin_structure().advance();
         }
         let of_arrays = grace.clone().filter(|_| has_arrays);
@@ -201,7 +210,8 @@ impl<T> Table<T> {
         let grace = grace.filter(|_| has_bags);
         let numbers = bags.map(|bag| self.begin_to_wait(bag));
         let size = |&number: &u32| {
-            // SAFETY: a line has each number once, and it becomes a number again below.
+            // SAFETY: a limbo list holds each number once, and the bag becomes a number again
+            // below.
             let bag = unsafe { self.slab.bag_of(number) };
             let count = bag.as_ref().map_or(0, |bag| bag.garbage().count);
             bag.map(Magazine::into_number);
@@ -222,9 +232,10 @@ impl<T> Table<T> {
         let mut swept = Swept::default();
         let progress = self.limbo.sweep(numbers, grace, max, size, may_go, |number, reason| {
             match reason {
-                // SAFETY: its grace period is over, and the line gave the number to this call alone.
+                // SAFETY: its grace period is over, and the limbo list gave the number to this call
+                // alone.
                 ReleaseReason::Ended => _ = unsafe { self.free(number, finalizer, &mut swept) },
-                // SAFETY: no pin of its period keeps a value of it, and the rest as above.
+                // SAFETY: no pin of its period protects a value of it, and the rest as above.
                 ReleaseReason::Early => unsafe { self.free_early(number, finalizer, &mut swept) },
             }
         });
@@ -232,13 +243,13 @@ impl<T> Table<T> {
         swept
     }
 
-    /// Gives memory that holds no entry back to the system, as [`Slab::trim`](crate::slab::Slab::trim) does; returns
-    /// whether there was any. Seal and sweep before.
+    /// Returns memory without entries to the system, as [`Slab::trim`](crate::slab::Slab::trim)
+    /// does; returns whether there was any. Seal and sweep first.
     pub fn trim(&self) -> bool {
         self.slab.trim() > 0
     }
 
-    /// Turns a bag into what waits in a line.
+    /// Turns a bag into a number for the limbo lists.
     fn begin_to_wait(&self, bag: Magazine<'_>) -> u32 {
         #[cfg(any(cortado_loom, cortado_shuttle))]
         for (handle, _) in bag.iter() {
@@ -247,23 +258,23 @@ impl<T> Table<T> {
         bag.into_number()
     }
 
-    /// Frees all garbage, whatever its grace period.
+    /// Frees all garbage, whether or not its grace period is over.
     pub fn drain(&mut self, finalizer: Option<Finalizer<'_, T>>) -> Swept {
         self.seal();
         let waiting: Vec<u32> = self.limbo.drain().collect();
-        // SAFETY: of this table's slab; each becomes a number here.
+        // SAFETY: the bags are of this table's slab; each becomes a number here.
         let sealed = unsafe { self.slab.take_bags(&self.sealed) };
         let sealed = sealed.map(|bag| self.begin_to_wait(bag));
         let all: Vec<u32> = waiting.into_iter().chain(sealed).collect();
         let mut swept = Swept::default();
         for number in all {
-            // SAFETY: `&mut self` says that no reader is left, and each number was in one of the two.
+            // SAFETY: `&mut self` excludes readers, and each number was in one of the two.
             swept.freed += unsafe { self.free(number, finalizer, &mut swept) };
         }
         swept
     }
 
-    /// Drops the values of a bag, and makes its cells free; returns how many values there were.
+    /// Drops the values of a bag, and frees its cells; returns the number of values.
     ///
     /// # Safety
     ///
@@ -285,18 +296,18 @@ impl<T> Table<T> {
         }
         bag.forget_values();
         if cfg!(any(cortado_loom, cortado_shuttle)) {
-            // Cells never come back in a model, so that no handle comes twice.
+            // In a model, cells are never reused, so that no handle returns.
             bag.into_number();
         }
         count
     }
 
-    /// Drops the values of a bag, and retires its cells, which hold none then.
+    /// Drops the values of a bag, and retires its cells, which are then empty.
     ///
     /// # Safety
     ///
     /// * The number is of a bag of retired handles, of this table, and is used once.
-    /// * No guard keeps a value of it.
+    /// * No guard protects a value of it.
     #[cold]
     unsafe fn free_early(
         &self,
@@ -308,25 +319,25 @@ impl<T> Table<T> {
         let Some(mut bag) = (unsafe { self.slab.bag_of(number) }) else { return };
         // SAFETY: the caller's promise.
         unsafe { self.drop_values(&bag, finalizer, swept) };
-        // All through one stripe, so that there is one bag of them that is not sealed, and not in the figures that limits
-        // go by.
+        // All through one stripe, so that at most one bag of them stays unsealed, and is missing
+        // from the counters that limits are compared with.
         let mut emptied = self.slab.open_bag(0, &self.sealed);
         for (handle, _) in bag.iter() {
-            // What is left of it is the cell.
+            // What remains of the entry is its cell.
             // SAFETY: the handle is of this table's slab.
             let cost = unsafe { self.slab.cell(handle) }.charge().min(size_of::<T>() as u64);
-            // SAFETY: as above; it leaves this bag for another one, and its value is dropped.
+            // SAFETY: as above; it moves from this bag to another one, and its value is dropped.
             unsafe { emptied.collect(Retired { cost, ..Retired::empty(handle) }, u64::MAX) };
         }
         bag.clear();
     }
 
-    /// Drops the values of a bag, and takes them out of the count; returns how many there were.
+    /// Drops the values of a bag, and subtracts them from the count; returns the number of values.
     ///
     /// # Safety
     ///
-    /// * The bag is of retired handles of this table, and the values are dropped once.
-    /// * No guard keeps them.
+    /// * The bag contains retired handles of this table, and the values are dropped once.
+    /// * No guard protects them.
     unsafe fn drop_values(
         &self,
         bag: &Magazine<'_>,
@@ -336,15 +347,16 @@ impl<T> Table<T> {
         let garbage = bag.garbage();
         let is_loud = std::mem::needs_drop::<T>() || finalizer.is_some();
         let is_freeing = is_loud.then(|| {
-            // Relaxed: shown by the Release of the count.
+            // Relaxed: made visible by the Release of the count.
             self.freeing.fetch_add(1, Relaxed);
             IS_FREEING.try_with(|freeing| freeing.replace(true)).unwrap_or(false)
         });
-        // Before the values are dropped, so that a destructor that looks at the figures does not find itself there.
+        // Before the values are dropped, so that a destructor that reads the counters does not find
+        // its own value there.
         self.sealed.forget(garbage, bag.number() as usize);
         for (handle, label) in bag.iter() {
             if let Some(label) = label {
-                // SAFETY: the entry was unlinked, no guard keeps it, and it is in this bag only.
+                // SAFETY: the entry was unlinked, no guard protects it, and it is in this bag only.
                 let drop_value = || match finalizer.filter(|_| label != 0) {
                     Some(finalizer) => {
                         // SAFETY: as above.
@@ -369,7 +381,7 @@ impl<T> Table<T> {
     }
 }
 
-/// A bag that this thread has taken out, to retire several entries. Dropping it puts it back.
+/// A bag that was taken out of its stripe to retire several entries. Dropping it puts it back.
 pub struct OpenBag<'t, T> {
     table: &'t Table<T>,
     bag: slab::OpenBag<'t>,
@@ -380,7 +392,7 @@ impl<T> OpenBag<'_, T> {
     ///
     /// # Panics
     ///
-    /// Panics if the entry is another table's.
+    /// Panics if the entry belongs to another table.
     #[inline]
     pub fn retire(&mut self, _: &Guard, entry: Unlinked, terms: Terms) {
         self.table.check(&entry);
@@ -403,7 +415,8 @@ impl<T> std::fmt::Debug for OpenBag<'_, T> {
 }
 
 impl<T> Fresh<'_, T> {
-    /// Makes an entry that was not published one that was: readable for those who are told of it, until it is retired.
+    /// Turns an entry that was never published into an unlinked one: other threads may read it
+    /// until it is retired.
     pub fn into_unlinked(self) -> Unlinked {
         let table = self.table;
         let low = (known(self.hash) & 0x3ff) as u16;
@@ -415,11 +428,13 @@ impl<T> Drop for Table<T> {
     fn drop(&mut self) {
         let mut swept = self.drain(None);
         let root = self.root.load(Relaxed); // Relaxed: `&mut self`.
-        // SAFETY: it came from `Box::into_raw`; those before it wait in `old_arrays` and the lines.
+        // SAFETY: it came from `Box::into_raw`; earlier roots wait in `old_arrays` and in the limbo
+        // lists.
         let mut root = unsafe { Box::from_raw(root) };
         let next = root.take_next();
         for handle in ruled(&root, next.as_deref()) {
-            // SAFETY: an entry is in one slot of a bucket that rules; `&mut self` says that no reader is left.
+            // SAFETY: an entry is in one slot of an authoritative bucket; `&mut self` excludes
+            // readers.
             let drop_value = || unsafe { self.slab.drop_value(handle) };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(drop_value)) {
                 swept.note(panic);
@@ -433,12 +448,12 @@ impl<T> Drop for Table<T> {
     }
 }
 
-/// Returns the handles of all entries of a table that is dropped.
+/// Returns the handles of all entries of a table that is being dropped.
 fn ruled<'a>(root: &'a Array, next: Option<&'a Array>) -> impl Iterator<Item = Handle> + 'a {
     let has_moved = move |index| next.is_some_and(|next| has_moved(root, next, index));
     let unmoved = (0..root.count()).filter(move |&index| !has_moved(index));
     let unmoved = unmoved.map(|index| root.at(index));
-    // Of the children, those rule whose units have moved. The others may be filled already.
+    // Only children whose units have moved are authoritative. The others may be filled already.
     let children = next.into_iter().flat_map(move |next| {
         let parent = move |child| if next.count() > root.count() { child / 2 } else { 2 * child };
         let moved = (0..next.count()).filter(move |&child| has_moved(parent(child)));
@@ -467,7 +482,7 @@ mod tests {
     };
     use crate::sync::thread;
 
-    /// Takes an entry out.
+    /// Removes an entry.
     fn unlink(table: &Entries<'_>, guard: &Guard, key: u64) -> Unlinked {
         match table.probe(guard, spread(key), |entry| entry.key == key, none) {
             Probe::Found(there) => there.remove(none).expect("no other thread is here"),
@@ -520,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn costly_garbage_is_sealed_before_its_bag_is_full() {
+    fn expensive_garbage_is_sealed_before_its_bag_is_full() {
         let alive = AtomicU64::new(0);
         let table = filled(20, &alive);
         let guard = table.pin();
@@ -542,20 +557,20 @@ mod tests {
             table.retire(&guard, unlink(&table, &guard, key), terms, 0);
         }
         drop(guard);
-        let told = RefCell::new(Vec::new());
+        let finalized = RefCell::new(Vec::new());
         let finalizer = |entry: Entry<'_>, label, cost| {
             assert_eq!((u64::from(label), cost), (entry.key, 1));
-            told.borrow_mut().push(label);
+            finalized.borrow_mut().push(label);
         };
         assert_eq!(sweep_all(&table, Some(&finalizer)).freed, 30);
-        let mut told = told.into_inner();
-        told.sort_unstable();
-        assert_eq!(told, (1..30).collect::<Vec<u8>>());
+        let mut finalized = finalized.into_inner();
+        finalized.sort_unstable();
+        assert_eq!(finalized, (1..30).collect::<Vec<u8>>());
         assert_eq!(alive.load(Relaxed), 0);
     }
 
     #[test]
-    fn panic_of_a_finalizer_stops_no_other_and_is_handed_back() {
+    fn panic_in_a_finalizer_stops_no_other_and_is_returned() {
         let alive = AtomicU64::new(0);
         for is_drain in [false, true] {
             let mut table = filled(10, &alive);
@@ -585,7 +600,7 @@ mod tests {
         table.seal();
     }
 
-    /// Calls `f` while another thread looks at something, from before to after.
+    /// Calls `f` while another thread reads something, from before to after the call.
     fn beside_a_reader<R>(read: impl FnOnce(&dyn Fn()) + Send, f: impl FnOnce() -> R) -> R {
         let (to_us, reports) = mpsc::channel();
         let (release, orders) = mpsc::channel::<()>();
@@ -604,7 +619,8 @@ mod tests {
         })
     }
 
-    /// Tries until values went early. (Other tests pin for every domain, and then none does.)
+    /// Retries until values were dropped early. (Other tests pin for every domain, which prevents
+    /// it.)
     fn eventually(attempt: impl Fn() -> bool) {
         let end = Instant::now() + Duration::from_secs(30);
         while !attempt() {
@@ -612,10 +628,10 @@ mod tests {
         }
     }
 
-    // Other collectors do not know what a pin keeps.
+    // Other collectors do not know what a pin protects.
     #[cfg(not(feature = "crossbeam-epoch"))]
     #[test]
-    fn values_that_no_pin_keeps_go_early_and_the_others_with_their_period() {
+    fn unprotected_values_are_dropped_early_and_others_after_their_period() {
         let alive = AtomicU64::new(0);
         eventually(|| {
             let table = filled(100, &alive);
@@ -630,7 +646,8 @@ mod tests {
                 assert_eq!(table.sweep(usize::MAX, None).freed, 0, "a reader is pinned");
                 let freed = table.sweep_early(usize::MAX, None).freed as u64;
                 assert!(freed < 100 && alive.load(Relaxed) == 100 - freed);
-                // What is left of them is their cells, which cost no more than 1 as no other cost is stored.
+                // Only their cells remain, each at a cost of 1 at most, because no other cost is
+                // stored.
                 assert_eq!(table.garbage().cost, (100 - freed) * 100 + freed);
                 assert_eq!(table.sweep_early(usize::MAX, None).freed, 0, "they were asked about");
                 freed
@@ -681,7 +698,7 @@ mod tests {
 
     #[cfg(not(feature = "crossbeam-epoch"))]
     #[test]
-    fn values_that_go_early_are_reported_and_a_panic_of_that_is_handed_back() {
+    fn values_dropped_early_are_finalized_and_a_panic_is_returned() {
         let alive = AtomicU64::new(0);
         eventually(|| {
             let table = filled(10, &alive);
@@ -689,9 +706,9 @@ mod tests {
                 let _guard = table.pin_structure();
                 wait();
             };
-            let told = RefCell::new(Vec::new());
+            let finalized = RefCell::new(Vec::new());
             let finalizer = |entry: Entry<'_>, label: u8, cost: u64| {
-                told.borrow_mut().push((entry.key, label, cost));
+                finalized.borrow_mut().push((entry.key, label, cost));
                 assert!(entry.key > 4, "{}", entry.key);
             };
             let swept = beside_a_reader(read, || {
@@ -707,9 +724,9 @@ mod tests {
             let later = sweep_all(&table, Some(&finalizer));
             assert_eq!((swept.freed + later.freed, alive.load(Relaxed)), (10, 0));
             assert!(swept.panic.is_some() || later.panic.is_some());
-            let mut told = told.take();
-            told.sort_unstable();
-            assert_eq!(told, (0..10).map(|key| (key, 1, 1)).collect::<Vec<_>>());
+            let mut finalized = finalized.take();
+            finalized.sort_unstable();
+            assert_eq!(finalized, (0..10).map(|key| (key, 1, 1)).collect::<Vec<_>>());
             swept.freed == 10
         });
     }
@@ -732,7 +749,7 @@ mod tests {
     }
 
     #[test]
-    fn entry_that_was_never_published_can_be_read_until_it_is_retired() {
+    fn unpublished_entry_can_be_read_until_it_is_retired() {
         let alive = AtomicU64::new(0);
         let table = filled(1, &alive);
         let fresh = table.prepare(Entry::new(9, 90, &alive), spread(9), 0).unwrap();

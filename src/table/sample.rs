@@ -1,4 +1,4 @@
-//! Runs of buckets, from which victims are chosen without a look at any entry.
+//! Runs of buckets, from which victims are chosen without reading any entry.
 
 use std::{ops::ControlFlow, ptr};
 
@@ -16,27 +16,26 @@ use crate::{
     sync::IS_MODEL,
 };
 
-/// Lines that a run fetches ahead: a few misses of memory are on their way at once.
+/// Buckets that a run prefetches ahead, to keep a few cache misses in flight.
 const BUCKETS_AHEAD: usize = 6;
 const SLOT_BITS: u32 = SLOTS.ilog2();
-/// Set in the place of a bucket of the next array.
+/// Set in the position of a bucket of the next array.
 const NEXT: u64 = 1 << (POSITION_BITS - 1);
+/// Bits of a [`Position`].
+pub const POSITION_BITS: u32 = 34;
 
-/// Where an entry was: a bucket of the root or of the next array, and a slot.
+/// The position of an entry: a bucket of the root or of the next array, and a slot.
 ///
 /// ```text
 /// bits  0..3    the slot
 /// bits  3..33   the index of the bucket
-/// bit   33      whether that is of the next array
+/// bit   33      whether the bucket is one of the next array
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position(u64);
 
-/// Bits of a [`Position`].
-pub const POSITION_BITS: u32 = 34;
-
 impl Position {
-    /// Returns the place that [`to_bits`](Self::to_bits) has returned; higher bits are masked away.
+    /// Returns the position that [`to_bits`](Self::to_bits) was called on; higher bits are ignored.
     #[inline]
     pub fn from_bits(bits: u64) -> Self {
         Self(bits & ((1 << POSITION_BITS) - 1))
@@ -49,7 +48,7 @@ impl Position {
     }
 }
 
-/// The buckets of a run, each a line of memory that follows the one before.
+/// An iterator over consecutive buckets.
 pub struct Run<'g> {
     array: &'g Array,
     guard: &'g Guard,
@@ -58,25 +57,26 @@ pub struct Run<'g> {
     parts: [Option<Part<'g>>; 2],
 }
 
-/// What a bucket shows to the choice of a victim.
+/// The view of a bucket for the choice of a victim.
 pub struct BucketView<'g> {
     bucket: &'g Bucket,
     control: Control,
-    /// The place of its first slot.
+    /// The position of its first slot.
     first: u64,
 }
 
-/// What a walk over lines has passed.
+/// The result of a walk over buckets.
 pub struct Passed<'g> {
-    /// How many there were.
+    /// The number of buckets that were visited.
     pub buckets: usize,
-    /// How many of their slots were ranked.
+    /// The number of their slots that were ranked.
     pub ranked: usize,
-    /// The last line if it has slots with scores above the threshold, and those slots, one bit each.
+    /// The last bucket, if it has slots with scores above the threshold, and those slots, one bit
+    /// each.
     pub found: Option<(BucketView<'g>, u32)>,
 }
 
-/// An entry that was in the table when its line was read.
+/// An entry that was in the table when its bucket was read.
 #[derive(Clone, Copy)]
 pub struct SampledSlot<'g> {
     bucket: &'g Bucket,
@@ -85,11 +85,11 @@ pub struct SampledSlot<'g> {
     word: Word,
 }
 
-/// An entry that was in the table when it was sampled, and where.
+/// An entry that was in the table when it was sampled, and its slot.
 pub struct Sampled<'g, T> {
-    /// What [`Table::unlink`] takes out.
+    /// The slot, for [`Table::unlink`].
     pub sampled_slot: SampledSlot<'g>,
-    /// What is beside the entry.
+    /// The metadata of the entry.
     pub metadata: Metadata<'g, T>,
 }
 
@@ -116,9 +116,10 @@ impl<T> std::fmt::Debug for Sampled<'_, T> {
 }
 
 impl<T> Table<T> {
-    /// Reads the lines of `len` consecutive buckets from a random one on, and no bucket twice.
+    /// Iterates over `len` consecutive buckets from a random one on, and over no bucket twice.
     ///
-    /// Each entry has the same chance to be in the first. A bucket that moves in this moment is left out.
+    /// Each entry is in the first bucket with the same probability. A bucket that is being moved is
+    /// skipped.
     #[inline]
     pub fn run<'g>(&'g self, guard: &'g Guard, random: u32, len: usize) -> Run<'g> {
         let array = self.root(guard);
@@ -126,15 +127,17 @@ impl<T> Table<T> {
         Run { array, guard, index: array.index(random), left, parts: [None, None] }
     }
 
-    /// The same from the bucket of number `first` on; their number is taken modulo that of the buckets.
+    /// Like [`run`](Self::run), but begins with the bucket at index `first`, modulo the number of
+    /// buckets.
     pub fn run_from<'g>(&'g self, guard: &'g Guard, first: usize, len: usize) -> Run<'g> {
         let array = self.root(guard);
         let left = len.min(array.count());
         Run { array, guard, index: first % array.count(), left, parts: [None, None] }
     }
 
-    /// Reads lines from the bucket of number `first` on, taken modulo that of the buckets, until one has a slot with a score
-    /// above `threshold`: `most` of them, and no more than there are. A bucket that moves in this moment is left out.
+    /// Visits buckets from index `first` on, modulo the number of buckets, until one has a slot
+    /// with a score above `threshold`: `most` buckets at most, and none twice. A bucket that is
+    /// being moved is skipped.
     #[inline]
     pub fn find_above<'g>(
         &'g self,
@@ -164,13 +167,13 @@ impl<T> Table<T> {
                     }
                 }
             }
-            // On from the first.
+            // Continue with the first bucket.
             next = 0;
         }
         passed
     }
 
-    /// Returns the slot of an entry that was found; `None` if it has left its slot.
+    /// Returns the sampled slot of an entry that was found; `None` if the entry has left its slot.
     #[inline]
     pub fn sampled_slot_of<'g>(&'g self, place: &SlotRef<'g, T>) -> Option<SampledSlot<'g>> {
         let (bucket, slot) = (place.bucket, place.slot);
@@ -181,7 +184,7 @@ impl<T> Table<T> {
         is_there.then_some(SampledSlot { bucket, slot, tag, word })
     }
 
-    /// Returns the entry in a place, if there is one.
+    /// Returns the entry at a position, if there is one.
     #[inline]
     pub fn sampled_at<'g>(&'g self, guard: &'g Guard, place: Position) -> Option<Sampled<'g, T>> {
         let root = self.root(guard);
@@ -192,20 +195,21 @@ impl<T> Table<T> {
         let handle = word.handle().filter(|_| !word.is_dying())?;
         let control = bucket.control();
         let tag = control.tag(slot);
-        // A handle enters a slot once under a guard: if the word is still there, it was there at `control`.
+        // A handle enters a slot once under a guard: if the word is still there, it was there at
+        // `control`.
         let is_there = control.is_in_use() && tag != 0 && bucket.word(slot) == word;
         let sampled_slot = SampledSlot { bucket, slot, tag, word };
         is_there.then(|| Sampled { sampled_slot, metadata: self.metadata(guard, handle) })
     }
 
-    /// Fetches what is beside the entry of a sampled slot ahead of its use.
+    /// Prefetches the metadata of a sampled slot's entry.
     #[inline]
     pub fn prefetch_metadata(&self, sampled_slot: &SampledSlot<'_>) {
         // SAFETY: the handle was in a word of this table, which was loaded by an Acquire.
         unsafe { self.slab.cell(sampled_slot.handle()) }.prefetch_side_arrays();
     }
 
-    /// Returns where a sampled slot is, if it is in the table.
+    /// Returns the slot of a sampled entry, if the entry is still in it.
     pub fn slot_of<'g>(
         &'g self,
         guard: &'g Guard,
@@ -215,13 +219,13 @@ impl<T> Table<T> {
         Some(SlotRef { metadata, bucket: sampled_slot.bucket, slot: sampled_slot.slot })
     }
 
-    /// Makes sure that who takes an entry out sees what this thread has written beside it before: no
-    /// call of [`unlink`](Self::unlink) that has looked at it earlier succeeds any more. Returns
-    /// `false` if the entry is not in this slot any more.
+    /// Makes the earlier writes of this thread to the entry's metadata visible to the thread that
+    /// unlinks the entry: a call of [`unlink`](Self::unlink) that has read the metadata before does
+    /// not succeed any more. Returns `false` if the entry is no longer in this slot.
     ///
-    /// Removals and replacements change the slot's word: they come after the exchange of the word
-    /// here, and see what comes before it. Evictions change the control word: they fail, and look
-    /// again.
+    /// Removals and replacements change the slot's word: they follow the exchange of the word here,
+    /// and see the writes before it. Evictions change the control word: they fail, and read the
+    /// metadata again.
     pub fn renew_entry(&self, place: &SlotRef<'_, T>) -> bool {
         let (bucket, slot) = (place.bucket, place.slot);
         loop {
@@ -237,8 +241,8 @@ impl<T> Table<T> {
             if mutant!("table_renews_nothing") {
                 return true;
             }
-            // The exchanges are AcqRel. Release: pairs with the Acquire of the exchange by which the
-            // entry is taken out.
+            // The exchanges are AcqRel. Release: pairs with the Acquire of the exchange by which
+            // the entry is taken out.
             if bucket.change_word(slot, word, word)
                 && bucket.change_control(control, control.renewed())
             {
@@ -252,7 +256,7 @@ impl<T> Table<T> {
         Sampled { sampled_slot: *sampled_slot, metadata }.hash()
     }
 
-    /// Returns what is beside the entry of a sampled slot if it is in the table.
+    /// Returns the metadata of a sampled slot's entry, if it is still in the table.
     #[inline]
     pub fn look<'g>(
         &'g self,
@@ -261,15 +265,17 @@ impl<T> Table<T> {
     ) -> Option<Metadata<'g, T>> {
         let SampledSlot { bucket, slot, tag, word, .. } = *sampled_slot;
         let control = bucket.control();
-        // A handle enters a slot once under a guard: if the word is still there, it was there at `control`.
+        // A handle enters a slot once under a guard: if the word is still there, it was there at
+        // `control`.
         let is_there = control.is_in_use() && control.tag(slot) == tag && bucket.word(slot) == word;
         is_there.then(|| self.metadata(guard, sampled_slot.handle()))
     }
 
-    /// Unlinks the entry of a sampled slot, or what has replaced it in the very moment; `None` if it has left, or
-    /// `may_go` says no. That is asked again after each change of the bucket.
+    /// Unlinks the entry of a sampled slot, or one that replaces it concurrently; returns `None` if
+    /// the entry has left or `may_go` returns `false`. `may_go` is called again after each change
+    /// of the bucket.
     ///
-    /// What comes out may be another entry, where the version has wrapped: look at its handle.
+    /// If the version wraps, another entry may be taken out: compare the handle.
     #[inline]
     pub fn unlink(
         &self,
@@ -282,7 +288,8 @@ impl<T> Table<T> {
         debug_assert!(tag != 0 || IS_MODEL, "a claim is no candidate");
         loop {
             let control = bucket.control();
-            // A word that is not frozen is of a bucket that is not: the exchange would fail otherwise.
+            // A word that is not frozen belongs to a bucket that is not frozen; otherwise the
+            // exchange fails.
             if !control.is_in_use() || control.tag(slot) != tag || bucket.word(slot) != word {
                 return None;
             }
@@ -323,11 +330,12 @@ impl<'g> Iterator for Run<'g> {
 }
 
 impl<'g> Run<'g> {
-    /// Calls `look` for each line until it says that it has seen enough: the same as a loop over the iterator, and faster.
+    /// Calls `look` for each bucket until it breaks. Equivalent to a loop over the iterator, but
+    /// faster.
     #[inline]
     pub fn look(mut self, mut look: impl FnMut(&BucketView<'g>) -> ControlFlow<()>) {
         let buckets = self.array.as_slice();
-        // From the first bucket to the end of the array, and from its beginning.
+        // From the first bucket to the end of the array, then from its beginning.
         let first = self.left.min(buckets.len() - self.index);
         let ranges = [(self.index, first), (0, self.left - first)];
         for (start, len) in ranges {
@@ -353,17 +361,17 @@ impl<'g> Run<'g> {
         }
     }
 
-    /// Sets about what a bucket has become that is not in use.
+    /// Begins to visit the buckets that replace a bucket which is not in use.
     #[cold]
     fn begin_parts(&mut self, index: usize) {
         let [first, second] = parts(self.array, index, self.guard);
-        // Of two buckets that have become one, the first brings it.
+        // Two buckets that were merged are visited with the first.
         if first.is_some_and(|part| !part.is_second_half()) {
             self.parts = [first, second];
         }
     }
 
-    /// Returns the next part of it, if that is in use.
+    /// Returns the next of them, if it is in use.
     #[cold]
     fn next_part(&mut self) -> Option<BucketView<'g>> {
         let part = self.parts[0].take()?;
@@ -382,7 +390,7 @@ impl<'g> BucketView<'g> {
         self.control.taken()
     }
 
-    /// Returns the hints of all slots, those of free ones being out of date.
+    /// Returns the hints of all slots. Those of free slots are out of date.
     #[inline]
     pub fn hints(&self) -> BucketHints {
         self.bucket.hints()
@@ -394,13 +402,14 @@ impl<'g> BucketView<'g> {
         self.bucket.access(slot)
     }
 
-    /// Stores the access bits of a slot; those that another thread stores in its bucket at the same time may be lost.
+    /// Stores the access bits of a slot. Bits that another thread stores in the same bucket
+    /// concurrently may be lost.
     #[inline]
     pub fn set_access(&self, slot: usize, access: u16) {
         self.bucket.set_access(slot, access);
     }
 
-    /// Stores that free slots are not to be ranked, where a late store says otherwise.
+    /// Clears the class of free slots, so that they are not ranked: a late store may have set it.
     pub fn forget_free(&self) {
         for slot in self.control.slots(0) {
             if self.bucket.class(slot) != 0 {
@@ -409,8 +418,8 @@ impl<'g> BucketView<'g> {
         }
     }
 
-    /// Returns the entry in a slot; `None` if it has left, or the slot was free: what is in that is a claim, and its
-    /// inserter's alone.
+    /// Returns the entry in a slot; `None` if it has left or the slot was free. A free slot may
+    /// hold a claim, which is private to its inserter.
     #[inline]
     pub fn sampled_slot(&self, slot: usize) -> Option<SampledSlot<'g>> {
         let Self { bucket, control, .. } = *self;
@@ -420,7 +429,7 @@ impl<'g> BucketView<'g> {
         Some(SampledSlot { bucket, slot, tag, word })
     }
 
-    /// Returns the place of a slot.
+    /// Returns the position of a slot.
     #[inline]
     pub fn place(&self, slot: usize) -> Position {
         Position(self.first | (slot & (SLOTS - 1)) as u64)
@@ -434,8 +443,8 @@ impl SampledSlot<'_> {
         self.slot
     }
 
-    /// Returns the entry's handle, good for what the slab keeps beside its cell. That may be of another entry by now:
-    /// [`Table::unlink`] decides.
+    /// Returns the entry's handle, valid for access to the metadata. The metadata may be of another
+    /// entry by now: [`Table::unlink`] decides.
     #[inline]
     pub fn handle(&self) -> Handle {
         self.word.handle().expect("made of a word with a handle")
@@ -510,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn run_over_all_buckets_shows_every_entry_once_also_while_the_table_is_resized() {
+    fn run_over_all_buckets_returns_every_entry_once_also_during_a_resize() {
         let alive = AtomicU64::new(0);
         let table = table(&alive);
         let guard = table.pin();
@@ -545,12 +554,12 @@ mod tests {
     }
 
     #[test]
-    fn run_has_as_many_lines_as_asked_for() {
+    fn run_has_the_requested_number_of_buckets() {
         let alive = AtomicU64::new(0);
         let table = table(&alive);
         let guard = table.pin();
         for len in 0..12 {
-            // Each bucket was used.
+            // All buckets are in use.
             assert_eq!(table.run(&guard, 0, len).count(), len.min(8));
             let mut looked = 0;
             table.run(&guard, 0, 8).look(|_| {
@@ -562,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn line_shows_what_readers_have_noted() {
+    fn bucket_view_shows_the_hints_of_its_slots() {
         let alive = AtomicU64::new(0);
         let table = table(&alive);
         let guard = table.pin();
@@ -597,7 +606,7 @@ mod tests {
         let guard = table.pin();
         let entry = Entry::new(1, 1, &alive);
         assert_eq!(put(&table, &guard, spread(1), entry, |_| panic!("there is room")), None);
-        // A writer has claimed a slot, and the hints of its last tenant are still there.
+        // A writer has claimed a slot, which still has the hints of its previous entry.
         let bucket = table.root(&guard).at(0);
         let control = bucket.control();
         let free = control.slots(0).next().unwrap();
@@ -616,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn walk_ends_at_the_first_line_with_a_score_above_the_threshold() {
+    fn walk_ends_at_the_first_bucket_with_a_score_above_the_threshold() {
         let alive = AtomicU64::new(0);
         let table = table(&alive);
         let guard = table.pin();
@@ -625,7 +634,7 @@ mod tests {
                 sampled_slot.set_class(1);
             }
         }
-        // All are as old, and one is eight times as bad.
+        // All entries have the same age, and one has eight times the score.
         let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1, plain: 1 };
         let ranker = ranking.ranker();
         let bad = table.find(&guard, spread(7), |entry| entry.key == 7).unwrap();
@@ -640,7 +649,7 @@ mod tests {
             assert_eq!((above.count_ones(), score), (1, 128.0f32.to_bits()));
             assert_eq!(view.sampled_slot(slot).unwrap().handle(), bad.handle);
             assert!((1..=8).contains(&passed.buckets) && passed.ranked >= 1);
-            // None above: all lines were passed, each once.
+            // No score is above: all buckets were visited, each once.
             let passed = table.find_above(&guard, first, usize::MAX, &ranker, high);
             assert!(passed.found.is_none());
             assert_eq!((passed.buckets, passed.ranked), (8, 20));
@@ -649,7 +658,7 @@ mod tests {
     }
 
     #[test]
-    fn candidate_is_unlinked_once_and_never_what_came_after_it() {
+    fn sampled_entry_is_unlinked_once_and_its_successor_never() {
         let alive = AtomicU64::new(0);
         let table = table(&alive);
         let guard = table.pin();

@@ -1,11 +1,11 @@
-//! What the unit tests of the table share.
+//! Helpers of the table's unit tests.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{Hints, Probe, Publish, Table, Terms, Unlinked};
 use crate::{reclaim::Guard, sync::thread};
 
-/// A key, a value, and a count of those alive.
+/// A key and a value, with a counter of the entries that are not dropped.
 #[derive(Debug)]
 pub struct Entry<'a> {
     pub key: u64,
@@ -28,19 +28,19 @@ impl Drop for Entry<'_> {
 
 pub type Entries<'a> = Table<Entry<'a>>;
 
-/// For a table that is not resized.
+/// Rejects an entry that was displaced or taken out by mistake: for a table that is not resized.
 pub fn none(_: Unlinked) {
     unreachable!("no version wraps here");
 }
 
-/// Retires an entry and tells of its key.
+/// Retires an entry and passes its key to `out`.
 fn drop_out(table: &Entries<'_>, guard: &Guard, entry: Unlinked, out: &mut impl FnMut(u64)) {
     out(table.unlinked(guard, &entry).key);
     table.retire(guard, entry, Terms::NONE, 0);
 }
 
-/// Inserts or replaces; returns the old value. Evicts the resident of the lowest slot where the bucket is full.
-/// `evicted` gets its key, and those of displaced entries.
+/// Inserts or replaces an entry; returns the old value. In a full bucket it evicts the resident of
+/// the lowest slot. `evicted` receives the keys of evicted and displaced entries.
 pub fn put<'a>(
     table: &Entries<'a>,
     guard: &Guard,
@@ -111,7 +111,7 @@ pub fn help(
     table.help(guard, units, |entry| drop_out(table, guard, entry, &mut displaced))
 }
 
-/// Frees all that was retired; returns how many values were dropped.
+/// Frees all retired entries; returns how many values were dropped.
 pub fn sweep(table: &Entries<'_>) -> usize {
     table.seal();
     let mut freed = 0;
@@ -122,12 +122,12 @@ pub fn sweep(table: &Entries<'_>) -> usize {
         if swept.waiting == 0 {
             return freed;
         }
-        // Other tests pin for every domain.
+        // Other tests pin threads for every domain.
         thread::yield_now();
     }
 }
 
-/// A hash.
+/// Returns the hash of a key.
 pub fn spread(key: u64) -> u64 {
     key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

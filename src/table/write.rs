@@ -1,4 +1,4 @@
-//! Writing: probe, publish, replace, remove.
+//! Write operations: probe, publish, replace, remove.
 
 use std::{
     any::Any,
@@ -20,16 +20,16 @@ use crate::{
     util::{caught, drop_panic, for_all},
 };
 
-/// What [`Table::probe`] found.
+/// The result of [`Table::probe`].
 #[derive(Debug)]
 pub enum Probe<'g, T> {
-    /// An entry that matches.
+    /// An entry matches.
     Found(Occupied<'g, T>),
-    /// None.
+    /// No entry matches.
     Absent(Vacant<'g, T>),
 }
 
-/// An entry that was there when the bucket was probed.
+/// A matching entry that was in the bucket when it was probed.
 #[derive(Debug)]
 pub struct Occupied<'g, T> {
     table: &'g Table<T>,
@@ -53,9 +53,10 @@ pub struct Vacant<'g, T> {
     strangers: Strangers,
 }
 
-/// The entries of the tag's slots, none of which matches: their handles, in the order of the slots, four in each number.
+/// The handles of the entries in the tag's slots, none of which matches, in slot order, four in
+/// each number.
 ///
-/// Two numbers in place of a list, which would be moved through memory at each return.
+/// Two numbers instead of a list, which would be copied through memory at each return.
 #[derive(Clone, Copy, Debug, Default)]
 struct Strangers {
     handles: (u128, u128),
@@ -71,7 +72,7 @@ impl Strangers {
         self.count += 1;
     }
 
-    /// Returns whether these are still the entries of the tag's slots.
+    /// Returns whether the tag's slots still hold these entries.
     #[inline]
     fn are_there(self, bucket: &Bucket, slots: impl Iterator<Item = usize>) -> bool {
         let (low, high) = self.handles;
@@ -83,14 +84,15 @@ impl Strangers {
     }
 }
 
-/// What [`Vacant::publish`] did.
+/// The result of [`Vacant::publish`].
 #[must_use]
 #[derive(Debug)]
 pub enum Publish<'g, T> {
     /// The entry is in the table.
     Done(Hit<'g, T>),
-    /// It is, and a duplicate was taken out that had come in unnoticed because the version has wrapped. The
-    /// panic is the first of the caller's comparison, to be resumed when the entry is accounted for.
+    /// The entry is in the table, and duplicates were taken out that had been inserted unnoticed
+    /// because the version wrapped. The panic is the first one of the caller's comparison; the
+    /// caller resumes it when the entry is accounted for.
     Duplicates(Hit<'g, T>, Vec<Unlinked>, Option<Panic>),
     /// The bucket has changed: probe again.
     Changed,
@@ -108,16 +110,17 @@ pub struct Full<'g, T> {
     hash: u64,
 }
 
-/// What a panic carries.
+/// The payload of a panic.
 pub type Panic = Box<dyn Any + Send>;
 
 impl<T> Table<T> {
-    /// Looks for the entry that has this hash and matches, for a writer.
+    /// Searches for the entry that has this hash and matches, for a writer.
     ///
-    /// Moves the bucket if the table is being resized and has begun to move it.
+    /// Moves the bucket if a resize of the table has begun to move it.
     ///
-    /// `on_displaced` gets what was taken out by mistake because the version has wrapped, or was displaced when the table
-    /// shrank: to be accounted for like a victim.
+    /// Calls `on_displaced` for each entry that was taken out by mistake because the version
+    /// wrapped, or that was displaced when the table shrank. The caller accounts for it as for a
+    /// victim.
     #[inline]
     pub fn probe<'g>(
         &'g self,
@@ -177,7 +180,7 @@ impl<T> Table<T> {
 }
 
 impl<T> Table<T> {
-    /// Removes the entry that matches, or one that takes its place in the very moment. `on_displaced`: as for
+    /// Removes the entry that matches, or one that replaces it concurrently. `on_displaced`: as for
     /// [`probe`](Self::probe).
     pub fn remove(
         &self,
@@ -196,7 +199,8 @@ impl<T> Table<T> {
             if out.handle == handle || mutant!("version_bucket_believes") {
                 return Some(out);
             }
-            // A replacement has the same key; what else it may be, the key tells.
+            // A replacement has the same key. If the entry is another one, because the version
+            // wrapped, its key shows it.
             let entry = self.owned(&out);
             match catch_unwind(AssertUnwindSafe(|| matches(entry))) {
                 Ok(true) => return Some(out),
@@ -209,8 +213,8 @@ impl<T> Table<T> {
         }
     }
 
-    /// Removes the entry that matches if `condition` holds for it, and no other. `condition` is asked again where the
-    /// entry was replaced. `on_displaced`: as for [`probe`](Self::probe).
+    /// Removes the entry that matches if `condition` holds for it, and no other entry. If the entry
+    /// was replaced, `condition` is evaluated again. `on_displaced`: as for [`probe`](Self::probe).
     pub fn remove_if(
         &self,
         guard: &Guard,
@@ -232,16 +236,17 @@ impl<T> Table<T> {
         }
     }
 
-    /// Takes all entries out. What was inserted before the call is out when it returns; what is inserted during the
-    /// call may stay.
+    /// Removes all entries. An entry that was inserted before the call is out of the table when the
+    /// call returns; one that is inserted during the call may stay.
     ///
-    /// `removed` gets them, all of a bucket even if it panics.
+    /// `removed` receives them, all entries of a bucket even if it panics.
     pub fn clear(&self, guard: &Guard, removed: impl FnMut(Unlinked)) {
         self.take_all(guard, false, removed);
     }
 
-    /// The same; and what was probed before the call is neither published nor replaced any more: a writer that goes on has
-    /// to probe again, and sees what came before this call.
+    /// Like [`clear`](Self::clear), and invalidates earlier probes: what was probed before the call
+    /// can be neither published nor replaced. A writer has to probe again, and then sees what
+    /// happened before this call.
     pub fn renew(&self, guard: &Guard, removed: impl FnMut(Unlinked)) {
         self.take_all(guard, true, removed);
     }
@@ -255,7 +260,7 @@ impl<T> Table<T> {
                 }
                 array = next;
             }
-            // A bucket that begins to move is met again in the next array.
+            // A bucket that begins to move is visited again in the next array.
             let mut all = true;
             for index in 0..array.count() {
                 match array.at(index).unpublish_all(renews) {
@@ -276,13 +281,14 @@ impl<T> Table<T> {
         }
     }
 
-    /// Frees the slot of an entry that was removed in place; returns what it has taken out by mistake.
+    /// Frees the slot of an entry that was removed in place; returns an entry that was taken out by
+    /// mistake.
     fn free_dying(&self, bucket: &Bucket, slot: usize, word: Word) -> Option<Unlinked> {
         let (tag, word) = bucket.free_dying(slot, word)?;
         self.taken(bucket, slot, tag, word)
     }
 
-    /// Returns the bucket of a hash, and sees to it that it is in use.
+    /// Returns the bucket of a hash, and puts it in use first if necessary.
     #[cold]
     fn bucket_in_use<'g>(
         &'g self,
@@ -313,9 +319,9 @@ impl<'g, T> Occupied<'g, T> {
         &self.hit
     }
 
-    /// Puts another entry in the place of this one, which is returned.
+    /// Replaces this entry by another, and returns the old one.
     ///
-    /// `None` if this one is not there any more: probe again.
+    /// Returns `None` if this entry is no longer there: probe again.
     ///
     /// # Panics
     ///
@@ -328,8 +334,8 @@ impl<'g, T> Occupied<'g, T> {
         claim.check(self.table, self.hash);
         let SlotRef { metadata, bucket, slot } = self.hit.place;
         let new = Word::new(claim.handle(), self.word.bits());
-        // Linearizes here. The slot has held the word since it was validated, because a handle enters a
-        // slot once.
+        // Linearization point. The slot has held the word since it was validated, because a handle
+        // enters a slot once.
         if !bucket.change_word(slot, self.word, new) {
             return None;
         }
@@ -341,11 +347,11 @@ impl<'g, T> Occupied<'g, T> {
 
     /// Removes exactly this entry.
     ///
-    /// Returns what is out: this entry, unless it is not there any more. `on_displaced`: as for
+    /// Returns the entry, or `None` if it is no longer there. `on_displaced`: as for
     /// [`Table::probe`].
     pub fn remove(self, mut on_displaced: impl FnMut(Unlinked)) -> Option<Unlinked> {
         let SlotRef { bucket, slot, .. } = self.hit.place;
-        // Linearizes here.
+        // Linearization point.
         if !bucket.mark_dying(slot, self.word) {
             return None;
         }
@@ -356,8 +362,8 @@ impl<'g, T> Occupied<'g, T> {
         out
     }
 
-    /// Takes the slot out of the bucket, whichever entry is in it by then: cheaper than [`remove`](Self::remove),
-    /// for a victim.
+    /// Unlinks whichever entry is in the slot by then: cheaper than [`remove`](Self::remove), for a
+    /// victim.
     pub fn unlink(self) -> Option<Unlinked> {
         let SlotRef { bucket, slot, .. } = self.hit.place;
         let word = bucket.unpublish(self.control, slot)?;
@@ -366,8 +372,8 @@ impl<'g, T> Occupied<'g, T> {
 }
 
 impl<'g, T> Vacant<'g, T> {
-    /// Publishes an entry, unless the bucket has changed since it was probed. `hints` come to its bucket with it;
-    /// `matches` compares two entries' keys.
+    /// Publishes an entry, unless the bucket has changed since it was probed. `hints` are stored in
+    /// the bucket; `matches` compares the keys of two entries.
     ///
     /// # Panics
     ///
@@ -387,25 +393,25 @@ impl<'g, T> Vacant<'g, T> {
             return Publish::Full(Full { table, guard, bucket, control, hash });
         };
         if self.control.tag(slot) != 0 {
-            // What was probed is older than the claim.
+            // The probe is older than the claim.
             return Publish::Changed;
         }
-        // The slot is this thread's, and the publication shows them.
+        // This thread owns the slot, and the publication makes the hints visible.
         self.bucket.set_hints(slot, hints);
-        // Linearizes here. The word is the one that was scanned, so nothing was published in the bucket since,
-        // and no entry of this key is in it.
+        // Linearization point. The control word is the one that was scanned, so nothing was
+        // published in the bucket since, and no entry of this key is in it.
         let published = self.control.with(slot, self.tag);
         if !self.bucket.change_control(self.control, published) {
             return Publish::Changed;
         }
         let hit = claim.published(self.table, self.guard, self.bucket, slot);
-        // Unless the version has wrapped since. But then a stranger has left its slot: its handle cannot come
-        // again while this thread is pinned.
+        // Unless the version has wrapped since. But then one of the entries that the scan ruled out
+        // has left its slot: its handle cannot return to it while this thread is pinned.
         let are_same = self.strangers.are_there(self.bucket, self.control.slots(self.tag));
         if are_same || mutant!("version_bucket_looks_once") {
             return Publish::Done(hit);
         }
-        // Copies go there: what a function has seen the address of stays in memory.
+        // Passes copies: a value whose address was passed to a function stays in memory.
         let Self { table, guard, bucket, control, hash, tag, bits, strangers } = self;
         let vacant = Self { table, guard, bucket, control, hash, tag, bits, strangers };
         match vacant.remove_duplicates(Hit { ..hit }, published, matches) {
@@ -414,12 +420,12 @@ impl<'g, T> Vacant<'g, T> {
         }
     }
 
-    /// Takes out what has the key of a new entry that was published on the strength of a probe that had
-    /// become out of date.
+    /// Removes entries that have the key of a new entry that was published after an outdated probe.
     ///
-    /// The new entry stays, and those go that were there when it was published. Two inserts that do
-    /// this at once may take out each other's entry: both count as evicted then, as any entry may be at
-    /// any time, and none that is out of date is left. Returns what was taken out, if anything was, or if a comparison has panicked.
+    /// The new entry stays; duplicates that were there when it was published are removed. Two
+    /// inserts that do this at once may remove each other's entry: both then count as evicted, as
+    /// any entry may be at any time, and no outdated entry is left. Returns the removed entries, or
+    /// `None` if there are none and no comparison has panicked.
     #[cold]
     fn remove_duplicates(
         self,
@@ -440,13 +446,13 @@ impl<'g, T> Vacant<'g, T> {
                 duplicates.extend(self.table.free_dying(bucket, slot, word));
             }
         }
-        // A stranger may have left since.
+        // Entries that the scan ruled out may have left since.
         let is_any = !duplicates.is_empty() || first.is_some();
         is_any.then_some((duplicates, first))
     }
 
-    /// Returns an entry that has the key of the new one and was there when that was published. `out` gets what
-    /// was displaced.
+    /// Returns an entry that has the key of the new one and was there when that was published.
+    /// `out` receives displaced entries.
     fn duplicate(
         &self,
         new: &Hit<'g, T>,
@@ -460,7 +466,7 @@ impl<'g, T> Vacant<'g, T> {
             let bucket = table.bucket_in_use(guard, hash, &mut |entry| out.push(entry));
             let control = bucket.control();
             let is_first = ptr::eq(bucket, new.bucket);
-            // Where the new one is, unless it has left.
+            // The slot of the new entry, unless it has left.
             let mut slot_of_new = None;
             let mut other = None;
             for slot in control.slots(tag) {
@@ -476,16 +482,17 @@ impl<'g, T> Vacant<'g, T> {
                 if handle == new.handle {
                     slot_of_new = Some(slot);
                 } else if other.is_none() && !(is_first && slot == new.slot) {
-                    // A comparison that panics counts as a match: to evict a stranger costs a miss, and to
-                    // leave a duplicate would show a value that is out of date.
+                    // A comparison that panics counts as a match: evicting an entry of another key
+                    // costs a miss, whereas a duplicate that stays would show an outdated value.
                     let is_key = catch_unwind(AssertUnwindSafe(|| matches(entry.entry, new.entry)));
                     let is_key = is_key.map_err(&mut *note).unwrap_or(true);
                     other = is_key.then_some((bucket, slot, word));
                 }
             }
             let other = other?;
-            // Was it there beside the new one? If that still is, yes. If that has left, only if nothing was
-            // published since: otherwise it may be a newer one, which is there by right.
+            // If the new entry is still there, the other one was there beside it. If it has left,
+            // only an unchanged version shows that the other one is older: it may otherwise be a
+            // newer entry, which has to stay.
             let is_beside = slot_of_new.is_some_and(|slot| {
                 matches!(
                     bucket.validated(control, slot, tag, bits),
@@ -501,19 +508,19 @@ impl<'g, T> Vacant<'g, T> {
 impl<'g, T> Full<'g, T> {
     /// Returns the entries that were in the bucket when it was probed; `None` if it has changed.
     ///
-    /// Where there are none but claims of other threads, or none that may go, the caller has to give up: another
-    /// probe finds the same for as long as those threads are stopped.
+    /// If all slots are claims of other threads, or no entry may be evicted, the caller has to give
+    /// up: another probe finds the same for as long as those threads are stopped.
     pub fn residents(&self) -> Option<[Option<SlotRef<'g, T>>; SLOTS]> {
         let Self { table, guard, bucket, control, .. } = *self;
         let words: [Word; SLOTS] = std::array::from_fn(|slot| bucket.word(slot));
-        // Acquire, in `control`: orders the second look at the words after it.
+        // Acquire, in `control`: orders the second load of the words after it.
         if bucket.control() != control {
             return None;
         }
         let mut residents = [const { None }; SLOTS];
         for slot in control.taken() {
             let word = words[slot];
-            // The version alone would be fooled when it wraps.
+            // The version alone is not enough, because it wraps.
             let handle = word.handle().filter(|_| !word.is_dying() && bucket.word(slot) == word)?;
             let metadata = table.metadata(guard, handle);
             residents[slot] = Some(SlotRef { metadata, bucket, slot });
@@ -521,16 +528,17 @@ impl<'g, T> Full<'g, T> {
         Some(residents)
     }
 
-    /// Makes room by growth: begins to double the table, unless it is being resized, and moves this bucket, unless it
-    /// has changed. Returns whether the caller should probe again.
+    /// Begins to double the table, unless it is being resized, and moves this bucket, unless it has
+    /// changed. Returns whether the caller should probe again.
     ///
-    /// It should not where there is no memory, or where this bucket is one of the next array already, which must
-    /// become the root before the table can grow further. `on_displaced`: as for [`Table::probe`].
+    /// Returns `false` if there is no memory, or if this bucket is already one of the next array,
+    /// which must become the root before the table can grow further. `on_displaced`: as for
+    /// [`Table::probe`].
     pub fn grow(&self, mut on_displaced: impl FnMut(Unlinked)) -> bool {
         let Self { table, guard, bucket, control, hash } = *self;
         let array = table.root(guard);
         if !ptr::eq(array.of(upper(hash)), bucket) {
-            // If it is of an array that was the root, it has moved.
+            // If the bucket is of an array that was the root, it has moved.
             return bucket.control() != control;
         }
         if !table.grow(guard) {
@@ -540,12 +548,12 @@ impl<'g, T> Full<'g, T> {
         true
     }
 
-    /// Takes out whatever is in a resident's slot, unless the bucket has changed; returns it.
+    /// Unlinks whichever entry is in a resident's slot, unless the bucket has changed; returns it.
     pub fn evict(&self, resident: &SlotRef<'g, T>) -> Option<Unlinked> {
         let is_resident =
             ptr::eq(resident.bucket, self.bucket) && self.control.tag(resident.slot) != 0;
         if !is_resident {
-            // A slot that was free is another thread's claim by now.
+            // A slot that was free may hold the claim of another thread by now.
             return None;
         }
         let word = self.bucket.unpublish(self.control, resident.slot)?;
