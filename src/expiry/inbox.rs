@@ -1,16 +1,21 @@
-//! `ExpiryInbox`: deadlines on their way from those who set them to the thread that keeps the timing wheel, and when the next
-//! one is to be expected.
+//! `ExpiryInbox`: passes new deadlines from writers to the thread that owns the timing wheel, and
+//! holds the time of the next deadline.
 //!
 //! # Protocol
 //!
-//! Whoever sets a deadline puts the hash of its key into a ring, or on a stack where no ring takes it, and
-//! *then* lowers `next`. The keeper of the timing wheel, one thread at a time, first raises `next` to never,
-//! then collects the hashes, and in the end lowers `next` to what it knows. So a deadline that the collector
-//! has missed keeps `next` low. No hash is lost; one may come twice.
+//! A writer that sets a deadline puts the hash of the key into a ring, or on a stack if no ring
+//! accepts it, and *then* lowers `next`. The owner of the timing wheel, one thread at a time, first
+//! raises `next` to [`NEVER`], then collects the hashes, and at last lowers `next` to the wheel's
+//! first deadline. A deadline that the collector has missed therefore keeps `next` low. No hash is
+//! lost; a hash may be collected twice.
 //!
-//! The thread asks once more when it has prepared to sleep, by read-modify-writes (see [`eventcount`](crate::primitives::eventcount)):
-//! `next` first, for whoever comes to a ring after this look has seen all of it and tells of its deadline
-//! anew; then the rings; then the stack, where a ring's hashes are before it opens again.
+//! The maintenance thread rechecks the inbox after it has prepared to sleep, by read-modify-writes
+//! (see [`eventcount`](crate::primitives::eventcount)). It rechecks `next` first, then the rings,
+//! then the stack:
+//!
+//! * A writer that reaches a ring after the ring's recheck sees the value of `next` that was read
+//!   before it, and lowers `next` if its own deadline is earlier.
+//! * The hashes of a full ring are on the stack before the ring opens again.
 
 use crate::{
     primitives::stack::{Node, Stack},
@@ -18,32 +23,38 @@ use crate::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-/// Deadlines on their way.
+/// The deadline of an entry that does not expire: a time that is never reached.
+pub const NEVER: u64 = u64::MAX;
+/// Rings that a writer tries before it falls back to the stack: its own and three neighbours. A
+/// ring refuses hashes only while another thread drains it, so that few suffice.
+const RINGS_TRIED: usize = 4;
+
+/// New deadlines that are not in the timing wheel yet.
 #[derive(Debug)]
 pub struct ExpiryInbox {
     /// Hashes of entries whose deadline is new.
     rings: Stripes,
-    /// The same, where no ring took them.
+    /// Hashes that no ring accepted.
     stack: Stack<Vec<u64>>,
-    /// When the keeper should come, or sooner.
+    /// When the wheel's owner must collect at the latest, or an earlier time.
     next: AtomicU64,
     /// Whether there ever was a deadline.
     is_used: AtomicBool,
 }
 
-/// When the next entry expires, as the thread's recheck finds.
+/// When the next entry expires, as found by the maintenance thread's recheck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextExpiry {
-    /// Hashes wait.
+    /// Hashes are waiting to be collected.
     Now,
     /// At this time.
     At(u64),
-    /// None is known.
+    /// No deadline is known.
     Never,
 }
 
 impl ExpiryInbox {
-    /// Makes one with so many rings.
+    /// Makes an empty inbox with `stripes` rings.
     pub fn new(stripes: usize) -> Self {
         Self {
             rings: Stripes::new(stripes),
@@ -56,16 +67,18 @@ impl ExpiryInbox {
     /// Returns whether there ever was a deadline.
     #[inline]
     pub fn is_used(&self) -> bool {
-        self.is_used.load(Ordering::Relaxed) // Relaxed: set once; whoever is told of a deadline sees it.
+        self.is_used.load(Ordering::Relaxed) // Relaxed: set once, before `next` is lowered.
     }
 
-    /// Returns when the keeper is to come, as far as can be told at a glance.
+    /// Returns when the wheel's owner must collect; the value may be out of date.
     pub fn next(&self) -> u64 {
-        self.next.load(Ordering::Relaxed) // Relaxed: a glance.
+        self.next.load(Ordering::Relaxed) // Relaxed: a hint.
     }
 
-    /// Notes that an entry of this hash, which can be found, has a new deadline; returns whether the thread
-    /// has to be woken for it.
+    /// Posts a new deadline of an entry with this hash; returns whether the maintenance thread must
+    /// be woken for it.
+    ///
+    /// The entry must already be reachable by its hash.
     #[must_use = "the thread may sleep past the deadline"]
     pub fn post(&self, hash: u64, at: u64) -> bool {
         // Relaxed, twice: written once, and before `next`.
@@ -73,13 +86,15 @@ impl ExpiryInbox {
             self.is_used.store(true, Ordering::Relaxed);
         }
         self.place(hash);
-        // Relaxed: a glance, so that the line is seldom written. If the hash came too late for the thread's
-        // recheck, this thread has seen that, and what `next` was then.
+        // Relaxed: avoids most writes to the line. If the hash was placed after the maintenance
+        // thread's recheck, this thread has synchronized with that recheck and sees the `next` of
+        // then.
         if at >= self.next.load(Ordering::Relaxed) {
             return false;
         }
-        // AcqRel: Release pairs with the Acquire of the swap in `begin`. Either that comes later and
-        // finds the hash, or this stays. Acquire pairs with the Release in `recheck`.
+        // AcqRel: Release pairs with the Acquire of the swap in `begin`. Either the swap is later
+        // and its thread finds the hash, or this minimum survives it. Acquire pairs with the
+        // Release in `recheck`.
         let order = ordering!(AcqRel, mutant("inbox_blind_post") => Release);
         self.next.fetch_min(at, order);
         true
@@ -87,7 +102,7 @@ impl ExpiryInbox {
 
     fn place(&self, hash: u64) {
         if hash == 0 {
-            // In a ring it would look like nothing.
+            // In a ring, 0 marks an empty slot.
             return self.stack.push(Node::new(vec![hash]));
         }
         let number = thread_number();
@@ -100,7 +115,7 @@ impl ExpiryInbox {
                 Push::Full => {
                     return ring.drain_closed(|hashes| {
                         let mut hashes = hashes.to_vec();
-                        // Its own slot may have been taken.
+                        // A late push of an earlier lap may hold the slot of this hash.
                         if !hashes.contains(&hash) {
                             hashes.push(hash);
                         }
@@ -113,16 +128,17 @@ impl ExpiryInbox {
         self.stack.push(Node::new(vec![hash]));
     }
 
-    /// Begins to collect, for the keeper of the timing wheel.
+    /// Begins a collection. Called by the owner of the timing wheel.
     pub fn begin(&self) {
         if mutant!("inbox_begins_late") {
             return;
         }
-        // Acquire: pairs with the Release in `post`: what lowered it before is in a ring or on the stack.
+        // Acquire: pairs with the Release in `post`; each deadline that lowered `next` before this
+        // has its hash in a ring or on the stack.
         self.next.swap(NEVER, Ordering::Acquire);
     }
 
-    /// Calls `f` with all hashes that have come, once or more often each.
+    /// Calls `f` with all posted hashes, each at least once.
     pub fn collect(&self, mut f: impl FnMut(&[u64])) {
         for node in self.stack.take() {
             f(&node);
@@ -133,131 +149,131 @@ impl ExpiryInbox {
         }
     }
 
-    /// Puts hashes back that were collected and not seen to; the thread's recheck finds them.
+    /// Puts back hashes that were collected but not processed; the recheck finds them.
     pub fn put_back(&self, hashes: Vec<u64>) {
         self.stack.push(Node::new(hashes));
     }
 
-    /// Ends what `begin` began: `next` is the first deadline in the timing wheel. Then the thread is to be woken
-    /// if it sleeps until it is notified: it may have looked in between.
+    /// Ends the collection that [`begin`](Self::begin) began; `next` is the first deadline in the
+    /// timing wheel.
+    ///
+    /// The caller must then notify the maintenance thread if that waits without a timeout: it may
+    /// have rechecked between `begin` and `end`.
     pub fn end(&self, next: u64) {
-        // AcqRel: Acquire pairs with the Release in `recheck`; Release as nothing else may come after it.
+        // AcqRel: Acquire pairs with the Release in `recheck`. Release: no later write of `next`
+        // may follow before another thread acquires from it.
         self.next.fetch_min(next, Ordering::AcqRel);
     }
 
-    /// Rechecks for work, for the thread that is about to sleep.
+    /// Rechecks for work. Called by the maintenance thread after it has prepared to sleep.
     pub fn recheck(&self) -> NextExpiry {
-        // AcqRel, here and in the rings: Release pairs with the Acquire of whoever brings a deadline later;
-        // Acquire so that this look goes on from what was brought before.
+        // AcqRel, here and in the rings: Release pairs with the Acquire of a writer that posts a
+        // deadline later; Acquire with the Release of one that has posted before.
         let next = if mutant!("inbox_loads_next") {
             self.next.load(Ordering::Relaxed)
         } else {
             self.next.fetch_min(NEVER, Ordering::AcqRel)
         };
-        // Relaxed: see `is_used`. Whoever is the first lowers `next`, and has not before this look.
+        // Relaxed: see `is_used`. If this misses the first deadline ever, its writer has not
+        // lowered `next` before the read above, and does so later.
         if self.is_used.load(Ordering::Relaxed) && (self.rings.recheck() || self.stack.recheck()) {
             return NextExpiry::Now;
         }
         if next == NEVER { NextExpiry::Never } else { NextExpiry::At(next) }
     }
 
-    /// Returns the bytes of the rings.
+    /// Returns the size of the rings in bytes.
     pub fn bytes(&self) -> usize {
         self.rings.bytes()
     }
 }
-
-/// The time that does not come: the deadline of what does not expire.
-pub const NEVER: u64 = u64::MAX;
-/// Rings that a writer tries for its deadline while others drain theirs.
-const RINGS_TRIED: usize = 4;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use super::*;
     use crate::{primitives::striped::CAPACITY, sync::thread};
 
-    fn collected(due: &ExpiryInbox) -> Vec<u64> {
+    fn collected(inbox: &ExpiryInbox) -> Vec<u64> {
         let mut hashes = Vec::new();
-        due.begin();
-        due.collect(|some| hashes.extend_from_slice(some));
+        inbox.begin();
+        inbox.collect(|some| hashes.extend_from_slice(some));
         hashes.sort_unstable();
         hashes
     }
 
     #[test]
-    fn the_thread_is_to_be_woken_for_an_earlier_deadline_only() {
-        let due = ExpiryInbox::new(1);
-        assert_eq!((due.is_used(), due.recheck()), (false, NextExpiry::Never));
-        assert!(due.post(1, 50));
-        assert!(!due.post(2, 60) && due.post(3, 40));
-        assert_eq!((due.is_used(), due.next(), due.recheck()), (true, 40, NextExpiry::Now));
-        assert_eq!(collected(&due), [1, 2, 3]);
-        assert_eq!(due.recheck(), NextExpiry::Never);
-        due.end(60);
-        assert_eq!(due.recheck(), NextExpiry::At(60));
+    fn only_an_earlier_deadline_wakes_the_thread() {
+        let inbox = ExpiryInbox::new(1);
+        assert_eq!((inbox.is_used(), inbox.recheck()), (false, NextExpiry::Never));
+        assert!(inbox.post(1, 50));
+        assert!(!inbox.post(2, 60) && inbox.post(3, 40));
+        assert_eq!((inbox.is_used(), inbox.next(), inbox.recheck()), (true, 40, NextExpiry::Now));
+        assert_eq!(collected(&inbox), [1, 2, 3]);
+        assert_eq!(inbox.recheck(), NextExpiry::Never);
+        inbox.end(60);
+        assert_eq!(inbox.recheck(), NextExpiry::At(60));
     }
 
     #[test]
-    fn hash_of_zero_comes_as_it_is() {
-        let due = ExpiryInbox::new(1);
-        assert!(due.post(0, 50));
-        assert_eq!(due.recheck(), NextExpiry::Now);
-        assert_eq!(collected(&due), [0]);
+    fn zero_hash_is_collected_unchanged() {
+        let inbox = ExpiryInbox::new(1);
+        assert!(inbox.post(0, 50));
+        assert_eq!(inbox.recheck(), NextExpiry::Now);
+        assert_eq!(collected(&inbox), [0]);
     }
 
     #[test]
-    fn each_hash_comes_once_to_a_single_thread() {
-        let due = ExpiryInbox::new(2);
-        const NOTES: u64 = 3 * CAPACITY as u64 + 5;
-        (1..=NOTES).for_each(|hash| _ = due.post(hash, hash));
-        assert!(collected(&due).into_iter().eq(1..=NOTES));
-        assert_eq!(collected(&due), []);
-        due.put_back(vec![5, 6]);
-        assert_eq!(due.recheck(), NextExpiry::Now);
-        assert_eq!(collected(&due), [5, 6]);
+    fn each_hash_is_collected_once_by_a_single_thread() {
+        let inbox = ExpiryInbox::new(2);
+        const HASHES: u64 = 3 * CAPACITY as u64 + 5;
+        (1..=HASHES).for_each(|hash| _ = inbox.post(hash, hash));
+        assert!(collected(&inbox).into_iter().eq(1..=HASHES));
+        assert_eq!(collected(&inbox), []);
+        inbox.put_back(vec![5, 6]);
+        assert_eq!(inbox.recheck(), NextExpiry::Now);
+        assert_eq!(collected(&inbox), [5, 6]);
     }
 
     #[test]
     fn hash_goes_into_the_next_ring_while_its_own_is_drained() {
-        let due = ExpiryInbox::new(8);
-        let ring = |i| due.rings.stripe(thread_number() + i);
+        let inbox = ExpiryInbox::new(8);
+        let ring = |i| inbox.rings.stripe(thread_number() + i);
         for held in 0..RINGS_TRIED {
-            // Filled, and not drained yet.
+            // Full and not drained yet.
             (1..=CAPACITY as u64).for_each(|hash| _ = ring(held).place(hash));
-            assert!(due.post(1000, 50 - held as u64));
+            assert!(inbox.post(1000, 50 - held as u64));
             let is_in_ring = held + 1 < RINGS_TRIED;
             assert_eq!(ring(held + 1).recheck(), is_in_ring);
             assert_eq!(ring(held + 1).try_seal_and_drain(|_| ()), usize::from(is_in_ring));
-            assert_eq!(due.stack.recheck(), !is_in_ring);
+            assert_eq!(inbox.stack.recheck(), !is_in_ring);
         }
-        assert_eq!(due.bytes(), Stripes::new(8).bytes());
+        assert_eq!(inbox.bytes(), Stripes::new(8).bytes());
     }
 
     #[test]
     fn no_hash_of_many_threads_is_lost() {
         const THREADS: u64 = 4;
-        const NOTES: u64 = 20_000;
-        let due = ExpiryInbox::new(2);
+        const HASHES: u64 = 20_000;
+        let inbox = ExpiryInbox::new(2);
         let mut hashes = thread::scope(|scope| {
-            let due = &due;
+            let inbox = &inbox;
             let writers: Vec<_> = (0..THREADS)
                 .map(|writer| {
                     scope.spawn(move || {
-                        (1..=NOTES).for_each(|i| _ = due.post(writer * NOTES + i, i));
+                        (1..=HASHES).for_each(|i| _ = inbox.post(writer * HASHES + i, i));
                     })
                 })
                 .collect();
             let mut hashes = Vec::new();
             while writers.iter().any(|writer| !writer.is_finished()) {
-                hashes.extend(collected(due));
+                hashes.extend(collected(inbox));
                 thread::yield_now();
             }
             hashes
         });
-        hashes.extend(collected(&due));
+        hashes.extend(collected(&inbox));
         hashes.sort_unstable();
         hashes.dedup();
-        assert!(hashes.into_iter().eq(1..=THREADS * NOTES));
+        assert!(hashes.into_iter().eq(1..=THREADS * HASHES));
     }
 }

@@ -1,4 +1,4 @@
-//! When entries expire: a timing wheel, and the inbox through which writers reach it.
+//! Expiration: the timing wheel, and the inbox that passes new deadlines to it.
 
 pub mod inbox;
 pub mod wheel;

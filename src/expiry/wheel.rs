@@ -1,84 +1,99 @@
-//! `TimingWheel`: tells which hashes fall due when; belongs to whoever maintains the cache.
+//! `TimingWheel`: a hierarchical timing wheel that hands out timers when they expire.
 //!
-//! It knows nothing of entries: who is told that a deadline has come finds out what it is worth.
+//! The wheel knows nothing of entries: a timer names a hash and an id, and the caller checks
+//! whether that entry still exists and has expired. The wheel is not synchronized; the thread that
+//! maintains the cache owns it.
 //!
-//! A hierarchical timing wheel (Varghese, Lauck: "Hashed and Hierarchical Timing Wheels", 1987; also
-//! in Kafka and Caffeine), laid out as a radix heap (Ahuja, Mehlhorn, Orlin, Tarjan: "Faster
-//! Algorithms for the Shortest Path Problem", 1990). A time is read as eleven digits of six bits. A
-//! timer lies on the level of the highest digit in which its time differs from the wheel's position,
-//! and there in the slot of this digit. Digits below the position's are never in use, so nothing
-//! turns around: all of a level comes before all of the next one, and the earliest timer lies in the
-//! first slot of the lowest level in use.
+//! The structure is a hierarchical timing wheel (Varghese, Lauck: "Hashed and Hierarchical Timing
+//! Wheels", 1987; also in Kafka and Caffeine), laid out as a radix heap (Ahuja, Mehlhorn, Orlin,
+//! Tarjan: "Faster Algorithms for the Shortest Path Problem", 1990). A time is read as eleven
+//! digits of six bits. A timer lies on the level of the highest digit in which its time differs
+//! from the wheel's position, in the slot of that digit. Digits below the position's are never in
+//! use, so no level wraps around: all timers of a level are earlier than all of the next one, and
+//! the earliest timer lies in the first slot of the lowest level in use.
 //!
-//! A slot is opened when its earliest timer is due, not before. The position moves up to the present
-//! time, and each timer of the slot is handed out if it is due and otherwise moves to a lower level.
-//! From this follows:
+//! A slot is opened when its earliest timer has expired, not before. The position advances to the
+//! present time. Each timer of the slot is handed out if it has expired, and otherwise moves to a
+//! lower level. It follows that:
 //!
-//! - A timer moves at most once a level, and not at all if the whole slot has passed. Between two
-//!   slots time costs nothing, however far it goes.
-//! - A slot of the lowest level is one nanosecond, so hand-out is exact and there is no tick. The low
-//!   levels are used only by timers that are near when someone asks; asked once a millisecond, the
-//!   wheel turns at about this pace.
-//! - Since each slot knows its earliest timer, so does the wheel.
+//! - A timer moves at most once per level, and not at all if its whole slot has passed. Advancing
+//!   from one slot to the next costs the same however much time lies between them.
+//! - A slot of the lowest level is one nanosecond, so hand-out is exact and there is no tick. Only
+//!   timers that are near at the time of a call use the low levels; a wheel that is advanced once a
+//!   millisecond effectively has slots of about a millisecond.
+//! - Each slot knows its earliest timer, and so does the wheel.
 //!
-//! The slot that is open stays so from call to call until it is used up; this bounds the work of each
-//! call, even with a million timers in it. New timers do not go into the open slot but where they belong
-//! from the new position.
+//! An open slot stays open across calls until it is empty. This bounds the work of each call, even
+//! with a million timers in one slot. New timers are not added to the open slot, but to the slot
+//! that follows from the new position.
 //!
-//! A slot keeps its timers in chunks of one size: adding never copies a long list, and the memory goes
-//! chunk by chunk as the timers go.
+//! A slot stores its timers in chunks of equal size: adding a timer never copies a long list, and
+//! memory is freed chunk by chunk as timers are handed out.
 
 use std::mem;
+
+/// Bits of a digit: a digit has as many values as [`Level::occupied`] has bits.
+const DIGIT_BITS: u32 = u64::BITS.ilog2();
+const DIGIT_MASK: u64 = (1 << DIGIT_BITS) - 1;
+/// Levels of the wheel: one for each digit of a time.
+const LEVELS: usize = u64::BITS.div_ceil(DIGIT_BITS) as usize;
+/// Timers in a chunk: 64 of 24 bytes are 1.5 KiB, which keeps the chunk's header below 2 %.
+const CHUNK_TIMERS: usize = 64;
+/// Timers that a call may move for each timer that it may hand out. Greater than [`LEVELS`], so
+/// that a call does not fall behind for long, whatever the times are.
+const MOVES_PER_TIMER: usize = 16;
 
 /// The deadlines of many entries.
 #[derive(Debug, Default)]
 pub struct TimingWheel {
     levels: [Level; LEVELS],
-    /// What was opened and is not used up. All levels lie beyond it, but for timers added since.
+    /// The open slot. The timers of all levels are later, except those added since it was opened.
     open: Slot,
-    /// Never after `now`. A timer that was before it when it was added lies as if it were at it.
+    /// The time that levels and slots are relative to; at most `now`. A timer with an earlier time
+    /// is placed as if its time were the position.
     position: u64,
     now: u64,
     len: usize,
 }
 
-/// One deadline: of which entry, and when.
+/// The deadline of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timer {
-    /// The hash of its key.
+    /// The hash of the entry's key.
     pub hash: u64,
-    /// Tells the entry from others of its hash; never followed.
+    /// Distinguishes the entry from others with this hash; never dereferenced.
     pub id: usize,
-    /// When it is due, in nanoseconds since the cache's clock began.
+    /// When the timer expires, in nanoseconds since the start of the cache's clock.
     pub at: u64,
 }
 
-/// The slots of one digit.
+/// The slots of one digit position.
 #[derive(Debug, Default)]
 struct Level {
     /// A bit for each digit whose slot has timers.
     occupied: u64,
-    /// These slots, the latest first.
+    /// The slots with timers, the latest first.
     slots: Vec<Slot>,
 }
 
-/// The timers of a slot of time, in no order.
+/// The timers of one range of time, in no order.
 #[derive(Debug)]
 struct Slot {
-    /// The time of the earliest timer that was ever in it; `u64::MAX` before there is one.
+    /// The time of the earliest timer that was ever in the slot; `u64::MAX` before the first.
     earliest: u64,
-    /// Empty only if all is.
+    /// The chunk that timers are added to and taken from; empty only if the slot is.
     last: Vec<Timer>,
+    /// The other chunks, each with [`CHUNK_TIMERS`] timers.
     full: Vec<Vec<Timer>>,
 }
 
 impl TimingWheel {
-    /// Makes an empty wheel that stands at 0.
+    /// Makes an empty wheel at time 0.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a timer; its time may have passed already.
+    /// Adds a timer; its time may already have passed.
     pub fn add(&mut self, timer: Timer) {
         let at = timer.at.max(self.position);
         let level = ((at ^ self.position) | 1).ilog2() / DIGIT_BITS;
@@ -87,15 +102,16 @@ impl TimingWheel {
         self.len += 1;
     }
 
-    /// Moves on to `now` and calls `on_expired` with timers whose time has come, `most` of them or fewer;
-    /// returns how many.
+    /// Advances to `now` and calls `on_expired` with at most `most` expired timers; returns how
+    /// many.
     ///
-    /// Each timer is handed out once, and never before its time; earlier slots come before later
-    /// ones, but there is no order within a slot. Those beyond `most` come with the next call, even
-    /// at the same `now`; at an earlier one too, as time does not go back.
+    /// Each timer is handed out once, and never before its time. Earlier slots are handed out
+    /// before later ones; there is no order within a slot. Timers beyond `most` are handed out by
+    /// the next call, even with an equal or earlier `now`: time does not go back.
     ///
-    /// Moving timers to lower levels has a bound too, so it may be fewer than `most` though more are
-    /// due. Then as always [`TimingWheel::next`] tells: when it is later than `now`, all is handed out.
+    /// The number of timers that one call moves to lower levels is bounded, too, so a call may hand
+    /// out fewer than `most` timers although more have expired. All expired timers are handed out
+    /// once [`TimingWheel::next`] is later than `now`.
     pub fn advance(&mut self, now: u64, most: usize, mut on_expired: impl FnMut(Timer)) -> usize {
         self.now = self.now.max(now);
         let most_moves = most.saturating_mul(MOVES_PER_TIMER);
@@ -113,19 +129,19 @@ impl TimingWheel {
         handed_out
     }
 
-    /// Returns when to come again; `None` if there is no timer.
+    /// Returns when to call [`TimingWheel::advance`] again; `None` if there is no timer.
     ///
-    /// It is the time of the earliest timer, or, while there is something left to do at once, one that
-    /// [`TimingWheel::advance`] has reached already. Then the next call hands timers out or moves them.
+    /// This is the time of the earliest timer, or, while work is left, a time that `advance` has
+    /// already reached. In the latter case the next call hands out or moves timers.
     pub fn next(&self) -> Option<u64> {
         let first = self.lowest().and_then(|level| self.levels[level].first());
         let earliest = first.map_or(u64::MAX, |slot| slot.earliest);
         (self.len > 0).then(|| earliest.min(self.open.earliest))
     }
 
-    /// Keeps the timers for which `keep` holds; the memory of the others is given back.
+    /// Retains the timers for which `keep` returns `true` and frees the memory of the others.
     ///
-    /// Goes through all of them.
+    /// Visits every timer.
     pub fn retain(&mut self, mut keep: impl FnMut(&Timer) -> bool) {
         let fresh = Self { position: self.position, now: self.now, ..Self::default() };
         let old = mem::replace(self, fresh);
@@ -137,17 +153,17 @@ impl TimingWheel {
         }
     }
 
-    /// Returns how many timers there are.
+    /// Returns the number of timers.
     pub fn timer_count(&self) -> usize {
         self.len
     }
 
-    /// Returns the bytes of its memory, none if it is empty. Looks at each slot.
+    /// Returns the size of the heap memory in bytes; 0 for an empty wheel. Visits every slot.
     pub fn bytes(&self) -> usize {
         self.levels.iter().map(Level::bytes).sum::<usize>() + self.open.bytes()
     }
 
-    /// Takes a timer of the open slot; if that is used up, opens the first one, if it is due.
+    /// Takes a timer from the open slot; if that is empty, opens the first slot that has expired.
     fn take(&mut self) -> Option<Timer> {
         if self.open.is_empty() {
             self.open()?;
@@ -157,7 +173,7 @@ impl TimingWheel {
         Some(timer)
     }
 
-    /// Opens the first slot if it is due. Nothing else may be open.
+    /// Opens the first slot if its earliest timer has expired. No other slot may be open.
     fn open(&mut self) -> Option<()> {
         let lowest = self.lowest()?;
         if self.levels[lowest].first()?.earliest > self.now {
@@ -173,7 +189,8 @@ impl TimingWheel {
             self.position,
             self.now,
         );
-        // Not farther: what is left of the slot must lie beyond it, to be spread on lower levels.
+        // At most `now`: the slot's remaining timers must be later than the position, so that they
+        // move to lower levels.
         self.position = end.min(self.now);
         self.open = slot;
         Some(())
@@ -220,7 +237,7 @@ impl Slot {
     fn add(&mut self, timer: Timer) {
         self.earliest = self.earliest.min(timer.at);
         if self.last.len() == CHUNK_TIMERS {
-            // Only the first chunk grows, for the sake of slots that have few timers.
+            // Only the first chunk grows on demand: most slots have few timers.
             let next = Vec::with_capacity(CHUNK_TIMERS);
             self.full.push(mem::replace(&mut self.last, next));
         }
@@ -258,17 +275,6 @@ impl Default for Slot {
     }
 }
 
-/// A digit has as many values as a word has bits.
-const DIGIT_BITS: u32 = u64::BITS.ilog2();
-const DIGIT_MASK: u64 = (1 << DIGIT_BITS) - 1;
-/// Digits of a time.
-const LEVELS: usize = u64::BITS.div_ceil(DIGIT_BITS) as usize;
-/// Timers in a chunk.
-const CHUNK_TIMERS: usize = 64;
-/// Timers that one call may move for each that it may hand out. More than there are levels, so that a
-/// call is not in arrears for long, whatever the times are.
-const MOVES_PER_TIMER: usize = 16;
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -291,7 +297,7 @@ mod tests {
         wheel
     }
 
-    /// Returns the times of what one call hands out, sorted.
+    /// Returns the sorted times of the timers that one call hands out.
     fn due(wheel: &mut TimingWheel, now: u64, most: usize) -> Vec<u64> {
         let mut times = Vec::new();
         let count = wheel.advance(now, most, |timer| times.push(timer.at));
@@ -324,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_is_handed_out_as_it_came() {
+    fn timer_is_handed_out_unchanged() {
         let mut wheel = TimingWheel::new();
         let given = Timer { hash: u64::MAX, id: 7, at: 5 };
         wheel.add(given);
@@ -369,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beyond_the_bound_comes_with_the_next_call() {
+    fn timers_beyond_the_limit_are_handed_out_by_the_next_call() {
         let mut wheel = wheel_of(1..=1000);
         assert_eq!(due(&mut wheel, HOUR, 0), []);
         let mut times = Vec::new();
@@ -383,8 +389,8 @@ mod tests {
     }
 
     #[test]
-    fn one_call_does_not_move_a_crowd() {
-        // All in one slot; one of them is due long before the others.
+    fn one_call_moves_a_bounded_number_of_timers() {
+        // All in one slot; one of them expires long before the others.
         let mut wheel = wheel_of((0..10_000).map(|i| (1 << 60) + HOUR + i * MS));
         wheel.add(timer(1, 1 << 60));
         let (mut calls, mut found) = (0, 0);
@@ -397,7 +403,7 @@ mod tests {
         }
         assert_eq!((found, wheel.timer_count()), (1, 10_000));
         assert!((10_000 / (10 * MOVES_PER_TIMER)..100).contains(&calls), "{calls} calls");
-        // They lie apart now, so that it takes few calls for each.
+        // They are in separate slots now, so each takes few calls.
         calls = 0;
         while let Some(next) = wheel.next() {
             found += wheel.advance(next, 10, |timer| assert!(timer.at <= next));
@@ -432,19 +438,19 @@ mod tests {
             steps += 1;
         }
         assert_eq!(count, 10_000);
-        // One for each time, and a few to move the timers that lie close.
+        // One for each time, and a few to move timers that are close together.
         assert!(steps < 12_000, "{steps} steps");
     }
 
     #[test]
-    fn a_wheel_does_what_a_sorted_set_does() {
+    fn wheel_matches_a_sorted_set() {
         for seed in 0..40 {
             println!("seed {seed}");
             let mut rng = Rng::new(seed);
             let (mut wheel, mut model) = (TimingWheel::new(), BTreeSet::new());
             let mut now = 0u64;
             for hash in 0..1000 {
-                // Few at a time in some runs, many in others.
+                // Few timers at a time in some runs, many in others.
                 for i in 0..rng.below(2 + seed % 4 * 4) {
                     let at = match rng.below(8) {
                         0 => now.saturating_sub(any_scale(&mut rng)),
@@ -474,7 +480,7 @@ mod tests {
                 }
                 let earliest = model.first().map(|&(at, _)| at);
                 match wheel.next() {
-                    // All is done: it is the very time of the earliest.
+                    // No work is left: `next` is the time of the earliest timer.
                     Some(next) if next > now => assert_eq!(Some(next), earliest),
                     Some(next) => assert!(earliest.is_some_and(|at| next <= at)),
                     None => assert_eq!(earliest, None),
@@ -491,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_goes_with_the_notes() {
+    fn memory_shrinks_with_the_number_of_timers() {
         let mut rng = Rng::new(2);
         let mut wheel = wheel_of((0..100_000).map(|_| rng.below(HOUR)));
         let full = wheel.bytes();
@@ -505,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_that_of_spans_and_chunks() {
+    fn bytes_are_those_of_slots_and_chunks() {
         let mut wheel = wheel_of([HOUR; 3 * CHUNK_TIMERS + 8]);
         let slot = wheel.levels.iter().find_map(Level::first).unwrap();
         assert_eq!((slot.full.len(), slot.last.len()), (3, 8));
@@ -522,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_million_timers_none_is_lost() {
+    fn no_timer_of_a_million_is_lost() {
         const COUNT: u64 = 1_000_000;
         let seed = 3;
         println!("seed {seed}");

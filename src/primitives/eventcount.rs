@@ -1,17 +1,22 @@
-//! `EventCount`: how the thread of a cache sleeps, and is woken, or found awake, at the price of one load.
+//! `EventCount`: lets a cache's maintenance thread sleep until it is notified; notifying a running
+//! thread costs one load.
 //!
 //! # Protocol
 //!
-//! The thread is running, in a timed wait (which ends on its own), waiting, or stopping. Only the thread prepares to sleep,
-//! anyone may wake it, and stopping is final.
+//! The thread is running, in a timed wait (which ends on its own), waiting, or stopping. Only the
+//! thread itself prepares to sleep; any thread may wake it; stopping is final.
 //!
-//! Work may come while the thread prepares to sleep, and neither may miss the other: the thread by sleeping over
-//! it, its bringer by taking the thread for awake. So the thread looks for work once more when it has
-//! prepared to sleep, and each place where work may lie is changed by read-modify-writes only: the bringer's
-//! (Acquire) and the thread's look, which writes what is there (Release). Of two read-modify-writes of
-//! one place either is first. If it is the bringer's, the look finds the work. If it is the look, the
-//! bringer has seen it, and so finds in [`notify`](EventCount::notify) that the thread has prepared to sleep. A plain
-//! look, and a plain look by the bringer, could pass each other by (`docs/decisions/0016`).
+//! Work may arrive while the thread prepares to sleep. The sleeper must not miss the work, and the
+//! producer must not miss that the thread sleeps. Therefore the thread rechecks for work after it
+//! has prepared to sleep, and each place that may hold work is changed by read-modify-writes only:
+//! the producer's (Acquire), and that of the recheck, which writes back the value it finds
+//! (Release). Two read-modify-writes of one place are totally ordered:
+//!
+//! * If the producer's is first, the recheck finds the work.
+//! * If the recheck is first, the producer synchronizes with it, and finds in
+//!   [`notify`](EventCount::notify) that the thread has prepared to sleep.
+//!
+//! With a plain load on each side, both could miss the other's write (`docs/decisions/0016`).
 
 use std::time::Duration;
 
@@ -21,7 +26,14 @@ use crate::sync::{
     thread,
 };
 
-/// Wakes the thread, if there is one.
+const RUNNING: u8 = 0;
+const STOPPING: u8 = 1;
+/// Asleep with a timeout. States from here on mean that the thread can be woken.
+const TIMED_WAIT: u8 = 2;
+/// Asleep until notified.
+const WAITING: u8 = 3;
+
+/// The wait state of one maintenance thread, if there is one.
 #[derive(Debug, Default)]
 pub struct EventCount {
     state: AtomicU8,
@@ -29,24 +41,25 @@ pub struct EventCount {
 }
 
 impl EventCount {
-    /// Tells which thread to wake; said once.
+    /// Sets the thread to wake. Only the first call has an effect.
     pub fn set_thread(&self, thread: thread::Thread) {
         let _ = self.thread.set(thread);
     }
 
-    /// Wakes the thread unless it is awake. To be called after the work is where the thread looks for it.
+    /// Wakes the thread if it sleeps. Call this after the work is where the thread rechecks for it.
     ///
-    /// What the caller did before is seen by the thread's next round.
+    /// The thread's next round sees what the caller did before.
     #[inline]
     pub fn notify(&self) {
-        // Relaxed: a look only, so that a busy cache does not write the line; the exchange decides. If the
-        // thread's recheck has missed the caller's work, the caller has seen that look, and so this.
+        // Relaxed: a load only, so that a busy cache does not write the line; the exchange decides.
+        // If the thread's recheck missed the caller's work, the caller has synchronized with that
+        // recheck and sees the state that was stored before it.
         if self.state.load(Ordering::Relaxed) >= TIMED_WAIT {
             self.notify_slowly();
         }
     }
 
-    /// Returns whether the thread sleeps for as long as no thread wakes it.
+    /// Returns whether the thread sleeps without a timeout.
     #[inline]
     pub fn is_waiting(&self) -> bool {
         self.state.load(Ordering::Relaxed) == WAITING // Relaxed: as in `notify`.
@@ -59,8 +72,9 @@ impl EventCount {
             if mutant!("eventcount_notifies_by_store") {
                 self.state.store(RUNNING, Ordering::Release);
             }
-            // AcqRel: Release pairs with the Acquire in `resume`; Acquire with the Release in `prepare`, so
-            // that the thread's handle is seen. Relaxed: a failure is only compared.
+            // AcqRel: Release pairs with the Acquire in `resume`; Acquire with the Release in
+            // `prepare`, so that the thread's handle is visible.
+            // Relaxed: the value of a failed exchange is only compared.
             match self.state.compare_exchange(seen, RUNNING, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => {
                     if let Some(thread) = self.thread.get() {
@@ -73,24 +87,28 @@ impl EventCount {
         }
     }
 
-    /// Has the calling thread, which must be the one, sleep for `timeout` or until woken.
+    /// Puts the calling thread to sleep for `timeout` or until it is notified. It must be the
+    /// thread of [`set_thread`](Self::set_thread).
     pub fn wait_timeout(&self, timeout: Duration) {
         if self.prepare(TIMED_WAIT) {
             thread::park_timeout(timeout);
         }
     }
 
-    /// Has the calling thread, which must be the one, sleep until woken.
+    /// Puts the calling thread to sleep until it is notified. It must be the thread of
+    /// [`set_thread`](Self::set_thread).
     ///
-    /// `recheck` is asked when others can see that the thread has prepared to sleep: for how long it may sleep, or for
-    /// ever. It looks by read-modify-writes that release.
+    /// `recheck` is called once other threads can see that the thread has prepared to sleep. It
+    /// returns how long the thread may sleep, or `None` for no limit, and must read by releasing
+    /// read-modify-writes.
     pub fn wait(&self, mut recheck: impl FnMut() -> Option<Duration>) {
         let early = mutant!("eventcount_rechecks_before").then(&mut recheck);
         if !self.prepare(WAITING) {
             return;
         }
         let rest = early.unwrap_or_else(recheck);
-        // Relaxed: `resume` acquires. The look may run user code that parks, and takes the token of a wake.
+        // Relaxed: `resume` acquires. `recheck` may run user code that parks and so consumes the
+        // unpark token of a notification.
         if self.state.load(Ordering::Relaxed) != WAITING && !mutant!("eventcount_trusts_its_token")
         {
             return;
@@ -101,30 +119,31 @@ impl EventCount {
         }
     }
 
-    /// Notes that the thread is about to sleep; returns whether it may, for it is not to stop.
+    /// Announces that the thread is about to sleep; returns `false` if it must stop instead.
     ///
-    /// Whoever stops it from now on unparks it, too. Whoever did before may have done so in vain: what runs
-    /// in a round may park and be woken by that.
+    /// A `stop` after this unparks the thread. The unpark of an earlier `stop` may be lost: user
+    /// code that ran in a round may have parked and consumed it.
     fn prepare(&self, state: u8) -> bool {
         if mutant!("eventcount_prepares_by_store") {
             self.state.store(state, Ordering::Release);
             return true;
         }
-        // AcqRel: Acquire so that a look that follows finds the work of whoever woke it last; Release pairs
-        // with the Acquire of whoever wakes or stops the thread, who sees its handle. A stop is never
-        // overwritten.
-        // Relaxed: stopping, seen by `resume`.
+        // AcqRel: Acquire pairs with the Release of the last `notify`, so that the recheck finds
+        // its work; Release pairs with the Acquire in `notify_slowly` and `stop`, which then see
+        // the thread's handle. An exchange, so that a stop is never overwritten.
+        // Relaxed: it failed because of a stop, which `resume` acquires.
         let may = self.state.compare_exchange(RUNNING, state, Ordering::AcqRel, Ordering::Relaxed);
         may.is_ok()
     }
 
-    /// Notes that the thread is up; returns whether it is to stop.
+    /// Announces that the thread runs again; returns whether it must stop.
     pub fn resume(&self) -> bool {
-        // Acquire: pairs with the Release of whoever woke the thread.
+        // Acquire: pairs with the Release in `notify_slowly` and `stop`.
         let mut seen = self.state.load(Ordering::Acquire);
         while seen >= TIMED_WAIT {
-            // AcqRel, Acquire: as above; a failure means that another thread woke or stops it. Release: so that
-            // whoever reads this for what `prepare` wrote sees no less.
+            // AcqRel: Acquire as above; Release so that a thread that reads this value in place of
+            // the one of `prepare` sees no less.
+            // Acquire: as above; the exchange fails if another thread notifies or stops this one.
             match self.state.compare_exchange(seen, RUNNING, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return false,
                 Err(now) => seen = now,
@@ -133,11 +152,11 @@ impl EventCount {
         seen == STOPPING
     }
 
-    /// Tells the thread to stop.
+    /// Requests the thread to stop, and wakes it.
     pub fn stop(&self) {
-        // AcqRel: Release pairs with the Acquire in `resume`; Acquire with the Release in `prepare`, so that the
-        // handle of a thread that has prepared to sleep is seen. A swap, for loom does not order a plain store against the
-        // exchanges.
+        // AcqRel: Release pairs with the Acquire in `resume`; Acquire with the Release in
+        // `prepare`, so that the handle of a thread that has prepared to sleep is visible. A swap,
+        // because loom does not order a plain store against the exchanges.
         self.state.swap(STOPPING, Ordering::AcqRel);
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -145,20 +164,13 @@ impl EventCount {
     }
 }
 
-const RUNNING: u8 = 0;
-const STOPPING: u8 = 1;
-/// Asleep until a time; from here on a thread can be woken.
-const TIMED_WAIT: u8 = 2;
-/// Asleep until woken.
-const WAITING: u8 = 3;
-
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use std::cell::Cell;
 
     use super::*;
 
-    /// One that wakes this thread.
+    /// Returns an `EventCount` that wakes this thread.
     fn of_this_thread() -> EventCount {
         let eventcount = EventCount::default();
         eventcount.set_thread(thread::current());
@@ -170,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_comes_when_the_thread_has_lain_down_wakes_it() {
+    fn work_that_arrives_after_prepare_wakes_the_thread() {
         let eventcount = of_this_thread();
         let rechecks = Cell::new(0);
         for _ in 0..2 {
@@ -188,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn thread_resumes_by_itself_and_is_waiting_only_without_a_time() {
+    fn timed_wait_ends_on_its_own_and_only_an_untimed_one_is_waiting() {
         let eventcount = of_this_thread();
         eventcount.wait_timeout(Duration::ZERO);
         assert_eq!((state(&eventcount), eventcount.is_waiting()), (TIMED_WAIT, false));
@@ -212,7 +224,7 @@ mod tests {
         assert!(eventcount.resume());
         eventcount.notify();
         eventcount.wait_timeout(Duration::MAX);
-        eventcount.wait(|| unreachable!("it is not to lie down"));
+        eventcount.wait(|| unreachable!("a stopped thread does not sleep"));
         assert!(eventcount.resume() && state(&eventcount) == STOPPING);
     }
 }

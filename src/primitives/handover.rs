@@ -1,22 +1,26 @@
-//! `Handover`: how the thread of a cache leaves what is left of it to the owner that has stopped the thread.
+//! `Handover`: passes the remains of a cache from its maintenance thread to the owner that has
+//! stopped that thread.
 //!
 //! # Protocol
 //!
-//! The owner is the thread that drops the last handle. It has told the cache's thread to stop, and may not
-//! wait for user code (a destructor, a listener, a clock). One word of flags decides:
+//! The owner is the thread that drops the last handle. It has requested the maintenance thread to
+//! stop, and must not wait for user code (a destructor, a listener, a clock). One word of flags
+//! decides:
 //!
 //! | flag | set by | meaning |
 //! |---|---|---|
 //! | `BUSY` | the thread, around each section that may call user code | the owner need not wait |
-//! | `AWAITED` | the owner, after it has stored its handle and before it sleeps | unpark the owner at a change |
-//! | `OVER` | the thread, last of all | the remains are in their place |
+//! | `AWAITED` | the owner, before it sleeps | its handle is stored: unpark it after a change |
+//! | `OVER` | the thread, as its last change | the remains are stored |
 //!
-//! Each change is a read-modify-write of this word, so of `AWAITED` and a change of the thread's one is
-//! first: either the owner sees the change and does not sleep, or the thread sees `AWAITED` and unparks it.
+//! Each change is a read-modify-write of this word, so `AWAITED` and a change by the thread are
+//! ordered: either the owner sees the change and does not sleep, or the thread sees `AWAITED` and
+//! unparks the owner.
 //!
-//! The owner that sees `OVER` takes the remains and drops them. One that sees `BUSY` leaves; then the thread
-//! puts the remains in their place all the same, and they are dropped with the `Handover`, whose last owner is
-//! the thread by then. So they are dropped exactly once, whichever side is last.
+//! An owner that sees `OVER` takes the remains and drops them. An owner that sees `BUSY` returns
+//! without them. The thread still stores the remains, and they are dropped with the `Handover`,
+//! whose last reference is the thread's by then. So they are dropped exactly once, whichever side
+//! is last.
 
 use std::time::Duration;
 
@@ -28,12 +32,12 @@ use crate::sync::{
 
 /// The thread may be in user code.
 const BUSY: u8 = 1;
-/// The owner sleeps until a flag of the thread's changes.
+/// The owner sleeps until the thread changes a flag.
 const AWAITED: u8 = 2;
-/// The remains are in their place.
+/// The remains are stored.
 const OVER: u8 = 4;
 
-/// Passes a `T` from the thread of a cache to its owner; shared by both.
+/// Passes a `T` from a cache's maintenance thread to the owner; shared by both.
 #[derive(Debug)]
 pub struct Handover<T> {
     flags: AtomicU8,
@@ -42,22 +46,23 @@ pub struct Handover<T> {
 }
 
 impl<T> Handover<T> {
-    /// Makes one whose thread is not in user code.
+    /// Makes a `Handover` whose thread is not in user code.
     pub fn new() -> Self {
         Self { flags: AtomicU8::new(0), remains: Mutex::new(None), owner: OnceLock::new() }
     }
 
-    /// Calls `f`, which may run user code: the owner does not wait for it. For the thread.
+    /// Calls `f`, which may run user code and which the owner does not wait for. Called by the
+    /// maintenance thread.
     pub fn in_user_code<R>(&self, f: impl FnOnce() -> R) -> R {
         struct Leave<'a, T>(&'a Handover<T>);
         impl<T> Drop for Leave<'_, T> {
             fn drop(&mut self) {
-                // AcqRel: as at the entry.
+                // AcqRel: as on entry.
                 let seen = self.0.flags.fetch_and(!BUSY, Ordering::AcqRel);
                 self.0.unpark_owner(seen);
             }
         }
-        // AcqRel: as in `finish`; here nothing is found but the owner's handle.
+        // AcqRel: as in `finish`; only the owner's handle is published here.
         let seen = self.flags.fetch_or(BUSY, Ordering::AcqRel);
         if !mutant!("handover_enters_silently") {
             self.unpark_owner(seen);
@@ -66,20 +71,21 @@ impl<T> Handover<T> {
         f()
     }
 
-    /// Puts the remains in their place; the last act of the thread but for dropping its share of this.
+    /// Stores the remains. The maintenance thread's last call before it drops its reference to
+    /// this.
     pub fn finish(&self, remains: T) {
         *self.remains.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(remains);
-        // AcqRel: Release pairs with the Acquire in `wait`, so that a thread which sees this finds the remains;
-        // Acquire with the Release there, so that the handle of an owner that waits is seen.
+        // AcqRel: Release pairs with the Acquire in `wait`, so that an owner that sees `OVER` finds
+        // the remains; Acquire with the Release there, so that a waiting owner's handle is visible.
         let seen = self.flags.fetch_or(OVER, Ordering::AcqRel);
         if !mutant!("handover_ends_silently") {
             self.unpark_owner(seen);
         }
     }
 
-    /// Waits until the remains are here, and returns them; for the owner, which has stopped the thread.
+    /// Waits for the remains and returns them. Called by the owner after it has stopped the thread.
     ///
-    /// With a `patience`, returns nothing where the thread is in user code for longer than that.
+    /// With a `patience`, returns `None` if the thread is in user code for longer than that.
     pub fn wait(&self, patience: Option<Duration>) -> Option<T> {
         let _ = self.owner.set(thread::current());
         let mut was_patient = false;
@@ -87,8 +93,9 @@ impl<T> Handover<T> {
             let early = mutant!("handover_looks_before")
                 // Relaxed: a mutant.
                 .then(|| self.flags.load(Ordering::Relaxed));
-            // AcqRel: Release pairs with the Acquire of the thread's changes, which then find the owner's
-            // handle; Acquire with the Release in `finish`, so that the remains are found.
+            // AcqRel: Release pairs with the Acquire of the thread's changes, which then see the
+            // owner's handle; Acquire with the Release in `finish`, so that the remains are
+            // visible.
             let seen = self.flags.fetch_or(AWAITED, Ordering::AcqRel);
             let seen = early.unwrap_or(seen);
             if seen & OVER != 0 {
@@ -96,7 +103,7 @@ impl<T> Handover<T> {
             }
             match patience {
                 Some(_) if seen & BUSY != 0 && was_patient => {
-                    // Relaxed: what is unparked once more has to bear it, but need not be.
+                    // Relaxed: this only saves the owner a spurious unpark.
                     self.flags.fetch_and(!AWAITED, Ordering::Relaxed);
                     return None;
                 }
@@ -133,7 +140,7 @@ mod tests {
     const PATIENCE: Option<Duration> = Some(Duration::ZERO);
 
     #[test]
-    fn remains_come_to_the_owner_that_waits() {
+    fn waiting_owner_receives_the_remains() {
         let handover = Handover::new();
         thread::scope(|scope| {
             scope.spawn(|| {

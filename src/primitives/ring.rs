@@ -1,40 +1,45 @@
-//! One small lossy ring of events.
+//! `Ring`: a small, lossy, multi-producer ring buffer of events.
 //!
 //! # Protocol
 //!
-//! `head` counts the pushes of a *lap*. A push takes a position by adding one; below [`CAPACITY`]
-//! the slot there is its own, and it stores its event. The push that takes the last position is told
-//! [`Push::Full`] and thereby holds the ring: nobody else drains until it has set `head` back.
-//! Meanwhile `head` is at or past the end and pushes are turned away ([`Push::Contended`]).
-//! [`Ring::try_seal_and_drain`] takes hold of a ring that is not full yet by exchanging `head` for
-//! the end.
+//! `head` counts the pushes of a *lap*. A push claims a position by adding one; if the position is
+//! below [`CAPACITY`], the slot there is its own, and it stores its event. The push that claims the
+//! last position gets [`Push::Full`] and is the *holder* of the ring: no other thread drains the
+//! ring until the holder has reset `head`. While the ring is held, `head` is at or past the end and
+//! pushes are rejected ([`Push::Contended`]). [`Ring::try_seal_and_drain`] becomes the holder of a
+//! ring that is not full by swapping `head` for the end.
 //!
-//! Who holds the ring takes each event out of its slot and leaves the slot empty. A pusher that was
-//! interrupted between taking a position and storing its event stores late: the event is then
-//! drained in a later lap, or it and another overwrite each other and one is lost. No event is
-//! drained twice, none is invented.
+//! The holder takes each event out of its slot and leaves the slot empty. A producer that was
+//! interrupted between claiming a position and storing its event stores late: the event is then
+//! drained in a later lap, or it and another event overwrite each other and one is lost. No event
+//! is drained twice, and none is invented.
 
 use crate::sync::IS_MODEL;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
 
+/// Events that a ring holds. Two in the models, so that few steps fill a ring.
+pub const CAPACITY: usize = if IS_MODEL { 2 } else { 32 };
+/// The content of an empty slot.
+const EMPTY: u64 = 0;
+
 /// A ring of up to [`CAPACITY`] events.
 #[derive(Debug)]
 pub struct Ring {
-    /// Positions taken in this lap. At or past the end a thread holds the ring.
+    /// Positions claimed in this lap. At or past the end, a thread holds the ring.
     head: AtomicUsize,
     slots: [AtomicU64; CAPACITY],
 }
 
-/// What became of a push.
+/// The result of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "whoever is told `Full` has to drain the ring"]
+#[must_use = "on `Full` the caller must drain the ring"]
 pub enum Push {
     /// The event is in the ring.
     Accepted,
     /// The event was dropped: a thread holds the ring.
     Contended,
-    /// The event is in the ring, which is full now, and the caller must call [`Ring::drain`].
+    /// The event is in the ring, which is now full; the caller must call [`Ring::drain`].
     Full,
 }
 
@@ -44,42 +49,44 @@ impl Ring {
         Self { head: AtomicUsize::new(0), slots: std::array::from_fn(|_| AtomicU64::new(EMPTY)) }
     }
 
-    /// Puts `event` into the ring, or drops it where a thread holds the ring.
+    /// Pushes `event`, or drops it if a thread holds the ring.
     ///
-    /// The event 0 stands for an empty slot and is put in as 1.
+    /// The event 0 marks an empty slot, so it is pushed as 1.
     #[inline]
     pub fn push(&self, event: u64) -> Push {
-        // Relaxed: a glance that saves the addition. It also keeps `head` from growing on while a
-        // holder sleeps: past the end by one for each thread at most, so it never wraps.
+        // Relaxed: a check that saves the addition. It also keeps `head` from growing while a
+        // holder is preempted: it passes the end by at most one per thread, so it never wraps.
         if self.head.load(Relaxed) >= CAPACITY {
             return Push::Contended;
         }
-        // Acquire: pairs with the Release in `open`; seeing the new lap means seeing the slots
-        // behind it cleared, so that the holder of this lap finds no event of the last one.
+        // Acquire: pairs with the Release in `open`; seeing the new lap means seeing its slots
+        // cleared, so that the holder of this lap finds no event of the last one.
         let position = self.head.fetch_add(1, Acquire);
         let Some(slot) = self.slots.get(position) else {
             return if mutant!("ring_two_drainers") { Push::Full } else { Push::Contended };
         };
-        // Relaxed: an event is a number and stands for itself. Lossy: a holder that does not see it
-        // yet leaves it for the next.
+        // Relaxed: an event is a plain number that publishes no other memory. A holder that does
+        // not see it yet leaves it to the next lap.
         slot.store(if event == EMPTY { 1 } else { event }, Relaxed);
         if position == CAPACITY - 1 { Push::Full } else { Push::Accepted }
     }
 
-    /// Puts `event` into the ring so that whoever drains this lap finds it; it is not 0.
+    /// Pushes `event` so that the thread that drains this lap finds it. `event` must not be 0.
     ///
-    /// `Contended` means that it may not be there, for this thread was too late: the caller has to bring it
-    /// another way, and it may come twice. It may not be there either where the ring is `Full`.
+    /// `Contended` means that the event may be missing because this thread was too late: the caller
+    /// must pass it on in another way, and it may be seen twice. The event may also be missing if
+    /// the result is `Full`.
     pub fn place(&self, event: u64) -> Push {
-        debug_assert_ne!(event, EMPTY, "it would look like nothing");
-        // Relaxed: a glance, as in `push`.
+        debug_assert_ne!(event, EMPTY, "0 marks an empty slot");
+        // Relaxed: a check, as in `push`.
         if self.head.load(Relaxed) >= CAPACITY {
             return Push::Contended;
         }
         let position = self.head.fetch_add(1, Acquire); // Acquire: as in `push`.
         let Some(slot) = self.slots.get(position) else { return Push::Contended };
-        // Relaxed, twice: an event stands for itself. An exchange, so that it takes nobody's slot, even if
-        // it comes a lap late, and the holder, who clears only what it has seen, does not lose it.
+        // Relaxed, twice: an event publishes no other memory. An exchange, so that it overwrites no
+        // other event even if it is a lap late; the holder clears only what it has seen, so it does
+        // not lose this one either.
         let is_in = slot.compare_exchange(EMPTY, event, Relaxed, Relaxed).is_ok();
         if position == CAPACITY - 1 {
             return Push::Full;
@@ -87,24 +94,29 @@ impl Ring {
         if mutant!("inbox_believes_its_slot") {
             return if is_in { Push::Accepted } else { Push::Contended };
         }
-        // AcqRel: Release pairs with the Acquire of whoever holds the ring after this, in `place`, `push` or
-        // `try_seal_and_drain`, who then finds the event: a holder before this shows in `head`. Acquire
-        // pairs with the Release in `recheck`.
+        // AcqRel: Release pairs with the Acquire of the next holder, in `place`, `push` or
+        // `try_seal_and_drain`, which then finds the event; an earlier holder is visible in `head`.
+        // Acquire pairs with the Release in `recheck`.
         let head = self.head.fetch_add(0, AcqRel);
         if is_in && position < head && head < CAPACITY { Push::Accepted } else { Push::Contended }
     }
 
-    /// Returns whether there may be events, to the thread that is about to sleep: it sees all but those whose
-    /// pushers are to see that (see [`eventcount`](crate::primitives::eventcount)). For rings that events are placed in.
+    /// Rechecks whether there may be events, for a thread that is about to sleep.
+    ///
+    /// It misses only events whose producers see the recheck (see
+    /// [`eventcount`](crate::primitives::eventcount)). The events must be pushed with
+    /// [`place`](Self::place).
     pub fn recheck(&self) -> bool {
         if mutant!("inbox_loads_rings") {
             return self.head.load(Relaxed) > 0;
         }
-        // AcqRel: Release pairs with the Acquire in `place`; Acquire with the Release of the last holder.
+        // AcqRel: Release pairs with the Acquire in `place`; Acquire with the Release of the last
+        // holder.
         self.head.fetch_add(0, AcqRel) > 0
     }
 
-    /// As [`drain`](Self::drain), but the ring is opened after `f`: whoever finds it open finds what `f` did.
+    /// Like [`drain`](Self::drain), but opens the ring after `f`: a thread that finds the ring open
+    /// sees what `f` did.
     pub fn drain_closed(&self, f: impl FnOnce(&[u64])) {
         // Opens the ring even if `f` panics.
         struct Open<'a>(&'a Ring);
@@ -123,10 +135,10 @@ impl Ring {
         f(&events[..count]);
     }
 
-    /// Empties the ring, gives its events to `f` and returns how many there were.
+    /// Empties the ring, passes its events to `f` and returns how many there were.
     ///
-    /// For the thread that was told [`Push::Full`], once. The ring is open again before `f` is
-    /// called, so `f` may push, and should it panic, its events are lost and the ring goes on.
+    /// The thread that got [`Push::Full`] must call this once. The ring is open again before `f` is
+    /// called, so `f` may push. If `f` panics, its events are lost and the ring stays usable.
     pub fn drain(&self, f: impl FnOnce(&[u64])) -> usize {
         let mut events = [EMPTY; CAPACITY];
         let count = self.take(&mut events);
@@ -136,9 +148,10 @@ impl Ring {
         count
     }
 
-    /// Drains the ring if it holds something and nobody else holds it. Returns how many events.
+    /// Drains the ring if it is not empty and no other thread holds it; returns the number of
+    /// events.
     pub fn try_seal_and_drain(&self, f: impl FnOnce(&[u64])) -> usize {
-        // Relaxed: a glance, so that a ring at rest is not written to.
+        // Relaxed: a check, so that an empty ring is not written to.
         let head = self.head.load(Relaxed);
         if head == 0 || head >= CAPACITY {
             return 0;
@@ -147,33 +160,34 @@ impl Ring {
             self.head.store(CAPACITY, Relaxed);
             return self.drain(f);
         }
-        // Acquire: pairs with the Release in `open`, as in `push`. Where another thread holds the
-        // ring, `head` was past the end and still is.
+        // Acquire: pairs with the Release in `open`, as in `push`. If another thread holds the
+        // ring, `head` was at or past the end and still is.
         if self.head.swap(CAPACITY, Acquire) >= CAPACITY {
             return 0;
         }
         self.drain(f)
     }
 
-    /// Moves the events to the front of `events` and opens the ring. Only the holder is here.
+    /// Moves the events to the front of `events` and opens the ring. Only the holder calls this.
     fn take(&self, events: &mut [u64; CAPACITY]) -> usize {
         let count = self.clear(events);
         self.open();
         count
     }
 
-    /// Moves the events to the front of `events`. Only the holder is here.
+    /// Moves the events to the front of `events`. Only the holder calls this.
     fn clear(&self, events: &mut [u64; CAPACITY]) -> usize {
         let mut count = 0;
         for slot in &self.slots {
-            // Relaxed: an event stands for itself.
+            // Relaxed: an event publishes no other memory.
             let event = slot.load(Relaxed);
             if event == EMPTY {
                 continue;
             }
             if !mutant!("ring_slots_not_cleared") {
-                // Relaxed: the Release in `open` shows it to the next holder. Lossy: a late store of
-                // `push` that comes between the two is lost; an exchange would save it, at ten times the cost.
+                // Relaxed: the Release in `open` publishes it to the next holder. A late store of
+                // `push` between the load and this store is lost; an exchange would save it, at ten
+                // times the cost.
                 slot.store(EMPTY, Relaxed);
             }
             events[count] = event;
@@ -182,12 +196,12 @@ impl Ring {
         count
     }
 
-    /// Begins the next lap. Only the holder is here.
+    /// Begins the next lap. Only the holder calls this.
     fn open(&self) {
         // Release: pairs with the Acquire in `push`, `place`, `recheck` and `try_seal_and_drain`;
-        // seeing the new lap means seeing the slots behind it cleared. Pushes between the two do not break the
-        // pair, for each is a read-modify-write. So is this, because loom does not order a plain store
-        // against additions that came before it; once a lap it costs nothing to speak of.
+        // seeing the new lap means seeing its slots cleared. Pushes in between continue the release
+        // sequence, because each is a read-modify-write. This is a swap because loom does not order
+        // a plain store against earlier additions; at once per lap, its cost is negligible.
         let order = ordering!(Release, mutant("ring_relaxed_reset") => Relaxed);
         self.head.swap(0, order);
     }
@@ -198,12 +212,6 @@ impl Default for Ring {
         Self::new()
     }
 }
-
-/// Events that a ring holds.
-pub const CAPACITY: usize = if IS_MODEL { 2 } else { 32 };
-
-/// What an empty slot holds.
-const EMPTY: u64 = 0;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
@@ -246,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_goes_on_after_its_drain_panicked() {
+    fn a_ring_stays_usable_after_its_drain_panicked() {
         let ring = Ring::new();
         for _ in 0..3 {
             let _ = ring.push(5);
@@ -258,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn placed_events_are_there_until_the_ring_is_full_and_then_turned_away() {
+    fn placed_events_are_accepted_until_the_ring_is_full_and_then_rejected() {
         let ring = Ring::new();
         assert!(!ring.recheck());
         for event in 1..CAPACITY as u64 {
@@ -275,9 +283,9 @@ mod tests {
     }
 
     #[test]
-    fn a_placed_event_takes_no_slot_of_a_late_one() {
+    fn a_placed_event_does_not_overwrite_a_late_one() {
         let ring = Ring::new();
-        // As a push of the last lap does that comes late.
+        // What a late push of the last lap does.
         ring.slots[0].store(9, Relaxed);
         assert_eq!(ring.place(5), Push::Contended);
         assert_eq!(ring.place(6), Push::Accepted);
@@ -293,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_drain_turns_pushes_away_and_opens_the_ring_even_if_it_panics() {
+    fn a_closed_drain_rejects_pushes_and_opens_the_ring_even_if_it_panics() {
         let ring = Ring::new();
         for panics in [false, true, false] {
             (1..=CAPACITY as u64).for_each(|event| _ = ring.place(event));

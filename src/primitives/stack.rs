@@ -1,10 +1,10 @@
-//! A Treiber stack that is pushed one by one and taken whole.
+//! `Stack`: a Treiber stack with single pushes, from which all nodes are taken at once.
 //!
 //! # Protocol
 //!
-//! A push puts a node on top by compare and exchange; whoever takes swaps the top for nothing and owns
-//! every node from then on, and may put some back the way they came. Since nobody takes a single
-//! node from a stack that others use, a top that comes back (ABA) is harmless. Nobody ever waits.
+//! A push installs a node as the top by compare-and-exchange. A take swaps the top for null and
+//! owns all nodes from then on; it may push some of them back. No thread pops a single node from a
+//! shared stack, so a top that reappears (ABA) is harmless. All operations are lock-free.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -30,16 +30,16 @@ pub struct Node<N> {
     next: *mut Node<N>,
 }
 
-/// Nodes that were taken from a stack, and belong to the taker.
+/// A list of nodes that were taken from a stack; it owns them.
 pub struct Chain<N> {
     first: *mut Node<N>,
 }
 
-// SAFETY: a node's `next` is only used by whoever owns the node.
+// SAFETY: only the owner of a node uses its `next`.
 unsafe impl<N: Send> Send for Node<N> {}
-// SAFETY: a shared node shows its content and no more.
+// SAFETY: a shared reference to a node gives access to its content only.
 unsafe impl<N: Sync> Sync for Node<N> {}
-// SAFETY: a stack hands its nodes from thread to thread, and shows nobody what is in them.
+// SAFETY: a stack passes nodes from thread to thread and gives no shared access to their content.
 unsafe impl<N: Send> Send for Stack<N> {}
 // SAFETY: as above.
 unsafe impl<N: Send> Sync for Stack<N> {}
@@ -82,11 +82,11 @@ impl<N> Stack<N> {
 
     /// Takes all nodes, the newest first.
     pub fn take(&self) -> Chain<N> {
-        // Relaxed: a glance, so that an empty stack is not written to.
+        // Relaxed: a check, so that an empty stack is not written to.
         if self.top.load(Ordering::Relaxed).is_null() {
             return Chain { first: ptr::null_mut() };
         }
-        // Acquire: pairs with the Release in `push_all`, so that the content of every node is seen.
+        // Acquire: pairs with the Release in `push_all`, so that every node's content is visible.
         let first = if mutant!("stack_take_by_load") {
             self.top.load(Ordering::Acquire)
         } else {
@@ -95,8 +95,10 @@ impl<N> Stack<N> {
         Chain { first }
     }
 
-    /// Returns whether there is a node, to the thread that is about to sleep: it sees every push but those that
-    /// are to see that (see [`eventcount`](crate::primitives::eventcount)).
+    /// Rechecks whether there is a node, for a thread that is about to sleep.
+    ///
+    /// It misses only pushes that see the recheck (see
+    /// [`eventcount`](crate::primitives::eventcount)).
     pub fn recheck(&self) -> bool {
         if mutant!("eventcount_loads_stack") {
             return !self.top.load(Ordering::Relaxed).is_null();
@@ -112,7 +114,7 @@ impl<N> Stack<N> {
         }
         let mut last = first;
         loop {
-            // SAFETY: the chain's nodes came from `Box::into_raw` and are ours.
+            // SAFETY: the chain's nodes came from `Box::into_raw`, and the chain owns them.
             let next = unsafe { (*last).next };
             if next.is_null() {
                 break;
@@ -122,19 +124,19 @@ impl<N> Stack<N> {
         self.push_all(first, last);
     }
 
-    /// Puts the caller's nodes, from `first` down to `last`, on top.
+    /// Pushes the caller's nodes, linked from `first` to `last`.
     fn push_all(&self, first: *mut Node<N>, last: *mut Node<N>) {
         // Relaxed: only compared, never read through.
         let mut top = self.top.load(Ordering::Relaxed);
         loop {
-            // SAFETY: the nodes are ours until the exchange below succeeds.
+            // SAFETY: the caller owns the nodes until the exchange below succeeds.
             let node = unsafe { &mut *last };
             node.watched.write();
             node.next = top;
             // AcqRel: Release pairs with the Acquire in `take`. Each push continues the release
-            // sequence of the pushes below it, so one Acquire sees all nodes. Acquire pairs with the
-            // Release in `recheck`.
-            // Relaxed: as for the first load.
+            // sequence of the pushes below it, so one Acquire sees all nodes. Acquire pairs with
+            // the Release in `recheck`.
+            // Relaxed: as in the first load.
             let order = ordering!(
                 AcqRel,
                 mutant("stack_relaxed_push") => Relaxed,
@@ -171,7 +173,7 @@ impl<N> Iterator for Chain<N> {
     type Item = Box<Node<N>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // SAFETY: the chain's nodes came from `Box::into_raw` and are ours.
+        // SAFETY: the chain's nodes came from `Box::into_raw`, and the chain owns them.
         let mut node = unsafe { own(self.first) }?;
         node.watched.write();
         self.first = std::mem::replace(&mut node.next, ptr::null_mut());
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn rest_of_a_chain_goes_back_on_top() {
+    fn rest_of_a_chain_is_put_back_on_top() {
         let stack = Stack::new();
         (1..4).for_each(|i| stack.push(Node::new(i)));
         let mut chain = stack.take();

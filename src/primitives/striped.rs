@@ -1,8 +1,8 @@
-//! The stripes: a ring for each thread, or for each few threads, so that noting an event is a write
-//! that no other thread waits for.
+//! `Stripes`: ring buffers striped over the threads, so that recording an event contends with few
+//! other threads or none.
 //!
-//! Threads are dealt to the rings by their number, in turn. Two threads that share a ring lose an
-//! event now and then, and nothing else.
+//! Threads are assigned to the rings round-robin, by their number. Threads that share a ring
+//! occasionally lose an event; nothing else is affected.
 
 pub use super::ring::{CAPACITY, Push, Ring};
 pub use crate::sync::thread_number;
@@ -13,12 +13,12 @@ use crossbeam_utils::CachePadded;
 #[derive(Debug)]
 pub struct Stripes {
     rings: Box<[CachePadded<Ring>]>,
-    /// Their number less one; it is a power of two.
+    /// The number of rings less one; that number is a power of two.
     mask: usize,
 }
 
 impl Stripes {
-    /// Makes `count` empty rings, or as many more as the next power of two.
+    /// Makes empty rings: `count`, rounded up to a power of two.
     pub fn new(count: usize) -> Self {
         let count = count.next_power_of_two();
         let rings = (0..count).map(|_| CachePadded::new(Ring::new())).collect();
@@ -37,15 +37,16 @@ impl Stripes {
         &self.rings[number & self.mask]
     }
 
-    /// Drains every ring that holds something and is not being drained. Returns how many events.
+    /// Drains every ring that is not empty and not held by another thread; returns the number of
+    /// events.
     ///
-    /// What is pushed concurrently may stay.
+    /// Events that are pushed concurrently may stay in their rings.
     pub fn drain_all(&self, mut f: impl FnMut(&[u64])) -> usize {
         self.rings.iter().map(|ring| ring.try_seal_and_drain(&mut f)).sum()
     }
 
-    /// The same from the ring of number `first` on, one after the other, while `most` events are not passed
-    /// even if the next ring is full. Returns the number of the ring to go on with.
+    /// Drains rings in order, from number `first` on, until the next ring could exceed `most`
+    /// events if it were full. Returns the number of the ring to continue with.
     pub fn drain_some(&self, first: usize, most: usize, mut f: impl FnMut(&[u64])) -> usize {
         let mut left = most;
         for number in first..first + self.rings.len() {
@@ -57,7 +58,8 @@ impl Stripes {
         first
     }
 
-    /// Returns whether there may be events, to the thread that is about to sleep; see [`Ring::recheck`].
+    /// Rechecks whether there may be events, for a thread that is about to sleep; see
+    /// [`Ring::recheck`].
     pub fn recheck(&self) -> bool {
         self.rings.iter().any(|ring| ring.recheck())
     }
@@ -67,7 +69,7 @@ impl Stripes {
         self.rings.len()
     }
 
-    /// Returns the bytes of all rings.
+    /// Returns the size of all rings in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.rings)
     }
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn draining_some_stops_before_it_is_too_many_and_goes_on_with_the_next() {
+    fn draining_some_stops_before_the_limit_and_continues_with_the_next_ring() {
         let stripes = Stripes::new(4);
         for event in [1, 2, 3, 5, 6] {
             assert_eq!(stripes.stripe(event).push(event as u64), Push::Accepted);

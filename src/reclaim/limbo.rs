@@ -1,23 +1,26 @@
-//! Limbo lists: queues of what waits for its grace period.
+//! Limbo lists: queues of retired items that wait for their grace periods.
 //!
 //! # Protocol
 //!
-//! A sweep takes a list out of its cell by a swap, and has it alone from then on: it adds what it
-//! brings, takes out what is at the head and whose grace period is over, puts the list back, and only
-//! then frees what it has taken. Then it goes on to the next list, until it has freed as much as it may.
+//! A sweep takes a list out of its cell by a swap and owns it from then on. It appends its new
+//! items, removes items from the head whose grace period has ended, puts the list back, and only
+//! then frees the removed items. It continues with the next list until it has freed as much as it
+//! may.
 //!
-//! Behind a period that is not over, a sweep takes out what it may have *early*: what a later period releases that is
-//! over, and what the caller finds that no pin of its period keeps. Each item is asked about once; what has to stay
-//! then is nearly always freed when the period is over.
+//! Behind a period that has not ended, a sweep may release items *early*: items of a later period
+//! that has ended, and items that no pin of their period protects, as the caller decides. Each item
+//! is examined once; an item that is not released then is nearly always freed when its period ends.
 //!
-//! A list that is out is left to the sweep that has it: a thread that lost its core with a list in hand keeps one
-//! list out, and the others go on. A sweep that brings something and finds all lists out puts a
-//! new one into the first cell, and the sweep that comes back there joins the two. No thread waits.
+//! A sweep skips a list that another sweep has taken out. A thread that is preempted while it owns
+//! a list blocks that list only. A sweep that has new items and finds all lists taken out puts a
+//! new list into the first cell; the sweep that returns the cell's own list merges the two. No
+//! thread waits.
 //!
 //! # Orderings
 //!
-//! * Release of the CAS that puts a list back ↔ Acquire of the swap: what the list holds.
-//! * The recheck of a thread that is about to sleep, and the sweep that it meets: see [`recheck`].
+//! * Release of the CAS that puts a list back ↔ Acquire of the swap: the content of the list.
+//! * The recheck of a thread that is about to sleep, and a sweep that runs concurrently: see
+//!   [`recheck`].
 
 use std::{collections::VecDeque, ptr};
 
@@ -30,10 +33,10 @@ use crate::sync::{
     atomic::{AtomicPtr, AtomicUsize, Ordering},
 };
 
-/// Items that a sweep takes out of a list before it frees them: so many that the list is seldom
-/// out, and a writer's turn takes it once.
+/// Items that a sweep removes from a list before it frees them. So many that the list is seldom
+/// taken out, and that a writer's sweep takes it out once.
 const ITEMS_AT_ONCE: usize = if IS_MODEL { 1 } else { 64 };
-/// Lists of a structure with many stripes.
+/// Lists of a structure with many stripes, at most.
 const MAX_LISTS: usize = if IS_MODEL { 2 } else { 8 };
 
 /// Queues of items that wait for their grace periods.
@@ -42,67 +45,69 @@ pub struct LimboLists<P> {
     cells: Box<[CachePadded<LimboCell<P>>]>,
 }
 
-/// Where a list is while no sweep has it.
+/// The place of a list while no sweep has taken it out.
 #[derive(Debug)]
 struct LimboCell<P> {
-    /// Null while it is out.
+    /// Null while a sweep owns the list.
     list: AtomicPtr<LimboList<P>>,
-    /// How many items wait in it, or did when it was put back last.
+    /// The number of items in the list when it was put back last.
     waiting: AtomicUsize,
 }
 
-/// Items in the order in which their grace periods end, or nearly.
+/// A queue of items, nearly in the order in which their grace periods end.
 struct LimboList<P> {
     waiting: VecDeque<Waiting<P>>,
-    /// How many items at the head were asked about, and stay until their periods are over.
+    /// The number of items at the head that were examined and wait until their periods end.
     examined: usize,
-    /// Where the item is that has the period of the next one to be asked about.
+    /// The index of the item that has the period of the next item to be examined.
     period: usize,
     watched: Watched,
 }
 
-/// An item, and its period if it is the first that waits for that: one without waits for the period
-/// before it.
+/// An item, with its period if it is the first item of that period. An item without one waits for
+/// the nearest period before it.
 type Waiting<P> = (Option<Grace>, P);
 
-/// What is asked of an item and its grace period, which is not over: whether nothing keeps the item.
+/// Decides whether an item may be released although its grace period has not ended: whether no pin
+/// of the period protects it.
 pub type MayGo<'a, P> = &'a dyn Fn(&P, &Grace) -> bool;
 
-/// Why an item leaves its list.
+/// Why an item is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReleaseReason {
-    /// Its grace period is over.
+    /// Its grace period has ended.
     Ended,
-    /// It is not, and the caller has said that nothing of it is kept.
+    /// Its grace period has not ended, but the caller decided that no pin protects the item.
     Early,
 }
 
-/// What a sweep of lists did.
+/// The result of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Values freed, as `size` counts them.
     pub freed: usize,
-    /// Items left in the lists, those of others included that were found there.
+    /// Items left in the visited lists, including those that other sweeps put there.
     pub waiting: usize,
 }
 
-// SAFETY: a list goes from thread to thread with what it holds, and no two have it at a time.
+// SAFETY: a list moves between threads together with its items, and one thread at a time owns it.
 unsafe impl<P: Send> Send for LimboLists<P> {}
 // SAFETY: as above.
 unsafe impl<P: Send> Sync for LimboLists<P> {}
 
 impl<P> LimboLists<P> {
-    /// Makes as many empty lists as there are stripes, up to a bound.
+    /// Makes an empty list for each stripe, but at most `MAX_LISTS`.
     pub fn new(stripes: usize) -> Self {
         let cells = (0..stripes.clamp(1, MAX_LISTS)).map(|_| CachePadded::default());
         Self { cells: cells.collect() }
     }
 
-    /// Adds items that a grace period covers, and frees those whose period is over, until `max` values are
-    /// freed. `size` tells how many an item has. `may_go`, where it is given, tells of an item whose period is not over
-    /// whether it may leave early.
+    /// Adds items that wait for `grace`, and frees items whose period has ended, until `max` values
+    /// are freed. `size` returns the number of values of an item. `may_go`, if given, decides
+    /// whether an item whose period has not ended may be released early.
     ///
-    /// All that the new items hold was unlinked before the period began; without a period there must be none.
+    /// All memory of the new items must have been unlinked before the period began. Without a
+    /// period there must be no new items.
     pub fn sweep(
         &self,
         items: impl Iterator<Item = P>,
@@ -116,7 +121,7 @@ impl<P> LimboLists<P> {
         let has_news = grace.is_some();
         let mut news = Some((items, grace)).filter(|_| has_news);
         for (index, cell) in self.cells.iter().enumerate() {
-            // Relaxed: a glance that saves a turn. The first list is where most of it is.
+            // Relaxed: a hint that saves a swap. Most items are in the first list.
             if index > 0 && news.is_none() && cell.waiting.load(Ordering::Relaxed) == 0 {
                 continue;
             }
@@ -125,8 +130,8 @@ impl<P> LimboLists<P> {
                 if let Some((items, grace)) = news.take() {
                     list.queue(items, grace);
                 }
-                // Freed when the list is back in its cell: destructors take long, and a thread that lost its
-                // core in one would keep all that waits from the other sweeps.
+                // Freed after the list is back in its cell: destructors may take long, and the list
+                // must stay available to other sweeps.
                 let mut ripe = [const { None }; ITEMS_AT_ONCE];
                 let (mut taken, mut count) = (0, progress.freed);
                 while taken < ripe.len()
@@ -138,7 +143,8 @@ impl<P> LimboLists<P> {
                     taken += 1;
                 }
                 let left = list.waiting.len();
-                // What another sweep has left may have come to it, and only this one knows of that.
+                // The list may have been merged with one that another sweep left there, and only
+                // this sweep knows of that.
                 let there = cell.put_back(list);
                 let waiting = if mutant!("eventcount_forgets_others") { left } else { there };
                 progress.freed = count;
@@ -153,7 +159,7 @@ impl<P> LimboLists<P> {
             }
         }
         if let Some((items, grace)) = news {
-            // All lists are out.
+            // All lists are taken out.
             let mut list = Box::<LimboList<P>>::default();
             list.queue(items, grace);
             progress.waiting += self.cells[0].put_back(list);
@@ -161,18 +167,19 @@ impl<P> LimboLists<P> {
         progress
     }
 
-    /// Returns whether anything waits, to the thread that is about to sleep; see
+    /// Rechecks whether any item waits, for a thread that is about to sleep; see
     /// [`eventcount`](crate::primitives::eventcount).
     pub fn recheck(&self) -> bool {
         self.cells.iter().any(|cell| recheck(&cell.list) && cell.is_waiting())
     }
 
-    /// Takes everything out; the caller is alone.
+    /// Removes all items.
     pub fn drain(&mut self) -> impl Iterator<Item = P> {
         self.cells.iter_mut().flat_map(|cell| {
-            // Relaxed: `&mut self` means that every other thread's part is over and seen.
+            // Relaxed: `&mut self` means that all other accesses happened before.
             let list = cell.list.swap(ptr::null_mut(), Ordering::Relaxed);
-            // SAFETY: the list is ours, and came from `Box::into_raw`.
+            // SAFETY: the pointer came from `Box::into_raw`, and `&mut self` makes it this
+            // thread's.
             let list = unsafe { own(list) };
             list.into_iter().flat_map(|list| list.waiting.into_iter().map(|(_, item)| item))
         })
@@ -180,29 +187,30 @@ impl<P> LimboLists<P> {
 }
 
 impl<P> LimboCell<P> {
-    /// Takes the list out, unless it is out already.
+    /// Takes the list out; returns `None` if another sweep owns it.
     fn take(&self) -> Option<Box<LimboList<P>>> {
-        // AcqRel: Acquire pairs with the Release in `put_back`, so that the list's content is seen;
-        // Release is for a recheck that meets another sweep.
+        // AcqRel: Acquire pairs with the Release in `put_back`, so that the list's content is
+        // visible; Release pairs with the Acquire there, for a recheck that runs beside a sweep.
         let list = if mutant!("table_limbo_by_load") {
             self.list.load(Ordering::Acquire)
         } else {
             self.list.swap(ptr::null_mut(), Ordering::AcqRel)
         };
-        // SAFETY: what was there came from `Box::into_raw`, and the swap made it ours.
+        // SAFETY: the pointer is null or came from `Box::into_raw`, and the swap made it this
+        // thread's.
         unsafe { own(list) }
     }
 
-    /// Puts a list back; returns how many items wait in what is there then.
+    /// Puts a list back, merged with a list that is there; returns its number of items.
     fn put_back(&self, mut list: Box<LimboList<P>>) -> usize {
         loop {
             let waiting = list.waiting.len();
-            // Relaxed: for a glance.
+            // Relaxed: a hint.
             self.waiting.store(waiting, Ordering::Relaxed);
             let raw = Box::into_raw(list);
             // AcqRel: Release pairs with the Acquire in `take`, and Acquire with the Release in
             // `recheck`.
-            // Relaxed: the other list is taken out by a swap of its own.
+            // Relaxed: `take` acquires the other list.
             let order = ordering!(
                 AcqRel,
                 mutant("table_relaxed_limbo") => Relaxed,
@@ -212,16 +220,17 @@ impl<P> LimboCell<P> {
             if there.is_ok() {
                 return waiting;
             }
-            // SAFETY: the exchange failed, so `raw` is still ours alone.
+            // SAFETY: the exchange failed, so this thread still owns `raw`.
             list = unsafe { Box::from_raw(raw) };
-            // A sweep that found all lists out has put one here; each turn of this loop is one that did.
+            // A sweep that found all lists taken out has put one here. Each iteration of this loop
+            // is due to one such sweep.
             let Some(mut other) = self.take() else { continue };
             other.watched.write();
             list.waiting.append(&mut other.waiting);
         }
     }
 
-    /// Returns whether items wait in the list, if it is not out.
+    /// Returns whether the list has items; `false` if it is taken out.
     fn is_waiting(&self) -> bool {
         self.take().is_some_and(|list| {
             list.watched.write();
@@ -241,18 +250,18 @@ impl<P> Drop for LimboCell<P> {
     fn drop(&mut self) {
         // Relaxed: as in `LimboLists::drain`.
         let list = self.list.swap(ptr::null_mut(), Ordering::Relaxed);
-        // SAFETY: the list is ours, and came from `Box::into_raw`.
+        // SAFETY: the pointer came from `Box::into_raw`, and `&mut self` makes it this thread's.
         drop(unsafe { own(list) });
     }
 }
 
 impl<P> LimboList<P> {
-    /// Adds items that wait for a period.
+    /// Appends items that wait for a period.
     fn queue(&mut self, items: impl Iterator<Item = P>, mut grace: Option<Grace>) {
         self.waiting.extend(items.map(|item| (grace.take(), item)));
     }
 
-    /// Takes an item that may leave: the first, if its period is over, or one that may go early.
+    /// Removes the first item if its period has ended, or else an item that may be released early.
     fn take(&mut self, may_go: Option<MayGo<'_, P>>) -> Option<(P, ReleaseReason)> {
         let (grace, _) = self.waiting.front_mut()?;
         let has_ended = grace.as_mut().is_none_or(Grace::has_ended);
@@ -264,14 +273,14 @@ impl<P> LimboList<P> {
         self.waiting.pop_front().map(|(_, item)| (item, ReleaseReason::Ended))
     }
 
-    /// Takes the first item that was not asked about yet and may go.
+    /// Removes the first item that was not examined yet and may be released.
     fn take_early(&mut self, may_go: MayGo<'_, P>) -> Option<(P, ReleaseReason)> {
         while self.examined < self.waiting.len() {
             let index = self.examined;
             if self.waiting[index].0.is_some() {
                 self.period = index;
             }
-            // An item that another sweep has brought without its period waits for the one before.
+            // An item without a period waits for the nearest one before it, even after a merge.
             let grace = self.waiting[self.period].0.as_mut()?;
             let has_ended = grace.has_ended();
             let (grace, item) = (self.waiting[self.period].0.as_ref()?, &self.waiting[index].1);
@@ -284,7 +293,7 @@ impl<P> LimboList<P> {
         None
     }
 
-    /// Takes an item out; its period stays with the next one that waits for it.
+    /// Removes an item and passes its period on to the next item that waits for it.
     fn remove(&mut self, index: usize) -> Option<P> {
         let (grace, item) = self.waiting.remove(index)?;
         if let Some((next @ None, _)) = self.waiting.get_mut(index) {
@@ -305,7 +314,7 @@ mod tests {
     use super::*;
     use crate::reclaim::{Domain, pin_for};
 
-    /// Adds items with a period of their own, and returns what leaves the lists, and why.
+    /// Adds items with a period of their own; returns the released items, each with the reason.
     fn sweep(
         lists: &LimboLists<u32>,
         domain: Domain,
@@ -322,19 +331,19 @@ mod tests {
     }
 
     #[test]
-    fn items_that_leave_early_take_no_period_away_from_those_that_stay() {
+    fn items_released_early_leave_their_period_to_the_others() {
         for odd in [0, 1] {
             let (lists, domain) = (LimboLists::new(1), Domain::new());
             let guard = pin_for(domain);
             assert_eq!(sweep(&lists, domain, &[0, 1, 2], None), []);
             assert_eq!(sweep(&lists, domain, &[3], None), []);
             assert_eq!(sweep(&lists, domain, &[4, 5], None), []);
-            // The first of a period, the last, or the only one.
+            // Releases the first item of a period, the last, or the only one.
             let early = sweep(&lists, domain, &[6], Some(&|item| item % 2 == odd));
             let gone: Vec<u32> = early.iter().map(|(item, _)| *item).collect();
             assert!(gone.iter().copied().eq((0..7).filter(|item| item % 2 == odd)), "{gone:?}");
             assert!(early.iter().all(|(_, reason)| *reason == ReleaseReason::Early));
-            // What has stayed was asked about, and waits on, whoever comes.
+            // The remaining items were examined and are not examined again.
             assert_eq!(sweep(&lists, domain, &[], Some(&|_| true)), []);
             assert_eq!(sweep(&lists, domain, &[7], None), []);
             assert_eq!(
@@ -346,7 +355,7 @@ mod tests {
             // Other tests pin for every domain.
             while left.len() < 8 - gone.len() {
                 left.extend(sweep(&lists, domain, &[], None));
-                // A collector that needs help gets none from sweeps of nothing.
+                // A sweep without items does not advance a collector that needs it.
                 pin_for(domain).advance();
                 std::thread::yield_now();
             }

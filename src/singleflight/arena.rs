@@ -1,12 +1,18 @@
-//! `Arena`: values in numbered slots that are used again; and `Waiters`, the followers of a flight.
+//! `Arena`: values in numbered, reusable slots; and `Waiters`: the followers of a flight.
 
 use std::task::Waker;
 
-/// Values, each found by the number of its slot.
+/// No slot.
+pub const NONE: usize = usize::MAX;
+/// Slots whose memory an empty arena keeps, so that a few values at a time do not allocate each
+/// time.
+const SPARE_SLOTS: usize = 4;
+
+/// Values, each addressed by the number of its slot.
 #[derive(Debug)]
 pub struct Arena<T> {
     slots: Vec<Slot<T>>,
-    /// The free slot to be used next, or [`NONE`].
+    /// The head of the free list, or [`NONE`].
     free: usize,
     len: usize,
 }
@@ -18,18 +24,13 @@ enum Slot<T> {
     Free(usize),
 }
 
-/// No slot.
-pub const NONE: usize = usize::MAX;
-/// Slots whose memory an empty slab keeps.
-const SPARE_SLOTS: usize = 4;
-
 impl<T> Arena<T> {
-    /// Makes an empty one.
+    /// Makes an empty arena.
     pub const fn new() -> Self {
         Self { slots: Vec::new(), free: NONE, len: 0 }
     }
 
-    /// Returns how many values there are.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -49,7 +50,7 @@ impl<T> Arena<T> {
         slot
     }
 
-    /// Takes the value of a slot out.
+    /// Removes and returns the value of a slot.
     ///
     /// # Panics
     ///
@@ -62,7 +63,7 @@ impl<T> Arena<T> {
         self.free = slot;
         self.len -= 1;
         if self.len == 0 && self.slots.len() > SPARE_SLOTS {
-            // What a burst of loads took is given back.
+            // Frees the memory of a burst of loads.
             self.slots.clear();
             self.slots.shrink_to(SPARE_SLOTS);
             self.free = NONE;
@@ -71,6 +72,10 @@ impl<T> Arena<T> {
     }
 
     /// Returns the value of a slot.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the slot is free.
     pub fn get_mut(&mut self, slot: usize) -> &mut T {
         #[cfg(test)]
         steps::count();
@@ -80,14 +85,14 @@ impl<T> Arena<T> {
         }
     }
 
-    /// Goes through the slots that are taken.
+    /// Iterates over the slots that are taken.
     pub fn slots(&self) -> impl Iterator<Item = usize> {
         let is_taken =
             |(slot, content): (usize, &Slot<T>)| matches!(content, Slot::Taken(_)).then_some(slot);
         self.slots.iter().enumerate().filter_map(is_taken)
     }
 
-    /// Goes through the values.
+    /// Iterates over the values.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.slots.iter_mut().filter_map(|slot| match slot {
             Slot::Taken(value) => Some(value),
@@ -102,49 +107,49 @@ impl<T> Default for Arena<T> {
     }
 }
 
-/// The followers of a flight, and the wakers of those that wait, in the order in which they came.
+/// The followers of a flight, and a queue of the wakers of those that wait, in order of arrival.
 ///
-/// A follower keeps its slot until it leaves, whether it waits or not, so that every step takes the
-/// same time however many there are.
+/// A follower has its slot until it leaves, whether it waits or not, so every operation takes
+/// constant time.
 #[derive(Debug)]
 pub struct Waiters {
     slots: Arena<Waiter>,
-    /// The ends of the queue of those that wait.
+    /// The ends of the queue of waiting followers.
     first: usize,
     last: usize,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    /// Whom to wake; `None` outside of the queue.
+    /// The waker; `None` if the follower is not in the queue.
     waker: Option<Waker>,
     previous: usize,
     next: usize,
 }
 
 impl Waiters {
-    /// Makes an empty queue.
+    /// Makes a `Waiters` without followers.
     pub const fn new() -> Self {
         Self { slots: Arena::new(), first: NONE, last: NONE }
     }
 
-    /// Returns how many followers there are, waiting or not.
+    /// Returns the number of followers, waiting or not.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Adds a follower that does not wait yet; returns its slot.
+    /// Adds a follower that is not in the queue yet; returns its slot.
     pub fn join(&mut self) -> usize {
         self.slots.insert(Waiter { waker: None, previous: NONE, next: NONE })
     }
 
-    /// Returns whether the follower waits and would be woken by this waker.
+    /// Returns whether the follower is in the queue with a waker equivalent to this one.
     pub fn is_waiting(&mut self, slot: usize, waker: &Waker) -> bool {
         self.slots.get_mut(slot).waker.as_ref().is_some_and(|known| known.will_wake(waker))
     }
 
-    /// Lets the follower wait, at the end of the queue unless it is in it; returns the waker that
-    /// it had, which is to be dropped when no lock is held.
+    /// Sets the waker of a follower and appends the follower to the queue unless it is in it.
+    /// Returns the old waker, which must be dropped when no lock is held.
     pub fn wait(&mut self, slot: usize, waker: Waker) -> Option<Waker> {
         let last = self.last;
         let waiter = self.slots.get_mut(slot);
@@ -156,7 +161,7 @@ impl Waiters {
         old
     }
 
-    /// Takes the first of the queue out of it; returns whom to wake. It stays a follower.
+    /// Removes the first follower from the queue and returns its waker. It remains a follower.
     pub fn next(&mut self) -> Option<Waker> {
         (self.first != NONE).then(|| self.stop(self.first)).flatten()
     }
@@ -176,7 +181,7 @@ impl Waiters {
         Some(waker)
     }
 
-    /// Sets what comes after `previous` and what comes before `next`, or the ends of the queue.
+    /// Links `previous` to `after` and `next` to `before`; sets the ends of the queue for [`NONE`].
     fn link(&mut self, previous: usize, next: usize, after: usize, before: usize) {
         match previous {
             NONE => self.first = after,
@@ -189,7 +194,7 @@ impl Waiters {
     }
 }
 
-/// Takes the wakers in the order of the queue.
+/// Removes the wakers in the order of the queue.
 impl Iterator for Waiters {
     type Item = Waker;
 
@@ -204,7 +209,7 @@ impl Default for Waiters {
     }
 }
 
-/// How many slots this thread has looked into, for tests of how long something takes.
+/// Counts this thread's slot accesses, for tests of time complexity.
 #[cfg(test)]
 pub mod steps {
     use std::cell::Cell;
@@ -219,7 +224,7 @@ pub mod steps {
         let _ = STEPS.try_with(|steps| steps.set(steps.get() + 1));
     }
 
-    /// Returns how many steps `f` takes.
+    /// Returns how many steps `f` takes, and its result.
     pub fn of<R>(f: impl FnOnce() -> R) -> (usize, R) {
         let before = STEPS.with(Cell::get);
         let result = f();
@@ -240,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn freed_slots_are_used_again_and_an_empty_slab_gives_memory_back() {
+    fn freed_slots_are_reused_and_an_empty_arena_frees_its_memory() {
         let mut arena = Arena::new();
         let slots: Vec<_> = (0..100).map(|value| arena.insert(value)).collect();
         assert_eq!((arena.remove(slots[3]), arena.remove(slots[7]), arena.len()), (3, 7, 98));
@@ -255,7 +260,7 @@ mod tests {
         assert_eq!(arena.remove(slot), 1);
     }
 
-    /// Notes the order in which it is woken.
+    /// Checks the order in which it is woken.
     struct Note(usize, Arc<AtomicUsize>);
 
     impl Wake for Note {
@@ -265,12 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn waiters_are_woken_in_the_order_in_which_they_came() {
+    fn waiters_are_woken_in_order_of_arrival() {
         let order = Arc::new(AtomicUsize::new(0));
         let note = |number| Waker::from(Arc::new(Note(number, Arc::clone(&order))));
         let mut waiters = Waiters::new();
         let slots: Vec<_> = (0..6).map(|_| waiters.join()).collect();
-        // The first comes again at the end; the third leaves; the last does not wait.
+        // The first waits again at the end; the third leaves; the last does not wait.
         for (slot, number) in [(0, 9), (1, 0), (2, 9), (3, 1), (4, 2)] {
             assert!(waiters.wait(slots[slot], note(number)).is_none());
         }

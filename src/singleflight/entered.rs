@@ -1,4 +1,4 @@
-//! `Running`: the flights whose loads a thread runs, found by hash however many they are.
+//! `Running`: the flights whose loads a thread runs, indexed by hash.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -7,21 +7,25 @@ use std::{
 
 use super::Name;
 
-/// Flights, each as often as it was added. A load of many keys adds one for each of them.
+/// Flights whose memory an empty set keeps: the capacity of a hash table of 32 buckets.
+const SPARE: usize = 28;
+
+/// A multiset of flights. A load of many keys adds a flight for each of them.
 pub struct Running {
     flights: ByKey<(Name, Vec<Name>)>,
 }
 
-/// By [key](Name::key), for which there is mostly one flight: then nothing is allocated for others.
+/// Indexed by [key](Name::key). Usually a key has one flight, and then its vector allocates
+/// nothing.
 type ByKey<T> = HashMap<(usize, u64), T, BuildHasherDefault<ahash::AHasher>>;
 
 impl Running {
-    /// Makes one without any.
+    /// Makes an empty set.
     pub const fn new() -> Self {
         Self { flights: ByKey::with_hasher(BuildHasherDefault::new()) }
     }
 
-    /// Returns whether there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.flights.is_empty()
     }
@@ -34,7 +38,7 @@ impl Running {
         }
     }
 
-    /// Removes a flight, once.
+    /// Removes one occurrence of a flight.
     pub fn remove(&mut self, flight: Name) {
         let Entry::Occupied(mut some) = self.flights.entry(flight.key()) else { return };
         let (first, others) = some.get_mut();
@@ -42,7 +46,7 @@ impl Running {
             None => _ = some.remove(),
             Some(last) => {
                 let mut all = others.iter_mut().chain([first]);
-                // It is the last itself if it is none of these.
+                // If none of these is the flight, the removed last one was.
                 if last != flight
                     && let Some(place) = all.find(|other| **other == flight)
                 {
@@ -55,7 +59,7 @@ impl Running {
         }
     }
 
-    /// Returns the flights of a hash.
+    /// Returns the flights of a key.
     pub fn of(&self, key: (usize, u64)) -> Vec<Name> {
         let Some((first, others)) = self.flights.get(&key) else { return Vec::new() };
         let mut all = others.clone();
@@ -64,15 +68,12 @@ impl Running {
     }
 }
 
-/// Flights whose places are kept when there is none.
-const SPARE: usize = 28;
-
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use super::*;
 
     #[test]
-    fn each_is_there_as_often_as_it_was_added() {
+    fn each_flight_occurs_as_often_as_it_was_added() {
         let name = |hash, id| Name { flights: 1, hash, slot: 0, id };
         let mut running = Running::new();
         let sorted = |running: &Running| {
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_a_large_load_is_given_back() {
+    fn memory_of_a_large_load_is_freed() {
         let mut running = Running::new();
         let names = (0..10_000).map(|hash| Name { flights: 1, hash, slot: 0, id: 1 });
         names.clone().for_each(|name| running.add(name));

@@ -1,82 +1,90 @@
-//! Flights: one load of a key at a time, for threads and tasks alike.
+//! Single flight: at most one load of a key runs at a time; other callers wait for its result. For
+//! threads and tasks alike.
 //!
 //! # Protocol
 //!
-//! The first caller that asks for a key which is not loaded *leads* a flight; those that ask later
-//! *follow*. A flight is `Led` until its leader completes it or lets go:
+//! The first caller that requests a key that is not cached *leads* a flight; later callers
+//! *follow*. A flight is `Led` until its leader completes or abandons it:
 //!
-//! | move | who | what follows |
+//! | transition | by | effect |
 //! |---|---|---|
-//! | → `Led` | the first to join | |
-//! | `Led` → `Completed` | the leader, when the value is where others find it, or with an error for all of them | all followers are woken |
+//! | → `Led` | the first caller that joins | |
+//! | `Led` → `Completed` | the leader, with a value or an error | all followers are woken |
 //! | `Led` → `Vacant` | a leader that is dropped | one follower is woken |
-//! | `Vacant` → `Led` | the first follower that looks, or the next to join | |
-//! | `Vacant` → gone | the last follower that is dropped | |
-//! | `Completed` → gone | the last follower that has seen to the outcome, or is dropped | |
+//! | `Vacant` → `Led` | the first follower that checks the state, or the next caller that joins | |
+//! | `Vacant` → removed | the last follower, when it is dropped | |
+//! | `Completed` → removed | the last follower, when it has taken the outcome or is dropped | |
 //!
-//! A follower that was woken and is dropped before it looked wakes another one, so that a flight is
-//! never vacant while all its followers sleep. Everything is decided under the lock of a [`Shard`],
-//! in a time that does not depend on how many flights and followers there are. Reads never come
-//! here.
+//! A leader completes after the value, or the error, is where its followers find it.
 //!
-//! No user's code runs under that lock. Wakers are cloned, called and dropped outside of it, and so
-//! are keys compared and dropped: who joins counts itself as comparing, compares, and looks once
-//! more whether the flight may still be joined. A leader that completes takes the key, and for that
-//! waits until no comparison is under way. A comparison that joins a flight in turn leaves out the
-//! flight that it compares with.
+//! A follower that was woken and is dropped before it checks the state wakes another one, so a
+//! flight is never vacant while all its followers sleep. All transitions happen under the lock of a
+//! [`Shard`], in a time that is independent of the number of flights and followers. Cache hits do
+//! not use this module.
+//!
+//! No user code runs under that lock. Wakers are cloned, called and dropped outside of it, and keys
+//! are compared and dropped outside of it. A caller that joins increments the flight's count of
+//! comparisons, releases the lock, compares, and then rechecks whether the flight may still be
+//! joined. A leader that completes takes the key, and first waits until no comparison runs. A
+//! comparison that itself joins a flight skips the flight that it compares with.
 //!
 //! # Invalidation
 //!
 //! **A write that completes while a load of its key runs invalidates that load, and nothing else
-//! does.** A load runs from when its leader joins until it completes. Writes are an insert or a
-//! replacement; a removal of what is there, and `remove` and `clear` whether anything is there or
-//! not; `compute` that puts or removes; and an insert that is rejected after it has removed the
-//! older entry, or would have. A conditional write that leaves the cache as it is (`remove_if` that
-//! removes nothing, `insert_if_absent` of a key that is there) is none, nor is what the cache does
-//! by itself: expiration, eviction, and the entry that a load brings. Keys are told apart by their
-//! hash here: a write also invalidates the load of a key that has the same 64 bits.
+//! does.** A load runs from the time its leader joins until it completes. These are writes:
 //!
-//! An invalid load is joined by no other caller; its leader and those who follow already get what
-//! it brings, for they asked before it was over; it is not published, or is taken back before the
-//! flight ends.
+//! * an insert or a replacement;
+//! * the removal of an entry; `remove` and `clear` even if there is no entry;
+//! * a `compute` that puts or removes an entry;
+//! * an insert that is rejected after it has removed the older entry, or would have.
 //!
-//! A writer pins itself, [announces](Flights::begin_write) the write, changes the table, and
-//! [commits](Write::commit) if it has changed anything. Of a load that began before the
+//! A conditional write that does not change the cache (`remove_if` that removes nothing,
+//! `insert_if_absent` of a key that is present) is not a write, and neither are the cache's own
+//! changes: expiration, eviction, and the insertion of a loaded entry. Keys are distinguished by
+//! their hashes: a write also invalidates the load of another key with the same 64-bit hash.
+//!
+//! No other caller joins an invalid load. Its leader and existing followers still get its result,
+//! because they requested the key before the write completed. The result is not published, or is
+//! taken back before the flight ends.
+//!
+//! A writer pins, [announces](Flights::begin_write) the write, changes the table, and
+//! [commits](Write::commit) if it has changed anything. For a load that began before the
 //! announcement there are three cases:
 //!
-//! * It has ended by then, and the writer finds in the table what it has published.
-//! * It ends after the commit, and is invalid.
-//! * It ends between the two. Then it leaves the id of what it has published in the writer's
-//!   [`Intent`](write::Intent), and the writer takes that entry back if it commits, and no other
-//!   entry: both are pinned, so the id is not used again.
+//! * It has ended before the announcement: the writer finds the published entry in the table.
+//! * It ends after the commit: it is invalid.
+//! * It ends between the two: it leaves the id of its published entry in the writer's
+//!   [`Intent`](write::Intent). If the writer commits, it removes that entry and no other: both are
+//!   pinned, so the id is not reused.
 //!
-//! A load that began after the announcement has read what was written before it. If it still runs,
-//! the commit invalidates it, too.
+//! A load that began after the announcement has read what was written before the announcement. If
+//! it still runs, the commit invalidates it, too.
 //!
-//! No writer waits: one that finds the shard's lock taken leaves a [note](shard) on a stack, which
-//! each holder of the lock reads before it decides anything: also before it begins a load, so that
-//! a pending write invalidates no load that is asked for after the write.
+//! No writer waits. A writer that finds the shard's lock taken pushes a [pending write](shard) onto
+//! a stack. Each thread that acquires the lock applies the pending writes before it does anything
+//! else, and so before it begins a load: a pending write invalidates no load that was requested
+//! after the write.
 //!
 //! # Outcome
 //!
-//! What a load brings and the table has not (it was rejected, or the load is invalid) is kept by
-//! the flight until each of those who followed it has seen it; the last one retires it. A follower
-//! pins itself before it takes its share, and the entry is retired after the last share was taken,
-//! so no grace period that ends before a follower's pin frees it.
+//! If the loaded entry is not published (because it was rejected, or because the load is invalid),
+//! the flight holds it until each follower has seen it; the last follower retires it. A follower
+//! pins before it takes its share, and the entry is retired after the last share was taken, so no
+//! grace period that ends before a follower's pin frees it.
 //!
 //! # Orderings
 //!
-//! Fences, all SeqCst, make each of two threads see what the other did before its own fence, or the
-//! other way round:
+//! Pairs of SeqCst fences ensure that of two threads at least one sees what the other did before
+//! its fence:
 //!
-//! * `Shard::lead` and `Shard::is_running`: a load and a write. The load counts itself as running,
-//!   and then reads; the writer writes, and then looks for loads that run.
-//! * `Shard::announce` and `Leader::complete`: a pending write and what is published. The writer defers the
-//!   write, and then looks into the table; the load publishes, and then applies the pending writes.
+//! * `Shard::lead` and `Shard::is_running`: a load and a write. The load counts itself as running
+//!   and then reads; the writer writes and then checks for running loads.
+//! * `Shard::announce` and `Leader::complete`: a pending write and a published entry. The writer
+//!   defers the write and then reads the table; the load publishes and then applies the pending
+//!   writes.
 //!
-//! Without loads a write pays two loads of [`is_used`](Flights::is_used) for all that. Once there
-//! was a load it pays the two fences, and it writes nothing that others share unless loads run in
-//! its shard.
+//! Before the first load of a cache, a write costs two loads of [`is_used`](Flights::is_used). From
+//! then on it costs the two fences, and writes no shared memory unless loads run in its shard.
 
 mod arena;
 mod entered;
@@ -110,70 +118,76 @@ use crate::{
     util::{CachePadded, for_all},
 };
 
-/// The loads that are under way, of keys `K`; what they keep for their followers is a `T`.
+/// Number of shards. Few suffice: loads are rare and hold the lock only briefly.
+const SHARDS: usize = if crate::sync::IS_MODEL { 1 } else { 16 };
+
+/// The running loads of keys `K`. A `T` is an unpublished entry that a flight holds for its
+/// followers.
 pub struct Flights<K, T> {
     shards: Box<[CachePadded<Shard<K, T>>]>,
-    /// Whether there ever was one.
+    /// Whether there ever was a load.
     is_used: AtomicBool,
 }
 
-/// Who asks for a key.
+/// The kind of caller that requests a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// A thread, which would wait for itself if it asked for a key whose load it leads.
+    /// A thread, which would deadlock if it followed a flight that it leads.
     Thread,
-    /// A task, which holds up no thread while it waits.
+    /// A task, which blocks no thread while it waits.
     Task,
 }
 
-/// What became of a caller that asked for a key.
+/// The result of [`Flights::join`].
 pub enum Joined<'a, K, T> {
-    /// It is the leader, and loads.
+    /// The caller is the leader and loads the key.
     Lead(Leader<'a, K, T>),
-    /// Another one does.
+    /// Another caller loads the key.
     Follow(K, Follower<'a, K, T>),
-    /// The load of this key asks for it itself.
+    /// The caller is itself part of the load of this key.
     Own(K),
 }
 
-/// What a follower has waited for.
+/// The result of waiting for a flight.
 pub enum WaitOutcome<'a, K, T> {
-    /// The flight is over: look for the value, and see to the outcome.
+    /// The flight has completed: look up the value and take the outcome.
     Completed,
-    /// The leader has let go: the follower loads.
+    /// The leader has abandoned the flight: this follower now leads it.
     Lead(Leader<'a, K, T>),
-    /// Time is over.
+    /// The time limit has passed.
     TimedOut,
 }
 
-/// The right and the duty to load a key.
+/// The leader of a flight, which loads the key.
+///
+/// Dropping it abandons the flight to a follower.
 pub struct Leader<'a, K, T> {
     flights: &'a Flights<K, T>,
     hash: u64,
     slot: usize,
     id: u64,
-    /// There until it completes.
+    /// `Some` until the leader completes.
     key: Option<Arc<K>>,
 }
 
-/// A caller that waits for a flight, and sees to its outcome.
+/// A follower of a flight: waits for it and takes its outcome.
 pub struct Follower<'a, K, T> {
     flights: &'a Flights<K, T>,
     hash: u64,
     slot: usize,
     id: u64,
-    /// Its slot among the followers; `None` when it is none any more.
+    /// The slot among the flight's followers; `None` once this is no longer one of them.
     place: Option<usize>,
     is_waiting: bool,
     caller: Caller,
 }
 
-/// Says that this thread runs the load of a flight; not for longer than it lives.
+/// A scope in which this thread runs the load of a flight; ends when dropped.
 pub struct Entered {
     flight: Name,
 }
 
-/// Tells flights apart; holds for as long as the flight is there.
+/// Identifies a flight, as long as that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Name {
     flights: usize,
@@ -183,48 +197,50 @@ struct Name {
 }
 
 impl Name {
-    /// Returns what tells the flights of one hash from others.
+    /// Returns the part that is common to all flights of a hash.
     fn key(self) -> (usize, u64) {
         (self.flights, self.hash)
     }
 }
 
 impl<K, T> Flights<K, T> {
-    /// Makes one without any.
+    /// Makes a `Flights` without flights.
     pub fn new() -> Self {
         let shards = (0..SHARDS).map(|_| CachePadded::new(Shard::new())).collect();
         Self { shards, is_used: AtomicBool::new(false) }
     }
 
-    /// Returns how many flights there are.
+    /// Returns the number of flights.
     pub fn count(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().flights.len()).sum()
     }
 
-    /// Announces a write of a key, to be called pinned and before the table is looked at; see the
-    /// [module](self). The loads of the key that run become invalid when the write is committed.
+    /// Announces a write of a key; see the [module](self). When the write is committed, the running
+    /// loads of the key become invalid.
+    ///
+    /// The caller must be pinned, and must not have read the table yet.
     #[inline]
     pub fn begin_write(&self, hash: u64) -> Write<'_, K, T> {
         Write::new(self, hash)
     }
 
-    /// Invalidates all loads that run: for a write of all keys, before the table is looked at and
-    /// after.
+    /// Invalidates all running loads. A write of all keys calls this both before it reads the table
+    /// and after it has changed it.
     pub fn invalidate_all(&self) {
         if self.is_used() {
             self.shards.iter().for_each(|shard| shard.invalidate(None));
         }
     }
 
-    /// Returns all that flights keep for followers that were forgotten.
+    /// Takes the unpublished entries that flights still hold for leaked followers.
     pub fn take_all_unpublished(&mut self) -> Vec<T> {
         self.shards.iter().flat_map(|shard| shard.lock().take_all_unpublished()).collect()
     }
 
     #[inline]
     fn is_used(&self) -> bool {
-        // Relaxed: set once. A write that misses the very first load of a cache, which a machine of
-        // weak order allows, is taken to have come before it.
+        // Relaxed: set once. On weakly ordered machines a write may miss the very first load of a
+        // cache; that write is considered to have happened before the load.
         self.is_used.load(Ordering::Relaxed)
     }
 
@@ -238,7 +254,7 @@ impl<K, T> Flights<K, T> {
 }
 
 impl<K: Eq, T> Flights<K, T> {
-    /// Joins the flight of a key, or begins one.
+    /// Joins the flight of a key, or begins a new one.
     pub fn join(&self, hash: u64, key: K, caller: Caller) -> Joined<'_, K, T> {
         // Relaxed, twice: see `is_used`.
         if !self.is_used.load(Ordering::Relaxed) {
@@ -249,7 +265,7 @@ impl<K: Eq, T> Flights<K, T> {
         }
         let shard = self.shard(hash);
         let owner = caller.owner();
-        // A comparison that asks for a key would wait for itself.
+        // Flights to skip: a comparison that requests the key that it compares with would deadlock.
         let mut others = self.compared_here(hash);
         loop {
             let mut state = shard.lock();
@@ -260,8 +276,7 @@ impl<K: Eq, T> Flights<K, T> {
                 return Joined::Lead(Leader { flights: self, hash, slot, id, key: Some(key) });
             };
             let id = state.flights.get_mut(slot).id;
-            // One that completes has no key to compare: it is followed for the moment that this
-            // takes.
+            // A flight that is completing has no key to compare: follow it, as it ends soon.
             let their = state.begin_comparison(slot);
             let mut end = None;
             if let Some(their) = their {
@@ -299,18 +314,18 @@ impl<K: Eq, T> Flights<K, T> {
         }
     }
 
-    /// Returns whether this thread runs the load of this key, invalid or not.
+    /// Returns whether this thread runs a load of this key, invalid or not.
     fn is_own(&self, hash: u64, key: &K) -> bool {
         let here = self.name(hash, 0, 0).key();
-        // A thread that ends may load in a destructor, when the list is gone: then nothing is
-        // detected.
+        // An ending thread may load in a destructor after `ENTERED` was destroyed; then recursion
+        // is not detected.
         let mine = ENTERED.try_with(|entered| entered.borrow().of(here)).unwrap_or_default();
         mine.into_iter().any(|flight| {
             let shard = self.shard(hash);
             let mut state = shard.lock();
             let their = match state.known(flight.slot, flight.id) {
                 None => return false,
-                // It completes, on this thread.
+                // This thread is completing the flight.
                 Some(known) if known.key.is_none() => return true,
                 Some(_) => state.begin_comparison(flight.slot),
             };
@@ -325,7 +340,7 @@ impl<K: Eq, T> Flights<K, T> {
         })
     }
 
-    /// Returns the flights of a hash whose keys this thread compares.
+    /// Returns the flights of a hash whose keys this thread is comparing.
     fn compared_here(&self, hash: u64) -> Vec<u64> {
         let here = self.name(hash, 0, 0).key();
         let is_here = |flight: &&Name| flight.key() == here;
@@ -337,7 +352,7 @@ impl<K: Eq, T> Flights<K, T> {
 }
 
 impl Caller {
-    /// Returns the number of the thread that would wait for itself, or 0.
+    /// Returns the number of a calling thread, or 0 for a task.
     fn owner(self) -> usize {
         match self {
             Self::Thread => thread_number(),
@@ -346,7 +361,7 @@ impl Caller {
     }
 }
 
-/// Ends the flight even if something panics.
+/// Ends the flight, even in case of a panic.
 struct Completing<'a, K, T> {
     shard: &'a Shard<K, T>,
     slot: usize,
@@ -373,7 +388,7 @@ impl<K, T> Drop for Completing<'_, K, T> {
     }
 }
 
-/// A comparison with the key of a flight, which the flight waits for.
+/// A comparison with the key of a flight; the flight is not completed while it runs.
 struct Comparison<'a, K, T> {
     shard: &'a Shard<K, T>,
     flight: Name,
@@ -383,15 +398,16 @@ struct Comparison<'a, K, T> {
 type Locked<'a, K, T> = crate::sync::MutexGuard<'a, shard::ShardState<K, T>>;
 
 impl<'a, K: Eq, T> Comparison<'a, K, T> {
-    /// Compares; returns the result, the lock, and whom to wake when that is released.
+    /// Compares the keys. Returns the result, the lock, and a waker to be called after the lock is
+    /// released.
     fn compare(self, key: &K) -> (bool, (Locked<'a, K, T>, Option<Waker>)) {
-        /// Ends the comparison if it panics.
+        /// Ends the comparison even if it panics.
         struct Comparing<'a, K, T>(Option<Comparison<'a, K, T>>);
         impl<'a, K, T> Comparing<'a, K, T> {
             fn end(&mut self) -> Option<(Locked<'a, K, T>, Option<Waker>)> {
                 let Comparison { shard, flight, their } = self.0.take()?;
                 let _ = COMPARED.try_with(|compared| remove_from(compared, flight));
-                // Before the leader may take the key: it wants to be the only owner.
+                // Before the leader may take the key, which must be its only reference.
                 drop(their);
                 let mut state = shard.lock();
                 let end = state.end_comparison(flight.slot);
@@ -418,11 +434,12 @@ impl<'a, K: Eq, T> Comparison<'a, K, T> {
 }
 
 impl<'a, K, T> Leader<'a, K, T> {
-    /// Says that this thread runs the load, so that a load which asks for its own key is told so.
+    /// Declares that this thread runs the load, so that a load that requests its own key is
+    /// detected.
     pub fn enter(&self) -> Entered {
         let flight = self.flights.name(self.hash, self.slot, self.id);
-        // A thread that ends may load in a destructor, when the list is gone: then nothing is
-        // detected.
+        // An ending thread may load in a destructor after `ENTERED` was destroyed; then recursion
+        // is not detected.
         let _ = ENTERED.try_with(|entered| entered.borrow_mut().add(flight));
         Entered { flight }
     }
@@ -436,24 +453,27 @@ impl<'a, K, T> Leader<'a, K, T> {
         self.key.as_deref().expect("a leader has the key until it completes")
     }
 
-    /// Returns whether no write of the key that was announced since the flight began has happened,
-    /// or still may; see [`change`](Self::change).
+    /// Returns whether no write of the key that was announced since the flight began has happened
+    /// or may still happen; see [`change`](Self::change).
     pub fn is_unwritten(&self) -> bool {
         self.shard().is_unwritten(&mut self.shard().lock(), self.slot)
     }
 
-    /// Forgets which thread leads: another one may do so while this one waits.
+    /// Unbinds the flight from the leading thread: the load may continue on another thread.
     pub fn detach(&self) {
         self.shard().lock().flights.get_mut(self.slot).owner = 0;
     }
 
-    /// Ends the flight: `publish` puts the value where the followers find it, or, if it is told
-    /// that the load is invalid, keeps it for them; and then they are woken. If what it has
-    /// published is invalid by then, `take_back` comes before that, and returns what is to be kept.
+    /// Completes the flight and wakes the followers.
     ///
-    /// Returns what is kept if there is no follower: the caller retires it.
+    /// `publish` gets the key and whether the load is invalid. It puts the value where the
+    /// followers find it, or, for an invalid load, returns it unpublished. If the load has become
+    /// invalid after that, `take_back` removes the published entry before the followers are woken,
+    /// and returns an entry for them, if any.
     ///
-    /// `publish` is part of the load: if what it calls asks for the key, it is told so.
+    /// Returns the unpublished entry if there is no follower; the caller must retire it.
+    ///
+    /// `publish` is part of the load: a request for the key in it is detected as recursive.
     pub fn complete<R>(
         mut self,
         publish: impl FnOnce(K, bool) -> (R, Outcome<T>),
@@ -472,8 +492,8 @@ impl<'a, K, T> Leader<'a, K, T> {
         if let Some(id) = outcome.published()
             && !mutant!("singleflight_looks_once")
         {
-            // SeqCst: pairs with the fence in `Shard::announce`. Either this finds the pending write of a
-            // write, or the write finds what was published.
+            // SeqCst: pairs with the fence in `Shard::announce`. Either this thread finds the
+            // pending write, or the writer finds the published entry.
             fence(Ordering::SeqCst);
             let was_written = shard.was_written(&mut shard.lock(), slot, id);
             if was_written {
@@ -484,14 +504,15 @@ impl<'a, K, T> Leader<'a, K, T> {
         (result, unpublished)
     }
 
-    /// Ends a flight that has computed a change of its key's entry: `change` carries it out, and may
-    /// ask whether the key was untouched since the flight began.
+    /// Completes a flight that has computed a change of its key's entry. `change` applies the
+    /// change. It gets the key, and a function that returns whether the key is unwritten since the
+    /// flight began.
     ///
-    /// It asks while it is pinned. If the answer is yes, no other entry of the key has been published
-    /// since the flight began: a write announces itself before, and one that has given up has
-    /// published none. So an id that was seen since then
-    /// names the same entry, or none, for as long as the pin lasts. What is published then is not
-    /// taken back: the id decides which of two changes comes first.
+    /// `change` must call that function while it is pinned. If the result is `true`, no other entry
+    /// of the key has been published since the flight began: a write announces itself before it
+    /// publishes, and a write that was not committed has published nothing. So an id that was read
+    /// since then names the same entry, or none, as long as the pin lasts. The entry that `change`
+    /// publishes is not taken back: the id decides which of two changes comes first.
     pub fn change<R>(mut self, change: impl FnOnce(K, &dyn Fn() -> bool) -> R) -> R {
         let (shard, slot) = (self.shard(), self.slot);
         let (key, _) = self.take_key();
@@ -503,7 +524,7 @@ impl<'a, K, T> Leader<'a, K, T> {
         result
     }
 
-    /// Ends the flight without a value: all who follow it are told the error.
+    /// Completes the flight with an error for all followers.
     pub fn fail(mut self, error: SharedError) {
         let (shard, slot) = (self.shard(), self.slot);
         let (key, _) = self.take_key();
@@ -514,7 +535,12 @@ impl<'a, K, T> Leader<'a, K, T> {
         drop(gone);
     }
 
-    /// Takes the key out of the flight; returns it with whether the load is invalid.
+    /// Takes the key out of the flight, after all comparisons have ended; returns it and whether
+    /// the load is invalid.
+    ///
+    /// # Panics
+    ///
+    /// Panics if this thread is comparing a key with that of the flight.
     fn take_key(&mut self) -> (K, bool) {
         let name = self.flights.name(self.hash, self.slot, self.id);
         let is_compared = |compared: &RefCell<Vec<Name>>| compared.borrow().contains(&name);
@@ -528,7 +554,7 @@ impl<'a, K, T> Leader<'a, K, T> {
             let taken = self.shard().lock().take_key(self.slot, &waker);
             match taken {
                 Some(taken) => break taken,
-                // Others compare their keys with it, which takes as long as the user's `Eq` does.
+                // Other threads are comparing keys with it, for as long as the user's `Eq` takes.
                 None => signal.wait(),
             }
         };
@@ -540,9 +566,10 @@ impl<'a, K, T> Leader<'a, K, T> {
 
 impl<K, T> Drop for Leader<'_, K, T> {
     fn drop(&mut self) {
-        // Before another one may lead, who will want to be the only owner. The flight has it, too.
+        // Drops this reference before another caller may lead: besides the flight's, the next
+        // leader must hold the only one. The key itself lives on in the flight.
         if self.key.take().is_none() {
-            return; // It has completed.
+            return; // The flight has completed.
         }
         let shard = self.shard();
         let mut state = shard.lock();
@@ -557,7 +584,7 @@ impl<K, T> Drop for Leader<'_, K, T> {
 }
 
 impl<'a, K, T> Follower<'a, K, T> {
-    /// Blocks this thread until the flight is over or is this follower's.
+    /// Blocks this thread until the flight has completed or this follower leads it.
     pub fn wait(&mut self) -> WaitOutcome<'a, K, T> {
         let signal = ThreadWaker::new();
         let waker = Waker::from(Arc::clone(&signal));
@@ -569,7 +596,7 @@ impl<'a, K, T> Follower<'a, K, T> {
         }
     }
 
-    /// The same until `end` at the latest.
+    /// Like [`wait`](Self::wait), but waits until `end` at the latest.
     #[cfg(not(cortado_loom))]
     pub fn wait_until(&mut self, end: std::time::Instant) -> WaitOutcome<'a, K, T> {
         let signal = ThreadWaker::new();
@@ -591,8 +618,8 @@ impl<'a, K, T> Follower<'a, K, T> {
         let Some(place) = self.place else { return Poll::Ready(WaitOutcome::Completed) };
         let shard = flights.shard(hash);
         let owner = caller.owner();
-        // Cloned before the lock is acquired, and dropped after it is released: it may be any caller's
-        // code.
+        // Cloned before the lock is acquired and dropped after it is released, because wakers may
+        // run user code.
         let mut mine = (!self.is_waiting).then(|| waker.clone());
         loop {
             let mut state = shard.lock();
@@ -600,8 +627,9 @@ impl<'a, K, T> Follower<'a, K, T> {
             match flight.state {
                 State::Completed => return Poll::Ready(WaitOutcome::Completed),
                 State::Vacant => {
-                    // It may have come before the one that was woken. Its waker, were it left,
-                    // would be called in place of another's if it lets go in turn.
+                    // This may not be the follower that was woken. If its waker stayed in the queue
+                    // and it abandoned the flight in turn, that waker would be called in place of
+                    // another follower's.
                     let waiting = flight.waiters.leave(place);
                     let key = flight.key.clone();
                     shard.lead(&mut state, slot, owner);
@@ -625,9 +653,9 @@ impl<'a, K, T> Follower<'a, K, T> {
         }
     }
 
-    /// Sees to the outcome of a flight that is over: returns what `see` makes of what it has kept,
-    /// and that itself if this is the last follower, who retires it. `see` runs under the shard's
-    /// lock.
+    /// Takes the outcome of a completed flight. Returns the result of `see` on its unpublished
+    /// entry, and the entry itself if this is the last follower, which must retire it. `see` runs
+    /// under the shard's lock.
     pub fn take<R>(&mut self, see: impl FnOnce(&T) -> R) -> (Option<R>, Option<T>) {
         if self.place.take().is_none() {
             return (None, None);
@@ -639,20 +667,20 @@ impl<'a, K, T> Follower<'a, K, T> {
         (seen, unpublished)
     }
 
-    /// Returns the id of the entry that the flight has published, if it is over.
+    /// Returns the id of the entry that the flight has published, if it has completed.
     pub fn published(&self) -> Option<usize> {
         self.place?;
         self.flights.shard(self.hash).lock().published(self.slot)
     }
 
-    /// Returns how the load has failed, if it is over and has.
+    /// Returns the failure of the load, if the flight has completed with an error.
     pub fn failure(&self) -> Option<Arc<Failure<K>>> {
         self.place?;
         self.flights.shard(self.hash).lock().failure(self.slot)
     }
 
-    /// Stops to follow; returns what is to be retired, if this was the last one to leave a flight
-    /// that is over.
+    /// Stops following. Returns the unpublished entry, which the caller must retire, if this was
+    /// the last follower of a completed flight.
     pub fn leave(&mut self) -> Option<T> {
         let place = self.place?;
         let shard = self.flights.shard(self.hash);
@@ -686,7 +714,7 @@ impl<'a, K, T> Future for Follower<'a, K, T> {
 
 impl<K, T> Drop for Follower<'_, K, T> {
     fn drop(&mut self) {
-        // The owner of followers that may be the last has called this before.
+        // A caller that must retire the unpublished entry has called `leave` before.
         drop(self.leave());
     }
 }
@@ -697,7 +725,8 @@ impl Drop for Entered {
     }
 }
 
-/// Wakes all, even if some waker panics: the others would sleep for ever.
+/// Calls all wakers, even if one of them panics: otherwise the other followers would sleep for
+/// ever.
 fn wake_all(waiting: impl IntoIterator<Item = Waker>) {
     for_all(waiting, Waker::wake);
 }
@@ -707,7 +736,7 @@ pub fn is_loading() -> bool {
     ENTERED.try_with(|entered| !entered.borrow().is_empty()).unwrap_or(false)
 }
 
-/// Removes the flight that was added last.
+/// Removes the last occurrence of a flight.
 fn remove_from(names: &RefCell<Vec<Name>>, flight: Name) {
     let mut names = names.borrow_mut();
     if let Some(index) = names.iter().rposition(|other| *other == flight) {
@@ -721,7 +750,7 @@ thread_local! {
 }
 
 thread_local! {
-    /// The flights whose keys this thread compares, one within the other.
+    /// The flights whose keys this thread is comparing; comparisons may be nested.
     static COMPARED: RefCell<Vec<Name>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -749,9 +778,6 @@ impl<K, T> std::fmt::Debug for Follower<'_, K, T> {
     }
 }
 
-/// Loads are few, and hold the lock for a moment.
-const SHARDS: usize = if crate::sync::IS_MODEL { 1 } else { 16 };
-
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use std::{
@@ -764,7 +790,7 @@ mod tests {
 
     use super::{arena::steps, *};
 
-    /// What is kept is a number.
+    /// Unpublished entries are numbers in these tests.
     type Flights<K> = super::Flights<K, u64>;
     type Leader<'a, K> = super::Leader<'a, K, u64>;
     type Follower<'a, K> = super::Follower<'a, K, u64>;
@@ -783,8 +809,8 @@ mod tests {
         }
     }
 
-    /// Completes a load that publishes something at an id; returns whether it was invalid, at
-    /// first or when it had published.
+    /// Completes a load that publishes the id 64; returns whether it was invalid before or after
+    /// that.
     fn complete<K>(leader: Leader<'_, K>) -> bool {
         let mut was_taken_back = false;
         let publish = |_, is_invalid| {
@@ -821,7 +847,7 @@ mod tests {
     }
 
     #[test]
-    fn followers_are_woken_when_the_flight_has_landed() {
+    fn followers_are_woken_when_the_flight_completes() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
         let counts = [(); 3].map(|()| Arc::<Count>::default());
@@ -846,7 +872,7 @@ mod tests {
     }
 
     #[test]
-    fn one_follower_takes_over_from_a_leader_that_let_go() {
+    fn one_follower_takes_over_from_a_dropped_leader() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
         let counts = [(); 3].map(|()| Arc::<Count>::default());
@@ -869,7 +895,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_dropped_before_it_took_over_wakes_the_next() {
+    fn woken_follower_that_is_dropped_wakes_the_next() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
         let counts = [(); 3].map(|()| Arc::<Count>::default());
@@ -895,7 +921,7 @@ mod tests {
         let entered = leader.enter();
         assert!(is_loading());
         assert!(matches!(flights.join(1, 1, Caller::Task), Joined::Own(1)));
-        // Another cache's, one behind another shard, and one behind the same.
+        // Flights of another cache, of another shard, and of the same shard.
         let far = lead(&others, 1, 1);
         let (apart, beside) = (lead(&flights, 2, 2), lead(&flights, 1 + SHARDS as u64, 17));
         drop(follow(&others, 1, 1));
@@ -928,7 +954,7 @@ mod tests {
     }
 
     #[test]
-    fn vacant_flight_is_the_next_boarders() {
+    fn vacant_flight_is_led_by_the_next_caller_that_joins() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
         let mut follower = follow(&flights, 1, "k");
@@ -963,7 +989,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_one_hash_fly_apart() {
+    fn keys_of_equal_hash_have_separate_flights() {
         let flights = Flights::new();
         let (one, two) = (lead(&flights, 1, 1), lead(&flights, 1, 2));
         let mut follower = follow(&flights, 1, 2);
@@ -999,7 +1025,7 @@ mod tests {
             assert!(poll(follower, count).is_pending());
         }
         drop(leader);
-        // The first was woken, but the second is polled for a reason of its own.
+        // The first was woken, but the second is polled before it.
         let Poll::Ready(WaitOutcome::Lead(leader)) = poll(&mut followers[1], &counts[1]) else {
             panic!("it was vacant");
         };
@@ -1009,7 +1035,7 @@ mod tests {
     }
 
     #[test]
-    fn waker_that_panics_keeps_no_other_asleep() {
+    fn all_followers_are_woken_even_if_a_waker_panics() {
         struct Bad;
         impl Wake for Bad {
             fn wake(self: Arc<Self>) {
@@ -1042,17 +1068,17 @@ mod tests {
     #[test]
     fn invalid_load_is_not_published_and_joined_by_no_other_caller() {
         let flights = Flights::new();
-        write(&flights, 1); // before there is any load
+        write(&flights, 1); // before the first load
         let (leader, other) = (lead(&flights, 1, "k"), lead(&flights, 2, "other"));
         let (mut follower, count) = (follow(&flights, 1, "k"), Arc::<Count>::default());
         assert!(poll(&mut follower, &count).is_pending());
         write(&flights, 1);
         let newer = lead(&flights, 1, "k");
         let publish = |_, is_invalid| (is_invalid, Outcome::Nothing);
-        assert!(leader.complete(publish, |_| unreachable!("it was told")).0);
+        assert!(leader.complete(publish, |_| unreachable!("the load was invalid")).0);
         assert!(matches!(poll(&mut follower, &count), Poll::Ready(WaitOutcome::Completed)));
         assert!(!complete(newer));
-        // While it is published.
+        // A write while the load is published.
         let mut is_back = false;
         let publish = |_, is_invalid| {
             flights.invalidate_all();
@@ -1095,15 +1121,15 @@ mod tests {
         assert!(leader.is_unwritten());
         write(&flights, 1);
         assert!(!leader.is_unwritten());
-        // The next one is.
+        // The next flight is unwritten.
         let next = lead(&flights, 1, "k");
         assert!(next.is_unwritten() && complete(leader) && !complete(next));
     }
 
     #[test]
-    fn write_that_is_under_way_is_remembered_however_many_come_after() {
+    fn write_in_progress_is_remembered_however_many_follow() {
         let flights = Flights::new();
-        // A load of another key of the same hash leaves its entry to the write.
+        // A load of another key with the same hash leaves its entry to the write.
         let (other, leader) = (lead(&flights, 1, "other"), lead(&flights, 1, "k"));
         let first = flights.begin_write(1);
         assert!(!complete(other));
@@ -1115,13 +1141,13 @@ mod tests {
     }
 
     #[test]
-    fn write_that_is_committed_before_the_load_ends_is_no_matter_later() {
+    fn write_committed_before_the_load_ends_invalidates_it() {
         let flights = Flights::new();
         let under_way = flights.begin_write(1);
         let leader = lead(&flights, 1, "k");
         assert_eq!(under_way.commit(), None);
         assert!(complete(leader), "it began before the write was over");
-        // Many at once, of which some happen.
+        // Many writes at once, of which one is committed.
         let leader = lead(&flights, 1, "k");
         let mut writes: Vec<_> = (0..10).map(|_| flights.begin_write(1)).collect();
         assert_eq!(writes.remove(3).commit(), None);
@@ -1171,7 +1197,7 @@ mod tests {
         assert_eq!([one, two].map(complete), [true, false]);
         assert!(!complete(three));
         assert_eq!(conditional.commit(), Some(64));
-        // A load that begins later is none of those that the note is for.
+        // The pending write does not affect a load that begins later.
         let old = lead(&flights, 1, "k");
         let lock = flights.shard(1).lock();
         write(&flights, 1);
@@ -1181,7 +1207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_load_keeps_is_seen_by_each_follower_and_goes_to_the_last() {
+    fn unpublished_entry_is_seen_by_each_follower_and_returned_to_the_last() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
         let mut followers = [(); 4].map(|()| follow(&flights, 1, "k"));
@@ -1195,9 +1221,9 @@ mod tests {
         assert_eq!((flights.count(), last.published()), (1, None));
         assert_eq!(last.leave(), Some(7));
         assert_eq!(flights.count(), 0);
-        // Without followers it goes to the leader.
+        // Without followers it is returned to the leader.
         assert_eq!(lead(&flights, 1, "k").complete(keep, |()| None).1, Some(7));
-        // What a forgotten follower has not taken goes with all flights.
+        // An entry that a leaked follower has not taken is left in the flights.
         let leader = lead(&flights, 1, "k");
         std::mem::forget(follow(&flights, 1, "k"));
         assert_eq!(leader.complete(keep, |()| None).1, None);
@@ -1235,7 +1261,7 @@ mod tests {
         assert_eq!(flights.count(), 0);
     }
 
-    /// A key whose comparison does something.
+    /// A key whose comparison calls a function.
     struct Slow<'a>(u32, &'a dyn Fn());
 
     impl PartialEq for Slow<'_> {
@@ -1249,12 +1275,12 @@ mod tests {
     impl Eq for Slow<'_> {}
 
     #[test]
-    fn comparison_may_ask_for_the_key_that_it_compares() {
+    fn comparison_may_request_the_key_that_it_compares() {
         let flights = Flights::new();
         let nested = Cell::new(0);
         let ask = || {
             if nested.replace(nested.get() + 1) == 0 {
-                // It leads a load of its own.
+                // The nested caller leads a load of its own.
                 drop(lead(&flights, 1, Slow(1, &|| ())));
                 write(&flights, 2);
             }
@@ -1281,7 +1307,7 @@ mod tests {
         std::thread::scope(|scope| {
             let slot = leader.slot;
             let completed = scope.spawn(|| complete(leader));
-            // It waits, and others are not held up.
+            // The leader waits, and other callers are not blocked.
             while !flights.shard(1).lock().flights.get_mut(slot).is_completing() {
                 std::thread::yield_now();
             }
@@ -1336,7 +1362,7 @@ mod tests {
 
     #[test]
     fn thread_that_ends_may_still_load() {
-        /// Loads when its thread is about to end, after this module's own list has been destroyed.
+        /// Loads while its thread ends, after this module's thread-local variables were destroyed.
         struct Late;
         impl Drop for Late {
             fn drop(&mut self) {
@@ -1356,7 +1382,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_in_time() {
+    fn wait_until_times_out() {
         let flights = Flights::new();
         let leader = lead(&flights, 1, "k");
         let end = Instant::now() + Duration::from_millis(1);
@@ -1366,14 +1392,14 @@ mod tests {
     }
 
     #[test]
-    fn leader_can_go_to_another_thread() {
+    fn leader_and_follower_are_send() {
         fn is_send<T: Send>() {}
         is_send::<Leader<'_, String>>();
         is_send::<Follower<'_, String>>();
     }
 
     #[test]
-    fn one_at_a_time_leads_under_many_threads() {
+    fn one_thread_leads_at_a_time() {
         let flights = Flights::new();
         let (leading, led) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {

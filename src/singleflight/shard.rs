@@ -1,5 +1,5 @@
-//! `Shard`: the flights of a part of all keys, under one lock, and how a write reaches them without
-//! waiting for it.
+//! `Shard`: the flights of a subset of the keys under one lock, and a stack on which writes defer
+//! their work instead of waiting for that lock.
 
 use std::{
     any::Any,
@@ -21,97 +21,98 @@ use crate::{
     },
 };
 
-/// The flights of a part of all keys.
+/// The flights of a subset of the keys.
 pub struct Shard<K, T> {
-    /// Loads that run: how many flights have a leader.
+    /// The number of running loads: of flights that have a leader.
     running: AtomicU64,
-    /// What writes have to say that found the lock taken; its next holder reads it first.
+    /// Writes that found the lock taken; the next holder of the lock applies them first.
     pending_writes: Stack<PendingWrite>,
     state: Mutex<ShardState<K, T>>,
 }
 
-/// What a write says to the loads that run when it is read.
+/// A deferred write, which is applied to the loads that run when it is taken off the stack.
 struct PendingWrite {
     /// The hash of the key; `None` for all keys.
     hash: Option<u64>,
-    /// The write that is about to happen; `None` if it has.
+    /// The intent of an announced write; `None` for a write that has happened.
     intent: Option<Arc<Intent>>,
 }
 
-/// What the lock of a shard protects.
+/// The data that the lock of a shard protects.
 ///
-/// No code of the user's runs while it is held: no comparison and no destructor of a key, no waker.
+/// No user code runs while the lock is held: no comparison and no destructor of a key, no waker.
 pub struct ShardState<K, T> {
     pub flights: Arena<Flight<K, T>>,
     /// The first flight of each hash; the others of that hash are linked to it.
     index: HashMap<u64, usize, BuildHasherDefault<ahash::AHasher>>,
-    /// The last flight that was made.
+    /// The id of the newest flight.
     last: u64,
 }
 
-/// One load after the other of one key, and who waits for it.
+/// Successive loads of one key, and the followers that wait for them.
 pub struct Flight<K, T> {
-    /// Tells it from others that had its slot.
+    /// Distinguishes the flight from others that had its slot.
     pub id: u64,
     hash: u64,
-    /// Gone when the leader completes.
+    /// `None` once the leader completes.
     pub key: Option<Shared<K>>,
     pub state: State,
     /// Whether the key was written since the load began.
     is_invalid: bool,
-    /// Writes that have found it running.
+    /// The intents of writes that were announced while the load runs.
     intents: Vec<Arc<Intent>>,
-    /// Threads that compare their key with this one's.
+    /// The number of threads that compare a key with this flight's.
     comparing: usize,
-    /// Whether the leader wants the key, so that no other comparison begins; and how to wake it
-    /// when the last one has ended.
+    /// Whether the leader waits to take the key, so that no further comparison begins.
     is_completing: bool,
+    /// Wakes the leader when the last comparison has ended.
     waits_for_key: Option<Waker>,
-    /// The thread that leads, if it would wait for itself.
+    /// The number of the leading thread if it would deadlock by following; otherwise 0.
     pub owner: usize,
     pub waiters: Waiters,
-    /// Whether it is found by its hash, and its neighbours there.
+    /// Whether the flight is in the index.
     is_indexed: bool,
+    /// The neighbours among the flights of the hash.
     previous: usize,
     next: usize,
     outcome: Outcome<T>,
-    /// What a load that failed has to say to those who follow it.
+    /// The error of a failed load, for its followers.
     failure: Option<Shared<Failure<K>>>,
-    /// Followers that have not seen to the outcome.
+    /// The number of followers that have not taken the outcome yet.
     left: usize,
 }
 
-/// What a flight does.
+/// The state of a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It has a leader.
+    /// The flight has a leader.
     Led,
-    /// It has followers, one of which is to lead.
+    /// The flight has no leader; one of its followers will become it.
     Vacant,
-    /// It is over, and its followers see to the outcome.
+    /// The flight has ended, and its followers take the outcome.
     Completed,
 }
 
-/// How the load of a key failed, for all who waited for it.
+/// The failure of a load, shared by its followers.
 #[derive(Debug)]
 pub struct Failure<K> {
-    /// The key: flights are found by its hash.
+    /// The key: followers find flights by the hash only.
     pub key: K,
-    /// The error, an `Arc` of whatever type the leader's loader has.
+    /// The error, an `Arc` of the error type of the leader's loader.
     pub error: SharedError,
 }
 
-/// An error of a type that the flights do not know.
+/// A type-erased error of a loader.
 pub type SharedError = Shared<dyn Any + Send + Sync>;
 
-/// What a load has led to.
+/// The outcome of a load.
 #[derive(Debug)]
 pub enum Outcome<T> {
-    /// Nothing, or what is found without the flight.
+    /// No entry, or one that is found without the flight.
     Nothing,
-    /// An entry that was published, by its id.
+    /// The id of a published entry.
     Published(usize),
-    /// An entry that was not: the leader, or the last of the followers, retires it.
+    /// An unpublished entry, which the leader or the last follower retires.
     Unpublished(T),
 }
 
@@ -126,7 +127,7 @@ impl<T> Outcome<T> {
         }
     }
 
-    /// Returns the id of what was published.
+    /// Returns the id of the published entry.
     pub fn published(&self) -> Option<usize> {
         match self {
             Self::Published(id) => Some(*id),
@@ -136,17 +137,17 @@ impl<T> Outcome<T> {
 }
 
 impl<K, T> Shard<K, T> {
-    /// Makes one without any flight.
+    /// Makes a shard without flights.
     pub fn new() -> Self {
         let state = ShardState { flights: Arena::new(), index: HashMap::default(), last: 0 };
         Self { running: AtomicU64::new(0), pending_writes: Stack::new(), state: Mutex::new(state) }
     }
 
-    /// Acquires the lock, and does what writes that found it taken wanted done.
+    /// Acquires the lock and applies the pending writes.
     pub fn lock(&self) -> MutexGuard<'_, ShardState<K, T>> {
-        // Nothing is left half done under the lock, so a panic there leaves it in order.
+        // A panic under the lock leaves the state consistent.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // First, so that a pending write concerns no load that begins after it was left.
+        // Applied first, so that a pending write affects no load that begins after it was deferred.
         if !mutant!("singleflight_applies_writes_late") {
             self.apply_pending_writes(&mut state);
         }
@@ -173,8 +174,7 @@ impl<K, T> Shard<K, T> {
         }
     }
 
-    /// Defers a write to the holder of the lock, who applies it before it releases the lock or leaves
-    /// it to the next one.
+    /// Defers a write to the next thread that acquires the lock.
     fn defer_write(&self, hash: Option<u64>, intent: Option<Arc<Intent>>) {
         if mutant!("singleflight_drops_pending_write") {
             return;
@@ -182,19 +182,19 @@ impl<K, T> Shard<K, T> {
         self.pending_writes.push(Node::new(PendingWrite { hash, intent }));
     }
 
-    /// Returns whether a load runs that began before what this thread did last.
+    /// Returns whether a load runs that began before this thread's last write.
     fn is_running(&self) -> bool {
         // SeqCst: pairs with the fence in `lead`. Either this thread sees the load, or the load
-        // sees what this thread has written before.
+        // sees what this thread wrote before.
         if !mutant!("singleflight_no_fence") {
             fence(Ordering::SeqCst);
         }
-        // Acquire: pairs with the Release in `complete`: what a load has published that is over is
-        // found.
+        // Acquire: pairs with the Release in `complete`, so that an entry that an ended load has
+        // published is found.
         self.running.load(Ordering::Acquire) != 0
     }
 
-    /// Says that a key is about to be written, if loads of it may run.
+    /// Announces that a key is about to be written; returns an intent if loads of it may run.
     #[cold]
     pub fn announce(&self, hash: u64) -> Option<Arc<Intent>> {
         if !self.is_running() || mutant!("singleflight_announces_nothing") {
@@ -206,13 +206,13 @@ impl<K, T> Shard<K, T> {
         }
         let intent = Intent::new();
         self.defer_write(Some(hash), Some(Arc::clone(&intent)));
-        // SeqCst: pairs with the fence in `was_written`. Either the load finds the pending write, or this
-        // thread finds what the load has published.
+        // SeqCst: pairs with the fence in `Leader::complete`. Either the load finds the pending
+        // write, or this thread finds what the load has published.
         fence(Ordering::SeqCst);
         Some(intent)
     }
 
-    /// Invalidates the loads that run, of one key or of all.
+    /// Invalidates the running loads of one hash, or of all keys for `None`.
     #[cold]
     pub fn invalidate(&self, hash: Option<u64>) {
         if !self.is_running() || mutant!("singleflight_invalidates_none") {
@@ -227,10 +227,10 @@ impl<K, T> Shard<K, T> {
 
     /// Begins a load.
     pub fn lead(&self, state: &mut ShardState<K, T>, slot: usize, owner: usize) {
-        // Relaxed: see the fence.
+        // Relaxed: the fence orders it.
         self.running.fetch_add(1, Ordering::Relaxed);
-        // SeqCst: pairs with the fence in `is_running`: what was written before a write that does
-        // not see this load is read by the load.
+        // SeqCst: pairs with the fence in `is_running`: if a write does not see this load, the load
+        // sees what was written before that check.
         fence(Ordering::SeqCst);
         state.put_in_index(slot);
         let flight = state.flights.get_mut(slot);
@@ -243,24 +243,24 @@ impl<K, T> Shard<K, T> {
         }
     }
 
-    /// Returns whether the key was written while the load ran that has published this, which is
-    /// over otherwise.
+    /// Returns whether the key was written while the load ran that has published `id`. If not,
+    /// leaves `id` to the writes that are in progress.
     pub fn was_written(&self, state: &mut ShardState<K, T>, slot: usize, id: usize) -> bool {
         let flight = state.flights.get_mut(slot);
         let is_left = |intent: &Arc<Intent>| intent.publish(id);
         flight.is_invalid || !flight.intents.iter().all(is_left)
     }
 
-    /// Returns whether no write of the key that was announced since the flight began has happened,
-    /// or still may.
+    /// Returns whether no write of the key that was announced since the flight began has happened
+    /// or may still happen.
     pub fn is_unwritten(&self, state: &mut ShardState<K, T>, slot: usize) -> bool {
         let flight = state.flights.get_mut(slot);
         let is_spoiled = flight.is_invalid || !flight.intents.iter().all(|intent| intent.is_void());
         !is_spoiled || mutant!("singleflight_ignores_writes")
     }
 
-    /// Ends a load; returns what it kept, if no follower wants it, and what is to be dropped and
-    /// woken when the lock is free.
+    /// Ends a load. Returns its unpublished entry if there is no follower, the followers to wake
+    /// and the flight to drop, both after the lock is released.
     pub fn complete(
         &self,
         state: &mut ShardState<K, T>,
@@ -279,7 +279,7 @@ impl<K, T> Shard<K, T> {
         (unpublished, waiters, state.release(slot))
     }
 
-    /// The same for a load that has failed, and says how.
+    /// Like [`complete`](Self::complete), but for a load that has failed.
     pub fn fail(
         &self,
         state: &mut ShardState<K, T>,
@@ -291,9 +291,9 @@ impl<K, T> Shard<K, T> {
         (waiters, gone)
     }
 
-    /// Ends a load that has brought nothing.
+    /// Ends a load without an outcome; the flight becomes vacant.
     pub fn let_go(&self, state: &mut ShardState<K, T>, slot: usize) {
-        // What it has read is no matter any more, so that others may join the flight again.
+        // What the load has read no longer matters, so other callers may join the flight again.
         state.put_in_index(slot);
         let flight = state.flights.get_mut(slot);
         flight.state = State::Vacant;
@@ -336,7 +336,7 @@ impl<K, T> ShardState<K, T> {
         (slot, self.last)
     }
 
-    /// Returns the first flight of a hash that may be joined, but for some.
+    /// Returns the first flight of a hash that may be joined and is not excluded by `but_for`.
     pub fn find(&mut self, hash: u64, but_for: impl Fn(u64) -> bool) -> Option<usize> {
         let mut slot = self.index.get(&hash).copied().unwrap_or(NONE);
         while slot != NONE {
@@ -349,12 +349,12 @@ impl<K, T> ShardState<K, T> {
         None
     }
 
-    /// Returns how the load of a flight has failed, if it has.
+    /// Returns the failure of a flight's load, if it has failed.
     pub fn failure(&mut self, slot: usize) -> Option<Shared<Failure<K>>> {
         self.flights.get_mut(slot).failure.clone()
     }
 
-    /// Returns the flight of a slot, if it is still that one.
+    /// Returns the flight of a slot if it has this id.
     pub fn known(&mut self, slot: usize, id: u64) -> Option<&mut Flight<K, T>> {
         let flight = self.flights.get_mut(slot);
         (flight.id == id).then_some(flight)
@@ -365,13 +365,14 @@ impl<K, T> ShardState<K, T> {
         self.flights.get_mut(slot).is_indexed
     }
 
-    /// Takes the key out that others would compare; returns it with whether the load is invalid, or
-    /// `None` while a comparison is under way. `eventcount` is called when the last one is over.
+    /// Takes the key of a flight, so that no further comparison begins. Returns it and whether the
+    /// load is invalid, or `None` while a comparison runs. `waker` is called when the last
+    /// comparison has ended.
     pub fn take_key(&mut self, slot: usize, waker: &Waker) -> Option<(Option<Shared<K>>, bool)> {
         let flight = self.flights.get_mut(slot);
         flight.is_completing = true;
         if flight.comparing > 0 {
-            // A waker of this module's, see `ThreadWaker`.
+            // Not user code: the waker is a `ThreadWaker`.
             flight.waits_for_key = Some(waker.clone());
             return None;
         }
@@ -379,7 +380,7 @@ impl<K, T> ShardState<K, T> {
         Some((flight.key.take(), flight.is_invalid || is_committed))
     }
 
-    /// Returns the key of a flight to compare with, unless the leader completes it.
+    /// Returns the key of a flight for a comparison, unless the leader is completing the flight.
     pub fn begin_comparison(&mut self, slot: usize) -> Option<Shared<K>> {
         let flight = self.flights.get_mut(slot);
         let key = flight.key.as_ref().filter(|_| !flight.is_completing)?;
@@ -387,15 +388,16 @@ impl<K, T> ShardState<K, T> {
         Some(Shared::clone(key))
     }
 
-    /// Ends a comparison; returns what is to be woken, and dropped, when the lock is free.
+    /// Ends a comparison; returns a waker to be called after the lock is released.
     pub fn end_comparison(&mut self, slot: usize) -> Option<Waker> {
         let flight = self.flights.get_mut(slot);
         flight.comparing -= 1;
         if flight.comparing == 0 { flight.waits_for_key.take() } else { None }
     }
 
-    /// Takes a follower out of a flight that is over; returns what `see` makes of what it has kept,
-    /// and that itself with the last follower.
+    /// Removes a follower from a completed flight. Returns the result of `see` on the unpublished
+    /// entry, the entry itself for the last follower, and the flight to drop after the lock is
+    /// released.
     pub fn take_share<R>(
         &mut self,
         slot: usize,
@@ -416,13 +418,13 @@ impl<K, T> ShardState<K, T> {
         (seen, unpublished, self.release(slot))
     }
 
-    /// Returns what the flight has published.
+    /// Returns the id of the entry that the flight has published.
     pub fn published(&mut self, slot: usize) -> Option<usize> {
         self.flights.get_mut(slot).outcome.published()
     }
 
-    /// Sees that a vacant flight is taken over; returns whom to wake, or what is to be dropped when
-    /// the lock is free.
+    /// Passes a vacant flight on to a follower. Returns the follower's waker, or without followers
+    /// the flight to drop, both to be handled after the lock is released.
     pub fn pass_on(&mut self, slot: usize) -> (Option<Waker>, Option<Flight<K, T>>) {
         let flight = self.flights.get_mut(slot);
         if flight.state != State::Vacant {
@@ -434,7 +436,7 @@ impl<K, T> ShardState<K, T> {
         }
     }
 
-    /// Removes a flight that is over and that nothing refers to any more.
+    /// Removes a flight that has ended and is no longer referred to.
     pub fn release(&mut self, slot: usize) -> Option<Flight<K, T>> {
         let flight = self.flights.get_mut(slot);
         let is_done = match flight.state {
@@ -449,13 +451,12 @@ impl<K, T> ShardState<K, T> {
         Some(self.flights.remove(slot))
     }
 
-    /// Returns all that flights keep, for the drop of them all.
+    /// Takes the unpublished entries of all flights, before the flights are dropped.
     pub fn take_all_unpublished(&mut self) -> Vec<T> {
         self.flights.values_mut().filter_map(|flight| flight.outcome.take_unpublished()).collect()
     }
 
-    /// Tells the loads of a hash of a write; returns whether there are
-    /// any.
+    /// Adds a write's intent to the running loads of a hash; returns whether there are any.
     fn attach(&mut self, hash: u64, intent: &Arc<Intent>) -> bool {
         let mut is_any = false;
         let mut slot = self.index.get(&hash).copied().unwrap_or(NONE);
@@ -467,8 +468,8 @@ impl<K, T> ShardState<K, T> {
             }
             is_any = true;
             if flight.intents.len() == flight.intents.capacity() {
-                // Writes that have ended go before memory grows. Each is asked once: it may end in
-                // between.
+                // Removes writes that have ended before the vector grows. Each state is loaded
+                // once, because it may change in between.
                 let Flight { intents, is_invalid, .. } = flight;
                 intents.retain(|intent| {
                     let end = intent.end();
@@ -495,13 +496,13 @@ impl<K, T> ShardState<K, T> {
         slots.into_iter().for_each(|slot| self.invalidate_slot(slot));
     }
 
-    /// A flight that has no leader has read nothing.
+    /// Invalidates the load of a flight. A flight without a leader has read nothing.
     fn invalidate_slot(&mut self, slot: usize) {
         let flight = self.flights.get_mut(slot);
         if flight.state == State::Led {
             flight.is_invalid = true;
             flight.intents.clear();
-            // Those who ask from now on begin a load of their own.
+            // Later callers begin a load of their own.
             self.take_from_index(slot);
         }
     }
@@ -544,5 +545,5 @@ impl<K, T> ShardState<K, T> {
     }
 }
 
-/// Flights whose place in the index is kept when there is none.
+/// Flights whose memory an empty index keeps: the capacity of a hash table of 32 buckets.
 const SPARE: usize = 28;

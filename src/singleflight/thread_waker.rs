@@ -1,4 +1,4 @@
-//! `ThreadWaker`: a thread waits for a flight as a task does, by a waker.
+//! `ThreadWaker`: a waker that unparks a thread, so that threads wait for flights as tasks do.
 
 use std::task::Wake;
 
@@ -10,7 +10,7 @@ use crate::sync::{
     thread,
 };
 
-/// Wakes a thread that waits as a task does.
+/// Wakes a thread that waits for a flight.
 #[cfg(not(cortado_loom))]
 pub struct ThreadWaker {
     is_set: AtomicBool,
@@ -19,20 +19,20 @@ pub struct ThreadWaker {
 
 #[cfg(not(cortado_loom))]
 impl ThreadWaker {
-    /// Makes one that wakes this thread.
+    /// Makes a waker for this thread.
     pub fn new() -> std::sync::Arc<Self> {
         std::sync::Arc::new(Self { is_set: AtomicBool::new(false), thread: thread::current() })
     }
 
-    /// Returns when it is woken.
+    /// Blocks until woken.
     pub fn wait(&self) {
-        // Acquire: pairs with the Release in `wake`. A park may end for no reason.
+        // Acquire: pairs with the Release in `wake`. A loop, because `park` may return spuriously.
         while !self.is_set.swap(false, Ordering::Acquire) {
             thread::park();
         }
     }
 
-    /// Returns when it is woken, or when the time is over, or for no reason.
+    /// Blocks until woken or until `time` has passed; may return spuriously.
     pub fn wait_timeout(&self, time: std::time::Duration) {
         // Acquire: as in `wait`.
         if !self.is_set.swap(false, Ordering::Acquire) {
@@ -50,18 +50,18 @@ impl Wake for ThreadWaker {
     }
 }
 
-/// The same under loom, which forgets an unpark now and then, and this never.
+/// Wakes a thread that waits for a flight. Uses `Notify` under loom, whose `unpark` may be lost.
 #[cfg(cortado_loom)]
 pub struct ThreadWaker(Notify);
 
 #[cfg(cortado_loom)]
 impl ThreadWaker {
-    /// Makes one that wakes this thread.
+    /// Makes a waker for this thread.
     pub fn new() -> std::sync::Arc<Self> {
         std::sync::Arc::new(Self(Notify::new()))
     }
 
-    /// Returns when it is woken.
+    /// Blocks until woken.
     pub fn wait(&self) {
         self.0.wait();
     }
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wake_that_comes_first_ends_one_wait() {
+    fn an_earlier_wake_ends_one_wait() {
         let signal = ThreadWaker::new();
         for wait in [ThreadWaker::wait, |signal: &ThreadWaker| signal.wait_timeout(Duration::MAX)] {
             Waker::from(Arc::clone(&signal)).wake_by_ref();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_park_that_ends_for_no_reason_does_not_end_the_wait() {
+    fn a_spurious_unpark_does_not_end_the_wait() {
         let signal = ThreadWaker::new();
         let (is_asked, is_woken) = (AtomicBool::new(false), AtomicBool::new(false));
         thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! `Write`: a write of one key, which invalidates the load of that key if it happens.
+//! `Write`: an announced write of one key, which invalidates the loads of that key if it is
+//! committed.
 
 use super::Flights;
 use crate::sync::{
@@ -6,29 +7,29 @@ use crate::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// A write of one key that is about to happen, or not to; see the [module](super).
+/// States of an [`Intent`] that are not ids: every id is greater.
+const PENDING: usize = 0;
+const COMMITTED: usize = 1;
+const VOID: usize = 2;
+
+/// A write of one key that was announced but may not happen; see the [module](super).
 ///
-/// Dropping it says that nothing was written.
+/// Dropping it means that nothing was written.
 #[must_use = "a write that is not committed invalidates nothing"]
 pub struct Write<'a, K, T> {
     flights: &'a Flights<K, T>,
     hash: u64,
-    /// There if loads of the key may be under way.
+    /// `Some` if loads of the key may be running.
     intent: Option<Arc<Intent>>,
     is_done: bool,
 }
 
-/// What a write and the loads that it meets tell each other: nothing yet, how the write ended, or
-/// the id of what a load has published and left to the write to take back.
+/// The state shared by a write and the loads that run at the same time: pending, how the write
+/// ended, or the id of an entry that a load has published and the write must take back.
 #[derive(Debug)]
 pub struct Intent {
     state: AtomicUsize,
 }
-
-/// Values of an [`Intent`] that are no id: those are greater.
-const PENDING: usize = 0;
-const COMMITTED: usize = 1;
-const VOID: usize = 2;
 
 impl<'a, K, T> Write<'a, K, T> {
     pub(super) fn new(flights: &'a Flights<K, T>, hash: u64) -> Self {
@@ -36,10 +37,11 @@ impl<'a, K, T> Write<'a, K, T> {
         Self { flights, hash, intent, is_done: false }
     }
 
-    /// Says that the key was written: its loads are invalid.
+    /// Commits the write: the loads of the key become invalid.
     ///
-    /// Returns the id of what a load has published that ended while the write was under way:
-    /// the caller has to take it out, and only that. It was pinned since before it began to write.
+    /// Returns the id of an entry that a load has published while the write was in progress. The
+    /// caller must remove that entry and no other. It must have been pinned since before the write
+    /// began.
     #[inline]
     pub fn commit(mut self) -> Option<usize> {
         self.is_done = true;
@@ -63,7 +65,7 @@ impl<K, T> Drop for Write<'_, K, T> {
             return;
         }
         if std::thread::panicking() {
-            // Whether it was written is not known.
+            // The key may have been written.
             self.finish();
         } else if let Some(intent) = self.intent.take() {
             intent.give_up();
@@ -86,9 +88,10 @@ impl Intent {
         self.end() == Some(false)
     }
 
-    /// Returns whether the write has happened; `None` if it is still under way.
+    /// Returns whether the write has happened; `None` if it is still in progress.
     pub(super) fn end(&self) -> Option<bool> {
-        // Relaxed: an end that is seen late is taken for none, which invalidates at most too much.
+        // Relaxed: a write that appears pending for too long invalidates a load unnecessarily at
+        // worst.
         match self.state.load(Ordering::Relaxed) {
             COMMITTED => Some(true),
             VOID => Some(false),
@@ -96,30 +99,29 @@ impl Intent {
         }
     }
 
-    /// Ends the write: it has happened. Returns what a load has left to it.
+    /// Ends the write as committed. Returns the id that a load has left in the intent.
     fn commit(&self) -> Option<usize> {
-        // AcqRel: Acquire pairs with the Release in `publish`: what the load has published is
-        // found. Release pairs with the Acquire there.
+        // AcqRel: Acquire pairs with the Release in `publish`, so that the entry that the load has
+        // published is found. Release pairs with the Acquire there.
         let before = self.state.swap(COMMITTED, Ordering::AcqRel);
         (!matches!(before, PENDING | COMMITTED | VOID)).then_some(before)
     }
 
-    /// Ends the write: it has not happened.
+    /// Ends the write without a change.
     fn give_up(&self) {
-        self.state.store(VOID, Ordering::Relaxed); // Relaxed: nothing follows from it.
+        self.state.store(VOID, Ordering::Relaxed); // Relaxed: no other access depends on it.
     }
 
-    /// Leaves what a load has published to the write, if that is still under way. Returns whether
-    /// the load need not take it back itself.
+    /// Leaves the id of a published entry to the write if that is still in progress. Returns
+    /// `false` if the load must take the entry back itself.
     pub(super) fn publish(&self, id: usize) -> bool {
         debug_assert!(id > VOID, "no id");
         // AcqRel: Release pairs with the Acquire in `commit`, Acquire with the Release there.
-        // Acquire where it fails: as above. What the write has done comes before what the load does
-        // next.
+        // Acquire on failure: as above; the write happens before what the load does next.
         match self.state.compare_exchange(PENDING, id, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) | Err(VOID) => true,
-            // It has happened; or another load of an equal hash has left its entry there, and this
-            // one is taken back to be on the safe side.
+            // The write has happened, or another load of an equal hash has left its id there. In
+            // the latter case the entry is taken back to be safe.
             Err(_) => false,
         }
     }
