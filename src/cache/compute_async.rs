@@ -1,10 +1,10 @@
-//! Read-modify-write of one key by a task, whose function may take its time.
+//! Read-modify-write of one key by a task, with an async function.
 //!
-//! The task leads the load of the key while the function runs. So of all tasks that compute a key,
-//! and all callers that load it, one runs at a time; and a write of the key announces itself to the
-//! load before it changes anything, which is how it is noticed. Then the function runs again, as it
-//! does if the entry that it has seen is gone: by eviction, or by a removal that was announced before
-//! the task led the load.
+//! The task leads the load of the key while the function runs. So of all tasks that compute a key
+//! and all callers that load it, one runs at a time. A write of the key announces itself to the
+//! load before it changes anything, so the task notices it and calls the function again. It also
+//! does so if the entry that the function has seen is gone: by eviction, or by a removal that was
+//! announced before the task led the load.
 
 use std::{
     convert::Infallible,
@@ -31,17 +31,17 @@ where
     V: Clone,
     S: BuildHasher,
 {
-    /// Computes a change of a key's entry from a clone of its value, and carries it out.
+    /// Computes a change from a clone of a key's value, and carries it out.
     ///
-    /// As [`compute`](Self::compute): no update is lost. Tasks that compute the same key run one
+    /// Like [`compute`](Self::compute), loses no update. Tasks that compute the same key run one
     /// after the other, and callers that load it wait. If the key is written by other means while
-    /// `f` runs, or its entry leaves the cache, `f` is called again with what is there then, and only
-    /// the last answer is carried out. [`ComputeOp::Keep`] is always the last: it returns what `f` has
-    /// seen.
+    /// `f` runs, or its entry leaves the cache, `f` is called again with the new state, and only
+    /// the result of the last call is carried out. A result of [`ComputeOp::Keep`] is always the
+    /// last: it returns the value that `f` has seen.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any time: then nothing is changed.
+    /// May be dropped at any time; then nothing is changed.
     ///
     /// # Panics
     ///
@@ -76,7 +76,7 @@ where
         computed
     }
 
-    /// The same; changes nothing if `f` fails.
+    /// Like [`compute_async`](Self::compute_async), but changes nothing if `f` returns an error.
     ///
     /// # Errors
     ///
@@ -98,7 +98,8 @@ where
     /// use cortado::{Cache, ComputeOp};
     ///
     /// let cache = Cache::<&str, u32>::new(10);
-    /// let failed = cache.try_compute_async("k", async |_| Err::<ComputeOp<u32>, _>("offline")).await;
+    /// let fail = async |_: Option<u32>| Err::<ComputeOp<u32>, _>("offline");
+    /// let failed = cache.try_compute_async("k", fail).await;
     /// assert_eq!(failed, Err("offline"));
     /// # }
     /// ```
@@ -158,8 +159,8 @@ where
         seen.map(|entry| (entry.get().id(), entry.get().entry.value.clone())).unzip()
     }
 
-    /// Carries out what was computed from the entry of an id and its value, or from none. Returns the
-    /// key if that is to be computed again.
+    /// Carries out an operation that was computed from the entry of an id and its value, or from
+    /// none. Returns the key if the operation has to be computed again.
     fn apply(
         &self,
         hash: u64,
@@ -184,7 +185,7 @@ where
         })
     }
 
-    /// Removes the entry that was seen; returns the key if that was written since, or the entry is
+    /// Removes the entry that was seen. Returns the key if it was written since, or the entry is
     /// gone.
     fn remove_seen(
         &self,
@@ -211,8 +212,8 @@ where
         }
     }
 
-    /// Puts a value in the place of the entry that was seen, or of none; returns the key if that was
-    /// written since, or the entry is gone.
+    /// Inserts a value, or replaces the entry that was seen. Returns the key if it was written
+    /// since, or the entry is gone.
     fn put_seen(
         &self,
         hash: u64,
@@ -226,10 +227,10 @@ where
         let mut refused = None;
         let mut is_new = false;
         let held = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
-            // In this order. If the id is there, and no write was announced by then, it is that of
-            // the entry that was seen; and it names no other as long as this thread is pinned.
-            // If it is gone, that may be by a removal announced before the flight began, and what was
-            // made from it must not come after that.
+            // In this order. If the id is found, and no write was announced by then, it is that of
+            // the entry that was seen, and it names no other entry while this thread is pinned. If
+            // the id is gone, a removal may have been announced before the flight began, and a
+            // value computed from the removed entry must not be inserted after that.
             let there = seen.filter(|id| engine.has_id(guard, hash, *id));
             if there != seen || !is_unwritten() {
                 refused = Some(Err(key));

@@ -1,12 +1,12 @@
-//! Iteration over a cache while it changes.
+//! Iteration over a cache that changes concurrently.
 
 use crate::{engine::Timing, entry::Entry, table};
 
-/// Goes through the entries of a cache; made by [`CacheRef::iter`](super::CacheRef::iter).
+/// An iterator over the entries of a cache; created by [`CacheRef::iter`](super::CacheRef::iter).
 ///
-/// Weakly consistent: an entry that is there all the while is seen, once (or twice, if the table
-/// is resized at that very moment); one that comes or goes may be seen or not. It waits for no other thread
-/// and no other thread waits for it.
+/// Weakly consistent: an entry that is present throughout the iteration is returned once (or twice,
+/// if the table is resized concurrently); one that is inserted or removed concurrently may or may
+/// not be returned. The iterator waits for no other thread and no other thread waits for it.
 ///
 /// # Examples
 ///

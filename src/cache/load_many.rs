@@ -1,4 +1,5 @@
-//! Loading many keys with one call of a loader, each of them still loaded once at a time.
+//! Loading of many keys with one call of a loader; each key is still loaded by one caller at a
+//! time.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -18,17 +19,17 @@ use crate::{
     singleflight::{Caller, Entered, WaitOutcome},
 };
 
-/// Where the value of a key goes: its places among the keys that were asked for.
+/// The indices of a key among the keys that were asked for.
 type Places = Vec<usize>;
 
 /// A load of many keys.
 ///
-/// It never waits for another caller while it holds the right to load a key: what it may load it
-/// loads at once. So two bulk loads of the same keys cannot wait for each other.
+/// It never waits for another caller while it holds the right to load a key: it loads the keys that
+/// it leads first. So two bulk loads of the same keys cannot wait for each other.
 ///
-/// Nor does it wait for itself: as long as it holds such rights it has entered all these loads, save
-/// where a task gives way. So no sweep runs in between, whose listeners might ask for one of the keys,
-/// and other code of the user's that does so gets a panic.
+/// Nor does it wait for itself: while it holds such rights it has entered all these loads, except
+/// where a task yields. So no sweep runs in between, whose listeners might ask for one of the keys,
+/// and other user code that does so gets a panic.
 struct Bulk<'a, K, V, S> {
     cache: &'a Cache<K, V, S>,
     caller: Caller,
@@ -54,7 +55,7 @@ where
     V: Clone,
     S: BuildHasher,
 {
-    /// Looks all keys up, and claims those that are missing and that no other caller loads.
+    /// Looks up all keys, and claims the missing ones that no other caller loads.
     fn new(cache: &'a Cache<K, V, S>, keys: impl IntoIterator<Item = K>, caller: Caller) -> Self {
         let mut unique: Vec<(Places, u64, K)> = Vec::new();
         let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
@@ -85,7 +86,7 @@ where
         bulk
     }
 
-    /// Says that this thread runs the loads.
+    /// Marks the loads as run by this thread.
     fn enter(&self) -> Vec<Option<Entered>> {
         self.mine.iter().map(|(_, guard)| guard.enter()).collect()
     }
@@ -108,11 +109,11 @@ where
         }
     }
 
-    /// Inserts what a loader has brought. Keys that it has no value for stay missing.
+    /// Inserts the values that a loader returned. Keys for which it returned no value stay missing.
     ///
-    /// What it has brought beside is inserted last, when this caller leads no load.
+    /// Values for other keys are inserted last, when this caller leads no load.
     fn insert(&mut self, loaded: Vec<(K, V)>, entered: Vec<Option<Entered>>) {
-        /// A load, with its value; not entered any more when it ends.
+        /// A load with its value. The thread drops `entered` before the load ends.
         struct Mine<'a, K, V, S> {
             entered: Option<Entered>,
             places: Places,
@@ -133,8 +134,9 @@ where
             let mut same = by_hash.get(&hash).into_iter().flatten();
             match same.find(|&&index| *mine[index].guard.key() == key) {
                 Some(&index) => _ = mine[index].value.get_or_insert(value),
-                // It was found, or another caller loads it, or this one has before. (A key of the same
-                // hash is taken for it: then nothing is lost but what nobody has asked for.)
+                // The key was found, or another caller loads it, or this one has loaded it before.
+                // (A key with the hash of an asked one is treated the same way: only a value that
+                // was not asked for is lost.)
                 None if self.asked.contains(&hash) => {}
                 None => others.push((key, value)),
             }
@@ -152,7 +154,7 @@ where
         self.cache.engine.sweep_if_due();
     }
 
-    /// Goes on with a key that another caller has loaded, or has failed to.
+    /// Continues with a key after the load of another caller has ended, with a value or without.
     fn arrive(&mut self, waiting: Waiting<'a, K, V, S>, waited: WaitOutcome<'a, K, Loaded>) {
         let Waiting { places, hash, key, mut waiter } = waiting;
         match waited {
@@ -170,16 +172,15 @@ where
 
 /// # Loading many keys
 ///
-/// One call of the loader brings all keys that are missing. Each key is still loaded by one caller
-/// at a time: those that another caller loads already are waited for, and callers that ask for one
-/// of the keys, alone or with others, wait for this load.
+/// One call of the loader loads all missing keys. Each key is still loaded by one caller at a time:
+/// the call waits for keys that another caller already loads, and callers that ask for one of its
+/// keys, alone or with others, wait for this load.
 ///
-/// The result has a value for each key, in the order of the keys; `None` for those that the loader
-/// has brought no value for. What it brings beyond the keys that were asked for is inserted, too,
-/// unless such a key has an entry by then, which may be newer. Of two values for one key the first
-/// counts.
+/// The result has a value for each key, in the order of the keys, and `None` where the loader
+/// returned no value. Values for other keys are inserted too, unless such a key has an entry by
+/// then, which may be newer. If the loader returns two values for one key, the first is used.
 ///
-/// The loader is called again, for the keys concerned, if the load of another caller fails. It is
+/// If the load of another caller fails, the loader is called again for the keys concerned. It is
 /// not called if no key is missing.
 impl<K, V, S> Cache<K, V, S>
 where
@@ -187,7 +188,7 @@ where
     V: Clone,
     S: BuildHasher,
 {
-    /// Returns clones of the values of many keys, or of what `load` makes of the missing ones.
+    /// Returns clones of the values of many keys, and loads the missing ones with `load`.
     ///
     /// # Panics
     ///
@@ -218,12 +219,12 @@ where
         values
     }
 
-    /// The same with a loader that may fail.
+    /// Like [`get_or_insert_many`](Self::get_or_insert_many), but with a loader that may fail.
     ///
     /// # Errors
     ///
-    /// Returns the error of `load`. The keys that it was asked for stay missing, and callers that
-    /// wait for them try with their own loaders.
+    /// Returns the error of `load`. The keys that it was to load stay missing, and callers that
+    /// wait for them run their own loaders.
     ///
     /// # Panics
     ///
@@ -263,7 +264,8 @@ where
         }
     }
 
-    /// The same for a task; the loader gets clones of the missing keys.
+    /// Like [`try_get_or_insert_many`](Self::try_get_or_insert_many), but for a task; the loader
+    /// gets clones of the missing keys.
     ///
     /// # Errors
     ///
