@@ -1,4 +1,4 @@
-//! Loads: publishing what was loaded, and taking it out where a write has overtaken the load.
+//! Loads: publishing a loaded entry, and removing it if a write has invalidated the load.
 
 use std::{
     alloc::{Layout, handle_alloc_error},

@@ -5,7 +5,6 @@
 //! eviction can make room for it.
 
 use std::{
-    alloc::{Layout, handle_alloc_error},
     hash::{BuildHasher, Hash},
     time::Duration,
 };
@@ -19,9 +18,8 @@ use crate::{
     outcome::{Insert, RejectReason},
     primitives::striped::thread_number,
     reclaim::Guard,
-    singleflight::{Outcome, Write},
     sync::atomic::Ordering,
-    table::{EntryRef, Fresh, Held, Loose, Table, Unlinked},
+    table::{EntryRef, Fresh, Table},
 };
 
 /// Bytes per entry outside its cell: 13 for flags, hash and cost, and 18 to 21 for its share of the

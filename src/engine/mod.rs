@@ -1,8 +1,9 @@
 //! `Engine`: owns the parts of a cache, and is the only place where they are combined.
 //!
-//! `read.rs` implements lookups, `write.rs` inserts and removals, `publish.rs` the publication of
-//! an entry, `window.rs` the queue of new entries, `evict.rs` the making of room, `victims.rs` the
-//! choice of victims, and `maintenance.rs` the deferred work.
+//! `read.rs` implements lookups, `insert.rs` writes up to publication and `publish.rs` publication,
+//! `fill.rs` what loads bring, `remove.rs` removals, `window.rs` the queue of new entries, `evict.rs`
+//! the making of room, `victims.rs` the choice of victims, `expire.rs` deadlines, `write_back.rs` what
+//! is written before it leaves, and `maintenance.rs` the deferred work.
 
 mod callbacks;
 mod evict;

@@ -64,7 +64,7 @@ async fn claim_precedes_the_fetch() {
         // Because the key was claimed by then, it has overtaken the load.
         assert_eq!(load.await.unwrap(), Some(11));
         assert_eq!(near.peek(&1), None);
-        assert_eq!(near.metrics().cache.loads_overtaken, 1);
+        assert_eq!(near.metrics().cache.loads_invalidated, 1);
         assert_eq!(near.get(&1).await.unwrap(), Some(11));
         assert_eq!(near.peek(&1), Some(11));
     }

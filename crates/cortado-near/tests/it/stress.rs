@@ -144,7 +144,7 @@ async fn run(
         reads.load(Relaxed),
         metrics.round_trips,
         metrics.invalidations,
-        metrics.cache.loads_overtaken,
+        metrics.cache.loads_invalidated,
         near.state().generation,
         near.len(),
     );
