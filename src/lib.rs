@@ -24,8 +24,8 @@
 //!   the next read by any thread sees that value, a newer one, or that the entry was evicted: a
 //!   thread reads its own writes. After [`remove`](Cache::remove) no call finds the removed entry.
 //! * **A rejection is reported.** [`Insert::Rejected`] returns the value and the reason. An older
-//!   value of the key is then removed, because it is out of date; it stays only if the builder's
-//!   [`replace_if`](CacheBuilder::replace_if) refused the new one.
+//!   value that the new one would have replaced is then removed, because it is out of date; it stays
+//!   if the builder's [`replace_if`](CacheBuilder::replace_if) refused the new one.
 //! * **Values are never changed in place.** A [`ValueRef`] keeps showing the value that it was
 //!   created for; a new value is a new entry. [`update`](Cache::update) and
 //!   [`compute`](Cache::compute) compare and swap, and lose no update.
