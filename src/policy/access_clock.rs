@@ -1,7 +1,8 @@
-//! `AccessClock`: the coarse clock of recency, which events drive.
+//! `AccessClock`: the coarse clock of recency. It is driven by accesses, not by time.
 //!
-//! A *round* is as many events as there are entries; it has [`STEPS_PER_ROUND`] steps. Being so
-//! coarse, it lets a hit leave no trace if the entry was hit in the same step already.
+//! A *round* is as many events as there are entries, divided into [`STEPS_PER_ROUND`] steps. Since
+//! a step is long, most hits on a popular entry fall in a step that has a hit already and write
+//! nothing.
 
 use crate::{
     config::STEPS_PER_AGE,
@@ -9,10 +10,13 @@ use crate::{
     util::CachePadded,
 };
 
-/// Counts steps.
+/// Steps in a round, which is as many events as there are entries.
+pub const STEPS_PER_ROUND: u32 = 64;
+
+/// A clock that counts steps.
 #[derive(Debug)]
 pub struct AccessClock {
-    /// Read on every hit, so on a line of its own that is seldom written.
+    /// Read on every hit, so it has a cache line of its own, which is rarely written.
     now: CachePadded<AtomicU32>,
     events: CachePadded<AtomicU64>,
     length: AtomicU64,
@@ -40,8 +44,8 @@ impl AccessClock {
         // Relaxed: only the sum has to be whole; nothing is published with it.
         let total = self.events.fetch_add(events, Ordering::Relaxed) + events;
         if total >= length {
-            // Relaxed: whoever wins the exchange turns those events into steps; a loser's events
-            // stay in the sum for the next.
+            // Relaxed: the thread that wins the exchange turns those events into steps. A loser's
+            // events stay in the sum for the next call.
             let won = self.events.compare_exchange(
                 total,
                 total % length,
@@ -49,13 +53,14 @@ impl AccessClock {
                 Ordering::Relaxed,
             );
             if won.is_ok() {
-                self.now.fetch_add((total / length) as u32, Ordering::Relaxed); // Relaxed: as above.
+                // Relaxed: as above.
+                self.now.fetch_add((total / length) as u32, Ordering::Relaxed);
             }
         }
     }
 
-    /// Returns how many of `things` are to be seen to for so many events, if all are to be once in an age: one more than
-    /// their share.
+    /// Returns how many of `things` to process for `events` events, so that all are processed once
+    /// an age. Rounded up to one more than the exact share.
     pub fn share(&self, events: u64, things: u64) -> u64 {
         // Relaxed: any recent length will do.
         let age = self.length.load(Ordering::Relaxed).saturating_mul(u64::from(STEPS_PER_AGE));
@@ -76,9 +81,6 @@ fn length(entries: u64) -> u64 {
     (entries / u64::from(STEPS_PER_ROUND)).max(1)
 }
 
-/// Steps in the time in which as many events pass as there are entries.
-pub const STEPS_PER_ROUND: u32 = 64;
-
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use super::*;
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn all_things_have_had_their_turn_within_an_age() {
+    fn all_things_are_processed_within_an_age() {
         for (entries, things, events) in [(3, 2, 64), (6400, 3000, 64), (6400, 100_000, 1)] {
             let access_clock = AccessClock::new(entries);
             let (mut seen, mut passed) = (0, 0);

@@ -1,39 +1,39 @@
 //! Admission: may the candidate displace the victim?
 //!
 //! The first rule is TinyLFU's (Einziger, Friedman, Manes: "TinyLFU: A Highly Efficient Cache
-//! Admission Policy", 2017): the one that was asked for more often, per unit of cost, stays. Which of
-//! the rules holds is decided in [`tuner`](super::tuner). Oversized inserts never come here:
-//! `engine/write.rs` refuses them.
+//! Admission Policy", 2017): the entry with the higher frequency per unit of cost stays. The
+//! [`tuner`](super::tuner) selects the rule. Inserts that cost more than the whole budget are
+//! rejected in `engine/write.rs` and never reach admission.
 
-/// What admission compares of an entry.
+/// The properties of an entry that admission compares.
 #[derive(Clone, Copy, Debug)]
 pub struct FrequencyAndCost {
-    /// How often it was asked for, as the sketch estimates.
+    /// The access frequency that the sketch estimates.
     pub frequency: u8,
-    /// What it takes of the budget; 1 where costs are to be ignored.
+    /// The cost; 1 where costs are ignored.
     pub cost: u64,
 }
 
-/// What a candidate has to show.
+/// The condition that a candidate must meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A higher frequency per unit of cost than the victim's: TinyLFU. Best where some keys are
-    /// asked for more often than others.
+    /// A higher frequency per unit of cost than the victim's: TinyLFU. Best for skewed access
+    /// patterns.
     TinyLfu,
-    /// A clearly higher one. Best where keys come in turn, as in a loop, and whoever is in should
-    /// stay.
+    /// A frequency that is higher by more than one. Best for loops longer than the cache, where
+    /// entries that are already in should stay.
     Strict,
-    /// That it was asked for before: what the ghost queues of 2Q and S3-FIFO tell. Best where keys
-    /// that come twice come again soon.
+    /// An earlier access, as the ghost queues of 2Q and S3-FIFO record. Best where a second access
+    /// is soon followed by more.
     Seen,
 }
 
 impl Rule {
     /// Returns whether `candidate` may displace `victim`, where the mean entry costs `mean`.
     ///
-    /// A tie is the victim's, but a candidate that is asked for often gets a small chance by `luck`
-    /// (a random number): without it an attacker who knows the hash of a frequent entry could keep
-    /// others out.
+    /// The victim wins a tie. A frequent candidate that loses is still admitted with a small
+    /// probability, decided by the random number `luck`: otherwise an attacker who collides with
+    /// the hash of a frequent entry could keep other keys out.
     #[inline]
     pub fn admits(
         self,
@@ -58,11 +58,11 @@ impl Rule {
     }
 }
 
-/// The frequency of a key that was asked for before.
+/// The least frequency of a key that was accessed before: that access and this one.
 const SEEN_FREQUENCY: u8 = 2;
-/// The least frequency at which luck counts.
+/// The least frequency at which a losing candidate may be admitted by chance. As in Caffeine.
 const LUCKY_FREQUENCY: u8 = 6;
-/// One in so many lucky candidates is admitted.
+/// One in so many of these candidates is admitted. As in Caffeine.
 const LUCK: u64 = 128;
 
 #[cfg(test)]
@@ -91,13 +91,13 @@ mod tests {
     }
 
     #[test]
-    fn luck_helps_only_the_frequent() {
+    fn luck_admits_only_frequent_candidates() {
         assert!(tiny_lfu(one(6, 1), one(15, 1), 0));
         assert!(!tiny_lfu(one(5, 1), one(15, 1), 0));
     }
 
     #[test]
-    fn strict_wants_more_than_one_more_and_knows_no_luck() {
+    fn strict_requires_a_lead_of_more_than_one_and_ignores_luck() {
         let strict = |candidate, victim| Rule::Strict.admits(candidate, victim, 1, 0);
         assert!(!strict(one(3, 1), one(2, 1)));
         assert!(strict(one(4, 1), one(2, 1)));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn seen_asks_only_whether_it_was_asked_for_before() {
+    fn seen_requires_only_an_earlier_access() {
         let seen = |candidate, mean| Rule::Seen.admits(candidate, one(15, 1), mean, 1);
         assert!(seen(one(2, 1), 1) && !seen(one(1, 1), 1));
         assert!(seen(one(1, 5), 10) && !seen(one(2, 11), 10));

@@ -1,9 +1,9 @@
-//! `MiniSim`: a miniature of the cache, which plays its policy on a sample of the keys.
+//! `MiniSim`: a miniature cache that simulates a policy configuration on a sample of the keys.
 //!
-//! To judge a configuration by a cache for a hash sample of the keys, scaled down alike, is the idea of
+//! Evaluating a configuration on a scaled-down cache that sees only a hash sample of the keys is
 //! miniature simulation (Waldspurger, Saemundsson, Ahmad, Park: "Cache Modeling and Optimization
-//! using Miniature Simulations", 2017). Here what comes next is decided as in the cache itself ([`step`]), on a
-//! plain vector.
+//! using Miniature Simulations", 2017). The simulation decides by the same [`step`] as the cache,
+//! on a plain vector of slots.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,18 +19,25 @@ use super::{
 };
 use crate::util::Rng;
 
-/// One access, as the sample has it.
+/// Entries of main in a sample, from which the victim is taken.
+const SAMPLE: usize = 5;
+/// Slots tried to find these: a bound, because main may be a small part of the slots.
+const MAX_LOOKS: usize = 64;
+/// Referenced entries that are requeued in the window in a row, to bound the work of an access.
+const MAX_TURNS: usize = 8;
+
+/// One access of the sample.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
     /// The hash of the key.
     pub hash: u64,
-    /// What the entry costs of the budget.
+    /// The cost charged to the budget.
     pub cost: u64,
-    /// What it costs in the eyes of the policy.
+    /// The cost that the policy ranks by.
     pub weight: u64,
-    /// How often the key was seen recently, this access included.
+    /// The recent access frequency of the key, this access included.
     pub frequency: u8,
-    /// The step.
+    /// The step of the access.
     pub now: u32,
 }
 
@@ -45,7 +52,7 @@ pub struct MiniSim {
     weight: u64,
 }
 
-/// What it knows of an entry.
+/// A simulated entry.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     hash: u64,
@@ -53,15 +60,16 @@ struct Slot {
     weight: u64,
     is_in_window: bool,
     is_referenced: bool,
-    /// The step of the last access, and the frequency then, which ages as the real one does.
+    /// The step of the last access.
     last: u32,
+    /// The frequency at that step. It is aged like the hits of a real entry.
     frequency: u8,
 }
 
 impl MiniSim {
-    /// Makes an empty cache with memory for `entries` entries.
+    /// Creates an empty cache with memory for `entries` entries.
     pub fn with_room(entries: usize) -> Self {
-        // One comes before another goes.
+        // An entry is inserted before another is evicted.
         let room = entries + 1;
         Self {
             slots: Vec::with_capacity(room),
@@ -73,7 +81,7 @@ impl MiniSim {
         }
     }
 
-    /// Plays an access in a cache of budget `max`; returns whether it is a hit.
+    /// Simulates an access in a cache of budget `max`; returns whether it is a hit.
     pub fn access(
         &mut self,
         access: Access,
@@ -120,8 +128,8 @@ impl MiniSim {
                 Step::Rest => break,
                 Step::Evict => None,
                 Step::Compare => self.next_candidate(),
-                // There is no surplus of an earlier configuration here; and what would be filtered is one entry, which is let in as in
-                // a small cache.
+                // There is no surplus of an earlier configuration here. At most one entry would be
+                // filtered, and it moves to main instead, as in a small cache.
                 Step::Yield | Step::Promote | Step::Filter => match self.next_candidate() {
                     Some(_) => continue,
                     None => break,
@@ -139,14 +147,14 @@ impl MiniSim {
         false
     }
 
-    /// Returns the bytes it takes.
+    /// Returns the memory in use in bytes.
     pub fn bytes(&self) -> usize {
         self.slots.capacity() * size_of::<Slot>()
             + self.places.capacity() * size_of::<(u64, u32)>()
             + self.window.capacity() * size_of::<u64>()
     }
 
-    /// Moves the oldest entry of the window to main; one that was used since has another turn.
+    /// Moves the oldest entry of the window to main. A referenced entry is requeued instead.
     fn next_candidate(&mut self) -> Option<usize> {
         let mut turns = 0;
         while let Some(hash) = self.window.pop_front() {
@@ -168,7 +176,7 @@ impl MiniSim {
         None
     }
 
-    /// Returns the worst of a small sample of main.
+    /// Returns the slot with the highest eviction score of a small sample of main.
     fn victim(&self, now: u32, rng: &mut Rng) -> Option<usize> {
         let mut worst = None;
         let mut seen = 0;
@@ -215,7 +223,7 @@ impl MiniSim {
     }
 }
 
-/// Hashes are spread already.
+/// The identity hasher: the keys of `places` are hashes already.
 #[derive(Default)]
 struct Spread(u64);
 
@@ -232,12 +240,6 @@ impl Hasher for Spread {
         self.0 = hash;
     }
 }
-
-/// Entries looked at to find a victim, and slots tried for them.
-const SAMPLE: usize = 5;
-const MAX_LOOKS: usize = 64;
-/// Turns given in the window in a row.
-const MAX_TURNS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -282,7 +284,7 @@ mod tests {
             let mut rng = Rng::new(seed);
             let policy_config = POLICY_CONFIGS[seed as usize % POLICY_CONFIGS.len()];
             let mut minisim = MiniSim::with_room(50);
-            // Entries in all looks, with the smaller budget and with both.
+            // Sums of the entry counts, with the smaller budget and with both.
             let (mut few, mut all) = (0, 0);
             for now in 0..2_000 {
                 // The budget goes down and up again.
@@ -292,7 +294,7 @@ mod tests {
                 let was_there = minisim.places.contains_key(&hash);
                 let new = Access { hash, cost, weight: 1 + hash % 3, frequency: 3, now };
                 assert_eq!(minisim.access(new, max, policy_config, &mut Rng::new(seed)), was_there);
-                // A hit changes nothing; whatever is new comes within the budget.
+                // A hit changes nothing; an insert stays within the budget.
                 check(&minisim, if was_there { 100 } else { max });
                 few += if max == 40 { minisim.slots.len() } else { 0 };
                 all += minisim.slots.len();
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_all_of_the_budget_is_taken_in_and_what_costs_more_is_not() {
+    fn entry_of_the_whole_budget_is_inserted_and_a_larger_one_is_not() {
         let (mut minisim, mut rng) = (MiniSim::with_room(4), Rng::new(1));
         assert!(!minisim.access(access(1, 1, 0), 10, HALF, &mut rng));
         assert!(!minisim.access(Access { cost: 11, ..access(2, 1, 0) }, 10, HALF, &mut rng));
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn main_takes_the_oldest_of_a_full_window_but_for_those_that_were_used() {
+    fn oldest_unreferenced_entry_of_a_full_window_moves_to_main() {
         let (mut minisim, mut rng) = (MiniSim::with_room(10), Rng::new(1));
         (1..=5).for_each(|hash| _ = minisim.access(access(hash, 1, 0), 10, HALF, &mut rng));
         assert_eq!(in_main(&minisim), []);
@@ -328,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_in_a_row_have_another_turn_and_no_more() {
+    fn at_most_max_turns_entries_are_requeued_in_a_row() {
         let (mut minisim, mut rng) = (MiniSim::with_room(40), Rng::new(1));
         for _ in 0..2 {
             (1..=20).for_each(|hash| _ = minisim.access(access(hash, 1, 0), 40, HALF, &mut rng));
@@ -338,12 +340,12 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_the_window_has_to_beat_the_worst_of_main() {
+    fn candidate_has_to_beat_the_victim_of_main() {
         for (frequency, expected) in [(1, 1), (5, 2)] {
             let mut goes = 0;
             for seed in 0..100 {
                 let (mut minisim, mut rng) = (MiniSim::with_room(4), Rng::new(seed));
-                // 1 is long idle in main when 2 leaves the window, and was seen three times.
+                // Entry 1, of frequency 3, has been idle in main for long when 2 leaves the window.
                 let _ = minisim.access(access(1, 3, 0), 2, HALF, &mut rng);
                 let _ = minisim.access(access(2, frequency, 100), 2, HALF, &mut rng);
                 assert_eq!(in_main(&minisim), [1]);
@@ -369,21 +371,21 @@ mod tests {
             let place = minisim.victim(1000, &mut rng).unwrap();
             chosen[minisim.slots[place].hash as usize] += 1;
         }
-        // Five looks among five: the oldest is missed by (4/5)^5 of them, a third, and so on; never one
-        // of the window.
+        // A sample of five draws among five entries misses the oldest with probability (4/5)^5, a
+        // third, and so on. No entry of the window is chosen.
         assert!((600..750).contains(&chosen[1]), "{chosen:?}");
         assert!(chosen[1] > 2 * chosen[2] && chosen[2] > chosen[3] && chosen[3] > 0, "{chosen:?}");
         assert_eq!(chosen[6..], [0; 5]);
     }
 
     #[test]
-    fn new_entry_goes_where_no_victim_is_found_and_the_window_is_not_too_large() {
+    fn new_entry_is_evicted_if_no_victim_is_found_and_the_window_is_within_its_share() {
         let (mut minisim, mut rng) = (MiniSim::with_room(10), Rng::new(1));
         let mut insert = |hash, cost| {
             let access = Access { hash, cost, weight: 1, frequency: 1, now: 0 };
             assert!(!minisim.access(access, 100, HALF, &mut rng));
         };
-        // One in main, which is hard to find among ten thousand; and a window that has its share.
+        // One entry in main, hard to find among ten thousand, and a window that fills its share.
         insert(0, 51);
         (1..10_000).for_each(|hash| insert(hash, 0));
         insert(10_000, 49);

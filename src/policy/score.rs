@@ -1,8 +1,8 @@
-//! Victims: the entries with the greatest eviction score of a sample.
+//! The eviction score: the victim is the entry of a sample with the highest one.
 //!
-//! Sampling in place of an order of all entries is Redis's and Ristretto's idea; the score is
-//! near that of hyperbolic caching (Blankstein, Sen, Freedman, 2017) with one bit for "referenced since
-//! it came", the segment of a segmented LRU.
+//! Sampling in place of a total order of the entries follows Redis and Ristretto. The score
+//! resembles that of hyperbolic caching (Blankstein, Sen, Freedman, 2017), with one bit for
+//! "referenced since it entered its region", which stands for the segment of a segmented LRU.
 
 use super::{
     access::Access,
@@ -10,41 +10,45 @@ use super::{
 };
 use crate::table::Ranking;
 
-/// A maintenance shard's victim is one of the worst of this part of the entries: as good as the worst of twice as many.
+/// A maintenance shard's victim is among the worst one in so many entries. That is as good as the
+/// worst of a sample of twice as many.
 pub const VICTIM_PART: usize = 9;
-/// The same where costs vary.
+/// Like [`VICTIM_PART`], where costs vary.
 pub const VICTIM_PART_BY_COST: usize = 22;
-/// Entries looked at for a victim where there is no maintenance shard, which knows how bad they are: the worst of them goes.
+/// Entries in a sample taken without a maintenance shard, which would know the distribution of
+/// scores. The worst of the sample is the victim.
 pub const SAMPLE: usize = 16;
-/// The same where costs vary.
+/// Like [`SAMPLE`], where costs vary.
 pub const SAMPLE_BY_COST: usize = 40;
-/// An entry that was referenced since it came is worth so many that were not, as a power of two.
+/// The binary logarithm of the factor that being referenced divides the score by.
 const REFERENCED_SHIFT: u32 = 3;
-/// A quarter of the time in which as many events pass as there are entries.
+/// Steps added to every idle time, so that idle times far below a quarter of a round differ little.
 const FLAT_STEPS: u32 = super::access_clock::STEPS_PER_ROUND / 4;
-
-/// Longer idle times make no difference.
+/// Steps at which the idle time saturates: with `FLAT_STEPS` and `REFERENCED_SHIFT` applied, it
+/// still fits an `i32`.
 const MAX_IDLE: u32 = 1 << 24;
 
-/// Returns the eviction score of an entry: the entry with the highest one of a sample is the victim.
+/// Returns the eviction score of an entry: the entry with the highest one of a sample is the
+/// victim.
 ///
-/// Entries that were not referenced, are idle for long or cost much have high scores; idle times below a
-/// quarter of a round differ little.
+/// Entries that were not referenced, have been idle for long or cost much have high scores. Idle
+/// times below a quarter of a round differ little.
 #[inline]
 pub fn score(is_referenced: bool, idle: u32, weight: f32) -> f32 {
-    // In whole numbers as far as that goes: this is computed for every entry of a sample.
+    // Integers as far as possible: this is computed for every entry of a sample.
     let idle = idle.min(MAX_IDLE) + FLAT_STEPS;
     let shift = if is_referenced { 0 } else { REFERENCED_SHIFT };
     (idle << shift) as i32 as f32 * weight
 }
 
-/// The same of what a bucket shows of an entry.
+/// Returns the [`score`] of an entry from its access bits.
 #[inline]
 pub fn score_of(access: Access, weight: f32, now: u32) -> f32 {
     score(access.is_referenced(), access.idle(now), weight)
 }
 
-/// Returns how the entries of a region are ranked, a bucket at a time: by the same score. Most of them are of class `plain`.
+/// Returns the parameters to rank the entries of `range` by [`score`], a bucket at a time. `plain`
+/// is the class that most of them have.
 #[inline]
 pub fn ranking(now: u32, range: ClassRange, plain: Class) -> Ranking {
     let (mask, first) = range.mask_and_first();
@@ -67,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn entry_has_the_same_score_by_itself_and_in_its_bucket() {
+    fn entry_has_the_same_score_alone_and_in_its_bucket() {
         for (hits, last, now, cost) in [(0, 5, 5, 8), (3, 4000, 100, 12), (1, 9, 2000, 1000)] {
             let access = Access::with_hits(hits, last);
             let class = Class::new(false, Some(cost));
@@ -83,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bucket_shows_has_the_score_of_its_entry() {
+    fn access_bits_have_the_score_of_their_entry() {
         assert_eq!(score_of(Access::with_hits(3, 100), 8.0, 132), score(true, 32, 8.0));
         assert_eq!(score_of(Access::new(100), 8.0, 100), score(false, 0, 8.0));
     }

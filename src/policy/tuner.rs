@@ -1,7 +1,8 @@
-//! `Tuner`: which share of the window, and which rule of admission?
+//! `Tuner`: selects the window's share and the admission rule.
 //!
-//! No configuration is best for every pattern of accesses. So miniature caches, one a configuration, play the
-//! same accesses, those of a sample of the keys; the cache itself uses the configuration of the best one.
+//! No configuration is best for every access pattern. So one miniature simulation per configuration
+//! runs on the accesses of a sample of the keys, and the cache uses the configuration with the most
+//! hits.
 
 use super::{
     admission::Rule,
@@ -9,47 +10,61 @@ use super::{
 };
 use crate::util::Rng;
 
-/// What is not fixed in the policy.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PolicyConfig {
-    /// The part of the budget that is the window's.
-    pub share: f64,
-    /// What an entry has to show when it leaves the window.
-    pub rule: Rule,
-}
-
-impl PolicyConfig {
-    /// Returns what the window may cost in a cache of budget `max`.
-    #[inline]
-    pub fn share_of(self, max: u64) -> u64 {
-        ((max as f64 * self.share) as u64).max(1)
-    }
-}
-
-/// The configurations that are compared. The first one holds until another is clearly better.
+/// The configurations compared. The first one is in force until another is clearly better.
 pub const POLICY_CONFIGS: [PolicyConfig; 4] = [
     PolicyConfig { share: 0.05, rule: Rule::TinyLfu },
     PolicyConfig { share: 0.01, rule: Rule::Strict },
     PolicyConfig { share: 0.15, rule: Rule::Seen },
     PolicyConfig { share: 0.60, rule: Rule::Seen },
 ];
+/// Entries of a miniature simulation, which may have up to twice as many. Smaller ones err more
+/// often, larger ones adapt slowly.
+const MINISIM_ENTRIES: u64 = 256;
+/// The lowest of the hash bits that select the sample. The table stores only the bits from here on
+/// and those of the tag. It selects buckets by the highest bits, so the sample uses the lowest.
+const FIRST_BIT: u32 = 32;
+/// Accesses of the sample between two choices.
+const ACCESSES_PER_CHOICE: u32 = 512;
+/// The factor by which hits and accesses decay at every choice.
+const DECAY: f64 = 0.9;
+/// The lead that a configuration needs, as a fraction of the current one's hits.
+const MARGIN: f64 = 0.01;
+/// The lead that it needs, in square roots of the accesses, which is the scale of the noise.
+const NOISE: f64 = 0.5;
 
-/// What the tuner has decided.
+/// The parameters of the policy that the tuner selects.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PolicyConfig {
+    /// The fraction of the budget that the window may use.
+    pub share: f64,
+    /// The rule by which an entry that leaves the window is admitted to main.
+    pub rule: Rule,
+}
+
+impl PolicyConfig {
+    /// Returns the cost that the window may have in a cache of budget `max`.
+    #[inline]
+    pub fn share_of(self, max: u64) -> u64 {
+        ((max as f64 * self.share) as u64).max(1)
+    }
+}
+
+/// The tuner's decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// The configuration stays.
     Same,
-    /// Another configuration holds from now on.
+    /// Another configuration is in force from now on.
     Changed,
 }
 
-/// Miniature caches, and what they have won.
+/// One miniature simulation per configuration, and their hit counts.
 #[derive(Debug)]
 pub struct Tuner {
     minisims: [MiniSim; POLICY_CONFIGS.len()],
-    /// The hits of each, decayed.
+    /// The weighted hits of each, decayed.
     hits: [f64; POLICY_CONFIGS.len()],
-    /// All accesses, decayed.
+    /// The weight of all accesses, decayed.
     accesses: f64,
     /// Accesses since the last choice.
     since: u32,
@@ -58,7 +73,7 @@ pub struct Tuner {
     rng: Rng,
 }
 
-/// Which keys are in the sample: one in 2^`bits`.
+/// The sampling rate: one key in 2^`bits` is in the sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scale {
     bits: u32,
@@ -67,13 +82,14 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Returns the scale at which a cache of `entries` entries is as large as a miniature simulation.
+    /// Returns the scale at which a cache of `entries` entries is as large as a miniature
+    /// simulation.
     pub fn of(entries: u64) -> Self {
         let bits = (entries / MINISIM_ENTRIES).max(1).ilog2();
         Self { bits, room: (entries >> bits) as usize }
     }
 
-    /// Returns the scale for `entries` entries; the same one while their number changes little.
+    /// Returns the scale for `entries` entries, which is `self` while their number changes little.
     pub fn adapted(self, entries: u64) -> Self {
         let minisim = entries >> self.bits;
         let fits =
@@ -81,14 +97,14 @@ impl Scale {
         if fits { self } else { Self::of(entries) }
     }
 
-    /// Returns the bits that are 0 in the hash of a key of the sample.
+    /// Returns a mask of the hash bits that are 0 for the keys of the sample.
     pub fn mask(self) -> u64 {
         ((1 << self.bits) - 1) << FIRST_BIT
     }
 }
 
 impl Tuner {
-    /// Makes a tuner with the first configuration; random choices begin with `seed`.
+    /// Creates a tuner with the first configuration in force; `seed` is that of its random numbers.
     pub fn new(seed: u64) -> Self {
         Self {
             minisims: Default::default(),
@@ -101,13 +117,13 @@ impl Tuner {
         }
     }
 
-    /// Returns the number of the configuration in force.
+    /// Returns the index of the configuration in force.
     pub fn current(&self) -> usize {
         self.current
     }
 
-    /// Plays an access at a scale, of a cache of budget `max`, that is worth `worth` where it hits;
-    /// from time to time it chooses a configuration.
+    /// Simulates an access, where `max` is the budget of the real cache and `worth` the value of a
+    /// hit. Chooses a configuration every [`ACCESSES_PER_CHOICE`] accesses.
     pub fn simulate(
         &mut self,
         access: Access,
@@ -132,12 +148,12 @@ impl Tuner {
         (self.since == ACCESSES_PER_CHOICE).then(|| self.choose())
     }
 
-    /// Returns the bytes of the miniature simulations.
+    /// Returns the memory of the miniature simulations in bytes.
     pub fn bytes(&self) -> usize {
         self.minisims.iter().map(MiniSim::bytes).sum()
     }
 
-    /// Chooses the configuration that is clearly better than the current one, if there is one.
+    /// Switches to the best configuration if it is clearly better than the current one.
     fn choose(&mut self) -> Choice {
         self.since = 0;
         let best = (0..POLICY_CONFIGS.len()).max_by(|&a, &b| self.hits[a].total_cmp(&self.hits[b]));
@@ -154,24 +170,12 @@ impl Tuner {
     }
 }
 
-/// Entries of a miniature simulation, up to twice as many. Smaller ones err more often, larger ones are slow to learn.
-const MINISIM_ENTRIES: u64 = 256;
-/// The sample is chosen by the bits of a hash from here on: the table knows no others between these and those of the
-/// tag, and takes the highest ones to choose a bucket.
-const FIRST_BIT: u32 = 32;
-/// Accesses of the sample between two choices.
-const ACCESSES_PER_CHOICE: u32 = 512;
-/// The part of the counts that stays from choice to choice.
-const DECAY: f64 = 0.9;
-/// How much better one has to be: a part of the hits of the other, and of the noise.
-const MARGIN: f64 = 0.01;
-const NOISE: f64 = 0.5;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Plays the keys that `key` names, in caches of 100 entries; each key's frequency is exact.
+    /// Simulates accesses to the keys that `key` returns, in caches of 100 entries, with exact
+    /// frequencies.
     fn simulated(
         tuner: &mut Tuner,
         accesses: u64,
@@ -235,7 +239,7 @@ mod tests {
             let access = Access { hash, cost: 3, weight: 1, frequency: 2, now: 1 };
             assert_eq!(tuner.simulate(access, scale, 27, 1), None);
         }
-        // Two of the three have room in a quarter of it, rounded down. What is too large is not taken in.
+        // Two of the three fit a quarter of the budget, rounded down. An oversized one is rejected.
         for minisim in &mut tuner.minisims {
             let mut is_in = |hash| {
                 let access = Access { hash, cost: 7, weight: 1, frequency: 2, now: 1 };
@@ -267,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn it_chooses_after_so_many_accesses() {
+    fn choice_is_made_every_accesses_per_choice_accesses() {
         let mut tuner = Tuner::new(1);
         let access = Access { hash: 1, cost: 1, weight: 1, frequency: 1, now: 1 };
         for round in 1..=2 {
