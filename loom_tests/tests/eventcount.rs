@@ -1,5 +1,6 @@
-//! The thread of a cache, asleep and awake (`src/primitives/eventcount.rs`): it never sleeps while there is work, and
-//! always ends. A thread that is never woken is a deadlock, which both models report.
+//! The sleep and wake-up of the maintenance thread (`src/primitives/eventcount.rs`): it never
+//! sleeps while there is work, and it always ends. A lost wake-up is a deadlock, which both models
+//! report.
 
 mod common;
 
@@ -25,18 +26,18 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
 }
 
-/// The places where work may lie, and a thread that does it.
+/// The places where work arrives, and the thread that does it.
 struct World {
     eventcount: EventCount,
     budget: Budget,
     stack: Stack<u64>,
     table: Table<Value>,
-    /// What the thread has done so far, invisible to the model.
+    /// The work that the thread has done. Invisible to the model.
     done: AtomicU64,
     dropped: StdArc<AtomicUsize>,
 }
 
-/// What is retired.
+/// A retired value.
 struct Value(StdArc<AtomicUsize>);
 
 impl Drop for Value {
@@ -45,20 +46,20 @@ impl Drop for Value {
     }
 }
 
-/// What a round does to the thread beside work.
+/// What a round does to the thread's park token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Round {
     Plain,
-    /// It parks and is woken, as a listener may that waits for something.
+    /// It parks and is unparked, as a listener that waits may do.
     Parks,
-    /// So does the look of a thread that is about to sleep, for it may be a round of its own.
+    /// The recheck of a thread that is about to sleep does so.
     RecheckParks,
 }
 
 impl Round {
     fn park(self, when: Self) {
         if self == when {
-            // Twice: of a thread that has just yielded, loom forgets the first.
+            // Twice, because loom forgets the first one for a thread that has just yielded.
             thread::current().unpark();
             thread::current().unpark();
             thread::park();
@@ -71,7 +72,7 @@ impl World {
         Self::with_stripes(2)
     }
 
-    /// Bags of two handles, so many of them.
+    /// Creates a world with bags of two handles and `stripes` of them.
     fn with_stripes(stripes: usize) -> Arc<Self> {
         reclaim::reset();
         Arc::new(Self {
@@ -84,8 +85,9 @@ impl World {
         })
     }
 
-    /// The loop of `thread.rs`, its engine reduced to the places where work lies. Ends when it is stopped,
-    /// or when so much is done: if it sleeps for ever before, the scenario's join never returns.
+    /// The loop of the maintenance thread, its engine reduced to the places where work arrives. It
+    /// returns when it is stopped, or when `work` is done: if it sleeps forever before, the
+    /// scenario's join never returns.
     fn run(&self, work: u64, round: Round) {
         self.eventcount.set_thread(thread::current());
         let mut rounds = 0;
@@ -113,7 +115,7 @@ impl World {
         self.budget.recheck() > 0 || self.stack.recheck() || self.table.recheck()
     }
 
-    /// Does what it finds at a glance; returns whether something waits.
+    /// Does the work that it finds with plain loads; returns whether bags wait.
     fn maintain(&self) -> bool {
         let used = self.budget.used();
         if used > 0 {
@@ -135,31 +137,31 @@ impl World {
         (swept.freed, swept.waiting)
     }
 
-    /// As an insert.
+    /// Models an insert.
     fn charge(&self, cost: u64) {
         assert!(self.budget.try_charge(cost));
         self.eventcount.notify();
     }
 
-    /// As a deadline.
+    /// Models a post of a deadline.
     fn push(&self, value: u64) {
         self.stack.push(Node::new(value));
         self.eventcount.notify();
     }
 
-    /// As an insert that helps to free.
+    /// Models an insert that helps to free.
     fn sweep(&self) {
         let (freed, waiting) = self.sweep_garbage();
         self.done.fetch_add(freed as u64, SeqCst);
         if freed > 0 {
-            // Else the thread would wait for work that is done.
+            // Otherwise the thread would wait for work that is done already.
             self.push(0);
         } else if waiting > 0 {
             self.eventcount.notify();
         }
     }
 
-    /// As a remove.
+    /// Models a remove.
     fn retire(&self, stripe: usize) {
         let value = Value(StdArc::clone(&self.dropped));
         let value = self.table.prepare(value, 1, stripe).unwrap_or_else(|_| panic!("no memory"));
@@ -175,7 +177,7 @@ fn spawn(world: &Arc<World>, f: impl FnOnce(&World) + Send + 'static) -> thread:
     thread::spawn(move || f(&world))
 }
 
-/// When all threads have ended.
+/// Checks that everything is freed, after all threads have ended.
 fn finish(world: Arc<World>) {
     let world = Arc::try_unwrap(world).unwrap_or_else(|_| panic!("a thread is left"));
     drop(world);
@@ -183,7 +185,7 @@ fn finish(world: Arc<World>) {
     assert_eq!(retired, freed);
 }
 
-/// Has a thread do so much work, which `bring` brings and others.
+/// Runs a thread that has to do `work`, while this thread calls `bring` and others call `others`.
 fn work(work: u64, others: &[fn(&World)], bring: fn(&World)) {
     let world = World::new();
     let runner = spawn(&world, move |w| w.run(work, Round::Plain));
@@ -212,7 +214,7 @@ fn a_retirement_meets_a_thread_that_prepares_to_sleep() {
     explore(|| work(1, &[], |w| w.retire(1)));
 }
 
-/// The second fills the bag, which is sealed.
+/// The second one fills the bag, which is then sealed.
 #[test]
 fn two_retirements_meet_a_thread_that_prepares_to_sleep() {
     explore(|| {
@@ -223,7 +225,7 @@ fn two_retirements_meet_a_thread_that_prepares_to_sleep() {
     });
 }
 
-/// Two at one stripe: one of them finds the other's bag in its place.
+/// Two threads at one stripe: one of them finds the other's bag in its place.
 #[test]
 fn two_retirements_at_one_stripe_meet_a_thread_that_prepares_to_sleep() {
     explore(|| work(2, &[|w| w.retire(1)], |w| w.retire(1)));
@@ -237,7 +239,8 @@ fn a_sweep_meets_a_thread_that_prepares_to_sleep() {
     });
 }
 
-/// What is retired waits for this thread's guard while it is swept; then the thread has to free it.
+/// The sweep finds the retired value protected by this thread's guard; then the thread has to free
+/// it.
 fn sweep_what_waits(others: &[fn(&World)]) {
     let world = World::new();
     let guard = pin();
@@ -255,7 +258,7 @@ fn sweep_what_waits(others: &[fn(&World)]) {
     finish(world);
 }
 
-/// The sweep has the limbo list while the thread rechecks.
+/// The sweep holds the limbo list while the thread rechecks.
 #[test]
 fn a_sweep_of_what_waits_meets_a_thread_that_prepares_to_sleep() {
     explore(|| sweep_what_waits(&[]));
@@ -267,7 +270,7 @@ fn two_sweeps_of_what_waits_meet_a_thread_that_prepares_to_sleep() {
     explore(|| sweep_what_waits(&[World::sweep]));
 }
 
-/// One of the sweeps finds in its place what the other has left there.
+/// One of the sweeps finds bags in its place that the other has left there.
 #[test]
 fn two_sweeps_meet_at_the_only_line_and_a_thread_that_prepares_to_sleep() {
     explore(|| {
@@ -324,7 +327,7 @@ fn a_stop_meets_a_wake() {
     });
 }
 
-/// The round takes the token that was meant for the thread's sleep.
+/// The round consumes the token that was meant for the thread's sleep.
 #[test]
 fn a_stop_meets_a_round_that_parks() {
     explore(|| {

@@ -1,6 +1,6 @@
-//! Deadlines on their way to the timing wheel (`src/expiry/inbox.rs`), the notes of entries (`src/entry.rs`), and the
-//! thread that sleeps until the next one (`src/primitives/eventcount.rs`). A deadline that is lost, or found too late, is one
-//! that nobody would come for.
+//! Deadlines on their way to the timing wheel (`src/expiry/inbox.rs`), the posted bit of entries
+//! (`src/entry.rs`), and the thread that sleeps until the next deadline
+//! (`src/primitives/eventcount.rs`). No deadline is lost, and none is found too late.
 
 mod common;
 
@@ -26,13 +26,13 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
 }
 
-/// Deadlines, and the timing wheel: the hash is the time, and time stands still.
+/// Deadlines and a timing wheel. The hash is the time, and time does not advance.
 struct World {
     inbox: ExpiryInbox,
     eventcount: EventCount,
-    /// Whether nobody keeps the timing wheel just now: it is taken out, as in the engine.
+    /// Whether the timing wheel is free. A thread takes it out to work on it, as in the engine.
     is_free: AtomicBool,
-    /// What the keeper knows, invisible to the model.
+    /// The deadlines in the timing wheel. Invisible to the model.
     known: Mutex<Vec<u64>>,
 }
 
@@ -52,9 +52,9 @@ impl World {
         }
     }
 
-    /// As `Engine::expire`; nothing is due yet.
+    /// Models `Engine::expire`; nothing is due yet.
     fn keep(&self) {
-        // As the cell that the timing wheel lies in: swaps.
+        // Swaps, like the cell that holds the timing wheel.
         if !self.inbox.is_used() || !self.is_free.swap(false, Ordering::AcqRel) {
             return;
         }
@@ -70,8 +70,8 @@ impl World {
         self.is_free.swap(true, Ordering::AcqRel);
     }
 
-    /// The loop of `thread.rs`. It ends when the thread knows to come in time for `first`: if it goes to sleep
-    /// for longer, and no thread wakes it, the scenario's join never returns.
+    /// The loop of the maintenance thread. It returns when the thread would wake in time for
+    /// `first`: if it sleeps for longer, and no thread wakes it, the scenario's join never returns.
     fn run(&self, first: u64) {
         self.eventcount.set_thread(thread::current());
         let is_in_time = Cell::new(false);
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    /// When all threads have ended: everything that was noted is found.
+    /// Checks that every posted deadline is found, after all threads have ended.
     fn finish(world: Arc<Self>, all: &[u64]) {
         world.keep();
         let mut known = world.known.lock().unwrap().clone();
@@ -128,7 +128,7 @@ fn an_earlier_post_meets_a_thread_that_prepares_to_sleep() {
     });
 }
 
-/// The first note of a full ring lies there when the second writer takes hold of the ring.
+/// The ring is full, and contains the first post when the second writer seals it.
 #[test]
 fn two_posts_in_one_ring_meet_a_thread_that_prepares_to_sleep() {
     explore(|| {
@@ -142,7 +142,7 @@ fn two_posts_in_one_ring_meet_a_thread_that_prepares_to_sleep() {
     });
 }
 
-/// Another thread keeps the timing wheel while the thread looks.
+/// Another thread holds the timing wheel while the thread rechecks.
 #[test]
 fn a_tick_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
@@ -169,8 +169,9 @@ fn a_tick_and_a_post_meet_a_thread_that_prepares_to_sleep() {
     });
 }
 
-/// The timing wheel's next deadline is sooner than the writer's, so that the writer wakes no thread; the first note of
-/// the ring, which is sooner still, is in the writer's hands while the thread looks.
+/// The timing wheel's next deadline is sooner than the writer's, so the writer does not notify. The
+/// first post in the ring, which is sooner still, is being drained by the writer while the thread
+/// rechecks.
 #[test]
 fn a_writer_that_drains_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
@@ -185,7 +186,7 @@ fn a_writer_that_drains_meets_a_thread_that_prepares_to_sleep() {
     });
 }
 
-/// What was to come sooner is gone, and the writer may or may not know that.
+/// The sooner deadline is gone, and the writer may or may not see that.
 #[test]
 fn a_post_that_wakes_no_thread_meets_a_thread_that_prepares_to_sleep() {
     explore(|| {
@@ -199,7 +200,7 @@ fn a_post_that_wakes_no_thread_meets_a_thread_that_prepares_to_sleep() {
     });
 }
 
-/// What the keeper has missed keeps the next time low: writers that lack room go by that.
+/// A post that the tick has missed keeps `next` low: writers that lack room rely on that.
 #[test]
 fn a_post_meets_a_tick() {
     explore(|| {
@@ -213,7 +214,7 @@ fn a_post_meets_a_tick() {
     });
 }
 
-/// A writer that comes to its slot a lap late.
+/// A writer reaches its slot a lap late.
 #[test]
 fn posts_meet_laps_of_their_ring() {
     explore(|| {
@@ -230,7 +231,7 @@ fn posts_meet_laps_of_their_ring() {
     });
 }
 
-/// The keeper's part for one entry: what it has noted of it.
+/// The timing wheel's record of one entry's deadlines.
 fn keep_entry(world: &World, words: &[AtomicU64; 2], noted: &Mutex<Vec<u64>>) {
     let times = Times::of(words);
     world.inbox.begin();
@@ -241,7 +242,7 @@ fn keep_entry(world: &World, words: &[AtomicU64; 2], noted: &Mutex<Vec<u64>>) {
     });
 }
 
-/// Whatever the keeper hits upon, it has a note in the end that does not come too late.
+/// Whatever the tick sees, it ends with a timer that is not too late.
 #[test]
 fn a_renewal_meets_a_use_and_the_keeper() {
     explore(|| {

@@ -1,4 +1,4 @@
-//! The ring: push, drain, seal (`src/primitives/ring.rs`). `CAPACITY` is 2 here.
+//! The ring buffer: push, drain, seal (`src/primitives/ring.rs`). `CAPACITY` is 2 here.
 
 mod common;
 
@@ -8,7 +8,7 @@ use common::explore;
 use cortado::__internals::primitives::striped::{CAPACITY, Push, Ring};
 use cortado::__internals::sync::{Arc, thread};
 
-/// A ring, and what happened to it. The log is invisible to the model.
+/// A ring and a log of its events. The log is invisible to the model.
 struct Logged {
     ring: Ring,
     pushed: Mutex<Vec<u64>>,
@@ -42,7 +42,7 @@ impl Logged {
         self.drained.lock().unwrap().extend_from_slice(events);
     }
 
-    /// After all threads have ended: takes the rest and checks the whole.
+    /// Drains the rest and checks the log, after all threads have ended.
     fn check(&self) {
         self.seal();
         let pushed = self.pushed.lock().unwrap().clone();

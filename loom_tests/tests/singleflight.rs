@@ -1,7 +1,7 @@
-//! Flights: who loads, who waits, and that no caller waits for ever (`src/singleflight`). A thread that is never
-//! woken is a deadlock, which both models report.
+//! Flights: which caller loads, which ones wait, and that no caller waits forever
+//! (`src/singleflight`). A lost wake-up is a deadlock, which both models report.
 
-#![allow(unsafe_code)] // what a load keeps is stored in a block
+#![allow(unsafe_code)] // the shared value of a load is stored in a slab cell
 
 mod common;
 
@@ -30,7 +30,7 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
 }
 
-/// What is invisible to the model: how many lead, and how many have loaded.
+/// Counters invisible to the model: how many threads lead, and how many have loaded.
 #[derive(Default)]
 struct Ledger {
     leading: AtomicUsize,
@@ -39,8 +39,9 @@ struct Ledger {
 
 struct World {
     flights: Flights<u32, ()>,
-    /// Whether the value is there. The model sees it, as it sees the cache's table: where it does not, a
-    /// thread that finds the value meets no other, and loom takes one order for all there are.
+    /// Whether the value is there. Visible to the model, as the cache's table is. Otherwise a
+    /// thread that finds the value would interact with no other, and loom would explore a single
+    /// order.
     is_loaded: AtomicBool,
     ledger: Ledger,
 }
@@ -59,7 +60,7 @@ impl World {
     fn lead(&self, leader: Leader<'_, u32, ()>, fails: bool) {
         assert_eq!(self.ledger.leading.fetch_add(1, SeqCst), 0, "two leaders");
         let done = || _ = self.ledger.leading.fetch_sub(1, SeqCst);
-        // A moment in which others may come.
+        // Lets other callers arrive.
         thread::yield_now();
         if fails {
             return done();
@@ -88,7 +89,7 @@ impl World {
                     WaitOutcome::TimedOut => unreachable!("it waits as long as it takes"),
                 },
             };
-            // As the cache does: it may have ended since this one looked.
+            // Checks again, as the cache does: the load may have completed since the first check.
             let fails = std::mem::take(&mut fails);
             if self.is_loaded() {
                 leader.complete(|_, _| ((), Outcome::Nothing), |()| None);
@@ -144,7 +145,7 @@ fn leader_lets_go_and_one_of_two_takes_over() {
         world.ask(false);
         failing.join().unwrap();
         other.join().unwrap();
-        // The failing one may have come when all was done.
+        // The failing caller may have arrived after the load completed.
         world.finish(1);
     });
 }
@@ -174,7 +175,7 @@ fn error_reaches_all_that_wait_and_no_other() {
         };
         let ask = |world: &World| match world.flights.join(1, 1, Caller::Task) {
             Joined::Own(_) => panic!("nothing was entered"),
-            // The flight is over, or the other one leads the next.
+            // The flight is over, or the other caller leads the next.
             Joined::Lead(leader) => drop(leader),
             Joined::Follow(_, mut follower) => match follower.wait() {
                 WaitOutcome::Lead(leader) => drop(leader),
@@ -193,23 +194,23 @@ fn error_reaches_all_that_wait_and_no_other() {
     });
 }
 
-/// A source, and what is cached of it. Values stand for addresses, so each is cached once.
+/// A source and the cached copy of its value. Values stand for addresses, so each is cached once.
 struct Source {
     flights: Flights<u32, ()>,
-    /// The source says this; Relaxed, as it is not the cache's.
+    /// The value in the source. Relaxed, because it is not the cache's.
     truth: AtomicU64,
     /// The cached value, or 0.
     cached: AtomicU64,
-    /// What is invisible to the model: how many loads were invalid.
+    /// The number of invalidated loads. Invisible to the model.
     invalid: AtomicUsize,
 }
 
-/// What the source says first, and then.
+/// The source's first value, and its next one.
 const OLD: u64 = 64;
 const NEW: u64 = 128;
-/// Added to an address, that of a copy.
+/// Added to an address to give that of a copy.
 const COPY: u64 = 1;
-/// What a writer caches that asks no source.
+/// The value that a writer caches without a source.
 const WRITTEN: u64 = 192;
 
 impl Source {
@@ -220,7 +221,7 @@ impl Source {
             cached: AtomicU64::new(0),
             invalid: AtomicUsize::new(0),
         };
-        // So that the flag which says that there are loads is seen.
+        // Makes the flag that there are loads visible.
         drop(source.flights.join(1, 1, Caller::Task));
         Arc::new(source)
     }
@@ -233,7 +234,7 @@ impl Source {
         self.cached.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Loads, as the cache does, unless it is loaded already.
+    /// Loads as the cache does, unless the value is being loaded already.
     fn load(&self) {
         if let Joined::Lead(leader) = self.flights.join(1, 1, Caller::Task) {
             self.lead(leader);
@@ -260,7 +261,8 @@ impl Source {
         });
     }
 
-    /// Loads what is cached once more, and replaces it by a copy at another address, as the cache does.
+    /// Loads the cached value again and replaces it by a copy at another address, as a refresh
+    /// does.
     fn refresh(&self) {
         let Joined::Lead(leader) = self.flights.join(1, 1, Caller::Task) else { return };
         let seen = self.cached();
@@ -275,8 +277,8 @@ impl Source {
         });
     }
 
-    /// Computes a change of what is cached, as a task does: looks, and puts it in the place of what was
-    /// seen unless the key was touched. Returns what it has seen.
+    /// Computes a change of the cached value, as a task does: reads, and replaces what it has read
+    /// unless the key was written. Returns what it has read.
     fn compute(&self, content: &AtomicU64, is_pinned: &AtomicBool) -> u64 {
         let Joined::Lead(leader) = self.flights.join(1, 1, Caller::Task) else {
             panic!("no other leads")
@@ -293,7 +295,7 @@ impl Source {
         known
     }
 
-    /// Changes the source, and caches what it says now.
+    /// Changes the source, and caches its new value.
     fn change_and_cache(&self) {
         self.truth.store(NEW, Ordering::Relaxed);
         self.write(|| {
@@ -302,7 +304,7 @@ impl Source {
         });
     }
 
-    /// Writes, if `change` does; takes back what a load has left to this write.
+    /// Writes, if `change` does, and removes the value that a load has left to this write.
     fn write(&self, change: impl FnOnce() -> bool) {
         let write = self.flights.begin_write(1);
         if change()
@@ -313,7 +315,7 @@ impl Source {
         }
     }
 
-    /// Changes the source, and removes what is cached.
+    /// Changes the source, and removes the cached value.
     fn change(&self) {
         self.truth.store(NEW, Ordering::Relaxed);
         self.write(|| {
@@ -327,7 +329,7 @@ impl Source {
         self.write(|| false);
     }
 
-    /// Caches what no source says, in whatever place, and evicts it.
+    /// Caches a value without a source, at any address, and evicts it.
     fn write_and_evict(&self) {
         self.write(|| {
             self.cached.swap(WRITTEN, Ordering::AcqRel);
@@ -379,7 +381,8 @@ fn a_write_meets_a_refresh() {
     }
 }
 
-/// An entry is evicted, and its address used again for a newer one, while another is computed from it.
+/// An entry is evicted, and its address is reused for a newer one, while a computation is based on
+/// it.
 #[test]
 fn a_computation_meets_a_newer_entry_at_the_same_address() {
     explore(|| {
@@ -390,7 +393,7 @@ fn a_computation_meets_a_newer_entry_at_the_same_address() {
             let (content, is_pinned) = (Arc::clone(&content), Arc::clone(&is_pinned));
             Source::spawn(&source, move |source| {
                 source.cached.swap(0, Ordering::AcqRel);
-                // No address is used again as long as a pin lasts that was there before.
+                // No address is reused while an older pin exists.
                 let is_free = !is_pinned.fetch_or(false, Ordering::AcqRel);
                 content.store(2, Ordering::Release);
                 source.write(|| {
@@ -401,7 +404,7 @@ fn a_computation_meets_a_newer_entry_at_the_same_address() {
         };
         let known = source.compute(&content, &is_pinned);
         writer.join().unwrap();
-        // The computation came last only if it was of the newer entry.
+        // The computation came last only if it was based on the newer entry.
         let cached = source.cached();
         assert!(cached == WRITTEN || cached == OLD || known == 2, "{cached} of {known}");
         assert_eq!(source.flights.count(), 0, "flights are left");
@@ -431,7 +434,7 @@ fn a_write_that_is_evicted_meets_a_load_that_began_before() {
         let writer = Source::spawn(&source, Source::write_and_evict);
         source.lead(leader);
         writer.join().unwrap();
-        // Either the load came first, and was overwritten; or its value is older than the write.
+        // Either the load came first and was overwritten, or its value is older than the write.
         assert_eq!(source.cached(), 0, "older than what was written");
         source.finish();
     });
@@ -456,7 +459,7 @@ fn a_load_that_begins_after_a_write_is_not_invalidated_by_it() {
         let Joined::Lead(leader) = source.flights.join(1, 1, Caller::Task) else {
             panic!("no other is here")
         };
-        // Holds the lock now and then, so that the write leaves notes.
+        // Holds the lock intermittently, so that the write has to record itself as pending.
         let other = Source::spawn(&source, |source| _ = source.flights.count());
         source.change();
         let begun = source.flights.join(1, 1, Caller::Task);
@@ -469,8 +472,8 @@ fn a_load_that_begins_after_a_write_is_not_invalidated_by_it() {
     });
 }
 
-/// What a load brings and nothing but its flight has: a cell that loom watches, and a count of drops that
-/// it does not.
+/// A loaded value that is only in its flight: a cell that loom watches, and a drop counter that it
+/// does not.
 struct Value {
     #[cfg(cortado_loom)]
     watched: loom::cell::Cell<u64>,
@@ -496,9 +499,9 @@ impl Drop for Value {
     }
 }
 
-/// A flight whose value is not let in.
+/// A flight whose value is rejected by the cache.
 struct Shared {
-    // Before the table, for what is kept is the table's.
+    // Before the table, because the shared value is in the table's slab.
     flights: Flights<u32, Loose>,
     table: Table<Value>,
     dropped: StdArc<AtomicUsize>,
@@ -549,7 +552,7 @@ impl Shared {
     fn take(&self, mut follower: Follower<'_, u32, Loose>) {
         match follower.wait() {
             WaitOutcome::Completed => {}
-            // It follows the other one, which lets go.
+            // It follows the other caller, which is dropped.
             _ => return,
         }
         let (held, last) = follower.share(&self.table);
@@ -569,7 +572,7 @@ impl Shared {
         assert!(self.table.sweep(usize::MAX, None).panic.is_none());
     }
 
-    /// Asks; follows as it is told, or lets go if it would lead.
+    /// Asks, and follows if it is to follow, or is dropped if it is to lead.
     fn ask(&self, act: Act) {
         match self.flights.join(1, 1, Caller::Task) {
             Joined::Follow(_, follower) => act(self, follower),
@@ -578,7 +581,7 @@ impl Shared {
         }
     }
 
-    /// Fills while two threads ask.
+    /// Completes the load while two threads ask.
     fn play(acts: [Act; 2]) {
         let shared = Self::new();
         let leader = shared.lead();
@@ -594,7 +597,7 @@ impl Shared {
         assert!(flights.take_all_unpublished().is_empty());
         drop(table);
         assert_eq!(dropped.load(SeqCst), 1, "dropped");
-        // crossbeam-epoch keeps no such list.
+        // crossbeam-epoch has no such list.
         if cfg!(not(crossbeam_loom)) {
             let (retired, freed) = reclaim::census();
             assert_eq!(retired, freed, "something is left");

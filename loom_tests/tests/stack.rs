@@ -10,7 +10,7 @@ fn push(stack: &Stack<u32>, content: u32) {
     stack.push(Node::new(content));
 }
 
-/// Keeps the top node and puts the others back.
+/// Takes the top node and puts the others back.
 fn take_one(stack: &Stack<u32>) -> Vec<u32> {
     let mut chain = stack.take();
     let one = chain.next().map(|node| **node);
@@ -22,7 +22,7 @@ fn take_all(stack: &Stack<u32>) -> Vec<u32> {
     stack.take().map(|node| **node).collect()
 }
 
-/// Every node from 1 to `count` was taken once.
+/// Checks that every node from 1 to `count` was taken once.
 fn check(mut taken: Vec<u32>, count: u32) {
     taken.sort_unstable();
     assert_eq!(taken, (1..=count).collect::<Vec<_>>());
@@ -64,7 +64,7 @@ fn a_thread_that_takes_a_node_sees_its_content() {
     });
 }
 
-/// One takes all and puts the rest back, where by then another node lies.
+/// One thread takes all nodes and puts the rest back beside a node that was pushed since.
 #[test]
 fn the_rest_goes_back_beside_concurrent_pushes() {
     explore(|| {

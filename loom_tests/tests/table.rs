@@ -16,7 +16,7 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_deep(3, scenario);
 }
 
-/// The same, with more preemptions: for a scenario of few steps.
+/// Like `explore`, but with more preemptions, for a scenario of few steps.
 fn explore_deep(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     let preemptions = Some(preemptions);
     explore_within(Bounds { preemptions, seconds: 3, schedules: 2_000 }, scenario);
@@ -62,7 +62,8 @@ fn an_insert_meets_a_remove() {
     });
 }
 
-/// The slot of a removed entry is claimed for the next one: a reader that has seen that goes on seeing it.
+/// The slot of a removed entry is claimed for the next one. A reader that has seen that continues
+/// to see it.
 #[test]
 fn a_slot_is_used_again_under_a_reader() {
     explore(|| {
@@ -101,7 +102,7 @@ fn a_replace_meets_a_remove_and_a_reader() {
     });
 }
 
-/// A replacement that comes late must not land in a slot that has a new owner.
+/// A late replacement must not land in a slot that has a new owner.
 #[test]
 fn a_replace_meets_a_remove_and_the_next_insert() {
     explore(|| {
@@ -143,7 +144,7 @@ fn two_removes_and_a_replace_meet() {
         let set = replace.join().unwrap();
         let left = World::finish(world);
         match set {
-            // The one that was replaced is out with that.
+            // This unlinks the one that was replaced.
             Set::Replaced(1) => assert!(removed == [2] && left.is_empty(), "{removed:?} {left:?}"),
             Set::Inserted if removed.len() == 1 => assert_eq!((removed, left), (vec![1], vec![2])),
             Set::Inserted => {
@@ -156,7 +157,7 @@ fn two_removes_and_a_replace_meet() {
     });
 }
 
-/// Two removes of one entry, and an insert into its slot, which neither may take.
+/// Two removes of one entry, and an insert into its slot, which neither may remove.
 #[test]
 fn two_removes_meet_the_next_insert() {
     explore(|| {
@@ -172,7 +173,8 @@ fn two_removes_meet_the_next_insert() {
     });
 }
 
-/// An entry that is taken back was never in the table: no reader sees it, though it was in a slot.
+/// An entry that is taken back was never in the table: no reader sees it, although it was in a
+/// slot.
 #[test]
 fn an_entry_that_is_taken_back_is_never_read() {
     explore(|| {
@@ -190,7 +192,7 @@ fn an_entry_that_is_taken_back_is_never_read() {
     });
 }
 
-/// The handle of an entry that was taken back does not come again while a reader may hold it.
+/// The handle of an entry that was taken back is not reused while a reader may hold it.
 #[test]
 fn a_handle_that_was_given_up_is_not_used_again() {
     explore(|| {
@@ -198,17 +200,18 @@ fn a_handle_that_was_given_up_is_not_used_again() {
         let reader = spawn_reader(&world, |w| w.get(A3));
         assert_eq!(world.remove(A), Some(1));
         assert_eq!(world.remove(A2), Some(2));
-        // The slot of `A` is for `A2`, that of `A2` is claimed for `A3`.
+        // The slot of `A` is reused for `A2`, and that of `A2` is claimed for `A3`.
         world.give_up(A3, A2);
         assert_eq!(reader.join().unwrap(), None);
         assert_eq!(World::finish(world), [5]);
     });
 }
 
-/// What was removed is freed while a reader may still look at it, and not before the reader has gone.
+/// A removed entry is not freed while a reader may hold it, but only after the reader has unpinned.
 #[test]
 fn a_reader_meets_a_remove_and_a_sweep() {
-    // The reader reads before the remove, and goes between the period's beginning and the sweep's look at it.
+    // The reader reads before the remove, and unpins after the period began and before the sweep
+    // checks it.
     explore_deep(5, || {
         let world = Arc::new(World::with(&[(A, 1)]));
         let reader = spawn_reader(&world, |w| {
@@ -222,7 +225,7 @@ fn a_reader_meets_a_remove_and_a_sweep() {
     });
 }
 
-/// The choice of a victim meets a slot that is claimed, whose hints are there already, and not published.
+/// Victim selection meets a slot that is claimed, with its hints set, and not published.
 #[test]
 fn a_victim_is_chosen_beside_an_insert() {
     explore(|| {
@@ -235,7 +238,8 @@ fn a_victim_is_chosen_beside_an_insert() {
     });
 }
 
-/// A reader is pinned for one key: what was removed of others may be dropped beside it, and its own not before it has gone.
+/// A reader is pinned for one key. Removed entries of other keys may be dropped concurrently, its
+/// own only after it has unpinned.
 #[test]
 fn a_reader_of_a_part_meets_removes_and_an_early_sweep() {
     explore_deep(5, || {
@@ -251,7 +255,7 @@ fn a_reader_of_a_part_meets_removes_and_an_early_sweep() {
     });
 }
 
-/// A thread's pin for one key becomes one for two, while a sweep looks at what it keeps.
+/// A thread's pin for one key is extended to two, while a sweep checks which parts it protects.
 #[test]
 fn a_reader_of_two_parts_meets_a_remove_and_an_early_sweep() {
     explore_deep(4, || {
@@ -268,7 +272,8 @@ fn a_reader_of_two_parts_meets_a_remove_and_an_early_sweep() {
     });
 }
 
-/// Beside a pin of a third key each value is dropped once, and its cell comes back when the pin has gone.
+/// Beside a pin of a third key, each value is dropped once, and its cell is freed when that pin has
+/// ended.
 #[test]
 fn two_threads_sweep_early() {
     explore(|| {
@@ -296,7 +301,7 @@ fn two_removes_and_a_sweep_meet() {
     });
 }
 
-/// Each value is freed once, whether a sweep finds a line of what waits away or another one.
+/// Each value is freed once, whether or not a sweep finds a limbo list taken.
 #[test]
 fn two_threads_sweep() {
     explore(|| {
@@ -322,13 +327,13 @@ fn a_sweep_meets_a_look_whether_all_is_at_rest() {
             assert_eq!(world.dropped(), 1);
         }
         sweeper.join().unwrap();
-        // With crossbeam-epoch one sweep does not do.
+        // With crossbeam-epoch, one sweep is not enough.
         assert!(world.is_at_rest() || cfg!(crossbeam_loom));
         assert!(World::finish(world).is_empty());
     });
 }
 
-/// Every value is seen once: by the call that took it out, or at the end.
+/// Every value is seen once: by the call that unlinked it, or at the end.
 #[test]
 fn clear_meets_an_insert_and_a_replace() {
     explore(|| {
@@ -375,7 +380,8 @@ fn two_computes_of_an_absent_key_lose_no_update() {
     });
 }
 
-/// Who says that an entry stays is told so only if it does; and it is counted while it is there.
+/// A thread that makes an entry unevictable gets `true` only if the entry remains, and it is
+/// counted while it is there.
 #[test]
 fn an_unevictable_entry_meets_an_eviction() {
     explore(|| {
@@ -405,7 +411,7 @@ fn an_unevictable_entry_meets_a_removal() {
     });
 }
 
-/// What is removed is what the compute left, or the compute finds nothing.
+/// The remove returns the result of the compute, or the compute finds nothing.
 #[test]
 fn a_compute_meets_a_remove() {
     explore(|| {
@@ -421,7 +427,7 @@ fn a_compute_meets_a_remove() {
     });
 }
 
-/// One compute removes: it removes what it saw, and not what the other made of it.
+/// One compute removes: it removes the value that it has read, not the result of the other.
 #[test]
 fn a_compute_that_removes_meets_one_that_adds() {
     explore(|| {

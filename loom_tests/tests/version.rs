@@ -1,7 +1,7 @@
 //! The version of a bucket wraps while a thread is stopped (`src/table/control.rs`).
 //!
-//! Says something only where the version has two bits (`CORTADO_SMALL_VERSION=1`, see `build.rs`): four publishes are
-//! a lap then. With fourteen the same holds, and no schedule is long enough to break it.
+//! Meaningful only if the version has two bits (`CORTADO_SMALL_VERSION=1`, see `build.rs`), so that
+//! four publishes are a lap. With fourteen bits, no schedule is long enough to wrap it.
 
 mod common;
 mod table_world;
@@ -16,7 +16,7 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(2), seconds: 6, schedules: 3_000 }, scenario);
 }
 
-/// Publishes so many times, and leaves the tags of the bucket as they are.
+/// Publishes `times` times, and leaves the tags of the bucket unchanged.
 fn churn(world: &World, times: usize) {
     for _ in 0..times {
         assert_eq!(world.set(B, 9), Set::Inserted);
@@ -24,7 +24,7 @@ fn churn(world: &World, times: usize) {
     }
 }
 
-/// The slot of `A` becomes that of `A2`, whose entry the remove of `A` must not return.
+/// The slot of `A` is reused for `A2`, whose entry the remove of `A` must not return.
 #[test]
 fn a_remove_meets_a_lap_of_its_bucket() {
     explore(|| {
@@ -43,7 +43,7 @@ fn a_remove_meets_a_lap_of_its_bucket() {
     });
 }
 
-/// `A` comes where `A2` was, with which another insert of `A` has compared it.
+/// `A` is inserted where `A2` was, which another insert of `A` has read.
 #[test]
 fn an_insert_meets_a_lap_of_its_bucket() {
     explore(|| {
@@ -55,7 +55,7 @@ fn an_insert_meets_a_lap_of_its_bucket() {
         let left = match (mine, other.join().unwrap(), world.displaced.load(SeqCst)) {
             (Set::Inserted, Set::Replaced(1), 0) => 2,
             (Set::Replaced(2), Set::Inserted, 0) => 1,
-            // The late one has found the other, which was evicted.
+            // The late insert has found the other entry, which was evicted.
             (Set::Inserted, Set::Inserted, 1) => 2,
             all => panic!("{all:?}"),
         };
@@ -63,7 +63,7 @@ fn an_insert_meets_a_lap_of_its_bucket() {
     });
 }
 
-/// The slot of an entry that was removed in place gets another owner, and is freed under it.
+/// The slot of an entry that was removed in place gets another owner, and is freed concurrently.
 #[test]
 fn a_slot_that_is_freed_meets_a_lap_of_its_bucket() {
     explore(|| {
@@ -79,7 +79,7 @@ fn a_slot_that_is_freed_meets_a_lap_of_its_bucket() {
     });
 }
 
-/// All at once, in one slot after the other.
+/// All of these at once, in one slot after the other.
 #[test]
 fn writers_of_one_tag_meet_laps() {
     explore(|| {

@@ -1,4 +1,5 @@
-//! A table of a few buckets (`src/table`) under a model, its entries, and the counts that are checked at the end.
+//! A table of a few buckets (`src/table`) under a model, its entries, and the counts that are
+//! checked at the end.
 
 #![allow(dead_code)] // each test file uses some of it
 
@@ -14,39 +15,39 @@ use cortado::__internals::{
     table::{EntryRef, Fresh, Hints, Metadata, Probe, Publish, Ranking, Table, Terms, Unlinked},
 };
 
-/// A key. Keys are their own hashes but for bits 8 to 15.
+/// A key. Keys are their own hashes, except for bits 8 to 15.
 pub const A: u64 = 1;
-/// Another key of the same hash.
+/// Another key with the same hash.
 pub const A2: u64 = 0x101;
-/// A third.
+/// A third key with the same hash.
 pub const A3: u64 = 0x201;
 /// A key with another tag.
 pub const B: u64 = 2;
-/// A key of the upper half of all hashes.
+/// A key in the upper half of the hash range.
 pub const UP: u64 = (1 << 63) + 3;
-/// A key of the second quarter.
+/// A key in the second quarter of the hash range.
 pub const ODD: u64 = (1 << 62) + 4;
 
-/// The hints of an entry that may be chosen as a victim.
+/// The hints of an evictable entry.
 const RANKED: Hints = Hints { access: 0, class: 1 };
 
-/// The bit beside an entry's cell that says that it is not evicted, and counted.
+/// The bit beside an entry's cell that says that it is unevictable and counted as such.
 const UNEVICTABLE: u8 = 1;
 
-/// Values from here on are of entries that only take up slots.
+/// Values from here on belong to entries that only occupy slots.
 pub const FILLER: u64 = 100;
 
-/// Entries made and dropped in an execution, invisible to the model.
+/// Counts of entries created and dropped in an execution. Invisible to the model.
 #[derive(Default)]
 struct Counts {
     made: AtomicUsize,
     dropped: AtomicUsize,
-    /// Written by each drop from the moment when a scenario wants that.
+    /// Written by each destructor once a scenario enables it.
     drops: Watched,
     watches_drops: AtomicBool,
 }
 
-/// An entry with a cell that loom watches: reads must come between its making and its drop.
+/// An entry with a cell that loom watches: reads must happen between its creation and its drop.
 pub struct Entry {
     key: u64,
     value: u64,
@@ -60,7 +61,7 @@ impl Entry {
         self.value
     }
 
-    /// Compares keys, and looks at the watched cell, as a comparison of keys on the heap would.
+    /// Compares keys, and reads the watched cell, as a comparison of keys on the heap would.
     fn is(&self, key: u64) -> bool {
         self.read();
         self.key == key
@@ -79,7 +80,7 @@ impl Drop for Entry {
     }
 }
 
-/// What became of a `set`.
+/// The result of a `set`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
     Inserted,
@@ -90,7 +91,7 @@ pub enum Set {
 pub struct World {
     table: Table<Entry>,
     counts: StdArc<Counts>,
-    /// Entries that were taken out by mistake, as duplicates, or displaced.
+    /// The number of entries that were unlinked as duplicates or displaced.
     pub displaced: AtomicUsize,
     /// The thread that stops where it displaces an entry.
     stops: AtomicUsize,
@@ -103,7 +104,7 @@ impl World {
         Self::with_buckets(1, entries)
     }
 
-    /// Starts an execution with these entries in so many buckets.
+    /// Starts an execution with these entries in `buckets` buckets.
     pub fn with_buckets(buckets: usize, entries: &[(u64, u64)]) -> Self {
         reclaim::reset();
         let world = Self {
@@ -140,12 +141,12 @@ impl World {
         self.table.prepare(entry, Self::hash(key), 0).unwrap_or_else(|_| panic!("no memory"))
     }
 
-    /// Inserts or replaces; gives up where the bucket is full.
+    /// Inserts or replaces; gives up if the bucket is full.
     pub fn set(&self, key: u64, value: u64) -> Set {
         self.set_or_grow(key, value, false)
     }
 
-    /// Inserts or replaces; where the bucket is full the table grows, if it may.
+    /// Inserts or replaces; if the bucket is full, the table grows, if allowed.
     pub fn set_or_grow(&self, key: u64, value: u64, may_grow: bool) -> Set {
         let mut fresh = self.prepare(key, value);
         let guard = self.table.pin();
@@ -175,7 +176,7 @@ impl World {
                             if may_grow && full.grow(|entry| self.note_displaced(&guard, entry)) {
                                 continue;
                             }
-                            // As where a value is rejected: it is moved out.
+                            // As for a rejected value: it is moved out.
                             drop(claim);
                             drop(fresh.into_inner());
                             return Set::Full;
@@ -186,7 +187,8 @@ impl World {
         }
     }
 
-    /// Inserts or replaces an entry that costs its value, unless the budget has no room for it; returns whether it is in.
+    /// Inserts or replaces an entry that costs its value, unless the budget has no room for it;
+    /// returns whether it is in the table.
     pub fn set_within(&self, budget: &Budget, key: u64, value: u64) -> bool {
         let mut fresh = self.prepare(key, value);
         let guard = self.table.pin();
@@ -225,7 +227,8 @@ impl World {
         is_in
     }
 
-    /// Lowers the limit below what inserts under way may have charged, as the cache does it; returns what is in the table then.
+    /// Lowers the limit below what inserts in progress may have charged, as the cache does; returns
+    /// the values in the table then.
     pub fn lower(&self, budget: &Budget, limit: u64) -> u64 {
         budget.begin_move();
         budget.set_max(limit);
@@ -249,7 +252,7 @@ impl World {
         as_reader(|| self.table.iter(&guard).map(|hit| hit.entry.read()).sum())
     }
 
-    /// Claims a slot and takes the entry back if the bucket has changed.
+    /// Claims a slot, and takes the entry back if the bucket has changed.
     pub fn try_once(&self, key: u64, value: u64) -> bool {
         let guard = self.table.pin();
         let mut fresh = self.prepare(key, value);
@@ -265,8 +268,8 @@ impl World {
         }
     }
 
-    /// Claims a slot for `key`, finds that `other` has changed the bucket, and takes the entry back; checks that
-    /// its handle does not come again at once.
+    /// Claims a slot for `key`, finds that `other` has changed the bucket, and takes the entry
+    /// back; checks that its handle is not reused at once.
     pub fn give_up(&self, key: u64, other: u64) {
         let guard = self.table.pin();
         let mut fresh = self.prepare(key, 4);
@@ -312,8 +315,8 @@ impl World {
         }
     }
 
-    /// Reads, modifies and writes, as `Cache::compute` does: what is replaced or removed is exactly what was seen. Returns
-    /// what that was, and what is there instead.
+    /// Reads, modifies and writes, as `Cache::compute` does: it replaces or removes exactly what it
+    /// has read. Returns the old and the new value.
     pub fn compute(
         &self,
         key: u64,
@@ -354,7 +357,7 @@ impl World {
         }
     }
 
-    /// Takes all entries out; returns their values.
+    /// Removes all entries; returns their values.
     pub fn clear(&self) -> Vec<u64> {
         let guard = self.table.pin();
         let mut values = Vec::new();
@@ -362,7 +365,7 @@ impl World {
         values
     }
 
-    /// Removes the key's entry, whichever that is by then; returns its value.
+    /// Removes the key's current entry; returns its value.
     pub fn remove(&self, key: u64) -> Option<u64> {
         let guard = self.table.pin();
         let on_displaced = |entry| self.note_displaced(&guard, entry);
@@ -377,7 +380,7 @@ impl World {
         value
     }
 
-    /// When all threads have ended: returns the values that are left of these keys.
+    /// Returns the values left of these keys, after all threads have ended.
     pub fn finish(world: Arc<Self>) -> Vec<u64> {
         let world = Arc::try_unwrap(world).unwrap_or_else(|_| panic!("a thread is left"));
         let Self { table, counts, .. } = world;
@@ -399,7 +402,8 @@ impl World {
         table.seal();
         let swept = table.sweep(usize::MAX, None);
         assert!(swept.panic.is_none());
-        // A thread of loom's may still be giving up its thread-locals after it was joined, and holds an epoch then.
+        // One of loom's threads may still be destroying its thread-locals after it was joined, and
+        // then has an epoch.
         assert!(swept.waiting == 0 || cfg!(crossbeam_loom));
         let made = counts.made.load(SeqCst);
         let dropped = counts.dropped.load(SeqCst) + table.garbage().count as usize;
@@ -410,7 +414,8 @@ impl World {
         left
     }
 
-    /// Evicts the first entry that the walk over the lines finds, as maintenance does; returns its value.
+    /// Evicts the first entry that the walk over the lines finds, as maintenance does; returns its
+    /// value.
     pub fn evict_first(&self) -> Option<u64> {
         let guard = self.table.pin();
         let ranking = Ranking { now: 0, flat: 16, shift: 0, mask: u8::MAX, first: 1, plain: 1 };
@@ -433,19 +438,20 @@ impl World {
         assert!(self.table.shrink(&self.pin()));
     }
 
-    /// Moves up to so many units.
+    /// Moves up to `units` units.
     pub fn help(&self, units: usize) {
         let guard = self.table.pin();
         self.table.help(&guard, units, |entry| self.note_displaced(&guard, entry));
     }
 
-    /// The same, and stops where it displaces an entry until [`let_go`](Self::let_go).
+    /// Like [`help`](Self::help), but stops where it displaces an entry until
+    /// [`let_go`](Self::let_go).
     pub fn help_and_stop(&self, units: usize) {
         self.stops.store(thread_number(), SeqCst);
         self.help(units);
     }
 
-    /// Lets the thread go on that has stopped.
+    /// Resumes the thread that has stopped.
     pub fn let_go(&self, stopped: &thread::JoinHandle<()>) {
         self.lets_go.store(true, SeqCst);
         stopped.thread().unpark();
@@ -455,14 +461,14 @@ impl World {
         self.table.buckets(&self.pin())
     }
 
-    /// Fills a bucket with `count` entries of the hash of `key`, whose values are [`FILLER`] and more.
+    /// Fills a bucket with `count` entries of the hash of `key`, with values from [`FILLER`] on.
     pub fn fill(&self, key: u64, count: u64) {
         for i in 0..count {
             assert_eq!(self.set(key + ((i + 8) << 8), FILLER + i), Set::Inserted);
         }
     }
 
-    /// Returns the values that an iteration shows, those of fillers left out.
+    /// Returns the values that an iteration shows, without those of fillers.
     pub fn values(&self) -> Vec<u64> {
         let guard = self.table.pin();
         let mut values: Vec<u64> = self.table.iter(&guard).map(|hit| hit.entry.read()).collect();
@@ -471,7 +477,7 @@ impl World {
         values
     }
 
-    /// Takes out the first entry that a run of lines shows; returns its value.
+    /// Unlinks the first entry that a run of lines shows; returns its value.
     pub fn evict(&self) -> Option<u64> {
         let guard = self.table.pin();
         let mut run = self.table.run(&guard, 0, usize::MAX);
@@ -481,8 +487,8 @@ impl World {
         Some(self.retire(&guard, entry))
     }
 
-    /// Marks the entry of a key as one that is not evicted, and counts it, as the engine does;
-    /// returns whether it was in the table.
+    /// Marks the entry of a key as unevictable, and counts it, as the engine does; returns whether
+    /// it was in the table.
     pub fn make_unevictable(&self, key: u64, count: &AtomicUsize) -> bool {
         let guard = self.table.pin();
         let on_displaced = |entry| self.note_displaced(&guard, entry);
@@ -513,7 +519,7 @@ impl World {
         }
     }
 
-    /// Takes out the first entry that a run of lines shows, unless it is marked; returns whether it
+    /// Unlinks the first entry that a run of lines shows, unless it is marked; returns whether it
     /// did.
     pub fn evict_if_evictable(&self, count: &AtomicUsize) -> bool {
         let guard = self.table.pin();
@@ -550,18 +556,20 @@ impl World {
         self.table.is_at_rest()
     }
 
-    /// From now on destructors write what [`dropped`](Self::dropped) reads; no two may run at once.
+    /// From now on, destructors write what [`dropped`](Self::dropped) reads. No two may run
+    /// concurrently.
     pub fn watch_drops(&self) {
         self.counts.watches_drops.store(true, SeqCst);
     }
 
-    /// Returns how many entries were dropped.
+    /// Returns the number of dropped entries.
     pub fn dropped(&self) -> usize {
         self.counts.drops.read();
         self.counts.dropped.load(SeqCst)
     }
 
-    /// Frees what no guard can see any more; with crossbeam-epoch, after as many steps as its epochs take.
+    /// Frees everything that no guard protects; with crossbeam-epoch, after as many steps as its
+    /// epochs take.
     pub fn sweep(&self) {
         self.table.seal();
         for _ in 0..if cfg!(crossbeam_loom) { 3 } else { 1 } {
@@ -569,7 +577,8 @@ impl World {
         }
     }
 
-    /// The same; what no pin keeps goes before its period is over. Returns how many entries were dropped.
+    /// Like [`sweep`](Self::sweep), but drops values that no pin protects before their period is
+    /// over. Returns the number of dropped entries.
     pub fn sweep_early(&self) -> usize {
         self.table.seal();
         let swept = self.table.sweep_early(usize::MAX, None);
@@ -591,7 +600,7 @@ pub fn spawn<R: Send + 'static>(
     thread::spawn(move || f(&world))
 }
 
-/// The same for a thread whose loads may be stale where others' are not.
+/// Like [`spawn`], for a thread whose loads may be stale where others' are not.
 pub fn spawn_reader<R: Send + 'static>(
     world: &Arc<World>,
     f: impl FnOnce(&World) -> R + Send + 'static,
