@@ -1,4 +1,4 @@
-//! A ring of events: what noting one costs, its share of draining included.
+//! The ring of events: the cost of recording one, including its share of draining.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

@@ -1,4 +1,5 @@
-//! The sketch: batches of increments and single estimates, in cache and out of it.
+//! The sketch: batches of increments and single estimates, with the counters in the CPU caches and
+//! beyond them.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! The table alone: no budget, no policy, nothing recorded.
+//! The table alone: no budget, no policy, no recording of accesses.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::{hint::black_box, ops::ControlFlow};
@@ -13,7 +13,7 @@ fn displaced(_: Unlinked) {
     unreachable!("the table is not resized");
 }
 
-/// Inserts or replaces; leaves out what finds no slot.
+/// Inserts or replaces; skips an entry that finds no slot.
 fn set(table: &Table<u64>, guard: &Guard, hash: u64) {
     let mut fresh = table.prepare(hash, hash, 0).expect("memory");
     let mut claim = fresh.claim_slot(guard);

@@ -1,4 +1,5 @@
-//! What a cache tells the recorders of `metrics`, the subscribers of `tracing`, and serde.
+//! What a cache reports to the recorders of `metrics` and the subscribers of `tracing`, and its
+//! serde support.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +22,7 @@ mod metrics_crate {
         Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
     };
 
-    /// Remembers the last figure of every name with its labels, and what is described.
+    /// Stores the last value of every metric with its labels, and the descriptions.
     #[derive(Clone, Default)]
     struct Notebook {
         figures: Arc<Mutex<BTreeMap<String, Arc<AtomicU64>>>>,
@@ -70,7 +71,7 @@ mod metrics_crate {
     }
 
     #[test]
-    fn every_figure_has_its_name() {
+    fn every_metric_has_its_name() {
         let notebook = Notebook::default();
         let clock = ManualClock::new();
         let builder = Cache::builder().max_cost(10).name("c").metrics(true).clock(clock.clone());
@@ -79,7 +80,7 @@ mod metrics_crate {
         assert!(cache.insert_with_cost(1, 1, 4).is_in());
         assert!(cache.insert_with_cost(2, 2, 5).is_in());
         assert!(cache.get(&1).is_some() && cache.get(&3).is_none());
-        // Twice: what was counted is counted once.
+        // Twice: each event is counted once.
         exporter.publish();
         exporter.publish();
         for (field, count) in cache.metrics().counts() {
@@ -131,7 +132,7 @@ mod tracing_crate {
         span::{Attributes, Id, Record},
     };
 
-    /// Remembers spans and events as lines.
+    /// Stores spans and events as lines.
     #[derive(Clone, Default)]
     struct Listener(Arc<Mutex<Vec<String>>>);
 
@@ -215,7 +216,7 @@ mod tracing_crate {
             assert_eq!(listener.take(), [took]);
 
             let Claim::Fill(guard) = cache.claim(3, WaitPolicy::No) else {
-                panic!("nobody loads it")
+                panic!("no load in progress")
             };
             clock.advance(Duration::from_secs(1));
             drop(guard);
@@ -255,7 +256,7 @@ mod serde_crate {
     }
 
     #[test]
-    fn figures_and_records_come_back_as_they_were() {
+    fn metrics_and_records_survive_a_round_trip() {
         let cache = Cache::builder().max_cost(10).metrics(true).build_manual().unwrap();
         assert!(cache.insert(1, "one".to_string()).is_in());
         assert!(cache.get(&1).is_some());
@@ -263,7 +264,7 @@ mod serde_crate {
             serde_json::from_str(&serde_json::to_string(metrics).unwrap()).unwrap()
         };
         assert_eq!(there_and_back(&cache.metrics()), cache.metrics());
-        // A snapshot that an older version has written.
+        // A snapshot written by an older version.
         let old: Metrics = serde_json::from_str(r#"{ "hits": 3 }"#).unwrap();
         assert_eq!((old.hits, old.misses), (3, 0));
         let memory = serde_json::to_value(cache.memory()).unwrap();

@@ -1,4 +1,4 @@
-//! Loading many keys with one call.
+//! Bulk loads: many keys with one call.
 
 use std::{
     cell::Cell,
@@ -39,7 +39,7 @@ fn missing_keys_are_loaded_in_one_call_and_in_order() {
         assert_eq!(missing, [&5, &4]);
         squares(missing)
     };
-    // Keys that stand there twice are loaded once.
+    // Duplicate keys are loaded once.
     let values = cache.get_or_insert_many([5, 3, 4, 5, 3], load);
     assert_eq!(values, [25, 30, 16, 25, 30].map(Some));
     assert_eq!(
@@ -53,18 +53,18 @@ fn missing_keys_are_loaded_in_one_call_and_in_order() {
 }
 
 #[test]
-fn keys_without_a_value_stay_missing_and_others_come_in() {
+fn keys_without_a_value_are_missing_and_others_are_inserted() {
     let cache = cache();
     let values = cache.get_or_insert_many([1, 2], |_| [(2, 20), (9, 90)]);
     assert_eq!(values, [None, Some(20)]);
     assert!(!cache.contains_key(&1));
     assert_eq!(cache.get_cloned(&9), Some(90));
-    // The right to load it has been given back.
+    // The right to load it was released.
     assert_eq!(*cache.get_or_insert_with(1, || 10), 10);
 }
 
 #[test]
-fn error_is_returned_and_the_keys_are_free_again() {
+fn error_is_returned_and_the_keys_can_be_loaded_again() {
     let cache = cache();
     cache.insert(1, 10);
     let fail = |_: &[&u64]| Err::<[(u64, u64); 0], _>("down");
@@ -85,7 +85,7 @@ fn tasks_load_many_keys_too() {
     };
     let values = block_on(cache.try_get_or_insert_many_async([1, 2, 3], load));
     assert_eq!(values, Ok(vec![Some(10), Some(4), Some(9)]));
-    // The future may be sent.
+    // The future is `Send`.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let task = runtime.spawn({
         let cache = cache.clone();
@@ -104,7 +104,7 @@ fn each_key_is_loaded_once_though_many_load_overlapping_sets() {
             let (cache, loaded, start) = (&cache, &loaded, &start);
             scope.spawn(move || {
                 start.wait();
-                // In opposite orders, so that each has keys that the other wants.
+                // In opposite orders, so that each has keys that the other needs.
                 let mut keys: Vec<u64> = (first..first + 20).collect();
                 if first % 2 == 1 {
                     keys.reverse();
@@ -149,7 +149,7 @@ fn key_whose_other_load_fails_is_loaded_by_the_one_that_waits() {
 }
 
 #[test]
-fn callers_of_one_key_wait_for_the_bulk_load_that_has_it() {
+fn callers_of_one_key_wait_for_the_bulk_load_that_leads_it() {
     let cache = Arc::new(cache());
     let values = cache.get_or_insert_many([1, 2], |missing| {
         let waiting = thread::spawn({
@@ -183,7 +183,7 @@ fn loader_that_asks_for_one_of_its_keys_panics_and_does_not_wait() {
     assert_eq!(cache.get_or_insert_many([1, 2], squares), [Some(1), Some(4)]);
 }
 
-/// A value whose clones leave garbage in the cache, so that whoever may sweep has to.
+/// A value whose clones leave garbage in the cache, so that a thread that may sweep has to.
 #[derive(Debug, PartialEq)]
 struct Messy(u64);
 
@@ -214,7 +214,7 @@ fn listener_may_ask_for_any_key_of_a_bulk_load_in_which_it_runs() {
             let Some(cache) = MESSY.get() else { return };
             let first = LOADING.load(SeqCst);
             for key in first..first + 4 {
-                // One that waited as long as it takes would wait for its own thread.
+                // A claim that waited would wait for its own thread.
                 let claim = cache.claim(key, WaitPolicy::For(Duration::ZERO));
                 counts.1.fetch_add(usize::from(matches!(claim, Claim::Busy(_))), SeqCst);
             }
@@ -223,7 +223,7 @@ fn listener_may_ask_for_any_key_of_a_bulk_load_in_which_it_runs() {
         .build()
         .unwrap();
     let cache = MESSY.get_or_init(|| cache);
-    // With one more key than it is asked for.
+    // Returns one more key than requested.
     let load = |keys: &[&u64]| {
         litter();
         let beside = keys[0] + 1_000_000;
@@ -233,7 +233,7 @@ fn listener_may_ask_for_any_key_of_a_bulk_load_in_which_it_runs() {
     let load_async =
         |keys: Vec<u64>| async move { Ok::<_, ()>(load(&keys.iter().collect::<Vec<_>>())) };
     let mut first = 0;
-    eventually("somebody is told", || {
+    eventually("a removal is reported", || {
         first += 4;
         LOADING.store(first, SeqCst);
         // One of them is found when two are led already.
@@ -250,7 +250,7 @@ fn listener_may_ask_for_any_key_of_a_bulk_load_in_which_it_runs() {
 }
 
 thread_local! {
-    /// The key that the next clone of a value, or the next look at its cost, asks for.
+    /// The key that the next clone or cost computation of a value asks for.
     static WANTED: Cell<Option<u64>> = const { Cell::new(None) };
     /// How often that was refused, and how often it would have waited.
     static ANSWERS: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
@@ -282,7 +282,7 @@ fn ask() {
 }
 
 #[test]
-fn clone_or_cost_function_that_asks_for_a_key_of_the_bulk_load_is_told_so() {
+fn clone_or_cost_function_that_asks_for_a_key_of_its_bulk_load_panics() {
     let cache = CURIOUS.get_or_init(|| {
         let cost_of = |_: &u64, _: &Curious| {
             ask();
@@ -305,18 +305,18 @@ fn clone_or_cost_function_that_asks_for_a_key_of_the_bulk_load_is_told_so() {
                 block_on(cache.try_get_or_insert_many_async(keys, load)).unwrap()
             }
         };
-        // The clone of what is there, when the first key is led.
+        // The value is cloned while the first key is led.
         WANTED.set(Some(n + 1));
         assert_eq!(get([n + 1, n, n + 2], None), [n + 1, n, n + 2].map(|key| Some(Curious(key))));
-        // The cost of the first value, when the second key is led still.
+        // The cost of the first value is computed while the second key is still led.
         get([n + 3, n + 4, n + 5], Some(n + 4));
     }
     assert_eq!((ANSWERS.get(), WANTED.get()), ((4, 0), None));
 }
 
 #[test]
-fn thread_is_told_so_that_asks_for_a_key_of_its_bulk_load_when_that_has_failed() {
-    /// Asks for the other key when it is woken: at once, on the thread that lets the load go.
+fn claim_on_the_thread_of_a_failed_bulk_load_is_busy() {
+    /// Claims the other key when it is woken: at once, on the thread that completes the load.
     struct Woken(Arc<Cache<u64, u64>>, AtomicUsize);
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
@@ -329,7 +329,7 @@ fn thread_is_told_so_that_asks_for_a_key_of_its_bulk_load_when_that_has_failed()
     let waker = Waker::from(Arc::clone(&woken));
     let mut following = None;
     let failed = cache.try_get_or_insert_many([1, 2], |_| {
-        // Another thread's, whose task waits for the first key.
+        // Led by another thread, whose task waits for the first key.
         thread::scope(|scope| {
             let follow = || {
                 let mut asking = Box::pin(cache.get_or_insert_async(1, pending()));
@@ -346,7 +346,7 @@ fn thread_is_told_so_that_asks_for_a_key_of_its_bulk_load_when_that_has_failed()
 }
 
 #[test]
-fn what_a_loader_brings_beside_replaces_nothing() {
+fn extra_keys_of_a_loader_replace_nothing() {
     let cache = cache();
     assert!(cache.insert(3, 30).is_in());
     let Claim::Fill(guard) = block_on(cache.claim_async(4, pending())) else { unreachable!() };
@@ -354,10 +354,11 @@ fn what_a_loader_brings_beside_replaces_nothing() {
     let values = cache.get_or_insert_many([1, 2, 3, 4], |missing| {
         assert_eq!(missing, [&1, &2]);
         assert!(cache.insert(9, 90).is_in());
-        // What was found, and what is written while it is loaded: what the loader has may be older.
+        // A value that was found, and one that is written during the load: the loader's value may
+        // be older.
         drop(cache.remove(&3));
         drop(cache.remove(&2));
-        // What another caller loads.
+        // A key that another caller loads.
         drop(guard.take().map(|guard| guard.fill(40)));
         [(1, 10), (1, 11), (2, 20), (2, 21), (3, 31), (4, 41), (8, 80), (9, 91)]
     });

@@ -1,4 +1,4 @@
-//! Maintenance by hand, and caches that borrow.
+//! Manual maintenance, and caches that borrow.
 
 use std::{
     sync::{
@@ -104,7 +104,7 @@ fn nothing_pends_in_an_idle_cache() {
 }
 
 #[test]
-fn ticks_drop_what_was_removed() {
+fn ticks_drop_removed_values() {
     let tally = Arc::new(Tally::default());
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
     for key in 0..100u64 {
@@ -124,7 +124,7 @@ fn ticks_drop_what_was_removed() {
 }
 
 #[test]
-fn tick_tells_the_events_that_reached_the_sketch() {
+fn tick_reports_the_events_counted_in_the_sketch() {
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
     for key in 0..10u64 {
         let _ = cache.get(&key);
