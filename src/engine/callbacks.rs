@@ -1,5 +1,5 @@
 //! User-supplied callbacks: the cost function, predicates, write-back, the removal listener and
-//! expiry.
+//! expiry. The listener is called in `garbage.rs`, when an entry is freed.
 
 use std::time::Duration;
 

@@ -1,9 +1,11 @@
 //! `Engine`: owns the parts of a cache, and is the only place where they are combined.
 //!
-//! `read.rs` implements lookups, `insert.rs` writes up to publication and `publish.rs` publication,
-//! `fill.rs` what loads bring, `remove.rs` removals, `window.rs` the queue of new entries, `evict.rs`
-//! the making of room, `victims.rs` the choice of victims, `expire.rs` deadlines, `write_back.rs` what
-//! is written before it leaves, and `maintenance.rs` the deferred work.
+//! A read is in `read.rs`. A write is in `insert.rs` up to publication, in `publish.rs` from there;
+//! `fill.rs` has what loads publish, `remove.rs` removals, `expire.rs` deadlines, `write_back.rs` what
+//! is written before it leaves. `window.rs` queues new entries, `evict.rs` makes room, `victims.rs`
+//! chooses victims, `evictions.rs` accounts for them, `tune.rs` feeds the tuner. `garbage.rs` frees
+//! what was unlinked, and calls the listener of `callbacks.rs`. `maintenance.rs` has the deferred
+//! work, `thread.rs` the thread that does it.
 
 mod callbacks;
 mod evict;

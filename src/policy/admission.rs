@@ -3,7 +3,7 @@
 //! The first rule is TinyLFU's (Einziger, Friedman, Manes: "TinyLFU: A Highly Efficient Cache
 //! Admission Policy", 2017): the entry with the higher frequency per unit of cost stays. The
 //! [`tuner`](super::tuner) selects the rule. Inserts that cost more than the whole budget are
-//! rejected in `engine/write.rs` and never reach admission.
+//! rejected in `engine/insert.rs` and never reach admission.
 
 /// The properties of an entry that admission compares.
 #[derive(Clone, Copy, Debug)]
