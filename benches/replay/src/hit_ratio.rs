@@ -239,7 +239,7 @@ impl Results<'_> {
     /// Returns what is drawn: a panel for each kind of ratio, a curve for each cache.
     fn panels(&self, args: &HitRatioArgs) -> Vec<Panel> {
         let panel = |&(name, ratio): &(&str, Ratio)| Panel {
-            title: self.trace.name.clone(),
+            title: format!("Hit ratio: {}", self.trace.name),
             note: "higher is better".to_owned(),
             x: Axis::new(
                 if args.sizes { "capacity, bytes" } else { "capacity, entries" },

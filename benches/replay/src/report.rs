@@ -145,7 +145,7 @@ impl Table {
         for row in &self.rows {
             table.add_row(row.cells.iter().enumerate().map(|(column, text)| {
                 let cell = if row.is_own { bold(text) } else { Cell::new(text) };
-                if row.best.contains(&column) { cell.fg(Color::Green) } else { cell }
+                if row.best.contains(&column) { cell.fg(Color::DarkGreen) } else { cell }
             }));
         }
         for column in table.column_iter_mut().skip(1) {
