@@ -157,26 +157,26 @@ struct Results<'a> {
     rows: Vec<Row>,
 }
 
-/// Says which caches round which capacities up; nothing if none does.
+/// Says which caches round which capacities up, and that they win nothing there; nothing if none
+/// does.
 pub fn rounding(kinds: &[Kind], capacities: &[usize]) -> String {
-    let mut text = String::new();
-    for kind in kinds {
+    let lines = rounded(kinds, capacities).into_iter();
+    lines.map(|line| line + ": there it is never called the best.\n").collect()
+}
+
+/// Says of each cache which capacities it rounds up, if there are any.
+pub fn rounded(kinds: &[Kind], capacities: &[usize]) -> Vec<String> {
+    let grouped = |capacity| report::grouped(capacity as u64);
+    let line = |kind: &Kind| {
         let rounded: Vec<String> = capacities
             .iter()
             .filter_map(|&capacity| Some((capacity, kind.rounded_up(capacity)?)))
-            .map(|(from, to)| {
-                format!("{} to {}", report::grouped(from as u64), report::grouped(to as u64))
-            })
+            .map(|(from, to)| format!("{} to {}", grouped(from), grouped(to)))
             .collect();
-        if !rounded.is_empty() {
-            text += &format!(
-                "{} rounds the capacity up, {}: there it is never called the best.\n",
-                kind.name(),
-                rounded.join(", ")
-            );
-        }
-    }
-    text
+        let text = format!("{} rounds the capacity up, {}", kind.name(), rounded.join(", "));
+        (!rounded.is_empty()).then_some(text)
+    };
+    kinds.iter().filter_map(line).collect()
 }
 
 /// Returns whether a cache may be called the best at a capacity: it can be built, and it holds no
@@ -239,7 +239,10 @@ impl Results<'_> {
     /// Returns what is drawn: a panel for each kind of ratio, a curve for each cache.
     fn panels(&self, args: &HitRatioArgs) -> Vec<Panel> {
         let panel = |&(name, ratio): &(&str, Ratio)| Panel {
-            title: format!("Hit ratio: {}", self.trace.name),
+            title: match name {
+                "hit" => format!("Hit ratio: {}", self.trace.name),
+                _ => format!("Byte hit ratio: {}", self.trace.name),
+            },
             note: "higher is better".to_owned(),
             x: Axis::new(
                 if args.sizes { "capacity, bytes" } else { "capacity, entries" },

@@ -317,8 +317,8 @@ mod imp {
         fn protect(&self, protection: i32) {
             for range in &self.ranges[..self.range_count.load(Ordering::SeqCst)] {
                 let [start, end] = range.each_ref().map(|end| end.load(Ordering::SeqCst));
-                // SAFETY: the range is a mapping of this process that was writable; whoever writes
-                // to it meanwhile is helped by the handler.
+                // SAFETY: the range is a mapping of this process that was writable; the handler
+                // helps each thread that writes to it while it is not.
                 unsafe { libc::mprotect(start as *mut c_void, end - start, protection) };
             }
         }

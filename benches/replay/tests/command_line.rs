@@ -743,7 +743,8 @@ fn scaling_writes_what_a_user_sends() {
 /// What cortado's operations do to memory that other threads use, counted and not argued.
 ///
 /// The first hit of an entry sets its access bits; those that follow find them set. An insert runs
-/// the maintenance here, too, since there is no thread for it.
+/// the maintenance here, too, since there is no thread for it; and whether two threads share a
+/// stripe is a matter of chance, so its bounds are wide.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[test]
 fn hit_writes_no_line_that_all_threads_write() {
@@ -754,7 +755,7 @@ fn hit_writes_no_line_that_all_threads_write() {
         (figure("shared"), figure("hot"))
     };
     for (op, most_shared, most_hot) in
-        [("hit", 1.5, 0.0), ("again", 0.1, 0.0), ("replace", 5.0, 1.0), ("insert", 14.0, 5.0)]
+        [("hit", 1.5, 0.0), ("again", 0.1, 0.0), ("replace", 8.0, 3.0), ("insert", 20.0, 8.0)]
     {
         let (shared, hot) = count("cortado", op);
         assert!(shared <= most_shared && hot <= most_hot, "{op}: {shared} shared, {hot} hot");

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::figures::{Column, table};
 use super::{Block, Part, Plan, Section};
 use crate::cells::{BudgetCell, MemoryCell};
-use crate::hit_ratio::{competes, rounding};
+use crate::hit_ratio::{competes, rounded, rounding};
 use crate::latency::{self, OPERATIONS};
 use crate::lines::{self, Lines, LinesCell, Op};
 use crate::peers::Kind;
@@ -56,12 +56,14 @@ const OPS: [(Op, &str); 4] = [
 const VALUE_BYTES: [usize; 2] = [8, 100];
 
 /// About how long some things take, in microseconds, for the bar.
-const BUILD_MICROS: f64 = 150_000.0;
+const BUILD_MICROS: f64 = 200_000.0;
 const LINES_MICROS: f64 = 150_000.0;
 const PROCESS_MICROS: f64 = 60_000.0;
 const ENTRY_MICROS: f64 = 1.0;
 const THREAD_MICROS: f64 = 100.0;
-const ACCESS_NANOS: u64 = 400;
+const ACCESS_NANOS: u64 = 500;
+/// stretto's thread is waited for every 64 accesses.
+const STRETTO_NANOS: u64 = 12_000;
 
 /// The traces of a report, each with its capacities.
 pub struct Traces(Vec<Numbered>);
@@ -99,6 +101,18 @@ fn replayed(plan: &Plan) -> Vec<Kind> {
     std::iter::once(Kind::Opt).chain(kinds).collect()
 }
 
+/// Returns whether a cache is replayed in a round: stretto only in the first, because each wait
+/// for its thread takes long.
+fn is_replayed(kind: Kind, round: usize) -> bool {
+    kind != Kind::Stretto || round == 0
+}
+
+/// About how long a cache takes with a trace.
+fn replay_micros(kind: Kind, trace: &Trace) -> u64 {
+    let nanos = if kind == Kind::Stretto { STRETTO_NANOS } else { ACCESS_NANOS };
+    trace.keys.len() as u64 * nanos / 1000
+}
+
 fn bounded(plan: &Plan) -> Vec<Kind> {
     plan.kinds.iter().copied().filter(|kind| kind.is_bounded()).collect()
 }
@@ -111,18 +125,22 @@ pub fn micros(plan: &Plan, part: Part, traces: &Traces) -> u64 {
         Part::Throughput => WORKLOADS.len() as f64 * turns * speed(plan).turn_micros(),
         Part::Latency => turns * times(plan).turn_micros(),
         Part::HitRatio => {
-            let kinds = replayed(plan).len() as u64;
-            let accesses = |numbered: &Numbered| {
-                let all: usize = numbered.rounds.iter().map(|trace| trace.keys.len()).sum();
-                (all * numbered.capacities.len()) as u64
+            let kinds = replayed(plan);
+            let micros = |numbered: &Numbered| -> u64 {
+                let rounds = numbered.rounds.iter().enumerate();
+                let accesses = rounds.flat_map(|(round, trace)| {
+                    let kinds = kinds.iter().filter(move |&&kind| is_replayed(kind, round));
+                    kinds.map(|&kind| replay_micros(kind, trace))
+                });
+                accesses.sum::<u64>() * numbered.capacities.len() as u64
             };
-            return traces.0.iter().map(accesses).sum::<u64>() * kinds * ACCESS_NANOS / 1000;
+            return traces.0.iter().map(micros).sum();
         }
         Part::Memory => turns * VALUE_BYTES.len() as f64 * memory_micros(plan),
         Part::Budget => bounded * BUDGETS.len() as f64 * budget_micros(),
         Part::Sleepers => {
             let cells = plan.sleepers.iter().map(|&sleepers| sleepers_micros(plan, sleepers));
-            plan.kinds.len() as f64 * cells.sum::<f64>()
+            turns * cells.sum::<f64>()
         }
         Part::Preempted => turns * crowd(plan).turn_micros(),
         Part::Stale => bounded * plan.seconds * 1e6,
@@ -140,8 +158,7 @@ fn budget_micros() -> f64 {
 }
 
 fn sleepers_micros(plan: &Plan, sleepers: usize) -> f64 {
-    let rounds = plan.seconds * plan.rounds as f64 * 1e6;
-    PROCESS_MICROS + sleepers as f64 * THREAD_MICROS + rounds
+    PROCESS_MICROS + sleepers as f64 * THREAD_MICROS + plan.seconds * 1e6
 }
 
 /// Measures a part.
@@ -403,7 +420,6 @@ fn hit_ratio_section(plan: &Plan, traces: &Traces, bar: &Progress) -> Result<Sec
     };
     bar.label("hit ratio");
     bar.weigh(1);
-    let mut replayed = 0;
     for Numbered { rounds, capacities, is_made_up } in &traces.0 {
         let name = &rounds[0].name;
         // Of each capacity and cache, the percents of all rounds.
@@ -415,11 +431,12 @@ fn hit_ratio_section(plan: &Plan, traces: &Traces, bar: &Progress) -> Result<Sec
             for (&capacity, percents) in capacities.iter().zip(&mut percents) {
                 bar.step(format!("{name} at {capacity}, round {} of {}", round + 1, rounds.len()));
                 for (&kind, percents) in kinds.iter().zip(percents) {
+                    if !is_replayed(kind, round) {
+                        continue;
+                    }
                     let hits = replayer.hits(kind, capacity, &hidden)?.count;
                     percents.push(hits as f64 * 100.0 / trace.keys.len() as f64);
-                    let before = replayed * ACCESS_NANOS / 1000;
-                    replayed += trace.keys.len() as u64;
-                    bar.inc(replayed * ACCESS_NANOS / 1000 - before);
+                    bar.inc(replay_micros(kind, trace));
                 }
             }
         }
@@ -484,9 +501,16 @@ fn hit_ratio_section(plan: &Plan, traces: &Traces, bar: &Progress) -> Result<Sec
     capacities.sort_unstable();
     capacities.dedup();
     section.notes.extend(rounding(&kinds, &capacities).lines().map(str::to_owned));
+    if kinds.contains(&Kind::Stretto) && plan.rounds > 1 {
+        section.notes.push(
+            "stretto is replayed in the first round only, because each wait for its thread takes \
+             long."
+                .to_owned(),
+        );
+    }
     if traces.0.iter().any(|numbered| numbered.is_made_up) {
         section.notes.push(
-            "Made-up traces are made anew for each round, with seeds that follow each other; \
+            "Made-up traces are made for each round, with seeds that follow each other; \
              `cortado-replay hit-ratio --help` describes them. Real programs differ: replay a \
              trace of yours with `report --at FILE@CAPACITY,...`."
                 .to_owned(),
@@ -567,7 +591,7 @@ fn memory_section(plan: &Plan, bar: &Progress) -> Result<Section> {
             }),
             table: table(kinds, &columns),
         }],
-        notes: Vec::new(),
+        notes: sentences(rounded(kinds, &[plan.entries])),
         standings,
     })
 }
@@ -625,10 +649,7 @@ fn budget_section(plan: &Plan, bar: &Progress) -> Result<Section> {
             }),
             table: table(&kinds, &columns),
         }],
-        notes: rounding(&kinds, &BUDGETS.map(|(capacity, _)| capacity))
-            .lines()
-            .map(str::to_owned)
-            .collect(),
+        notes: sentences(rounded(&kinds, &BUDGETS.map(|(capacity, _)| capacity))),
         standings,
     })
 }
@@ -636,38 +657,34 @@ fn budget_section(plan: &Plan, bar: &Progress) -> Result<Section> {
 fn sleepers_section(plan: &Plan, bar: &Progress) -> Result<Section> {
     bar.label("sleeping threads");
     let kinds = &plan.kinds;
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = Vec::new();
+    let micros = plan.sleepers.iter().map(|&sleepers| sleepers_micros(plan, sleepers));
+    bar.weigh((micros.sum::<f64>() / plan.sleepers.len().max(1) as f64) as u64);
+    let round_ms = (plan.seconds * 1e3).ceil() as u64;
+    let measured = rounds(plan, kinds, plan.sleepers.len(), bar, |case, cache| {
+        let sleepers = plan.sleepers[case];
+        match (SleepersCell { cache, sleepers, rounds: 1, round_ms }).spawn() {
+            Ok(measured) => Ok(measured.nanos),
+            Err(error) if sleepers > 0 => {
+                let name = cache.name();
+                notes.push(format!("A round is left out: {name} beside {sleepers} ({error})."));
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    })?;
     let mut columns = Vec::new();
     let mut points = vec![Vec::new(); kinds.len()];
-    for &sleepers in &plan.sleepers {
-        bar.weigh(sleepers_micros(plan, sleepers) as u64);
-        let mut spreads = Vec::new();
-        for (i, &cache) in kinds.iter().enumerate() {
-            bar.step(format!("{sleepers}: {}", cache.name()));
-            let cell = SleepersCell {
-                cache,
-                sleepers,
-                rounds: plan.rounds,
-                round_ms: (plan.seconds * 1e3).ceil() as u64,
-            };
-            match cell.spawn() {
-                Ok(measured) => {
-                    let spread = Spread::of(&measured.nanos);
-                    points[i].push((sleepers as f64, spread));
-                    spreads.push(Some(spread));
-                }
-                Err(error) if sleepers > 0 => {
-                    let name = cache.name();
-                    notes.push(format!("Left out: {name} beside {sleepers} threads ({error})."));
-                    spreads.push(None);
-                }
-                Err(error) => return Err(error),
-            }
-            bar.inc(1);
-        }
+    for (&sleepers, case) in plan.sleepers.iter().zip(&measured) {
+        let spreads = case.iter().zip(&mut points).map(|(rounds, points)| {
+            let nanos = rounds.concat();
+            let spread = (!nanos.is_empty()).then(|| Spread::of(&nanos));
+            points.extend(spread.map(|spread| (sleepers as f64, spread)));
+            spread
+        });
         let head = report::grouped(sleepers as u64);
         let show = |nanos| format!("{nanos:.1} ns");
-        columns.push(Column::new(head, Better::Lower, show, spreads));
+        columns.push(Column::new(head, Better::Lower, show, spreads.collect()));
     }
     let standings = columns
         .iter()
@@ -837,7 +854,7 @@ fn lines_section(plan: &Plan, bar: &Progress) -> Result<Section> {
         title: "Shared cache lines that an operation writes".to_owned(),
         text: "A cache line that several cores write goes from one to the other, and each waits \
                for it. So the lines that an operation writes, other than those of its own thread, \
-               predict how it behaves on more cores than were at hand here. Lines that depend on the \
+               predict how it behaves on more cores than there are here. Lines that depend on the \
                key, such as its bucket, seldom meet; the second chart has those that both threads \
                write whatever their keys are: with one of them at each operation, all cores wait \
                for that line, and more of them do no more. Lines are counted, not estimated: \
@@ -901,6 +918,10 @@ fn lines_section(plan: &Plan, bar: &Progress) -> Result<Section> {
             .to_owned(),
     );
     Ok(section)
+}
+
+fn sentences(lines: Vec<String>) -> Vec<String> {
+    lines.into_iter().map(|line| line + ".").collect()
 }
 
 /// Writes a percent of reads, small ones with digits enough to tell them from none.
