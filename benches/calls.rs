@@ -1,11 +1,12 @@
-//! One operation in a loop of one thread: nanoseconds a call, and, under a profiler, what a call is made of.
+//! One operation in a single-threaded loop: nanoseconds per call, and a target for a profiler.
 //!
 //! ```sh
 //! cargo bench --bench calls -- evict 100000 300000     # operation, entries, calls a round
 //! ```
 //!
-//! Instructions a call: run the binary under `valgrind --tool=callgrind`, with one round of so many calls and of twice as many,
-//! and divide the difference by the calls. Manual maintenance and a fixed hash make it repeatable.
+//! For instructions per call, run the binary under `valgrind --tool=callgrind`, with one round of n
+//! calls and one of 2n, and divide the difference by n. Manual maintenance and a fixed hash make it
+//! reproducible.
 
 use std::{
     env,
@@ -17,7 +18,7 @@ use std::{
 
 use cortado::{Cache, CacheBuilder, Maintenance};
 
-/// A hash of one multiplication, the same in each run.
+/// A multiplicative hash, the same in each run.
 #[derive(Clone, Default)]
 struct Multiply(u64);
 
@@ -66,11 +67,12 @@ fn main() {
     let cache = builder.build().expect("a budget above zero");
     let put = |key| _ = black_box(cache.insert(key, key));
     let get = |key| black_box(cache.get(&key).is_some());
-    // Half of the budget where all keys are to be there, twice as much where keys are to be evicted.
+    // Half of the budget if all keys are to be cached, twice as many keys if they are to be
+    // evicted.
     let is_full = matches!(operation, "evict" | "read-through");
     (0..if is_full { 2 * entries } else { entries.div_ceil(2) }).for_each(put);
     let (mut random, mut new) = (88_172_645_463_325_252, 1 << 32);
-    // Uniform in the logarithm, from 1 to ten times the entries.
+    // Log-uniform from 1 to ten times the entries.
     let any = |random: u64| {
         ((random >> 11) as f64 / (1u64 << 53) as f64 * (10.0 * entries as f64).ln()).exp() as u64
     };

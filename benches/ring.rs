@@ -1,9 +1,9 @@
-//! A ring of events: what noting one costs, its share of draining included.
+//! The ring of events: the cost of recording one, including its share of draining.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
-use cortado::__internals::stripe::{CAPACITY, Push, Stripes};
+use cortado::__internals::primitives::striped::{CAPACITY, Push, Stripes};
 
 fn ring(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ring");

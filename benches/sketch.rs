@@ -1,9 +1,10 @@
-//! The sketch: batches of increments and single estimates, in cache and out of it.
+//! The sketch: batches of increments and single estimates, with the counters in the CPU caches and
+//! beyond them.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
-use cortado::__internals::{sketch::Sketch, stripe::CAPACITY, util::Rng};
+use cortado::__internals::{primitives::striped::CAPACITY, sketch::Sketch, util::Rng};
 
 fn sketch(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("sketch");

@@ -1,11 +1,11 @@
-//! The slab: what a cell costs, beside a block of the allocator's.
+//! The slab: the cost of a cell, compared with a block of the global allocator.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::{collections::VecDeque, hint::black_box};
 
 use cortado::__internals::slab::{Bags, Retired, Slab};
 
-/// Values that live at a time; the oldest is freed for each that is made.
+/// The number of live values. The oldest is freed for each new one.
 const LIVE: u64 = 50_000;
 
 type Value = [u64; 2];
@@ -48,7 +48,7 @@ fn slab(criterion: &mut Criterion) {
                     &sealed,
                 )
             } {
-                // SAFETY: numbers need no drop, and no other thread is here.
+                // SAFETY: numbers need no drop, and no other thread uses the slab.
                 unsafe { slab.take_bags(&sealed) }.for_each(drop);
             }
         });

@@ -1,11 +1,11 @@
-//! The table alone: no budget, no policy, nothing recorded.
+//! The table alone: no budget, no policy, no recording of accesses.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::{hint::black_box, ops::ControlFlow};
 
 use cortado::__internals::{
-    buckets::{Hints, Probe, Publish, Ranking, Table, Terms, Unlinked, buckets_for},
     reclaim::Guard,
+    table::{Hints, Probe, Publish, Ranking, Table, Terms, Unlinked, buckets_for},
     util::Rng,
 };
 
@@ -13,10 +13,10 @@ fn displaced(_: Unlinked) {
     unreachable!("the table is not resized");
 }
 
-/// Inserts or replaces; leaves out what finds no slot.
+/// Inserts or replaces; skips an entry that finds no slot.
 fn set(table: &Table<u64>, guard: &Guard, hash: u64) {
     let mut fresh = table.prepare(hash, hash, 0).expect("memory");
-    let mut claim = fresh.claim(guard);
+    let mut claim = fresh.claim_slot(guard);
     loop {
         match table.probe(guard, hash, |entry| *entry == hash, displaced) {
             Probe::Found(there) => {
@@ -85,8 +85,8 @@ fn table(criterion: &mut Criterion) {
             let ranker = ranking.ranker();
             bencher.iter(|| {
                 let mut seen = 0;
-                table.run(&guard, (hash() >> 32) as u32, 40).look(|line| {
-                    let scores = ranker.rank(line.lanes());
+                table.run(&guard, (hash() >> 32) as u32, 40).look(|view| {
+                    let scores = ranker.rank(view.hints());
                     seen += scores.count();
                     black_box(scores.above(1000));
                     if seen < 64 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

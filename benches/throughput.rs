@@ -1,12 +1,12 @@
-//! What a user calls, one thread, in cache and out of it. The comparison with other caches, with
-//! threads and latencies, is `cortado-replay`'s.
+//! The public API in one thread, with entries in the CPU caches and beyond them. `cortado-replay`
+//! compares with other caches, with several threads, and measures latencies.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
 use cortado::{Cache, Maintenance};
 
-/// A cache with one part in five of its budget free.
+/// A cache with a fifth of its budget free.
 fn filled(entries: u64) -> Cache<u64, u64> {
     let cache = Cache::builder().max_cost(entries * 5 / 4).maintenance(Maintenance::Manual);
     let cache = cache.build().expect("a budget above zero");
@@ -14,7 +14,7 @@ fn filled(entries: u64) -> Cache<u64, u64> {
     cache
 }
 
-/// Walks over all keys in an order that no prefetcher guesses.
+/// Visits all keys in an order that no prefetcher predicts.
 fn scattered(entries: u64) -> impl FnMut() -> u64 {
     let mut at = 0;
     move || {

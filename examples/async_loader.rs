@@ -1,4 +1,4 @@
-//! Loading from tasks: many ask for one key, and one of them loads it.
+//! Loading from tasks: many tasks request one key, and one of them loads it.
 //!
 //! `cargo run --example async_loader`
 
@@ -30,17 +30,17 @@ async fn main() {
     }
     assert_eq!(queries.load(Ordering::Relaxed), 1, "the others waited, or came later");
 
-    // An error is returned to whose loader it was, and nothing is inserted.
+    // An error is returned to the caller whose loader failed, and nothing is inserted.
     let failed = cache.try_get_or_insert_async(8, async { Err("no such user") }).await;
     assert_eq!(failed, Err("no such user"));
     assert!(!cache.contains_key(&8));
 
-    // So the next one may have more luck.
+    // The next caller loads again.
     let loaded =
         cache.try_get_or_insert_async(8, async { Ok::<_, &str>(query(&queries, 8).await) }).await;
     assert_eq!(loaded.as_deref(), Ok("user 8"));
 
-    // A load that is given up hands the right to load on.
+    // If a load is cancelled, a waiting caller takes over.
     let slow = cache.get_or_insert_async(9, std::future::pending());
     assert!(tokio::time::timeout(Duration::from_millis(10), slow).await.is_err());
     assert_eq!(&*cache.get_or_insert_async(9, query(&queries, 9)).await, "user 9");

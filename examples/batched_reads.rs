@@ -1,4 +1,4 @@
-//! Several reads at once: under one pin, or as a batch whose memory is fetched ahead.
+//! Several reads at once: under one pin, or as a batch with prefetching.
 //!
 //! `cargo run --example batched_reads`
 
@@ -10,15 +10,15 @@ fn main() {
         assert!(cache.insert(user, format!("user {user}")).is_in());
     }
 
-    // References from one pin live together. Keep a pin short: what others remove meanwhile is
-    // freed only after it.
+    // References from one pin can be held together. Keep a pin short: entries that are removed
+    // concurrently are freed only after it ends.
     let pinned = cache.pin();
     let pair = (pinned.get(&1), pinned.get(&2));
     assert_eq!(pair.0.map(String::as_str), Some("user 1"));
     assert_eq!(pair.1.map(String::as_str), Some("user 2"));
     drop(pinned);
 
-    // A batch: found or not, each key is told once, in order.
+    // A batch: the closure is called once for each key, found or not, in order.
     let friends: Vec<u64> = (0..100).map(|i| i * 37 % 1200).collect();
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     cache.get_many(&friends, |index, name| match name {
@@ -29,7 +29,7 @@ fn main() {
     assert!(known.iter().all(|name| name.starts_with("user ")));
     println!("{} known, {} to be loaded", known.len(), unknown.len());
 
-    // The usual next step: load what is missing, and insert it.
+    // The usual next step: load the missing values and insert them.
     for user in &unknown {
         cache.insert(*user, format!("user {user}"));
     }

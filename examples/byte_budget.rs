@@ -14,7 +14,8 @@ fn main() -> Result<(), cortado::BuildError> {
 
     for number in 0..500 {
         let page = vec![b'.'; 100 + number % 10 * 100];
-        // Decided when it returns: in, or refused with the value handed back.
+        // The outcome is final when the call returns: inserted, or rejected with the value
+        // returned.
         if let Insert::Rejected(page, reason) = cache.insert(format!("/page/{number}"), page) {
             println!("/page/{number} of {} bytes was refused: {reason:?}", page.len());
         }
@@ -24,13 +25,13 @@ fn main() -> Result<(), cortado::BuildError> {
     println!("{} pages, {bytes} bytes of {BUDGET}", cache.len());
     assert!(bytes as u64 <= BUDGET);
 
-    // What can never fit is refused at once, and evicts nobody.
+    // An entry that can never fit is rejected at once, and evicts nothing.
     let before = cache.len();
     let huge = cache.insert("/huge".to_string(), vec![0; BUDGET as usize]);
     assert!(matches!(huge, Insert::Rejected(_, RejectReason::TooCostly)));
     assert!(cache.len() <= before && !cache.contains_key("/huge"));
 
-    // A lower budget is kept when the call returns.
+    // A lower budget holds when the call returns.
     cache.set_max_cost(BUDGET / 4);
     assert!(cache.cost() <= BUDGET / 4);
     println!("{} pages, {} bytes of {}", cache.len(), cache.cost(), cache.max_cost());

@@ -1,7 +1,8 @@
-//! What a cost should be: five choices, one workload, and what each leads to.
+//! Choosing a cost: five cost functions, one workload, and the results of each.
 //!
-//! 20 000 pages, asked for 400 000 times, the popular ones more often. Most are of 200 bytes, one in eight
-//! of 20 000; most are made in 1 ms, one in sixteen in 100 ms. `docs/GUIDE.md` tells what to make of it.
+//! There are 20 000 pages and 400 000 requests, with a skewed distribution. Most pages have 200
+//! bytes, and one in eight has 20 000. Most take 1 ms to compute, and one in sixteen takes 100 ms.
+//! `docs/guide.md` discusses the results.
 
 use cortado::{Cache, CacheBuilder, EvictionPolicy, InsertOptions, Maintenance, Priority};
 
@@ -56,7 +57,7 @@ fn run(
     let (mut outcome, mut all_bytes, mut random) = (Outcome::default(), 0, 1u64);
     for request in 0..400_000 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        // Page n is asked for in proportion to 1/n.
+        // Page n is requested in proportion to 1/n.
         let page = 20_000f64.powf((random >> 11) as f64 / (1u64 << 53) as f64) as u64;
         all_bytes += bytes(page);
         if cache.get(&page).is_some() {

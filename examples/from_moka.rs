@@ -1,6 +1,6 @@
-//! From moka: its calls in the comments, and what they become.
+//! Migrating from moka: its calls in the comments, followed by cortado's.
 //!
-//! `cargo run --example from_moka`; the whole table is in `docs/MIGRATING.md`.
+//! `cargo run --example from_moka`; the whole table is in `docs/migrating.md`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A listener: every entry that leaves is handed to `on_remove`, with the cause, once.
+//! A removal listener: `on_remove` gets every entry that leaves, with the cause, exactly once.
 //!
 //! `cargo run --example listener`
 
@@ -7,7 +7,7 @@ use std::{sync::mpsc, time::Duration};
 use cortado::{BuildError, Cache, Maintenance, ManualClock, RemovalCause, Removed};
 
 fn main() -> Result<(), BuildError> {
-    // It takes the entry by value. A channel brings it to where there is time for it.
+    // It takes the entry by value. A channel moves slow work to another thread.
     let (sender, removed) = mpsc::channel();
     let clock = ManualClock::new();
     let cache = Cache::builder()
@@ -16,7 +16,7 @@ fn main() -> Result<(), BuildError> {
         .maintenance(Maintenance::Manual)
         .on_remove(move |removed: Removed<u32, String>| _ = sender.send(removed))
         .build()?;
-    // Told when nobody can look at the entry any more; a flush brings what no reader holds.
+    // Called once no thread can see the entry. A flush reports all entries that no reader holds.
     let told = || {
         cache.flush();
         removed.try_iter().map(|entry| (entry.key, entry.value, entry.cause)).collect::<Vec<_>>()
@@ -26,7 +26,7 @@ fn main() -> Result<(), BuildError> {
     assert!(cache.insert(1, "new".into()).is_in());
     assert_eq!(told(), [(1, "old".into(), RemovalCause::Replaced)]);
 
-    // Who holds an entry holds its report back.
+    // A reader that holds an entry delays its report.
     let held = cache.remove(&1);
     assert_eq!(told(), []);
     drop(held);
@@ -36,7 +36,7 @@ fn main() -> Result<(), BuildError> {
     clock.advance(Duration::from_secs(1));
     assert_eq!(told(), [(2, "brief".into(), RemovalCause::Expired)]);
 
-    // What an insert rejects comes back to its caller, and is not told.
+    // A rejected value is returned to the caller of the insert, and not reported.
     assert!(cache.insert_with_cost(3, "huge".into(), 101).rejected().is_some());
     assert_eq!(told(), []);
 

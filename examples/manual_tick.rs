@@ -1,4 +1,5 @@
-//! Maintenance by hand: no thread, a clock you move, values that borrow, garbage freed where you want it.
+//! Manual maintenance: no thread, a manual clock, borrowed values, and garbage freed when you
+//! choose.
 //!
 //! `cargo run --example manual_tick`
 
@@ -10,7 +11,7 @@ fn main() -> Result<(), BuildError> {
     let clock = ManualClock::new();
     let cache = Cache::builder()
         .max_cost(50)
-        // A table with more room than there will be entries: none goes for lack of a place.
+        // A table with more room than entries, so that no bucket is full.
         .expected_entries(1000)
         .maintenance(Maintenance::Manual)
         .clock(clock.clone())
@@ -19,7 +20,8 @@ fn main() -> Result<(), BuildError> {
         assert!(cache.insert_with_ttl(second, (), Duration::from_secs(second)).is_in());
     }
 
-    // What is over is a miss; what it cost comes back with a tick, in slices as large as you say.
+    // An expired entry is a miss. Its cost is refunded by a tick, in slices of a size that you
+    // choose.
     clock.advance(Duration::from_secs(30));
     assert!(!cache.contains_key(&30) && cache.contains_key(&31));
     assert_eq!(cache.cost(), 40);
@@ -28,7 +30,7 @@ fn main() -> Result<(), BuildError> {
     assert_eq!(cache.tick(WorkLimit::ALL).expired, 10);
     assert_eq!(cache.cost(), 10);
 
-    // A cache without a thread may hold what lives no longer than `text`.
+    // A cache without a thread may hold values that borrow, here from `text`.
     let text = String::from("an insert makes its own room so it works without any tick");
     let words = Cache::builder().max_cost(5).build_manual()?;
     for (number, word) in text.split(' ').enumerate() {
@@ -36,7 +38,7 @@ fn main() -> Result<(), BuildError> {
         assert!(words.cost() <= 5);
     }
 
-    // Somebody who reads holds garbage back, and lets it go.
+    // A reader delays garbage, and frees it when it is dropped.
     words.flush();
     let held = words.remove(&11).expect("the newest is there");
     words.flush();

@@ -1,4 +1,4 @@
-//! Memoized functions: the macros of the `cached` crate, over a cache of ours.
+//! Memoized functions: the macros of the `cached` crate with a cache of this crate.
 //!
 //! `cargo run --example memoize --features cached`
 
@@ -13,7 +13,7 @@ use cortado::{Cache, integrations::cached::Store};
 
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
-// No lock: a hit is a hit of the cache.
+// No lock: a hit is a lookup in the cache.
 #[concurrent_cached(ty = "Store<(u32, u32), u64>", create = { Store::new(1000) })]
 fn paths(right: u32, down: u32) -> Result<u64, Infallible> {
     RUNS.fetch_add(1, Relaxed);
@@ -23,14 +23,14 @@ fn paths(right: u32, down: u32) -> Result<u64, Infallible> {
     Ok(paths(right - 1, down)? + paths(right, down - 1)?)
 }
 
-/// The cost of a page is its length, and it is good for a minute.
+/// The cost of a page is its length, and its time to live is a minute.
 fn pages() -> Store<String, String> {
     let builder = Cache::builder().max_cost(1 << 20).ttl(Duration::from_secs(60));
     let cache = builder.cost_of(|_, page: &String| page.len() as u64).build();
     cache.expect("the budget is not 0").into()
 }
 
-// What the function fails with is not stored. The store itself never fails.
+// An error of the function is not stored. The store itself never fails.
 #[concurrent_cached(
     ty = "Store<String, String>",
     create = { pages() },

@@ -1,4 +1,4 @@
-//! The first five minutes: insert, get, remove, and what an insert tells.
+//! The basics: insert, get, remove, and the outcome of an insert.
 //!
 //! `cargo run --example quickstart`
 
@@ -11,13 +11,13 @@ fn main() {
     assert_eq!(cache.insert("espresso".to_string(), 30), Insert::Inserted);
     assert_eq!(cache.insert("espresso".to_string(), 25), Insert::Updated);
 
-    // A key may be borrowed. The value stays readable for as long as it is held.
+    // A key may be borrowed. The value is readable as long as the reference is held.
     let volume = cache.get("espresso").expect("inserted above");
     assert_eq!(*volume, 25);
     assert_eq!(volume.key(), "espresso");
     drop(volume);
 
-    // A clone may be kept, sent away, held across an await.
+    // A clone may be stored, sent to another thread, or held across an await.
     assert_eq!(cache.get_cloned("espresso"), Some(25));
     assert_eq!(cache.get_cloned("latte"), None);
 
@@ -36,7 +36,7 @@ fn main() {
     assert!(cache.cost() <= cache.max_cost());
     println!("{} entries, {} of {} used", cache.len(), cache.cost(), cache.max_cost());
 
-    // What is removed is returned for a last look.
+    // A removed value is returned, and remains readable.
     assert_eq!(cache.remove("espresso").as_deref(), Some(&25));
     assert!(!cache.contains_key("espresso"));
 

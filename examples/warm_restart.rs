@@ -1,4 +1,4 @@
-//! Warm restart: what a cache holds goes to a file, and into the next cache.
+//! Warm restart: the entries of a cache are written to a file and read into the next cache.
 //!
 //! `cargo run --features serde --example warm_restart`
 
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     assert!(old.insert_with_ttl(100, "news".into(), Duration::from_secs(600)).is_in());
 
-    // Copied a part at a time: the file may be slow, and holds no memory back.
+    // Copied in parts: the file may be slow, and no garbage is held back.
     let records: Vec<_> = old.export().collect();
     fs::write(&path, serde_json::to_vec(&records)?)?;
 
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let records: Vec<ExportedEntry<u32, String>> = serde_json::from_slice(&fs::read(&path)?)?;
     fs::remove_file(&path)?;
     let new: Cache<u32, String> = Cache::new(1000);
-    // What came in before is newer, and stays.
+    // An entry that was inserted before the import is newer, and is kept.
     assert!(new.insert(0, "newer".into()).is_in());
     let imported = new.import(records);
     assert_eq!((imported.inserted, imported.kept, imported.rejected), (old.len() - 1, 1, 0));

@@ -1,6 +1,6 @@
-//! Builds the library's mutants in, of which `CORTADO_MUTANT=NAME` switches one on when the tests run; and turns
-//! `CORTADO_SMALL_VERSION=1` into `--cfg cortado_small_version`. Both for this package alone: as compiler flags for
-//! everything they would rebuild every dependency.
+//! Compiles the library's mutants in, one of which `CORTADO_MUTANT=NAME` activates at run time, and
+//! turns `CORTADO_SMALL_VERSION=1` into `--cfg cortado_small_version`. Both apply to this package
+//! only: as global compiler flags they would rebuild every dependency.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,21 +1,25 @@
-//! The budget: how much cost is charged, and how much may be.
+//! The budget: the cost charged, and its limit.
 //!
 //! # Protocol
 //!
-//! One number, `used`, which whoever publishes an entry raises *before* the entry can be found, and
-//! whoever unlinks one lowers *after* it cannot be. So the cost of what can be found is at most
-//! `used`, and `used` never passes the limit it was compared with, not even between two
-//! instructions. [`Budget::set_max`] moves the limit at once; what is charged already stays charged,
-//! so after lowering it `used` may be above until evictions have caught up.
+//! The thread that publishes an entry raises `used` *before* the entry can be found, and the thread
+//! that unlinks one lowers it *after* the entry can no longer be found. So the total cost of the
+//! entries that can be found is at most `used`, and `used` never exceeds the limit that it was
+//! compared with, not even between two instructions. [`Budget::set_max`] takes effect at once, but
+//! does not undo charges: after the limit is lowered, `used` may exceed it until evictions have
+//! caught up.
 //!
 //! # A lower limit
 //!
-//! What no eviction brings back is charged by inserts under way. `set_max` touches `used` after it has moved the limit, and
-//! a charge looks at the limit once more when it is made. So of each charge and each move, either the charge
-//! comes later and knows the new limit; or it comes earlier, and with it what the writer has read of the table
-//! before. Whoever lowers the limit then changes whatever a writer may have read
-//! ([`Table::renew`](crate::buckets::Table::renew)): those who charged earlier cannot publish, and look at the limit again
-//! before they try once more ([`raise`](Budget::raise)).
+//! Evictions cannot take back the charges of inserts in progress. `set_max` therefore writes `used`
+//! after it has stored the limit, and a charge reads the limit again after it is made. So of each
+//! charge and each move, one comes first in the modification order of `used`:
+//!
+//! * if the move does, the charge sees the new limit;
+//! * if the charge does, the move also comes after what that writer read of the table before. The
+//!   thread that lowers the limit then changes every bucket that a writer may have read
+//!   ([`Table::renew`](crate::table::Table::renew)). The writer fails to publish, and checks the
+//!   limit again before it retries ([`raise`](Budget::raise)).
 
 use crossbeam_utils::CachePadded;
 
@@ -24,27 +28,27 @@ use crate::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-/// How much cost is charged, and the limit.
+/// The cost charged, and its limit.
 #[derive(Debug)]
 pub struct Budget {
     /// Written by every insert and eviction, so it has a cache line of its own.
     used: CachePadded<AtomicU64>,
     max: AtomicU64,
-    /// Moves of the limit that were begun (upper half, wraps), and those that have not ended (lower half).
+    /// The number of moves of the limit begun (upper half, wraps) and in progress (lower half).
     moves: AtomicU64,
 }
 
 impl Budget {
-    /// Makes a budget of `max`, nothing of it used.
+    /// Creates a budget of `max` with nothing charged.
     pub fn new(max: u64) -> Self {
         let used = CachePadded::default();
         Self { used, max: AtomicU64::new(max), moves: AtomicU64::new(0) }
     }
 
-    /// Charges `cost` if it fits, and says whether it did.
+    /// Charges `cost` if it fits; returns whether it did.
     ///
-    /// Of several threads that charge at once, only those that fit together succeed; a failed charge
-    /// has at no moment shown in [`used`](Self::used), unless the limit was lowered in that moment.
+    /// Of concurrent charges, only those that fit together succeed. A failed charge is never
+    /// visible in [`used`](Self::used), unless the limit is lowered concurrently.
     #[must_use = "a charge that failed allows nothing to be published"]
     #[inline]
     pub fn try_charge(&self, cost: u64) -> bool {
@@ -55,23 +59,25 @@ impl Budget {
             }
             return fits;
         }
-        // Relaxed: only a guess; the exchange below checks it.
+        // Relaxed: only a guess, which the exchange below checks.
         let mut used = self.used.load(Relaxed);
         loop {
-            // Relaxed: a limit that moves meanwhile counts as moved before or after this charge.
-            // Looked at again each time, for others may have charged and refunded much since.
+            // Relaxed: a concurrent move of the limit counts as before or after this charge. Loaded
+            // in each round, because a retry may come much later.
             let limit = self.max.load(Relaxed);
             let Some(wanted) = used.checked_add(cost).filter(|wanted| *wanted <= limit) else {
                 return false;
             };
-            // AcqRel. Acquire: pairs with the Release in `refund`; what is published on this charge is seen
-            // only by those who see the entry that paid for it gone. Charges between the two do not
-            // break the pair, for each is a read-modify-write. And with those in `last_look` and `set_max`.
-            // Release: pairs with the Acquire in `set_max`, before which come this writer's reads of the table.
-            // Relaxed: a failed exchange is only a better guess.
+            // AcqRel. Acquire: pairs with the Release in `refund`: a thread that sees the entry
+            // published on this charge also sees that the refunded entry is gone. Charges in
+            // between do not break the pair, because each is a read-modify-write. It also pairs
+            // with the Release in `recheck` and in `set_max`.
+            // Release: pairs with the Acquire in `set_max`, which is thereby ordered after this
+            // writer's reads of the table.
+            // Relaxed: a failed exchange only yields a better guess.
             let order = ordering!(
                 AcqRel,
-                mutant("waker_relaxed_charge") => Relaxed,
+                mutant("eventcount_relaxed_charge") => Relaxed,
                 mutant("budget_acquire_charge") => Acquire
             );
             match self.used.compare_exchange_weak(used, wanted, order, Relaxed) {
@@ -81,7 +87,8 @@ impl Budget {
         }
     }
 
-    /// Looks once more at the limit, which may have been lowered in the moment of the charge; takes it back then.
+    /// Checks the limit again after a charge, and refunds the charge if the limit was lowered
+    /// concurrently.
     #[inline]
     fn is_within_limit(&self, cost: u64, used: u64) -> bool {
         // Relaxed: the Acquire of the charge orders it; see "A lower limit".
@@ -92,10 +99,11 @@ impl Budget {
         is_within
     }
 
-    /// Raises a charge to `need`, where some of that is `held` already; returns how much the budget is short, more being
-    /// charged only if it is not.
+    /// Raises a charge from `held` to `need`; returns 0, or how much is missing if that does not
+    /// fit.
     ///
-    /// What is held counts for nothing any more if the limit was lowered since, and too much is charged now.
+    /// If more than the limit is charged, which means that the limit was lowered, the held charge
+    /// is refunded first and has to be made again.
     #[must_use = "where the budget is short nothing may be published"]
     #[inline]
     pub fn raise(&self, held: &mut u64, need: u64) -> u64 {
@@ -111,30 +119,31 @@ impl Budget {
         more
     }
 
-    /// Gives back a cost that was charged, after the entry was unlinked.
+    /// Refunds a charged cost, after the entry was unlinked.
     #[inline]
     pub fn refund(&self, cost: u64) {
         if mutant!("budget_refund_by_store") {
             return self.used.store(self.used.load(Relaxed) - cost, Relaxed);
         }
-        // Release: pairs with the Acquire in `try_charge`; the entry was unlinked before, and
-        // whoever spends what it cost must not be seen beside it.
+        // Release: pairs with the Acquire in `try_charge`. The entry was unlinked before, and must
+        // not be visible together with an entry published on its refund.
         let order = ordering!(Release, mutant("budget_relaxed_refund") => Relaxed);
         let before = self.used.fetch_sub(cost, order);
         debug_assert!(before >= cost, "refund of {cost} where only {before} is charged");
     }
 
-    /// Returns what is charged at this moment.
+    /// Returns the cost charged.
     #[inline]
     pub fn used(&self) -> u64 {
-        // Relaxed: a figure to decide by or to show; it is out of date the next moment anyway.
+        // Relaxed: a figure for decisions and reports, which may be stale at once anyway.
         self.used.load(Relaxed)
     }
 
-    /// Returns the same to the thread that has lain down: it counts every charge but those that are to
-    /// see that (see [`waker`](crate::waker)).
-    pub fn last_look(&self) -> u64 {
-        if mutant!("waker_glances_at_budget") {
+    /// Returns the cost charged, for the recheck of a thread that is about to sleep. It includes
+    /// every charge, except those whose thread will see that this thread sleeps (see
+    /// [`eventcount`](crate::primitives::eventcount)).
+    pub fn recheck(&self) -> u64 {
+        if mutant!("eventcount_loads_budget") {
             return self.used.load(Relaxed);
         }
         // Release: pairs with the Acquire in `try_charge`.
@@ -148,32 +157,33 @@ impl Budget {
         self.max.load(Relaxed)
     }
 
-    /// Moves the limit. What is charged stays charged.
+    /// Moves the limit. It does not undo charges.
     pub fn set_max(&self, max: u64) {
-        // Release: pairs with the Acquire in `shown`, so that who sees the limit sees that it is being moved.
+        // Release: pairs with the Acquire in `shown`: a thread that sees the limit also sees that
+        // it is being moved.
         self.max.store(max, Release);
-        // AcqRel. Release: pairs with the Acquire of charges that come later. Acquire: pairs with the Release of those that came
-        // earlier. See "A lower limit".
+        // AcqRel. Release: pairs with the Acquire of later charges. Acquire: pairs with the Release
+        // of earlier ones. See "A lower limit".
         let order = ordering!(AcqRel, mutant("budget_relaxed_move") => Relaxed);
         self.used.fetch_add(0, order);
     }
 
-    /// Notes that the limit is about to be moved, before [`set_max`](Self::set_max).
+    /// Records that the limit is about to be moved. Call it before [`set_max`](Self::set_max).
     pub fn begin_move(&self) {
-        // Relaxed: the Release of the limit shows it.
+        // Relaxed: the Release store of the limit publishes it.
         self.moves.fetch_add(MOVE_BEGUN, Relaxed);
     }
 
-    /// Notes that what is published is within the limit again. Without it, [`shown`](Self::shown) is [`used`](Self::used)
-    /// for ever.
+    /// Records that the published entries are within the limit again. If it is not called,
+    /// [`shown`](Self::shown) equals [`used`](Self::used) from then on.
     pub fn end_move(&self) {
-        // Release: pairs with the Acquire in `shown`: what was evicted for the limit is gone.
+        // Release: pairs with the Acquire in `shown`: the evictions for the limit are visible.
         let order = ordering!(Release, mutant("budget_relaxed_end") => Relaxed);
         self.moves.fetch_sub(MOVE_UNDER_WAY, order);
     }
 
-    /// Returns the same as [`used`](Self::used); but never more than the limit, unless that is being moved: what inserts
-    /// under way have charged above it they will not publish.
+    /// Like [`used`](Self::used), but capped at the limit unless that is being moved: inserts in
+    /// progress that have charged more will not publish.
     pub fn shown(&self) -> u64 {
         // Acquire: pairs with the Release in `end_move`.
         let moves = self.moves.load(Acquire);
@@ -182,29 +192,30 @@ impl Budget {
         let max = self.max.load(Acquire);
         // Relaxed: the Acquire above orders it.
         let is_same = self.moves.load(Relaxed) == moves || mutant!("budget_looks_at_moves_once");
-        let is_settled = moves & MOST_MOVES == 0 && is_same;
+        let is_settled = moves & MAX_MOVES == 0 && is_same;
         if used > max && is_settled { max } else { used }
     }
 
-    /// Returns what may still be charged: 0 where the limit was lowered below what is charged.
+    /// Returns the cost that may still be charged; 0 if the limit was lowered below `used`.
     #[inline]
     pub fn remaining(&self) -> u64 {
         self.max().saturating_sub(self.used())
     }
 
-    /// Returns whether less than `reserve` is left, or more than the limit is charged (after it was
-    /// lowered), so that making room is due.
+    /// Returns whether room has to be made: less than `reserve` remains, or more than the limit is
+    /// charged after it was lowered.
     #[inline]
     pub fn is_over_reserve(&self, reserve: u64) -> bool {
         self.used().saturating_add(reserve) > self.max()
     }
 }
 
-/// What a move of the limit adds to their counts when it begins; and what it takes off when it ends.
+/// Added to `moves` when a move begins: one to each half.
 const MOVE_BEGUN: u64 = 1 << 32 | MOVE_UNDER_WAY;
+/// Subtracted from `moves` when a move ends.
 const MOVE_UNDER_WAY: u64 = 1;
-/// Those under way.
-const MOST_MOVES: u64 = (1 << 32) - 1;
+/// The mask of the number of moves in progress.
+const MAX_MOVES: u64 = (1 << 32) - 1;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
@@ -219,7 +230,7 @@ mod tests {
         assert!(budget.try_charge(6));
         assert!(!budget.try_charge(1));
         assert!(budget.try_charge(0));
-        assert_eq!((budget.used(), budget.remaining(), budget.last_look()), (10, 0, 10));
+        assert_eq!((budget.used(), budget.remaining(), budget.recheck()), (10, 0, 10));
         budget.refund(6);
         assert_eq!((budget.used(), budget.remaining(), budget.max()), (4, 6, 10));
     }
@@ -246,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn charge_that_is_held_counts_for_nothing_above_a_lowered_limit() {
+    fn held_charge_above_a_lowered_limit_is_refunded() {
         let budget = Budget::new(10);
         let mut held = 0;
         assert_eq!((budget.raise(&mut held, 4), held), (0, 4));

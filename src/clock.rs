@@ -1,4 +1,4 @@
-//! The time that deadlines go by: monotonic, and moved by hand where a test wants that.
+//! Clocks: the monotonic time that deadlines use, and a manual clock for tests.
 
 use std::{
     sync::Weak, // shim: loom's `Arc` has none
@@ -10,28 +10,28 @@ use crate::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// Where a cache takes its time from; see [`CacheBuilder::clock`](crate::CacheBuilder::clock).
+/// A source of time for a cache; see [`CacheBuilder::clock`](crate::CacheBuilder::clock).
 ///
-/// Asked only where something may expire: on a hit of an entry that has a deadline, and where one is
-/// set or looked for.
+/// A cache reads its clock only where an entry may expire: on a hit of an entry that has a
+/// deadline, and where a deadline is set or checked.
 ///
-/// The thread of a cache sleeps until the next deadline by [`SystemClock`], and is woken by
-/// [`ManualClock::advance`]. Any other clock may jump without notice, so the thread looks at it again: a second
-/// after the cache was last in use, then after twice as long each time, and at least every 64 seconds. An entry
-/// whose time is over is a miss all the same, whether it was removed or not.
+/// The thread of a cache sleeps until the next deadline of a [`SystemClock`], and is woken by
+/// [`ManualClock::advance`]. Any other clock may jump without notice, so the thread reads it again:
+/// a second after the cache was last in use, then at intervals that double, up to 64 seconds. An
+/// expired entry is a miss whether or not it has been removed.
 pub trait Clock: Send + Sync + 'static {
-    /// Returns the time since a moment of the clock's own choice; never less than before.
+    /// Returns the time since a fixed moment of the clock's choice; never less than before.
     fn now(&self) -> Duration;
 }
 
-/// The system's monotonic clock, which no change of the date moves.
+/// The system's monotonic clock, which changes of the date do not affect.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: Instant,
 }
 
 impl SystemClock {
-    /// Makes a clock that begins now.
+    /// Creates a clock that starts now.
     pub fn new() -> Self {
         Self { start: Instant::now() }
     }
@@ -50,7 +50,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that is moved by hand; clones show the same time.
+/// A clock that is advanced by hand; clones show the same time.
 ///
 /// # Examples
 ///
@@ -77,24 +77,24 @@ pub struct ManualClock {
     hand: Arc<Hand>,
 }
 
-/// What the clones of a clock share.
+/// The state that the clones of a clock share.
 #[derive(Default)]
 struct Hand {
     nanoseconds: AtomicU64,
-    /// What is called when the clock is moved.
+    /// Called when the clock is advanced.
     callbacks: Mutex<Vec<Weak<Callback>>>,
 }
 
-/// What a clock calls when it is moved by hand.
+/// A function that is called when a clock is advanced by hand.
 pub type Callback = dyn Fn() + Send + Sync;
 
 impl ManualClock {
-    /// Makes a clock that shows 0.
+    /// Creates a clock that shows 0.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Moves the clock on. It stops at 584 years.
+    /// Advances the clock, at most to 584 years.
     pub fn advance(&self, by: Duration) {
         let by = to_nanoseconds(by);
         let nanoseconds = &self.hand.nanoseconds;
@@ -102,9 +102,10 @@ impl ManualClock {
         while let Err(seen) = nanoseconds.compare_exchange(
             now,
             now.saturating_add(by),
-            // AcqRel: Release pairs with the Acquire in `now`, so that a thread which sees the time sees what was
-            // done before it was moved. Acquire pairs with the Release in `last_look`, so that a callback
-            // finds a thread that has not seen this time asleep. Relaxed: compared only.
+            // AcqRel: Release pairs with the Acquire in `now`: a thread that sees the time also
+            // sees what was done before the clock was advanced. Acquire pairs with the Release in
+            // `recheck`: a callback sees the sleep of a thread that has not seen this time.
+            // Relaxed: a failed exchange only yields the number to try again with.
             Ordering::AcqRel,
             Ordering::Relaxed,
         ) {
@@ -114,7 +115,8 @@ impl ManualClock {
         callbacks.iter().filter_map(Weak::upgrade).for_each(|callback| callback());
     }
 
-    /// Has `callback` called whenever the clock is moved, for as long as it is kept elsewhere.
+    /// Registers a `callback` that is called whenever the clock is advanced, for as long as its
+    /// owner keeps it.
     pub(crate) fn on_advance(&self, callback: Weak<Callback>) {
         let mut callbacks = self.callbacks();
         if callbacks.len() == callbacks.capacity() {
@@ -123,8 +125,9 @@ impl ManualClock {
         callbacks.push(callback);
     }
 
-    /// Returns the time to a thread that is about to sleep: a thread that moves the clock later sees that.
-    pub(crate) fn last_look(&self) -> Duration {
+    /// Returns the time to a thread that is about to sleep. A thread that advances the clock later
+    /// sees that it is.
+    pub(crate) fn recheck(&self) -> Duration {
         // AcqRel: Release pairs with the Acquire in `advance`; Acquire as in `now`.
         Duration::from_nanos(self.hand.nanoseconds.fetch_add(0, Ordering::AcqRel))
     }
@@ -157,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hand_moves_all_clones_and_stops_at_the_end() {
+    fn advance_moves_all_clones_and_saturates() {
         let clock = ManualClock::new();
         let other = clock.clone();
         clock.advance(Duration::from_millis(3));
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn callback_is_called_at_each_move_for_as_long_as_it_is_kept() {
+    fn callback_is_called_at_each_advance_until_it_is_dropped() {
         let (clock, calls) = (ManualClock::new(), Arc::new(AtomicU64::new(0)));
         let count = Arc::clone(&calls);
         let callback: std::sync::Arc<Callback> =
@@ -179,8 +182,8 @@ mod tests {
         assert_eq!(calls.load(Ordering::Relaxed), 2);
         drop(callback);
         clock.advance(Duration::from_millis(1));
-        assert_eq!((calls.load(Ordering::Relaxed), clock.last_look().as_millis()), (2, 2));
-        // Those that are not kept any more do not pile up.
+        assert_eq!((calls.load(Ordering::Relaxed), clock.recheck().as_millis()), (2, 2));
+        // Dropped callbacks do not accumulate.
         (0..1000).for_each(|_| clock.on_advance(Weak::<fn()>::new()));
         assert!(clock.callbacks().capacity() < 100);
     }
@@ -193,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn system_clock_goes() {
+    fn system_clock_advances() {
         let clock = SystemClock::new();
-        // It need not go between two looks, but does so long before these are done.
+        // Two consecutive reads may return the same time; so many do not.
         assert!((0..100_000_000).any(|_| clock.now() > Duration::ZERO));
     }
 }

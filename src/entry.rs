@@ -1,16 +1,18 @@
-//! `Entry`: key and value, as stored, and what is kept exact beside them: flags, cost and times.
+//! `Entry`: a key and a value as stored, with the exact metadata beside them: flags, cost and
+//! times.
 //!
-//! What readers note of an entry, and what the choice of victims is told of it, is in its bucket, and only a hint
-//! ([`policy::access`](crate::policy::access), [`policy::class`](crate::policy::class)).
+//! The access bits ([`policy::access`](crate::policy::access)) and the class
+//! ([`policy::class`](crate::policy::class)) that victim selection reads are in the entry's bucket.
+//! They are hints.
 
 use crate::{
-    buckets::Metadata,
     config::Priority,
-    due::NEVER,
+    expiry::inbox::NEVER,
     sync::atomic::{AtomicU64, Ordering},
+    table::Metadata,
 };
 
-/// What is in a cell of the slab.
+/// The content of a slab cell.
 #[derive(Debug)]
 pub struct Entry<K, V> {
     /// The key.
@@ -19,13 +21,13 @@ pub struct Entry<K, V> {
     pub value: V,
 }
 
-/// The byte beside an entry's cell.
+/// The flag byte beside an entry's cell.
 ///
 /// ```text
 /// bit   0      in the window
 /// bit   1      has times beside its cell
-/// bits  2..4   the priority, by its number
-/// bit   4      its cost is counted as that of a pinned entry
+/// bits  2..4   the priority, by its discriminant
+/// bit   4      its cost is counted as unevictable
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flags(u8);
@@ -37,7 +39,7 @@ const PRIORITY: u8 = 3 << PRIORITY_AT;
 const COUNTED: u8 = 1 << 4;
 
 impl Flags {
-    /// Returns the flags of an entry of the window, or of one of the main region.
+    /// Creates the flags of an entry of the window or of the main region.
     #[inline]
     pub fn new(is_in_window: bool, is_timed: bool, priority: Priority) -> Self {
         let window = if is_in_window { WINDOW } else { 0 };
@@ -82,28 +84,32 @@ impl<'g, K, V> Metadata<'g, Entry<K, V>> {
     /// Returns the flags.
     #[inline]
     pub fn flags(self) -> Flags {
-        // Relaxed: the word that shows the entry shows what its writer has stored; and the window's flag changes later.
+        // Relaxed: the word that publishes the entry also publishes its flags, and the window flag
+        // may change later anyway.
         Flags(self.byte().load(Ordering::Relaxed))
     }
 
     /// Sets the flags, before the entry is published.
     #[inline]
     pub fn set_flags(self, flags: Flags) {
-        self.byte().store(flags.0, Ordering::Relaxed); // Relaxed: the publication shows it.
+        self.byte().store(flags.0, Ordering::Relaxed); // Relaxed: published with the entry.
     }
 
-    /// Takes the entry out of the window; returns whether this call did. It is for the caller to account for it.
+    /// Removes the entry from the window; returns whether this call did.
     ///
-    /// Of all threads that do it, to move the entry to the main region or to retire it, one gets `true`.
+    /// Of the threads that do so, to move the entry to the main region or to retire it, exactly one
+    /// gets `true`. That one has to account for the entry.
     #[inline]
     pub fn leave_window(self) -> bool {
-        // Relaxed, twice: which thread is first, the byte itself decides.
+        // Relaxed, twice: the modification order of the byte decides which thread is first.
         self.flags().is_in_window()
             && self.byte().fetch_and(!WINDOW, Ordering::Relaxed) & WINDOW != 0
     }
 
-    /// Changes the priority of a published entry, if it is `from` where that is given; returns whether it was counted as a
-    /// pinned one, `None` if nothing was changed. A pinned one is counted from then on, and another one is not.
+    /// Changes the priority of a published entry, unless `from` is given and differs from it.
+    ///
+    /// Returns whether the entry was counted as unevictable before, or `None` if the priority was
+    /// not changed. Afterwards the entry is counted if and only if its priority is `Pinned`.
     pub fn change_priority(self, priority: Priority, from: Option<Priority>) -> Option<bool> {
         let mut seen = self.flags();
         loop {
@@ -111,8 +117,8 @@ impl<'g, K, V> Metadata<'g, Entry<K, V>> {
                 return None;
             }
             let flags = seen.0 & !(PRIORITY | COUNTED) | Flags::of_priority(priority);
-            // Release: pairs with the Acquire of whoever evicts, see `Table::renew_entry`.
-            // Relaxed: the next round decides by the value alone.
+            // Release: pairs with the Acquire of the evicting thread, see `Table::renew_entry`.
+            // Relaxed: the next round uses the value only.
             let byte = self.byte();
             match byte.compare_exchange(seen.0, flags, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return Some(seen.0 & COUNTED != 0),
@@ -121,33 +127,36 @@ impl<'g, K, V> Metadata<'g, Entry<K, V>> {
         }
     }
 
-    /// Ends that the entry is counted as a pinned one; returns whether it was, to one thread.
+    /// Clears the bit that counts the entry as unevictable; returns whether this call did. Of
+    /// concurrent calls, exactly one gets `true`.
     #[cold]
     pub fn uncount(self) -> bool {
-        // Relaxed: which thread is first, the byte itself decides.
+        // Relaxed: the modification order of the byte decides which thread is first.
         self.byte().fetch_and(!COUNTED, Ordering::Relaxed) & COUNTED != 0
     }
 
-    /// Returns when the entry expires, if it may.
+    /// Returns the times of the entry, if it has any.
     #[inline]
     pub fn times(self) -> Option<Times<'g>> {
         if self.flags().is_timed() { self.time_words().map(Times) } else { None }
     }
 }
 
-/// When an entry expires: two words beside the cell of those that may. Times are nanoseconds of the cache's clock.
+/// The times of an entry that may expire: two words beside its cell, in nanoseconds of the cache's
+/// clock.
 ///
-/// The first is the deadline. Its highest bit says whether maintenance knows of it: in one word with the deadline, so
-/// that it is never said of another one; and apart from the second, the last access, which hits change by plain stores.
+/// The first word is the deadline. Its highest bit says whether maintenance knows of the deadline.
+/// The bit shares a word with the deadline, so that it always refers to the current one. The second
+/// word is the time of the last use. It is separate, because hits change it by plain stores.
 #[derive(Clone, Copy, Debug)]
 pub struct Times<'g>(&'g [AtomicU64; 2]);
 
-/// The times of an entry that is about to be made.
+/// The times of a new entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewTimes {
-    /// When it expires; [`NEVER`] if it does not.
+    /// The deadline; [`NEVER`] if the entry has none.
     pub deadline: u64,
-    /// When it is made.
+    /// The time of the insert.
     pub now: u64,
 }
 
@@ -159,7 +168,7 @@ impl NewTimes {
 }
 
 impl<'g> Times<'g> {
-    /// Returns the times in two words.
+    /// Interprets two words as times.
     pub fn of(words: &'g [AtomicU64; 2]) -> Self {
         Self(words)
     }
@@ -168,30 +177,32 @@ impl<'g> Times<'g> {
         &self.0[0]
     }
 
-    /// Returns when the entry expires if it is not used any more; [`NEVER`] if it does not.
+    /// Returns when the entry expires if it is not used again; [`NEVER`] if it does not expire.
     ///
-    /// `idle` is how long it may go unused.
+    /// `idle` is the longest time between uses.
     #[inline]
     pub fn deadline(self, idle: u64) -> u64 {
         let deadline = self.hard_deadline();
         if idle == NEVER { deadline } else { deadline.min(self.used().saturating_add(idle)) }
     }
 
-    /// Returns the deadline that no use moves.
+    /// Returns the deadline that uses do not extend.
     #[inline]
     pub fn hard_deadline(self) -> u64 {
-        // Relaxed: the time itself is all that is read.
+        // Relaxed: nothing is read on the strength of the time.
         deadline_in(self.deadline_word().load(Ordering::Relaxed))
     }
 
-    /// Changes that deadline; returns what it was. If it was later, maintenance does not know of it any more.
+    /// Sets the hard deadline; returns the previous one. If the new one is earlier, it has to be
+    /// posted to maintenance again.
     pub fn set_deadline(self, deadline: u64) -> u64 {
         let deadline = deadline.min(FAR);
-        let mut seen = self.deadline_word().load(Ordering::Relaxed); // Relaxed: the exchange decides.
+        // Relaxed: the exchange decides.
+        let mut seen = self.deadline_word().load(Ordering::Relaxed);
         loop {
-            // One that is put off is met at the old time, and noted anew then.
-            let is_known = deadline >= seen & !NOTED || mutant!("due_keeps_note");
-            let word = deadline | if is_known { seen & NOTED } else { 0 };
+            // The timer of a postponed deadline fires at the old time, and is added again then.
+            let is_known = deadline >= seen & !KNOWN || mutant!("inbox_keeps_known");
+            let word = deadline | if is_known { seen & KNOWN } else { 0 };
             // Relaxed, twice: as in `hard_deadline`.
             match self.deadline_word().compare_exchange_weak(
                 seen,
@@ -205,45 +216,48 @@ impl<'g> Times<'g> {
         }
     }
 
-    /// Returns when the entry was used last.
+    /// Returns the time of the last use.
     #[inline]
     pub fn used(self) -> u64 {
         self.0[1].load(Ordering::Relaxed) // Relaxed: as in `hard_deadline`.
     }
 
-    /// Notes a use, if the last one is more than `grain` ago.
+    /// Records a use if the last recorded one is more than `grain` ago.
     #[inline]
-    pub fn touch(self, now: u64, grain: u64) {
+    pub fn record_use(self, now: u64, grain: u64) {
         if now.saturating_sub(self.used()) > grain {
             self.0[1].store(now, Ordering::Relaxed); // Relaxed: as in `hard_deadline`.
         }
     }
 
-    /// Notes that maintenance knows of the deadline that it reads next; returns whether it did not yet.
-    pub fn note(self) -> bool {
-        // Relaxed: decides who notes it. It has read the newest deadline, so the next read goes not back.
-        self.deadline_word().fetch_or(NOTED, Ordering::Relaxed) & NOTED == 0
+    /// Marks the deadline as known to maintenance, before maintenance reads it; returns whether it
+    /// was unknown.
+    pub fn mark_known(self) -> bool {
+        // Relaxed: decides which thread marks it. The read-modify-write reads the newest deadline,
+        // so that the read that follows does not return an older one.
+        self.deadline_word().fetch_or(KNOWN, Ordering::Relaxed) & KNOWN == 0
     }
 }
 
 fn deadline_in(word: u64) -> u64 {
-    let deadline = word & !NOTED;
+    let deadline = word & !KNOWN;
     if deadline == FAR { NEVER } else { deadline }
 }
 
-const NOTED: u64 = 1 << 63;
-/// [`NEVER`] beside that bit.
-const FAR: u64 = NEVER & !NOTED;
-/// The last time there is, three centuries after the first.
+/// The bit of the deadline word that says that maintenance knows of the deadline.
+const KNOWN: u64 = 1 << 63;
+/// [`NEVER`] in the bits beside `KNOWN`.
+const FAR: u64 = NEVER & !KNOWN;
+/// The latest time, in nanoseconds: about 292 years after the clock's origin.
 pub const END: u64 = FAR - 1;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use super::*;
-    use crate::buckets::Table;
+    use crate::table::Table;
 
     #[test]
-    fn flags_are_apart() {
+    fn flags_are_independent() {
         for priority in [Priority::Low, Priority::Normal, Priority::High, Priority::Pinned] {
             for (is_in_window, is_timed) in [(false, false), (false, true), (true, false)] {
                 let flags = Flags::new(is_in_window, is_timed, priority);
@@ -261,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn one_thread_takes_an_entry_out_of_the_window() {
+    fn entry_leaves_the_window_once() {
         let table = Table::new(1, 1, 1).unwrap();
         let fresh = table.prepare(Entry { key: 1, value: 2 }, 7, 0).ok().unwrap();
         fresh.get().metadata().set_flags(Flags::new(true, false, Priority::High));
@@ -271,27 +285,27 @@ mod tests {
     }
 
     #[test]
-    fn use_is_noted_where_the_last_is_more_than_a_grain_ago() {
+    fn use_is_recorded_if_the_last_is_more_than_a_grain_ago() {
         let words = NewTimes { deadline: NEVER, now: 7 }.words().map(AtomicU64::new);
         let times = Times::of(&words);
         for (now, used) in [(9, 7), (10, 7), (11, 11), (14, 11), (5, 11)] {
-            times.touch(now, 3);
+            times.record_use(now, 3);
             assert_eq!(times.used(), used);
         }
     }
 
     #[test]
-    fn a_deadline_is_noted_once_and_anew_if_it_comes_earlier() {
+    fn deadline_is_posted_once_and_again_if_it_becomes_earlier() {
         let words = NewTimes { deadline: 50, now: 7 }.words().map(AtomicU64::new);
         let times = Times::of(&words);
-        assert!(times.note() && !times.note());
+        assert!(times.mark_known() && !times.mark_known());
         assert_eq!((times.set_deadline(60), times.hard_deadline()), (50, 60));
-        times.touch(9, 1);
-        assert!(!times.note(), "it is met at 50");
+        times.record_use(9, 1);
+        assert!(!times.mark_known(), "it is met at 50");
         assert_eq!((times.set_deadline(NEVER), times.hard_deadline()), (60, NEVER));
-        assert!(!times.note());
+        assert!(!times.mark_known());
         assert_eq!((times.set_deadline(40), times.hard_deadline()), (NEVER, 40));
-        assert!(times.note() && !times.note());
+        assert!(times.mark_known() && !times.mark_known());
         assert_eq!((times.deadline(NEVER), times.deadline(3), times.used()), (40, 12, 9));
         for deadline in [NEVER, NEVER - 1] {
             let words = NewTimes { deadline, now: 0 }.words().map(AtomicU64::new);

@@ -1,4 +1,4 @@
-//! What can go wrong, and what to do about it.
+//! Errors: a cache that cannot be built, and a deadline that cannot be set.
 
 use std::error::Error;
 use std::fmt;
@@ -17,26 +17,26 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The budget was 0, so nothing that costs anything could ever stay.
+    /// The budget was 0, so no entry that costs anything could be stored.
     MaxCostZero,
-    /// More entries were expected than the table can be laid out for.
+    /// More entries were expected than the table supports.
     TooManyEntries {
-        /// What was asked for.
+        /// The expected number of entries.
         given: usize,
-        /// The most there can be.
+        /// The maximum.
         limit: usize,
     },
-    /// Both a time to live for all entries and an [`Expiry`](crate::Expiry) were given.
+    /// Both a time to live for all entries and an [`Expiry`](crate::Expiry) were set.
     TtlAndExpiry,
-    /// Both a time to idle and a refresh by age were given, and an entry has room for one of them.
+    /// Both a time to idle and a refresh by age were set; an entry has room for only one of them.
     RefreshAndTti,
-    /// The eviction thread could not be started, for the reason the system gave. Always so on a target
-    /// without threads, such as `wasm32-wasip1`:
+    /// The maintenance thread could not be started, for the reason that the system gave. Always
+    /// returned on a target without threads, such as `wasm32-wasip1`:
     /// [`build_manual`](crate::CacheBuilder::build_manual) starts none.
     SpawnFailed(String),
-    /// The memory that the table or the sketch begins with could not be allocated.
+    /// The first memory of the table or the sketch could not be allocated.
     OutOfMemory {
-        /// How many bytes were asked for at once; `usize::MAX` if that is no number of bytes.
+        /// The size of the allocation in bytes; `usize::MAX` if that does not fit a `usize`.
         bytes: usize,
     },
 }
@@ -63,7 +63,7 @@ impl fmt::Display for BuildError {
             }
             Self::SpawnFailed(reason) => write!(
                 f,
-                "the eviction thread could not be started ({reason}): allow the process another \
+                "the maintenance thread could not be started ({reason}): allow the process another \
                  thread, or build the cache without one and call `tick` yourself"
             ),
             Self::OutOfMemory { bytes } => write!(
@@ -77,10 +77,10 @@ impl fmt::Display for BuildError {
 
 impl Error for BuildError {}
 
-/// An allocation that failed.
+/// A failed allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory {
-    /// The bytes asked for, `usize::MAX` if that is no number of bytes.
+    /// The size of the allocation in bytes; `usize::MAX` if that does not fit a `usize`.
     pub bytes: usize,
 }
 
@@ -90,7 +90,7 @@ impl From<OutOfMemory> for BuildError {
     }
 }
 
-/// Why an entry was given no deadline.
+/// Why the deadline of an entry could not be set.
 ///
 /// # Examples
 ///
@@ -108,7 +108,7 @@ impl From<OutOfMemory> for BuildError {
 pub enum TtlError {
     /// The key has no entry.
     Absent,
-    /// Its entry was made without room for a deadline.
+    /// The entry was created without room for a deadline.
     Untimed,
 }
 
@@ -117,8 +117,8 @@ impl fmt::Display for TtlError {
         f.write_str(match self {
             Self::Absent => "the key has no entry",
             Self::Untimed => {
-                "the entry was made without room for a deadline: build the cache with `timed(true)`, \
-                 or insert with a time to live"
+                "the entry was made without room for a deadline: build the cache with \
+                 `timed(true)`, or insert with a time to live"
             }
         })
     }
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn it_travels_as_any_other_error_does() {
+    fn build_error_converts_to_a_boxed_error() {
         let error: Box<dyn std::error::Error + Send + Sync> = Box::new(BuildError::MaxCostZero);
         assert!(error.downcast_ref::<BuildError>().is_some());
     }

@@ -3,37 +3,38 @@
 //! ```
 //! use cortado::{Cache, Insert};
 //!
-//! // A budget of 1000; an entry costs 1 unless told otherwise.
+//! // A budget of 1000; an entry costs 1 by default.
 //! let cache = Cache::new(1000);
 //! assert_eq!(cache.insert("key", 1), Insert::Inserted);
 //! assert_eq!(cache.get("key").as_deref(), Some(&1));
 //! assert_eq!(cache.get_cloned("absent"), None);
 //!
-//! // One caller loads, others of the same key wait for it.
+//! // One caller loads the value; concurrent callers of the same key wait for it.
 //! assert_eq!(*cache.get_or_insert_with("loaded", || 2), 2);
 //! assert!(cache.cost() <= cache.max_cost());
 //! ```
 //!
-//! [`Cache`] is the one type, for threads and tasks alike; a clone of it is a handle to the same cache. A
-//! [`get`](Cache::get) takes no lock and waits for nobody. The repository has `examples/`, among them one
-//! for those who come from moka.
+//! [`Cache`] serves threads and async tasks alike; a clone is another handle to the same cache.
+//! [`get`](Cache::get) takes no lock and never waits. The repository has `examples/`, among them
+//! one for users of moka.
 //!
 //! # Consistency
 //!
-//! * **Writes are decided and visible when they return.** After [`Insert::Inserted`] or [`Insert::Updated`]
-//!   the next read by any thread sees that value, or a newer one, or its eviction: you read your own
-//!   writes. After [`remove`](Cache::remove) nobody finds the entry.
-//! * **A refusal is an answer.** [`Insert::Rejected`] hands the value back and says why. An older value of
-//!   the key is then removed, for it is out of date; only where the builder's
-//!   [`replace_if`](CacheBuilder::replace_if) refused it does it stay.
-//! * **A value is never changed in place.** Who holds a [`ValueRef`] goes on seeing the value that was
-//!   there; a new one is another entry. [`update`](Cache::update) and [`compute`](Cache::compute) compare
-//!   and swap, and lose no update.
-//! * **Iteration is weakly consistent.** [`CacheRef::iter`] sees every entry that is there all the while, and
-//!   may or may not see one that comes or goes meanwhile. It is no snapshot. It sees an entry once, or twice
-//!   if the table is resized at that very moment.
-//! * **What is deferred** is the policy's counting, the freeing of what was removed, and the calls of
-//!   [`on_remove`](CacheBuilder::on_remove). [`flush`](Cache::flush) brings them up to date.
+//! * **A write takes effect before it returns.** After [`Insert::Inserted`] or [`Insert::Updated`]
+//!   the next read by any thread sees that value, a newer one, or that the entry was evicted: a
+//!   thread reads its own writes. After [`remove`](Cache::remove) no call finds the removed entry.
+//! * **A rejection is reported.** [`Insert::Rejected`] returns the value and the reason. An older
+//!   value that the new one would have replaced is then removed, because it is out of date; it stays
+//!   if the builder's [`replace_if`](CacheBuilder::replace_if) refused the new one.
+//! * **Values are never changed in place.** A [`ValueRef`] keeps showing the value that it was
+//!   created for; a new value is a new entry. [`update`](Cache::update) and
+//!   [`compute`](Cache::compute) compare and swap, and lose no update.
+//! * **Iteration is weakly consistent.** [`CacheRef::iter`] returns every entry that is present
+//!   throughout the iteration, and may or may not return one that is inserted or removed
+//!   concurrently. It is not a snapshot. It returns an entry once, or twice if the table is resized
+//!   concurrently.
+//! * **Some work is deferred:** the policy's counting of accesses, the freeing of removed entries,
+//!   and the calls of [`on_remove`](CacheBuilder::on_remove). [`flush`](Cache::flush) completes it.
 //!
 //! ```
 //! let cache = cortado::Cache::new(10);
@@ -45,11 +46,12 @@
 //!
 //! # Cost and budget
 //!
-//! The budget is the limit of the sum of all entries' costs, in a unit of your choice. An insert charges
-//! first and publishes after, so the sum is never above it, not for an instant. Memory that was removed and
-//! is still looked at by a reader is beside the budget: it is metered
-//! ([`MemoryUse::garbage`](MemoryUse)) and has its own limit ([`CacheBuilder::max_garbage`]).
-//! [`Cache::stalled_readers`] names the threads that hold it back.
+//! The budget is the limit of the sum of all entries' costs, in a unit of your choice. An insert
+//! charges the budget before it publishes the entry, so the sum never exceeds the budget, not for
+//! an instant. Removed entries that a reader may still see are garbage and do not count against the
+//! budget. Garbage is metered ([`MemoryUse::garbage`](MemoryUse)) and has its own limit
+//! ([`CacheBuilder::max_garbage`]). [`Cache::stalled_readers`] lists the threads that keep it from
+//! being freed.
 //!
 //! ```
 //! use cortado::{Cache, Insert, RejectReason};
@@ -65,17 +67,19 @@
 //! # Ok::<(), cortado::BuildError>(())
 //! ```
 //!
-//! A cost is what an entry takes, not what it is worth. What is dear to make gets a [`Priority`], with
-//! [`insert_with`](Cache::insert_with). Whether entries or bytes are to be hit is said by [`EvictionPolicy`].
-//! `docs/GUIDE.md` compares the choices.
+//! A cost is what an entry takes, not what it is worth. For entries that are expensive to compute,
+//! set a [`Priority`] with [`insert_with`](Cache::insert_with). [`EvictionPolicy`] selects whether
+//! the cache maximises the entries hit or the cost (say, bytes) hit. `docs/guide.md` compares the
+//! choices.
 //!
 //! # Time
 //!
-//! [`ttl`](CacheBuilder::ttl) lets every entry live for a time after it was written,
-//! [`insert_with_ttl`](Cache::insert_with_ttl) one entry, [`tti`](CacheBuilder::tti) after its last use, and
-//! [`Expiry`] each by its key and value. From its deadline on an entry is a miss. A plain insert begins anew;
-//! [`replace`](Cache::replace), [`update`](Cache::update) and [`compute`](Cache::compute) keep the deadline,
-//! unless an `Expiry` says otherwise.
+//! [`ttl`](CacheBuilder::ttl) sets how long every entry lives after it was written, and
+//! [`insert_with_ttl`](Cache::insert_with_ttl) how long one entry lives. [`tti`](CacheBuilder::tti)
+//! sets how long an entry lives after its last use. [`Expiry`] computes the lifetime of each entry
+//! from its key and value. From its deadline on an entry is a miss. A plain insert sets a new
+//! deadline; [`replace`](Cache::replace), [`update`](Cache::update) and [`compute`](Cache::compute)
+//! keep the deadline, unless an `Expiry` says otherwise.
 //!
 //! ```
 //! use std::time::Duration;
@@ -95,20 +99,20 @@
 //!
 //! # Loading
 //!
-//! Of all threads and tasks that ask for a key with a loader, one loads and the others wait for it;
-//! all of them get the value, even where the cache does not let it in. If the loader panics, fails
-//! or is dropped, one of those who wait takes over with its own. An error is returned to the caller
-//! whose loader it was, and inserts nothing.
+//! Of all threads and tasks that ask for a missing key with a loader, one loads it and the others
+//! wait. All of them get the value, even if the cache rejects it. If the loader panics, fails or is
+//! dropped, one of the waiting callers takes over with its own loader. An error is returned to the
+//! caller whose loader failed, and inserts nothing.
 //!
-//! A write that completes while its key is loaded invalidates the load, and nothing else does: a
-//! value that was loaded before the write is returned to those who asked before it, and is not
-//! kept; those who ask after the write load again. A call that changes nothing is no write; nor is
+//! A write that completes while its key is loaded invalidates the load, and nothing else does. The
+//! loaded value is returned to the callers that asked before the write, and is not kept; callers
+//! that ask after the write load again. A call that changes nothing is not a write, and neither is
 //! expiration or eviction.
 //!
-//! [`claim`](Cache::claim) is the primitive underneath: it does not wait longer than you say, and
-//! lets you fill the entry wherever you like. A loader that is not async blocks its thread while
-//! another caller loads; in a task call the async one: a thread that waits for a task of its own
-//! waits for ever ([more](Cache#loading)).
+//! [`claim`](Cache::claim) is the underlying primitive: it limits the wait, and lets any thread or
+//! task fill the entry. A blocking loader blocks its thread while another caller loads. In a task,
+//! use an async loader: a thread that blocks on a task that only it can poll waits forever
+//! ([more](Cache#loading)).
 //!
 //! ```
 //! let cache = cortado::Cache::new(10);
@@ -120,10 +124,10 @@
 //!
 //! # Async
 //!
-//! Reads and writes do not wait, so they have no async twins; loaders have. A [`ValueRef`] pins its thread
-//! and is not `Send`: it cannot be held across an `.await` in a task that moves between threads. Clone the
-//! value out with [`get_cloned`](Cache::get_cloned); put what is dear to clone in an `Arc`. No runtime is
-//! depended on.
+//! Reads and writes do not wait, so they have no async variants; loaders do. A [`ValueRef`] pins
+//! its thread and is not `Send`: it cannot be held across an `.await` in a task that moves between
+//! threads. Clone the value with [`get_cloned`](Cache::get_cloned); keep values that are expensive
+//! to clone in an `Arc`. The crate depends on no runtime.
 //!
 //! ```
 //! # #[tokio::main]
@@ -142,9 +146,10 @@
 //!
 //! # Reading several keys
 //!
-//! [`get_many`](Cache::get_many) hashes a batch of keys ahead and lets their reads of memory overlap: the
-//! fastest way. [`pin`](Cache::pin) makes references that live together. Like a `ValueRef`, keep a pin short:
-//! what is removed while it lives is not freed.
+//! [`get_many`](Cache::get_many) is the fastest way to read several keys: it hashes a batch of keys
+//! ahead and overlaps their memory accesses. [`pin`](Cache::pin) returns a guard whose references
+//! all live as long as it does. Like a `ValueRef`, a pin should be short: entries that are removed
+//! while it lives are not freed.
 //!
 //! ```
 //! let cache = cortado::Cache::new(10);
@@ -162,10 +167,11 @@
 //!
 //! # Maintenance
 //!
-//! By default each cache has a thread, which keeps a little of the budget free, removes what has expired and
-//! frees what was removed. It sleeps when there is nothing to do; while garbage waits for a reader it comes back
-//! less and less often, and is woken when the reader has gone. With [`Maintenance::Manual`] there is none:
-//! inserts make their own room, and [`tick`](Cache::tick) does a slice of the rest when you call it.
+//! By default each cache has a maintenance thread, which keeps a little of the budget free, removes
+//! expired entries and frees removed ones. It sleeps when there is nothing to do. While garbage
+//! waits for a reader, it retries at growing intervals, and is woken when the reader unpins. With
+//! [`Maintenance::Manual`] there is no thread: inserts make their own room, and
+//! [`tick`](Cache::tick) does a slice of the remaining work when you call it.
 //! [`build_manual`](CacheBuilder::build_manual) is for keys and values that borrow.
 //!
 //! ```
@@ -182,9 +188,9 @@
 //!
 //! # Dropping a cache
 //!
-//! Dropping the last handle stops the thread, drops every value, and never waits for user code: where the thread
-//! is in the middle of a destructor, a listener or a clock, it drops the rest itself, soon after.
-//! [`Cache::close`] waits for that.
+//! Dropping the last handle stops the thread, drops every value, and never waits for user code: if
+//! the thread is running a destructor, a listener or a clock, it drops the remaining values itself,
+//! soon after. [`Cache::close`] waits for that.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -198,31 +204,35 @@
 //!
 //! # Performance
 //!
-//! A hit hashes the key, reads a line of the table and the entry, and allocates nothing. It writes no line
-//! that others share, but for the access bits in the bucket, once while 1/64 of as many accesses pass as there
-//! are entries. With [`metrics`](CacheBuilder::metrics) it also counts in a stripe of its own.
+//! A hit hashes the key, reads a cache line of the table and the entry, and allocates nothing. It
+//! writes no shared cache line except the access bits in the bucket, and those at most once per
+//! entry in each step of the access clock. A step lasts for 1/64 as many accesses as there are
+//! entries. With [`metrics`](CacheBuilder::metrics) a hit also counts in a stripe of its own.
 //!
-//! The README's table: 8.5 million operations a second on one thread, where quick_cache has 12.4 and foyer 5.8;
-//! a million keys, one set in five operations, 97 % hits, an AMD EPYC. Spread, command and other numbers of
-//! threads are there.
+//! The README reports 8.5 million operations per second on one thread, compared with 12.4 million
+//! for quick_cache and 5.8 million for foyer (a million keys, one set in five operations, 97 %
+//! hits, AMD EPYC). It also has the spread, the command and the results for other numbers of
+//! threads.
 //!
-//! Hits alone, all keys alike, one thread, millions a second: 29.5 of 1000 entries, 5.1 of 100 000, 3.2 of a
-//! million, where each is some misses of memory (`docs/decisions/0008`, with the command; it names no
-//! machine, so read the ratios). Hit ratios are in `docs/POLICY.md`.
+//! Hits alone, with uniformly distributed keys on one thread, in millions per second: 29.5 with
+//! 1000 entries, 5.1 with 100 000, and 3.2 with a million, where each hit takes several cache
+//! misses (`docs/decisions/0005`, with the command; it names no machine, so read the ratios). Hit
+//! ratios are in `docs/design.md`.
 //!
 //! # When not to use it
 //!
-//! * Where nothing may be lost: any entry may be evicted, and an insert rejected. Take a map.
-//! * Where values are changed in place: each change makes a new entry.
-//! * On one thread, or where raw speed of small values decides: a table that stores them inline is faster.
-//! * Where readers hold on to values for long: clone them out, or keep `Arc`s.
-//! * Across processes, or on disk; or where the machine lacks 64-bit atomics. (A process that forks builds its
-//!   caches after that: the child has none of the threads.)
+//! * Where no entry may be lost: any entry may be evicted, and any insert rejected. Use a map.
+//! * Where values are changed in place: each change creates a new entry.
+//! * On one thread, or where raw speed for small values decides: a table that stores values inline
+//!   is faster.
+//! * Where readers hold values for a long time: clone them, or store `Arc`s.
+//! * Across processes or on disk, or on targets without 64-bit atomics. (A process that forks must
+//!   build its caches after the fork: the child has none of the threads.)
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// A build for loom has the parts, and not what is built of them, which is more than it can explore; shuttle gets all.
-// The parts offer their model tests and benches more than the cache calls; a build that opens them shows what nobody
-// calls.
+// loom builds only the leaf modules; the rest has too many states to explore. shuttle builds all.
+// The leaf modules export more to their model tests and benches than the cache calls. Only a build
+// with `__internals`, which exposes them, warns of items that have no caller.
 #![cfg_attr(any(cortado_loom, cortado_shuttle), allow(dead_code, unused_imports))]
 #![cfg_attr(not(feature = "__internals"), allow(dead_code, unused_imports))]
 
@@ -232,38 +242,35 @@ compile_error!("cortado needs a target with 64-bit atomics: buckets and counters
 #[macro_use]
 mod mutant;
 
-#[allow(unsafe_code)]
-mod buckets;
 mod budget;
 #[cfg(not(cortado_loom))]
 mod cache;
 mod clock;
 mod config;
-mod deadlines;
-mod due;
 #[cfg(not(cortado_loom))]
 mod engine;
 mod entry;
 mod error;
-#[cfg(not(cortado_loom))]
-mod evictor;
-mod flight;
-mod handover;
+mod expiry;
 #[cfg(not(cortado_loom))]
 pub mod integrations;
 mod metrics;
+mod outcome;
 mod policy;
 #[allow(unsafe_code)]
+mod primitives;
+#[allow(unsafe_code)]
 mod reclaim;
+mod singleflight;
 mod sketch;
 #[allow(unsafe_code)]
 mod slab;
-mod stripe;
 mod sync;
+#[allow(unsafe_code)]
+mod table;
 #[cfg(not(cortado_loom))]
 mod trace;
 mod util;
-mod waker;
 
 #[cfg(not(cortado_loom))]
 pub use crate::{
@@ -272,10 +279,8 @@ pub use crate::{
         DefaultHashBuilder, EntryInfo, EntryKey, Export, ExportedEntry, FillGuard, ImportReport,
         InsertOptions, Iter, OwnedKey, ValueRef, WaitPolicy, entry::Entry,
     },
-    engine::{
-        Expiry, Insert, MemoryUse, RejectReason, RemovalCause, Removed, StalledReader, WorkLimit,
-        WorkReport,
-    },
+    engine::{Expiry, MemoryUse, RemovalCause, Removed, StalledReader, WorkLimit, WorkReport},
+    outcome::{Insert, RejectReason},
 };
 pub use crate::{
     clock::{Clock, ManualClock, SystemClock},
@@ -286,7 +291,7 @@ pub use crate::{
 };
 pub use equivalent::Equivalent;
 
-/// The inner parts, for this repository's benches and model tests.
+/// The internal modules, for this repository's benches and model tests.
 #[cfg(feature = "__internals")]
 #[doc(hidden)]
 #[allow(missing_docs)]
@@ -297,12 +302,22 @@ pub mod __internals {
         };
     }
     open!(
-        buckets, budget, due, entry, flight, handover, metrics, reclaim, sketch, slab, stripe,
-        sync, util, waker
+        budget,
+        entry,
+        expiry,
+        metrics,
+        primitives,
+        reclaim,
+        singleflight,
+        sketch,
+        slab,
+        sync,
+        table,
+        util
     );
 }
 
-/// The programs of the README, as doc tests.
+/// The examples of the README, as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;

@@ -1,9 +1,9 @@
-//! Mutants: places at which a protocol can be weakened, to show that its model tests notice.
+//! Mutants: deliberate weakenings of the protocols, each of which a model test must detect.
 //!
-//! A build with `--cfg cortado_mutants` has all of them, and the environment variable `CORTADO_MUTANT` names the one that
-//! is on. Other builds have none. See `loom_tests/README.md`.
+//! A build with `--cfg cortado_mutants` contains all of them, and the environment variable
+//! `CORTADO_MUTANT` names the active one. Other builds contain none. See `loom_tests/README.md`.
 
-/// Whether the mutant of this name is on.
+/// Evaluates to whether the mutant of this name is active.
 #[cfg(cortado_mutants)]
 macro_rules! mutant {
     ($name:literal) => {
@@ -11,7 +11,7 @@ macro_rules! mutant {
     };
 }
 
-/// Whether the mutant of this name is on: there is none.
+/// Evaluates to `false`: this build contains no mutants.
 #[cfg(not(cortado_mutants))]
 macro_rules! mutant {
     ($name:literal) => {
@@ -19,7 +19,8 @@ macro_rules! mutant {
     };
 }
 
-/// The right ordering of an operation, and those that mutants put in its place.
+/// Evaluates to the correct ordering of an operation, or to the one that an active mutant puts in
+/// its place.
 macro_rules! ordering {
     ($right:ident $(, mutant($name:literal) => $wrong:ident)+) => {
         $(if mutant!($name) {
@@ -30,7 +31,7 @@ macro_rules! ordering {
     };
 }
 
-/// Returns whether a mutant is on. The same in all of a process.
+/// Returns whether the mutant `name` is active. Constant for the lifetime of the process.
 #[cfg(cortado_mutants)]
 pub fn is_on(name: &str) -> bool {
     use std::sync::OnceLock; // shim: read once, and no part of a model

@@ -1,58 +1,61 @@
-//! The sketch: estimates how often a hash was seen lately, from 0 to 15, in half a byte a counter.
+//! The frequency sketch: estimates how often a hash was seen recently, from 0 to 15, with 4-bit
+//! counters.
 //!
-//! A hash has four counters in one block of eight words, one cache line, so that an event costs one
-//! miss at most. Its frequency is the least of the four, since strangers that share a counter can
-//! only raise it. For the same reason an event raises only those of the four that are least
-//! (*conservative update*), and a hash that stands at 15 writes nothing.
+//! A hash has four counters in one block of eight words, one cache line, so that an event costs at
+//! most one cache miss. Its frequency is the least of the four, since other hashes that share a
+//! counter can only raise it. For the same reason an event increments only the least of the four
+//! (*conservative update*). A hash whose counters are all 15 writes nothing.
 //!
 //! # Protocol
 //!
-//! A word of 16 counters changes as a whole, by compare and exchange from the value that was looked
-//! at. So no counter ever carries into its neighbour, whoever counts or ages at the same time.
-//! Counting is *lossy*: a lost race is not run again, and costs one count.
+//! A word of 16 counters changes as a whole, by a compare-exchange from the value that was read. So
+//! no counter ever carries into its neighbour, even if threads count or age concurrently. Counting
+//! is *lossy*: a failed compare-exchange is not retried, and costs one count.
 //!
-//! *Aging* halves every counter when the clock enters another age, in a pass that is cut in slices of
-//! [`SLICE_BLOCKS`] blocks; each [`Sketch::age`] does one slice at most. A slice is claimed by moving
-//! the pass's position with a compare and exchange, so no block is halved twice in a pass. The
-//! position names the level it belongs to.
+//! *Aging* halves every counter when the clock enters another age. A pass is divided into slices of
+//! [`SLICE_BLOCKS`] blocks, and each [`Sketch::age`] processes at most one slice. A slice is
+//! claimed by advancing the position of the pass with a compare-exchange, so no block is halved
+//! twice in a pass. The position includes the level that it belongs to.
 //!
-//! *Growth* copies the blocks into a level twice as long: a block's position is the hash's place
-//! among all hashes, rounded down, so block `b` becomes `2b` and `2b + 1`, and both children start
-//! with its counters. What is counted or halved in the old level while it is copied may be lost.
-//! Old levels stay until the sketch is dropped (together they are as large as the newest), because
-//! somebody may be reading them.
+//! *Growth* copies the blocks into a level twice as long. The index of a block is the hash scaled
+//! to the number of blocks, rounded down, so block `b` becomes `2b` and `2b + 1`, and both children
+//! start with its counters. Counts and halvings in the old level may be lost while it is copied.
+//! Old levels are kept until the sketch is dropped, because another thread may be reading them.
+//! Together they are as large as the newest.
 
 use std::fmt;
 
 use crossbeam_utils::CachePadded;
 
-use crate::config::PULSES_PER_AGE;
+use crate::config::STEPS_PER_AGE;
 use crate::error::OutOfMemory;
 use crate::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{IS_MODEL, OnceLock};
 
-/// Four-bit counters, four for each hash.
+/// A frequency sketch of 4-bit counters, four for each hash.
 pub struct Sketch {
     levels: [OnceLock<Box<[Block]>>; LEVELS],
-    /// The newest level. Only a growth writes it.
+    /// The index of the newest level. Only the growing thread writes it.
     level: AtomicUsize,
-    /// Set while somebody grows the sketch.
+    /// Set while a thread grows the sketch.
     is_growing: AtomicBool,
-    /// Calls of [`Sketch::grow`] that are still to do nothing, since one found no memory.
+    /// The number of calls of [`Sketch::grow`] to skip after a failed allocation.
     refusals: AtomicUsize,
-    /// What every drain writes, away from what every event reads.
+    /// Written by every drain, so it is on another cache line than `level`, which every event
+    /// reads.
     aging: CachePadded<Aging>,
 }
 
 struct Aging {
-    /// The pulse at which the age of the last pass began.
+    /// The step at which the age of the last pass began.
     begun: AtomicU32,
     /// A [`Pass`], packed.
     pass: AtomicU64,
 }
 
-/// How far aging has come: the next block of `level` to halve. At or past the end there is no pass.
+/// The position of the aging pass: the next block of `level` to halve. At or past the end, no pass
+/// is in progress.
 #[derive(Clone, Copy)]
 struct Pass {
     level: usize,
@@ -66,16 +69,16 @@ struct Block {
     words: [AtomicU64; WORDS],
 }
 
-/// Where a hash's counters are.
+/// The location of a hash's counters.
 #[derive(Clone, Copy)]
 struct Place {
-    /// The hash's place among all hashes: the high bits choose the block.
+    /// The mixed hash: the high bits select the block.
     mixed: u64,
     pairs: [Pair; 2],
 }
 
 impl Sketch {
-    /// Makes a sketch for about `entries` entries, every counter 0.
+    /// Creates a sketch for about `entries` entries with all counters 0.
     ///
     /// # Errors
     ///
@@ -98,7 +101,7 @@ impl Sketch {
         })
     }
 
-    /// The same, for tests and benchmarks.
+    /// Like [`try_new`](Self::try_new), but panics on failure; for tests and benchmarks.
     ///
     /// # Panics
     ///
@@ -107,20 +110,20 @@ impl Sketch {
         Self::try_new(entries).expect("a test has the memory")
     }
 
-    /// Counts one event of `hash` and says whether a counter changed.
+    /// Counts one event of `hash`; returns whether a counter changed.
     pub fn increment(&self, hash: u64) -> bool {
         self.add(hash, 1)
     }
 
-    /// Counts `events` events of `hash`, up to 15, and says whether a counter changed.
+    /// Counts `events` events of `hash`, up to 15; returns whether a counter changed.
     pub fn add(&self, hash: u64, events: u8) -> bool {
         let place = Place::of(hash);
         place.block(self.blocks()).add(place, events)
     }
 
-    /// Counts one event of each of `hashes` and returns for how many a counter changed.
+    /// Counts one event of each of `hashes`; returns for how many a counter changed.
     ///
-    /// Whoever collects them fetches their [lines](Self::line) ahead.
+    /// The caller should have prefetched their [lines](Self::line).
     pub fn increment_batch(&self, hashes: &[u64]) -> usize {
         let blocks = self.blocks();
         let count = |hash: &u64| {
@@ -132,26 +135,29 @@ impl Sketch {
 
     /// Returns the frequency of `hash`, from 0 to 15.
     ///
-    /// Never less than was counted since the last aging, save for lost races; more where strangers
-    /// share all four counters.
+    /// Except for lost counts, it is never less than the number of events since the last aging, up
+    /// to
+    /// 15. It is more if other hashes share all four counters.
     #[inline]
     pub fn estimate(&self, hash: u64) -> u8 {
         let place = Place::of(hash);
         place.block(self.blocks()).estimate(place)
     }
 
-    /// Returns where the counters of `hash` are, for a prefetch.
+    /// Returns the address of the counters of `hash`, for prefetching.
     #[inline]
     pub fn line(&self, hash: u64) -> *const u8 {
         std::ptr::from_ref(Place::of(hash).block(self.blocks())).cast()
     }
 
-    /// Does one slice of the aging that is due at pulse `now`, where the clock entered another age.
+    /// Processes one slice of the aging pass, and begins a pass first if the clock has entered
+    /// another age at step `now`.
     ///
-    /// Bounded work, [`SLICE_BLOCKS`] blocks at most. Two threads that call at once do two slices.
-    /// Where another age begins before a pass has ended, the next pass begins when it has.
+    /// A call halves at most [`SLICE_BLOCKS`] blocks. Concurrent calls process different slices. If
+    /// another age begins before a pass has ended, the next pass begins after that.
     pub fn age(&self, now: u32) {
-        // Acquire: pairs with the AcqRel in `carry_over`; seeing a level's number means seeing it.
+        // Acquire: pairs with the AcqRel in `carry_over`; seeing a level's index means seeing the
+        // level.
         let mut pass = Pass::unpack(self.aging.pass.load(Acquire));
         let mut blocks = self.at(pass.level);
         if pass.next >= blocks.len() as u64 {
@@ -159,8 +165,8 @@ impl Sketch {
                 return;
             }
             let first = Pass { level: pass.level, next: 0 };
-            // Acquire: as above, for the value that a failed exchange finds. Lossy: where somebody
-            // else began a pass or grew the sketch since, this aging is left out.
+            // Acquire: as above, for the value that a failed exchange returns. Lossy: if another
+            // thread began a pass or grew the sketch since, this pass is skipped.
             match self.aging.pass.compare_exchange(pass.pack(), first.pack(), Acquire, Acquire) {
                 Ok(_) => pass = first,
                 Err(found) => {
@@ -172,12 +178,13 @@ impl Sketch {
         self.halve_slice(pass, blocks);
     }
 
-    /// Grows to at least `entries` entries, by doubling. Does nothing while somebody else is at it.
+    /// Grows to at least `entries` entries, by doubling. Does nothing while another thread grows
+    /// the sketch.
     ///
-    /// Where there is no memory for the next level the sketch stays as it is, its counters shared by
-    /// more entries than they are made for. [`REFUSALS`] calls later it asks the allocator again.
+    /// If the next level cannot be allocated, the sketch keeps its size and is less accurate. The
+    /// allocation is tried again after [`REFUSALS`] more calls.
     pub fn grow(&self, entries: usize) {
-        // Acquire: pairs with the Release below; the last growth is seen whole.
+        // Acquire: pairs with the Release below; the last growth is fully visible.
         if self.entries() >= entries || self.is_growing.swap(true, Acquire) {
             return;
         }
@@ -191,9 +198,7 @@ impl Sketch {
         self.is_growing.store(false, Release);
     }
 
-    /// Sets every counter to 0.
-    ///
-    /// What is counted meanwhile may survive.
+    /// Sets every counter to 0. Concurrent counts may survive.
     pub fn clear(&self) {
         for word in self.blocks().iter().flat_map(|block| &block.words) {
             // Relaxed: a counter stands for itself.
@@ -201,19 +206,19 @@ impl Sketch {
         }
     }
 
-    /// Returns for how many entries the sketch is sized.
+    /// Returns the number of entries that the sketch is sized for.
     pub fn entries(&self) -> usize {
         self.blocks().len() * ENTRIES_PER_BLOCK
     }
 
-    /// Returns the bytes of all levels.
+    /// Returns the memory of all levels in bytes.
     pub fn bytes(&self) -> usize {
         let blocks: usize =
             self.levels.iter().filter_map(OnceLock::get).map(|level| level.len()).sum();
         blocks * size_of::<Block>()
     }
 
-    /// Returns every counter of the newest level, in order: for tests, and to measure how full it is.
+    /// Returns every counter of the newest level, in order: for tests, and to measure the load.
     pub fn counters(&self) -> Vec<u8> {
         let words = self.blocks().iter().flat_map(Block::read);
         words.flat_map(|word| (0..16).map(move |i| ((word >> (4 * i)) & 0xf) as u8)).collect()
@@ -221,27 +226,28 @@ impl Sketch {
 
     #[inline]
     fn blocks(&self) -> &[Block] {
-        // Acquire: pairs with the Release in `double`; seeing a level's number means seeing it.
+        // Acquire: pairs with the Release in `double`; seeing a level's index means seeing the
+        // level.
         self.at(self.level.load(Acquire))
     }
 
     #[inline]
     fn at(&self, level: usize) -> &[Block] {
-        // A level's number is published after the level, and `new` makes the first.
+        // A level's index is published after the level, and the constructor creates the first.
         self.levels[level].get().expect("a level is made before it is named")
     }
 
-    /// Returns whether an age began since the last pass. Of several threads that ask, one succeeds.
+    /// Returns whether an age began since the last pass. Of concurrent calls, one gets `true`.
     fn enter_age(&self, now: u32) -> bool {
-        let begins = now & !(PULSES_PER_AGE - 1);
+        let begins = now & !(STEPS_PER_AGE - 1);
         let last = self.aging.begun.load(Relaxed); // Relaxed: a number, and the exchange checks it.
-        // The clock wraps; a thread that was held up may bring a pulse of an age that is over.
+        // The clock wraps, and a delayed thread may pass a step of an earlier age.
         let is_later = begins.wrapping_sub(last) as i32 > 0;
         // Relaxed, both: nothing is read on the strength of it.
         is_later && self.aging.begun.compare_exchange(last, begins, Relaxed, Relaxed).is_ok()
     }
 
-    /// Claims the slice at `pass` and halves it. Leaves it to the other where one has claimed it.
+    /// Claims the slice at `pass` and halves it. Does nothing if another thread has claimed it.
     fn halve_slice(&self, pass: Pass, blocks: &[Block]) {
         let Some(rest) = blocks.get(pass.next as usize..).filter(|rest| !rest.is_empty()) else {
             return;
@@ -250,8 +256,8 @@ impl Sketch {
         let after = Pass { level: pass.level, next: pass.next + slice.len() as u64 };
         if mutant!("sketch_slice_claimed_by_store") {
             self.aging.pass.store(after.pack(), Relaxed);
-        // Relaxed, both: the claim gives a range of blocks away and publishes nothing. As a
-        // read-modify-write it does not come between `carry_over` and those who see its level.
+        // Relaxed, both: the claim assigns a range of blocks and publishes nothing. It is a
+        // read-modify-write, so it continues the release sequence of `carry_over`.
         } else if self
             .aging
             .pass
@@ -265,9 +271,10 @@ impl Sketch {
         }
     }
 
-    /// Makes the next level, if it can be allocated. Only the thread that set `is_growing` is here.
+    /// Creates the next level, if it can be allocated. Only the thread that set `is_growing` calls
+    /// it.
     fn double(&self) -> bool {
-        // Relaxed: this thread alone writes it; the Acquire on `is_growing` shows the last value.
+        // Relaxed: only this thread writes it; the Acquire on `is_growing` shows the last value.
         let level = self.level.load(Relaxed);
         if level + 1 == LEVELS {
             return false;
@@ -283,7 +290,7 @@ impl Sketch {
         }
         let is_first = self.levels[level + 1].set(new.into_boxed_slice()).is_ok();
         debug_assert!(is_first, "level {} was made twice", level + 1);
-        // Release: pairs with the Acquire in `blocks`; whoever sees the number sees the
+        // Release: pairs with the Acquire in `blocks`; a thread that sees the index sees the
         // counters.
         let order = ordering!(Release, mutant("sketch_relaxed_level") => Relaxed);
         self.level.store(level + 1, order);
@@ -291,13 +298,13 @@ impl Sketch {
         true
     }
 
-    /// Moves the aging pass to the children of the block it had come to.
+    /// Moves the aging pass to the children of the block it had reached.
     fn carry_over(&self, level: usize) {
         let move_on = |pass| {
             let Pass { next, .. } = Pass::unpack(pass);
             Some(Pass { level, next: next * 2 }.pack())
         };
-        // AcqRel: pairs with the Acquire in `age`; whoever sees the number sees the level.
+        // AcqRel: pairs with the Acquire in `age`; a thread that sees the index sees the level.
         // Relaxed: the position is a number, and the exchange checks it.
         let _ = self.aging.pass.fetch_update(Ordering::AcqRel, Relaxed, move_on);
     }
@@ -342,7 +349,7 @@ impl Block {
                 is_changed = true;
                 continue;
             }
-            // Relaxed, both: a counter stands for itself. Lossy: a lost race costs one count.
+            // Relaxed, both: a counter stands for itself. Lossy: a failed exchange costs one count.
             is_changed |= word.compare_exchange(seen, seen + step, Relaxed, Relaxed).is_ok();
         }
         is_changed
@@ -365,8 +372,8 @@ impl Block {
             if word.load(Relaxed) == 0 {
                 continue;
             }
-            // Relaxed, both: a counter stands for itself. It tries again only where somebody else
-            // has just counted; those do not try again, so this ends.
+            // Relaxed, both: a counter stands for itself. It retries only if another thread has
+            // just counted. Counting does not retry, so this terminates.
             let _ = word.fetch_update(Relaxed, Relaxed, |word| Some((word >> 1) & HALVED));
         }
     }
@@ -383,7 +390,7 @@ impl From<[u64; WORDS]> for Block {
     }
 }
 
-/// Allocates for `count` blocks.
+/// Allocates memory for `count` blocks.
 fn allocate(count: usize) -> Result<Vec<Block>, OutOfMemory> {
     let mut blocks = Vec::new();
     match blocks.try_reserve_exact(count) {
@@ -411,7 +418,7 @@ impl Pair {
         low.min(high)
     }
 
-    /// What raises those of the two that are below `count` to it.
+    /// Returns the summand that raises each of the two counters to `count` if it is below.
     #[inline]
     fn step(self, counts: [u64; 2], count: u64) -> u64 {
         let [low, high] = counts.map(|there| count.saturating_sub(there));
@@ -422,12 +429,12 @@ impl Pair {
 impl Place {
     #[inline]
     fn of(hash: u64) -> Self {
-        // Folding the two halves of the product lets every bit of a weak hash, or of one that has 32
-        // bits only, reach both the high bits (the block) and the low ones (the counters).
+        // Folding the two halves of the product lets every bit of a weak or 32-bit hash affect both
+        // the high bits (the block) and the low ones (the counters).
         let wide = u128::from(hash ^ FLIP) * u128::from(MIX);
         let mixed = (wide >> 64) as u64 ^ wide as u64;
-        // Eight of the low bits a pair: two choose a word of the pair's four, three a counter in each
-        // half of it.
+        // Eight of the low bits for each pair: two select one of the pair's four words, and three a
+        // counter in each half of it.
         let pair = |index: usize| {
             let bits = (mixed >> (8 * index)) as u32;
             let shifts = [4 * (bits >> 2 & 7), 32 + 4 * (bits >> 5 & 7)];
@@ -438,43 +445,46 @@ impl Place {
 
     #[inline]
     fn block(self, blocks: &[Block]) -> &Block {
-        // Rounded down, so that a level twice as long has the children side by side.
+        // Rounded down, so that the children in a level twice as long are adjacent.
         let index = (u128::from(self.mixed) * blocks.len() as u128) >> 64;
         &blocks[index as usize]
     }
 }
 
-/// Counters for each entry: two words. One word takes from 0.2 to 1.6 points of hit ratio on the
-/// traces of `docs/POLICY.md`.
+/// Counters for each entry: two words. With one word, the hit ratio on the traces of
+/// `docs/design.md` is from 0.2 to 1.6 points lower.
 const COUNTERS_PER_ENTRY: usize = 32;
 
-/// Blocks that one call of [`Sketch::age`] halves: at 32 events a call, aging takes a 32nd of an age.
+/// Blocks that one call of [`Sketch::age`] halves. At 32 events a call, a pass takes a 32nd of an
+/// age.
 pub const SLICE_BLOCKS: usize = if IS_MODEL { 1 } else { 16 };
 
 const WORDS: usize = 8;
 const COUNTERS_PER_WORD: usize = 16;
-/// Entries that a block of counters serves.
+/// Entries per block of counters.
 pub const ENTRIES_PER_BLOCK: usize = WORDS * COUNTERS_PER_WORD / COUNTERS_PER_ENTRY;
 
 const MAX_COUNT: u64 = 15;
 
-/// What is left of a word's counters once the word is shifted by one: not the neighbour's last bit.
+/// The mask of a word that was shifted by one to halve its counters. It clears the bit that each
+/// counter got from its neighbour.
 const HALVED: u64 = 0x7777_7777_7777_7777;
 
-/// Calls of [`Sketch::grow`] that do nothing after one has found no memory: each round of maintenance
-/// is one.
+/// Calls of [`Sketch::grow`] that do nothing after a failed allocation. Each round of maintenance
+/// makes one call.
 const REFUSALS: usize = 64;
 
-/// More doublings than any memory has room for.
+/// The maximum number of levels: more doublings than any address space has room for.
 const LEVELS: usize = 40;
 
+/// Bits of a packed [`Pass`] that hold `next`; the others hold the level.
 const NEXT_BITS: u32 = 56;
 const NEXT_MASK: u64 = (1 << NEXT_BITS) - 1;
 
-/// Odd, with its bits well spread.
+/// The multiplier of the mixing step: odd, with well distributed bits.
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Keeps a hash of 0 from being 0 after the product.
+/// Prevents a hash of 0 from being mixed to 0.
 const FLIP: u64 = 0xd1b5_4a32_d192_ed03;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
@@ -486,7 +496,7 @@ mod tests {
     use crate::util::Rng;
 
     #[test]
-    fn a_hash_counts_up_to_fifteen_and_then_writes_nothing() {
+    fn hash_counts_up_to_fifteen_and_then_writes_nothing() {
         let sketch = Sketch::new(64);
         for seen in 0..15 {
             assert_eq!(sketch.estimate(7), seen);
@@ -498,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn several_events_count_as_one_by_one() {
+    fn adding_several_events_equals_adding_them_one_by_one() {
         let (one, other) = (Sketch::new(64), Sketch::new(64));
         for hash in 0..100 {
             let events = (hash % 7) as u8;
@@ -536,14 +546,14 @@ mod tests {
     }
 
     #[test]
-    fn the_least_of_a_pair_may_be_either() {
+    fn least_of_a_pair_may_be_either() {
         let pair = Pair { word: 0, shifts: [4, 36] };
         assert_eq!(pair.least(0x0000_000f_ffff_ff2f | 3 << 36), 2);
         assert_eq!(pair.least(0x0000_000f_ffff_ff3f | 2 << 36), 2);
     }
 
     #[test]
-    fn counters_are_shown_where_they_are() {
+    fn counters_are_returned_in_order() {
         let sketch = Sketch::new(1000);
         sketch.add(7, 5);
         let place = Place::of(7);
@@ -558,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn no_hash_is_counted_below_what_it_got() {
+    fn estimate_is_never_below_the_count() {
         let sketch = Sketch::new(1 << 10);
         let mut rng = Rng::new(1);
         let hashes: Vec<u64> = (0..1 << 10).map(|_| rng.next_u64()).collect();
@@ -571,21 +581,21 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_mostly_estimated_at_nothing() {
+    fn unseen_hashes_are_mostly_estimated_at_zero() {
         for weak in [|i: u64| i, |i: u64| i << 32, |i: u64| i.wrapping_mul(MIX) >> 32] {
             let sketch = Sketch::new(1 << 12);
             for i in 0..1 << 12 {
                 sketch.increment(weak(i));
             }
             let wrong = (1 << 12..1 << 13).filter(|&i| sketch.estimate(weak(i)) > 0).count() as f64;
-            // With a counter in four counted up, a stranger finds all of its four taken in 0.2 % of
-            // cases; blocks that are fuller than others add to that.
+            // With one counter in eight above 0, all four of an unseen hash are above 0 in 0.02 %
+            // of cases; blocks that are fuller than others add to that.
             assert!(wrong / 4096.0 < 0.02, "{wrong} of 4096");
         }
     }
 
     #[test]
-    fn a_batch_counts_as_one_after_the_other_does() {
+    fn batch_equals_single_increments() {
         let (one, other) = (Sketch::new(100), Sketch::new(100));
         let mut rng = Rng::new(2);
         let hashes: Vec<u64> = (0..1000).map(|_| rng.below(150)).collect();
@@ -595,16 +605,16 @@ mod tests {
     }
 
     #[test]
-    fn aging_halves_each_counter_once_and_bleeds_into_none() {
+    fn aging_halves_each_counter_once_and_carries_into_none() {
         let sketch = Sketch::new(1000);
         let mut rng = Rng::new(3);
         for _ in 0..8_000 {
             sketch.increment(rng.below(1000));
         }
         let before = sketch.counters();
-        sketch.age(PULSES_PER_AGE);
+        sketch.age(STEPS_PER_AGE);
         for _ in 0..100 {
-            sketch.age(PULSES_PER_AGE);
+            sketch.age(STEPS_PER_AGE);
         }
         let halved: Vec<u8> = before.iter().map(|count| count / 2).collect();
         assert_eq!(sketch.counters(), halved);
@@ -614,20 +624,20 @@ mod tests {
     fn aging_begins_once_with_every_age() {
         let sketch = Sketch::new(8);
         (0..8).for_each(|_| _ = sketch.increment(1));
-        sketch.age(PULSES_PER_AGE - 1);
+        sketch.age(STEPS_PER_AGE - 1);
         assert_eq!(sketch.estimate(1), 8);
-        sketch.age(PULSES_PER_AGE);
+        sketch.age(STEPS_PER_AGE);
         assert_eq!(sketch.estimate(1), 4);
-        sketch.age(2 * PULSES_PER_AGE - 1);
-        sketch.age(PULSES_PER_AGE - 1);
+        sketch.age(2 * STEPS_PER_AGE - 1);
+        sketch.age(STEPS_PER_AGE - 1);
         assert_eq!(sketch.estimate(1), 4);
-        sketch.age(5 * PULSES_PER_AGE + 1);
-        sketch.age(5 * PULSES_PER_AGE);
+        sketch.age(5 * STEPS_PER_AGE + 1);
+        sketch.age(5 * STEPS_PER_AGE);
         assert_eq!(sketch.estimate(1), 2);
     }
 
     #[test]
-    fn aging_goes_on_when_the_clock_wraps() {
+    fn aging_continues_when_the_clock_wraps() {
         let sketch = Sketch::new(8);
         (0..8).for_each(|_| _ = sketch.increment(1));
         for now in [1 << 30, 1 << 31, 3 << 30] {
@@ -651,10 +661,10 @@ mod tests {
         }
         let sum = || sketch.counters().into_iter().map(u32::from).sum::<u32>();
         let mut sums = vec![sum()];
-        sketch.age(PULSES_PER_AGE);
+        sketch.age(STEPS_PER_AGE);
         sums.push(sum());
         for _ in 0..3 {
-            sketch.age(PULSES_PER_AGE);
+            sketch.age(STEPS_PER_AGE);
             sums.push(sum());
         }
         assert!(sums[0] > sums[1] && sums[1] > sums[2] && sums[2] > sums[3], "{sums:?}");
@@ -680,7 +690,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_goes_on_in_the_grown_sketch() {
+    fn pass_continues_in_the_grown_sketch() {
         let sketch = Sketch::new(ENTRIES_PER_BLOCK * SLICE_BLOCKS * 2);
         let mut rng = Rng::new(6);
         let hashes: Vec<u64> = (0..200).map(|_| rng.next_u64()).collect();
@@ -688,17 +698,17 @@ mod tests {
             hashes.iter().for_each(|&hash| _ = sketch.increment(hash));
         }
         let before: Vec<_> = hashes.iter().map(|&hash| sketch.estimate(hash)).collect();
-        sketch.age(PULSES_PER_AGE);
+        sketch.age(STEPS_PER_AGE);
         sketch.grow(sketch.entries() * 2);
         for _ in 0..2 {
-            sketch.age(PULSES_PER_AGE);
+            sketch.age(STEPS_PER_AGE);
         }
         let halved: Vec<u8> = before.iter().map(|count| count / 2).collect();
         assert_eq!(halved, hashes.iter().map(|&hash| sketch.estimate(hash)).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_cleared_sketch_has_seen_nothing() {
+    fn cleared_sketch_estimates_zero() {
         let sketch = Sketch::new(100);
         (0..1000).for_each(|hash| _ = sketch.increment(hash));
         sketch.clear();

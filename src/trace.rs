@@ -1,8 +1,9 @@
-//! What the subscribers of the `tracing` crate are told. Without the feature `tracing`, nothing is left of it.
+//! Spans and events for the `tracing` crate. Without the feature `tracing` they compile to nothing.
 
 use std::time::Duration;
 
-/// A span around a round of maintenance: `cortado::maintenance`, at level TRACE, with what the round did.
+/// A span around a round of maintenance: `cortado::maintenance`, at level TRACE, with the counts of
+/// evicted, expired and freed entries as fields.
 #[cfg(feature = "tracing")]
 pub struct Span(tracing::Span);
 
@@ -32,13 +33,13 @@ impl Span {
 /// Whether slow loads are reported.
 pub const IS_ON: bool = cfg!(feature = "tracing");
 
-/// Reports a load that was slow, at level WARN.
+/// Reports a slow load, at level WARN.
 #[cfg(feature = "tracing")]
 pub fn slow_load(cache: &str, took: Duration, outcome: &str) {
     tracing::warn!(target: "cortado", cache, ?took, outcome, "slow load");
 }
 
-/// Reports that a user's code panicked on the thread of a cache, at level ERROR.
+/// Reports that user code panicked on the maintenance thread, at level ERROR.
 #[cfg(feature = "tracing")]
 pub fn panicked(cache: &str) {
     tracing::error!(target: "cortado", cache, "maintenance was cut short by a panic");

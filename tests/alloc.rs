@@ -1,4 +1,4 @@
-//! What a hit and an insert take from the allocator: promise 1 of the crate's documentation.
+//! Counts the allocations of a hit and of an insert: promise 1 of the crate's documentation.
 
 #![allow(unsafe_code)] // the allocator
 
@@ -11,7 +11,7 @@ use std::{
 
 use cortado::{Cache, Maintenance};
 
-/// Counts the allocations of each thread for itself, so that the cache's own thread does not show.
+/// Counts the allocations of each thread separately, so that the maintenance thread does not count.
 struct Counting;
 
 thread_local! {
@@ -22,23 +22,23 @@ fn count() {
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
 }
 
-// SAFETY: every call is handed to the system's allocator as it came; the counter is a plain cell of
-// the calling thread and allocates nothing.
+// SAFETY: every call is passed on to the system's allocator unchanged. The counter is a plain cell
+// of the calling thread and allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of the allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of the allocator.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of the allocator.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -46,8 +46,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Keeps the tests apart: the collector is one for all caches, and now and then a pin helps it along
-/// with what others have retired.
+/// Serialises the tests: all caches share the collector, and a pin occasionally helps it to free
+/// what other tests have retired.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn allocations(f: impl FnOnce()) -> u64 {
@@ -75,7 +75,7 @@ fn a_hit_allocates_nothing() {
     for maintenance in [Maintenance::Thread, Maintenance::Manual] {
         let cache = filled(maintenance);
         let keys: Vec<u64> = (0..READS).map(|i| i * 7 % ENTRIES).collect();
-        // Warm up: this thread's place in the collector, its rings.
+        // Warms up this thread's slot in the collector and its rings.
         cache.get(&0);
         let reads: [(&str, &dyn Fn()); 6] = [
             ("get", &|| keys.iter().for_each(|key| _ = black_box(cache.get(key).as_deref()))),
@@ -109,8 +109,8 @@ fn new_entries_allocate_chunks_of_cells_and_no_more() {
         let seen = cache.metrics() - before;
         println!("{maintenance:?}: {all} for {ENTRIES}, {} of full buckets", seen.local_evictions);
         assert_eq!(seen.inserts, ENTRIES);
-        // Chunks, lists of free cells, and the window's queue, which doubles. A full ring of newcomers that finds the
-        // maintainer away is queued (two allocations).
+        // Chunks, lists of free cells, and the window's queue, which doubles. If the shard is
+        // taken, a full ring of new entries is queued (two allocations).
         let rings = if maintenance == Maintenance::Thread { ENTRIES / 32 } else { 0 };
         assert!(all <= ENTRIES / 100 + 2 * rings, "{all} for {ENTRIES}");
     }
@@ -134,7 +134,7 @@ fn an_entry_of_a_full_cache_takes_the_memory_of_an_earlier_one() {
         let seen = cache.metrics() - before;
         let each = taken as f64 / 20_000.0;
         println!("{maintenance:?}: {each:.3} an insert, {} evicted", seen.evictions);
-        // A grace period now and then, and more cells where a pinned thread lacks a core.
+        // An occasional grace period, and more cells where a pinned thread is not running.
         assert!(taken < 20_000 / 16, "{taken} for 20000");
     }
 }

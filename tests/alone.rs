@@ -1,5 +1,5 @@
-//! Tests that need the process to themselves, because a stalled reader holds back the garbage of
-//! every cache in it. They run one after another.
+//! Tests that need a process of their own, because a stalled reader delays the garbage of every
+//! cache in it. They run one after another.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -50,7 +50,7 @@ fn beside_a_stalled_reader_of_all<S: BuildHasher + Send + Sync, R>(
     beside(hold, f)
 }
 
-/// Calls `f` while another thread is pinned for the whole cache, not for one value alone.
+/// Calls `f` while another thread is pinned for the whole cache rather than for one value.
 fn beside_a_pin<R>(cache: &Cache<u64, support::Tracked>, f: impl FnOnce() -> R) -> R {
     let hold = |wait: &dyn Fn()| {
         let pinned = cache.pin();
@@ -61,7 +61,7 @@ fn beside_a_pin<R>(cache: &Cache<u64, support::Tracked>, f: impl FnOnce() -> R) 
     beside(hold, f)
 }
 
-/// Calls `f` while another thread is in the middle of `hold`, which waits by what it is given.
+/// Calls `f` while another thread is inside `hold`, which waits by calling its argument.
 fn beside<R>(hold: impl FnOnce(&dyn Fn()) + Send, f: impl FnOnce() -> R) -> R {
     let (ready, is_ready) = mpsc::channel();
     let (release, is_released) = mpsc::channel::<()>();
@@ -69,7 +69,8 @@ fn beside<R>(hold: impl FnOnce(&dyn Fn()) + Send, f: impl FnOnce() -> R) -> R {
         scope.spawn(move || {
             hold(&|| {
                 ready.send(()).unwrap();
-                // Ends with the sender, so that a failed assertion does not leave it waiting.
+                // Ends with the sender, so that a failed assertion does not leave the thread
+                // waiting.
                 let _ = is_released.recv();
             });
         });
@@ -170,14 +171,14 @@ fn too_much_garbage_rejects_inserts_until_it_is_freed() {
                 }
                 assert!(rejected > 1000, "{rejected} rejected");
                 assert_eq!(cache.metrics().rejected_garbage, rejected);
-                // Reads go on as ever.
+                // Reads still work.
                 assert!(cache.pin().iter().all(|(key, value)| *key == value.id));
                 audit(&cache);
                 most
             });
             println!("{maintenance:?}: limit {limit}, at most {most}");
-            // The limit is looked at when a batch of 64 is sealed, one for each of the threads
-            // that write, and one of cells; here they are this one and the eviction thread.
+            // The limit is checked when a batch of 64 is sealed. There is one batch for each
+            // writing thread, here this one and the maintenance thread, and one of cells.
             assert!(most <= limit + 3 * 64, "{most} of garbage where {limit} may be");
             settle(&cache);
             assert_eq!((cache.memory().garbage, tally.alive()), (0, cache.len() as u64));
@@ -187,7 +188,7 @@ fn too_much_garbage_rejects_inserts_until_it_is_freed() {
 }
 
 #[test]
-fn values_of_loads_that_are_not_let_in_do_not_pile_up() {
+fn values_of_rejected_loads_do_not_accumulate() {
     let _alone = alone();
     for maintenance in BOTH {
         let tally = Arc::new(Tally::default());
@@ -205,8 +206,8 @@ fn values_of_loads_that_are_not_let_in_do_not_pile_up() {
 
 #[test]
 fn garbage_is_bounded_though_maintenance_comes_after_every_insert() {
-    // Maintenance seals batches before they are full, and the limit was looked at only when a
-    // writer filled one: a slow writer beside a stalled reader passed any limit.
+    // Maintenance seals batches before they are full, and the limit used to be checked only when a
+    // writer filled one: a slow writer beside a stalled reader exceeded any limit.
     let _alone = alone();
     for maintenance in BOTH {
         let tally = Arc::new(Tally::default());
@@ -234,7 +235,7 @@ fn values_are_replaced_beside_too_much_garbage_until_it_is_twice_the_limit() {
         assert!(cache.insert(key, tally.make(key)).is_in());
     }
     beside_a_stalled_reader(&cache, || {
-        // A new key stays out as soon as garbage is above the limit, and takes nothing with it.
+        // A new key is rejected as soon as garbage exceeds the limit, and removes nothing.
         let is_refused = |key: u64| match cache.insert(key, tally.make(key)) {
             Insert::Rejected(_, reason) => reason == RejectReason::Garbage,
             _ => false,
@@ -246,7 +247,7 @@ fn values_are_replaced_beside_too_much_garbage_until_it_is_twice_the_limit() {
         let replaced = replaced.count() as u64;
         assert!((64..100 + 4 * 64).contains(&replaced), "{replaced} replaced");
         let len = cache.len();
-        // What is there is replaced, for a cache must not serve what was overwritten.
+        // An existing entry is replaced, because a cache must not serve an overwritten value.
         let mut turn = 1000;
         let refused = loop {
             turn += 1;
@@ -258,7 +259,7 @@ fn values_are_replaced_beside_too_much_garbage_until_it_is_twice_the_limit() {
         };
         assert_eq!(refused, (turn, RejectReason::Garbage));
         assert!(cache.memory().garbage > 200);
-        // That one is out of date, and the only one that has gone.
+        // The entry that was to be replaced is stale, so it is removed, and no other one is.
         assert!(!cache.contains_key(&7));
         assert_eq!(cache.len(), len - 1);
         assert!(cache.metrics().rejected_garbage >= 2);
@@ -369,7 +370,8 @@ fn default_limit_of_garbage_counts_bytes_where_costs_are_bytes() {
     let tally = Arc::new(Tally::default());
     assert!(cache.insert(0, tally.make(0)).is_in());
     beside_a_pin(&cache, || {
-        // 32 MiB is more than the budget: so much may wait, and new keys stay out from there on.
+        // 32 MiB is more than the budget: garbage may reach that, and new keys are rejected from
+        // then on.
         let let_in = |key| cache.insert(key, tally.make(key)).is_in();
         let accepted = (1..1000).take_while(|&key| let_in(key)).count() as u64;
         assert!((32..=32 + 16).contains(&accepted), "{accepted} accepted");
@@ -379,14 +381,15 @@ fn default_limit_of_garbage_counts_bytes_where_costs_are_bytes() {
     settle(&cache);
 }
 
-// Other collectors do not know what a pin keeps.
+// Other collectors do not track which part a pin protects.
 #[cfg(not(feature = "crossbeam-epoch"))]
 #[test]
 fn value_that_is_held_holds_back_the_garbage_of_few_others() {
     const SIZE: u64 = 1 << 20;
     let _alone = alone();
     for maintenance in BOTH {
-        // The same parts each time. That of key 0 is one of the larger ones: it has the entries of two tags.
+        // A fixed hasher gives the same parts each time. The part of key 0 is one of the larger
+        // ones, with the entries of two tags.
         let cache = support::builder(64 * SIZE, maintenance)
             .cost_of(|_: &u64, _: &support::Tracked| SIZE)
             .hasher(cortado::IdentityHash)
@@ -402,11 +405,11 @@ fn value_that_is_held_holds_back_the_garbage_of_few_others() {
                 most = most.max(tally.alive());
             }
             println!("{maintenance:?}: {most} alive at most, of 64");
-            // One in a thousand is of the same part, and some wait for the next sweep.
+            // One in a thousand entries is in the same part, and some wait for the next sweep.
             assert!(most < 64 + 50, "{most}");
             let seen = cache.metrics() - before;
             assert!(seen.evictions >= 19_900 && seen.garbage_freed >= seen.evictions - 100);
-            // Their cells wait, and are counted.
+            // Their cells are not free yet, and are counted.
             let garbage = cache.memory().garbage;
             assert!(garbage > 0 && garbage < 50 * SIZE, "{garbage}");
             audit(&cache);
@@ -464,8 +467,8 @@ fn listener_runs_under_no_guard_whatever_called_it() {
         for key in 0..3_000 {
             act(key);
         }
-        assert!(called.load(SeqCst) > before, "{name} told of nobody");
-        assert_eq!(pinned.load(SeqCst), 0, "{name} told under a guard");
+        assert!(called.load(SeqCst) > before, "{name} reported no removal");
+        assert_eq!(pinned.load(SeqCst), 0, "{name} reported under a guard");
     }
 }
 
@@ -503,7 +506,7 @@ fn loader_and_cost_function_run_under_no_guard() {
     assert!(is_pinned_beside(&cache, is_pinned), "the probe shows nothing");
 }
 
-/// Asks `f` while this thread holds a value.
+/// Calls `f` while this thread holds a value.
 fn is_pinned_beside(cache: &Cache<u64, u64>, f: impl FnOnce() -> bool) -> bool {
     let held = cache.get(&100);
     let pinned = f();
@@ -524,7 +527,7 @@ fn stalled_pin_of_one_cache_does_not_stop_another() {
         assert!(cache.cost() <= 100);
     }
     cache.tick(WorkLimit::ALL);
-    // This thread has used both under one pin, which therefore stands for both.
+    // This thread has used both under one pin, which therefore counts for both.
     assert_eq!(tally.alive(), cache.len() as u64 + cache.memory().garbage_entries);
     assert_eq!(pin.get(&1), Some(&1));
     drop(pin);
@@ -532,7 +535,7 @@ fn stalled_pin_of_one_cache_does_not_stop_another() {
     assert_eq!(tally.alive(), cache.len() as u64);
 }
 
-// With crossbeam-epoch a pin of one cache holds back the garbage of all.
+// With crossbeam-epoch, a pin of one cache delays the garbage of all.
 #[cfg(not(feature = "crossbeam-epoch"))]
 #[test]
 fn stalled_reader_of_one_cache_holds_back_no_garbage_of_another() {
@@ -580,7 +583,7 @@ fn hundred_caches_leave_no_threads() {
     let _alone = alone();
     let names = || {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-        // A thread may end between the two looks.
+        // A thread may end between the two reads.
         let names =
             tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
         names.filter(|name| name.starts_with("cortado gone")).count()
@@ -597,7 +600,7 @@ fn hundred_caches_leave_no_threads() {
         drop(cache);
         assert_eq!(clone.max_cost(), 10);
     }
-    // The system takes a moment to forget a thread that was joined.
+    // The system still lists a thread for a moment after it was joined.
     eventually("no thread is left", || names() == 0);
 }
 
@@ -613,7 +616,7 @@ fn threads_whose_garbage_waits_for_a_reader_take_less_and_less_time() {
     beside_a_stalled_reader_of_all(&caches, || {
         let start = Instant::now();
         caches.iter().for_each(|cache| drop(cache.remove(&1)));
-        // Each wait is twice as long as the one before, and long ones have two rounds each.
+        // Each wait is twice as long as the one before, and long waits have two rounds each.
         let rounds = || caches.iter().map(|cache| cache.metrics().rounds);
         eventually("each thread has tried often", || rounds().all(|rounds| rounds >= 18));
         assert!(start.elapsed() > Duration::from_millis(200), "{:?}", start.elapsed());

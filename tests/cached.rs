@@ -118,7 +118,7 @@ fn results_are_evicted_within_the_budget() {
 }
 
 #[test]
-fn result_that_is_too_costly_is_returned_all_the_same() {
+fn result_that_is_too_costly_is_returned_but_not_cached() {
     static RUNS: AtomicU64 = AtomicU64::new(0);
 
     fn store() -> Store<u64, String> {
@@ -243,7 +243,7 @@ fn threads_share_what_a_function_returned() {
             assert_eq!(square(n), Ok(n * n));
         }
     });
-    // At most once for a key and a thread; the others were hits.
+    // At most once per key and thread; the others were hits.
     let runs = RUNS.load(SeqCst);
     assert!((100..=100 * THREADS).contains(&runs), "{runs} runs");
     assert_eq!(SQUARE.cache().len(), 100);
@@ -301,7 +301,7 @@ async fn tasks_that_load_through_the_trait_load_once() {
 }
 
 #[test]
-fn concurrent_traits_say_what_was_there() {
+fn concurrent_traits_return_the_previous_value() {
     let store = Store::from(manual(10).build().expect("a budget"));
     assert_eq!(ConcurrentCached::cache_set(&store, 1, 'a'), Ok(None));
     assert_eq!(ConcurrentCached::cache_set(&store, 1, 'b'), Ok(Some('a')));
@@ -319,7 +319,7 @@ fn concurrent_traits_say_what_was_there() {
 }
 
 #[tokio::test]
-async fn async_traits_say_what_was_there() {
+async fn async_traits_return_the_previous_value() {
     let store = Store::new(10);
     assert_eq!(is_send(store.async_cache_set(1, 'a')).await, Ok(None));
     assert_eq!(is_send(store.async_cache_set(1, 'b')).await, Ok(Some('a')));
@@ -341,7 +341,7 @@ fn async_method_does_nothing_until_it_is_polled() {
 }
 
 #[test]
-fn expired_entry_is_nobodys() {
+fn expired_entry_is_a_miss_of_the_function() {
     let clock = ManualClock::new();
     let builder = manual(10).ttl(Duration::from_secs(1)).clock(clock.clone());
     let store = Store::from(builder.build().expect("a budget"));
@@ -353,7 +353,7 @@ fn expired_entry_is_nobodys() {
 }
 
 #[test]
-fn exclusive_trait_says_what_was_there() {
+fn exclusive_trait_returns_the_previous_value() {
     let mut store = Store::<String, u64>::new(10);
     assert_eq!(Cached::cache_get(&mut store, "a"), None);
     assert_eq!(Cached::cache_set(&mut store, "a".to_string(), 1), None);
@@ -382,7 +382,7 @@ fn write_through_a_reference_is_there_at_the_next_call() {
 }
 
 #[test]
-fn write_through_a_reference_does_not_bring_back_what_was_removed() {
+fn write_through_a_reference_does_not_restore_a_removed_entry() {
     let mut store = Store::<u64, u64>::new(10);
     *store.cache_get_or_set_with_mut(1, || 1) += 1;
     store.cache().remove(&1);
@@ -420,7 +420,7 @@ fn counters_are_those_of_the_cache() {
 
 const THREADS: u64 = 4;
 
-/// A builder for caches without a thread of their own.
+/// A builder for caches without a maintenance thread.
 fn manual<K, V>(max_cost: u64) -> CacheBuilder<K, V> {
     Cache::builder().max_cost(max_cost).maintenance(Maintenance::Manual)
 }

@@ -1,8 +1,8 @@
-//! Linearizability: what threads saw of a key could have happened one call after the other; see
-//! `tests/support/history.rs`.
+//! Linearizability: for each key, the results that threads saw are explained by some sequential
+//! order of the calls. See `tests/support/history.rs`.
 //!
-//! `CORTADO_TEST_SCALE=100 cargo test --release --test linear` plays more rounds; `loom_tests/tests/history.rs` plays
-//! them under shuttle.
+//! `CORTADO_TEST_SCALE=100 cargo test --release --test linear` runs more rounds, and
+//! `loom_tests/tests/history.rs` runs them under shuttle.
 
 mod support;
 
@@ -23,7 +23,7 @@ fn rounds<const LOSSY: bool>(count: u64, mut round: impl FnMut(&mut Random) -> R
     println!("{histories} histories");
 }
 
-/// Nothing is evicted: every miss has somebody who removed what was there.
+/// Nothing is evicted: every miss is explained by a call that removed the entry.
 #[test]
 fn calls_with_room_can_be_put_in_order() {
     rounds::<false>(300, |random| Round {
@@ -49,7 +49,8 @@ fn calls_without_room_can_be_put_in_order() {
     });
 }
 
-/// The table grows under the calls, shrinks when it is cleared, and its buckets are full.
+/// The table grows concurrently with the calls and shrinks when it is cleared, and its buckets are
+/// full.
 #[test]
 fn calls_while_the_table_moves_can_be_put_in_order() {
     rounds::<true>(150, |random| Round {

@@ -1,4 +1,4 @@
-//! What a cache does where the allocator refuses: it is built or not, grows or not, and never ends the process.
+//! Allocation failures: a cache is built or not and grows or not, but never aborts the process.
 
 #![allow(unsafe_code)] // the allocator
 
@@ -13,12 +13,12 @@ use std::{
 
 use cortado::{BuildError, Cache, CacheBuilder, Maintenance, WorkLimit};
 
-/// Refuses what is larger than it is told, and counts how often it did.
+/// An allocator that refuses sizes above a limit, and counts the refusals.
 struct Refusing;
 
-/// The most bytes that are given zeroed, as a table's array is.
+/// The largest size granted to zeroed allocations, such as a table's array.
 static MAX_ZEROED: AtomicUsize = AtomicUsize::new(usize::MAX);
-/// The most bytes that are given otherwise, as a sketch's level is.
+/// The largest size granted to other allocations, such as a sketch's level.
 static MAX_PLAIN: AtomicUsize = AtomicUsize::new(usize::MAX);
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
@@ -30,14 +30,14 @@ fn is_refused(bytes: usize, limit: &AtomicUsize) -> bool {
     is_refused
 }
 
-// SAFETY: every call is handed to the system's allocator as it came, or answered with null, which says
-// that there is no memory; the statics are plain atomics and allocate nothing.
+// SAFETY: every call is passed on to the system's allocator unchanged or answered with null, which
+// signals that there is no memory. The statics are plain atomics and allocate nothing.
 unsafe impl GlobalAlloc for Refusing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_refused(layout.size(), &MAX_PLAIN) {
             return ptr::null_mut();
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of the allocator.
         unsafe { System.alloc(layout) }
     }
 
@@ -45,12 +45,12 @@ unsafe impl GlobalAlloc for Refusing {
         if is_refused(layout.size(), &MAX_ZEROED) {
             return ptr::null_mut();
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of the allocator.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of the allocator.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -58,7 +58,7 @@ unsafe impl GlobalAlloc for Refusing {
 #[global_allocator]
 static ALLOCATOR: Refusing = Refusing;
 
-/// The limits while one test runs; they end with it.
+/// The limits during one test, reset when dropped.
 struct Limits(#[expect(dead_code, reason = "keeps the tests apart")] MutexGuard<'static, ()>);
 
 impl Limits {
@@ -95,7 +95,7 @@ fn table_that_cannot_be_had_is_an_error_of_build() {
     limits.set(MIB, ANY);
     let error = builder(1_000_000).build().unwrap_err();
     let BuildError::OutOfMemory { bytes } = error else { panic!("{error}") };
-    // Twenty slots for nine entries, eight in 64 bytes.
+    // Twenty slots for nine entries, and eight slots in 64 bytes.
     assert!((17_000_000..18_000_000).contains(&bytes), "{bytes}");
     assert!(matches!(builder(1_000_000).build_manual(), Err(BuildError::OutOfMemory { .. })));
     limits.set(ANY, ANY);
@@ -138,7 +138,7 @@ fn table_that_cannot_grow_evicts_from_its_full_buckets_and_grows_later() {
         let slots = (memory.table / 64 * 8) as u64;
         assert!((slots / 2..=slots).contains(&(cache.len() as u64)), "{} of {slots}", cache.len());
         assert!(cache.metrics().local_evictions >= ENTRIES - slots);
-        // One try in 256 requests to grow, which are a part of the inserts.
+        // One try in 256 requests to grow, which a fraction of the inserts make.
         let refused = REFUSED.swap(0, SeqCst);
         assert!((1..ENTRIES as usize / 128).contains(&refused), "{refused} tries");
 
@@ -157,7 +157,7 @@ fn pinned_entries_of_one_bucket_are_rejected_where_the_table_cannot_grow() {
     use cortado::{Insert, InsertOptions, Priority, RejectReason};
     use std::hash::{BuildHasherDefault, Hasher};
 
-    /// Gives all keys one hash.
+    /// A hasher that gives all keys one hash.
     #[derive(Default)]
     struct One;
     impl Hasher for One {
@@ -183,7 +183,7 @@ fn sketch_that_cannot_grow_stays_and_grows_later() {
     let limits = Limits::begin();
     let cache = builder(20_000).build_manual().unwrap();
     let before = cache.memory().sketch;
-    // Whatever else is allocated is much smaller than the next level.
+    // All other allocations are much smaller than the next level.
     limits.set(ANY, 2 * before - 1);
     for key in 0..22_000 {
         assert!(cache.insert(key, key).is_in());

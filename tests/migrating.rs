@@ -1,4 +1,4 @@
-//! Every call that `docs/MIGRATING.md` names compiles, and does what the page says.
+//! Every call that `docs/migrating.md` names compiles, and does what the page says.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -100,7 +100,7 @@ async fn loads_have_a_counterpart() {
     assert_eq!(shared, Err(Arc::new("down")));
     let shared = cache.entry(key("f")).or_try_load_shared_async(async { Err("down") }).await;
     assert_eq!(shared, Err(Arc::new("down")));
-    // An optional value is one that may fail with nothing to say.
+    // An optional value is one whose load may fail without an error.
     let absent = cache.try_get_or_insert_with(key("f"), || None.ok_or(())).map(|value| *value);
     assert_eq!(absent, Err(()));
     let absent = cache.try_get_or_insert_async(key("f"), async { None.ok_or(()) }).await;
@@ -154,7 +154,7 @@ fn causes_have_a_counterpart() {
     );
 }
 
-/// Returns the names of the calls in the columns of the page that show cortado's.
+/// Returns the names of the calls in the columns of the page that show cortado's API.
 fn named(page: &str) -> Vec<&str> {
     let mut names = Vec::new();
     for row in page.lines().filter(|line| line.starts_with("| ")) {
@@ -172,12 +172,12 @@ fn named(page: &str) -> Vec<&str> {
 
 #[test]
 fn every_call_that_the_page_names_is_in_this_file() {
-    let (page, here) = (include_str!("../docs/MIGRATING.md"), include_str!("migrating.rs"));
+    let (page, here) = (include_str!("../docs/migrating.md"), include_str!("migrating.rs"));
     let names = named(page);
     assert!(names.len() > 150, "{} names", names.len());
     let code: Vec<_> = here.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let is_here = |name: &str| code.iter().any(|line| line.contains(name));
-    // What stands for an argument of the user's.
+    // Placeholders for the user's arguments.
     let arguments = ["when_full", "timeout", "keys"];
     let missing: Vec<_> =
         names.iter().filter(|name| !is_here(name) && !arguments.contains(name)).collect();

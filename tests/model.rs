@@ -1,10 +1,12 @@
-//! Long sequences of calls, against a model that a child could follow.
+//! Long random sequences of calls, checked against a simple sequential model.
 //!
-//! The cache has no thread of its own and a clock that is moved by hand, so after each call it is known exactly
-//! what is there, what it costs, what has left and why, and how many keys and values are alive. What the model
-//! cannot know is which entries are evicted: the listener tells, and no miss is forgiven that it did not tell of.
+//! The cache has no maintenance thread and a manual clock. So after each call its contents, their
+//! cost, the entries that have left with their causes, and the number of live keys and values are
+//! known exactly. Only the choice of victims is not: the listener reports them, and a miss that it
+//! has not reported is a failure.
 //!
-//! `PROPTEST_CASES=10000 cargo test --release --test model` tries more; a failure is shrunk to a few calls.
+//! `PROPTEST_CASES=10000 cargo test --release --test model` tries more. A failure is shrunk to a
+//! few calls.
 
 mod support;
 
@@ -23,7 +25,7 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::support::{Id, Tally, Tracked, settle};
 
-/// A value: its number, and what it costs.
+/// A value: its number and its cost.
 type Value = (Tracked, u64);
 
 /// A call. Keys are small numbers, times are seconds.
@@ -57,7 +59,7 @@ const KEYS: u64 = 24;
 
 fn call(most: u64) -> impl Strategy<Value = Call> {
     let key = || 0..KEYS;
-    // Now and then more than the whole budget.
+    // Occasionally more than the whole budget.
     let cost = move || prop_oneof![8 => 0..=(most / 4).min(9), 1 => 0..=most + 2];
     let ttl = || prop_oneof![2 => Just(None), 1 => (0..20u64).prop_map(Some)];
     prop_oneof![
@@ -87,11 +89,11 @@ fn call(most: u64) -> impl Strategy<Value = Call> {
     ]
 }
 
-/// Keys of few hashes, so that buckets are full; or as users have it.
+/// A hasher with few distinct hashes, so that buckets are full, or with all.
 #[derive(Clone)]
 struct Hashing {
     real: DefaultHashBuilder,
-    /// Hashes there are, or all.
+    /// The number of distinct hashes, or `None` for all.
     few: Option<u64>,
 }
 
@@ -123,7 +125,7 @@ impl Hasher for Hash64 {
     }
 }
 
-/// What left, as the listener was told.
+/// The removals that the listener was notified of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Left {
     key: u64,
@@ -132,7 +134,7 @@ struct Left {
     cause: RemovalCause,
 }
 
-/// What is there.
+/// An entry of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Resident {
     id: u64,
@@ -151,12 +153,12 @@ struct World {
     model: BTreeMap<u64, Resident>,
     max_cost: u64,
     now: u64,
-    /// What this call has made leave, and the causes that it may leave by.
+    /// The entries that this call has removed, with the permitted causes.
     leaving: Vec<(u64, Resident, &'static [RemovalCause])>,
 }
 
 const REPLACED: &[RemovalCause] = &[RemovalCause::Replaced];
-/// What is replaced may have made room for its successor.
+/// A replaced entry may have been evicted to make room for its successor.
 const REPLACED_OR_EVICTED: &[RemovalCause] = &[RemovalCause::Replaced, RemovalCause::Evicted];
 const EVICTED: &[RemovalCause] = &[RemovalCause::Evicted];
 const REMOVED: &[RemovalCause] = &[RemovalCause::Removed];
@@ -228,7 +230,7 @@ impl World {
         }
     }
 
-    /// Settles what a write did that returned `result`; `value` is its number and cost.
+    /// Updates the model after a write that returned `result`; `value` is its number and cost.
     fn settle_write(
         &mut self,
         key: u64,
@@ -293,7 +295,7 @@ impl World {
                 self.settle_write(key, made, ttl.map(|ttl| self.now + ttl), result);
             }
             Call::InsertWithCost { key, cost } => {
-                // What the caller names, not what the value says.
+                // The cost that the caller states, not that of the value.
                 let value = self.value(77);
                 let made = (value.0.id, cost);
                 let result = cache.insert_with_cost(self.key(key), value, cost);
@@ -338,7 +340,8 @@ impl World {
                         assert_eq!(seen.map(|value| value.0.id), old.map(|old| old.id));
                         ComputeOp::Put(value)
                     }
-                    // Asked again, for what it saw made room for its successor.
+                    // Called again, because the entry it saw was evicted to make room for the new
+                    // value.
                     None => {
                         assert!(seen.is_none());
                         ComputeOp::Keep
@@ -399,7 +402,7 @@ impl World {
                             assert_eq!(guard.fill(value).0.id, id);
                         }
                     }
-                    Claim::Busy(_) => panic!("nobody loads"),
+                    Claim::Busy(_) => panic!("no load in progress"),
                 }
                 if fill {
                     self.settle_load(key, (id, cost), old);
@@ -452,7 +455,7 @@ impl World {
             Call::Advance(seconds) => {
                 self.clock.advance(second(seconds));
                 self.now += seconds;
-                // Nobody has ticked yet.
+                // `tick` was not called yet.
                 for (key, resident) in &self.model {
                     let is_over = resident.deadline.is_some_and(|at| at <= self.now);
                     assert_eq!(cache.peek(&Id(*key)).is_none(), is_over);
@@ -462,7 +465,7 @@ impl World {
         self.check();
     }
 
-    /// A loaded value that was not let in has left as rejected.
+    /// Records the removal of a loaded value that was rejected.
     fn settle_load(&mut self, key: u64, (id, cost): (u64, u64), old: Option<u64>) {
         if old.is_some() {
             return;
@@ -477,7 +480,7 @@ impl World {
         }
     }
 
-    /// Everything goes out and comes back in, as in the next process.
+    /// Exports all entries and imports them into a new cache, as after a restart.
     fn restart(&mut self) {
         let all: Vec<(u64, u64, Option<Duration>)> = {
             let pinned = self.cache.pin();
@@ -509,7 +512,8 @@ impl World {
             } else if self.told.lock().unwrap().iter().any(|left| left.id == resident.id) {
                 self.leaving.push((key, resident, EVICTED));
             } else {
-                // Rejected by `import`, which drops it; or evicted, and told of at the end of this call.
+                // Rejected by `import`, which drops it, or evicted, which is reported at the end of
+                // this call.
                 settle(&self.cache);
                 if self.told.lock().unwrap().iter().any(|left| left.id == resident.id) {
                     self.leaving.push((key, resident, EVICTED));
@@ -518,7 +522,7 @@ impl World {
         }
     }
 
-    /// Compares everything with the model, when all is settled.
+    /// Compares everything with the model after all calls are settled.
     fn check(&mut self) {
         let memory = settle(&self.cache);
         assert_eq!((memory.garbage, memory.garbage_entries), (0, 0));
@@ -547,7 +551,7 @@ impl World {
                 "{left:?} though there is room"
             );
         }
-        assert!(self.leaving.is_empty(), "nobody was told of {:?}", self.leaving);
+        assert!(self.leaving.is_empty(), "not reported: {:?}", self.leaving);
 
         let there: BTreeMap<u64, u64> =
             self.cache.pin().iter().map(|(key, value)| (key.id, value.0.id)).collect();
@@ -563,7 +567,7 @@ impl World {
         assert_eq!(metrics.inserts, alive + gone, "{metrics}");
     }
 
-    /// Whether the budget is not what it was at first.
+    /// Returns whether the budget differs from the initial one.
     fn was_lowered(&self) -> bool {
         self.max_cost < AMPLE
     }
@@ -572,15 +576,15 @@ impl World {
         let Self { cache, keys, values, told, .. } = self;
         assert!(cache.close());
         assert_eq!((keys.alive(), values.alive()), (0, 0), "alive after the cache");
-        assert!(told.lock().unwrap().is_empty(), "what is there when the cache goes has not left");
+        assert!(told.lock().unwrap().is_empty(), "entries dropped with the cache are not reported");
     }
 }
 
-/// More than all keys together can cost.
+/// More than the total cost of all keys.
 const AMPLE: u64 = 1_000_000;
 
 fn config() -> ProptestConfig {
-    // A failure is printed with the calls that led to it: no file keeps it.
+    // A failure is printed with the calls that led to it, and not stored in a file.
     ProptestConfig {
         failure_persistence: None,
         max_shrink_iters: 100_000,

@@ -1,4 +1,4 @@
-//! The promises that need many threads to be broken.
+//! The promises that only concurrency can break.
 //!
 //! `CORTADO_TEST_SCALE=100 cargo test --release --test promises -- --nocapture --test-threads 1`
 //! runs them at full size: ten million operations each.
@@ -19,12 +19,12 @@ use support::{BOTH, Random, Tally, audit, builder, scale, seed, settle};
 
 const THREADS: u64 = 8;
 
-/// Operations of a test.
+/// Operations per test.
 fn operations() -> u64 {
     100_000 * scale()
 }
 
-/// Keeps the tests apart, so that each has the machine, and the figures are its own.
+/// Serialises the tests, so that each has the machine to itself and reads only its own metrics.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -47,14 +47,14 @@ fn show(what: &str, maintenance: Maintenance, metrics: &Metrics) {
     );
 }
 
-/// The greatest figures that anybody saw.
+/// The greatest values seen by any thread.
 #[derive(Debug, Default)]
 struct Greatest {
     cost: AtomicU64,
     entries: AtomicU64,
     garbage: AtomicU64,
     alive: AtomicU64,
-    /// Cost seen by adding up what an iteration found.
+    /// The cost summed up by an iteration.
     iterated: AtomicU64,
 }
 
@@ -89,7 +89,7 @@ fn budget_is_kept_at_every_instant() {
                 while !stop.load(SeqCst) {
                     greatest.cost.fetch_max(cache.cost(), SeqCst);
                     greatest.entries.fetch_max(cache.len() as u64, SeqCst);
-                    // Seldom: both hold others up a little.
+                    // Rarely, because both delay the others a little.
                     let memory = cache.memory();
                     greatest.garbage.fetch_max(memory.garbage_entries, SeqCst);
                     thread::yield_now();
@@ -147,8 +147,8 @@ fn budget_of_varying_costs_is_kept_at_every_instant() {
             scope.spawn(|| {
                 while !stop.load(SeqCst) {
                     assert!(cache.cost() <= BUDGET);
-                    // An entry can go and come back elsewhere while it is looked for: the sum is
-                    // no instant's, so it is only shown.
+                    // An entry may be removed and inserted elsewhere during the iteration: the sum
+                    // is that of no single instant, so it is only printed.
                     let sum = cache.pin().values().sum();
                     greatest.iterated.fetch_max(sum, SeqCst);
                     thread::yield_now();
@@ -167,7 +167,7 @@ fn budget_of_varying_costs_is_kept_at_every_instant() {
     }
 }
 
-/// A value that says who wrote it, as that thread's how manieth.
+/// Returns a value that identifies its writer and the number of the write.
 fn stamp(writer: u64, number: u64) -> u64 {
     writer << 48 | number
 }
@@ -178,7 +178,7 @@ fn own_writes_are_read_where_room_is_ample() {
     let seed = seed();
     for maintenance in BOTH {
         let keys = operations() / 50;
-        // No eviction for the budget: only a full bucket can drive an entry out.
+        // The budget causes no evictions: only a full bucket can displace an entry.
         let cache = builder(keys * 100, maintenance).expected_entries(2 * keys as usize);
         let cache = cache.build().unwrap();
         let done: Vec<AtomicU64> = (0..THREADS).map(|_| AtomicU64::new(0)).collect();
@@ -243,7 +243,7 @@ fn own_writes_are_read_unless_evicted_where_room_is_tight() {
                     scope.spawn(move || {
                         let mut random = Random::new(seed + writer);
                         for number in 0..each {
-                            // Keys of its own: nobody else writes or removes them.
+                            // Keys of its own, which no other thread writes or removes.
                             let key = writer << 32 | random.below(max_cost / 2);
                             let value = stamp(writer, number);
                             let insert = cache.insert(key, value);
@@ -272,7 +272,8 @@ fn own_writes_are_read_unless_evicted_where_room_is_tight() {
             assert_eq!(metrics.inserts + metrics.updates + rejected, each * THREADS);
             settle(&cache);
             audit(&cache);
-            // Whatever came in and is gone was evicted, or removed by a rejected update.
+            // Each entry that was inserted and is missing was evicted, or removed by a rejected
+            // update.
             let metrics = cache.metrics();
             let gone = metrics.evictions + metrics.removes;
             assert_eq!(metrics.inserts - gone, cache.len() as u64);

@@ -26,7 +26,7 @@ fn all(removals: &Removals<u64, u64>) -> Vec<u64> {
 }
 
 #[test]
-fn entries_come_out_with_their_cause_until_the_cache_is_gone() {
+fn entries_are_received_with_their_cause_until_the_cache_is_dropped() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (cache, removals) = cache(10, WhenFull::DropNewest);
     remove(&cache, 1..=2);
@@ -53,7 +53,7 @@ fn full_channel_drops_one_end_or_the_other_and_counts() {
     let (second, removals) = cache(3, WhenFull::DropOldest);
     remove(&second, 0..10);
     assert_eq!((all(&removals), removals.lost()), (vec![7, 8, 9], 7));
-    // It goes on once there is room.
+    // It continues once there is room.
     remove(&second, 20..22);
     assert_eq!((all(&removals), removals.lost()), (vec![20, 21], 7));
     let (third, removals) = cache(0, WhenFull::DropNewest);
@@ -62,7 +62,7 @@ fn full_channel_drops_one_end_or_the_other_and_counts() {
 }
 
 #[test]
-fn cache_goes_on_where_all_receivers_are_gone() {
+fn cache_works_without_receivers() {
     let (cache, removals) = cache(3, WhenFull::DropOldest);
     drop(removals);
     remove(&cache, 0..10);

@@ -1,8 +1,9 @@
-//! What a cache gives back to the system when it is cleared: a process of its own, for all of it is measured.
+//! The memory that a cache returns to the system when it is cleared. A process of its own, because
+//! the resident memory of the process is measured.
 
 use cortado::{Cache, Maintenance};
 
-/// Returns the bytes of memory that this process has in use, where the system tells.
+/// Returns the resident memory of this process in bytes, where the system reports it.
 fn resident() -> Option<i64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: i64 = statm.split(' ').nth(1)?.parse().ok()?;
@@ -13,7 +14,7 @@ fn resident() -> Option<i64> {
 fn memory_of_the_process_goes_back_when_a_cache_is_cleared() {
     let cache = Cache::builder().max_cost(1 << 30).maintenance(Maintenance::Manual).timed(true);
     let cache = cache.build().unwrap();
-    // The first round takes what the process keeps.
+    // The first round allocates what the process keeps.
     let mut after = Vec::new();
     for round in 0..3 {
         let Some(before) = resident() else { return };
@@ -23,16 +24,16 @@ fn memory_of_the_process_goes_back_when_a_cache_is_cleared() {
         let full = resident().unwrap_or(0) - before;
         assert!(full > 100_000 * 256, "{full}");
         cache.clear();
-        // Memory that the collector keeps goes a little later.
+        // Memory held by the collector is freed a little later.
         for _ in 0..100 {
             cache.flush();
         }
-        // The sketch stays: frequencies stay known.
+        // The sketch remains, with its frequencies.
         let sketch = if round == 0 { cache.memory().sketch as i64 } else { 0 };
         let kept = resident().unwrap_or(0) - before - sketch;
         println!("{kept} bytes kept of {full}, {:?}", cache.memory());
         after.push(resident().unwrap_or(0));
-        // The allocator keeps some, and there are lists of free cells.
+        // The allocator keeps some memory, and there are lists of free cells.
         assert!(kept < full / 3, "{kept} bytes kept of {full}");
     }
     assert!(after[2] - after[1] < 1 << 20, "each time there is more: {after:?}");

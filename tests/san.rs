@@ -1,5 +1,5 @@
-//! A program for the race detector: storms without a test harness around them, whose own threads would be
-//! reported. `.ci/sanitize thread` runs it; without a sanitizer it is one more stress test.
+//! A program for ThreadSanitizer: storms without the test harness, whose own threads would be
+//! reported. `.ci/sanitize thread` runs it. Without a sanitizer it is another stress test.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -25,7 +25,7 @@ fn main() {
             budget: 1000,
             max_garbage: u64::MAX,
             stalled: false,
-            // What the listener does to reach the cache would put its callers in order.
+            // The listener's access to the cache would synchronise its callers.
             listener_calls: false,
         };
         storm("even").run();

@@ -1,7 +1,8 @@
-//! Everything at once, with many more threads than cores, and every invariant at the end.
+//! Storms: every kind of call at once, with many more threads than cores. All invariants are
+//! checked at the end.
 //!
-//! `CORTADO_TEST_SCALE=100 cargo test --release --test stress -- --nocapture --test-threads 1` runs a
-//! hundred times as many threads; `CORTADO_TEST_SEED` sets the seed, which is printed.
+//! `CORTADO_TEST_SCALE=100 cargo test --release --test stress -- --nocapture --test-threads 1` runs
+//! a hundred times as many threads; `CORTADO_TEST_SEED` sets the seed, which is printed.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -15,7 +16,7 @@ use cortado::{InsertOptions, Maintenance, ManualClock, Priority, WorkLimit};
 use storm::{Spread, Storm};
 use support::{BOTH, scale, seed};
 
-/// Threads that come and go in a storm.
+/// Threads started in the course of a storm.
 fn threads() -> u64 {
     384 * scale()
 }
@@ -84,7 +85,7 @@ fn storm_beside_a_stalled_reader_keeps_every_account() {
         for max_garbage in [u64::MAX, 500] {
             let storm = Storm { stalled: true, max_garbage, ..storm("stalled", maintenance) };
             let calm = storm.run();
-            // Nothing is freed while it is there, so the limit is reached.
+            // Nothing is freed while the reader is pinned, so the limit is reached.
             assert!(calm.greatest_garbage > 400, "{}", calm.greatest_garbage);
         }
     }
@@ -92,7 +93,7 @@ fn storm_beside_a_stalled_reader_keeps_every_account() {
 
 #[test]
 fn deadlines_that_many_threads_set_are_all_met() {
-    // Their hashes went through rings that lose one now and then: such an entry never left.
+    // Their hashes used to go through lossy rings, so that an occasional entry never expired.
     const THREADS: u64 = 64;
     const ENTRIES: u64 = 200;
     for _ in 0..threads() / 24 {

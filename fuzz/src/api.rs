@@ -1,4 +1,4 @@
-//! Any calls in any order, beside a plain map that says what the cache may answer.
+//! Random calls in random order, compared with a plain map that determines the permitted results.
 
 use std::{
     cell::Cell,
@@ -14,7 +14,7 @@ use cortado::{
     Priority, RejectReason, Removed, WaitPolicy, WorkLimit,
 };
 
-/// One cache and what is done to it.
+/// A cache and the state of the comparison.
 #[derive(Arbitrary, Debug)]
 struct Script {
     max_cost: u32,
@@ -108,7 +108,7 @@ impl Hasher for SpreadHasher {
     }
 }
 
-/// A value: a number of its own, among those alive.
+/// A value with a number that is unique among the live ones.
 struct Held(u64, Arc<Mutex<BTreeSet<u64>>>);
 
 impl Held {
@@ -124,10 +124,10 @@ impl Drop for Held {
     }
 }
 
-/// What a key may hold: a value, and when its time is over.
+/// The expected entry of a key: a value and its deadline.
 type Model = BTreeMap<u8, (u64, Option<Duration>)>;
 
-/// Plays the script that the bytes say.
+/// Runs the script encoded in the bytes.
 pub fn run(data: &[u8]) {
     if let Ok(script) = Script::arbitrary(&mut Unstructured::new(data)) {
         play(script);
@@ -152,7 +152,7 @@ fn play(script: Script) {
         .seed(1)
         .on_remove(move |removed: Removed<u8, Held>| {
             let number = removed.value.number();
-            assert!(teller.lock().unwrap().insert(number), "value {number} is told of twice");
+            assert!(teller.lock().unwrap().insert(number), "value {number} is reported twice");
         })
         .hasher(script.hasher);
     if let Some(limit) = script.max_garbage {
@@ -172,7 +172,7 @@ fn play(script: Script) {
         assert!(cache.cost() <= cache.max_cost());
     }
     cache.flush();
-    // Everything that is there is what it should be, and paid for.
+    // Every entry in the cache is the expected one, and its cost is charged.
     let pinned = cache.pin();
     let mut costs = 0;
     for (key, value) in pinned.iter() {
@@ -187,7 +187,7 @@ fn play(script: Script) {
     assert!(alive.lock().unwrap().is_empty(), "values are left");
 }
 
-/// Does one call, and compares.
+/// Makes one call and compares its result.
 fn step(
     cache: &Cache<u8, Held, Spread>,
     model: &mut Model,
@@ -197,7 +197,7 @@ fn step(
     clock: &ManualClock,
     now: &mut Duration,
 ) {
-    // A miss says that the entry has gone; it must not come back.
+    // A miss shows that the entry was evicted; it must not return.
     let found = |model: &mut Model, key: u8, found: Option<u64>| match found {
         None => _ = model.remove(&key),
         Some(number) => {
@@ -303,7 +303,7 @@ fn step(
                 found(model, key, Some(number));
             } else {
                 assert_eq!(number, numbers.get());
-                // It may not have been let in; then a later miss says so.
+                // It may have been rejected, which a later miss shows.
                 model.insert(key, (number, None));
             }
         }
@@ -321,7 +321,7 @@ fn step(
                 drop(guard);
                 found(model, key, None);
             }
-            Claim::Busy(_) => unreachable!("nobody else loads"),
+            Claim::Busy(_) => unreachable!("no other caller loads"),
         },
         Call::SetTtl(key, ttl) => {
             let ttl = ttl.map(Ttl::duration);
@@ -348,7 +348,7 @@ fn step(
         }
         Call::Advance(by) => {
             clock.advance(by.duration());
-            // As the clock itself: it stops at the end.
+            // Like the clock itself, which stops at its end.
             *now = now.saturating_add(by.duration()).min(Duration::from_nanos(u64::MAX));
         }
         Call::Tick(most) => {
@@ -367,7 +367,7 @@ fn step(
     }
 }
 
-/// Returns the moment at which a time is over; `None` if it passes the end of the numbers.
+/// Returns the deadline of a time to live; `None` on overflow.
 fn after(now: Duration, ttl: Duration) -> Option<Duration> {
     let end = Duration::from_nanos(u64::MAX);
     now.checked_add(ttl).filter(|deadline| *deadline < end)

@@ -1,4 +1,5 @@
-//! Records of any cost, time, priority and frequency: into a cache, out of it, and into another one.
+//! Imports records of random cost, time, priority and frequency, exports them, and imports the
+//! result into another cache.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,7 +29,7 @@ struct Given {
 impl Given {
     fn record(&self) -> ExportedEntry<u16, u16> {
         let mut record = ExportedEntry::new(self.key, !self.key);
-        // Of any scale.
+        // Of any order of magnitude.
         record.cost = self.cost >> (self.shift % 64);
         record.ttl = self.ttl.map(|(seconds, nanoseconds)| {
             Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanoseconds.into()))
@@ -44,7 +45,7 @@ impl Given {
     }
 }
 
-/// Plays the script that the bytes say.
+/// Runs the script encoded in the bytes.
 pub fn run(data: &[u8]) {
     if let Ok(script) = Script::arbitrary(&mut Unstructured::new(data)) {
         play(&script);
@@ -75,7 +76,7 @@ fn play(script: &Script) {
     let imported = old.import(script.records.iter().map(Given::record));
     let sum = imported.inserted + imported.kept + imported.rejected;
     assert_eq!(sum, script.records.len());
-    // Those without any time take up room until they are swept up.
+    // Entries that have expired already occupy room until they are swept.
     old.flush();
     check(&old);
     clock.advance(Duration::from_nanos(script.passes.into()));
@@ -88,7 +89,7 @@ fn play(script: &Script) {
         let given = |given: &&Given| given.key == record.key;
         let fits = |given: &Given| {
             let given = given.record();
-            // Great costs are charged rounded up; a time only passes.
+            // Large costs are charged rounded up, and times only decrease.
             given.priority == record.priority
                 && record.cost >= given.cost
                 && record.cost - given.cost <= given.cost / 4_000_000

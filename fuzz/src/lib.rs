@@ -1,4 +1,4 @@
-//! What the fuzzer runs, as plain functions of bytes: a test replays the corpus with them.
+//! The fuzz targets as plain functions of bytes, with which a test replays the corpus.
 
 pub mod api;
 pub mod import;

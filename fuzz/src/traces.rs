@@ -1,8 +1,9 @@
-//! Any bytes as a trace file of each format: an error or accesses, never a panic.
+//! Random bytes as a trace file of each format: an error or accesses, never a panic.
 
 use anyhow::{Result, bail};
 
-// The parsers of `benches/replay`, which is a program: their sources, and what they expect around them.
+// The parsers of `benches/replay`, which is a binary: their sources, and the items that they
+// import.
 #[path = "../../benches/replay/src/trace/adaptsize.rs"]
 mod adaptsize;
 #[path = "../../benches/replay/src/trace/address.rs"]
@@ -16,10 +17,10 @@ mod lis;
 #[path = "../../benches/replay/src/trace/u32be.rs"]
 mod u32be;
 
-/// Far fewer than the program takes, so that a run of accesses does not fill the memory.
+/// Far fewer than the binary accepts, so that a run of accesses does not exhaust the memory.
 const MAX_ACCESSES: usize = 1 << 16;
 
-/// Keys, and sizes.
+/// Keys and sizes.
 #[derive(Debug)]
 struct Accesses {
     keys: Vec<u64>,
@@ -34,7 +35,7 @@ fn push(accesses: &mut Vec<u64>, key: u64) -> Result<()> {
     Ok(())
 }
 
-/// Parses the bytes as each format; the first one says where they are cut into two reads.
+/// Parses the bytes as each format. The first byte says where they are split into two reads.
 pub fn run(data: &[u8]) {
     let lines = data.iter().filter(|byte| **byte == b'\n').count() + 1;
     for parse in [lis::parse, lirs::parse, address::parse, u32be::parse] {

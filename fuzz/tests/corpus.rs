@@ -1,14 +1,14 @@
-//! Replays what the fuzzer has found worth keeping, without it.
+//! Replays the corpus without a fuzzer.
 
 use std::path::Path;
 
-/// Runs `target` on each file of its corpus, and on what each is when it is cut off.
+/// Runs `target` on each file of its corpus, and on truncated versions of it.
 fn replay(name: &str, target: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
     let mut files = 0;
     for file in std::fs::read_dir(&directory).unwrap() {
         let path = file.unwrap().path();
-        // Shown if it fails.
+        // Printed if the test fails.
         println!("{}", path.display());
         let data = std::fs::read(&path).unwrap();
         target(&data);

@@ -1,15 +1,15 @@
 //! The budget: charge and refund (`src/budget.rs`).
 
-mod bucket_world;
 mod common;
+mod table_world;
 
-use bucket_world::{A, B, World, spawn};
 use common::{Bounds, explore, explore_within};
 use cortado::__internals::budget::Budget;
 use cortado::__internals::sync::atomic::AtomicBool;
 use cortado::__internals::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use cortado::__internals::sync::model::as_reader;
 use cortado::__internals::sync::{Arc, thread};
+use table_world::{A, B, World, spawn};
 
 #[test]
 fn two_charges_of_which_one_fits() {
@@ -46,12 +46,12 @@ fn charges_and_refunds_add_up() {
 }
 
 #[test]
-fn whoever_sees_the_new_entry_sees_the_one_that_paid_for_it_gone() {
+fn a_thread_that_sees_the_new_entry_does_not_see_the_evicted_one() {
     explore(|| {
         let budget = Arc::new(Budget::new(1));
         let entries = Arc::new([AtomicBool::new(true), AtomicBool::new(false)]);
         assert!(budget.try_charge(1));
-        let evictor = {
+        let evicting = {
             let (budget, entries) = (Arc::clone(&budget), Arc::clone(&entries));
             thread::spawn(move || {
                 entries[0].store(false, Relaxed);
@@ -71,7 +71,7 @@ fn whoever_sees_the_new_entry_sees_the_one_that_paid_for_it_gone() {
                 assert!(!entries[0].load(Relaxed), "both entries, and the budget holds one");
             }
         });
-        evictor.join().unwrap();
+        evicting.join().unwrap();
         writer.join().unwrap();
     });
 }
@@ -87,13 +87,13 @@ fn a_limit_that_is_lowered_holds_for_the_next_charge() {
         budget.set_max(5);
         let second = u64::from(budget.try_charge(4));
         let first = charger.join().unwrap();
-        // 8 fits below the old limit only, and with 8 charged 4 more fit below neither.
+        // 8 fits only below the old limit. With 8 charged, 4 more fit below neither.
         assert!(first + second <= 1 && budget.used() == 8 * first + 4 * second);
         assert!(!budget.try_charge(6));
     });
 }
 
-/// What inserts under way have charged above a lowered limit is not published any more.
+/// Charges of inserts in progress above a lowered limit are not published.
 fn lowered(there: &'static [(u64, u64)], cost: u64, limit: u64, preemptions: usize) {
     let bounds = Bounds { preemptions: Some(preemptions), seconds: 5, schedules: 3_000 };
     explore_within(bounds, move || {
@@ -132,7 +132,7 @@ fn replacement_of_what_costs_nothing_meets_a_limit_below_its_charge() {
     lowered(&[(A, 0)], 3, 1, 3);
 }
 
-/// What is charged above the limit is left out when all is evicted that was to be, and not before.
+/// `shown` is capped once all evictions for the limit are done, and not before.
 #[test]
 fn less_than_is_charged_is_shown_only_when_a_move_has_ended() {
     explore(|| {

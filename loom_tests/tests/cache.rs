@@ -1,6 +1,7 @@
-//! The whole cache, under shuttle: the storms of `tests/stress.rs`, small, and a thousand times each.
+//! The whole cache under shuttle: the storms of `tests/stress.rs` at a small size, with a
+//! thousand schedules each.
 //!
-//! loom has no part in this: there is more of it than loom can explore.
+//! The whole cache is too large for loom to explore.
 #![cfg(cortado_shuttle)]
 
 mod common;
@@ -60,7 +61,8 @@ fn storm_beside_the_thread_keeps_every_account() {
     explore(|seed| small(Maintenance::Thread, seed));
 }
 
-/// One bucket, and more keys than it has slots: they displace each other, and it cannot help to grow.
+/// One bucket, and more keys than it has slots: they displace each other, and the table cannot
+/// grow.
 #[test]
 fn storm_in_one_full_bucket_keeps_every_account() {
     explore(|seed| Storm {
@@ -88,7 +90,7 @@ fn storm_beside_a_stalled_reader_keeps_every_account() {
     explore(|seed| Storm { stalled: true, max_garbage: 8, ..small(Maintenance::Thread, seed) });
 }
 
-/// Where the drop waited for the listener, this would never end.
+/// If the drop waited for the listener, this would deadlock.
 #[test]
 fn a_drop_meets_a_listener_that_waits_for_it() {
     explore_within(Bounds { preemptions: None, seconds: 0, schedules: 500 }, || {

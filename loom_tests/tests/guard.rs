@@ -1,4 +1,5 @@
-//! The guard alone: pins, grace periods, and slots that change hands (`src/reclaim/sequence.rs`).
+//! The collector alone: pins, grace periods, and slots that change owners
+//! (`src/reclaim/sequence.rs`).
 
 mod common;
 
@@ -26,14 +27,14 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
 }
 
-/// Values one of which is linked, as an entry is in the table of a cache.
+/// Values, one of which is linked, as an entry is in the table of a cache.
 struct Cache {
     domain: Domain,
     linked: AtomicUsize,
     values: [Value; 3],
 }
 
-/// Plain memory that loom watches, and a mark for shuttle, which no model sees.
+/// Plain memory that loom watches, and a flag for shuttle that no model sees.
 #[derive(Default)]
 struct Value {
     watched: Watched,
@@ -74,20 +75,20 @@ impl Cache {
         self.find(guard).read();
     }
 
-    /// Links the next value; returns the one before and its grace period.
+    /// Links the next value; returns the previous one and its grace period.
     fn unlink(&self, next: usize) -> (&Value, Grace) {
-        // AcqRel: as an exchange of the table.
+        // AcqRel: as an exchange in the table.
         let old = self.linked.swap(next, Ordering::AcqRel);
         (&self.values[old], Grace::begin(self.domain))
     }
 
-    /// Frees a value if its period is over.
+    /// Frees a value if its grace period is over.
     fn free(&self, (value, grace): &mut (&Value, Grace)) -> bool {
-        let is_over = grace.is_over();
-        if is_over {
+        let has_ended = grace.has_ended();
+        if has_ended {
             self.drop_value(value);
         }
-        is_over
+        has_ended
     }
 
     fn drop_value(&self, value: &Value) {
@@ -182,7 +183,8 @@ fn a_pin_is_not_renewed_beside_another_guard_of_its_thread() {
     });
 }
 
-/// Explores a reader of part 1 beside a sweep that frees what no pin of its period keeps.
+/// Explores a reader of part 1 beside a sweep that frees the values that no pin of its period
+/// protects.
 fn read_a_part_beside_a_sweep(reader: fn(&Cache)) {
     for barrier in [Barrier::System, Barrier::Fences] {
         let freed = StdArc::new(StdAtomicUsize::new(0));
@@ -193,7 +195,7 @@ fn read_a_part_beside_a_sweep(reader: fn(&Cache)) {
             let reader = spawn(&cache, reader);
             let mut retired = cache.unlink(1);
             if !cache.free(&mut retired) && !retired.1.keeps(1) {
-                // A pin is not over, and keeps something else.
+                // A pin has not ended, and protects another part.
                 seen.fetch_add(1, SeqCst);
                 cache.drop_value(retired.0);
             }
@@ -238,7 +240,7 @@ fn a_pin_of_another_part_within_a_pin_meets_a_grace_period() {
     });
 }
 
-/// Two values are retired one after the other; the later period may end first or last.
+/// Two values are retired one after the other. The later period may end first or last.
 #[test]
 fn a_pin_meets_two_grace_periods() {
     explore(|| {
@@ -252,7 +254,7 @@ fn a_pin_meets_two_grace_periods() {
     });
 }
 
-/// The sweeper is a reader, too, and holds its own period back.
+/// The sweeper is a reader, too, and its guard delays its own period.
 #[test]
 fn a_sweeper_is_pinned_itself() {
     explore(|| {
@@ -268,7 +270,7 @@ fn a_sweeper_is_pinned_itself() {
     });
 }
 
-/// The second thread may get the slot of the first, and its pins then stand for those of both.
+/// The second thread may get the slot of the first, whose pins then count as its own.
 #[test]
 fn a_slot_changes_hands_beside_a_grace_period() {
     explore(|| {
@@ -286,7 +288,8 @@ fn a_slot_changes_hands_beside_a_grace_period() {
     });
 }
 
-/// A period that waited for a thread which has ended is over, though its slot's next owner is pinned.
+/// A period that waited for a thread that has ended is over, although its slot's next owner is
+/// pinned.
 #[test]
 fn a_slot_s_next_owner_holds_no_older_period_back() {
     explore(|| {
@@ -309,7 +312,7 @@ fn a_slot_s_next_owner_holds_no_older_period_back() {
     });
 }
 
-/// A reference in a thread-local variable: the guard is dropped after its thread gave up the slot.
+/// A guard in a thread-local variable, which is dropped after its thread released the slot.
 #[test]
 fn a_guard_outlives_its_thread() {
     explore(|| {
@@ -319,7 +322,7 @@ fn a_guard_outlives_its_thread() {
             let guard = cache.pin();
             let value = cache.find(&guard);
             sequence::end_thread();
-            // A pin of a destructor that runs later, in a slot of its own.
+            // A pin in a later destructor, which gets a slot of its own.
             cache.read();
             value.read();
         });
@@ -330,7 +333,7 @@ fn a_guard_outlives_its_thread() {
     });
 }
 
-/// Its memory is never freed, and its slot is never another thread's.
+/// What it protects is never freed, and its slot is never another thread's.
 #[test]
 fn a_guard_is_leaked() {
     explore(|| {
@@ -348,7 +351,7 @@ fn a_guard_is_leaked() {
     });
 }
 
-/// A stalled reader of one cache holds back no other.
+/// A stalled reader of one cache does not delay another cache.
 #[test]
 fn a_pin_of_another_cache_holds_nothing_back() {
     explore(|| {

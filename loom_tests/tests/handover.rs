@@ -1,5 +1,5 @@
-//! What the thread of a cache leaves comes to the owner that stops it, or is dropped by the thread
-//! (`src/handover.rs`): once, and the owner never waits for user code.
+//! What the maintenance thread hands over is dropped once, by the owner that stops the thread or by
+//! the thread itself (`src/primitives/handover.rs`). The owner never waits for user code.
 
 mod common;
 
@@ -13,7 +13,7 @@ use std::{
 
 use common::{Bounds, explore_within};
 use cortado::__internals::{
-    handover::Handover,
+    primitives::handover::Handover,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,7 +25,7 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(3), seconds: 4, schedules: 3_000 }, scenario);
 }
 
-/// What is left; counts that it is dropped.
+/// The value handed over, which counts its drops.
 struct Remains(StdArc<AtomicUsize>);
 
 impl Drop for Remains {
@@ -34,13 +34,13 @@ impl Drop for Remains {
     }
 }
 
-/// Is the owner, on a thread of its own: it may be unparked once more when it has left, and loom's join takes
-/// that for its own.
+/// Runs the owner on a thread of its own: it may be unparked once more after it has returned, and
+/// loom's join would consume that token.
 fn own(f: impl FnOnce() + Send + 'static) {
     thread::spawn(f).join().unwrap();
 }
 
-/// A thread that does `sections` of user code and ends, and an owner that waits.
+/// A thread with `sections` of user code, and an owner that waits for its end.
 fn scenario(sections: usize, patience: Option<Duration>) {
     let dropped = StdArc::new(AtomicUsize::new(0));
     let handover = Arc::new(Handover::new());
@@ -75,7 +75,7 @@ fn an_owner_that_leaves_meets_a_thread_in_user_code() {
     explore(|| scenario(2, Some(Duration::ZERO)));
 }
 
-/// Where the owner waited for it, this would never end.
+/// If the owner waited for it, this would deadlock.
 #[test]
 fn an_owner_meets_user_code_that_waits_for_the_owner() {
     explore(|| {

@@ -1,5 +1,5 @@
-//! Linearizability of the whole cache under shuttle: the histories of `tests/linear.rs`, of threads that change
-//! places at any access to an atomic.
+//! Linearizability of the whole cache under shuttle: the histories of `tests/linear.rs`, with a
+//! possible context switch at every access to an atomic.
 #![cfg(cortado_shuttle)]
 
 mod common;
@@ -14,7 +14,7 @@ use cortado::{__internals::reclaim, Maintenance};
 use history::{Round, play_and_check};
 use support::Random;
 
-/// Plays and checks one round a schedule.
+/// Runs and checks one round per schedule.
 fn rounds<const LOSSY: bool>(round: impl Fn(&mut Random) -> Round + Send + Sync + 'static) {
     use shuttle::rand::Rng;
 
@@ -26,7 +26,7 @@ fn rounds<const LOSSY: bool>(round: impl Fn(&mut Random) -> Round + Send + Sync 
     });
 }
 
-/// Nothing is evicted: every miss has somebody who removed what was there.
+/// Nothing is evicted: every miss is explained by a call that removed the entry.
 #[test]
 fn calls_with_room_can_be_put_in_order() {
     rounds::<false>(|random| Round {
@@ -52,7 +52,8 @@ fn calls_without_room_can_be_put_in_order() {
     });
 }
 
-/// The table grows under the calls, shrinks when it is cleared, and its buckets are full.
+/// The table grows concurrently with the calls and shrinks when it is cleared, and its buckets are
+/// full.
 #[test]
 fn calls_while_the_table_moves_can_be_put_in_order() {
     rounds::<true>(|random| Round {

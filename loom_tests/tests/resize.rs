@@ -1,33 +1,33 @@
-//! Growing and shrinking of the table (`src/buckets/resize.rs`) against readers and writers.
+//! Growing and shrinking of the table (`src/table/resize.rs`), concurrent with readers and writers.
 
-mod bucket_world;
 mod common;
+mod table_world;
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use bucket_world::{A, A2, B, ODD, Set, UP, World, spawn, spawn_reader};
 use common::{Bounds, explore_within};
-use cortado::__internals::{buckets::SLOTS, sync::Arc};
+use cortado::__internals::{sync::Arc, table::SLOTS};
+use table_world::{A, A2, B, ODD, Set, UP, World, spawn, spawn_reader};
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(2), seconds: 3, schedules: 2_000 }, scenario);
 }
 
-/// One bucket that is to become two, with an entry for each.
+/// One bucket that will be split in two, with an entry for each.
 fn growing() -> Arc<World> {
     let world = World::with(&[(A, 1), (UP, 9)]);
     world.grow();
     Arc::new(world)
 }
 
-/// Two buckets that are to become one, with an entry in each.
+/// Two buckets that will be merged, with an entry in each.
 fn shrinking() -> Arc<World> {
     let world = World::with_buckets(2, &[(A, 1), (UP, 9)]);
     world.shrink();
     Arc::new(world)
 }
 
-/// Two buckets that are to become one, in which one of their entries, `UP`, finds no slot.
+/// Two buckets that will be merged, with an entry, `UP`, that finds no slot.
 fn crowded() -> Arc<World> {
     let world = World::with_buckets(2, &[(A, 1), (UP, 9)]);
     world.fill(A, SLOTS as u64 - 1);
@@ -55,7 +55,7 @@ fn a_growth_meets_a_replace_and_a_reader() {
 
 /// The replacement probes before the growth begins, and meets the freeze at every step.
 #[test]
-fn a_replace_is_overtaken_by_a_freeze() {
+fn a_replace_meets_a_freeze() {
     explore(|| {
         let world = Arc::new(World::with(&[(A, 1), (UP, 9)]));
         let replace = spawn(&world, |w| w.set(A, 2));
@@ -83,7 +83,7 @@ fn a_growth_meets_clear_and_an_insert() {
 }
 
 #[test]
-fn removes_are_overtaken_by_a_freeze() {
+fn removes_meet_a_freeze() {
     explore(|| {
         let world = Arc::new(World::with(&[(A, 1), (UP, 9)]));
         let exactly = spawn(&world, |w| w.remove_exactly(A));
@@ -96,7 +96,7 @@ fn removes_are_overtaken_by_a_freeze() {
 }
 
 #[test]
-fn an_insert_is_overtaken_by_a_freeze() {
+fn an_insert_meets_a_freeze() {
     explore(|| {
         let world = Arc::new(World::with(&[(UP, 9)]));
         let insert = spawn(&world, |w| (w.set(A, 1), w.get(A)));
@@ -107,7 +107,7 @@ fn an_insert_is_overtaken_by_a_freeze() {
     });
 }
 
-/// An entry was claimed for a bucket that has moved before it could be published.
+/// An entry was claimed in a bucket that moves before it can be published.
 #[test]
 fn an_entry_that_is_taken_back_meets_a_freeze() {
     explore(|| {
@@ -120,7 +120,7 @@ fn an_entry_that_is_taken_back_meets_a_freeze() {
     });
 }
 
-/// A helper that comes late must not bring back what was removed from the child.
+/// A late helper must not restore an entry that was removed from the child.
 #[test]
 fn two_helpers_meet_a_remove() {
     explore(|| {
@@ -134,7 +134,7 @@ fn two_helpers_meet_a_remove() {
     });
 }
 
-/// The same where the slot is used again, and what was in it is freed.
+/// Like the scenario above, but the slot is reused, and the removed entry is freed.
 #[test]
 fn a_helper_meets_a_remove_an_insert_and_a_sweep() {
     explore(|| {
@@ -161,7 +161,7 @@ fn both_children_are_written_while_they_are_made() {
     });
 }
 
-/// Two helpers make them, and meet in each; a reader finds both entries.
+/// Two helpers fill the children, and meet in each. A reader finds both entries.
 #[test]
 fn both_children_are_read_while_two_make_them() {
     explore(|| {
@@ -175,7 +175,7 @@ fn both_children_are_read_while_two_make_them() {
     });
 }
 
-/// What was removed in place, and has its slot still, does not move.
+/// An entry that was removed in place, and still has its slot, does not move.
 #[test]
 fn an_entry_that_is_dying_stays_behind() {
     explore(|| {
@@ -206,7 +206,7 @@ fn an_unused_bucket_is_frozen_or_put_in_use() {
     });
 }
 
-/// The old array is retired, and freed as soon as that may be, under a reader that is in it.
+/// The old array is retired, and freed as soon as possible, while a reader is in it.
 #[test]
 fn a_reader_is_in_the_old_array() {
     explore(|| {
@@ -222,7 +222,8 @@ fn a_reader_is_in_the_old_array() {
     });
 }
 
-/// The root is exchanged twice, and what it was is freed, under a reader that began in the first array.
+/// The root is exchanged twice, and the old arrays are freed, while a reader began in the first
+/// one.
 #[test]
 fn a_reader_is_two_arrays_behind() {
     explore(|| {
@@ -241,7 +242,7 @@ fn a_reader_is_two_arrays_behind() {
     });
 }
 
-/// Both have seen that all has moved; one of them retires the old array.
+/// Both threads have seen that all units have moved. One of them retires the old array.
 #[test]
 fn two_helpers_end_a_growth() {
     explore(|| {
@@ -323,7 +324,8 @@ fn a_shrink_meets_a_replace_and_a_reader() {
     });
 }
 
-/// One of the two buckets has moved for a writer of the other, whose entry is then freed under a reader.
+/// One of the two buckets has moved, as a writer of the other sees it. The writer's entry is then
+/// freed while a reader may hold it.
 #[test]
 fn a_shrink_meets_a_remove_a_sweep_and_a_reader() {
     explore(|| {
@@ -338,7 +340,7 @@ fn a_shrink_meets_a_remove_a_sweep_and_a_reader() {
     });
 }
 
-/// The entry that finds no slot leaves once, whichever thread moves it, or is removed.
+/// The entry that finds no slot is displaced once or removed, whichever thread moves it.
 #[test]
 fn a_shrink_meets_a_remove_of_what_finds_no_slot() {
     explore(|| {
@@ -347,17 +349,17 @@ fn a_shrink_meets_a_remove_of_what_finds_no_slot() {
         let removed = world.remove(UP);
         helper.join().unwrap();
         world.help(1);
-        let displaced = world.strays.load(SeqCst);
+        let displaced = world.displaced.load(SeqCst);
         assert_eq!((removed.is_some(), removed.unwrap_or(9)), (displaced == 0, 9));
         assert!(displaced <= 1);
         assert_eq!(World::finish(world), [1]);
     });
 }
 
-/// A helper is stopped for ever where it has handed over the last unit, and before it looks whether that was all:
-/// the others end the shrinking without it.
+/// A helper is stopped forever after it has moved the last unit and before it checks whether that
+/// was all. The others complete the shrink without it.
 #[test]
-fn a_stopped_helper_holds_up_nobody() {
+fn a_stopped_helper_blocks_no_other() {
     explore(|| {
         let world = crowded();
         let stopped = spawn(&world, |w| w.help_and_stop(1));
@@ -369,13 +371,13 @@ fn a_stopped_helper_holds_up_nobody() {
         assert_eq!(world.buckets(), 2);
         world.let_go(&stopped);
         stopped.join().unwrap();
-        assert_eq!(world.strays.load(SeqCst), 1);
+        assert_eq!(world.displaced.load(SeqCst), 1);
         assert_eq!(World::finish(world), [1]);
     });
 }
 
-/// A unit has moved, and an entry of it is freed, while another has still to move: a helper that comes to the first does
-/// not look at its entries.
+/// A unit has moved, and an entry of it is freed, while another unit has yet to move. A helper that
+/// reaches the first does not read its entries.
 #[test]
 fn a_helper_meets_a_unit_that_has_moved() {
     explore(|| {
@@ -391,7 +393,7 @@ fn a_helper_meets_a_unit_that_has_moved() {
     });
 }
 
-/// One pair of buckets has become one, the other has not yet.
+/// One pair of buckets has been merged, and the other has not.
 #[test]
 fn an_iteration_shows_what_has_moved_once() {
     explore(|| {
@@ -414,7 +416,7 @@ fn an_iteration_meets_a_shrink() {
         let helper = spawn(&world, |w| w.help(1));
         let seen = world.values();
         helper.join().unwrap();
-        // What moves in this moment may be seen twice.
+        // An entry that moves concurrently may be seen twice.
         let mut once = seen.clone();
         once.dedup();
         assert_eq!(once, [1, 9]);
@@ -424,7 +426,7 @@ fn an_iteration_meets_a_shrink() {
     });
 }
 
-/// A thread is stopped anywhere, and the table is dropped as it is.
+/// A thread is stopped at any point, and the table is dropped in that state.
 #[test]
 fn a_table_is_dropped_in_the_middle_of_a_growth() {
     explore(|| {

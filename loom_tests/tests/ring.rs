@@ -1,14 +1,14 @@
-//! The ring: push, drain, seal (`src/stripe/ring.rs`). `CAPACITY` is 2 here.
+//! The ring buffer: push, drain, seal (`src/primitives/ring.rs`). `CAPACITY` is 2 here.
 
 mod common;
 
 use std::sync::Mutex;
 
 use common::explore;
-use cortado::__internals::stripe::{CAPACITY, Push, Ring};
+use cortado::__internals::primitives::striped::{CAPACITY, Push, Ring};
 use cortado::__internals::sync::{Arc, thread};
 
-/// A ring, and what happened to it. The log is invisible to the model.
+/// A ring and a log of its events. The log is invisible to the model.
 struct Logged {
     ring: Ring,
     pushed: Mutex<Vec<u64>>,
@@ -42,7 +42,7 @@ impl Logged {
         self.drained.lock().unwrap().extend_from_slice(events);
     }
 
-    /// After all threads have ended: takes the rest and checks the whole.
+    /// Drains the rest and checks the log, after all threads have ended.
     fn check(&self) {
         self.seal();
         let pushed = self.pushed.lock().unwrap().clone();
@@ -81,7 +81,7 @@ fn three_pushers_go_through_a_lap_and_a_half() {
 }
 
 #[test]
-fn a_maintainer_seals_while_a_pusher_fills() {
+fn a_thread_seals_while_a_pusher_fills() {
     explore(|| {
         let logged = Logged::new();
         let thread = pusher(&logged, &[1, 2, 3]);
@@ -93,16 +93,16 @@ fn a_maintainer_seals_while_a_pusher_fills() {
 }
 
 #[test]
-fn two_maintainers_seal_one_ring() {
+fn two_threads_seal_one_ring() {
     explore(|| {
         let logged = Logged::new();
         logged.push(1);
-        let maintainer = {
+        let sealer = {
             let logged = Arc::clone(&logged);
             thread::spawn(move || logged.seal())
         };
         logged.seal();
-        maintainer.join().unwrap();
+        sealer.join().unwrap();
         logged.check();
         let drained = logged.drained.lock().unwrap().clone();
         assert_eq!(drained, [1]);
@@ -110,7 +110,7 @@ fn two_maintainers_seal_one_ring() {
 }
 
 #[test]
-fn a_ring_is_open_again_once_everybody_has_gone() {
+fn a_ring_is_open_again_once_all_threads_are_done() {
     explore(|| {
         let logged = Logged::new();
         let threads = [pusher(&logged, &[1, 2]), pusher(&logged, &[11])];

@@ -7,13 +7,13 @@ use cortado::__internals::sketch::{ENTRIES_PER_BLOCK as BLOCK, Sketch};
 use cortado::__internals::sync::model::as_reader;
 use cortado::__internals::sync::{Arc, thread};
 
-/// A pulse of the second age.
+/// A step of the second age.
 const AGED: u32 = 1 << 20;
 
-/// A hash that, of two blocks, is in another than the hash 1.
+/// A hash that is in another block than the hash 1, of two blocks.
 const FAR: u64 = 0;
 
-/// Makes a sketch in which each of `hashes` was counted `times` times.
+/// Creates a sketch in which each of `hashes` was counted `times` times.
 fn counted(entries: usize, hashes: &[u64], times: usize) -> Arc<Sketch> {
     let sketch = Sketch::new(entries);
     for hash in hashes {
@@ -24,14 +24,14 @@ fn counted(entries: usize, hashes: &[u64], times: usize) -> Arc<Sketch> {
     Arc::new(sketch)
 }
 
-/// Where a hash's counters are: those that one event changes.
+/// Returns the positions of the counters that one event of a hash changes.
 fn places(hash: u64) -> Vec<usize> {
     let sketch = counted(BLOCK, &[hash], 1);
     let counters = sketch.counters();
     counters.iter().enumerate().filter(|(_, count)| **count > 0).map(|(i, _)| i).collect()
 }
 
-/// Checks that nothing but the counters of `hashes` was touched.
+/// Checks that only the counters of `hashes` have changed.
 fn assert_no_bleeding(sketch: &Sketch, hashes: &[u64]) {
     let own: Vec<usize> = hashes.iter().flat_map(|&hash| places(hash)).collect();
     for (i, count) in sketch.counters().iter().enumerate() {
@@ -82,7 +82,8 @@ fn an_increment_races_a_halving() {
         sketch.increment(1);
         sketch.increment(1);
         aging.join().unwrap();
-        // 5 / 2 + 2 at most if the halving came first, 7 / 2 if last, less what races have lost.
+        // At most 5 / 2 + 2 if the halving came first, and 7 / 2 if it came last, less the lost
+        // counts.
         let estimate = sketch.estimate(1);
         assert!((2..=4).contains(&estimate), "{estimate}");
         assert_no_bleeding(&sketch, &[1]);
@@ -137,7 +138,7 @@ fn a_growth_meets_a_pass_and_another_growth() {
         grower.join().unwrap();
         sketch.age(AGED);
         sketch.age(AGED);
-        // 4 where the copy was made before the halving of what it was copied from.
+        // 4 if the copy was made before the original was halved.
         let estimate = sketch.estimate(1);
         assert!(estimate == 2 || estimate == 4, "{estimate}");
         assert_eq!(sketch.entries(), 2 * BLOCK);

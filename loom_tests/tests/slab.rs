@@ -1,5 +1,5 @@
-//! The slab: cells, magazines and what is kept beside cells (`src/slab`).
-#![allow(unsafe_code)] // values are moved into cells here and out of them
+//! The slab: cells, magazines, and the arrays beside cells (`src/slab`).
+#![allow(unsafe_code)] // values are moved into cells and out of them
 
 mod common;
 
@@ -17,7 +17,7 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(3), seconds: 8, schedules: 5_000 }, scenario);
 }
 
-/// A value that loom watches: two threads that use its cell without an order fail the test.
+/// A value that loom watches: unordered accesses of two threads to its cell fail the test.
 struct Value {
     watched: Watched,
     number: u32,
@@ -25,7 +25,7 @@ struct Value {
 
 type World = Arc<Slab<Value>>;
 
-/// Makes a slab with one stripe. Chunks and magazines have two cells.
+/// Creates a slab with one stripe. Chunks and magazines have two cells.
 fn world() -> World {
     Arc::new(Slab::new(2, 1))
 }
@@ -46,7 +46,7 @@ fn make(slab: &Slab<Value>, number: u32) -> Handle {
     handle
 }
 
-/// Moves a value out of its cell again.
+/// Moves the value out of its cell.
 fn unmake(slab: &Slab<Value>, handle: Handle, number: u32) {
     // SAFETY: the caller made it.
     let value = unsafe { slab.take(handle) };
@@ -54,7 +54,7 @@ fn unmake(slab: &Slab<Value>, handle: Handle, number: u32) {
     assert_eq!(value.number, number);
 }
 
-/// Makes a value, looks that it stays, and gives its cell back.
+/// Allocates a value, checks that it does not change, and frees its cell.
 fn use_a_cell(slab: &Slab<Value>, number: u32) {
     let handle = make(slab, number);
     unmake(slab, handle, number);
@@ -80,7 +80,7 @@ fn two_threads_allocate_from_an_empty_slab() {
     });
 }
 
-/// The chunk has two cells: one of the threads adds another, or both do.
+/// The chunk has two cells, so one or both of the threads add another chunk.
 #[test]
 fn two_threads_allocate_more_than_a_chunk_has() {
     explore(|| {
@@ -111,7 +111,7 @@ fn cells_go_from_thread_to_thread() {
     });
 }
 
-/// A bag that one thread has filled is what another allocates from.
+/// A thread allocates from a bag that another thread has filled.
 #[test]
 fn a_bag_goes_from_thread_to_thread() {
     explore(|| {
@@ -132,8 +132,8 @@ fn a_bag_goes_from_thread_to_thread() {
     });
 }
 
-/// One thread takes a magazine, another takes two and puts the first back: the same one is on top
-/// of the stack again, with another one below.
+/// One thread takes a magazine. Another takes two and puts the first back, which is then on top of
+/// the stack again, with another one below it (ABA).
 #[test]
 fn a_pop_meets_a_magazine_that_comes_back() {
     explore(|| {
@@ -144,7 +144,7 @@ fn a_pop_meets_a_magazine_that_comes_back() {
             let (first, second) = (slab.bag().unwrap(), slab.bag().unwrap());
             drop(first);
             let number = second.number();
-            // It stays this thread's.
+            // This thread keeps it.
             std::mem::forget(second);
             number
         });
@@ -155,7 +155,8 @@ fn a_pop_meets_a_magazine_that_comes_back() {
     });
 }
 
-/// The array of costs appears while another cell of the chunk, whose user needed none, is asked for its cost.
+/// The array of costs is created while the cost of another cell of the chunk, which has none, is
+/// read.
 #[test]
 fn a_cost_is_read_while_another_cell_gets_one() {
     explore(|| {
@@ -189,8 +190,8 @@ fn two_threads_set_costs() {
     });
 }
 
-/// A cell changes its user while a reader of the published handle asks for its cost: it finds that of the user
-/// who published it, and the next user does not inherit it.
+/// A cell changes its user while a reader of the published handle reads its cost. It finds the cost
+/// of the user who published it, and the next user does not inherit that.
 #[test]
 fn a_published_cost_is_its_users() {
     explore(|| {
@@ -253,7 +254,7 @@ fn two_threads_retire_at_one_stripe() {
     });
 }
 
-/// A thread takes all free cells to give their memory back, while another takes and gives cells.
+/// A thread takes all free cells to return their memory, while another allocates and frees cells.
 #[test]
 fn a_trim_meets_an_allocation_and_a_release() {
     explore(|| {

@@ -1,22 +1,22 @@
-//! The version of a bucket wraps while a thread is stopped (`src/buckets/control.rs`).
+//! The version of a bucket wraps while a thread is stopped (`src/table/control.rs`).
 //!
-//! Says something only where the version has two bits (`CORTADO_SMALL_VERSION=1`, see `build.rs`): four publishes are
-//! a lap then. With fourteen the same holds, and no schedule is long enough to break it.
+//! Meaningful only if the version has two bits (`CORTADO_SMALL_VERSION=1`, see `build.rs`), so that
+//! four publishes are a lap. With fourteen bits, no schedule is long enough to wrap it.
 
-mod bucket_world;
 mod common;
+mod table_world;
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use bucket_world::{A, A2, A3, B, Set, World, spawn};
 use common::{Bounds, explore_within};
 use cortado::__internals::sync::Arc;
+use table_world::{A, A2, A3, B, Set, World, spawn};
 
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds { preemptions: Some(2), seconds: 6, schedules: 3_000 }, scenario);
 }
 
-/// Publishes so many times, and leaves the tags of the bucket as they are.
+/// Publishes `times` times, and leaves the tags of the bucket unchanged.
 fn churn(world: &World, times: usize) {
     for _ in 0..times {
         assert_eq!(world.set(B, 9), Set::Inserted);
@@ -24,7 +24,7 @@ fn churn(world: &World, times: usize) {
     }
 }
 
-/// The slot of `A` becomes that of `A2`, whose entry the remove of `A` must not return.
+/// The slot of `A` is reused for `A2`, whose entry the remove of `A` must not return.
 #[test]
 fn a_remove_meets_a_lap_of_its_bucket() {
     explore(|| {
@@ -37,13 +37,13 @@ fn a_remove_meets_a_lap_of_its_bucket() {
             (Some(1), None) | (None, Some(1)) => {}
             both => panic!("{both:?}"),
         }
-        let strays = world.strays.load(SeqCst);
-        assert!(strays <= 1);
-        assert_eq!(World::finish(world), if strays == 0 { vec![2] } else { vec![] });
+        let displaced = world.displaced.load(SeqCst);
+        assert!(displaced <= 1);
+        assert_eq!(World::finish(world), if displaced == 0 { vec![2] } else { vec![] });
     });
 }
 
-/// `A` comes where `A2` was, with which another insert of `A` has compared it.
+/// `A` is inserted where `A2` was, which another insert of `A` has read.
 #[test]
 fn an_insert_meets_a_lap_of_its_bucket() {
     explore(|| {
@@ -52,10 +52,10 @@ fn an_insert_meets_a_lap_of_its_bucket() {
         assert_eq!(world.remove(A2), Some(7));
         let mine = world.set(A, 1);
         churn(&world, 3);
-        let left = match (mine, other.join().unwrap(), world.strays.load(SeqCst)) {
+        let left = match (mine, other.join().unwrap(), world.displaced.load(SeqCst)) {
             (Set::Inserted, Set::Replaced(1), 0) => 2,
             (Set::Replaced(2), Set::Inserted, 0) => 1,
-            // The late one has found the other, which was evicted.
+            // The late insert has found the other entry, which was evicted.
             (Set::Inserted, Set::Inserted, 1) => 2,
             all => panic!("{all:?}"),
         };
@@ -63,7 +63,7 @@ fn an_insert_meets_a_lap_of_its_bucket() {
     });
 }
 
-/// The slot of an entry that was removed in place gets another owner, and is freed under it.
+/// The slot of an entry that was removed in place gets another owner, and is freed concurrently.
 #[test]
 fn a_slot_that_is_freed_meets_a_lap_of_its_bucket() {
     explore(|| {
@@ -73,13 +73,13 @@ fn a_slot_that_is_freed_meets_a_lap_of_its_bucket() {
         assert_eq!(world.set(A3, 3), Set::Inserted);
         churn(&world, 3);
         assert_eq!((set, remover.join().unwrap()), (Set::Inserted, Some(1)));
-        let strays = world.strays.load(SeqCst);
+        let displaced = world.displaced.load(SeqCst);
         let left = World::finish(world);
-        assert_eq!(left.len() + strays, 2, "{left:?}");
+        assert_eq!(left.len() + displaced, 2, "{left:?}");
     });
 }
 
-/// All at once, in one slot after the other.
+/// All of these at once, in one slot after the other.
 #[test]
 fn writers_of_one_tag_meet_laps() {
     explore(|| {

@@ -1,4 +1,4 @@
-//! `CacheBuilder`: every setting, checked once.
+//! `CacheBuilder`: sets and validates the settings of a cache.
 
 use std::{
     hash::{BuildHasher, Hash},
@@ -12,12 +12,15 @@ use crate::{
         Config, DEFAULT_ENTRIES, DEFAULT_ENTRIES_BY_COST, EvictionPolicy, MAX_ENTRIES, Maintenance,
         SLOW_LOAD, Settings,
     },
-    engine::{Engine, Expiry, Hooks, Notice, Removed, Timing, WriteBack},
+    engine::thread::MaintenanceThread,
+    engine::{Callbacks, Engine, Expiry, Notice, Removed, Timing, WriteBack},
     error::BuildError,
-    evictor::Evictor,
+    primitives::eventcount::EventCount,
     sync::Arc,
-    waker::Waker,
 };
+
+/// Counters per expected entry, as Ristretto recommends.
+const COUNTERS_PER_ENTRY: usize = 10;
 
 /// Builds a [`Cache`]. Only [`max_cost`](Self::max_cost) has to be set.
 ///
@@ -39,12 +42,12 @@ pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
     config: Config,
     clock: Option<(Box<dyn Clock>, Notice)>,
     slow_load: Duration,
-    hooks: Hooks<K, V>,
+    callbacks: Callbacks<K, V>,
     hasher: S,
 }
 
 impl<K, V> CacheBuilder<K, V> {
-    /// Makes a builder with every setting as by default; a budget has to be set.
+    /// Creates a builder with every setting at its default; a budget has to be set.
     ///
     /// # Examples
     ///
@@ -60,7 +63,7 @@ impl<K, V> CacheBuilder<K, V> {
             config: Config::default(),
             clock: None,
             slow_load: SLOW_LOAD,
-            hooks: Hooks::default(),
+            callbacks: Callbacks::default(),
             hasher,
         }
     }
@@ -73,7 +76,7 @@ impl<K, V> Default for CacheBuilder<K, V> {
 }
 
 impl<K, V, S> CacheBuilder<K, V, S> {
-    /// Sets the budget: the limit of the sum of all entries' costs, in whatever unit they have.
+    /// Sets the budget: the limit of the sum of all entries' costs, in a unit of your choice.
     ///
     /// # Examples
     ///
@@ -89,11 +92,13 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Says for how many entries to make the table and the sketch; both still grow.
+    /// Sets the number of entries that the table and the sketch are first sized for; both still
+    /// grow.
     ///
-    /// By default as many as the budget allows if each costs 1 (at most 16 384), or a few thousand if
-    /// there is a [`cost_of`](Self::cost_of). Name the number if it is large and known: growing costs
-    /// time, though nobody waits for it, and a table made to measure keeps some room between entries.
+    /// By default as many as the budget allows if each costs 1 (at most 16 384), or at most 4096 if
+    /// there is a [`cost_of`](Self::cost_of) or [`charge_overhead`](Self::charge_overhead). Set the
+    /// number if it is large and known: growing costs time, though no other thread waits for it,
+    /// and a table of the right size keeps some room between entries.
     ///
     /// # Examples
     ///
@@ -101,7 +106,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// use cortado::Cache;
     ///
     /// let small = Cache::<u64, u64>::builder().max_cost(1 << 30).build()?;
-    /// let large = Cache::<u64, u64>::builder().max_cost(1 << 30).expected_entries(100_000).build()?;
+    /// let builder = Cache::<u64, u64>::builder().max_cost(1 << 30);
+    /// let large = builder.expected_entries(100_000).build()?;
     /// assert!(large.memory().table > small.memory().table);
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
@@ -111,8 +117,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// The same as [`expected_entries`](Self::expected_entries) by the name and in the measure of
-    /// Ristretto and Stretto: ten counters an entry.
+    /// Sets [`expected_entries`](Self::expected_entries) in the unit of Ristretto and Stretto: ten
+    /// counters per entry.
     ///
     /// # Examples
     ///
@@ -128,15 +134,17 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self.expected_entries(counters.div_ceil(COUNTERS_PER_ENTRY))
     }
 
-    /// Sets what an entry costs, from its key and value. By default 1.
+    /// Sets the function that computes the cost of an entry from its key and value. By default an
+    /// entry costs 1.
     ///
-    /// It runs on the thread that inserts, before anything else happens; for `compute` and `update` after their
-    /// closure, and pinned as that is. An insert that names its cost does not ask.
+    /// It runs on the inserting thread, before the insert changes anything. For `compute` and
+    /// `update` it runs after their closure and, like the closure, while the thread is pinned. It
+    /// is not called for an insert that sets a cost.
     ///
-    /// A cost of 0 is legal and leaves the budget as it is, so the budget does not limit how many
-    /// such entries there are: with `|_, v| v.len() as u64`, any number of empty values comes in,
-    /// each of which takes memory. Where that may happen, add what an entry takes by itself with
-    /// [`charge_overhead`](Self::charge_overhead), or let the cost be 1 at least.
+    /// A cost of 0 is legal and leaves the budget unchanged, so the budget does not limit the
+    /// number of such entries: with `|_, v| v.len() as u64`, any number of empty values is
+    /// admitted, and each takes memory. If that can happen, add the memory of the entry itself with
+    /// [`charge_overhead`](Self::charge_overhead), or return a cost of at least 1.
     ///
     /// # Examples
     ///
@@ -151,17 +159,18 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// ```
     #[doc(alias("weigher", "weighter", "coster"))]
     pub fn cost_of(mut self, cost_of: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
-        self.hooks.cost_of = Some(Box::new(cost_of));
+        self.callbacks.cost_of = Some(Box::new(cost_of));
         self
     }
 
-    /// Decides whether an insert may replace an entry that is there, from the key, the old and the new value;
-    /// where it says no, the insert is rejected as [`Kept`](crate::RejectReason::Kept) and the old value stays.
+    /// Sets a condition for replacing an entry, called with the key, the old and the new value. If
+    /// it returns `false`, the insert is rejected as [`Kept`](crate::RejectReason::Kept) and the
+    /// old value stays.
     ///
-    /// Asked by every [`insert`](Cache::insert) and [`replace`](Cache::replace) of a key that has an entry,
-    /// perhaps more than once, and not by [`update`](Cache::update) and [`compute`](Cache::compute), which
-    /// have seen the old value. Runs while this thread is pinned: make it short. (Ristretto's
-    /// `ShouldUpdate`.)
+    /// Every [`insert`](Cache::insert) and [`replace`](Cache::replace) of a key that has an entry
+    /// calls it, perhaps more than once. [`update`](Cache::update) and [`compute`](Cache::compute)
+    /// do not call it, because their closures have seen the old value. It runs while this thread is
+    /// pinned: make it short. (Ristretto's `ShouldUpdate`.)
     ///
     /// # Examples
     ///
@@ -180,21 +189,23 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         mut self,
         replace_if: impl Fn(&K, &V, &V) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.hooks.replace_if = Some(Box::new(replace_if));
+        self.callbacks.replace_if = Some(Box::new(replace_if));
         self
     }
 
-    /// Sets which entries may be evicted: `can_evict` is asked before an entry goes to make room.
+    /// Sets which entries may be evicted: `can_evict` is called before an entry is evicted to make
+    /// room.
     ///
-    /// An entry for which it returns `false` stays, and is no candidate for a while. After 64 such
-    /// answers a call that looks for room gives up, and its insert is refused as
-    /// [`Kept`](crate::RejectReason::Kept). Removals, expirations and replacements are not asked about.
-    /// [`set_max_cost`](Cache::set_max_cost) with a lower budget evicts entries that are kept if no
-    /// others are left.
+    /// An entry for which it returns `false` stays, and is not chosen for a while. After 64 such
+    /// answers a call that makes room gives up, and its insert is rejected as
+    /// [`Kept`](crate::RejectReason::Kept). It is not called for removals, expirations and
+    /// replacements. [`set_max_cost`](Cache::set_max_cost) with a lower budget evicts such entries
+    /// if no others are left.
     ///
-    /// For what must stay for long, [`Priority::Pinned`](crate::Priority::Pinned) is cheaper.
+    /// For entries that must stay for a long time, [`Priority::Pinned`](crate::Priority::Pinned) is
+    /// cheaper.
     ///
-    /// `can_evict` runs while this thread is pinned, on whichever thread makes room: it must not
+    /// `can_evict` runs while the thread is pinned, on any thread that makes room: it must not
     /// block. A panic counts as `false`.
     ///
     /// # Examples
@@ -215,42 +226,44 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// ```
     #[doc(alias("is_pinned"))]
     pub fn can_evict(mut self, can_evict: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
-        self.hooks.can_evict = Some(Box::new(can_evict));
+        self.callbacks.can_evict = Some(Box::new(can_evict));
         self
     }
 
-    /// Writes entries back before they are evicted or expire: the entry stays readable until
-    /// `write_back` returns, and leaves only if it returned `true` and the entry is still the same.
+    /// Sets a function that writes entries back before they are evicted or expire. The entry stays
+    /// readable until `write_back` returns. It leaves only if `write_back` returned `true` and the
+    /// entry was not replaced since.
     ///
-    /// So a reader that misses the key finds what was written, and an update that comes in between
-    /// is not lost: the new entry stays, and is written back in its turn, after this one: entries of
-    /// the same key are written one after the other. If it returns `false` or
-    /// panics, the entry stays, and is tried again later, an expired one, which is not readable by
-    /// then, after a second. A call that looks for room gives up after 64 such answers.
+    /// So a reader that misses the key finds the written value in the store, and a concurrent
+    /// update is not lost: the new entry stays, and is written back later. Entries of the same key
+    /// are written one after the other. If `write_back` returns `false` or panics, the entry stays
+    /// and is tried again later; an expired entry, which is no longer readable, is tried again
+    /// after a second. A call that makes room gives up after 64 such answers.
     ///
-    /// A load, a [`compute`](Cache::compute) or an insert that finds an entry whose time is over
-    /// writes it first, and waits if another thread does; a refresh writes the entry before it reads
-    /// the store. Where that fails, what was loaded is returned and not kept, nothing is refreshed,
-    /// and [`insert_if_absent`](Cache::insert_if_absent) is refused as
-    /// [`Kept`](crate::RejectReason::Kept). [`set_max_cost`](Cache::set_max_cost) with a lower budget
-    /// waits for those who write, too, and evicts what cannot be written if nothing else is left.
+    /// A load, a [`compute`](Cache::compute) or an insert that finds an expired entry writes it
+    /// back first, and waits if another thread does so. A refresh writes the entry back before it
+    /// reads the store. If that fails, a loaded value is returned and not kept, nothing is
+    /// refreshed, and [`insert_if_absent`](Cache::insert_if_absent) is rejected as
+    /// [`Kept`](crate::RejectReason::Kept). [`set_max_cost`](Cache::set_max_cost) with a lower
+    /// budget also waits for threads that write back, and evicts entries that cannot be written if
+    /// no others are left.
     ///
     /// Change values through the cache ([`update`](Cache::update), [`compute`](Cache::compute)): a
     /// value that is changed in place, such as an `Arc<AtomicU64>`, may be changed after it was
-    /// written.
+    /// written back.
     ///
-    /// It is called by whichever thread makes room, that of an insert or that of the cache, which
-    /// is pinned for as long and evicts nothing else: an insert may take as long as a few calls of
-    /// it. It may call the cache, but an entry that it meets while another thread writes entries
-    /// back counts as one that cannot be written.
+    /// The thread that makes room calls it: an inserting thread or the cache's own. That thread is
+    /// pinned during the call and evicts nothing else, so an insert may take as long as a few
+    /// calls. `write_back` may call the cache, but an entry that it meets while another thread
+    /// writes entries back counts as one that cannot be written.
     ///
-    /// Removals by the user, [`clear`](Cache::clear) and the drop of the cache write nothing
-    /// back, nor does a replacement, nor an entry whose key was overwritten by an insert that was
-    /// rejected: its value comes back to the caller. A removal does not wait for a `write_back` of its
-    /// key that another thread has begun, and what that writes may come to the store after it: to
-    /// delete a key from the store as well, let the store compare versions. Before a cache is dropped,
-    /// write back what [`pin`](Cache::pin) iterates over. The memory of the table's buckets does not
-    /// shrink in a cache with this function or [`can_evict`](Self::can_evict).
+    /// Removals by the user, [`clear`](Cache::clear), replacements and the drop of the cache write
+    /// nothing back. Nor is an entry written back whose key was overwritten by a rejected insert:
+    /// the new value is returned to the caller. A removal does not wait for a `write_back` of its
+    /// key that another thread has begun, so that may reach the store after the removal: to delete
+    /// a key from the store as well, let the store compare versions. Before a cache is dropped,
+    /// write back what [`pin`](Cache::pin) iterates over. In a cache with this function or
+    /// [`can_evict`](Self::can_evict), the memory of the table's buckets does not shrink.
     ///
     /// # Examples
     ///
@@ -268,7 +281,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///     })
     ///     .build()?;
     /// (0..1000).for_each(|key| _ = cache.insert(key, key));
-    /// let read = |key| cache.get_cloned(&key).or_else(|| store.lock().unwrap().get(&key).copied());
+    /// let read = |key| {
+    ///     cache.get_cloned(&key).or_else(|| store.lock().unwrap().get(&key).copied())
+    /// };
     /// assert!((0..1000).all(|key| read(key) == Some(key)));
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
@@ -276,27 +291,30 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         mut self,
         write_back: impl Fn(&K, &V) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.hooks.write_back = Some(WriteBack::new(write_back));
+        self.callbacks.write_back = Some(WriteBack::new(write_back));
         self
     }
 
-    /// Sets what is called with every entry that has left the cache: key, value, cost and cause, once each.
+    /// Sets a listener that is called once with every entry that has left the cache: key, value,
+    /// cost and cause.
     ///
-    /// It is called when nobody can look at the entry any more, in place of the value's destructor, and on
-    /// the thread that frees it: the cache's own, one that calls [`tick`](Cache::tick) or
-    /// [`flush`](Cache::flush), or a writer whose turn it is to help. No guard is held and no lock; it may
-    /// call the cache. So an entry is told of a little after it has left, entries in no particular order,
-    /// and a newer value of the key may be in the cache by then; [`flush`](Cache::flush) brings everything
-    /// that no reader holds. What is in the cache when that is dropped has not left, and is only dropped.
-    /// What has left before is still told of: by the cache's thread, perhaps after the drop of the last handle
+    /// It is called when no thread can see the entry any more, in place of the value's destructor,
+    /// on the thread that frees the entry: the cache's own, one that calls [`tick`](Cache::tick) or
+    /// [`flush`](Cache::flush), or a writer that helps with freeing. That thread holds no guard and
+    /// no lock; the listener may call the cache. So the call is made a little after the entry has
+    /// left, entries are reported in no particular order, and a newer value of the key may be in
+    /// the cache by then. [`flush`](Cache::flush) reports every entry that no reader holds. Entries
+    /// that are in the cache when it is dropped are dropped without a call. Entries that left
+    /// before are still reported: by the cache's thread, perhaps after the drop of the last handle
     /// has returned, which never waits for this function; [`Cache::close`] does.
     ///
-    /// A panic of it is treated as that of a destructor: the others are told all the same.
+    /// A panic of the listener is treated like that of a destructor: the other entries are still
+    /// reported.
     ///
-    /// It lives as long as the cache: one that owns a handle to it keeps it from ever being dropped.
-    /// It is not made for writing back what was evicted: it is called after the entry has left, and
-    /// a load in between reads the old state of the store. That is what
-    /// [`write_back`](Self::write_back) is for.
+    /// The listener lives as long as the cache: if it owns a handle to the cache, the cache is
+    /// never dropped. Do not use it to write back evicted entries: it is called after the entry has
+    /// left, and a load in between reads the old state of the store. Use
+    /// [`write_back`](Self::write_back) for that.
     ///
     /// # Examples
     ///
@@ -317,15 +335,16 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// ```
     #[doc(alias("eviction_listener", "removal_listener"))]
     pub fn on_remove(mut self, on_remove: impl Fn(Removed<K, V>) + Send + Sync + 'static) -> Self {
-        self.hooks.on_remove = Some(Box::new(on_remove));
+        self.callbacks.on_remove = Some(Box::new(on_remove));
         self
     }
 
-    /// Sets how long an entry lives after it was inserted, unless the insert says otherwise.
+    /// Sets how long an entry lives after it was inserted, unless the insert sets a time to live.
     ///
-    /// An entry whose time is over is never returned, and leaves the budget soon after. Any duration is
-    /// legal: an entry of time 0 is a miss at once, and one that passes the end of the numbers (292 years)
-    /// stays. Takes 16 bytes of memory an entry.
+    /// An expired entry is never returned, and leaves the budget soon after its deadline. Any
+    /// duration is legal: an entry with a time to live of 0 is a miss at once, and one whose
+    /// deadline exceeds the range of the clock (292 years) does not expire. Takes 16 bytes of
+    /// memory per entry.
     ///
     /// # Examples
     ///
@@ -344,10 +363,11 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Sets how long an entry may go unused.
+    /// Sets the time to idle: how long an entry lives after its last use.
     ///
-    /// Counted from its last hit, or one that was at most a millisecond earlier (a thousandth of the time,
-    /// if that is less). An entry with a deadline, too, expires at the earlier of the two.
+    /// The time is counted from the entry's last hit, or from one at most a millisecond earlier (a
+    /// thousandth of the time to idle, if that is less). An entry that also has a deadline expires
+    /// at the earlier of the two.
     ///
     /// # Examples
     ///
@@ -375,15 +395,16 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// Sets the age at which a load refreshes an entry that is still served.
     ///
     /// Of the callers of a loader that find an older entry, one runs its loader and replaces the
-    /// entry; all others get the old value at once. If the loader fails, its caller gets the old
-    /// value, too, and the next refresh is due when the same time has passed again. So during an
-    /// outage of what is behind the cache, an entry is served until its [`ttl`](Self::ttl) is over:
-    /// that is the limit of how stale a value may be.
+    /// entry; all others get the old value at once. If the loader fails, its caller also gets the
+    /// old value, and the next refresh is due when the same time has passed again: the entry's
+    /// [`age`](crate::EntryInfo::age) restarts at 0, although its value is no younger. So while the
+    /// source of the values is down, an entry is served until its [`ttl`](Self::ttl) is over: that
+    /// limits how stale a value may be.
     ///
     /// `get` and the other plain reads refresh nothing. To refresh in the background, so that no
     /// caller waits, use [`Cache::claim_refresh`].
     ///
-    /// Takes 16 bytes of memory an entry. It cannot be combined with [`tti`](Self::tti).
+    /// Takes 16 bytes of memory per entry. It cannot be combined with [`tti`](Self::tti).
     ///
     /// # Examples
     ///
@@ -413,20 +434,21 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Sets how long each entry lives by its own key and value, when it is created, updated and read.
+    /// Sets how long each entry lives from its key and value, when it is created, updated and read.
     ///
-    /// In place of [`ttl`](Self::ttl); an insert that names its own time goes before both. See [`Expiry`] for
-    /// an example.
+    /// Replaces [`ttl`](Self::ttl); a time to live set by an insert takes precedence over both. See
+    /// [`Expiry`] for an example.
     #[doc(alias("expire_after"))]
     pub fn expiry(mut self, expiry: impl Expiry<K, V> + 'static) -> Self {
-        self.hooks.expiry = Some(Box::new(expiry));
+        self.callbacks.expiry = Some(Box::new(expiry));
         self
     }
 
-    /// Gives every entry room for a deadline (16 bytes), so that [`Cache::set_ttl`] can give it one later.
+    /// Gives every entry room for a deadline (16 bytes), so that [`Cache::set_ttl`] can set one
+    /// later.
     ///
-    /// Entries that are inserted with a deadline have it in any case, and all have it in a cache with
-    /// [`ttl`](Self::ttl), [`tti`](Self::tti) or [`expiry`](Self::expiry).
+    /// Entries that are inserted with a deadline always have that room, and so do all entries of a
+    /// cache with [`ttl`](Self::ttl), [`tti`](Self::tti) or [`expiry`](Self::expiry).
     ///
     /// # Examples
     ///
@@ -444,9 +466,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Sets whether an insert that names no priority keeps that of the entry that it replaces. By
-    /// default it does not: an insert takes over nothing, while [`Cache::replace`] and
-    /// [`Cache::update`] take over everything.
+    /// Sets whether an insert that sets no priority keeps that of the entry that it replaces. By
+    /// default it does not: an insert keeps nothing of the old entry, while [`Cache::replace`] and
+    /// [`Cache::update`] keep cost, priority and deadline.
     ///
     /// # Examples
     ///
@@ -464,8 +486,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Sets the clock that deadlines go by. By default the system's monotonic one; see
-    /// [`ManualClock`](crate::ManualClock) for one that tests move by hand.
+    /// Sets the clock for deadlines. By default it is the system's monotonic clock; see
+    /// [`ManualClock`](crate::ManualClock) for one that tests advance by hand.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         let notice = Notice::of(&clock);
         self.clock = Some((Box::new(clock), notice));
@@ -474,8 +496,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Sets how keys are hashed.
     ///
-    /// The cache spreads the hash again, so one that has its bits in a corner will do. A hash
-    /// without random keys lets whoever chooses the keys crowd them into one bucket.
+    /// The cache mixes the hash again, so its entropy need not be spread over all bits. With a hash
+    /// without random keys, a party that chooses the keys can direct them all to one bucket.
     ///
     /// # Examples
     ///
@@ -490,18 +512,19 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// ```
     #[doc(alias("build_with_hasher", "set_hasher"))]
     pub fn hasher<H>(self, hasher: H) -> CacheBuilder<K, V, H> {
-        let Self { config, clock, slow_load, hooks, .. } = self;
-        CacheBuilder { config, clock, slow_load, hooks, hasher }
+        let Self { config, clock, slow_load, callbacks, .. } = self;
+        CacheBuilder { config, clock, slow_load, callbacks, hasher }
     }
 
-    /// Sets what the choice of victims maximises. By default [`EvictionPolicy::FrequencyPerCost`].
+    /// Sets what eviction and admission maximise. By default [`EvictionPolicy::FrequencyPerCost`].
     ///
     /// # Examples
     ///
     /// ```
     /// use cortado::{Cache, EvictionPolicy};
     ///
-    /// let cache = Cache::builder().max_cost(1 << 20).eviction_policy(EvictionPolicy::Frequency).build()?;
+    /// let builder = Cache::builder().max_cost(1 << 20);
+    /// let cache = builder.eviction_policy(EvictionPolicy::Frequency).build()?;
     /// assert!(cache.insert_with_cost("page", 1, 4096).is_in());
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
@@ -510,27 +533,29 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Sets who does the deferred work. By default [`Maintenance::Thread`]; see [`Cache::tick`] for an example
-    /// without.
+    /// Sets how the deferred work is done. By default [`Maintenance::Thread`]; see [`Cache::tick`]
+    /// for an example without a thread.
     pub fn maintenance(mut self, maintenance: Maintenance) -> Self {
         self.config.maintenance = maintenance;
         self
     }
 
-    /// Limits the cost of what is unlinked and not yet freed.
+    /// Limits the cost of garbage: entries that are unlinked and not yet freed.
     ///
-    /// Garbage grows only while a reader holds on to a pin. One that holds on to a value, and a thread that lost its core
-    /// in an operation on one key, keep the values of about one key in a thousand, and what is left of the others
-    /// without their destructors' memory: some dozen bytes each. (With the feature `crossbeam-epoch` they keep all.) Above
-    /// the limit an insert of a new key is rejected as
-    /// [`RejectReason::Garbage`](crate::RejectReason::Garbage) and takes nothing away. A value that is there is
-    /// still replaced, up to twice the limit. Beyond that `insert` and `replace` are rejected, too,
-    /// and remove what they were to overwrite, for it is out of date; `update` and `compute` are
-    /// rejected and leave the old value in its place. What was refused is counted
+    /// Garbage grows only while a reader stays pinned. A reader that holds a value, and a thread
+    /// that is preempted during an operation on one key, keep the values of about one key in a
+    /// thousand from being dropped. All other values are dropped, and some dozen bytes of each
+    /// entry are kept. (With the feature `crossbeam-epoch` they keep all.)
+    ///
+    /// Above the limit an insert of a new key is rejected as
+    /// [`RejectReason::Garbage`](crate::RejectReason::Garbage) and removes nothing. An existing
+    /// value is still replaced, up to twice the limit. Beyond that `insert` and `replace` are
+    /// rejected too, and remove the value that they were to replace, because it is out of date;
+    /// `update` and `compute` are rejected and leave the old value in place. Rejections are counted
     /// ([`Metrics::rejected_garbage`](crate::Metrics)).
     ///
     /// By default the limit is the budget, or 32 MiB of memory if that is more: of entries as the
-    /// table stores them, or of what they cost where costs differ.
+    /// table stores them, or of their cost where costs differ.
     ///
     /// # Examples
     ///
@@ -551,8 +576,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Sets where the random choices of the policy begin. With a fixed hasher,
-    /// [`Maintenance::Manual`] and one thread, the same calls then have the same results.
+    /// Sets the seed of the policy's random choices. With a fixed hasher, [`Maintenance::Manual`]
+    /// and one thread, the same calls then have the same results.
     ///
     /// # Examples
     ///
@@ -574,15 +599,15 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Turns the counters of [`Cache::metrics`] on. Off by default: a hit then counts nothing.
+    /// Turns the counters of [`Cache::metrics`] on. Off by default: a hit then writes no counter.
     #[doc(alias("record_stats", "set_metrics"))]
     pub fn metrics(mut self, metrics: bool) -> Self {
         self.config.metrics = metrics;
         self
     }
 
-    /// Adds the bytes of an entry in memory to its cost: key and value, inline, and 32 bytes for what the cache knows of it.
-    /// Off by default.
+    /// Adds the bytes of an entry in memory to its cost: key and value, inline, and 32 bytes for
+    /// the metadata that the cache keeps of it. Off by default.
     ///
     /// # Examples
     ///
@@ -597,8 +622,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Says which loads are slow: those that take longer are reported by an event of the `tracing` crate. By
-    /// default a second, by the cache's [`clock`](Self::clock).
+    /// Sets the limit above which a load is reported as slow by an event of the `tracing` crate. By
+    /// default one second, measured by the cache's [`clock`](Self::clock).
     #[cfg(feature = "tracing")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
     pub fn slow_load(mut self, limit: Duration) -> Self {
@@ -606,7 +631,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Takes all settings that are plain data, in place of those that were set before.
+    /// Sets all settings that are plain data, and replaces those that were set before.
     ///
     /// # Examples
     ///
@@ -624,7 +649,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Names the cache, and its thread; see [`Cache::name`]. Zero bytes are left out of the thread's name.
+    /// Names the cache and its thread; see [`Cache::name`]. NUL bytes are left out of the thread's
+    /// name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = name.into();
         self
@@ -634,9 +660,10 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if the budget is 0, if more entries are expected than a table can have or than
-    /// there is memory for, if both [`ttl`](Self::ttl) and [`expiry`](Self::expiry) are set, or if the
-    /// system gives no thread.
+    /// Returns a [`BuildError`] if the budget is 0, if more entries are expected than the table
+    /// supports or than memory can be allocated for, if both [`ttl`](Self::ttl) and
+    /// [`expiry`](Self::expiry) or both [`refresh_after`](Self::refresh_after) and
+    /// [`tti`](Self::tti) are set, or if the thread cannot be started.
     ///
     /// # Examples
     ///
@@ -654,17 +681,17 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         S: BuildHasher + Send + Sync + 'static,
     {
         let threaded = self.config.maintenance == Maintenance::Thread;
-        let waker: Arc<Waker> = Arc::default();
-        let mut cache = self.assemble(&waker)?;
+        let eventcount: Arc<EventCount> = Arc::default();
+        let mut cache = self.assemble(&eventcount)?;
         if threaded {
-            let evictor = Evictor::start(Arc::clone(&cache.engine))
+            let maintenance_thread = MaintenanceThread::start(Arc::clone(&cache.engine))
                 .map_err(|error| BuildError::SpawnFailed(error.to_string()))?;
-            cache.evictor = Some(Arc::new(evictor));
+            cache.maintenance_thread = Some(Arc::new(maintenance_thread));
         }
         Ok(cache)
     }
 
-    /// Builds a cache with [`Maintenance::Manual`] whose keys and values may borrow.
+    /// Builds a cache with [`Maintenance::Manual`], whose keys and values may borrow.
     ///
     /// # Errors
     ///
@@ -688,18 +715,18 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self.maintenance(Maintenance::Manual).assemble(&Arc::default())
     }
 
-    fn assemble(self, waker: &Arc<Waker>) -> Result<Cache<K, V, S>, BuildError> {
-        let Self { config, clock, slow_load, hooks, hasher } = self;
+    fn assemble(self, eventcount: &Arc<EventCount>) -> Result<Cache<K, V, S>, BuildError> {
+        let Self { config, clock, slow_load, callbacks, hasher } = self;
         if config.max_cost == 0 {
             return Err(BuildError::MaxCostZero);
         }
-        if config.ttl.is_some() && hooks.expiry.is_some() {
+        if config.ttl.is_some() && callbacks.expiry.is_some() {
             return Err(BuildError::TtlAndExpiry);
         }
         if config.refresh_after.is_some() && config.tti.is_some() {
             return Err(BuildError::RefreshAndTti);
         }
-        let by_cost = hooks.cost_of.is_some() || config.charge_overhead;
+        let by_cost = callbacks.cost_of.is_some() || config.charge_overhead;
         let most = if by_cost { DEFAULT_ENTRIES_BY_COST } else { DEFAULT_ENTRIES };
         let expected_entries =
             config.expected_entries.unwrap_or_else(|| config.max_cost.min(most) as usize);
@@ -722,12 +749,12 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         let Config { ttl, tti, refresh_after, timed, .. } = config;
         let mut timing = Timing::new(clock, ttl, tti, refresh_after, timed);
         if settings.maintenance == Maintenance::Thread {
-            let waker = Arc::clone(waker);
-            timing.call_when_moved(move || waker.wake());
+            let eventcount = Arc::clone(eventcount);
+            timing.call_when_moved(move || eventcount.notify());
         }
-        let waker = Arc::clone(waker);
-        let engine = Arc::new(Engine::new(settings, hasher, hooks, timing, waker)?);
-        Ok(Cache { evictor: None, engine })
+        let eventcount = Arc::clone(eventcount);
+        let engine = Arc::new(Engine::new(settings, hasher, callbacks, timing, eventcount)?);
+        Ok(Cache { maintenance_thread: None, engine })
     }
 }
 
@@ -745,5 +772,3 @@ impl<K, V, S> std::fmt::Debug for CacheBuilder<K, V, S> {
 fn random_seed() -> u64 {
     DefaultHashBuilder::new().hash_one(0)
 }
-
-const COUNTERS_PER_ENTRY: usize = 10;

@@ -8,11 +8,14 @@ use std::{
 use equivalent::Equivalent;
 
 use super::{Cache, Iter};
-use crate::{engine::Heat, reclaim::Guard};
+use crate::{engine::AccessRank, reclaim::Guard};
 
-/// A pin of this thread, under which a cache is read; made by [`Cache::pin`].
+/// The number of keys that are hashed ahead of their lookup.
+const HASHED: usize = 16;
+
+/// An epoch guard through which a cache is read; created by [`Cache::pin`].
 ///
-/// References from it live as long as it does. Not `Send`:
+/// References obtained through it live as long as it does. Not `Send`:
 ///
 /// ```compile_fail
 /// fn is_send<T: Send>(_: T) {}
@@ -33,11 +36,11 @@ where
         Self { cache, guard: cache.engine.table.pin() }
     }
 
-    /// Ends the pin and begins a new one: what was removed so far may be freed.
+    /// Ends the pin and begins a new one, so that entries removed so far can be freed.
     ///
-    /// For a thread that reads in a loop: cheaper than a new pin for each round, and no longer held
-    /// than one. The references of before have to be gone. Does nothing while this thread has
-    /// another guard, such as a [`ValueRef`](crate::ValueRef).
+    /// For a thread that reads in a loop: this is cheaper than a new pin in each round, and holds
+    /// garbage back no longer. References obtained before must be gone. Does nothing while this
+    /// thread has another guard, such as a [`ValueRef`](crate::ValueRef).
     ///
     /// # Examples
     ///
@@ -54,7 +57,7 @@ where
         self.cache.engine.table.repin(&mut self.guard);
     }
 
-    /// Returns the value of a key; an access like [`Cache::get`].
+    /// Returns the value of a key; records an access, like [`Cache::get`].
     ///
     /// # Examples
     ///
@@ -100,7 +103,7 @@ where
         let mut hashes = [0; HASHED];
         let mut before = 0;
         while let Some(first) = keys.next() {
-            // What is beyond the end is not looked at; a reference has no empty value.
+            // Places beyond `count` are not read; a reference has no empty value.
             let mut batch = [first; HASHED];
             hashes[0] = engine.hash(first);
             let mut count = 1;
@@ -119,10 +122,10 @@ where
         }
     }
 
-    /// Goes through the entries; see [`Iter`] for what it sees of changes.
+    /// Iterates over the entries; see [`Iter`] for what it returns under concurrent changes.
     ///
-    /// In no particular order, and without a trace. Takes as long as the table is large; what is removed
-    /// meanwhile is freed after the pin.
+    /// In no particular order; records no accesses. Takes time in proportion to the size of the
+    /// table. Entries that are removed concurrently are freed after the pin ends.
     ///
     /// # Examples
     ///
@@ -141,7 +144,7 @@ where
         Iter::new(self.cache.engine.table.iter(&self.guard), &self.cache.engine.timing)
     }
 
-    /// Goes through the keys; as [`iter`](Self::iter).
+    /// Iterates over the keys, like [`iter`](Self::iter).
     ///
     /// # Examples
     ///
@@ -154,7 +157,7 @@ where
         self.iter().map(|(key, _)| key)
     }
 
-    /// Goes through the values; as [`iter`](Self::iter).
+    /// Iterates over the values, like [`iter`](Self::iter).
     ///
     /// # Examples
     ///
@@ -168,11 +171,11 @@ where
         self.iter().map(|(_, value)| value)
     }
 
-    /// Returns up to `most` entries, those that are asked for most often first.
+    /// Returns up to `most` entries, the most frequently used first.
     ///
-    /// By the policy's own estimate, which ends at 15; of those that are alike, the one used last comes
-    /// first. Without a trace. Looks at every entry, and takes 24 bytes for each meanwhile: to look around, not
-    /// for every request.
+    /// Uses the policy's estimate, whose maximum is 15; of entries with equal estimates, the most
+    /// recently used comes first. Records no accesses. Visits every entry, and allocates 24 bytes
+    /// for each: use it for inspection, not for every request.
     ///
     /// # Examples
     ///
@@ -189,16 +192,16 @@ where
         self.first_by(most, Reverse)
     }
 
-    /// Returns up to `most` entries, those that are asked for least often first; else as
+    /// Returns up to `most` entries, the least frequently used first; otherwise like
     /// [`hottest`](Self::hottest).
     pub fn coldest(&self, most: usize) -> Vec<(&K, &V)> {
-        self.first_by(most, |heat| heat)
+        self.first_by(most, |access_rank| access_rank)
     }
 
-    fn first_by<O: Ord>(&self, most: usize, order: impl Fn(Heat) -> O) -> Vec<(&K, &V)> {
+    fn first_by<O: Ord>(&self, most: usize, order: impl Fn(AccessRank) -> O) -> Vec<(&K, &V)> {
         let engine = &self.cache.engine;
-        let hits = engine.table.iter(&self.guard).filter(|hit| engine.is_live(hit.at()));
-        let ranked = hits.map(|hit| (order(engine.heat(&hit)), hit.at().entry));
+        let hits = engine.table.iter(&self.guard).filter(|hit| engine.is_unexpired(hit.at()));
+        let ranked = hits.map(|hit| (order(engine.access_rank(&hit)), hit.at().entry));
         let mut ranked: Vec<_> = ranked.collect();
         if most < ranked.len() {
             ranked.select_nth_unstable_by(most, |a, b| a.0.cmp(&b.0));
@@ -227,6 +230,3 @@ impl<K, V, S> std::fmt::Debug for CacheRef<'_, K, V, S> {
         f.debug_struct("CacheRef").field("cache", self.cache).finish_non_exhaustive()
     }
 }
-
-/// Keys hashed ahead of their lookup.
-const HASHED: usize = 16;

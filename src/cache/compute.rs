@@ -1,4 +1,4 @@
-//! Read-modify-write of one key: compare the entry that was seen, and swap.
+//! Read-modify-write of one key by compare and swap.
 
 use std::{
     convert::Infallible,
@@ -9,12 +9,13 @@ use equivalent::Equivalent;
 
 use super::{Cache, InsertOptions, ValueRef};
 use crate::{
-    buckets::EntryRef,
-    engine::{Mode, RejectReason, RemovalCause, Terms},
+    engine::{Mode, RemovalCause, Terms},
     entry::Entry,
+    outcome::RejectReason,
+    table::EntryRef,
 };
 
-/// What [`Cache::compute`] is to do.
+/// The change that a closure of [`Cache::compute`] decides on.
 ///
 /// # Examples
 ///
@@ -28,21 +29,22 @@ use crate::{
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ComputeOp<V> {
-    /// Leave everything as it is.
+    /// Change nothing.
     Keep,
-    /// Put this value there. It costs what the builder's [`cost_of`](crate::CacheBuilder::cost_of)
-    /// says, else what the entry costs that it replaces, else 1.
+    /// Insert this value, or replace the entry's value by it. Its cost is what the builder's
+    /// [`cost_of`](crate::CacheBuilder::cost_of) returns, otherwise the cost of the entry that it
+    /// replaces, otherwise 1.
     Put(V),
-    /// Put this value there with these options: what they don't name is as for `Put`.
+    /// Like `Put`, but with these options; what they do not set is as for `Put`.
     PutWith(V, InsertOptions),
     /// Remove the entry.
     Remove,
 }
 
-/// What [`Cache::compute`] did.
+/// The outcome of [`Cache::compute`].
 ///
-/// `R` is how an entry's value is returned: by a [`ValueRef`], or from
-/// [`Cache::compute_async`] as a clone.
+/// `R` is the form in which an entry's value is returned: a [`ValueRef`], or a clone from
+/// [`Cache::compute_async`].
 ///
 /// # Examples
 ///
@@ -57,16 +59,16 @@ pub enum ComputeOp<V> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ComputeResult<V, R> {
-    /// Nothing was changed. Here is the entry that was looked at, if there was one.
+    /// Nothing was changed. Contains the entry that the closure has seen, if there was one.
     Kept(Option<R>),
-    /// The key had no entry, and has this one.
+    /// This entry was inserted; the key had none.
     Inserted(R),
-    /// The key has this entry in place of another.
+    /// This entry replaced another.
     Updated(R),
-    /// The key had this entry, and has none.
+    /// This entry was removed.
     Removed(R),
-    /// The value was refused, for this reason. If the key had an entry, that is removed, but
-    /// stays where the reason is [`RejectReason::Garbage`].
+    /// The value was rejected for this reason. If the key had an entry, that was removed, unless
+    /// the reason is [`RejectReason::Garbage`].
     Rejected(V, RejectReason),
 }
 
@@ -80,12 +82,12 @@ impl<V, R> ComputeResult<V, R> {
         }
     }
 
-    /// Returns whether the key has another value now: a new one, or none.
+    /// Returns whether an entry was inserted, replaced or removed.
     pub fn is_changed(&self) -> bool {
         matches!(self, Self::Inserted(_) | Self::Updated(_) | Self::Removed(_))
     }
 
-    /// Makes something else of the entry.
+    /// Converts the entry with `f`.
     pub(crate) fn map<T>(self, f: impl FnOnce(R) -> T) -> ComputeResult<V, T> {
         match self {
             Self::Kept(entry) => ComputeResult::Kept(entry.map(f)),
@@ -116,7 +118,7 @@ impl<K, V> ComputeResult<V, ValueRef<'_, K, V>> {
     }
 }
 
-/// What one attempt has led to; the entry comes beside it.
+/// The outcome of one attempt, without the entry.
 enum Attempt<V, E> {
     /// The entry was changed by another thread.
     Failed,
@@ -133,15 +135,16 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Looks at the entry of a key and changes it, in one step.
+    /// Computes a change from the entry of a key and carries it out, as one atomic step.
     ///
-    /// If another thread changes the entry in between, `f` is called again with the new value: no
-    /// update is lost, and only the last answer is carried out. The entry that takes another's
-    /// place keeps its cost, priority and deadline, unless [`ComputeOp::PutWith`] names others; where
-    /// there is a [`cost_of`](crate::CacheBuilder::cost_of), that is asked for the cost.
+    /// If another thread changes the entry concurrently, `f` is called again with the new value: no
+    /// update is lost, and only the result of the last call is carried out. A new entry keeps the
+    /// cost, priority and deadline of the one that it replaces, unless [`ComputeOp::PutWith`] sets
+    /// others. If the builder has set [`cost_of`](crate::CacheBuilder::cost_of), that computes the
+    /// cost.
     ///
     /// `f` and `cost_of` run while this thread is pinned: make them short. They may use the cache.
-    /// For longer ones there is [`compute_async`](Self::compute_async).
+    /// For longer computations use [`compute_async`](Self::compute_async).
     ///
     /// # Examples
     ///
@@ -165,7 +168,7 @@ where
         computed
     }
 
-    /// The same; changes nothing if `f` fails.
+    /// Like [`compute`](Self::compute), but changes nothing if `f` returns an error.
     ///
     /// # Errors
     ///
@@ -178,7 +181,9 @@ where
     ///
     /// let cache = Cache::<&str, u8>::new(10);
     /// cache.insert("n", 250);
-    /// let add = |n: Option<&u8>| n.unwrap_or(&0).checked_add(3).map(ComputeOp::Put).ok_or("overflow");
+    /// let add = |n: Option<&u8>| {
+    ///     n.unwrap_or(&0).checked_add(3).map(ComputeOp::Put).ok_or("overflow")
+    /// };
     /// assert_eq!(cache.try_compute("n", add).unwrap().value(), Some(&253));
     /// assert!(cache.try_compute("n", add).is_err());
     /// assert_eq!(cache.get_cloned("n"), Some(253));
@@ -193,17 +198,17 @@ where
         let hash = engine.hash(&key);
         let mut key = Some(key);
         loop {
-            // Before this thread is pinned: destructors and listeners run.
+            // Before this thread is pinned, because destructors and listeners run here.
             engine.sweep_if_due();
             engine.settle_expired(hash, |k| key.as_ref() == Some(k));
             let pressure = engine.garbage_pressure();
             let mut attempt = Attempt::Failed;
             let held = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
-                // What `f` decides is a write, unless it keeps what is there.
+                // The result of `f` is a write, unless it is `Keep`.
                 let write = engine.flights.begin_write(hash);
                 let is_key = |k: &K| key.as_ref() == Some(k);
                 let seen = table.find(guard, hash, |entry| is_key(&entry.entry.key));
-                let seen = seen.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
+                let seen = seen.map(|hit| hit.at()).filter(|entry| engine.is_unexpired(*entry));
                 let (value, terms) = match f(seen.as_deref().map(|entry| &entry.value)) {
                     Err(error) => {
                         attempt = Attempt::Error(error);
@@ -217,7 +222,7 @@ where
                     Ok(ComputeOp::PutWith(value, options)) => (value, options.terms()),
                     Ok(ComputeOp::Remove) => {
                         let Some(seen) = seen else {
-                            // A load that runs must not bring one.
+                            // Invalidates a concurrent load, whose value must not be inserted.
                             attempt = Attempt::Kept;
                             engine.commit(guard, hash, write);
                             return None;
@@ -231,7 +236,7 @@ where
                         return Some(removed);
                     }
                 };
-                // The guard keeps the id from naming another entry.
+                // While the guard lives, the id is not reused for another entry.
                 let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(entry.id()));
                 let mine = key.take().expect("it comes back with each failed attempt");
                 let put = engine.put_at(table, guard, hash, (mine, value), terms, (mode, pressure));
@@ -267,13 +272,14 @@ where
         }
     }
 
-    /// Replaces the value of a key by what `f` makes of it, in one step; returns whether the key had an
-    /// entry, and has the new one.
+    /// Replaces the value of a key by the result of `f`, as one atomic step. Returns whether the
+    /// key had an entry and now has the new one.
     ///
-    /// As [`compute`](Self::compute): `f` may run again, and no update is lost. Cost, priority and
-    /// deadline stay; where there is a [`cost_of`](crate::CacheBuilder::cost_of), that says what the
-    /// new value costs. If it costs more than there is room for, the entry is removed. Where too
-    /// much garbage waits behind a reader ([`RejectReason::Garbage`]), the old value stays.
+    /// Like [`compute`](Self::compute), may call `f` again, and loses no update. Cost, priority and
+    /// deadline stay; if the builder has set [`cost_of`](crate::CacheBuilder::cost_of), that
+    /// computes the cost of the new value. If the new value is rejected for lack of room, the entry
+    /// is removed. If it is rejected because too much garbage waits for readers
+    /// ([`RejectReason::Garbage`]), the old value stays.
     ///
     /// # Examples
     ///
@@ -292,8 +298,8 @@ where
         self.update_by(key, |value| ComputeOp::Put(f(value)))
     }
 
-    /// The same as [`update`](Self::update) with options for the new value: a cost, a time to live,
-    /// a priority. What they don't name stays.
+    /// Like [`update`](Self::update), but with options for the new value: a cost, a time to live, a
+    /// priority. What they do not set stays.
     ///
     /// # Examples
     ///

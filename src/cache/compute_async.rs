@@ -1,8 +1,10 @@
-//! Read-modify-write of one key by a task, whose function may take its time.
+//! Read-modify-write of one key by a task, with an async function.
 //!
-//! The task leads the load of the key while the function runs. So of all tasks that compute a key,
-//! and all callers that load it, one runs at a time; and a write of the key announces itself to the
-//! load before it changes anything, which is how it is noticed. Then the function runs again.
+//! The task leads the load of the key while the function runs. So of all tasks that compute a key
+//! and all callers that load it, one runs at a time. A write of the key announces itself to the
+//! load before it changes anything, so the task notices it and calls the function again. It also
+//! does so if the entry that the function has seen is gone: by eviction, or by a removal that was
+//! announced before the task led the load.
 
 use std::{
     convert::Infallible,
@@ -12,14 +14,14 @@ use std::{
 };
 
 use super::{
-    Cache, ComputeOp, ComputeResult, FillGuard,
+    Cache, ComputeOp, ComputeResult,
     load::{Waiter, own_key},
 };
 use crate::{
-    buckets::EntryRef,
-    engine::{Mode, RemovalCause, Terms, Trace},
+    engine::{Loaded, Mode, RemovalCause, Terms, Trace},
     entry::Entry,
-    flight::{Arrival, Caller, Joined},
+    singleflight::{Caller, Joined, Leader, WaitOutcome},
+    table::EntryRef,
 };
 
 /// # Computing in tasks
@@ -29,15 +31,17 @@ where
     V: Clone,
     S: BuildHasher,
 {
-    /// Computes a change of a key's entry from a clone of its value, and carries it out.
+    /// Computes a change from a clone of a key's value, and carries it out.
     ///
-    /// As [`compute`](Self::compute): no update is lost. Tasks that compute the same key run one
+    /// Like [`compute`](Self::compute), loses no update. Tasks that compute the same key run one
     /// after the other, and callers that load it wait. If the key is written by other means while
-    /// `f` runs, `f` is called again with the new value, and only the last answer is carried out.
+    /// `f` runs, or its entry leaves the cache, `f` is called again with the new state, and only
+    /// the result of the last call is carried out. A result of [`ComputeOp::Keep`] is always the
+    /// last: it returns the value that `f` has seen.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any time: then nothing is changed.
+    /// May be dropped at any time; then nothing is changed.
     ///
     /// # Panics
     ///
@@ -72,7 +76,7 @@ where
         computed
     }
 
-    /// The same; changes nothing if `f` fails.
+    /// Like [`compute_async`](Self::compute_async), but changes nothing if `f` returns an error.
     ///
     /// # Errors
     ///
@@ -94,7 +98,8 @@ where
     /// use cortado::{Cache, ComputeOp};
     ///
     /// let cache = Cache::<&str, u32>::new(10);
-    /// let failed = cache.try_compute_async("k", async |_| Err::<ComputeOp<u32>, _>("offline")).await;
+    /// let fail = async |_: Option<u32>| Err::<ComputeOp<u32>, _>("offline");
+    /// let failed = cache.try_compute_async("k", fail).await;
     /// assert_eq!(failed, Err("offline"));
     /// # }
     /// ```
@@ -109,20 +114,21 @@ where
         let hash = self.engine.hash(&key);
         let mut key = key;
         loop {
-            let guard = self.lead(hash, key).await;
-            let (id, value) = self.look_at(hash, guard.key());
+            let leader = self.lead(hash, key).await;
+            self.settle_expired(hash, &leader);
+            let (id, value) = self.look_at(hash, leader.key());
             let op = {
                 let mut computing = pin!({
-                    let _entered = guard.enter();
-                    f(value)
+                    let _entered = leader.enter();
+                    f(value.clone())
                 });
                 poll_fn(|context| {
-                    let _entered = guard.enter();
+                    let _entered = leader.enter();
                     computing.as_mut().poll(context)
                 })
                 .await
             };
-            match guard.apply(id, op?) {
+            match self.apply(hash, leader, (id, value), op?) {
                 Ok(computed) => return Ok(computed),
                 Err(again) => key = again,
             }
@@ -130,19 +136,19 @@ where
     }
 
     /// Waits until this task leads the load of a key.
-    async fn lead<'a>(&'a self, hash: u64, key: K) -> FillGuard<'a, K, V, S> {
+    async fn lead(&self, hash: u64, key: K) -> Leader<'_, K, Loaded> {
         let mut key = key;
         loop {
             self.engine.sweep_if_due();
             let (mine, mut waiter) = match self.engine.flights.join(hash, key, Caller::Task) {
-                Joined::Lead(leader) => return self.guard(hash, leader, None),
+                Joined::Lead(leader) => return leader,
                 Joined::Own(_) => own_key(),
                 Joined::Follow(mine, follower) => (mine, Waiter::new(self, hash, follower)),
             };
             match poll_fn(|context| Pin::new(&mut waiter.follower).poll(context)).await {
-                Arrival::Lead(leader) => return self.guard(hash, leader, None),
-                Arrival::Completed => key = mine,
-                Arrival::TimedOut => unreachable!("no time is set"),
+                WaitOutcome::Lead(leader) => return leader,
+                WaitOutcome::Completed => key = mine,
+                WaitOutcome::TimedOut => unreachable!("no time is set"),
             }
         }
     }
@@ -152,94 +158,84 @@ where
         let seen = self.engine.get(hash, Trace::None, |k| k == key);
         seen.map(|entry| (entry.get().id(), entry.get().entry.value.clone())).unzip()
     }
-}
 
-impl<K, V, S> FillGuard<'_, K, V, S>
-where
-    K: Hash + Eq,
-    V: Clone,
-    S: BuildHasher,
-{
-    /// Carries out what was computed from the entry of an id, or of none. Returns the key if that
-    /// was written since.
-    fn apply(mut self, seen: Option<usize>, op: ComputeOp<V>) -> Result<ComputeResult<V, V>, K> {
-        let (cache, hash) = (self.cache(), self.hash());
-        let leader = self.take_leader();
+    /// Carries out an operation that was computed from the entry of an id and its value, or from
+    /// none. Returns the key if the operation has to be computed again.
+    fn apply(
+        &self,
+        hash: u64,
+        leader: Leader<'_, K, Loaded>,
+        (seen, seen_value): (Option<usize>, Option<V>),
+        op: ComputeOp<V>,
+    ) -> Result<ComputeResult<V, V>, K> {
         let (value, terms) = match op {
-            ComputeOp::Put(value) => (Some(value), Terms::DEFAULT),
-            ComputeOp::PutWith(value, options) => (Some(value), options.terms()),
-            ComputeOp::Keep => (None, Terms::DEFAULT),
+            ComputeOp::Put(value) => (value, Terms::DEFAULT),
+            ComputeOp::PutWith(value, options) => (value, options.terms()),
+            ComputeOp::Keep => {
+                leader.change(|_, _| ());
+                return Ok(ComputeResult::Kept(seen_value));
+            }
             ComputeOp::Remove => {
                 return leader
-                    .change(|key, is_untouched| cache.remove_seen(hash, key, seen, is_untouched));
+                    .change(|key, is_unwritten| self.remove_seen(hash, key, seen, is_unwritten));
             }
         };
-        let Some(value) = value else {
-            return Ok(ComputeResult::Kept(leader.change(|key, _| cache.look_at(hash, &key).1)));
-        };
-        leader.change(|key, is_untouched| {
-            cache.put_seen(hash, (key, value), seen, terms, is_untouched)
+        leader.change(|key, is_unwritten| {
+            self.put_seen(hash, (key, value), seen, terms, is_unwritten)
         })
     }
-}
 
-impl<K, V, S> Cache<K, V, S>
-where
-    K: Hash + Eq,
-    V: Clone,
-    S: BuildHasher,
-{
-    /// Removes the entry that was seen, if it is still there; returns the key if that was written
-    /// since.
+    /// Removes the entry that was seen. Returns the key if it was written since, or the entry is
+    /// gone.
     fn remove_seen(
         &self,
         hash: u64,
         key: K,
         seen: Option<usize>,
-        is_untouched: &dyn Fn() -> bool,
+        is_unwritten: &dyn Fn() -> bool,
     ) -> Result<ComputeResult<V, V>, K> {
         let engine = &self.engine;
         let mut is_current = false;
         let removed = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
             // In this order, as in `put_seen`.
-            let seen = seen.filter(|id| engine.has_id(guard, hash, *id));
-            is_current = is_untouched();
-            let seen = seen.filter(|_| is_current)?;
-            let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == seen;
+            let there = seen.filter(|id| engine.has_id(guard, hash, *id));
+            is_current = there == seen && is_unwritten();
+            let there = there.filter(|_| is_current)?;
+            let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == there;
             let cause = RemovalCause::Removed;
             engine.take_which(table, guard, hash, |k| *k == key, is_it, cause)
         });
         match removed {
             Some(entry) => Ok(ComputeResult::Removed(entry.value.clone())),
-            // It was evicted since, or there was none.
-            None if is_current => Ok(ComputeResult::Kept(None)),
+            None if is_current && seen.is_none() => Ok(ComputeResult::Kept(None)),
             None => Err(key),
         }
     }
 
-    /// Puts a value in the place of the entry that was seen, or of none; returns the key if that was
-    /// written since.
+    /// Inserts a value, or replaces the entry that was seen. Returns the key if it was written
+    /// since, or the entry is gone.
     fn put_seen(
         &self,
         hash: u64,
         (key, value): (K, V),
         seen: Option<usize>,
         terms: Terms,
-        is_untouched: &dyn Fn() -> bool,
+        is_unwritten: &dyn Fn() -> bool,
     ) -> Result<ComputeResult<V, V>, K> {
         let engine = &self.engine;
         let pressure = engine.noted_pressure();
         let mut refused = None;
         let mut is_new = false;
         let held = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
-            // In this order. If the id is there, and no write was announced by then, it is that of
-            // the entry that was seen; and it names no other as long as this thread is pinned.
-            let seen = seen.filter(|id| engine.has_id(guard, hash, *id));
-            if !is_untouched() {
+            // In this order. If the id is found, and no write was announced by then, it is that of
+            // the entry that was seen, and it names no other entry while this thread is pinned. If
+            // the id is gone, a removal may have been announced before the flight began, and a
+            // value computed from the removed entry must not be inserted after that.
+            let there = seen.filter(|id| engine.has_id(guard, hash, *id));
+            if there != seen || !is_unwritten() {
                 refused = Some(Err(key));
                 return None;
             }
-            // If the entry was evicted since, there is none to replace.
             let mode = (seen.map_or(Mode::IfAbsent, Mode::Instead), pressure);
             match engine.put_at(table, guard, hash, (key, value), terms, mode) {
                 Ok((entry, new)) => {

@@ -1,4 +1,4 @@
-//! `Entry`: a key that is looked up, and loaded if it has no entry.
+//! `Entry`: looks a key up, and loads it if it has no entry.
 
 use std::{
     future::Future,
@@ -14,10 +14,11 @@ use super::{
     loader::{BorrowedKey, EntryKey, OwnedKey, Try, TryShared, TryWith, Value, ValueWith},
 };
 
-/// A key and what to do if it has no entry; made by [`Cache::entry`] and [`Cache::entry_ref`].
+/// A key that is looked up and, if it has no entry, loaded; created by [`Cache::entry`] and
+/// [`Cache::entry_ref`].
 ///
-/// The methods look the key up, and load it if that fails: one load at a time for each key, as
-/// described at [`Cache::get_or_insert_with`]. They differ in the loader:
+/// The methods look the key up, and load it if it has no entry: one load at a time for each key, as
+/// described at [`Cache::get_or_insert_with`]. They differ in what the loader returns:
 ///
 /// | loader returns | thread | task |
 /// |---|---|---|
@@ -25,7 +26,7 @@ use super::{
 /// | `Result<V, E>` | [`or_try_insert_with`] | [`or_try_insert_async`] |
 /// | `(V, InsertOptions)` | [`or_load`] | [`or_load_async`] |
 /// | `Result<(V, InsertOptions), E>` | [`or_try_load`] | [`or_try_load_async`] |
-/// | the same, and all that wait get the error | [`or_try_load_shared`] | [`or_try_load_shared_async`] |
+/// | the same, with a shared error | [`or_try_load_shared`] | [`or_try_load_shared_async`] |
 ///
 /// [`or_insert_with`]: Self::or_insert_with
 /// [`or_insert_async`]: Self::or_insert_async
@@ -62,7 +63,7 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Names a key that is to be looked up, and loaded if it has no entry.
+    /// Selects a key, to look it up and load it if it has no entry.
     ///
     /// # Examples
     ///
@@ -75,7 +76,8 @@ where
         Entry { cache: self, key: OwnedKey(key) }
     }
 
-    /// The same for a borrowed form of the key, which is cloned only if it has to be loaded.
+    /// Like [`entry`](Self::entry), but takes a borrowed form of the key, which is cloned only if
+    /// it has to be loaded.
     ///
     /// # Examples
     ///
@@ -110,11 +112,11 @@ where
         self.or_insert_with(|| value)
     }
 
-    /// Returns the value of the key, or what `load` makes of it.
+    /// Returns the value of the key, or inserts the result of `load`.
     ///
     /// # Panics
     ///
-    /// As [`Cache::get_or_insert_with`]; so do all methods that load.
+    /// As [`Cache::get_or_insert_with`]; this holds for all methods that load.
     ///
     /// # Examples
     ///
@@ -127,12 +129,12 @@ where
         value
     }
 
-    /// The same with a loader that may fail.
+    /// Like [`or_insert_with`](Self::or_insert_with), but with a loader that may fail.
     ///
     /// # Errors
     ///
-    /// Returns the error of this caller's own `load`. Of those that waited for it, one tries with
-    /// its own loader.
+    /// Returns the error of this caller's own `load`. One of the callers that waited for it then
+    /// runs its own loader.
     ///
     /// # Examples
     ///
@@ -147,8 +149,8 @@ where
         self.cache.load_by::<Try<E>, _>(self.key, |_| load())
     }
 
-    /// Returns the value of the key, or what `load` makes of it, inserted with the options that
-    /// `load` returns.
+    /// Returns the value of the key, or inserts the result of `load` with the options that it
+    /// returns.
     ///
     /// # Examples
     ///
@@ -164,7 +166,7 @@ where
         value
     }
 
-    /// The same with a loader that may fail.
+    /// Like [`or_load`](Self::or_load), but with a loader that may fail.
     ///
     /// # Errors
     ///
@@ -176,8 +178,9 @@ where
     /// use cortado::{Cache, InsertOptions};
     ///
     /// let cache = Cache::new(100);
-    /// let load = || Ok::<_, std::num::ParseIntError>(("4".parse()?, InsertOptions::new().cost(40)));
-    /// assert_eq!(cache.entry("4").or_try_load(load).map(|value: cortado::ValueRef<_, u32>| *value), Ok(4));
+    /// let options = InsertOptions::new().cost(40);
+    /// let load = || Ok::<_, std::num::ParseIntError>(("4".parse::<u32>()?, options));
+    /// assert_eq!(cache.entry("4").or_try_load(load).map(|value| *value), Ok(4));
     /// ```
     pub fn or_try_load<E>(
         self,
@@ -186,14 +189,15 @@ where
         self.cache.load_by::<TryWith<E>, _>(self.key, |_| load())
     }
 
-    /// The same; an error is also that of all callers of this method, or of its twin for tasks,
-    /// that wait for the load, unless the key has a value by then. If a backend is down, each of
-    /// them has one error after one load, in place of a load of its own.
+    /// Like [`or_try_load`](Self::or_try_load), but an error is also returned to all callers of
+    /// this method, or of its async variant, that wait for the load, unless the key has a value by
+    /// then. If a backend is down, each of them gets an error after one load, instead of running a
+    /// load of its own.
     ///
     /// # Errors
     ///
-    /// Returns the error of `load`, or of the load that this caller waited for if that has the
-    /// same type. After an error of another type this caller tries with its own loader.
+    /// Returns the error of `load`, or of the load that this caller waited for if that has the same
+    /// type. After an error of another type this caller runs its own loader.
     ///
     /// # Examples
     ///
@@ -213,7 +217,8 @@ where
 
 /// # Loading in tasks
 ///
-/// As [`Cache::get_or_insert_async`]: the futures return clones, and may be dropped at any time.
+/// Like [`Cache::get_or_insert_async`], these methods return futures of clones, which may be
+/// dropped at any time.
 impl<'a, K, V, S, L> Entry<'a, K, V, S, L>
 where
     K: Hash + Eq,
@@ -221,11 +226,11 @@ where
     S: BuildHasher,
     L: EntryKey<K>,
 {
-    /// Returns a clone of the value of the key, or of what `load` makes of it.
+    /// Returns a clone of the value of the key, or inserts the result of `load`.
     ///
     /// # Cancel safety
     ///
-    /// As [`Cache::get_or_insert_async`]; so are all methods of this list.
+    /// As [`Cache::get_or_insert_async`]; this holds for all methods of this section.
     ///
     /// # Examples
     ///
@@ -240,7 +245,7 @@ where
         unfailing(self.cache.load_async_by::<Value, _, _>(self.key, load))
     }
 
-    /// The same with a loader that may fail.
+    /// Like [`or_insert_async`](Self::or_insert_async), but with a loader that may fail.
     ///
     /// # Errors
     ///
@@ -262,8 +267,8 @@ where
         self.cache.load_async_by::<Try<E>, _, _>(self.key, load)
     }
 
-    /// Returns a clone of the value of the key, or of what `load` makes of it, inserted with the
-    /// options that `load` returns.
+    /// Returns a clone of the value of the key, or inserts the result of `load` with the options
+    /// that it returns.
     ///
     /// # Examples
     ///
@@ -284,7 +289,7 @@ where
         unfailing(self.cache.load_async_by::<ValueWith, _, _>(self.key, load))
     }
 
-    /// The same with a loader that may fail.
+    /// Like [`or_load_async`](Self::or_load_async), but with a loader that may fail.
     ///
     /// # Errors
     ///
@@ -309,8 +314,8 @@ where
         self.cache.load_async_by::<TryWith<E>, _, _>(self.key, load)
     }
 
-    /// The same; an error is also that of all callers that wait for the load, as with
-    /// [`or_try_load_shared`](Self::or_try_load_shared).
+    /// Like [`or_try_load_async`](Self::or_try_load_async), but shares an error with all callers
+    /// that wait for the load, as [`or_try_load_shared`](Self::or_try_load_shared) does.
     ///
     /// # Errors
     ///
@@ -339,7 +344,7 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Changes the entry of the key in one step, as [`Cache::compute`] does.
+    /// Changes the entry of the key as one atomic step, as [`Cache::compute`] does.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! `EntryInfo`: what the cache knows of an entry; and deadlines, which it can be told.
+//! `EntryInfo`: the metadata of an entry; and setters for its deadline and priority.
 
 use std::{
     hash::{BuildHasher, Hash},
@@ -10,7 +10,7 @@ use equivalent::Equivalent;
 use super::Cache;
 use crate::{config::Priority, error::TtlError};
 
-/// What the cache knows of an entry; see [`Cache::entry_info`].
+/// The metadata of an entry; see [`Cache::entry_info`].
 ///
 /// # Examples
 ///
@@ -27,14 +27,14 @@ use crate::{config::Priority, error::TtlError};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct EntryInfo {
-    /// What it was charged.
+    /// The cost that was charged for it.
     pub cost: u64,
-    /// What is left of its time; `None` if it does not expire.
+    /// The rest of its time to live; `None` if it does not expire.
     pub ttl: Option<Duration>,
-    /// How long ago it was written. Known of entries with room for a deadline, in a cache without
-    /// [`tti`](crate::CacheBuilder::tti).
+    /// The time since it was written. Known for entries with room for a deadline, in a cache
+    /// without [`tti`](crate::CacheBuilder::tti).
     pub age: Option<Duration>,
-    /// How often it was asked for of late, from 0 to 15, as the policy estimates it.
+    /// How often it was accessed recently, from 0 to 15, as the policy estimates it.
     pub frequency: u8,
     /// Its priority.
     pub priority: Priority,
@@ -45,7 +45,7 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Returns what the cache knows of an entry, without a trace.
+    /// Returns the metadata of an entry; records no access.
     ///
     /// # Examples
     ///
@@ -66,7 +66,7 @@ where
         let guard = engine.table.pin_part(hash);
         let hit = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key))?;
         let entry = hit.at();
-        engine.is_live(entry).then(|| EntryInfo {
+        engine.is_unexpired(entry).then(|| EntryInfo {
             cost: entry.metadata().charge(),
             ttl: entry.metadata().times().and_then(|times| engine.timing.left(times)),
             age: entry.metadata().times().and_then(|times| engine.timing.age(times)),
@@ -75,14 +75,14 @@ where
         })
     }
 
-    /// Gives an entry `ttl` to live from now on, or for ever. What [`tti`](crate::CacheBuilder::tti) says
-    /// goes on.
+    /// Sets the time to live of an entry, counted from now; `None` removes its deadline. A
+    /// [`tti`](crate::CacheBuilder::tti) remains in effect.
     ///
     /// # Errors
     ///
-    /// [`TtlError::Absent`] if the key has no entry, [`TtlError::Untimed`] if it has one that was made
-    /// without room for a deadline (see [`CacheBuilder::timed`](crate::CacheBuilder::timed)) and is to have
-    /// one.
+    /// Returns [`TtlError::Absent`] if the key has no entry, and [`TtlError::Untimed`] if `ttl` is
+    /// `Some` and the entry was created without room for a deadline (see
+    /// [`CacheBuilder::timed`](crate::CacheBuilder::timed)).
     ///
     /// # Examples
     ///
@@ -107,7 +107,7 @@ where
         let hash = engine.hash(key);
         let guard = engine.table.pin_part(hash);
         let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
-        let entry = entry.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry));
+        let entry = entry.map(|hit| hit.at()).filter(|entry| engine.is_unexpired(*entry));
         match (entry.ok_or(TtlError::Absent)?.metadata().times(), ttl) {
             (Some(times), _) => engine.set_ttl(hash, times, ttl),
             (None, None) => {}
@@ -118,10 +118,10 @@ where
 
     /// Changes the priority of an entry; returns whether the key has one.
     ///
-    /// From then on no eviction takes an entry that is pinned. (In a cache with
+    /// Once an entry is [`Pinned`](Priority::Pinned), it is not evicted. (In a cache with
     /// [`can_evict`](crate::CacheBuilder::can_evict) or
-    /// [`write_back`](crate::CacheBuilder::write_back), an eviction that has asked these already
-    /// may.)
+    /// [`write_back`](crate::CacheBuilder::write_back), an eviction that has already called one of
+    /// these may still complete.)
     ///
     /// # Examples
     ///
@@ -143,11 +143,11 @@ where
         let guard = engine.table.pin_part(hash);
         loop {
             let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
-            let Some(entry) = entry.map(|hit| hit.at()).filter(|entry| engine.is_live(*entry))
+            let Some(entry) = entry.map(|hit| hit.at()).filter(|entry| engine.is_unexpired(*entry))
             else {
                 return false;
             };
-            // If it was replaced in between, its successor is next.
+            // If the entry was replaced concurrently, try its successor.
             if engine.set_priority(&guard, hash, entry.metadata(), priority) {
                 return true;
             }

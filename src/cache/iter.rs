@@ -1,12 +1,12 @@
-//! Iteration over a cache while it changes.
+//! Iteration over a cache that changes concurrently.
 
-use crate::{buckets, engine::Timing, entry::Entry};
+use crate::{engine::Timing, entry::Entry, table};
 
-/// Goes through the entries of a cache; made by [`CacheRef::iter`](super::CacheRef::iter).
+/// An iterator over the entries of a cache; created by [`CacheRef::iter`](super::CacheRef::iter).
 ///
-/// Weakly consistent: an entry that is there all the while is seen, once (or twice, if the table
-/// is resized at that very moment); one that comes or goes may be seen or not. It waits for nobody
-/// and nobody waits for it.
+/// Weakly consistent: an entry that is present throughout the iteration is returned once (or twice,
+/// if the table is resized concurrently); one that is inserted or removed concurrently may or may
+/// not be returned. The iterator waits for no other thread and no other thread waits for it.
 ///
 /// # Examples
 ///
@@ -20,12 +20,12 @@ use crate::{buckets, engine::Timing, entry::Entry};
 /// ```
 #[derive(Debug)]
 pub struct Iter<'g, K, V> {
-    entries: buckets::Iter<'g, Entry<K, V>>,
+    entries: table::Iter<'g, Entry<K, V>>,
     timing: &'g Timing,
 }
 
 impl<'g, K, V> Iter<'g, K, V> {
-    pub(super) fn new(entries: buckets::Iter<'g, Entry<K, V>>, timing: &'g Timing) -> Self {
+    pub(super) fn new(entries: table::Iter<'g, Entry<K, V>>, timing: &'g Timing) -> Self {
         Self { entries, timing }
     }
 }
@@ -35,7 +35,7 @@ impl<'g, K, V> Iterator for Iter<'g, K, V> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let timing = self.timing;
-        let entry = self.entries.find(|entry| timing.is_live(entry.at()))?.at().entry;
+        let entry = self.entries.find(|entry| timing.is_unexpired(entry.at()))?.at().entry;
         Some((&entry.key, &entry.value))
     }
 }

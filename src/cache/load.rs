@@ -1,7 +1,8 @@
-//! Loading: one flight for a key, for threads and tasks alike. What tasks call is in
+//! Loading: a single flight per key, shared by threads and tasks. The methods for tasks are in
 //! `load_async.rs`.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     hash::{BuildHasher, Hash},
     sync::Arc,
@@ -13,14 +14,15 @@ use super::{
     loader::{EntryKey, Failed, Kind, OwnedKey, Try, Value},
 };
 use crate::{
-    buckets::Held,
     engine::{Engine, Loaded, Stopwatch, Trace},
     entry::Entry,
-    flight::{Arrival, Caller, Entered, Follower, Joined, Leader, Outcome, SharedError},
     metrics::Counter,
+    singleflight::{Caller, Entered, Follower, Joined, Leader, Outcome, SharedError, WaitOutcome},
+    table::Held,
+    util::caught,
 };
 
-/// How long [`Cache::claim`] waits for somebody else's load.
+/// How long [`Cache::claim`] waits for another caller's load.
 ///
 /// # Examples
 ///
@@ -31,25 +33,27 @@ use crate::{
 /// let cache = Cache::<&str, u32>::new(10);
 /// let guard = cache.claim("k", WaitPolicy::No);
 /// let other = std::thread::scope(|scope| {
-///     let claim = || matches!(cache.claim("k", WaitPolicy::For(Duration::ZERO)), Claim::Busy("k"));
+///     let claim = || {
+///         matches!(cache.claim("k", WaitPolicy::For(Duration::ZERO)), Claim::Busy("k"))
+///     };
 ///     scope.spawn(claim).join()
 /// });
 /// assert!(matches!(guard, Claim::Fill(_)) && other.unwrap());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitPolicy {
-    /// Not at all.
+    /// Do not wait.
     No,
-    /// For so long.
+    /// Wait at most for this duration.
     For(Duration),
-    /// As long as it takes.
+    /// Wait until the load ends.
     Forever,
 }
 
-/// What [`Cache::claim`] found.
+/// The outcome of [`Cache::claim`].
 ///
-/// `H` is what a hit is: a [`ValueRef`], or from [`Cache::claim_async`] a [`Cloned`](crate::Cloned)
-/// value, which may be held across an `.await`.
+/// `H` is the type of a hit: a [`ValueRef`], or from [`Cache::claim_async`] a
+/// [`Cloned`](crate::Cloned) value, which may be held across an `.await`.
 ///
 /// # Examples
 ///
@@ -66,23 +70,23 @@ pub enum WaitPolicy {
 /// ```
 #[derive(Debug)]
 pub enum Claim<'a, K, V, S, H = ValueRef<'a, K, V>> {
-    /// The key has an entry, or was loaded by another caller while this one waited.
+    /// The key has an entry, or another caller loaded it while this one waited.
     Hit(H),
-    /// It has none, and is not loaded: the caller loads it.
+    /// The key has no entry and is not being loaded: the caller loads it.
     Fill(FillGuard<'a, K, V, S>),
-    /// Another caller loads it and was not ready in time, or this very thread does. The key comes
-    /// back.
+    /// Another caller is loading the key and did not complete in time, or this very thread is
+    /// loading it. The key is returned.
     Busy(K),
 }
 
-/// The right and the duty to load a key; made by [`Cache::claim`].
+/// The right and the duty to load a key; created by [`Cache::claim`].
 ///
-/// Every other caller that claims the key, or asks for it with a loader, waits for it. Dropping it
-/// without a value hands the right on: one of those who wait loads.
+/// Every other caller that claims the key, or asks for it with a loader, waits for the guard.
+/// Dropping it without a value passes the right on to one of the waiting callers, which loads.
 ///
 /// A thread that holds a guard from [`claim`](Cache::claim) would wait for itself if it asked for
-/// the key: it gets [`Claim::Busy`], or a panic from a loader, as a loader does that asks for its
-/// own key. See [`detach`](Self::detach).
+/// the key. Instead it gets [`Claim::Busy`], or a panic from a loader, like a loader that asks for
+/// its own key. See [`detach`](Self::detach).
 ///
 /// # Examples
 ///
@@ -99,22 +103,22 @@ pub enum Claim<'a, K, V, S, H = ValueRef<'a, K, V>> {
 pub struct FillGuard<'a, K, V, S> {
     cache: &'a Cache<K, V, S>,
     hash: u64,
-    /// There until it is filled.
+    /// `None` once it is filled.
     leader: Option<Leader<'a, K, Loaded>>,
-    /// The id of the entry that it refreshes.
+    /// The id of the entry that is refreshed.
     refreshed: Option<usize>,
     stopwatch: Stopwatch,
 }
 
-/// What a look for an entry has led to.
+/// The outcome of a lookup.
 pub(super) enum Look<'a, K, V, S> {
     Hit(ValueRef<'a, K, V>),
-    /// The entry is there, and this caller refreshes it.
+    /// The entry is present, and this caller refreshes it.
     Refresh(FillGuard<'a, K, V, S>),
     Absent(K),
 }
 
-/// What a caller that found no entry has to do next.
+/// The next step of a caller that found no entry.
 pub(super) enum Step<'a, K, V, S> {
     Return(ValueRef<'a, K, V>),
     Load(FillGuard<'a, K, V, S>),
@@ -122,14 +126,14 @@ pub(super) enum Step<'a, K, V, S> {
     Fail(K),
 }
 
-/// What a caller that follows a load gets from it.
+/// What a follower gets from a load.
 pub(super) enum Shared<'a, K, V> {
     Value(ValueRef<'a, K, V>),
     Failed(SharedError),
     Nothing,
 }
 
-/// What [`Cache::claim_by`] has found; `E` is the error of a load that it waited for.
+/// The outcome of [`Cache::claim_by`]; `E` is the error of a load that it waited for.
 enum Found<'a, K, V, S, E> {
     Hit(ValueRef<'a, K, V>),
     Fill(FillGuard<'a, K, V, S>),
@@ -146,40 +150,40 @@ pub(super) struct Waiter<'a, K, V, S> {
 
 /// # Loading
 ///
-/// Of all callers that ask for a key that is not there, one loads and the others wait for it:
-/// threads and tasks alike, in one flight. All of them get what it loads, even where the cache does
-/// not let it in. If the loader panics, fails, or is dropped, one of those who wait takes over with
-/// its own loader. If the key gets an entry by other means while it is loaded, that is newer: it
-/// stays, and is what is returned.
+/// Of all callers that ask for a missing key, threads and tasks alike, one loads it and the others
+/// wait for it. All of them get the loaded value, even if the cache rejects it. If the loader
+/// panics, fails or is dropped, one of the waiting callers takes over with its own loader. If the
+/// key gets an entry by other means while it is loaded, that entry is newer: it stays and is
+/// returned.
 ///
-/// [`entry`](Self::entry) and [`entry_ref`](Self::entry_ref) have more: loaders that say what a
-/// value costs and how long it lives, keys that are cloned only if they have to be loaded, and
-/// errors that all get who waited for them.
+/// [`entry`](Self::entry) and [`entry_ref`](Self::entry_ref) have more variants: loaders that
+/// return the cost and the time to live of a value, keys that are cloned only if they have to be
+/// loaded, and errors that are shared with all waiting callers.
 ///
 /// **A write that completes while its key is loaded invalidates the load, and nothing else does.**
-/// What an invalid load brings may be out of date: those who asked before the write get it, and it
-/// is not kept, even if the newer entry has left the cache by then; those who ask after the write
-/// load again. (For an instant the value may be there, if the write comes just when the load ends.)
-/// Writes are what inserts, replaces or removes an entry of the key, and [`remove`](Self::remove)
-/// and [`clear`](Self::clear) also where there is none. A call that changes nothing is no write
-/// ([`remove_if`](Self::remove_if) that removes nothing), nor is expiration or eviction.
+/// The value of an invalidated load may be out of date: it is returned to the callers that asked
+/// before the write, and is not kept, even if the newer entry has left the cache by then. Callers
+/// that ask after the write load again. (If the write completes just when the load ends, the value
+/// may be in the cache for an instant.) A write is a call that inserts, replaces or removes an
+/// entry of the key; [`remove`](Self::remove) and [`clear`](Self::clear) also count if there is
+/// none. A call that changes nothing ([`remove_if`](Self::remove_if) that removes nothing) is not a
+/// write, and neither is expiration or eviction.
 ///
-/// A loader may use the cache, and load other keys. One that asks for its own key gets a panic in
-/// place of a deadlock. (Two loaders that ask for each other's keys wait for ever, as two locks
-/// would.)
+/// A loader may use the cache, and load other keys. One that asks for its own key panics instead of
+/// deadlocking. (Two loaders that ask for each other's keys wait forever, as with two locks.)
 ///
-/// A loader of this list that is not async blocks its thread while another caller loads. In a task
-/// that is bad where the load it waits for is a task of the same thread, as all are in a runtime of
-/// a single thread: that one is never polled again, and both wait for ever. Call the async loader
-/// in a task; or [`claim`](Self::claim) with [`WaitPolicy::No`] or [`WaitPolicy::For`], which returns
-/// [`Claim::Busy`]; or call the blocking loader on a thread that may block (tokio's
+/// A blocking loader of this section blocks its thread while another caller loads. In a task that
+/// can deadlock: if the load is run by a task of the same thread, as in a single-threaded runtime,
+/// that task is never polled again, and both wait forever. In a task, call the async loader, or
+/// call [`claim`](Self::claim) with [`WaitPolicy::No`] or [`WaitPolicy::For`], which returns
+/// [`Claim::Busy`], or call the blocking loader on a thread that may block (tokio's
 /// `spawn_blocking`).
 impl<K, V, S> Cache<K, V, S>
 where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Returns the value of a key, or what `load` makes of it, which is inserted.
+    /// Returns the value of a key, or inserts the result of `load`.
     ///
     /// # Panics
     ///
@@ -198,12 +202,12 @@ where
         value
     }
 
-    /// The same with a loader that may fail.
+    /// Like [`get_or_insert_with`](Self::get_or_insert_with), but with a loader that may fail.
     ///
     /// # Errors
     ///
-    /// Returns the error of this caller's own `load`. Those who waited for it try again, one with
-    /// its own loader: an error is not shared. It is by
+    /// Returns the error of this caller's own `load`. The waiting callers try again, one with its
+    /// own loader: the error is not shared. To share it, use
     /// [`Entry::or_try_load_shared`](crate::Entry::or_try_load_shared).
     ///
     /// # Panics
@@ -228,9 +232,10 @@ where
         self.load_by::<Try<E>, _>(OwnedKey(key), |_| load())
     }
 
-    /// Returns the value of a key, or what `load` makes of the key, which is inserted.
+    /// Returns the value of a key, or inserts the result of `load`, which gets a reference to the
+    /// key.
     ///
-    /// As [`get_or_insert_with`](Self::get_or_insert_with); `load` need not have a copy of the key.
+    /// Like [`get_or_insert_with`](Self::get_or_insert_with), but `load` needs no copy of the key.
     ///
     /// # Panics
     ///
@@ -248,7 +253,8 @@ where
         value
     }
 
-    /// The same with a loader that may fail.
+    /// Like [`get_or_insert_with_key`](Self::get_or_insert_with_key), but with a loader that may
+    /// fail.
     ///
     /// # Errors
     ///
@@ -274,10 +280,10 @@ where
         self.load_by::<Try<E>, _>(OwnedKey(key), load)
     }
 
-    /// Returns the value of a key, or the right to load it, or neither: the primitive under the
-    /// loaders.
+    /// Returns the value of a key, the right to load it, or neither: the primitive that the loaders
+    /// are built on.
     ///
-    /// A thread that holds the right to load the key already gets [`Claim::Busy`], whatever `wait`
+    /// A thread that already holds the right to load the key gets [`Claim::Busy`], whatever `wait`
     /// is.
     ///
     /// # Examples
@@ -305,11 +311,11 @@ where
         }
     }
 
-    /// Returns the value of a key, or the right to load it, or neither. If it `may_refresh`, also
-    /// the right to refresh an entry that is due.
+    /// Returns the value of a key, the right to load it, or neither. With `may_refresh`, also
+    /// returns the right to refresh an entry that is due.
     ///
-    /// `accept` looks at the error of a load that it has waited for: if that returns none, the
-    /// caller is treated as if the load had never been.
+    /// `accept` converts the error of a load that the caller has waited for. If it returns `None`,
+    /// the caller asks again.
     fn claim_by<E>(
         &self,
         key: impl EntryKey<K>,
@@ -317,7 +323,7 @@ where
         may_refresh: bool,
         accept: impl Fn(SharedError) -> Option<E>,
     ) -> Found<'_, K, V, S, E> {
-        // A time that passes the end of the clock is for ever.
+        // A deadline beyond the range of the clock means forever.
         let end = match wait {
             WaitPolicy::For(time) => Instant::now().checked_add(time),
             WaitPolicy::No | WaitPolicy::Forever => None,
@@ -337,13 +343,13 @@ where
                 Step::Follow(key, waiter) => (key, waiter),
             };
             is_first = false;
-            let arrival = match (wait, end) {
-                (WaitPolicy::No, _) => Arrival::TimedOut,
+            let waited = match (wait, end) {
+                (WaitPolicy::No, _) => WaitOutcome::TimedOut,
                 (_, Some(end)) => waiter.follower.wait_until(end),
                 (_, None) => waiter.follower.wait(),
             };
-            match arrival {
-                Arrival::Completed => match waiter.share(&mine) {
+            match waited {
+                WaitOutcome::Completed => match waiter.share(&mine) {
                     Shared::Value(value) => return Found::Hit(value),
                     Shared::Failed(error) => match accept(error) {
                         Some(error) => return Found::Failed(error),
@@ -351,13 +357,13 @@ where
                     },
                     Shared::Nothing => key = mine,
                 },
-                Arrival::Lead(leader) => return Found::Fill(self.guard(hash, leader, None)),
-                Arrival::TimedOut => return Found::Busy(mine),
+                WaitOutcome::Lead(leader) => return Found::Fill(self.guard(hash, leader, None)),
+                WaitOutcome::TimedOut => return Found::Busy(mine),
             }
         }
     }
 
-    /// Returns the value of a key, or what `load` makes of it.
+    /// Returns the value of a key, or inserts the result of `load`.
     pub(super) fn load_by<M, T>(
         &self,
         key: impl EntryKey<K>,
@@ -379,7 +385,7 @@ where
         }
     }
 
-    /// Looks for an entry before anything is loaded.
+    /// Looks a key up before anything is loaded.
     pub(super) fn look(
         &self,
         hash: u64,
@@ -396,7 +402,7 @@ where
         }
     }
 
-    /// Begins to refresh an entry, unless its key is loaded already.
+    /// Begins to refresh an entry, unless its key is already being loaded.
     pub(super) fn begin_refresh<'a>(
         &'a self,
         hash: u64,
@@ -411,7 +417,7 @@ where
                     let _entered = guard.enter();
                     self.engine.settle_refreshed(hash, id)
                 };
-                // What would be loaded is older than the entry if that is not.
+                // If the entry is not written back, the store has an older value.
                 if is_written { Look::Refresh(guard) } else { Look::Hit(self.value_ref(entry)) }
             }
             Joined::Follow(_, follower) => {
@@ -422,8 +428,8 @@ where
         }
     }
 
-    /// Joins the load of a key that had no entry, and looks once more. The first step of a caller
-    /// counts it.
+    /// Joins the load of a key that had no entry, and looks it up once more. The first step of a
+    /// caller counts a hit, a miss or a coalesced load.
     pub(super) fn step(
         &self,
         hash: u64,
@@ -440,7 +446,7 @@ where
                 engine.counters.add(counter, 1);
             }
         };
-        // What others have removed is freed before this thread leads, or is pinned by the value.
+        // Removed entries are freed before this thread leads, or is pinned by the value.
         engine.sweep_if_due();
         let _ = engine.garbage_pressure();
         match engine.flights.join(hash, key, caller) {
@@ -453,7 +459,7 @@ where
                 Step::Fail(key)
             }
             Joined::Lead(leader) => {
-                // The flight before may have ended since this one looked.
+                // The previous flight may have ended since the lookup.
                 match engine.get(hash, Trace::None, |k| k == leader.key()) {
                     None => {
                         count(Counter::Misses);
@@ -476,12 +482,18 @@ where
         refreshed: Option<usize>,
     ) -> FillGuard<'a, K, V, S> {
         let stopwatch = self.engine.start_stopwatch();
-        let guard = FillGuard { cache: self, hash, leader: Some(leader), refreshed, stopwatch };
-        if refreshed.is_none() && self.engine.writes_back() {
-            let _entered = guard.enter();
-            self.engine.settle_expired(hash, |k| k == guard.key());
+        if refreshed.is_none() {
+            self.settle_expired(hash, &leader);
         }
-        guard
+        FillGuard { cache: self, hash, leader: Some(leader), refreshed, stopwatch }
+    }
+
+    /// Has an expired entry of the key written back before the store is read.
+    pub(super) fn settle_expired(&self, hash: u64, leader: &Leader<'_, K, Loaded>) {
+        if self.engine.writes_back() {
+            let _entered = leader.enter();
+            self.engine.settle_expired(hash, |k| k == leader.key());
+        }
     }
 }
 
@@ -490,7 +502,7 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Returns what the load has brought, once the flight is over.
+    /// Returns the outcome of the load, once the flight has completed.
     pub(super) fn share(&mut self, key: &K) -> Shared<'a, K, V> {
         let (cache, engine) = (self.cache, &self.cache.engine);
         let published = self.follower.published();
@@ -504,7 +516,7 @@ where
         if let Some(last) = last {
             engine.retire_loaded(last);
         }
-        // A flight that is about to end is joined without a look at its key.
+        // A flight that is about to end is joined without comparing its key.
         if let Some(entry) = entry.filter(|entry| entry.key == *key) {
             return Shared::Value(cache.value_ref(entry));
         }
@@ -542,21 +554,21 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Inserts the value, and wakes those who wait for it.
+    /// Inserts the value, and wakes the waiting callers.
     ///
-    /// If the key got an entry by other means in the meantime, that stays and is returned; `value`
-    /// is then told to [`on_remove`](crate::CacheBuilder::on_remove) as rejected, as it is where
-    /// the cache does not let it in, or where a write has invalidated the load.
+    /// If the key got an entry by other means concurrently, that entry stays and is returned. In
+    /// this case, and if the cache rejects `value` or a write has invalidated the load, `value` is
+    /// passed to [`on_remove`](crate::CacheBuilder::on_remove) as rejected.
     ///
     /// # Panics
     ///
-    /// Panics with the panic of the builder's functions, or if it is called by a comparison of keys
-    /// with this very key.
+    /// Panics with the panic of the builder's functions, or if it is called from a comparison of
+    /// keys with this very key.
     pub fn fill(self, value: V) -> ValueRef<'a, K, V> {
         self.fill_with(value, InsertOptions::new())
     }
 
-    /// The same with options.
+    /// Like [`fill`](Self::fill), but with options.
     ///
     /// # Examples
     ///
@@ -573,34 +585,41 @@ where
         let (cache, hash) = (self.cache, self.hash);
         let leader = self.take_leader();
         let terms = options.terms();
-        // Pinned until the value is there: so the id names no newer entry.
+        // Pinned until the value is published, so that the id names no newer entry.
         let pin = self.refreshed.map(|_| cache.engine.table.pin_part(hash));
         let refreshed = pin.as_ref().and_then(|guard| {
             let id = self.refreshed.filter(|id| cache.engine.has_id(guard, hash, *id));
-            id.filter(|_| leader.is_untouched())
+            id.filter(|_| leader.is_unwritten())
         });
-        let fill =
-            |key, is_invalid| cache.engine.fill(hash, (key, value), terms, is_invalid, refreshed);
-        let (entry, kept) = leader.complete(fill, |entry| cache.engine.take_back(hash, entry));
+        let is_published = Cell::new(false);
+        let fill = |key, is_invalid| {
+            let filled = cache.engine.fill(hash, (key, value), terms, is_invalid, refreshed);
+            is_published.set(filled.1.published().is_some());
+            filled
+        };
+        let (entry, unpublished) = leader.complete(fill, |entry| {
+            is_published.set(false);
+            cache.engine.take_back(hash, entry)
+        });
         drop(pin);
-        if let Some(kept) = kept {
-            cache.engine.retire_loaded(kept);
+        if let Some(unpublished) = unpublished {
+            cache.engine.retire_loaded(unpublished);
         }
         cache.engine.counters.add(Counter::Loads, 1);
-        if self.refreshed.is_some() {
+        if refreshed.is_some() && is_published.get() {
             cache.engine.counters.add(Counter::Refreshes, 1);
         }
         cache.engine.stop(&self.stopwatch, "filled");
         cache.value_ref(entry)
     }
 
-    /// Ends the load with an error, and gives that to those who wait for it and share errors of
-    /// this type ([`Entry::or_try_load_shared`](crate::Entry::or_try_load_shared)); of the others,
+    /// Ends the load with an error, which is returned to the waiting callers that share errors of
+    /// this type ([`Entry::or_try_load_shared`](crate::Entry::or_try_load_shared)). Of the others,
     /// one takes over.
     ///
-    /// Returns the entry that is there, if this was a [refresh](Cache::claim_refresh). It is not
-    /// due for another one until [`refresh_after`](crate::CacheBuilder::refresh_after) has passed
-    /// again.
+    /// If this was a [refresh](Cache::claim_refresh), returns the entry that is present. It is not
+    /// due for another refresh until [`refresh_after`](crate::CacheBuilder::refresh_after) has
+    /// passed again.
     ///
     /// # Examples
     ///
@@ -616,7 +635,7 @@ where
         self.end(Some(error))
     }
 
-    /// Ends the load as its loader did.
+    /// Ends the load with the output of its loader.
     pub(super) fn finish<M, T>(self, loaded: T) -> Result<ValueRef<'a, K, V>, M::Error>
     where
         M: Kind<V, T>,
@@ -627,7 +646,7 @@ where
         }
     }
 
-    /// Ends the load without a value; returns the entry that a refresh leaves there.
+    /// Ends the load without a value; returns the entry that a refresh leaves in place.
     fn end(mut self, error: Option<SharedError>) -> Option<ValueRef<'a, K, V>> {
         let (cache, hash) = (self.cache, self.hash);
         let engine = &cache.engine;
@@ -663,11 +682,12 @@ impl<'a, K, V, S> FillGuard<'a, K, V, S> {
         self.leader.as_ref().map(Leader::key).expect("it is filled once")
     }
 
-    /// Lets this thread wait for the load: another one fills the guard.
+    /// Detaches the guard from this thread, so that the thread can wait for the load while another
+    /// one fills the guard.
     ///
-    /// A guard from [`Cache::claim`] remembers its thread, so that a call that would wait for
-    /// itself is answered at once. Call this before the guard is sent to another thread while this
-    /// one asks for the key. Guards from [`Cache::claim_async`] remember none.
+    /// A guard from [`Cache::claim`] records its thread, so that a call that would wait for itself
+    /// fails at once. Call this before sending the guard to another thread if this one then asks
+    /// for the key. Guards from [`Cache::claim_async`] record no thread.
     ///
     /// # Examples
     ///
@@ -699,17 +719,12 @@ impl<'a, K, V, S> FillGuard<'a, K, V, S> {
         self.leader.take().expect("it is filled once")
     }
 
-    /// Returns the cache.
-    pub(super) fn cache(&self) -> &'a Cache<K, V, S> {
-        self.cache
-    }
-
     fn note_failure(&self) {
         self.cache.engine.counters.add(Counter::LoadFailures, 1);
         self.cache.engine.stop(&self.stopwatch, "given up");
     }
 
-    /// Says that this thread runs the load.
+    /// Marks the load as run by this thread.
     pub(super) fn enter(&self) -> Option<Entered> {
         self.leader.as_ref().map(Leader::enter)
     }
@@ -718,7 +733,9 @@ impl<'a, K, V, S> FillGuard<'a, K, V, S> {
 impl<K, V, S> Drop for FillGuard<'_, K, V, S> {
     fn drop(&mut self) {
         if self.leader.is_some() {
-            self.note_failure();
+            // The clock may be the user's. Its panic must neither escape from a drop nor keep a
+            // waiting caller from taking over.
+            caught(|| self.note_failure());
         }
     }
 }

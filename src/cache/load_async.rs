@@ -1,4 +1,4 @@
-//! Loading as a task does: futures that hold the loader once, and no pin across an `.await`.
+//! Loading by tasks: the futures store the loader once, and hold no pin across an `.await`.
 
 use std::{
     convert::Infallible,
@@ -18,9 +18,9 @@ use super::{
     load::{Look, Shared, Step, Waiter, own_key},
     loader::{EntryKey, Kind, OwnedKey, Try, Value},
 };
-use crate::flight::{Arrival, Caller, SharedError};
+use crate::singleflight::{Caller, SharedError, WaitOutcome};
 
-/// A clone of a value of the cache: what [`Cache::claim_async`] finds.
+/// A clone of a value of the cache; returned by [`Cache::claim_async`].
 ///
 /// It dereferences to the value. Unlike a [`ValueRef`](crate::ValueRef) it pins no thread, and may
 /// be held across an `.await`.
@@ -58,8 +58,8 @@ impl<V> Deref for Cloned<V> {
     }
 }
 
-/// A task on its way to the value of a key, or to the right to load it. `E` is the error of a load
-/// that it waits for, if it takes that.
+/// A task that asks for the value of a key, or for the right to load it. `E` is the error of a load
+/// that it waits for, if it shares that.
 struct Asking<'a, K, V, S, L, E> {
     cache: &'a Cache<K, V, S>,
     hash: u64,
@@ -73,11 +73,11 @@ enum State<'a, K, V, S, L> {
     New(L),
     /// It follows a load.
     Waiting(K, Waiter<'a, K, V, S>),
-    /// It has returned.
+    /// It has returned its answer.
     Over,
 }
 
-/// Where it has come to.
+/// The answer to [`Asking`].
 enum Answer<'a, K, V, S, E> {
     Hit(V),
     Load(FillGuard<'a, K, V, S>),
@@ -118,8 +118,8 @@ where
                 }
             }
             State::Waiting(_, waiter) => {
-                let arrival = ready!(Pin::new(&mut waiter.follower).poll(context));
-                match self.arrive(arrival) {
+                let waited = ready!(Pin::new(&mut waiter.follower).poll(context));
+                match self.arrive(waited) {
                     Ok(answer) => return Poll::Ready(answer),
                     Err(key) => key,
                 }
@@ -133,9 +133,9 @@ where
                 Step::Load(guard) => return Poll::Ready(Answer::Load(guard)),
                 Step::Fail(key) => return Poll::Ready(Answer::Own(key)),
                 Step::Follow(mine, mut waiter) => {
-                    let arrival = Pin::new(&mut waiter.follower).poll(context);
+                    let waited = Pin::new(&mut waiter.follower).poll(context);
                     self.state = State::Waiting(mine, waiter);
-                    match self.arrive(ready!(arrival)) {
+                    match self.arrive(ready!(waited)) {
                         Ok(answer) => return Poll::Ready(answer),
                         Err(mine) => key = mine,
                     }
@@ -144,26 +144,28 @@ where
         }
     }
 
-    /// Returns what the load that it followed has led to, or the key, to ask again.
+    /// Returns the outcome of the load that it followed, or the key if it has to ask again.
     fn arrive(
         &mut self,
-        arrival: Arrival<'a, K, crate::engine::Loaded>,
+        waited: WaitOutcome<'a, K, crate::engine::Loaded>,
     ) -> Result<Answer<'a, K, V, S, E>, K> {
         let State::Waiting(key, mut waiter) = mem::replace(&mut self.state, State::Over) else {
             unreachable!("it follows a load");
         };
-        match arrival {
-            Arrival::Completed => match waiter.share(&key) {
+        match waited {
+            WaitOutcome::Completed => match waiter.share(&key) {
                 Shared::Value(value) => Ok(Answer::Hit(value.clone())),
                 Shared::Failed(error) => (self.accept)(error).map(Answer::Failed).ok_or(key),
                 Shared::Nothing => Err(key),
             },
-            Arrival::Lead(leader) => Ok(Answer::Load(self.cache.guard(self.hash, leader, None))),
-            Arrival::TimedOut => unreachable!("no time is set"),
+            WaitOutcome::Lead(leader) => {
+                Ok(Answer::Load(self.cache.guard(self.hash, leader, None)))
+            }
+            WaitOutcome::TimedOut => unreachable!("no time is set"),
         }
     }
 
-    /// Stops to follow; returns the key.
+    /// Stops following; returns the key.
     fn give_up(&mut self) -> K {
         match mem::replace(&mut self.state, State::Over) {
             State::New(key) => key.into_key(),
@@ -178,7 +180,7 @@ pin_project! {
     pub(super) struct Loading<'a, K, V, S, L, F, M, E> {
         asking: Asking<'a, K, V, S, L, E>,
         guard: Option<FillGuard<'a, K, V, S>>,
-        // Dropped before those who wait are woken.
+        // Dropped before the waiting callers are woken.
         #[pin]
         load: Option<F>,
         kind: PhantomData<fn() -> M>,
@@ -273,8 +275,8 @@ where
 
 /// # Loading in tasks
 ///
-/// As above. No runtime is asked for. A loader is polled by the future that it was given to and by
-/// no other; if another caller loads already, it is dropped without being polled. The futures take
+/// As above. No runtime is required. A loader is polled only by the future that it was passed to;
+/// if another caller already loads the key, it is dropped without being polled. The futures take
 /// little more memory than the loader.
 impl<K, V, S> Cache<K, V, S>
 where
@@ -282,11 +284,11 @@ where
     V: Clone,
     S: BuildHasher,
 {
-    /// Returns a clone of the value of a key, or what `load` makes of it, which is inserted.
+    /// Returns a clone of the value of a key, or inserts the result of `load`.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any time. If it was loading, one of those who wait for it takes over.
+    /// May be dropped at any time. If it was loading, one of the waiting callers takes over.
     ///
     /// # Panics
     ///
@@ -311,7 +313,7 @@ where
         unfailing(self.load_async_by::<Value, _, _>(OwnedKey(key), load))
     }
 
-    /// The same with a loader that may fail.
+    /// Like [`get_or_insert_async`](Self::get_or_insert_async), but with a loader that may fail.
     ///
     /// # Errors
     ///
@@ -346,9 +348,10 @@ where
         self.load_async_by::<Try<E>, _, _>(OwnedKey(key), load)
     }
 
-    /// Returns a clone of the value of a key, or what `load` makes of the key, which is inserted.
+    /// Returns a clone of the value of a key, or inserts the result of `load`, which gets a
+    /// reference to the key.
     ///
-    /// `load` need not have a copy of the key.
+    /// So `load` needs no copy of the key.
     ///
     /// # Cancel safety
     ///
@@ -377,7 +380,8 @@ where
         value
     }
 
-    /// The same with a loader that may fail.
+    /// Like [`get_or_insert_with_key_async`](Self::get_or_insert_with_key_async), but with a loader
+    /// that may fail.
     ///
     /// # Errors
     ///
@@ -410,14 +414,15 @@ where
         self.load_async_by_key::<Try<E>, _>(key, load).await
     }
 
-    /// The same as [`claim`](Self::claim) for a task, which waits until `timeout` is ready: a timer
-    /// of the runtime's, or [`std::future::pending()`] for as long as it takes.
+    /// Like [`claim`](Self::claim), but for a task, which waits until `timeout` is ready. Pass a
+    /// timer of the runtime, or [`std::future::pending()`] to wait as long as the load takes.
     ///
-    /// A hit is a clone of the value, so that the result may be held across an `.await`.
+    /// A hit is a clone of the value, so the result may be held across an `.await`.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any time. What it returns is a right that is handed on when it is dropped.
+    /// May be dropped at any time. If the returned guard is dropped, its right to load is passed
+    /// on.
     ///
     /// # Examples
     ///
@@ -455,7 +460,7 @@ where
         Claiming { asking, timeout }
     }
 
-    /// Returns a future of the value of a key, or of what `load` makes of it.
+    /// Returns a future of the value of a key, or of the result of `load`.
     pub(super) fn load_async_by<'a, M, L, F>(
         &'a self,
         key: L,
@@ -470,7 +475,8 @@ where
         Loading { asking, guard: None, load: Some(load), kind: PhantomData }
     }
 
-    /// The same for a loader that is made when the key has to be loaded.
+    /// Like [`load_async_by`](Self::load_async_by), for a loader that is created when the key has
+    /// to be loaded.
     async fn load_async_by_key<M, T>(
         &self,
         key: K,
@@ -501,7 +507,7 @@ where
     }
 }
 
-/// Returns the value of a loader that cannot fail.
+/// Unwraps the output of a loader that cannot fail.
 pub(super) fn unfailing<V>(
     loading: impl Future<Output = Result<V, Infallible>>,
 ) -> impl Future<Output = V> {

@@ -1,7 +1,8 @@
-//! Loading many keys with one call of a loader, each of them still loaded once at a time.
+//! Loading of many keys with one call of a loader; each key is still loaded by one caller at a
+//! time.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     convert::Infallible,
     future::{Future, poll_fn},
     hash::{BuildHasher, Hash},
@@ -15,19 +16,26 @@ use super::{
 };
 use crate::{
     engine::Loaded,
-    flight::{Arrival, Caller},
+    singleflight::{Caller, Entered, WaitOutcome},
 };
 
-/// Where the value of a key goes: its places among the keys that were asked for.
+/// The indices of a key among the keys that were asked for.
 type Places = Vec<usize>;
 
 /// A load of many keys.
 ///
-/// It never waits for another caller while it holds the right to load a key: what it may load it
-/// loads at once. So two bulk loads of the same keys cannot wait for each other.
+/// It never waits for another caller while it holds the right to load a key: it loads the keys that
+/// it leads first. So two bulk loads of the same keys cannot wait for each other.
+///
+/// Nor does it wait for itself: while it holds such rights it has entered all these loads, except
+/// where a task yields. So no sweep runs in between, whose listeners might ask for one of the keys,
+/// and other user code that does so gets a panic.
 struct Bulk<'a, K, V, S> {
     cache: &'a Cache<K, V, S>,
+    caller: Caller,
     values: Vec<Option<V>>,
+    /// The hashes of all keys.
+    asked: HashSet<u64>,
     /// The keys that this caller loads.
     mine: Vec<(Places, FillGuard<'a, K, V, S>)>,
     /// The keys that other callers load.
@@ -47,8 +55,8 @@ where
     V: Clone,
     S: BuildHasher,
 {
-    /// Looks all keys up, and claims those that are missing and that no other caller loads.
-    fn new(cache: &'a Cache<K, V, S>, keys: impl IntoIterator<Item = K>) -> Self {
+    /// Looks up all keys, and claims the missing ones that no other caller loads.
+    fn new(cache: &'a Cache<K, V, S>, keys: impl IntoIterator<Item = K>, caller: Caller) -> Self {
         let mut unique: Vec<(Places, u64, K)> = Vec::new();
         let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
         let mut count = 0;
@@ -63,21 +71,29 @@ where
             same.push(unique.len());
             unique.push((vec![place], hash, key));
         }
+        let (asked, values) = (by_hash.into_keys().collect(), vec![None; count]);
         let (mine, theirs) = (Vec::new(), VecDeque::new());
-        let mut bulk = Self { cache, values: vec![None; count], mine, theirs };
+        let mut bulk = Self { cache, caller, values, asked, mine, theirs };
+        let mut entered = Vec::new();
         for (places, hash, key) in unique {
             match cache.look(hash, OwnedKey(key), false) {
                 Look::Hit(value) => bulk.note(&places, &value),
                 Look::Absent(key) => bulk.join(places, hash, key, true),
                 Look::Refresh(_) => unreachable!("it was not asked for"),
             }
+            entered.extend(bulk.mine[entered.len()..].iter().map(|(_, guard)| guard.enter()));
         }
         bulk
     }
 
+    /// Marks the loads as run by this thread.
+    fn enter(&self) -> Vec<Option<Entered>> {
+        self.mine.iter().map(|(_, guard)| guard.enter()).collect()
+    }
+
     /// Claims a key, or follows the caller that loads it.
     fn join(&mut self, places: Places, hash: u64, key: K, is_first: bool) {
-        match self.cache.step(hash, key, is_first, Caller::Task) {
+        match self.cache.step(hash, key, is_first, self.caller) {
             Step::Return(value) => self.note(&places, &value),
             Step::Load(guard) => self.mine.push((places, guard)),
             Step::Follow(key, waiter) => {
@@ -93,56 +109,78 @@ where
         }
     }
 
-    /// Inserts what a loader has brought. Keys that it has no value for stay missing.
-    fn insert(&mut self, loaded: Vec<(K, V)>) {
-        let mut mine: Vec<_> = std::mem::take(&mut self.mine).into_iter().map(Some).collect();
-        let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
-        for (index, (_, guard)) in mine.iter().flatten().enumerate() {
-            by_hash.entry(guard.hash()).or_default().push(index);
+    /// Inserts the values that a loader returned. Keys for which it returned no value stay missing.
+    ///
+    /// Values for other keys are inserted last, when this caller leads no load.
+    fn insert(&mut self, loaded: Vec<(K, V)>, entered: Vec<Option<Entered>>) {
+        /// A load with its value. The thread drops `entered` before the load ends.
+        struct Mine<'a, K, V, S> {
+            entered: Option<Entered>,
+            places: Places,
+            guard: FillGuard<'a, K, V, S>,
+            value: Option<V>,
         }
+        let mine = std::mem::take(&mut self.mine).into_iter().zip(entered);
+        let mine =
+            mine.map(|((places, guard), entered)| Mine { entered, places, guard, value: None });
+        let mut mine: Vec<_> = mine.collect();
+        let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (index, load) in mine.iter().enumerate() {
+            by_hash.entry(load.guard.hash()).or_default().push(index);
+        }
+        let mut others = Vec::new();
         for (key, value) in loaded {
-            let same = by_hash.get(&self.cache.engine.hash(&key)).map_or(&[][..], Vec::as_slice);
-            let is_it = |slot: &Option<(_, FillGuard<'_, K, V, S>)>| {
-                slot.as_ref().is_some_and(|(_, guard)| *guard.key() == key)
-            };
-            match same.iter().find(|&&index| is_it(&mine[index])) {
-                Some(&index) => {
-                    if let Some((places, guard)) = mine[index].take() {
-                        let value = guard.fill(value);
-                        self.note(&places, &value);
-                    }
-                }
-                None => drop(self.cache.insert(key, value)),
+            let hash = self.cache.engine.hash(&key);
+            let mut same = by_hash.get(&hash).into_iter().flatten();
+            match same.find(|&&index| *mine[index].guard.key() == key) {
+                Some(&index) => _ = mine[index].value.get_or_insert(value),
+                // The key was found, or another caller loads it, or this one has loaded it before.
+                // (A key with the hash of an asked one is treated the same way: only a value that
+                // was not asked for is lost.)
+                None if self.asked.contains(&hash) => {}
+                None => others.push((key, value)),
             }
         }
+        for Mine { entered, places, guard, value } in mine {
+            drop(entered);
+            if let Some(value) = value {
+                let value = guard.fill(value);
+                self.note(&places, &value);
+            }
+        }
+        for (key, value) in others {
+            drop(self.cache.insert_if_absent(key, value));
+        }
+        self.cache.engine.sweep_if_due();
     }
 
-    /// Goes on with a key that another caller has loaded, or has failed to.
-    fn arrive(&mut self, waiting: Waiting<'a, K, V, S>, arrival: Arrival<'a, K, Loaded>) {
+    /// Continues with a key after the load of another caller has ended, with a value or without.
+    fn arrive(&mut self, waiting: Waiting<'a, K, V, S>, waited: WaitOutcome<'a, K, Loaded>) {
         let Waiting { places, hash, key, mut waiter } = waiting;
-        match arrival {
-            Arrival::Completed => match waiter.share(&key) {
+        match waited {
+            WaitOutcome::Completed => match waiter.share(&key) {
                 Shared::Value(value) => self.note(&places, &value),
                 Shared::Failed(_) | Shared::Nothing => self.join(places, hash, key, false),
             },
-            Arrival::Lead(leader) => {
+            WaitOutcome::Lead(leader) => {
                 self.mine.push((places, self.cache.guard(hash, leader, None)));
             }
-            Arrival::TimedOut => unreachable!("no time is set"),
+            WaitOutcome::TimedOut => unreachable!("no time is set"),
         }
     }
 }
 
 /// # Loading many keys
 ///
-/// One call of the loader brings all keys that are missing. Each key is still loaded by one caller
-/// at a time: those that another caller loads already are waited for, and callers that ask for one
-/// of the keys, alone or with others, wait for this load.
+/// One call of the loader loads all missing keys. Each key is still loaded by one caller at a time:
+/// the call waits for keys that another caller already loads, and callers that ask for one of its
+/// keys, alone or with others, wait for this load.
 ///
-/// The result has a value for each key, in the order of the keys; `None` for those that the loader
-/// has brought no value for. What it brings beyond the keys it was asked for is inserted, too.
+/// The result has a value for each key, in the order of the keys, and `None` where the loader
+/// returned no value. Values for other keys are inserted too, unless such a key has an entry by
+/// then, which may be newer. If the loader returns two values for one key, the first is used.
 ///
-/// The loader is called again, for the keys concerned, if the load of another caller fails. It is
+/// If the load of another caller fails, the loader is called again for the keys concerned. It is
 /// not called if no key is missing.
 impl<K, V, S> Cache<K, V, S>
 where
@@ -150,7 +188,7 @@ where
     V: Clone,
     S: BuildHasher,
 {
-    /// Returns clones of the values of many keys, or of what `load` makes of the missing ones.
+    /// Returns clones of the values of many keys, and loads the missing ones with `load`.
     ///
     /// # Panics
     ///
@@ -181,12 +219,12 @@ where
         values
     }
 
-    /// The same with a loader that may fail.
+    /// Like [`get_or_insert_many`](Self::get_or_insert_many), but with a loader that may fail.
     ///
     /// # Errors
     ///
-    /// Returns the error of `load`. The keys that it was asked for stay missing, and callers that
-    /// wait for them try with their own loaders.
+    /// Returns the error of `load`. The keys that it was to load stay missing, and callers that
+    /// wait for them run their own loaders.
     ///
     /// # Panics
     ///
@@ -207,27 +245,27 @@ where
     where
         I: IntoIterator<Item = (K, V)>,
     {
-        let mut bulk = Bulk::new(self, keys);
+        let mut bulk = Bulk::new(self, keys, Caller::Thread);
         loop {
             if !bulk.mine.is_empty() {
+                let entered = bulk.enter();
                 let loaded = {
-                    let _entered: Vec<_> =
-                        bulk.mine.iter().map(|(_, guard)| guard.enter()).collect();
                     let missing: Vec<&K> = bulk.mine.iter().map(|(_, guard)| guard.key()).collect();
                     // The iterator may be lazy, and is part of the load.
                     load(&missing)?.into_iter().collect()
                 };
-                bulk.insert(loaded);
+                bulk.insert(loaded, entered);
             } else if let Some(mut waiting) = bulk.theirs.pop_front() {
-                let arrival = waiting.waiter.follower.wait();
-                bulk.arrive(waiting, arrival);
+                let waited = waiting.waiter.follower.wait();
+                bulk.arrive(waiting, waited);
             } else {
                 return Ok(bulk.values);
             }
         }
     }
 
-    /// The same for a task; the loader gets clones of the missing keys.
+    /// Like [`try_get_or_insert_many`](Self::try_get_or_insert_many), but for a task; the loader
+    /// gets clones of the missing keys.
     ///
     /// # Errors
     ///
@@ -265,28 +303,27 @@ where
         I: IntoIterator<Item = (K, V)>,
         F: Future<Output = Result<I, E>>,
     {
-        let mut bulk = Bulk::new(self, keys);
+        let mut bulk = Bulk::new(self, keys, Caller::Task);
         loop {
             if !bulk.mine.is_empty() {
                 let loaded = {
-                    let enter =
-                        || bulk.mine.iter().map(|(_, guard)| guard.enter()).collect::<Vec<_>>();
                     let mut loading = pin!({
-                        let _entered = enter();
+                        let _entered = bulk.enter();
                         load(bulk.mine.iter().map(|(_, guard)| guard.key().clone()).collect())
                     });
                     poll_fn(|context| {
-                        let _entered = enter();
+                        let _entered = bulk.enter();
                         let loaded = loading.as_mut().poll(context);
                         loaded.map_ok(|loaded| loaded.into_iter().collect())
                     })
                     .await?
                 };
-                bulk.insert(loaded);
+                let entered = bulk.enter();
+                bulk.insert(loaded, entered);
             } else if let Some(mut waiting) = bulk.theirs.pop_front() {
-                let arrival =
+                let waited =
                     poll_fn(|context| Pin::new(&mut waiting.waiter.follower).poll(context)).await;
-                bulk.arrive(waiting, arrival);
+                bulk.arrive(waiting, waited);
             } else {
                 return Ok(bulk.values);
             }

@@ -1,8 +1,8 @@
-//! How a loader's output becomes an entry, and how a caller may name the key to load.
+//! How the output of a loader becomes an entry, and the forms in which a caller passes the key.
 //!
-//! The loading methods differ in what the loader returns (a value; a value and its options; either
-//! of them or an error) and in who gets an error (its own caller; all that waited). Each
-//! combination is a [`Kind`], so that the code that waits and loads is written once.
+//! The loading methods differ in what the loader returns (a value, or a value with its options, or
+//! either of them or an error) and in who gets an error (only the loader's caller, or all callers
+//! that wait). Each combination is a [`Kind`], so the code that waits and loads exists once.
 
 use std::{
     convert::Infallible,
@@ -14,39 +14,39 @@ use std::{
 use equivalent::Equivalent;
 
 use super::InsertOptions;
-use crate::{engine::Engine, flight::SharedError};
+use crate::{engine::Engine, singleflight::SharedError};
 
 /// How the output `T` of a loader becomes an entry with the value `V`.
 pub trait Kind<V, T> {
-    /// What the caller gets if there is no value.
+    /// The error that the caller gets if there is no value.
     type Error;
 
-    /// Returns what the loader has brought, or how it has failed.
+    /// Splits the output of a loader into a value or an error.
     fn split(loaded: T) -> Result<(V, InsertOptions), Failed<Self::Error>>;
 
-    /// Turns the error of a load that this caller waited for into its own, if it takes that.
+    /// Converts the error of a load that this caller waited for, if the caller shares it.
     fn accept(_: SharedError) -> Option<Self::Error> {
         None
     }
 }
 
-/// How a loader has failed.
+/// The failure of a loader.
 pub struct Failed<E> {
-    /// The error for its caller.
+    /// The error for the loader's caller.
     pub error: E,
-    /// The error for those that wait for it, if they get one.
+    /// The error for the callers that wait, if it is shared.
     pub shared: Option<SharedError>,
 }
 
-/// A value.
+/// The loader returns a value.
 pub struct Value;
-/// A value and its options.
+/// The loader returns a value and its options.
 pub struct ValueWith;
-/// A value, or an error for this caller alone.
+/// The loader returns a value, or an error for its own caller.
 pub struct Try<E>(PhantomData<E>);
-/// A value and its options, or an error for this caller alone.
+/// The loader returns a value and its options, or an error for its own caller.
 pub struct TryWith<E>(PhantomData<E>);
-/// A value and its options, or an error for all that wait.
+/// The loader returns a value and its options, or an error for all callers that wait.
 pub struct TryShared<E>(PhantomData<E>);
 
 impl<V> Kind<V, V> for Value {
@@ -98,7 +98,7 @@ impl<V, E: Send + Sync + 'static> Kind<V, Result<(V, InsertOptions), E>> for Try
     }
 }
 
-/// A key to look up, which becomes a key of the cache if it has to be loaded.
+/// A key to look up, which is converted to a key of the cache if it has to be loaded.
 ///
 /// Implemented by [`OwnedKey`] and [`BorrowedKey`].
 pub trait EntryKey<K> {
@@ -108,16 +108,16 @@ pub trait EntryKey<K> {
     where
         K: Hash;
 
-    /// Returns whether `key` is the same.
+    /// Returns whether `key` is equivalent.
     #[doc(hidden)]
     fn matches(&self, key: &K) -> bool;
 
-    /// Returns the key itself.
+    /// Converts this into a key of the cache.
     #[doc(hidden)]
     fn into_key(self) -> K;
 }
 
-/// A key that the caller gives away.
+/// A key that the caller passes by value.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnedKey<K>(pub(super) K);
 

@@ -1,4 +1,5 @@
-//! `Cache`: what users see. Each method is a few lines around the engine.
+//! The public API: [`Cache`], its builder, guards and loaders. Each method is a thin layer over the
+//! engine.
 
 mod builder;
 mod cache_ref;
@@ -42,40 +43,43 @@ pub use self::{
     value_ref::ValueRef,
 };
 use crate::{
-    buckets::{EntryRef, Held},
-    engine::{
-        Engine, Insert, MemoryUse, Mode, RemovalCause, StalledReader, Trace, WorkLimit, WorkReport,
-    },
+    engine::thread::MaintenanceThread,
+    engine::{Engine, MemoryUse, Mode, RemovalCause, StalledReader, Trace, WorkLimit, WorkReport},
     entry::Entry,
-    evictor::Evictor,
     metrics::Metrics,
+    outcome::Insert,
     sync::Arc,
+    table::{EntryRef, Held},
 };
 
-/// The default hasher: ahash with keys drawn at random for each cache.
+/// The maximum number of rounds of a flush. A grace period takes three or four.
+const FLUSH_ROUNDS: usize = 64;
+
+/// The default hasher: ahash with random keys for each cache.
 pub type DefaultHashBuilder = ahash::RandomState;
 
 /// A concurrent cache that keeps the sum of its entries' costs within a budget.
 ///
-/// Reads never wait: they take no lock, write no line that others share (but, now and then, a
-/// counter) and are not held up by writers, growth or eviction. An insert is decided before it
-/// returns, and visible to everybody when it returns [`Insert::Inserted`] or
-/// [`Insert::Updated`]. The sum of the costs of all entries never exceeds
-/// [`max_cost`](Self::max_cost), not for an instant.
+/// Reads never wait: they take no lock, write no shared cache line (except, now and then, a
+/// counter) and are not delayed by writers, growth or eviction. An insert is decided before it
+/// returns, and visible to all threads when it returns [`Insert::Inserted`] or [`Insert::Updated`].
+/// The sum of the costs of all entries never exceeds [`max_cost`](Self::max_cost), not for an
+/// instant.
 ///
-/// One type serves threads and async tasks: nothing here blocks. Cloning it clones a handle; the
-/// cache and everything in it is dropped with the last one.
+/// One type serves threads and async tasks. Cloning it clones a handle; the cache and its entries
+/// are dropped with the last handle.
 ///
 /// # Dropping
 ///
-/// Dropping the last handle never waits for user code. Where the cache's thread is idle, which is the usual
-/// case, every value has been dropped when the drop returns. Where it is in the middle of user code (a
-/// destructor, [`on_remove`](CacheBuilder::on_remove), a clock) that takes longer than a
-/// millisecond, the drop returns, and the thread drops the rest when that code has returned. So does it, or the
-/// thread in whose destructor that happens, where the last handle is dropped on the thread of a cache. What
-/// `on_remove` has still to hear of is told on the cache's thread; without one
-/// ([`Maintenance::Manual`](crate::Maintenance::Manual)) by the thread that drops the cache. To wait for the end of
-/// all this, [`close`](Self::close) the cache.
+/// Dropping the last handle never waits for user code. If the cache's thread is idle, which is the
+/// usual case, every value has been dropped when the drop returns. If the thread is running user
+/// code (a destructor, [`on_remove`](CacheBuilder::on_remove), a clock) that takes longer than a
+/// millisecond, the drop returns, and the thread drops the remaining values when that code has
+/// returned. The same happens if the last handle is dropped on the thread of a cache; if that is in
+/// a destructor, the thread that runs the destructor drops the remaining values. Pending calls of
+/// `on_remove` are made on the cache's thread, or without one
+/// ([`Maintenance::Manual`](crate::Maintenance::Manual)) by the thread that drops the cache. To
+/// wait until all this is done, [`close`](Self::close) the cache.
 ///
 /// # Examples
 ///
@@ -102,8 +106,8 @@ pub type DefaultHashBuilder = ahash::RandomState;
 /// ```
 pub struct Cache<K, V, S = DefaultHashBuilder> {
     engine: Arc<Engine<K, V, S>>,
-    // After the engine: the last handle of all is the thread's when it is stopped.
-    evictor: Option<Arc<Evictor>>,
+    // After the engine: when the thread is stopped, it holds the last handle of the engine.
+    maintenance_thread: Option<Arc<MaintenanceThread>>,
 }
 
 impl<K, V> Cache<K, V>
@@ -111,11 +115,11 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Makes a cache in which every entry costs 1 unless it is inserted with a cost.
+    /// Creates a cache in which every entry costs 1 unless it is inserted with a cost.
     ///
     /// # Panics
     ///
-    /// Panics if `max_cost` is 0 or the system gives no thread; [`CacheBuilder::build`] returns
+    /// Panics if `max_cost` is 0 or the thread cannot be started; [`CacheBuilder::build`] returns
     /// an error instead.
     ///
     /// # Examples
@@ -152,7 +156,7 @@ impl<K, V> Cache<K, V> {
 
 /// # Reading
 ///
-/// Keys may be given in any borrowed form that hashes and compares alike ([`Equivalent`]).
+/// Keys may be passed in any borrowed form that hashes and compares like the key ([`Equivalent`]).
 impl<K, V, S> Cache<K, V, S>
 where
     K: Hash + Eq,
@@ -160,11 +164,12 @@ where
 {
     /// Returns the value of a key.
     ///
-    /// The result keeps this thread pinned: use it and let it go. It blocks nobody, but what is
-    /// removed while it lives is not freed. It cannot be sent to another thread or held across
-    /// an `.await` in a task that moves between threads; [`get_cloned`](Self::get_cloned) can.
+    /// The result pins this thread: drop it soon. It blocks no other thread, but entries that are
+    /// removed while it lives are not freed. It cannot be sent to another thread or held across an
+    /// `.await` in a task that moves between threads; the result of
+    /// [`get_cloned`](Self::get_cloned) can.
     ///
-    /// Takes a bounded number of steps unless the very slot it reads keeps changing; allocates
+    /// Takes a bounded number of steps unless the slot that it reads keeps changing; allocates
     /// nothing.
     ///
     /// # Examples
@@ -183,9 +188,11 @@ where
         self.look_up(key, Trace::Leave)
     }
 
-    /// Returns a clone of the value of a key: one that may be sent, kept, and held across an `.await`.
+    /// Returns a clone of the value of a key, which can be sent to another thread, kept, and held
+    /// across an `.await`.
     ///
-    /// The clone is made while this thread is pinned; that of an `Arc` is cheap whatever it holds.
+    /// The value is cloned while this thread is pinned; cloning an `Arc` is cheap whatever it
+    /// holds.
     ///
     /// # Examples
     ///
@@ -204,8 +211,8 @@ where
         self.get(key).map(|value| value.clone())
     }
 
-    /// Returns the value of a key without a trace: its frequency, recency and the metrics stay as
-    /// they are.
+    /// Returns the value of a key without recording an access: frequency, recency and metrics do
+    /// not change.
     ///
     /// # Examples
     ///
@@ -223,9 +230,9 @@ where
         self.look_up(key, Trace::None)
     }
 
-    /// Returns whether a key has an entry; leaves no trace, as [`peek`](Self::peek).
+    /// Returns whether a key has an entry; like [`peek`](Self::peek), records no access.
     ///
-    /// It may be gone by the time of the next call: to read the value, [`get`](Self::get) it.
+    /// The entry may be gone by the next call: to read the value, [`get`](Self::get) it.
     ///
     /// # Examples
     ///
@@ -243,8 +250,8 @@ where
 
     /// Pins this thread for several reads.
     ///
-    /// References from it live as long as the pin, and a read under it is cheaper than
-    /// [`get`](Self::get). Like a [`ValueRef`], keep it short.
+    /// References obtained through it live as long as the pin, and a read through it is cheaper
+    /// than [`get`](Self::get). Like a [`ValueRef`], keep it short.
     ///
     /// # Examples
     ///
@@ -263,8 +270,8 @@ where
 
     /// Reads many keys at once, and calls `f` with the index of each and its value, in order.
     ///
-    /// The fastest way to read several keys: the memory of up to 16 of them is fetched at a time.
-    /// Allocates nothing.
+    /// This is the fastest way to read several keys: the memory of up to 16 of them is fetched at a
+    /// time. Allocates nothing.
     ///
     /// # Examples
     ///
@@ -296,10 +303,10 @@ where
         self.pin().get_many(keys, f);
     }
 
-    /// Returns how often a key was asked for of late, from 0 to 15, as the policy estimates it.
+    /// Returns how often a key was accessed recently, from 0 to 15, as the policy estimates it.
     ///
-    /// What was done a moment ago may not be counted yet; see [`flush`](Self::flush). Hits of an entry that
-    /// come close together count as one.
+    /// The most recent accesses may not be counted yet; see [`flush`](Self::flush). Hits of an
+    /// entry within one step of the access clock count as one.
     ///
     /// # Examples
     ///
@@ -326,7 +333,8 @@ where
     {
         let hash = self.engine.hash(key);
         let matches = |k: &K| key.equivalent(k);
-        // Two calls and no `Engine::get`: a result of both would be written to memory and read back.
+        // Two calls rather than `Engine::get`: their common result would be written to memory and
+        // read back.
         if self.engine.is_plain(trace) {
             self.engine.get_plain(hash, matches).map(|entry| self.value_ref(entry))
         } else {
@@ -337,8 +345,8 @@ where
 
 /// # Writing
 ///
-/// Every write is decided when it returns. What it rejects comes back to the caller, and a value
-/// of the same key that was in the cache is removed: a cache must not serve what was overwritten.
+/// Every write is decided when it returns. A rejected value is returned to the caller, and an older
+/// value of the key is removed: a cache must not serve a value that was overwritten.
 impl<K, V, S> Cache<K, V, S>
 where
     K: Hash + Eq,
@@ -346,9 +354,9 @@ where
 {
     /// Inserts an entry, or replaces the one of its key.
     ///
-    /// Its cost is 1, or what the builder's [`cost_of`](CacheBuilder::cost_of) says. If the budget
-    /// has no room for it, makes some by evicting a bounded number of entries. Of the entry that it
-    /// replaces nothing is taken over, neither cost nor priority nor deadline.
+    /// Its cost is 1, or what the builder's [`cost_of`](CacheBuilder::cost_of) returns. If the
+    /// budget has no room for it, the call evicts a bounded number of entries to make room. Cost,
+    /// priority and deadline of a replaced entry are not carried over.
     ///
     /// # Examples
     ///
@@ -367,7 +375,7 @@ where
 
     /// Inserts an entry of a given cost, or replaces the one of its key.
     ///
-    /// A cost of 0 is legal: such an entry is not evicted for its cost.
+    /// A cost of 0 is legal: such an entry is not evicted on account of its cost.
     ///
     /// # Examples
     ///
@@ -376,17 +384,18 @@ where
     ///
     /// let cache = Cache::new(10);
     /// assert!(cache.insert_with_cost("small", 1, 4).is_in());
-    /// assert_eq!(cache.insert_with_cost("large", 2, 11), Insert::Rejected(2, RejectReason::TooCostly));
+    /// let large = cache.insert_with_cost("large", 2, 11);
+    /// assert_eq!(large, Insert::Rejected(2, RejectReason::TooCostly));
     /// assert_eq!(cache.remaining_cost(), 6);
     /// ```
     pub fn insert_with_cost(&self, key: K, value: V, cost: u64) -> Insert<V> {
         self.insert_with(key, value, InsertOptions::new().cost(cost))
     }
 
-    /// Inserts an entry that lives for a time, or replaces the one of its key.
+    /// Inserts an entry with a time to live, or replaces the one of its key.
     ///
-    /// Once the time is over it is never returned, and soon after it leaves the budget, whether anybody asks
-    /// for it or not. Any duration is legal.
+    /// An expired entry is never returned, and leaves the budget soon after its deadline even if no
+    /// call looks it up. Any duration is legal.
     ///
     /// # Examples
     ///
@@ -403,7 +412,7 @@ where
         self.insert_with(key, value, InsertOptions::new().ttl(ttl))
     }
 
-    /// Inserts an entry with options, or replaces the one of its key, whose options are forgotten.
+    /// Inserts an entry with options, or replaces the one of its key, whose options are discarded.
     ///
     /// # Examples
     ///
@@ -424,8 +433,8 @@ where
 
     /// Inserts an entry unless its key has one.
     ///
-    /// If it has one, the value comes back as [`Rejected`](Insert::Rejected) for the reason
-    /// [`Present`](crate::RejectReason::Present).
+    /// If the key has an entry, the value is returned as [`Rejected`](Insert::Rejected) with the
+    /// reason [`Present`](crate::RejectReason::Present).
     ///
     /// # Examples
     ///
@@ -440,7 +449,7 @@ where
         self.insert_if_absent_with(key, value, InsertOptions::new())
     }
 
-    /// The same with options.
+    /// Like [`insert_if_absent`](Self::insert_if_absent), but with options.
     ///
     /// # Examples
     ///
@@ -456,14 +465,15 @@ where
         self.engine.insert(key, value, options.terms(), Mode::IfAbsent)
     }
 
-    /// Replaces the value of a key, if it has an entry; cost, priority and deadline stay.
+    /// Replaces the value of a key that has an entry; cost, priority and deadline stay.
     ///
-    /// Where there is a [`cost_of`](CacheBuilder::cost_of), that says what the new value costs.
+    /// If the builder has set [`cost_of`](CacheBuilder::cost_of), that computes the cost of the new
+    /// value.
     ///
-    /// If the key has no entry, the value comes back as [`Rejected`](Insert::Rejected) for the
+    /// If the key has no entry, the value is returned as [`Rejected`](Insert::Rejected) with the
     /// reason [`Absent`](crate::RejectReason::Absent). If [`replace_if`](CacheBuilder::replace_if)
-    /// says no, the old value stays. If the new one is rejected for any other reason, the old one is
-    /// removed, too: it is out of date.
+    /// returns `false`, the old value stays. If the new one is rejected for any other reason, the
+    /// old one is removed, because it is out of date.
     ///
     /// # Examples
     ///
@@ -479,7 +489,7 @@ where
         self.replace_with(key, value, InsertOptions::new())
     }
 
-    /// The same with options; what they don't name stays.
+    /// Like [`replace`](Self::replace), but with options; what they do not set stays.
     ///
     /// # Examples
     ///
@@ -497,7 +507,7 @@ where
         self.engine.insert(key, value, options.terms(), Mode::IfPresent)
     }
 
-    /// Removes the entry of a key, and returns it for a last look.
+    /// Removes the entry of a key and returns it.
     ///
     /// # Examples
     ///
@@ -518,9 +528,9 @@ where
         removed.map(|entry| self.value_ref(entry))
     }
 
-    /// Removes the entry of a key if `condition` holds for its value; exactly that value.
+    /// Removes the entry of a key if `condition` holds for its value; no other value is removed.
     ///
-    /// `condition` is asked again if the value is replaced meanwhile.
+    /// `condition` is called again if the value is replaced concurrently.
     ///
     /// # Examples
     ///
@@ -546,11 +556,11 @@ where
         removed.map(|entry| self.value_ref(entry))
     }
 
-    /// Removes every entry for which `keep` says no, and no other; an entry that comes or is replaced
-    /// meanwhile may be asked for or not.
+    /// Removes every entry for which `keep` returns `false`. An entry that is inserted or replaced
+    /// concurrently may or may not be checked.
     ///
-    /// Takes as long as the table is large, and holds nobody up. This thread is pinned all the while, so
-    /// nothing that is removed meanwhile is freed before the end.
+    /// Takes time in proportion to the size of the table, and blocks no other thread. This thread
+    /// is pinned throughout, so entries that are removed concurrently are not freed before the end.
     ///
     /// # Examples
     ///
@@ -569,7 +579,7 @@ where
         let guard = self.engine.table.pin();
         for entry in engine.table.iter(&guard) {
             let Entry { key, value } = entry.entry;
-            if engine.is_live(entry.at()) && !keep(key, value) {
+            if engine.is_unexpired(entry.at()) && !keep(key, value) {
                 let id = entry.id();
                 let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == id;
                 let hash = engine.hash(key);
@@ -579,12 +589,13 @@ where
         }
     }
 
-    /// Removes every entry that is there when the call begins; of those that come meanwhile, some
-    /// may go too. A table that had grown shrinks again.
+    /// Removes every entry that is present when the call begins; entries that are inserted
+    /// concurrently may be removed too. A table that had grown shrinks again.
     ///
-    /// Takes as long as the table is large. Pinned entries go, too; frequencies stay known. When what was removed
-    /// has been freed (see [`flush`](Self::flush)), [`memory`](Self::memory) is about that of a new cache, but for
-    /// the sketch, which keeps the size it has grown to.
+    /// Takes time in proportion to the size of the table. Unevictable entries are removed too;
+    /// estimated frequencies are kept. When the removed entries have been freed (see
+    /// [`flush`](Self::flush)), [`memory`](Self::memory) is about that of a new cache, except that
+    /// the sketch does not shrink.
     ///
     /// # Examples
     ///
@@ -600,11 +611,11 @@ where
         self.engine.clear();
     }
 
-    /// The same as [`clear`](Self::clear); then shows the caller each entry that went, in no particular order.
+    /// Like [`clear`](Self::clear), but calls `f` with each removed entry, in no particular order.
     ///
-    /// The values themselves go where they go from `clear`: to
-    /// [`on_remove`](crate::CacheBuilder::on_remove), as [`Cleared`](crate::RemovalCause::Cleared), and are dropped.
-    /// This thread is pinned until all were shown.
+    /// As with `clear`, the values are passed to [`on_remove`](crate::CacheBuilder::on_remove) as
+    /// [`Cleared`](crate::RemovalCause::Cleared), and are dropped. This thread is pinned until `f`
+    /// has seen all of them.
     ///
     /// # Examples
     ///
@@ -631,10 +642,10 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Returns the number of entries; exact when nobody writes.
+    /// Returns the number of entries; exact when no other thread writes.
     ///
-    /// Those whose time is over count until maintenance has removed them. Adds up a counter of every
-    /// stripe: a few a core, however many entries there are.
+    /// Expired entries count until maintenance has removed them. Adds up one counter per stripe: a
+    /// few per core, however many entries there are.
     ///
     /// # Examples
     ///
@@ -648,7 +659,7 @@ where
         self.engine.len() as usize
     }
 
-    /// Returns whether there is no entry; as exact as [`len`](Self::len).
+    /// Returns whether the cache has no entry; as exact as [`len`](Self::len).
     ///
     /// # Examples
     ///
@@ -663,7 +674,7 @@ where
     }
 
     /// Returns the cost that is charged: that of all entries, and of those about to be inserted.
-    /// Never more than [`max_cost`](Self::max_cost), unless that is being lowered at this moment. O(1).
+    /// Never exceeds [`max_cost`](Self::max_cost), unless that is being lowered concurrently. O(1).
     ///
     /// # Examples
     ///
@@ -694,7 +705,7 @@ where
         self.engine.budget.max()
     }
 
-    /// Returns what is left of the budget. O(1).
+    /// Returns the unused part of the budget. O(1).
     ///
     /// # Examples
     ///
@@ -707,12 +718,15 @@ where
         self.engine.budget.remaining()
     }
 
-    /// Changes the budget. If it is lowered, evicts what no longer fits before it returns.
+    /// Changes the budget. If it is lowered, entries that no longer fit are evicted before the call
+    /// returns.
     ///
-    /// An insert under way that was let in under the old budget has to find room under the new one, or is rejected. Where
-    /// such inserts alone ask for more than the new budget, all entries go, those of cost 0 included.
+    /// A concurrent insert that was admitted under the old budget has to find room under the new
+    /// one, or is rejected. If such inserts alone exceed the new budget, all entries are evicted,
+    /// including those of cost 0.
     ///
-    /// Takes time in proportion to what has to go, then to the table; nobody else waits for it.
+    /// Takes time in proportion to the entries that are evicted, then to the table; no other thread
+    /// waits for it.
     ///
     /// # Examples
     ///
@@ -742,9 +756,10 @@ where
         &self.engine.settings.name
     }
 
-    /// Returns what was counted so far; all zero unless the builder turned metrics on.
+    /// Returns the metrics so far; all zero unless the builder turned
+    /// [`metrics`](CacheBuilder::metrics) on.
     ///
-    /// Adds up the counters of every stripe: for a scrape, not for every request.
+    /// Adds up the counters of every stripe: call it for a scrape, not for every request.
     ///
     /// # Examples
     ///
@@ -763,9 +778,9 @@ where
 
     /// Returns the memory in use, garbage included.
     ///
-    /// Figures are sums at a moment, of parts that others may be at work with. Reads a cache line
-    /// of each thread of the process that has used a cache, and asks the clock, to count
-    /// [stalled readers](MemoryUse::stalled_readers).
+    /// Each figure is a sum over parts that may change concurrently. Reads a cache line of each
+    /// thread of the process that has used a cache, and the clock, to count [stalled
+    /// readers](MemoryUse::stalled_readers).
     ///
     /// # Examples
     ///
@@ -775,7 +790,7 @@ where
     /// assert!(cache.memory().entries >= 100);
     ///
     /// let held = cache.remove("k");
-    /// assert_eq!(cache.memory().garbage, 4, "a reader looks at it");
+    /// assert_eq!(cache.memory().garbage, 4, "a reader holds it");
     /// drop(held);
     /// cache.flush();
     /// ```
@@ -784,18 +799,19 @@ where
     }
 
     /// Returns the threads that have been in one pin of this cache for at least 100 ms, in no
-    /// particular order: those that hold back garbage, and have inserts
-    /// [rejected](crate::RejectReason::Garbage) if it becomes too much.
+    /// particular order. They keep garbage from being freed, and cause inserts to be
+    /// [rejected](crate::RejectReason::Garbage) if there is too much of it.
     ///
-    /// A pin is known from the first scan on that finds it. While garbage waits for readers,
-    /// maintenance and writes scan, so that the first call has the answer; otherwise the first call
-    /// begins to watch, and one that comes 100 ms later answers (see [`StalledReader`]). The
-    /// calling thread is among them if it holds a value itself. Hits pay nothing for this.
+    /// The duration of a pin is measured from the first scan that finds it. While garbage waits for
+    /// readers, maintenance and writes scan, so the first call already has the answer; otherwise
+    /// the first call starts the measurement, and a call 100 ms later returns the result (see
+    /// [`StalledReader`]). The calling thread is included if it holds a value itself. Hits pay
+    /// nothing for this.
     ///
-    /// Reads a cache line of each thread of the process that has used a cache, and sorts those that
-    /// are pinned. Allocates. Never waits for a reader.
+    /// Reads a cache line of each thread of the process that has used a cache, and sorts the pinned
+    /// ones. Allocates. Never waits for a reader.
     ///
-    /// Empty with the feature `crossbeam-epoch`, whose collector does not say which threads are
+    /// Empty with the feature `crossbeam-epoch`, whose collector does not report which threads are
     /// pinned, and in the other cases in which [`MemoryUse::stalled_readers`] is `None`.
     ///
     /// # Examples
@@ -833,14 +849,15 @@ where
         self.engine.stalled_readers()
     }
 
-    /// Does a slice of the deferred work: counts accesses, makes room, frees what was removed.
+    /// Does a slice of the deferred work: counts accesses, makes room, removes expired entries,
+    /// frees removed ones.
     ///
-    /// With [`Maintenance::Manual`](crate::Maintenance::Manual) this is the only maintenance but
-    /// for the little that inserts cannot do without.
+    /// With [`Maintenance::Manual`](crate::Maintenance::Manual) this is the only maintenance except
+    /// for the little that inserts require.
     ///
     /// # Panics
     ///
-    /// Panics with the panic of a value's destructor, after all others ran.
+    /// Panics with the panic of a value's destructor, after all other destructors have run.
     ///
     /// # Examples
     ///
@@ -863,13 +880,13 @@ where
         slice.ticked
     }
 
-    /// Does all deferred work that was there when it was called: accesses are counted, garbage
-    /// that no reader holds is freed, and `on_remove` has been told of it.
+    /// Does all deferred work that is pending when it is called: accesses are counted, garbage that
+    /// no reader holds is freed, and `on_remove` is called for it.
     ///
-    /// Seldom needed: inserts and removals are visible when they return. While another thread is
-    /// pinned, what it may see stays, and another thread may be in the middle of a destructor or of `on_remove`;
-    /// the call does not wait for either beyond a bounded number of tries. Called by one of those itself, it does not wait
-    /// for others.
+    /// Seldom needed, because inserts and removals are visible when they return. Entries that a
+    /// pinned thread may see stay, and another thread may be running a destructor or `on_remove`;
+    /// the call retries a bounded number of times and does not wait for either beyond that. If it
+    /// is called from a destructor or from `on_remove`, it does not wait for other threads.
     ///
     /// # Panics
     ///
@@ -899,11 +916,11 @@ where
         }
     }
 
-    /// The same for a task, which gives way to others between the tries.
+    /// Like [`flush`](Self::flush), but yields to other tasks between its tries.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any time; what was done is done.
+    /// May be dropped at any time; work that is done stays done.
     ///
     /// # Panics
     ///
@@ -925,24 +942,25 @@ where
         }
     }
 
-    /// Does what can be done now; returns whether that was all.
+    /// Does the work that can be done now; returns whether that was all.
     fn flush_once(&self) -> bool {
         !self.tick(WorkLimit::ALL).pending && self.engine.table.is_at_rest()
     }
 }
 
 impl<K, V, S> Cache<K, V, S> {
-    /// Drops this handle; if it is the last, waits until the cache is gone: every value is dropped, and
-    /// [`on_remove`](CacheBuilder::on_remove) has been told of all that had left. Returns whether it is gone.
+    /// Drops this handle; if it is the last, waits until the cache is gone: every value is dropped,
+    /// and [`on_remove`](CacheBuilder::on_remove) has been called for all entries that had left.
+    /// Returns whether the cache is gone.
     ///
-    /// Dropping the last handle does not wait for user code (see [`Cache`](Self#dropping)); this does. Use it where
-    /// a program ends and `on_remove` writes back what has left, and not where a listener or a destructor waits
-    /// for the calling thread. In one that runs on the thread of a cache, this or another, it does not wait and
-    /// returns `false`.
+    /// Dropping the last handle does not wait for user code (see [`Cache`](Self#dropping)); this
+    /// does. Use it at the end of a program whose `on_remove` must have seen every removal. Do not
+    /// use it where a listener or a destructor waits for the calling thread. If it is called from
+    /// one that runs on the thread of this or another cache, it does not wait and returns `false`.
     ///
     /// # Panics
     ///
-    /// Panics with the panic of a value's destructor, after all others ran.
+    /// Panics with the panic of a value's destructor, after all other destructors have run.
     ///
     /// # Examples
     ///
@@ -963,12 +981,12 @@ impl<K, V, S> Cache<K, V, S> {
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn close(self) -> bool {
-        let Self { engine, evictor } = self;
-        match evictor {
+        let Self { engine, maintenance_thread } = self;
+        match maintenance_thread {
             None => Arc::into_inner(engine).is_some(),
-            Some(evictor) => {
+            Some(maintenance_thread) => {
                 drop(engine);
-                Arc::into_inner(evictor).is_some_and(Evictor::close)
+                Arc::into_inner(maintenance_thread).is_some_and(MaintenanceThread::close)
             }
         }
     }
@@ -976,7 +994,10 @@ impl<K, V, S> Cache<K, V, S> {
 
 impl<K, V, S> Clone for Cache<K, V, S> {
     fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine), evictor: self.evictor.clone() }
+        Self {
+            engine: Arc::clone(&self.engine),
+            maintenance_thread: self.maintenance_thread.clone(),
+        }
     }
 }
 
@@ -990,6 +1011,3 @@ impl<K, V, S> std::fmt::Debug for Cache<K, V, S> {
             .finish_non_exhaustive()
     }
 }
-
-/// Rounds after which a flush leaves the rest to time. A grace period takes three or four.
-const FLUSH_ROUNDS: usize = 64;

@@ -1,10 +1,11 @@
-//! `InsertOptions`: what one insert may say beside key and value.
+//! `InsertOptions`: the optional settings of one insert.
 
 use std::time::Duration;
 
 use crate::{config::Priority, engine::Terms};
 
-/// What an insert says beside key and value; see [`Cache::insert_with`](crate::Cache::insert_with).
+/// The options of an insert: cost, priority and time to live; see
+/// [`Cache::insert_with`](crate::Cache::insert_with).
 ///
 /// # Examples
 ///
@@ -28,25 +29,26 @@ impl InsertOptions {
         Self::default()
     }
 
-    /// Sets the cost, in place of the builder's [`cost_of`](crate::CacheBuilder::cost_of).
+    /// Sets the cost, instead of the builder's [`cost_of`](crate::CacheBuilder::cost_of).
     ///
-    /// An entry that is replaced by [`replace`](crate::Cache::replace),
-    /// [`update`](crate::Cache::update) or [`compute`](crate::Cache::compute) without naming a cost
-    /// goes on costing the same, unless there is a `cost_of`, which is asked.
+    /// If [`replace`](crate::Cache::replace), [`update`](crate::Cache::update) or
+    /// [`compute`](crate::Cache::compute) replaces an entry without setting a cost, `cost_of`
+    /// computes it; without a `cost_of` the old cost stays.
     pub fn cost(mut self, cost: u64) -> Self {
         self.cost = Some(cost);
         self
     }
 
-    /// Sets the priority. By default [`Priority::Normal`]; where an entry is replaced by
+    /// Sets the priority. By default it is [`Priority::Normal`]; if
     /// [`replace`](crate::Cache::replace), [`update`](crate::Cache::update) or
-    /// [`compute`](crate::Cache::compute), that of the entry it replaces.
+    /// [`compute`](crate::Cache::compute) replaces an entry, it is that of the replaced entry.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Sets how long the entry lives, in place of what the builder says. Any duration is legal, 0 too.
+    /// Sets how long the entry lives, instead of what the builder says. Any duration is legal,
+    /// including 0.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self

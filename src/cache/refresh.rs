@@ -8,30 +8,33 @@ use crate::engine::Trace;
 /// # Refreshing
 ///
 /// A refresh is a load of a key that has an entry. Readers get the old value until the new one is
-/// there, and a failure changes nothing. As with any load, there is one at a time for each key,
+/// inserted, and a failure changes nothing. As with any load, there is one at a time for each key,
 /// and a write that completes while it runs invalidates it.
 ///
-/// With [`refresh_after`](crate::CacheBuilder::refresh_after) the loaders refresh entries of a
-/// certain age, on the way: the caller that refreshes waits for its own loader.
+/// With [`refresh_after`](crate::CacheBuilder::refresh_after) the loaders also refresh entries of a
+/// certain age: the caller that refreshes waits for its own loader.
 /// [`claim_refresh`](Self::claim_refresh) is the primitive, for programs that refresh in the
-/// background or decide by themselves when it is time.
+/// background or decide themselves when to refresh.
 impl<K, V, S> Cache<K, V, S>
 where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Returns the right to refresh an entry; `None` if the key has none, or is loaded already.
+    /// Returns the right to refresh an entry; `None` if the key has no entry, or is already being
+    /// loaded.
     ///
-    /// [`fill`](FillGuard::fill) replaces the entry. Dropping the guard leaves it as it is, and so
-    /// does [`fail`](FillGuard::fail), after which it is not due for another refresh at once.
-    /// If the entry leaves the cache, callers that ask for the key wait for the refresh.
+    /// [`fill`](FillGuard::fill) replaces the entry. Dropping the guard leaves the entry unchanged,
+    /// and so does [`fail`](FillGuard::fail), after which the entry is not immediately due for
+    /// another refresh. If the entry leaves the cache, callers that ask for the key wait for the
+    /// refresh.
     ///
-    /// The guard may go to another thread or task. A thread that holds it must not wait for a load
-    /// of the same key.
+    /// The guard may be sent to another thread or task. A thread that holds it must not wait for a
+    /// load of the same key.
     ///
     /// # Examples
     ///
-    /// Readers that find an entry close to its end have it refreshed in the background, once:
+    /// A reader that finds an entry close to its deadline refreshes it in the background; the load
+    /// runs once:
     ///
     /// ```
     /// # #[tokio::main]
@@ -62,7 +65,7 @@ where
     #[doc(alias("refresh"))]
     pub fn claim_refresh(&self, key: K) -> Option<FillGuard<'_, K, V, S>> {
         let hash = self.engine.hash(&key);
-        // Before this thread leads, or is pinned by the entry.
+        // Before this thread leads a load, or is pinned by the entry.
         self.engine.sweep_if_due();
         let entry = self.engine.get(hash, Trace::None, |k| *k == key)?;
         match self.begin_refresh(hash, key, entry) {

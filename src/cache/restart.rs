@@ -1,4 +1,4 @@
-//! Warm restart: what a cache holds, carried over to another one.
+//! Warm restart: exports the entries of one cache and imports them into another.
 
 use std::{
     hash::{BuildHasher, Hash},
@@ -7,13 +7,18 @@ use std::{
 
 use super::{Cache, CacheRef};
 use crate::{
-    buckets::Hit,
     config::Priority,
-    engine::{Engine, Insert, Mode, RejectReason, Terms},
+    engine::{Engine, Mode, Terms},
     entry::Entry,
+    outcome::{Insert, RejectReason},
+    table::Hit,
 };
 
-/// An entry on its way out of a cache or into one; see [`Cache::export`] and [`Cache::import`].
+/// The number of buckets whose entries an export clones under one pin.
+const BUCKETS_PER_PIN: usize = 64;
+
+/// An entry that is exported from a cache or imported into one; see [`Cache::export`] and
+/// [`Cache::import`].
 ///
 /// # Examples
 ///
@@ -34,18 +39,18 @@ pub struct ExportedEntry<K, V> {
     pub key: K,
     /// The value.
     pub value: V,
-    /// What it costs, without the overhead that a cache may charge.
+    /// Its cost, without the overhead that a cache may charge.
     pub cost: u64,
-    /// What is left of its time; `None` if it does not expire.
+    /// The rest of its time to live; `None` if it does not expire.
     pub ttl: Option<Duration>,
     /// Its priority.
     pub priority: Priority,
-    /// How often it was asked for of late, from 0 to 15.
+    /// How often it was accessed recently, from 0 to 15.
     pub frequency: u8,
 }
 
 impl<K, V> ExportedEntry<K, V> {
-    /// Makes the record of an entry of cost 1 that was never asked for and does not expire.
+    /// Creates the record of an entry of cost 1 that was never accessed and does not expire.
     pub fn new(key: K, value: V) -> Self {
         Self { key, value, cost: 1, ttl: None, priority: Priority::Normal, frequency: 0 }
     }
@@ -81,9 +86,9 @@ impl<K: Clone, V: Clone> ExportedEntry<&K, &V> {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ImportReport {
-    /// Records that are entries now, or were for a moment.
+    /// Records that were inserted; some may have been evicted since.
     pub inserted: usize,
-    /// Records whose key had an entry already, which is newer and stays.
+    /// Records whose key already had an entry, which is newer and stays.
     pub kept: usize,
     /// Records that the cache rejected.
     pub rejected: usize,
@@ -94,10 +99,12 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Goes through the entries, with all that another cache needs to go on where this one is.
+    /// Iterates over the entries, with all that another cache needs to continue from the state of
+    /// this one.
     ///
-    /// Weakly consistent, as [`iter`](Self::iter). What is removed while this pin lives is not
-    /// freed: to write to something slow, take [`Cache::export`], which pins a part at a time.
+    /// Weakly consistent, like [`iter`](Self::iter). Entries that are removed while this pin lives
+    /// are not freed: to write to a slow destination, use [`Cache::export`], which pins one part at
+    /// a time.
     ///
     /// # Examples
     ///
@@ -110,15 +117,16 @@ where
     /// ```
     pub fn export(&self) -> impl Iterator<Item = ExportedEntry<&K, &V>> {
         let engine = &self.cache.engine;
-        let live = engine.table.iter(&self.guard).filter(|hit| engine.is_live(hit.at()));
+        let live = engine.table.iter(&self.guard).filter(|hit| engine.is_unexpired(hit.at()));
         live.map(move |hit| record(engine, engine.hash(&hit.entry.key), &hit))
     }
 }
 
-/// Clones of the entries of a cache, in no particular order; made by [`Cache::export`].
+/// An iterator over clones of the entries of a cache, in no particular order; created by
+/// [`Cache::export`].
 pub struct Export<'a, K, V, S> {
     cache: &'a Cache<K, V, S>,
-    /// Records of the current part, copied while the thread was pinned.
+    /// The records of the current part, cloned while the thread was pinned.
     copied: std::vec::IntoIter<ExportedEntry<K, V>>,
     /// The hash at which the next part begins.
     next: Option<u32>,
@@ -141,7 +149,7 @@ where
             let engine = &self.cache.engine;
             let guard = engine.table.pin();
             let (part, next) = engine.table.iter_from(&guard, from, BUCKETS_PER_PIN);
-            let live = part.filter(|hit| engine.is_live(hit.at()));
+            let live = part.filter(|hit| engine.is_unexpired(hit.at()));
             let copied: Vec<_> = live
                 .map(|hit| record(engine, engine.hash(&hit.entry.key), &hit).cloned())
                 .collect();
@@ -178,12 +186,13 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Returns clones of all entries, one after the other, with all that another cache needs to go
-    /// on where this one is.
+    /// Returns an iterator over clones of all entries, with all that another cache needs to
+    /// continue from the state of this one.
     ///
-    /// The thread is pinned while it clones the entries of 64 buckets, and not between: what the
-    /// caller does with the records may be slow. Weakly consistent: an entry that stays throughout
-    /// is returned exactly once, one that comes, goes or is replaced may be returned or not.
+    /// The thread is pinned while it clones the entries of 64 buckets, and not in between: the
+    /// caller may process the records slowly. Weakly consistent: an entry that is present
+    /// throughout is returned exactly once; one that is inserted, removed or replaced concurrently
+    /// may or may not be returned.
     ///
     /// # Examples
     ///
@@ -203,11 +212,11 @@ where
         Export { cache: self, copied: Vec::new().into_iter(), next: Some(0) }
     }
 
-    /// Inserts records, with their costs, deadlines and priorities, and remembers how often they were asked
-    /// for. A key that has an entry keeps it.
+    /// Inserts records with their costs, deadlines and priorities, and restores their estimated
+    /// frequencies. A key that has an entry keeps it.
     ///
-    /// The builder's times to live are for new entries, and not asked here; nor is
-    /// [`cost_of`](crate::CacheBuilder::cost_of).
+    /// The builder's times to live and its [`cost_of`](crate::CacheBuilder::cost_of) do not apply
+    /// to imported entries.
     ///
     /// # Examples
     ///
@@ -235,6 +244,3 @@ where
         imported
     }
 }
-
-/// Buckets whose entries an export copies under one pin.
-const BUCKETS_PER_PIN: usize = 64;

@@ -1,8 +1,9 @@
-//! Unwind safety: what a panic of user code leaves of the types that a caller holds across `catch_unwind`.
+//! Unwind safety of the types that a caller may hold across `catch_unwind`.
 //!
-//! A panic out of any call leaves the cache working and its accounts right (see the crate's documentation), so
-//! no broken invariant of the cache can be seen after it. What a panic leaves of keys, values and the hasher
-//! can: the cache only shares them, so they have to be what a shared reference to them asks for, as with `Arc`.
+//! After a panic out of any call, the cache keeps working and its accounts are right (see the
+//! crate's documentation), so the caller cannot observe a broken invariant of the cache. It can
+//! observe one of a key, a value or the hasher. The cache only shares these, so they must be what a
+//! shared reference to them requires, as with `Arc`.
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
@@ -24,6 +25,6 @@ unwind_safe! {
     ValueRef<'_, K, V>;
 }
 
-// Its functions are not called before the cache is built. The hasher is moved out of it whole.
+// The builder's functions are not called before the cache is built. The hasher is moved out whole.
 impl<K, V, S: UnwindSafe> UnwindSafe for CacheBuilder<K, V, S> {}
 impl<K, V, S: RefUnwindSafe> RefUnwindSafe for CacheBuilder<K, V, S> {}

@@ -1,19 +1,19 @@
-//! `ValueRef`: a value that stays readable while it is looked at.
+//! `ValueRef`: a reference to a value, with the guard that keeps it readable.
 
 use std::{ops::Deref, time::Duration};
 
-use crate::{buckets::Held, engine::Timing, entry::Entry};
+use crate::{engine::Timing, entry::Entry, table::Held};
 
-/// A value of the cache, readable for as long as this lives.
+/// A reference to a value of the cache, readable for as long as this lives.
 ///
-/// It dereferences to the value. It pins its thread: no other thread waits for it, but what is
-/// removed while it lives is not freed before it is dropped.
+/// It dereferences to the value. It pins its thread: no other thread waits for it, but entries that
+/// are removed while it lives are not freed before it is dropped.
 ///
-/// Therefore it is not `Send`. If one lives across an `.await`, rustc says of a future that is
-/// spawned "`NonNull<cortado::entry::Entry<…>>` cannot be sent between threads safely" or "`*mut ()`
-/// cannot be sent between threads safely", and of an axum handler "the trait bound `…: Handler<_, _>`
-/// is not satisfied". Use [`Cache::get_cloned`](crate::Cache::get_cloned) there, or let the
-/// `ValueRef` go before the `.await`.
+/// Therefore it is not `Send`. If one lives across an `.await`, rustc reports for a spawned future
+/// that "`NonNull<cortado::entry::Entry<…>>` cannot be sent between threads safely" or "`*mut ()`
+/// cannot be sent between threads safely", and for an axum handler that "the trait bound `…:
+/// Handler<_, _>` is not satisfied". Use [`Cache::get_cloned`](crate::Cache::get_cloned) there, or
+/// drop the `ValueRef` before the `.await`.
 ///
 /// ```compile_fail
 /// fn is_send<T: Send>(_: T) {}
@@ -51,12 +51,12 @@ impl<'a, K, V> ValueRef<'a, K, V> {
         &self.entry.value
     }
 
-    /// Returns what the entry was charged.
+    /// Returns the cost that was charged for the entry.
     pub fn cost(&self) -> u64 {
         self.entry.get().metadata().charge()
     }
 
-    /// Returns what is left of the entry's time; `None` if it does not expire.
+    /// Returns the rest of the entry's time to live; `None` if it does not expire.
     pub fn ttl(&self) -> Option<Duration> {
         self.timing.left(self.entry.get().metadata().times()?)
     }

@@ -1,52 +1,74 @@
-//! Making room: what goes, the entry at the window's head or a victim of main.
+//! Making room: decides whether the entry at the window's head or a victim of main is evicted.
 //!
-//! Eviction is decided here and nowhere else, but in a full bucket, by the same score, and where the budget is lowered
-//! ([`Engine::set_max_cost`]).
+//! All evictions are decided here, with two exceptions: a full bucket chooses among its own entries
+//! by the same score, and [`Engine::set_max_cost`] evicts down to a lower budget.
 
 use super::{
     Engine, NORMAL_WEIGHT,
     evictions::{Evictions, MAX_VETOES},
-    maintain::Maintainer,
-    newcomers::Leaver,
+    maintenance::MaintenanceShard,
     place::borrow,
     victims::{Among, Resident},
+    window::Candidate,
 };
 use crate::{
-    buckets::{Metadata, SlotRef},
     config::{Maintenance, Priority, RESERVE_ENTRIES, RESERVE_PART},
     entry::Entry,
     policy::{
         access::Access,
-        admission::{Contender, Rule},
+        admission::{FrequencyAndCost, Rule},
         step::{State, Step, step},
-        window::Newcomer,
+        window::WindowEntry,
     },
+    primitives::striped::CAPACITY,
     reclaim::Guard,
     slab::prefetch,
-    stripe::CAPACITY,
     sync::atomic::Ordering,
+    table::{Metadata, SlotRef},
     util::Rng,
 };
 
+/// Entries that one call evicts at most: enough for one large entry to replace many small ones.
+pub(super) const MAX_EVICTIONS: usize = 1 << 14;
+/// Entries that a writer evicts at most while other threads hold all shards.
+const ALONE_EVICTIONS: usize = 256;
+/// Evictions ahead of need: the budget divided by this, up to `MAX_AHEAD` entries.
+const AHEAD_PART: u64 = 1024;
+const MAX_AHEAD: u64 = 3;
+/// The smallest budget that is evicted from ahead of need.
+const MIN_AHEAD_BUDGET: u64 = 256;
+/// Entries of an oversized window that one call filters although there is room, if it does not
+/// evict more: the capacity divided by this, since those that lose leave places free, up to
+/// `MAX_FILTERED`. Smaller caches promote them unfiltered.
+const FILTERED_PART: u64 = 128;
+const MAX_FILTERED: u64 = 4;
+/// Victims that a candidate is compared with if some were accessed concurrently.
+const VICTIMS_TRIED: usize = 4;
+/// Entries that one call moves to main after the window's share was lowered.
+const MAX_MOVED: usize = 64;
+/// Attempts to filter an entry that other threads replace concurrently.
+const FILTER_TRIES: usize = 4;
+
 impl<K, V, S> Engine<K, V, S> {
-    /// Returns the room that the thread keeps free: none where an entry would be more than that.
+    /// Returns the room that the maintenance thread keeps free; 0 if a typical entry is larger than
+    /// that.
     pub(super) fn reserve(&self) -> u64 {
         if self.settings.maintenance == Maintenance::Manual {
             return 0;
         }
-        let most = self.unpinned_max() / RESERVE_PART;
+        let most = self.evictable_max() / RESERVE_PART;
         let entry = if self.costs_vary() { self.budget.used() / self.len().max(1) } else { 1 };
         if entry > most { 0 } else { most.min(entry.saturating_mul(RESERVE_ENTRIES)) }
     }
 
-    /// Returns whether the thread should see to its reserve.
+    /// Returns whether the maintenance thread should refill its reserve.
     pub(super) fn is_reserve_low(&self) -> bool {
         self.budget.is_over_reserve(self.reserve() / 2)
     }
 
-    /// Makes room for `short` more, on behalf of a new entry of that hash; returns whether it was there for a
-    /// moment. Gives up when the builder's functions have kept so many entries, those that the caller has counted in
-    /// `vetoes` included.
+    /// Makes room for `short` more cost on behalf of a new entry with that hash; returns whether
+    /// the room was free at some moment. Gives up after [`MAX_VETOES`] vetoes of the callbacks.
+    /// `vetoes` is the caller's count, which this call adds to.
     #[cold]
     pub(super) fn make_room(&self, guard: &Guard, hash: u64, short: u64, vetoes: &mut u32) -> bool {
         let expired = self.expire_if_due();
@@ -54,137 +76,142 @@ impl<K, V, S> Engine<K, V, S> {
         if expired.removed > 0 && self.budget.remaining() >= short {
             return true;
         }
-        if let Some(mut maintainer) = self.take_maintainer() {
+        if let Some(mut shard) = self.take_shard() {
             let room = short.saturating_add(self.evict_ahead());
-            self.collect_strays(guard, &mut maintainer);
-            self.settle(guard, &mut maintainer, room, MOST_EVICTIONS);
-            *vetoes += maintainer.vetoes;
+            self.collect_unqueued(guard, &mut shard);
+            self.settle(guard, &mut shard, room, MAX_EVICTIONS);
+            *vetoes += shard.vetoes;
         }
         self.budget.remaining() >= short || self.make_room_alone(guard, hash, short, vetoes)
     }
 
-    /// Takes a new entry in, and makes up for the room it took; it is an access, too, unless that `is_counted`.
+    /// Admits a new entry to the window and compensates for the room it took. The insert also
+    /// counts as an access, unless `is_counted`.
     #[inline]
     pub(super) fn take_in(
         &self,
         guard: &Guard,
-        maintainer: &mut Maintainer,
-        newcomer: Newcomer,
+        shard: &mut MaintenanceShard,
+        window_entry: WindowEntry,
         is_counted: bool,
     ) {
-        maintainer.admit(newcomer);
+        shard.admit(window_entry);
         if !is_counted {
-            self.note_in(maintainer, newcomer.hash);
+            self.note_in(shard, window_entry.hash);
         }
-        self.collect_strays(guard, maintainer);
+        self.collect_unqueued(guard, shard);
         let (used, max) = (self.budget.used(), self.budget.max());
-        if used >= max && max >= AHEAD_LEAST && !self.costs_vary() {
-            // For the next one, and a few more.
-            self.settle(guard, maintainer, 1 + self.evict_ahead(), MOST_EVICTIONS);
+        if used >= max && max >= MIN_AHEAD_BUDGET && !self.costs_vary() {
+            // Room for the next entry, and a few more.
+            self.settle(guard, shard, 1 + self.evict_ahead(), MAX_EVICTIONS);
             return;
         }
         let reserve = self.reserve();
-        // Relaxed: a figure to decide by.
-        let window = self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued);
-        let share = self.setting().share_of(self.unpinned_max());
+        // Relaxed: an estimate; it publishes nothing.
+        let window = self.window_cost.load(Ordering::Relaxed).wrapping_add(shard.queued);
+        let share = self.policy_config().share_of(self.evictable_max());
         let is_full = window.saturating_add(reserve) > share && window <= u64::MAX / 2;
         if is_full && used.saturating_add(reserve) < max {
-            // There is room, so all that is due is that the window comes down to its share.
-            self.settle(guard, maintainer, reserve, MOST_EVICTIONS);
+            // There is room: only the window has to shrink to its share.
+            self.settle(guard, shard, reserve, MAX_EVICTIONS);
         } else {
-            self.note_queued(maintainer);
+            self.note_queued(shard);
         }
     }
 
-    /// Counts an event; a batch of them goes to the sketch at once.
+    /// Buffers an event; a full batch is added to the sketch.
     #[inline]
-    fn note_in(&self, maintainer: &mut Maintainer, hash: u64) {
-        // The counters will have come by the time the batch is full.
+    fn note_in(&self, shard: &mut MaintenanceShard, hash: u64) {
+        // The prefetched counters arrive by the time the batch is full.
         prefetch(self.sketch.line(hash));
-        maintainer.events[maintainer.noted % CAPACITY] = hash;
-        maintainer.noted += 1;
-        if maintainer.noted >= CAPACITY {
-            self.learn_noted(maintainer);
+        shard.events[shard.noted % CAPACITY] = hash;
+        shard.noted += 1;
+        if shard.noted >= CAPACITY {
+            self.learn_noted(shard);
         }
     }
 
-    /// Brings the events that a maintainer has to the sketch; returns how many.
+    /// Adds the events that a maintenance shard has buffered to the sketch; returns how many.
     #[cold]
-    pub(super) fn learn_noted(&self, maintainer: &mut Maintainer) -> usize {
-        let count = std::mem::take(&mut maintainer.noted).min(CAPACITY);
+    pub(super) fn learn_noted(&self, shard: &mut MaintenanceShard) -> usize {
+        let count = std::mem::take(&mut shard.noted).min(CAPACITY);
         if count > 0 {
-            self.learn(&maintainer.events[..count]);
+            self.learn(&shard.events[..count]);
         }
         count
     }
 
-    /// Evicts until `room` is free, or `most` entries have gone; returns how many.
+    /// Evicts until `room` is free or `most` entries were evicted; returns how many were.
     pub(super) fn settle(
         &self,
         guard: &Guard,
-        maintainer: &mut Maintainer,
+        shard: &mut MaintenanceShard,
         room: u64,
         most: usize,
     ) -> usize {
-        // Relaxed: a hint. What comes later is played later.
+        // Relaxed: a hint. Samples that arrive later are simulated by a later call.
         if self.has_samples.load(Ordering::Relaxed) {
-            borrow(&self.racer, |racer| self.race(guard, racer));
+            borrow(&self.tuning, |tuning| self.tune(guard, tuning));
         }
-        let share = self.setting().share_of(self.unpinned_max());
+        let share = self.policy_config().share_of(self.evictable_max());
         let ahead = self.evict_ahead();
         let mut out = self.evictions(guard);
         let mut vetoes = 0;
-        let (mut moved, mut needed, mut judged) = (0, 0, 0);
+        let (mut moved, mut needed, mut filtered) = (0, 0, 0);
         while out.count() < most {
             let state = State {
                 used: self.budget.used(),
                 max: self.budget.max(),
                 room,
                 share,
-                // Relaxed, here and below: figures to decide by. Entries on their way to the window are in neither.
-                window: self.window_cost.load(Ordering::Relaxed).wrapping_add(maintainer.queued),
+                // Relaxed, here and below: estimates. Neither includes entries that are still
+                // queued for the window.
+                window: self.window_cost.load(Ordering::Relaxed).wrapping_add(shard.queued),
                 main: self.main_cost.load(Ordering::Relaxed).saturating_sub(out.main_cost()),
-                surplus: if moved < MOST_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
+                surplus: if moved < MAX_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
                 ahead,
             };
             let mut step = step(state);
-            if step == Step::Judge {
-                // A whole ring may have come at once, or a full bucket evicted in our place. A few a
-                // call that evicts anyway bring the window back to its share by and by.
-                let most_judged = (self.capacity() / JUDGED_PART).min(MOST_JUDGED);
-                if most_judged == 0 {
+            if step == Step::Filter {
+                // A whole ring may have arrived at once, or a full bucket may have evicted instead.
+                // A few filtered entries per call that evicts anyway bring the window back to its
+                // share.
+                let max_filtered = (self.capacity() / FILTERED_PART).min(MAX_FILTERED);
+                if max_filtered == 0 {
                     step = Step::Promote;
-                } else if needed == 0 || judged >= most_judged.max(needed) {
+                } else if needed == 0 || filtered >= max_filtered.max(needed) {
                     break;
                 }
             }
-            let leaver = match step {
+            let candidate = match step {
                 Step::Rest => break,
                 Step::Evict => None,
-                _ => self.leaver(guard, maintainer),
+                _ => self.next_candidate(guard, shard),
             };
-            let gone = match (step, leaver) {
-                (Step::Yield, leaver) => {
+            let gone = match (step, candidate) {
+                (Step::Yield, candidate) => {
                     moved += 1;
-                    let cost = leaver.map_or(state.surplus, |it| self.cost_of(it.slot.metadata()));
-                    // Relaxed: if two take from it at once, it is used up a little later.
+                    let cost =
+                        candidate.map_or(state.surplus, |it| self.cost_of(it.slot.metadata()));
+                    // Relaxed: if two threads subtract at once, the surplus is used up a little
+                    // later.
                     self.surplus.store(state.surplus.saturating_sub(cost), Ordering::Relaxed);
-                    leaver.into_iter().for_each(|leaver| self.promote(maintainer, leaver));
+                    candidate.into_iter().for_each(|candidate| self.promote(shard, candidate));
                     continue;
                 }
-                (Step::Promote, Some(leaver)) => {
-                    self.promote(maintainer, leaver);
+                (Step::Promote, Some(candidate)) => {
+                    self.promote(shard, candidate);
                     continue;
                 }
                 (Step::Evict, _) | (_, Some(_)) => {
-                    let gone = self.choose(&mut out, guard, maintainer, step, leaver);
-                    if step == Step::Judge {
-                        judged += 1;
+                    let gone = self.choose(&mut out, guard, shard, step, candidate);
+                    if step == Step::Filter {
+                        filtered += 1;
                         continue;
                     }
                     gone
                 }
-                // The window's entries are on their way to it.
+                // The window's entries are still queued for it.
                 (_, None) => break,
             };
             if !gone && !self.evict_any(&mut out, guard) {
@@ -195,100 +222,105 @@ impl<K, V, S> Engine<K, V, S> {
             }
             needed += 1;
         }
-        self.note_queued(maintainer);
-        maintainer.vetoes = out.vetoes();
+        self.note_queued(shard);
+        shard.vetoes = out.vetoes();
         out.count()
     }
 
-    /// Evicts the leaver or a victim of main, as the two compare; or, where nobody has to go, the leaver or nobody. Returns
-    /// whether one has gone.
+    /// Evicts the candidate or a victim of main, whichever loses the comparison. If no eviction is
+    /// required, evicts the candidate or nothing. Returns whether an entry was evicted.
     #[inline]
     fn choose(
         &self,
         out: &mut Evictions<'_, K, V, S>,
         guard: &Guard,
-        maintainer: &mut Maintainer,
+        shard: &mut MaintenanceShard,
         step: Step,
-        leaver: Option<Leaver<'_, K, V>>,
+        candidate: Option<Candidate<'_, K, V>>,
     ) -> bool {
-        let Some(leaver) = leaver else {
-            let victim = self.next_victim(guard, maintainer);
-            let gone = victim.is_some_and(|victim| out.evict(&victim.candidate));
-            self.choose_next(guard, &mut maintainer.hand);
+        let Some(candidate) = candidate else {
+            let victim = self.next_victim(guard, shard);
+            let gone = victim.is_some_and(|victim| out.evict(&victim.sampled_slot));
+            self.choose_next(guard, &mut shard.hand);
             return gone;
         };
-        let is_duel = step == Step::Duel;
-        let contender = self.contender(leaver.newcomer.hash, &leaver.slot);
-        let luck = maintainer.rng.next_u64();
-        for _ in 0..RIVALS {
-            let rival = self.rival(guard, maintainer);
-            if !rival.map_or(!is_duel, |rival| self.admits(contender, rival, luck)) {
-                return self.expel(out, maintainer, leaver);
+        let is_comparison = step == Step::Compare;
+        let frequency_and_cost =
+            self.frequency_and_cost(candidate.window_entry.hash, &candidate.slot);
+        let luck = shard.rng.next_u64();
+        for _ in 0..VICTIMS_TRIED {
+            let to_beat = self.victim_to_beat(guard, shard);
+            if !to_beat
+                .map_or(!is_comparison, |to_beat| self.admits(frequency_and_cost, to_beat, luck))
+            {
+                return self.evict_candidate(out, shard, candidate);
             }
-            if !is_duel {
+            if !is_comparison {
                 break;
             }
-            if let Some(victim) = self.chosen_victim(guard, &mut maintainer.hand) {
-                // In this order, so that main is never above its share for it.
-                let gone = out.evict(&victim.candidate);
-                self.choose_next(guard, &mut maintainer.hand);
-                self.promote(maintainer, leaver);
+            if let Some(victim) = self.chosen_victim(guard, &mut shard.hand) {
+                // Evict before promoting, so that this does not raise main above its share.
+                let gone = out.evict(&victim.sampled_slot);
+                self.choose_next(guard, &mut shard.hand);
+                self.promote(shard, candidate);
                 return gone;
             }
         }
-        self.promote(maintainer, leaver);
+        self.promote(shard, candidate);
         false
     }
 
-    /// Brings the account of all windows up to date with one of them.
+    /// Adds a shard's unrecorded change to the total cost of all windows.
     #[inline]
-    pub(super) fn note_queued(&self, maintainer: &mut Maintainer) {
-        let queued = std::mem::take(&mut maintainer.queued);
+    pub(super) fn note_queued(&self, shard: &mut MaintenanceShard) {
+        let queued = std::mem::take(&mut shard.queued);
         if queued != 0 {
-            self.window_cost.fetch_add(queued, Ordering::Relaxed); // Relaxed: a figure to decide by.
+            self.window_cost.fetch_add(queued, Ordering::Relaxed); // Relaxed: an estimate.
         }
     }
 
-    /// Returns whether the cache is still filling, or much was removed, so that an entry of the window may move
-    /// to main unjudged. Room that was made ahead of need lets no entry into main without a duel.
+    /// Returns whether the cache is still filling, or much was removed, so that an entry of the
+    /// window may move to main unfiltered. Room that was made ahead of need does not let an entry
+    /// into main without a comparison.
     fn is_filling(&self, room: u64) -> bool {
         let (used, max, ahead) = (self.budget.used(), self.budget.max(), self.evict_ahead());
         State { used, max, room, ahead, ..State::default() }.is_filling()
     }
 
-    /// Returns how many entries a writer that finds no room evicts: more than it needs if a few free
-    /// places are nothing to the cache, for to begin costs as much as to evict two.
+    /// Returns how many entries beyond its need a writer evicts when it finds no room. A few free
+    /// places are negligible for a large cache, and starting to evict costs as much as two
+    /// evictions.
     fn evict_ahead(&self) -> u64 {
-        if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MOST_AHEAD) }
+        if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MAX_AHEAD) }
     }
 
-    /// Moves a leaver to main.
+    /// Moves a candidate to main.
     #[inline]
-    pub(super) fn promote(&self, maintainer: &mut Maintainer, leaver: Leaver<'_, K, V>) {
-        if !self.enter_main(leaver.newcomer.hash, &leaver.slot) {
-            // It was replaced this moment, by one that is in the window and waits for its turn.
-            maintainer.admit(leaver.newcomer);
+    pub(super) fn promote(&self, shard: &mut MaintenanceShard, candidate: Candidate<'_, K, V>) {
+        if !self.enter_main(candidate.window_entry.hash, &candidate.slot) {
+            // It was replaced concurrently; the new entry is in the window and awaits its turn.
+            shard.admit(candidate.window_entry);
         }
     }
 
-    /// Evicts a leaver; returns whether it was there.
+    /// Evicts a candidate; returns whether it was still there.
     #[inline]
-    fn expel(
+    fn evict_candidate(
         &self,
         out: &mut Evictions<'_, K, V, S>,
-        maintainer: &mut Maintainer,
-        leaver: Leaver<'_, K, V>,
+        shard: &mut MaintenanceShard,
+        candidate: Candidate<'_, K, V>,
     ) -> bool {
-        let gone = self.evict(out, &leaver.slot);
+        let gone = self.evict(out, &candidate.slot);
         if !gone {
-            maintainer.admit(leaver.newcomer); // As above.
+            shard.admit(candidate.window_entry); // As above.
         }
         gone
     }
 
     #[inline]
-    fn admits(&self, candidate: Contender, victim: Contender, luck: u64) -> bool {
-        let rule = self.setting().rule;
+    fn admits(&self, candidate: FrequencyAndCost, victim: FrequencyAndCost, luck: u64) -> bool {
+        let rule = self.policy_config().rule;
         let mean = if rule == Rule::Seen && self.costs_vary() {
             self.weight_of(self.budget.used() / self.len().max(1), Priority::Normal)
         } else {
@@ -297,53 +329,58 @@ impl<K, V, S> Engine<K, V, S> {
         rule.admits(candidate, victim, mean, luck)
     }
 
-    fn beats(&self, candidate: Contender, victim: &Resident<'_, K, V>, luck: u64) -> bool {
-        self.admits(candidate, self.resident_contender(victim), luck)
+    fn beats(&self, candidate: FrequencyAndCost, victim: &Resident<'_, K, V>, luck: u64) -> bool {
+        self.admits(candidate, self.resident_frequency_and_cost(victim), luck)
     }
 
     #[inline]
-    fn contender(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> Contender {
+    fn frequency_and_cost(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> FrequencyAndCost {
         let cost = self.weight_of(self.cost_of(hit.metadata()), hit.flags().priority());
-        Contender { frequency: self.frequency_of(hash, Some(hit)), cost }
+        FrequencyAndCost { frequency: self.frequency_of(hash, Some(hit)), cost }
     }
 
     #[inline]
-    pub(super) fn resident_contender(&self, resident: &Resident<'_, K, V>) -> Contender {
+    pub(super) fn resident_frequency_and_cost(
+        &self,
+        resident: &Resident<'_, K, V>,
+    ) -> FrequencyAndCost {
         let metadata = resident.metadata;
         let cost = self.weight_of(self.cost_of(metadata), metadata.flags().priority());
-        let access = Access::from_bits(resident.candidate.access());
-        Contender { frequency: self.frequency(resident.hash(), Some(access)), cost }
+        let access = Access::from_bits(resident.sampled_slot.access());
+        FrequencyAndCost { frequency: self.frequency(resident.hash(), Some(access)), cost }
     }
 
-    /// Evicts whatever a sample of both regions offers.
+    /// Evicts the best victim of a sample of both regions.
     fn evict_any(&self, out: &mut Evictions<'_, K, V, S>, guard: &Guard) -> bool {
-        let random = super::spread(self.budget.used() ^ u64::from(self.pulse.now()) << 32);
-        let victim = self.victim(guard, random, Among::Unpinned);
-        victim.is_some_and(|victim| out.evict(&victim.candidate))
+        let random = super::spread(self.budget.used() ^ u64::from(self.access_clock.now()) << 32);
+        let victim = self.victim(guard, random, Among::Evictable);
+        victim.is_some_and(|victim| out.evict(&victim.sampled_slot))
     }
 
-    /// Evicts an entry that was found; returns whether it was still there.
+    /// Evicts an entry that a lookup found; returns whether it was still there.
     #[inline]
     fn evict(&self, out: &mut Evictions<'_, K, V, S>, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
-        let there = self.table.candidate_of(hit);
-        there.is_some_and(|candidate| out.evict(&candidate))
+        let there = self.table.sampled_slot_of(hit);
+        there.is_some_and(|slot| out.evict(&slot))
     }
 
-    /// Returns whether to evict an entry would make no room, or break a promise: it has no rival, then.
+    /// Returns whether an entry is exempt from comparison, because evicting it would free nothing
+    /// or because it is unevictable.
     pub(super) fn is_exempt(&self, metadata: Metadata<'_, Entry<K, V>>) -> bool {
         self.cost_of(metadata) == 0 || metadata.flags().is_unevictable()
     }
 
-    /// Judges an entry of the window that is in no queue: it goes to main if the cache is still filling, or if
-    /// it would win a duel, though no entry has to go; it is evicted otherwise.
-    pub(super) fn judge_alone(&self, guard: &Guard, hash: u64) {
-        for _ in 0..JUDGED_TRIES {
+    /// Filters an entry of the window that is in no queue. It moves to main if the cache is still
+    /// filling, or if admission prefers it to a victim, even though no eviction is required;
+    /// otherwise it is evicted.
+    pub(super) fn filter_alone(&self, guard: &Guard, hash: u64) {
+        for _ in 0..FILTER_TRIES {
             let Some(hit) = self.find_in_window(guard, hash) else { return };
-            let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
+            let mut rng = Rng::new(hash ^ u64::from(self.access_clock.now()));
             let wins = self.is_exempt(hit.metadata())
                 || self.is_filling(self.reserve())
                 || self.victim(guard, rng.next_u64(), Among::Main).is_none_or(|victim| {
-                    self.beats(self.contender(hash, &hit), &victim, rng.next_u64())
+                    self.beats(self.frequency_and_cost(hash, &hit), &victim, rng.next_u64())
                 });
             let is_settled = if wins {
                 self.enter_main(hash, &hit)
@@ -353,22 +390,23 @@ impl<K, V, S> Engine<K, V, S> {
             if is_settled {
                 return;
             }
-            // It was replaced this moment, by one that is in the window.
+            // It was replaced concurrently by an entry that is in the window, too.
         }
         if let Some(hit) = self.find_in_window(guard, hash) {
             self.enter_main(hash, &hit);
         }
     }
 
-    /// Makes room while all maintainers are away: of a sample, the oldest entry of the window duels with the
-    /// victim of main, as it would at the window's head. Where the sample has nothing of the window, it is the
-    /// entry that waits for longest to get there.
+    /// Makes room while all shards are taken: the oldest entry of the window in a sample is
+    /// compared with a victim of main, as at the window's head. If the sample has no entry of the
+    /// window, the entry that has waited longest for the window is compared instead.
     ///
-    /// If none waits, the victim goes without a duel. The new entry waits then, so the next call has one that
-    /// duels: only one in many comes in so, and no loop of accesses can sweep the cache clean while the
-    /// maintainers lack a core.
+    /// If none waits, the victim is evicted without a comparison. The new entry is queued
+    /// afterwards, so the next call has a candidate to compare. Only few entries are therefore
+    /// admitted uncompared, and a loop of accesses cannot flush the cache while the threads that
+    /// hold the shards are preempted.
     fn make_room_alone(&self, guard: &Guard, hash: u64, short: u64, vetoes: &mut u32) -> bool {
-        let mut rng = Rng::new(hash ^ u64::from(self.pulse.now()));
+        let mut rng = Rng::new(hash ^ u64::from(self.access_clock.now()));
         for _ in 0..ALONE_EVICTIONS {
             if self.budget.remaining() >= short {
                 return true;
@@ -381,9 +419,9 @@ impl<K, V, S> Engine<K, V, S> {
             let luck = rng.next_u64();
             let Some(oldest) = oldest else {
                 if let Some((hash, oldest)) = self.oldest_waiting(guard) {
-                    self.duel_alone(&mut out, guard, (hash, oldest), victim, luck);
+                    self.compare_alone(&mut out, guard, (hash, oldest), victim, luck);
                 } else if let Some(victim) = victim {
-                    out.evict(&victim.candidate);
+                    out.evict(&victim.sampled_slot);
                 } else {
                     break;
                 }
@@ -391,22 +429,25 @@ impl<K, V, S> Engine<K, V, S> {
                 continue;
             };
             match victim {
-                Some(victim) if self.beats(self.resident_contender(&oldest), &victim, luck) => {
+                Some(victim)
+                    if self.beats(self.resident_frequency_and_cost(&oldest), &victim, luck) =>
+                {
                     let hash = oldest.hash();
-                    if let Some(hit) = self.table.slot_of(guard, &oldest.candidate) {
+                    if let Some(hit) = self.table.slot_of(guard, &oldest.sampled_slot) {
                         self.enter_main(hash, &hit);
                     }
-                    out.evict(&victim.candidate);
+                    out.evict(&victim.sampled_slot);
                 }
-                _ => _ = out.evict(&oldest.candidate),
+                _ => _ = out.evict(&oldest.sampled_slot),
             }
             *vetoes += out.vetoes();
         }
         self.budget.remaining() >= short
     }
 
-    /// Lets an entry that waits for the window fight for a place in main; one of the two is evicted.
-    fn duel_alone(
+    /// Compares an entry that waits for the window with a victim of main, and evicts one of the
+    /// two.
+    fn compare_alone(
         &self,
         out: &mut Evictions<'_, K, V, S>,
         guard: &Guard,
@@ -415,8 +456,8 @@ impl<K, V, S> Engine<K, V, S> {
         luck: u64,
     ) {
         let is_settled = match victim {
-            Some(victim) if self.beats(self.contender(hash, &hit), &victim, luck) => {
-                out.evict(&victim.candidate);
+            Some(victim) if self.beats(self.frequency_and_cost(hash, &hit), &victim, luck) => {
+                out.evict(&victim.sampled_slot);
                 self.enter_main(hash, &hit)
             }
             _ => self.evict(out, &hit),
@@ -424,47 +465,27 @@ impl<K, V, S> Engine<K, V, S> {
         self.settle_alone(guard, hash, is_settled);
     }
 
-    /// Queues an entry of the window again if it was replaced this moment, by one that is in the window, too.
+    /// Queues an entry of the window again if it was replaced concurrently by one that is in the
+    /// window, too.
     pub(super) fn settle_alone(&self, guard: &Guard, hash: u64, is_settled: bool) {
         if !is_settled {
-            self.put_off(guard, &[hash]);
+            self.defer(guard, &[hash]);
         }
     }
 }
 
-/// Evictions of one call that makes room: enough that one large entry can take the place of many.
-pub(super) const MOST_EVICTIONS: usize = 1 << 14;
-/// Evictions of a writer that makes room while somebody else maintains.
-const ALONE_EVICTIONS: usize = 256;
-/// Evictions ahead of need, as a part of the budget, and their most.
-const AHEAD_PART: u64 = 1024;
-const MOST_AHEAD: u64 = 3;
-/// Where the budget is less, no entry goes before another one needs its place.
-const AHEAD_LEAST: u64 = 256;
-/// Entries that are too many in the window and are judged in one call though there is room, if it does
-/// not evict more: a part of the capacity, since those that lose leave places free, and their most.
-/// Smaller caches let them into main unjudged.
-const JUDGED_PART: u64 = 128;
-const MOST_JUDGED: u64 = 4;
-/// Victims that a leaver meets in one duel, where others were used in between.
-const RIVALS: usize = 4;
-/// Entries that one call moves to main because the window's share was made smaller.
-const MOST_MOVED: usize = 64;
-/// Times that an entry is judged that others replace at the same time.
-const JUDGED_TRIES: usize = 4;
-
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Trace, victims::MOST_DUELS},
+        super::{Trace, victims::MAX_COMPARISONS},
         *,
     };
     use crate::engine::testing::{
-        manual, put, queued_and_marked, with_favourites, without_maintainers,
+        manual, put, queued_and_flagged, with_favourites, without_shards,
     };
 
     #[test]
-    fn new_entries_come_in_and_favourites_stay_while_maintainers_are_away() {
+    fn new_entries_are_admitted_and_frequent_ones_stay_while_all_shards_are_taken() {
         let engine = with_favourites();
         (10_000..11_000).for_each(|key| put(&engine, key));
         let is_there = |key| {
@@ -474,34 +495,35 @@ mod tests {
         let favourites = || (0..900).filter(|&key| is_there(key)).count();
         let before = favourites();
         assert!(before > 850, "{before}");
-        without_maintainers(&engine, || {
+        without_shards(&engine, || {
             for key in 20_000..40_000 {
                 put(&engine, key);
                 assert!(is_there(key), "{key} was refused");
             }
         });
-        // One goes for each ring that is empty at first, and some lose a duel by the sketch's errors.
+        // Each ring that is empty at first costs one entry; others lose a comparison by errors of
+        // the sketch.
         assert!(favourites() > before - 50, "{} of {before}", favourites());
         assert!(engine.len() <= 1000);
-        let (queued, marked) = queued_and_marked(&engine);
-        assert!(marked <= queued, "{marked} of {queued}");
+        let (queued, flagged) = queued_and_flagged(&engine);
+        assert!(flagged <= queued, "{flagged} of {queued}");
     }
 
     #[test]
-    fn entry_that_is_put_off_too_long_is_judged() {
+    fn entry_that_is_deferred_too_long_is_filtered() {
         let engine = with_favourites();
         let guard = engine.table.pin();
-        let mut judged = 0;
+        let mut filtered = 0;
         for key in 10_000..10_050 {
-            // It fills the budget, so there is no room to be had for nothing.
+            // The entry fills the budget, so there is no free room.
             engine.budget.set_max(u64::MAX);
             put(&engine, key);
             engine.budget.set_max(engine.budget.used());
             let before = engine.metrics().evictions;
-            engine.judge_alone(&guard, engine.hash(&key));
-            judged += engine.metrics().evictions - before;
+            engine.filter_alone(&guard, engine.hash(&key));
+            filtered += engine.metrics().evictions - before;
         }
-        assert!(judged > 25, "{judged} of 50 were evicted");
+        assert!(filtered > 25, "{filtered} of 50 were evicted");
     }
 
     #[test]
@@ -509,30 +531,34 @@ mod tests {
         let engine = manual(1000);
         (0..5000).for_each(|key| put(&engine, key));
         let guard = engine.table.pin();
-        let marked = engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
+        let flagged =
+            engine.table.iter(&guard).filter(|entry| entry.flags().is_in_window()).count();
         let queued = engine.window_cost.load(Ordering::Relaxed) as usize;
         // The newest are still in their ring.
-        let newest = engine.newcomers.drain_all(|_| ());
-        // And one place is for the next.
-        assert_eq!((queued, marked), (49, 49 + newest));
+        let newest = engine.new_entries.drain_all(|_| ());
+        // One place is left for the next entry.
+        assert_eq!((queued, flagged), (49, 49 + newest));
     }
 
     #[test]
-    fn victim_stays_the_same_until_it_was_used_or_has_stood_enough_duels() {
+    fn victim_stays_the_same_until_it_was_used_or_was_compared_often_enough() {
         let engine = with_favourites();
         let guard = engine.table.pin();
-        let mut maintainer = engine.take_maintainer().unwrap();
+        let mut shard = engine.take_shard().unwrap();
         let mut next = || {
-            let is_any = engine.rival(&guard, &mut maintainer).is_some();
+            let is_any = engine.victim_to_beat(&guard, &mut shard).is_some();
             assert!(is_any, "main is full of them");
-            let victim = engine.chosen_victim(&guard, &mut maintainer.hand);
+            let victim = engine.chosen_victim(&guard, &mut shard.hand);
             victim.map(|victim| victim.hash())
         };
-        // The threshold has to come to where the scores are.
+        // The threshold has to converge to the scores first.
         (0..1000).for_each(|_| _ = next());
         let victims: Vec<_> = (0..100).map(|_| next()).collect();
         let runs: Vec<usize> = victims.chunk_by(|a, b| a == b).map(<[_]>::len).collect();
-        assert!(runs[1..runs.len() - 1].iter().all(|run| *run == MOST_DUELS as usize), "{runs:?}");
+        assert!(
+            runs[1..runs.len() - 1].iter().all(|run| *run == MAX_COMPARISONS as usize),
+            "{runs:?}"
+        );
         while next() == *victims.last().unwrap() {}
         let first = next().unwrap();
         let hash = (0..20_000).map(|key| engine.hash(&key)).find(|hash| *hash == first).unwrap();

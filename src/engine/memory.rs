@@ -1,9 +1,9 @@
-//! The memory of a cache.
+//! The memory use of a cache.
 
 use super::{Engine, place::borrow};
 use crate::entry::Entry;
 
-/// The memory of a cache, in bytes unless said otherwise.
+/// The memory use of a cache, in bytes unless stated otherwise.
 ///
 /// # Examples
 ///
@@ -20,44 +20,43 @@ use crate::entry::Entry;
 pub struct MemoryUse {
     /// The table's arrays.
     pub table: usize,
-    /// The entries in the table, keys and values inline; what they point to is not counted.
+    /// The entries in the table, with keys and values inline; memory that they point to is not
+    /// counted.
     pub entries: usize,
     /// The sketch.
     pub sketch: usize,
-    /// Rings, window, counters, what stands beside the entries (hash bits, flags, costs and times), and memory
-    /// kept for new ones.
+    /// Rings, windows, counters, per-entry arrays (hash bits, flags, costs and times), and memory
+    /// reserved for new entries.
     pub buffers: usize,
-    /// What maintenance knows of deadlines: the timing wheel. The times themselves are among `buffers`.
+    /// The timing wheel. The times of the entries are part of `buffers`.
     pub deadlines: usize,
-    /// The *cost* of what is unlinked and not yet freed.
+    /// The *cost* of the entries that are unlinked but not freed yet.
     pub garbage: u64,
-    /// The number of entries that are unlinked and not yet freed.
+    /// The number of entries that are unlinked but not freed yet.
     pub garbage_entries: u64,
-    /// The number of [stalled readers](crate::StalledReader): threads that have been in one pin of
-    /// this cache for at least 100 ms, and hold back what is removed.
+    /// The number of [stalled readers](crate::StalledReader): threads that have held one pin of
+    /// this cache for at least 100 ms and delay reclamation.
     ///
-    /// `None` if it is not known: with the feature `crossbeam-epoch`, whose collector does not say
-    /// which threads are pinned; or if the cache's clock panics, or another thread was stopped
-    /// while it recorded the same. [`Cache::stalled_readers`](crate::Cache::stalled_readers) says
-    /// who they are.
+    /// `None` if it is unknown: with the feature `crossbeam-epoch`, whose collector does not report
+    /// which threads are pinned; if the cache's clock panics; or if another thread was preempted
+    /// while it recorded a scan. [`Cache::stalled_readers`](crate::Cache::stalled_readers) lists
+    /// them.
     pub stalled_readers: Option<u64>,
 }
 
 impl<K, V, S> Engine<K, V, S> {
     /// Returns the memory in use.
     pub fn memory(&self) -> MemoryUse {
-        // Before the pin, or this thread would be among them.
+        // Before the pin: this thread must not count as a reader.
         let stalled_readers = self.count_stalled_readers();
         let guard = self.table.pin_structure();
-        // What is away is not counted.
-        let windows = self
-            .maintainers
-            .iter()
-            .filter_map(|maintainer| borrow(maintainer, |maintainer| maintainer.window.bytes()));
-        let race = borrow(&self.racer, |racer| racer.bytes()).unwrap_or(0);
+        // Parts that other threads have taken out are not counted.
+        let windows =
+            self.shards.iter().filter_map(|shard| borrow(shard, |shard| shard.window.bytes()));
+        let tuner = borrow(&self.tuning, |tuning| tuning.bytes()).unwrap_or(0);
         let backlog = borrow(&self.backlog, |backlog| backlog.bytes()).unwrap_or(0);
         let stalls = borrow(&self.stalls, |stalls| stalls.bytes()).unwrap_or(0);
-        let deadlines = borrow(&self.timetable, |timetable| timetable.bytes()).unwrap_or(0);
+        let deadlines = borrow(&self.timers, |timers| timers.bytes()).unwrap_or(0);
         let garbage = self.table.garbage();
         let entries = self.len() as usize * size_of::<Entry<K, V>>();
         MemoryUse {
@@ -66,14 +65,14 @@ impl<K, V, S> Engine<K, V, S> {
             sketch: self.sketch.bytes(),
             buffers: self.table.cell_bytes().saturating_sub(entries)
                 + self.events.bytes()
-                + self.newcomers.bytes()
+                + self.new_entries.bytes()
                 + size_of_val(&*self.locals)
                 + self.counters.bytes()
                 + self.births.bytes()
                 + self.samples.bytes()
                 + windows.sum::<usize>()
                 + backlog
-                + race
+                + tuner
                 + stalls,
             deadlines,
             garbage: garbage.cost,

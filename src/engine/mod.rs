@@ -1,27 +1,31 @@
-//! `Engine`: owns the parts, and is the only place where they meet.
+//! `Engine`: owns the parts of a cache, and is the only place where they are combined.
 //!
-//! `read.rs` is what a get does, `write.rs` what the writers do, `publish.rs` how an entry comes in,
-//! `newcomers.rs` its way through the window, `evict.rs` how room is made, `victims.rs` which entries go for it,
-//! `maintain.rs` the deferred work.
+//! `read.rs` implements lookups, `insert.rs` writes up to publication and `publish.rs` publication,
+//! `fill.rs` what loads bring, `remove.rs` removals, `window.rs` the queue of new entries, `evict.rs`
+//! the making of room, `victims.rs` the choice of victims, `expire.rs` deadlines, `write_back.rs` what
+//! is written before it leaves, and `maintenance.rs` the deferred work.
 
-mod adapt;
+mod callbacks;
 mod evict;
 mod evictions;
+mod expire;
+mod fill;
 mod garbage;
-mod hooks;
-mod kept;
-mod maintain;
+mod insert;
+mod maintenance;
 mod memory;
-mod newcomers;
 mod place;
 mod publish;
 mod read;
+mod remove;
 mod stalls;
 #[cfg(test)]
 mod testing;
-mod timing;
+pub mod thread;
+mod tune;
+mod unevictable;
 mod victims;
-mod write;
+mod window;
 mod write_back;
 
 use std::{
@@ -32,52 +36,68 @@ use std::{
 use crossbeam_utils::atomic::AtomicCell;
 
 pub use self::garbage::Pressure;
-use self::{
-    adapt::{Racer, SAMPLE_BUCKETS},
-    kept::Kept,
-    maintain::Maintainer,
-    newcomers::Backlog,
-    timing::Timetable,
-};
 pub use self::{
-    hooks::{Expiry, Hooks, RemovalCause, Removed},
-    maintain::{WorkLimit, WorkReport},
+    callbacks::{Callbacks, Expiry, RemovalCause, Removed},
+    expire::{Notice, Stopwatch, Timing},
+    fill::Loaded,
+    insert::{Mode, Terms},
+    maintenance::{WorkLimit, WorkReport},
     memory::MemoryUse,
     read::Trace,
     stalls::StalledReader,
-    timing::{Notice, Stopwatch, Timing},
-    write::{Insert, Loaded, Mode, RejectReason, Terms},
     write_back::WriteBack,
 };
+use self::{
+    expire::Timers,
+    maintenance::MaintenanceShard,
+    tune::{SAMPLE_BUCKETS, Tuning},
+    unevictable::Unevictable,
+    window::Backlog,
+};
 use crate::{
-    buckets::{
-        EntryRef, Hit, Metadata, Probe, SLOTS, SlotRef, Table, Terms as GarbageTerms, Unlinked,
-        buckets_for, known,
-    },
     budget::Budget,
     config::{EvictionPolicy, Priority, Settings},
-    due::{Due, Outlook},
     entry::{Entry, Flags},
     error::OutOfMemory,
-    flight::Flights,
+    expiry::inbox::{ExpiryInbox, NextExpiry},
     metrics::{Births, Counter, Counters, DurationRecorder, Metrics},
     policy::{
         access::Access,
+        access_clock::AccessClock,
         class::{Class, ClassRange},
-        pulse::Pulse,
-        race::{SETTINGS, Scale, Setting},
-        victim::score_of,
+        score::score_of,
+        tuner::{POLICY_CONFIGS, PolicyConfig, Scale},
     },
+    primitives::eventcount::EventCount,
+    primitives::striped::{Stripes, thread_number},
     reclaim::{Guard, stall::StallDetector},
+    singleflight::Flights,
     sketch::Sketch,
-    stripe::{Stripes, thread_number},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
+    table::{
+        EntryRef, Hit, Metadata, Probe, SLOTS, SlotRef, Table, Terms as GarbageTerms, Unlinked,
+        buckets_for, known,
+    },
     util::{CachePadded, caught, is_thread_of},
-    waker::Waker,
 };
+
+/// The weight of cost 1 at normal priority. It is `PRIORITY_FACTOR` times as much at low priority,
+/// and as many times less at high priority.
+const NORMAL_WEIGHT: u64 = PRIORITY_FACTOR;
+const PRIORITY_FACTOR: u64 = 8;
+/// 2^64 divided by the golden ratio: odd, and without a pattern.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// The number of threads that may be preempted with a shard before others have to do without.
+const MAX_SHARDS: u64 = 4;
+/// Entries per shard: with fewer, a shard's window would be too small.
+const ENTRIES_PER_SHARD: u64 = 200;
+/// The lower end of the histogram of load times, in nanoseconds.
+const LOAD_TIME_UNIT: u64 = 1_000;
+const STRIPES_PER_CORE: usize = 4;
+const MAX_STRIPES: usize = 256;
 
 /// The parts of a cache.
 pub struct Engine<K, V, S> {
@@ -85,92 +105,94 @@ pub struct Engine<K, V, S> {
     pub hasher: S,
     pub settings: Settings,
     pub budget: Budget,
-    kept: Kept,
+    unevictable: Unevictable,
     pub sketch: Sketch,
     pub counters: Counters,
     births: Births,
     load_times: DurationRecorder,
-    pub waker: Arc<Waker>,
-    pub hooks: Hooks<K, V>,
+    pub eventcount: Arc<EventCount>,
+    pub callbacks: Callbacks<K, V>,
     pub timing: Timing,
     pub flights: Flights<K, Loaded>,
-    pulse: Pulse,
-    /// Hashes of accesses, on their way to the sketch.
+    access_clock: AccessClock,
+    /// Hashes of accesses, buffered for the sketch.
     events: Stripes,
-    /// Hashes of new entries that found all maintainers away, on their way to the window.
-    newcomers: Stripes,
-    /// Whether there may be some, there or in the backlog.
-    has_strays: AtomicBool,
-    /// Hashes of accesses to the keys of the sample, on their way to the race.
+    /// Hashes of new entries that found all shards taken, buffered for the window.
+    new_entries: Stripes,
+    /// Whether there may be such hashes, in the rings or in the backlog.
+    has_unqueued: AtomicBool,
+    /// Hashes of accesses to keys of the sample, buffered for the tuner.
     samples: Stripes,
-    /// What is 0 in the hash of a key of the sample.
+    /// The bits that are 0 in the hash of each key of the sample.
     sample_mask: AtomicU64,
     /// Whether hits are counted, or entries may expire.
     extras: AtomicBool,
-    /// How many hits are counted as one, less one.
+    /// Hits that one counted hit stands for, less one.
     turn_mask: AtomicU32,
-    /// The number of the setting that won the race.
-    setting: AtomicUsize,
-    /// Buckets read to find a sample.
+    /// The index of the current policy configuration.
+    policy_config: AtomicUsize,
+    /// Buckets that are read for a sample.
     sample_buckets: AtomicUsize,
-    /// Buckets whose access bits had a turn to be aged; wraps.
+    /// Counts the buckets whose access bits were aged; wraps.
     aged: CachePadded<AtomicUsize>,
-    /// Deadlines on their way to the timetable.
-    due: Due,
-    timetable: Place<Timetable>,
-    /// New entries, where a ring was full and all maintainers away.
+    /// Deadlines buffered for the timing wheel.
+    expiry_inbox: ExpiryInbox,
+    timers: Place<Timers>,
+    /// New entries that found a full ring and all shards taken.
     backlog: Place<Backlog>,
-    /// What maintenance works with, several times: whoever takes one out is a maintainer until it is put
-    /// back. Nobody waits for one: a writer that finds all gone makes room without.
-    maintainers: Box<[CachePadded<Place<Maintainer>>]>,
-    /// What the entries of the main region cost.
+    /// The state of maintenance, in several shards: the thread that takes one out maintains the
+    /// cache until it puts it back. No thread waits for one: a writer that finds all of them taken
+    /// makes room without.
+    shards: Box<[CachePadded<Place<MaintenanceShard>>]>,
+    /// The total cost of the main region.
     main_cost: CachePadded<AtomicU64>,
-    /// Entries that functions of the builder's have kept.
-    /// What the windows of all maintainers cost, entries that left otherwise included.
+    /// The total cost of the windows of all maintenance shards, including entries that were removed
+    /// otherwise.
     window_cost: CachePadded<AtomicU64>,
-    /// What they cost more than their share since that was made smaller.
+    /// How much the window exceeds its share since the share was lowered.
     surplus: AtomicU64,
-    /// The race, for whoever takes it out.
-    racer: Place<Racer>,
-    /// Whether accesses may wait for it.
+    /// The tuner; one thread at a time takes it out.
+    tuning: Place<Tuning>,
+    /// Whether samples may wait for the tuner.
     has_samples: AtomicBool,
-    /// Which threads stay pinned.
+    /// The detector of threads that stay pinned.
     stalls: Place<StallDetector>,
     locals: Box<[CachePadded<Local>]>,
-    /// Whether an entry ever cost anything but 1.
+    /// Whether any entry has ever had a cost other than 1.
     costs_vary: AtomicBool,
-    /// How far garbage is over its limit: a [`Pressure`] by its number.
+    /// How far garbage exceeds its limit: a [`Pressure`] as a number.
     pressure: AtomicU8,
-    /// Whether the cache was cleared, and memory that it kept for more entries is to go.
+    /// Whether the cache was cleared, so that memory kept for new entries should be freed.
     trim_due: AtomicBool,
-    /// Whether batches of garbage wait for their grace period.
+    /// Whether batches of garbage wait for a sweep.
     sweep_due: AtomicBool,
 }
 
-/// How often an entry was asked for of late, and how many pulses ago: the more, the greater.
-pub type Heat = (u8, Reverse<u32>);
+/// How often an entry was accessed recently, then how many steps ago the last access was. A greater
+/// rank means more use.
+pub type AccessRank = (u8, Reverse<u32>);
 
-/// Where something lies that one thread at a time takes out: each take and each store is a swap, AcqRel, so that
-/// whoever takes it sees it as it was left.
+/// Holds an object that one thread at a time takes out. Each take and each store is a swap, AcqRel:
+/// the thread that takes the object sees it as the last one left it.
 type Place<T> = AtomicCell<Option<Box<T>>>;
 
-/// What each thread, or each few threads, counts for itself.
+/// Counters of one thread, or of the few threads that share a stripe.
 #[derive(Debug, Default)]
 struct Local {
-    /// Entries that came less entries that went, through this thread; wraps.
+    /// Entries inserted less entries removed through this stripe; wraps.
     entries: AtomicU64,
-    /// Batches of garbage that were sealed through this thread.
+    /// Batches of garbage that were sealed through this stripe.
     seals: AtomicU64,
     /// The hash of the last miss: an insert that follows it is the same access.
     last_miss: AtomicU64,
-    /// Hits that left a mark in their entry.
-    marked: AtomicU64,
+    /// Hits noted in access bits that the clock does not include yet.
+    uncounted_hits: AtomicU64,
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Makes the parts of an empty cache.
+    /// Makes the engine of an empty cache.
     ///
-    /// `waker` is that of the thread, if it gets one.
+    /// `eventcount` is what the maintenance thread, if there is one, sleeps on.
     ///
     /// # Errors
     ///
@@ -178,51 +200,52 @@ impl<K, V, S> Engine<K, V, S> {
     pub fn new(
         settings: Settings,
         hasher: S,
-        hooks: Hooks<K, V>,
+        callbacks: Callbacks<K, V>,
         timing: Timing,
-        waker: Arc<Waker>,
+        eventcount: Arc<EventCount>,
     ) -> Result<Self, OutOfMemory> {
         let stripes = stripes();
         let entries = settings.expected_entries;
         let scale = Scale::of(entries as u64);
-        let maintainers = (entries as u64 / ENTRIES_PER_MAINTAINER).clamp(1, MOST_MAINTAINERS);
+        let shards = (entries as u64 / ENTRIES_PER_SHARD).clamp(1, MAX_SHARDS);
         Ok(Self {
             table: Table::new(buckets_for(entries), entries, stripes)?,
             hasher,
             budget: Budget::new(settings.max_cost),
-            kept: Kept::default(),
+            unevictable: Unevictable::default(),
             sketch: Sketch::try_new(entries)?,
             counters: Counters::new(stripes, settings.metrics),
             births: Births::new(settings.metrics),
             load_times: DurationRecorder::new(LOAD_TIME_UNIT),
-            waker,
-            costs_vary: AtomicBool::new(hooks.cost_of.is_some() || settings.charge_overhead),
-            hooks,
+            eventcount,
+            costs_vary: AtomicBool::new(callbacks.cost_of.is_some() || settings.charge_overhead),
+            callbacks,
             timing,
             flights: Flights::new(),
-            pulse: Pulse::new(entries as u64),
+            access_clock: AccessClock::new(entries as u64),
             events: Stripes::new(stripes),
-            newcomers: Stripes::new(stripes),
-            has_strays: AtomicBool::new(false),
+            new_entries: Stripes::new(stripes),
+            has_unqueued: AtomicBool::new(false),
             samples: Stripes::new(stripes),
             sample_mask: AtomicU64::new(scale.mask()),
             extras: AtomicBool::new(settings.metrics),
             turn_mask: AtomicU32::new(read::turn_mask(entries as u64)),
-            setting: AtomicUsize::new(0),
+            policy_config: AtomicUsize::new(0),
             sample_buckets: AtomicUsize::new(SAMPLE_BUCKETS),
             aged: CachePadded::default(),
-            due: Due::new(stripes),
-            timetable: AtomicCell::new(Some(Box::new(Timetable::new()))),
+            expiry_inbox: ExpiryInbox::new(stripes),
+            timers: AtomicCell::new(Some(Box::new(Timers::new()))),
             backlog: AtomicCell::new(Some(Box::default())),
-            maintainers: (0..maintainers)
-                // The same choices by whichever thread: a single one uses one of them.
-                .map(|_| Maintainer::new(settings.seed))
-                .map(|maintainer| CachePadded::new(AtomicCell::new(Some(Box::new(maintainer)))))
+            shards: (0..shards)
+                // The same seed for all: a single thread then makes the same choices with any of
+                // them.
+                .map(|_| MaintenanceShard::new(settings.seed))
+                .map(|shard| CachePadded::new(AtomicCell::new(Some(Box::new(shard)))))
                 .collect(),
             main_cost: CachePadded::default(),
             window_cost: CachePadded::default(),
             surplus: AtomicU64::new(0),
-            racer: AtomicCell::new(Some(Box::new(Racer::new(settings.seed, scale)))),
+            tuning: AtomicCell::new(Some(Box::new(Tuning::new(settings.seed, scale)))),
             has_samples: AtomicBool::new(false),
             stalls: AtomicCell::new(Some(Box::default())),
             locals: (0..stripes).map(|_| CachePadded::default()).collect(),
@@ -233,25 +256,26 @@ impl<K, V, S> Engine<K, V, S> {
         })
     }
 
-    /// Returns the number of entries; exact when nobody writes.
+    /// Returns the number of entries; exact while no other thread writes.
     pub fn len(&self) -> u64 {
-        // Relaxed: each stripe is exact, and wraps; a sum caught between the two ends of a move
-        // may be off by what is under way.
+        // Relaxed: each stripe is exact, and wraps. A sum that is read between the two ends of a
+        // move may be off by the operations in progress.
         let sum = self.locals.iter().map(|local| local.entries.load(Ordering::Relaxed));
         let sum = sum.fold(0, u64::wrapping_add);
         if sum > u64::MAX / 2 { 0 } else { sum }
     }
 
-    /// Returns how many entries fill the budget, as far as can be told.
+    /// Estimates how many entries fill the budget.
     fn capacity(&self) -> u64 {
         if self.costs_vary() { self.len().max(1) } else { self.budget.max().max(1) }
     }
 
     fn costs_vary(&self) -> bool {
-        self.costs_vary.load(Ordering::Relaxed) // Relaxed: set once, and a little late is harmless.
+        self.costs_vary.load(Ordering::Relaxed) // Relaxed: set once; a stale read is harmless.
     }
 
-    /// Moves an entry of this hash from the window to the main region; returns whether this call did.
+    /// Moves an entry of this hash from the window to the main region; returns whether this call
+    /// did.
     #[inline]
     fn enter_main(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
         let moved = hit.metadata().leave_window();
@@ -263,25 +287,25 @@ impl<K, V, S> Engine<K, V, S> {
         moved
     }
 
-    /// Forgets that an entry of this hash was referenced; its hits go to the sketch.
+    /// Clears the referenced state of an entry of this hash, and adds its hits to the sketch.
     #[inline]
     fn unreference(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) {
-        // A hit that comes in between is lost.
+        // A concurrent hit is lost.
         let access = access_of(hit);
         if access.is_referenced() {
             hit.set_access(access.unreferenced().to_bits());
-            self.sketch.add(hash, access.hits(self.pulse.now()));
+            self.sketch.add(hash, access.hits(self.access_clock.now()));
         }
     }
 
-    /// Returns what an entry is charged.
+    /// Returns the cost that an entry was charged.
     #[inline]
     fn cost_of(&self, entry: Metadata<'_, Entry<K, V>>) -> u64 {
-        // Whoever charged another cost has set the flag before it published the entry.
+        // A thread that charges another cost sets the flag before it publishes the entry.
         if self.costs_vary() { entry.charge() } else { 1 }
     }
 
-    /// Returns the cost that the policy sees.
+    /// Returns the cost as the policy sees it.
     #[inline]
     fn weight(&self, cost: u64) -> u64 {
         match self.settings.eviction_policy {
@@ -290,7 +314,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Returns the same, an entry's priority included.
+    /// Returns the cost as the policy sees it, scaled by the entry's priority.
     #[inline]
     fn weight_of(&self, cost: u64, priority: Priority) -> u64 {
         self.weight(cost).saturating_mul(match priority {
@@ -303,7 +327,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Returns the class of an entry.
     #[inline]
     fn class_of(&self, cost: u64, flags: Flags) -> Class {
-        // An entry without cost makes no room.
+        // Evicting an entry without cost would free nothing.
         let may_go = cost > 0 && !flags.is_unevictable();
         let weight = may_go.then(|| self.weight_of(cost, flags.priority()));
         Class::new(flags.is_in_window(), weight)
@@ -311,19 +335,20 @@ impl<K, V, S> Engine<K, V, S> {
 
     #[inline]
     fn add_to_main(&self, cost: u64) {
-        self.main_cost.fetch_add(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
+        self.main_cost.fetch_add(cost, Ordering::Relaxed); // Relaxed: an estimate.
     }
 
-    /// Returns what is left of the budget beside pinned entries.
+    /// Returns the part of the budget that unevictable entries do not take.
     #[inline]
-    fn unpinned_max(&self) -> u64 {
-        self.budget.max().saturating_sub(self.kept.cost())
+    fn evictable_max(&self) -> u64 {
+        self.budget.max().saturating_sub(self.unevictable.cost())
     }
 
-    /// Returns the window's share and the rule of admission.
+    /// Returns the current window share and rule of admission.
     #[inline]
-    fn setting(&self) -> Setting {
-        SETTINGS[self.setting.load(Ordering::Relaxed)] // Relaxed: any recent one will do.
+    fn policy_config(&self) -> PolicyConfig {
+        // Relaxed: any recent value will do.
+        POLICY_CONFIGS[self.policy_config.load(Ordering::Relaxed)]
     }
 
     #[inline]
@@ -331,11 +356,12 @@ impl<K, V, S> Engine<K, V, S> {
         &self.locals[thread_number() & (self.locals.len() - 1)]
     }
 
-    /// Ends the stay of an entry that this thread took out: refunds, counts, retires. It `leaves` unless
-    /// another is in its place, which has taken over its cost and its region.
+    /// Refunds, counts and retires an entry that this thread has unlinked. `leaves` is `false` if
+    /// another entry has replaced it and taken over its cost and region.
     ///
-    /// `table` is this engine's; given apart so that the result may live as long as both.
-    fn bury<'g>(
+    /// `table` is this engine's; it is a separate argument so that the result may live as long as
+    /// both.
+    fn retire_unlinked<'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
@@ -356,37 +382,37 @@ impl<K, V, S> Engine<K, V, S> {
         }
         let was_evicted = cause == RemovalCause::Evicted;
         self.births.end(seen.id(), was_evicted, || self.time_of_births());
-        self.rouse();
+        self.notify_if_waiting();
         seen
     }
 
-    /// Returns what an entry that leaves is retired with.
+    /// Returns the terms that a removed entry is retired with.
     fn garbage_terms(&self, cost: u64, cause: RemovalCause) -> GarbageTerms {
         GarbageTerms { label: cause as u8, cost, seal_at: self.seal_at() }
     }
 
-    /// Refunds an entry that this thread took out, and takes it out of the figures; those that are evicted are
-    /// [accounted for together](evictions).
+    /// Refunds an entry that this thread has unlinked, and subtracts it from the counters; evicted
+    /// entries are [accounted for in batches](evictions).
     fn write_off(&self, entry: Metadata<'_, Entry<K, V>>) {
         let cost = self.cost_of(entry);
         self.uncount(entry, cost);
         if !entry.leave_window() {
-            self.main_cost.fetch_sub(cost, Ordering::Relaxed); // Relaxed: a figure to decide by.
+            self.main_cost.fetch_sub(cost, Ordering::Relaxed); // Relaxed: an estimate.
         }
         self.budget.refund(cost);
         self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
     }
 
-    /// Takes an entry that was unlinked off the account of pinned ones, if it is on that.
+    /// Subtracts an unlinked entry from the total of unevictable ones, if it is part of that.
     #[inline]
     fn uncount(&self, entry: Metadata<'_, Entry<K, V>>, cost: u64) {
         if entry.flags().is_unevictable() && entry.uncount() {
-            self.kept.sub(cost);
+            self.unevictable.sub(cost);
         }
     }
 
-    /// Changes the priority of an entry; returns whether it was in the table. One that is pinned is
-    /// evicted by no call that has not taken it out by then.
+    /// Changes the priority of an entry; returns whether it is in the table. An entry that becomes
+    /// `Pinned` is not evicted by any call that has not unlinked it yet.
     pub fn set_priority(
         &self,
         guard: &Guard,
@@ -397,7 +423,8 @@ impl<K, V, S> Engine<K, V, S> {
         self.change_priority(guard, hash, entry, priority, None)
     }
 
-    /// The same if the entry has the priority `from`, where that is given.
+    /// Like [`set_priority`](Self::set_priority), but only if the entry has the priority `from`,
+    /// where given.
     fn change_priority(
         &self,
         guard: &Guard,
@@ -409,20 +436,20 @@ impl<K, V, S> Engine<K, V, S> {
         let cost = self.cost_of(entry);
         let is_pinned = priority == Priority::Pinned;
         if is_pinned {
-            self.kept.add(cost);
+            self.unevictable.add(cost);
         }
         let changed = entry.change_priority(priority, from);
-        // What was counted before is not any more; nor is what has not become pinned.
+        // Undo the count of an entry that was unevictable before, or has not become so now.
         if changed.unwrap_or(is_pinned) {
-            self.kept.sub(cost);
+            self.unevictable.sub(cost);
         }
         if changed.is_none() {
             return false;
         }
         let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == entry.id();
-        let strays = |entry| self.displace(guard, entry);
-        // It moves if the table grows.
-        while let Probe::Found(there) = self.table.probe(guard, hash, is_it, strays) {
+        let on_displaced = |entry| self.displace(guard, entry);
+        // The entry is moved if the table is resized concurrently.
+        while let Probe::Found(there) = self.table.probe(guard, hash, is_it, on_displaced) {
             if self.table.renew_entry(there.get()) {
                 there.get().set_class(self.class_of(cost, entry.flags()).to_bits());
                 return true;
@@ -432,83 +459,86 @@ impl<K, V, S> Engine<K, V, S> {
         false
     }
 
-    /// Retires an entry that a load has brought and that the table has not.
+    /// Retires an entry that a load has produced and that is not in the table.
     pub fn retire_loaded(&self, loaded: Loaded) {
         if self.table.retire_loose(&self.table.pin_structure(), loaded, thread_number()) {
             self.note_garbage();
         }
-        self.rouse();
+        self.notify_if_waiting();
     }
 
-    /// Wakes the thread if it sleeps until somebody does; one that dozes comes by itself. To be called
-    /// when there is garbage where the thread finds it.
+    /// Wakes the maintenance thread if it sleeps until it is notified; a timed wait ends on its
+    /// own. Call it after the garbage is where the thread finds it.
     ///
-    /// The thread does not wake itself: where it makes a last try before it sleeps, what it could not do is
-    /// no news.
-    fn rouse(&self) {
-        if self.waker.is_idle() && !is_thread_of(&*self.waker) {
-            self.waker.wake();
+    /// The thread does not wake itself: what it could not do in its last try before sleeping is not
+    /// new work.
+    fn notify_if_waiting(&self) {
+        if self.eventcount.is_waiting() && !is_thread_of(&*self.eventcount) {
+            self.eventcount.notify();
         }
     }
 
-    /// Returns the time, or any where the user's clock panics: it is asked in the middle of things.
+    /// Returns the time, or 0 if the user's clock panics: a panic here would leave an operation
+    /// half done.
     fn time_of_births(&self) -> u64 {
         caught(|| self.timing.now()).unwrap_or(0)
     }
 
-    /// Returns what was counted so far.
+    /// Returns the metrics.
     pub fn metrics(&self) -> Metrics {
         self.counters.snapshot(self.births.snapshot(), self.load_times.snapshot())
     }
 
-    /// Returns what there is to do, to the thread that has lain down: whoever brings what this does not find
-    /// wakes it (see [`waker`](crate::waker)).
+    /// Returns the work that is left, for the thread that is about to sleep. A thread that adds
+    /// work which this call does not find wakes it (see
+    /// [`eventcount`](crate::primitives::eventcount)).
     ///
-    /// Says whether there is work, and what comes due, hashes that wait included.
-    pub fn outlook(&self) -> (bool, Outlook) {
-        let is_low = self.budget.last_look().saturating_add(self.reserve() / 2) > self.budget.max();
-        let has_garbage = self.table.last_look();
-        (is_low || has_garbage, self.due.last_look())
+    /// The result says whether there is work, and when the next entry expires, posted hashes
+    /// included.
+    pub fn next_work(&self) -> (bool, NextExpiry) {
+        let is_low = self.budget.recheck().saturating_add(self.reserve() / 2) > self.budget.max();
+        let has_garbage = self.table.recheck();
+        (is_low || has_garbage, self.expiry_inbox.recheck())
     }
 }
 
 impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
-    /// Returns the hash of a key: its bits spread over those that the table [keeps](known).
+    /// Returns the hash of a key, with its bits spread over those that the table [keeps](known).
     #[inline]
     pub fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
         known(spread(self.hasher.hash_one(key)))
     }
 
-    /// Returns how much a resident entry is in use.
-    pub fn heat(&self, hit: &Hit<'_, Entry<K, V>>) -> Heat {
+    /// Returns how much a resident entry is used.
+    pub fn access_rank(&self, hit: &Hit<'_, Entry<K, V>>) -> AccessRank {
         let access = access_of(hit);
         let frequency = self.frequency(self.hash(&hit.entry.key), Some(access));
-        (frequency, Reverse(access.idle(self.pulse.now())))
+        (frequency, Reverse(access.idle(self.access_clock.now())))
     }
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Returns whether a table of so many slots, one of whose buckets is full, should grow.
+    /// Returns whether a table of `slots` slots should grow if one of its buckets is full.
     fn is_crowded(&self, slots: usize) -> bool {
-        // Below half there is room elsewhere: this bucket is only unlucky.
+        // Below half, other buckets have room: this one is full by chance.
         self.len() > slots as u64 / 2
     }
 
-    /// The same for a bucket whose entries must all stay.
+    /// Returns whether a table of `slots` slots should grow if a full bucket has no victim.
     fn is_cramped(&self, slots: usize) -> bool {
-        // By chance alone, no bucket is full below this load (a mean of 0.1 in each): one in 10^12. Keys
-        // that fill one were chosen to collide.
+        // Below this load (0.1 entries per bucket on average), one bucket in 10^12 is full by
+        // chance. The keys of a full one were chosen to collide.
         self.len() > slots as u64 / 64
     }
 
-    /// Chooses who leaves a full bucket, if any may.
-    fn choose_leaver<'r, 'g>(
+    /// Chooses the victim of a full bucket, if an entry may be evicted.
+    fn choose_bucket_victim<'r, 'g>(
         &self,
         residents: &'r [Option<SlotRef<'g, Entry<K, V>>>; SLOTS],
     ) -> Option<&'r SlotRef<'g, Entry<K, V>>> {
-        let now = self.pulse.now();
+        let now = self.access_clock.now();
         let residents = residents.iter().flatten().filter(|hit| !hit.flags().is_unevictable());
-        // One without cost has no weight, but may well leave for want of a slot.
+        // An entry without cost has no weight, but may be evicted to free its slot.
         let weight = |hit: &SlotRef<'_, Entry<K, V>>| {
             let class = Class::from_bits(hit.class());
             class.weight_in(ClassRange::BOTH).unwrap_or(NORMAL_WEIGHT as f32)
@@ -517,40 +547,40 @@ impl<K, V, S> Engine<K, V, S> {
         scores.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(hit, _)| hit)
     }
 
-    /// Ends the stay of an entry that had to leave for lack of slots, or was taken out by mistake.
+    /// Retires an entry that was displaced for lack of slots, or unlinked by mistake.
     pub fn displace(&self, guard: &Guard, entry: Unlinked) {
         self.counters.add(Counter::LocalEvictions, 1);
         self.evictions(guard).end(entry);
     }
 
-    /// Returns whether an entry of this id is in the table: the one that had it before, or a newer
-    /// one.
+    /// Returns whether the table has an entry of this id: the original one, or a newer one with the
+    /// same id.
     pub fn has_id(&self, guard: &Guard, hash: u64, id: usize) -> bool {
         self.table.find_slot(guard, hash, |entry| entry.id() == id).is_some()
     }
 
-    /// Notes that a function of the builder's keeps an entry.
+    /// Counts an eviction that a callback has prevented.
     #[cold]
     fn note_veto(&self) {
         self.counters.add(Counter::Vetoes, 1);
     }
 
-    /// Returns whether a listener has still to hear of something.
-    pub fn has_untold(&self) -> bool {
-        self.hooks.on_remove.is_some() && self.table.garbage().count > 0
+    /// Returns whether there are removed entries that the listener has not received yet.
+    pub fn has_unreported(&self) -> bool {
+        self.callbacks.on_remove.is_some() && self.table.garbage().count > 0
     }
 
-    /// Tells the listener of all that has left and that it was not told of yet.
+    /// Passes all removed entries to the listener that it has not received yet.
     ///
     /// # Panics
     ///
-    /// With the first panic of a listener or a destructor, after all others ran.
-    pub fn tell_all(&mut self) {
-        // What followers that were forgotten have not taken.
-        for loaded in self.flights.take_all_kept() {
+    /// Resumes the first panic of a listener or a destructor, after all others have run.
+    pub fn report_all(&mut self) {
+        // Loaded values that leaked followers have not taken.
+        for loaded in self.flights.take_all_unpublished() {
             self.table.retire_loose(&self.table.pin_structure(), loaded, 0);
         }
-        if let Some(on_remove) = &self.hooks.on_remove
+        if let Some(on_remove) = &self.callbacks.on_remove
             && let Some(panic) = self.table.drain(Some(&garbage::finalizer(on_remove))).panic
             && !std::thread::panicking()
         {
@@ -561,8 +591,8 @@ impl<K, V, S> Engine<K, V, S> {
 
 impl<K, V, S> Drop for Engine<K, V, S> {
     fn drop(&mut self) {
-        // Where there is a thread, it has done this before.
-        self.tell_all();
+        // If there was a thread, it has done this already.
+        self.report_all();
     }
 }
 
@@ -572,15 +602,15 @@ impl<K, V, S> std::fmt::Debug for Engine<K, V, S> {
     }
 }
 
-/// Spreads a hash: the table takes its index from the top bits and its tags from the lowest, and
-/// a user's hash may have all its bits in either.
+/// Spreads the bits of a hash: the table takes its index from the top bits and its tags from the
+/// lowest, and a user's hash may have all its entropy in either.
 #[inline]
 fn spread(hash: u64) -> u64 {
     let product = u128::from(hash) * u128::from(SPREAD);
     (product >> 64) as u64 ^ product as u64
 }
 
-/// Rings and counters of a cache: enough that threads seldom share one.
+/// Returns the number of rings and counters of a cache: enough that threads seldom share one.
 fn stripes() -> usize {
     // Asks the system once, when a cache is built.
     let cores = crate::sync::thread::available_parallelism().map_or(1, usize::from);
@@ -593,21 +623,6 @@ fn access_of<K, V>(hit: &SlotRef<'_, Entry<K, V>>) -> Access {
     Access::from_bits(hit.access())
 }
 
-/// What a normal entry weighs, and how many times as much one of low priority does, or one of high
-/// priority less.
-const NORMAL_WEIGHT: u64 = PRIORITY_FACTOR;
-const PRIORITY_FACTOR: u64 = 8;
-/// An odd number without pattern: 2^64 divided by the golden ratio.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-/// So many threads that lack a core may hold a maintainer before others have to do without.
-const MOST_MAINTAINERS: u64 = 4;
-/// Fewer would leave a maintainer hardly a window.
-const ENTRIES_PER_MAINTAINER: u64 = 200;
-/// Where the buckets of load times begin, in nanoseconds.
-const LOAD_TIME_UNIT: u64 = 1_000;
-const STRIPES_PER_CORE: usize = 4;
-const MAX_STRIPES: usize = 256;
-
 #[cfg(test)]
 mod tests {
     use super::{
@@ -616,14 +631,14 @@ mod tests {
     };
 
     #[test]
-    fn priority_is_only_handed_on_where_no_other_was_set_since() {
+    fn priority_is_passed_on_unless_another_was_set_since() {
         let engine = manual(100);
         put(&engine, 1);
         let (guard, hash) = (engine.table.pin(), engine.hash(&1));
         let hit = engine.table.find(&guard, hash, |entry| entry.key == 1).unwrap();
         let change = |to, from| {
             engine.change_priority(&guard, hash, hit.metadata(), to, Some(from));
-            (hit.flags().priority(), engine.kept.cost())
+            (hit.flags().priority(), engine.unevictable.cost())
         };
         assert_eq!(change(Priority::Pinned, Priority::High), (Priority::Normal, 0));
         assert_eq!(change(Priority::Pinned, Priority::Normal), (Priority::Pinned, 1));

@@ -1,4 +1,5 @@
-//! How an entry comes into the table: the decision between what is there and what is new, the charge, and what follows.
+//! Publishing an entry: the choice between the resident entry and the new one, the charge, and the
+//! bookkeeping.
 
 use std::{
     hash::{BuildHasher, Hash},
@@ -6,56 +7,57 @@ use std::{
 };
 
 use super::{
-    Engine, Kept, Pressure, RemovalCause,
+    Engine, Pressure, RemovalCause, Unevictable,
     evictions::MAX_VETOES,
-    write::{Mode, Prepared, Put, Refusal, RejectReason, Request, Terms},
+    insert::{Mode, Prepared, Put, Refusal, Request, Terms},
     write_back::Turn,
 };
 use crate::{
-    buckets::{
-        EntryRef, Fresh, Full, Hints, Hit, Metadata, Panic, Probe, Publish, SLOTS, SlotRef, Table,
-        Unlinked,
-    },
     budget::Budget,
     config::Priority,
     entry::{Entry, Flags},
     metrics::Counter,
-    policy::{access::Access, window::Newcomer},
+    outcome::RejectReason,
+    policy::{access::Access, window::WindowEntry},
+    primitives::striped::{Push, thread_number},
     reclaim::Guard,
-    stripe::{Push, thread_number},
     sync::atomic::Ordering,
+    table::{
+        EntryRef, Fresh, Full, Hints, Hit, Metadata, Panic, Probe, Publish, SLOTS, SlotRef, Table,
+        Unlinked,
+    },
     util::drop_panic,
 };
 
-/// Times that a writer makes room before it gives up. Each time at least the room it lacked was
-/// free for a moment, and others took it.
+/// Attempts to make room before a writer gives up. In each one, the room was free for a moment, and
+/// other threads took it.
 const ROOM_TRIES: usize = 32;
-/// Units of a resize that a writer moves beside its own work.
+/// Units of a resize that a writer moves during an operation.
 const UNITS_MOVED_BY_WRITER: usize = 2;
-/// Rings that a writer tries for its new entry while others drain theirs.
+/// Rings that a writer tries for its new entry if other threads drain some of them.
 const RINGS_TRIED: usize = 4;
 
-/// What a writer has decided of an entry that it is about to publish.
+/// The state of a writer that is about to publish an entry.
 struct Plan<'a> {
     mode: Mode,
     terms: Terms,
-    /// How much garbage there was when the writer looked.
+    /// The garbage pressure when the write began.
     pressure: Pressure,
     now: u32,
     cost: u64,
     charged: Charged<'a>,
-    /// Its flags when it is published.
+    /// The flags that the entry is published with.
     flags: Flags,
-    /// Whether what it replaces was over.
-    was_over: bool,
+    /// Whether the replaced entry had expired.
+    was_expired: bool,
     /// How often room was made.
     room_tries: usize,
-    /// The id of the entry that was written back before it is replaced.
-    written: Option<usize>,
+    /// The id of the entry that was written back before its replacement; 0 if none.
+    written: usize,
 }
 
 impl Plan<'_> {
-    /// Returns the priority that the writer has named, or the usual one.
+    /// Returns the priority that the writer has named, or the default.
     fn named_priority(&self) -> Priority {
         self.terms.priority.unwrap_or_default()
     }
@@ -75,13 +77,13 @@ impl Plan<'_> {
         }
     }
 
-    /// Charges up to `need` in all; returns how much the budget lacks.
+    /// Raises the charge to `need`; returns how much the budget lacks.
     #[inline]
     fn charge(&mut self, need: u64) -> u64 {
         let short = self.charged.budget.raise(&mut self.charged.cost, need);
-        let is_kept = short == 0 && self.flags.is_unevictable();
-        if is_kept || self.charged.pinned.is_some() {
-            self.charged.pin(is_kept.then_some(self.cost));
+        let is_unevictable = short == 0 && self.flags.is_unevictable();
+        if is_unevictable || self.charged.unevictable_cost.is_some() {
+            self.charged.set_unevictable(is_unevictable.then_some(self.cost));
         }
         short
     }
@@ -89,38 +91,38 @@ impl Plan<'_> {
 
 /// What a writer has charged to the budget for an entry that is not in the table yet.
 ///
-/// Dropping it refunds what was not spent, so that no panic leaves a cost without an entry.
+/// Dropping it refunds the rest, so that no panic leaves a charge without an entry.
 struct Charged<'a> {
     budget: &'a Budget,
-    kept: &'a Kept,
+    unevictable: &'a Unevictable,
     cost: u64,
-    /// The cost that was counted as a pinned entry's.
-    pinned: Option<u64>,
+    /// The cost that was added to the total of unevictable entries.
+    unevictable_cost: Option<u64>,
 }
 
 impl Charged<'_> {
-    /// Counts a pinned entry of that cost, or none.
-    fn pin(&mut self, cost: Option<u64>) {
-        if self.pinned != cost {
+    /// Counts an unevictable entry of that cost, or none.
+    fn set_unevictable(&mut self, cost: Option<u64>) {
+        if self.unevictable_cost != cost {
             if let Some(cost) = cost {
-                self.kept.add(cost);
+                self.unevictable.add(cost);
             }
-            if let Some(before) = std::mem::replace(&mut self.pinned, cost) {
-                self.kept.sub(before);
+            if let Some(before) = std::mem::replace(&mut self.unevictable_cost, cost) {
+                self.unevictable.sub(before);
             }
         }
     }
 
-    /// Turns the charge into that of a published entry.
+    /// Passes the charge on to a published entry.
     fn spend(&mut self, cost: u64) {
-        self.pinned = None;
+        self.unevictable_cost = None;
         debug_assert!(self.cost >= cost, "published {cost} with {} charged", self.cost);
         self.cost -= cost;
     }
 
-    /// The same where an entry of cost `old` gave up its place.
+    /// Passes the charge on to a published entry that has replaced one of cost `old`.
     fn exchange(&mut self, old: u64, cost: u64) {
-        self.pinned = None;
+        self.unevictable_cost = None;
         debug_assert!(self.cost + old >= cost, "published {cost} with {} charged", self.cost);
         self.cost = self.cost + old - cost;
     }
@@ -129,8 +131,8 @@ impl Charged<'_> {
 impl Drop for Charged<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.pinned.is_some() {
-            self.pin(None);
+        if self.unevictable_cost.is_some() {
+            self.set_unevictable(None);
         }
         if self.cost > 0 {
             self.budget.refund(self.cost);
@@ -139,7 +141,7 @@ impl Drop for Charged<'_> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
-    /// Publishes an entry. It is refused if there is too much garbage for what it would do.
+    /// Publishes an entry, or refuses it, for example because there is too much garbage.
     pub(super) fn upsert<'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
@@ -153,7 +155,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
-    /// The same; returns the entry that is there now, and whether there was none of its key.
+    /// Like [`upsert`](Self::upsert), but leaves a refused entry with the caller. Returns the
+    /// resident entry, and whether the key had none before.
     #[inline]
     pub(super) fn try_upsert<'g, 't: 'g>(
         &self,
@@ -165,35 +168,40 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) -> Result<(EntryRef<'g, Entry<K, V>>, bool), Refusal> {
         let Request { cost, terms, mode, pressure } = request;
         let flags = entry.get().metadata().flags();
-        let mut claim = entry.claim(guard);
+        let mut claim = entry.claim_slot(guard);
         let mut plan = Plan {
             mode,
             terms,
             pressure,
-            now: self.pulse.now(),
+            now: self.access_clock.now(),
             cost,
-            charged: Charged { budget: &self.budget, kept: &self.kept, cost: 0, pinned: None },
+            charged: Charged {
+                budget: &self.budget,
+                unevictable: &self.unevictable,
+                cost: 0,
+                unevictable_cost: None,
+            },
             flags,
-            was_over: false,
+            was_expired: false,
             room_tries: 0,
-            written: None,
+            written: 0,
         };
-        let strays = |entry| self.displace(guard, entry);
-        if table.help(guard, UNITS_MOVED_BY_WRITER, strays) {
-            // There are units left, or an old array to be freed.
-            self.rouse();
+        let on_displaced = |entry| self.displace(guard, entry);
+        if table.help(guard, UNITS_MOVED_BY_WRITER, on_displaced) {
+            // Units are left to move, or an old array is to be freed.
+            self.notify_if_waiting();
         }
-        // Each way out of the loop is finished where it is: an enum of all that may come of it would be written to memory and
-        // read back.
+        // Each outcome is handled inside the loop: an enum of all of them would be written to
+        // memory and read back.
         loop {
             let is_key = |resident: EntryRef<'_, Entry<K, V>>| resident.key == claim.fresh().key;
-            let vacant = match table.probe(guard, hash, is_key, strays) {
+            let vacant = match table.probe(guard, hash, is_key, on_displaced) {
                 Probe::Found(there) => {
                     let old = there.get().at();
                     self.find_room(guard, hash, &mut plan, Some(old), claim.fresh())?;
                     let Some((new, old)) = there.replace(&mut claim) else { continue };
                     self.note_replacement(guard, hash, new, old, &mut plan);
-                    return Ok((new.at(), plan.was_over));
+                    return Ok((new.at(), plan.was_expired));
                 }
                 Probe::Absent(vacant) => vacant,
             };
@@ -217,8 +225,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 Publish::Changed => {}
                 Publish::Full(full) => {
                     if !self.make_slot(table, guard, &full) {
-                        let is_kept = self.kept.is_any() || self.hooks.ask_before_eviction();
-                        let reason = if is_kept { RejectReason::Kept } else { RejectReason::Cold };
+                        let is_protected =
+                            self.unevictable.is_any() || self.callbacks.ask_before_eviction();
+                        let reason =
+                            if is_protected { RejectReason::Kept } else { RejectReason::Cold };
                         return Err(Refusal::Rejected(reason));
                     }
                 }
@@ -226,7 +236,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
-    /// Decides whether an entry may take the place of `resident`, or of none, and makes room for it in the budget.
+    /// Decides whether an entry may replace `resident`, or be inserted if there is none, and makes
+    /// room for it in the budget.
     #[inline]
     fn find_room(
         &self,
@@ -242,7 +253,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         }
     }
 
-    /// Makes room for what is short, again and again while others take it.
+    /// Makes room for `short` more cost, and repeats that while other threads take it.
     #[cold]
     fn make_room_until(
         &self,
@@ -255,7 +266,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ) -> Result<(), Refusal> {
         let mut vetoes = 0;
         while short > 0 {
-            let room = self.unpinned_max().saturating_sub(plan.charged.cost);
+            let room = self.evictable_max().saturating_sub(plan.charged.cost);
             if short > room || vetoes >= MAX_VETOES {
                 return Err(Refusal::Rejected(RejectReason::Kept));
             }
@@ -269,8 +280,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         Ok(())
     }
 
-    /// Makes room in a full bucket: by growth, or by evicting a resident; returns whether it did, or the bucket has
-    /// changed.
+    /// Makes room in a full bucket, by growing the table or evicting a resident entry; returns
+    /// whether it did, or the bucket has changed.
     #[cold]
     fn make_slot<'g>(
         &self,
@@ -278,19 +289,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         guard: &'g Guard,
         full: &Full<'g, Entry<K, V>>,
     ) -> bool {
-        let strays = |entry| self.displace(guard, entry);
-        if self.is_crowded(table.slots(guard)) && full.grow(strays) {
-            self.rouse();
+        let on_displaced = |entry| self.displace(guard, entry);
+        if self.is_crowded(table.slots(guard)) && full.grow(on_displaced) {
+            self.notify_if_waiting();
             return true;
         }
         let Some(residents) = full.residents() else { return true };
-        if self.hooks.ask_before_eviction() {
+        if self.callbacks.ask_before_eviction() {
             if self.evict_allowed(guard, residents) {
                 return true;
             }
-        } else if let Some(leaver) = self.choose_leaver(&residents) {
-            // Whichever entry it is: one that has come into the slot since is as good a victim.
-            if let Some(out) = full.evict(leaver) {
+        } else if let Some(victim) = self.choose_bucket_victim(&residents) {
+            // Whichever entry it is: one that was published in the slot since is as good a victim.
+            if let Some(out) = full.evict(victim) {
                 self.displace(guard, out);
             }
             return true;
@@ -298,31 +309,31 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         if !self.is_cramped(table.slots(guard)) {
             return false;
         }
-        // An array that is still being filled cannot grow. If nothing is being filled either, there is no memory, or
-        // another helper has just ended what was: one more try.
+        // An array that is still being filled cannot grow. If none is being filled either, there is
+        // no memory, or another helper has just finished: try once more.
         let mut is_moving = true;
-        while !full.grow(strays) {
+        while !full.grow(on_displaced) {
             if !is_moving {
                 return false;
             }
-            is_moving = table.help(guard, usize::MAX, strays);
+            is_moving = table.help(guard, usize::MAX, on_displaced);
         }
-        self.rouse();
+        self.notify_if_waiting();
         true
     }
 
-    /// Evicts a resident of a full bucket that the builder's functions let go.
+    /// Evicts an entry of a full bucket that the callbacks allow to evict.
     #[cold]
     fn evict_allowed(
         &self,
         guard: &Guard,
         mut residents: [Option<SlotRef<'_, Entry<K, V>>>; SLOTS],
     ) -> bool {
-        while let Some(leaver) = self.choose_leaver(&residents) {
-            let candidate = self.table.candidate_of(leaver);
-            let id = leaver.id();
-            // One that has left by itself has made room, too.
-            if candidate.is_none_or(|candidate| self.evictions(guard).evict(&candidate)) {
+        while let Some(victim) = self.choose_bucket_victim(&residents) {
+            let sampled_slot = self.table.sampled_slot_of(victim);
+            let id = victim.id();
+            // An entry that was removed concurrently has made room, too.
+            if sampled_slot.is_none_or(|sampled_slot| self.evictions(guard).evict(&sampled_slot)) {
                 return true;
             }
             let is_left = |resident: &Option<SlotRef<'_, Entry<K, V>>>| {
@@ -337,7 +348,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         false
     }
 
-    /// Ends the stay of entries that a publication has found to be duplicates; returns the first panic.
+    /// Retires entries that a publication has found to be duplicates; returns the first panic.
     fn displace_all(
         &self,
         guard: &Guard,
@@ -355,10 +366,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         first
     }
 
-    /// Decides whether an entry may take the place of `resident`, or of none, and charges for it; returns what the
-    /// budget lacks.
+    /// Decides whether an entry may replace `resident`, or be inserted if there is none, and
+    /// charges for it; returns what the budget lacks.
     ///
-    /// Asked again whenever the bucket has changed.
+    /// Called again whenever the bucket has changed.
     #[inline]
     fn plan(
         &self,
@@ -371,19 +382,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         if let Some(old) = resident {
             return self.plan_replacement(guard, hash, plan, old, new);
         }
-        plan.was_over = false;
+        plan.was_expired = false;
         if !self.may_put(plan.mode, None, new) {
             return Err(Refusal::Forbidden);
         }
         if plan.pressure >= Pressure::Soft {
             return Err(Refusal::Rejected(RejectReason::Garbage));
         }
-        // It comes to the window.
+        // A new entry enters the window.
         plan.set_flags(new, true, plan.named_priority());
         Ok(plan.charge(plan.cost))
     }
 
-    /// The same where there is an entry of the key.
+    /// Like [`plan`](Self::plan), for a key that has an entry.
     fn plan_replacement(
         &self,
         guard: &Guard,
@@ -392,20 +403,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         resident: EntryRef<'_, Entry<K, V>>,
         new: &Fresh<'_, Entry<K, V>>,
     ) -> Result<u64, Refusal> {
-        let live = self.is_live(resident).then_some(resident);
-        plan.was_over = live.is_none();
-        if !self.may_put(plan.mode, live, new) {
+        let unexpired = self.is_unexpired(resident).then_some(resident);
+        plan.was_expired = unexpired.is_none();
+        if !self.may_put(plan.mode, unexpired, new) {
             return Err(Refusal::Forbidden);
         }
-        if live.is_none() && self.hooks.write_back.is_some() {
+        if unexpired.is_none() && self.callbacks.write_back.is_some() {
             self.settle_replaced(guard, hash, plan, resident)?;
         }
-        let too_much = if live.is_some() { Pressure::Hard } else { Pressure::Soft };
+        let too_much = if unexpired.is_some() { Pressure::Hard } else { Pressure::Soft };
         if plan.pressure >= too_much {
             return Err(Refusal::Rejected(RejectReason::Garbage));
         }
         let mut priority = plan.named_priority();
-        if let Some(old) = live {
+        if let Some(old) = unexpired {
             if self.keeps_priority(plan) {
                 priority = old.metadata().flags().priority();
             }
@@ -416,7 +427,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 self.inherit_deadline(new.get(), old.metadata(), plan.mode.keeps());
             }
         }
-        // What takes the place of an entry is in its region.
+        // A replacement stays in the region of the entry that it replaces.
         let flags = resident.metadata().flags();
         plan.set_flags(new, flags.is_in_window(), priority);
         if priority == Priority::Pinned && !flags.is_unevictable() {
@@ -426,15 +437,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         Ok(plan.charge(plan.cost.saturating_sub(refund)))
     }
 
-    /// Pins an entry that a pinned one is about to replace: an eviction that has looked at it before would take out what
-    /// is in its place by then.
+    /// Makes an entry unevictable that an unevictable one is about to replace. Otherwise, an
+    /// eviction that has examined the old entry could evict the new one in its slot.
     #[cold]
     fn pin_replaced(&self, guard: &Guard, hash: u64, resident: Metadata<'_, Entry<K, V>>) {
         self.set_priority(guard, hash, resident, Priority::Pinned);
     }
 
-    /// Writes an entry back whose time is over and that is about to be replaced. Where that cannot be done, it is only
-    /// replaced by a writer that would replace a live one, too.
+    /// Writes an expired entry back that is about to be replaced. If that fails, only a write that
+    /// would also replace a live entry may replace it.
     #[cold]
     fn settle_replaced(
         &self,
@@ -444,13 +455,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         resident: EntryRef<'_, Entry<K, V>>,
     ) -> Result<(), Refusal> {
         let is_written = match plan.mode {
-            // What was loaded was read from the store before.
+            // A loaded value was read from the store before this write-back.
             Mode::Loaded | Mode::Refreshed(_) => false,
-            _ if plan.written == Some(resident.id()) => true,
+            _ if plan.written == resident.id() => true,
             _ => self.write_back(guard, hash, resident, Turn::Wait),
         };
         if is_written {
-            plan.written = Some(resident.id());
+            plan.written = resident.id();
         }
         if is_written || plan.mode == Mode::Upsert {
             Ok(())
@@ -475,7 +486,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         Ok(())
     }
 
-    /// Does what follows from an insert.
+    /// Does the bookkeeping of an insert.
     fn note_insert(
         &self,
         guard: &Guard,
@@ -488,14 +499,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         self.local().entries.fetch_add(1, Ordering::Relaxed); // Relaxed: see `len`.
         self.counters.add(Counter::Inserts, 1);
         self.counters.add(Counter::CostAdded, cost);
-        self.welcome(guard, Newcomer::new(hash, cost, new.spot()));
+        self.enqueue_new_entry(guard, WindowEntry::new(hash, cost, new.spot()));
         if let Some(times) = new.times() {
-            self.note_deadline(hash, times);
+            self.post_deadline(hash, times);
         }
         self.births.begin(new.id(), || self.time_of_births());
     }
 
-    /// Does what follows from a replacement.
+    /// Does the bookkeeping of a replacement.
     fn note_replacement(
         &self,
         guard: &Guard,
@@ -507,12 +518,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let cost = plan.cost;
         let seen = self.table.metadata_of(guard, &old);
         plan.charged.exchange(self.cost_of(seen), cost);
-        // The access bits are those of the slot.
+        // The access bits belong to the slot, and stay.
         new.set_class(self.class_of(cost, plan.flags).to_bits());
         self.pass_on_region(hash, &new, seen, plan);
         self.counters.add(Counter::CostAdded, cost);
         self.pass_on_priority(guard, hash, &new, seen, plan);
-        let cause = if plan.was_over {
+        let cause = if plan.was_expired {
             self.counters.add(Counter::Expirations, 1);
             self.counters.add(Counter::Inserts, 1);
             RemovalCause::Expired
@@ -521,19 +532,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             self.births.pass_on(seen.id(), new.id());
             RemovalCause::Replaced
         };
-        self.bury(&self.table, guard, old, cause, false);
+        self.retire_unlinked(&self.table, guard, old, cause, false);
         if self.reference(&new) {
-            self.note_mark(hash);
+            self.note_first_hit(hash);
         }
         if let Some(times) = new.times() {
-            self.note_deadline(hash, times);
+            self.post_deadline(hash, times);
         }
-        if plan.was_over {
+        if plan.was_expired {
             self.births.begin(new.id(), || self.time_of_births());
         }
     }
 
-    /// Puts what took the place of an entry into its region, in one step of the account: none where it costs the same.
+    /// Accounts for the region of a replacement, with at most one update of the main region's cost:
+    /// none if the costs are equal.
     #[inline]
     fn pass_on_region(
         &self,
@@ -545,18 +557,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let was_in_window = old.leave_window();
         let is_in_window = plan.flags.is_in_window();
         if is_in_window && !was_in_window {
-            // Its turn in the window came in between, and passed the old one on to main.
+            // The old entry had its turn in the window concurrently, and was promoted to main.
             self.enter_main(hash, new);
         }
         let added = if is_in_window { 0 } else { plan.cost };
         let taken = if was_in_window { 0 } else { self.cost_of(old) };
         if added != taken {
-            // Before it is a line that every core writes.
+            // The check avoids a line that every core writes.
             self.add_to_main(added.wrapping_sub(taken));
         }
     }
 
-    /// Hands on a priority that was set after the replacement was planned.
+    /// Applies a priority that was set on the old entry after the replacement was planned.
     #[inline]
     fn pass_on_priority(
         &self,
@@ -567,26 +579,27 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         plan: &Plan<'_>,
     ) {
         let (priority, planned) = (old.flags().priority(), plan.flags.priority());
-        if priority != planned && !plan.was_over && self.keeps_priority(plan) {
-            // Unless another one was set since.
+        if priority != planned && !plan.was_expired && self.keeps_priority(plan) {
+            // Unless another priority was set on the new entry since.
             self.change_priority(guard, hash, new.metadata(), priority, Some(planned));
         }
     }
 
-    /// Returns whether a replacement keeps the priority of what was there.
+    /// Returns whether a replacement keeps the priority of the old entry.
     fn keeps_priority(&self, plan: &Plan<'_>) -> bool {
-        let is_kept = plan.mode.keeps() || self.settings.keep_priority;
-        is_kept && plan.terms.priority.is_none()
+        let is_protected = plan.mode.keeps() || self.settings.keep_priority;
+        is_protected && plan.terms.priority.is_none()
     }
 
-    /// Returns whether an entry may be put where `live` is, or nothing.
+    /// Returns whether the mode and `replace_if` allow to replace `unexpired`, or to insert if it
+    /// is `None`.
     fn may_put(
         &self,
         mode: Mode,
-        live: Option<EntryRef<'_, Entry<K, V>>>,
+        unexpired: Option<EntryRef<'_, Entry<K, V>>>,
         new: &Entry<K, V>,
     ) -> bool {
-        let allows = match (mode, live) {
+        let allows = match (mode, unexpired) {
             (Mode::Upsert, _)
             | (Mode::IfAbsent | Mode::Loaded | Mode::Refreshed(_), None)
             | (Mode::IfPresent, Some(_)) => true,
@@ -594,50 +607,53 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             | (Mode::IfPresent | Mode::Instead(_), None) => false,
             (Mode::Instead(id) | Mode::Refreshed(id), Some(old)) => old.id() == id,
         };
-        let (Some(old), Some(replace_if)) = (live, &self.hooks.replace_if) else { return allows };
+        let (Some(old), Some(replace_if)) = (unexpired, &self.callbacks.replace_if) else {
+            return allows;
+        };
         let is_asked = matches!(mode, Mode::Upsert | Mode::IfPresent);
         allows && (!is_asked || replace_if(&new.key, &old.value, &new.value))
     }
 
-    /// Does what a new entry asks for: it is an access, it goes to the window, and the room it took is made up for.
-    fn welcome(&self, guard: &Guard, newcomer: Newcomer) {
-        let hash = newcomer.hash;
+    /// Accounts for a new entry: counts the access, queues the entry for the window, and makes up
+    /// for the room it took.
+    fn enqueue_new_entry(&self, guard: &Guard, window_entry: WindowEntry) {
+        let hash = window_entry.hash;
         self.note_sample(hash);
         let local = self.local();
         // Relaxed, twice: if two threads of a stripe interfere, an access counts twice.
         let is_counted = local.last_miss.load(Ordering::Relaxed) == hash;
         if is_counted {
-            // The miss that led to this insert was.
+            // The miss that led to this insert was counted.
             local.last_miss.store(0, Ordering::Relaxed);
         }
-        if let Some(mut maintainer) = self.take_maintainer() {
-            self.take_in(guard, &mut maintainer, newcomer, is_counted);
+        if let Some(mut shard) = self.take_shard() {
+            self.take_in(guard, &mut shard, window_entry, is_counted);
         } else {
-            self.wait_for_maintainer(guard, hash, is_counted);
+            self.wait_for_shard(guard, hash, is_counted);
         }
-        if self.waker.is_idle() && self.is_reserve_low() {
-            self.waker.wake();
+        if self.eventcount.is_waiting() && self.is_reserve_low() {
+            self.eventcount.notify();
         }
     }
 
-    /// The same where all maintainers are away.
+    /// Queues a new entry while all shards are taken.
     #[cold]
-    fn wait_for_maintainer(&self, guard: &Guard, hash: u64, is_counted: bool) {
+    fn wait_for_shard(&self, guard: &Guard, hash: u64, is_counted: bool) {
         if !is_counted {
             self.note_event(hash);
         }
-        if !self.queue_newcomer(guard, hash) {
-            // No queue knows of it, so it does not wait for its turn.
-            self.judge_alone(guard, hash);
+        if !self.queue_new_entry(guard, hash) {
+            // The entry is in no queue, so it cannot wait for its turn.
+            self.filter_alone(guard, hash);
         }
-        self.note_strays();
+        self.note_unqueued();
     }
 
-    /// Sends a new entry on its way to the window, unless all rings are held. It may come twice, and is
-    /// never lost: what is in the window and in no queue would stay for ever.
-    fn queue_newcomer(&self, guard: &Guard, hash: u64) -> bool {
+    /// Queues a new entry for the window, unless all rings are held. An entry may be queued twice,
+    /// but is never lost: an entry of the window that is in no queue would never be evicted.
+    fn queue_new_entry(&self, guard: &Guard, hash: u64) -> bool {
         let number = thread_number();
-        for ring in (0..RINGS_TRIED).map(|i| self.newcomers.stripe(number + i)) {
+        for ring in (0..RINGS_TRIED).map(|i| self.new_entries.stripe(number + i)) {
             match ring.place(hash) {
                 Push::Accepted => return true,
                 Push::Full => {
@@ -646,7 +662,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                         is_in = hashes.contains(&hash);
                         self.hand_over(guard, hashes);
                     });
-                    // Its own slot may have been taken.
+                    // Another entry may have taken the ring's free slot.
                     return is_in;
                 }
                 Push::Contended => {}

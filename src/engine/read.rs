@@ -1,32 +1,47 @@
-//! What a get does.
+//! Lookups: get, and what a hit or a miss records.
 //!
-//! Expiry on read is seen to here: an entry whose time is over is a miss, whether it was removed or not.
+//! Expiration on read is checked here: an expired entry is a miss, whether it was removed or not.
 
 use super::{Engine, access_of};
 use crate::{
-    buckets::{Held, Hit, Line, SLOTS, SlotRef},
     entry::Entry,
     metrics::Counter,
     policy::access::Access,
+    primitives::striped::{CAPACITY, Push, Ring},
     reclaim::Guard,
     slab::prefetch,
-    stripe::{CAPACITY, Push, Ring},
     sync::atomic::Ordering,
+    table::{BucketView, Held, Hit, SLOTS, SlotRef},
 };
 
-/// What a read does beside reading.
+/// The bits of a hash that select which hits are counted; they do not choose a bucket of a small
+/// table.
+const TURN_SHIFT: u32 = 32;
+/// Hits that one counted hit stands for, less one, in a cache of at least `ENTRIES_FOR_TURNS`
+/// entries. In a smaller one, all hits could be of a few entries that are not counted, and the
+/// clock would stand still.
+const TURN_MASK: u32 = 15;
+const ENTRIES_FOR_TURNS: u64 = 4096;
+/// Ages in which each bucket is classified once.
+const AGES_PER_CLASS: usize = 8;
+/// Buckets that one call ages at most. In a sparser table, each bucket is aged later.
+const MAX_AGED: u64 = 256;
+/// The greatest frequency: that of the sketch's 4-bit counters.
+const MAX_FREQUENCY: u8 = 15;
+
+/// The side effects of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trace {
     /// It counts as an access.
     Leave,
-    /// The same, but for a miss in the metrics: who loads the key counts that.
+    /// It counts as an access, but a miss is not counted in the metrics: the load counts it.
     Load,
-    /// It leaves no trace.
+    /// It has no side effects.
     None,
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Looks an entry up and keeps it readable.
+    /// Looks up an entry and keeps it readable.
     #[inline]
     pub fn get(
         &self,
@@ -41,13 +56,13 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Returns whether a read is counted as an access and does nothing else: the cache has no metrics and no deadlines.
+    /// Returns whether a read only counts as an access: the cache has no metrics and no deadlines.
     #[inline]
     pub fn is_plain(&self, trace: Trace) -> bool {
         trace != Trace::None && !self.has_extras()
     }
 
-    /// The same as [`get`](Self::get) where a read [is plain](Self::is_plain).
+    /// Like [`get`](Self::get), for a read that [is plain](Self::is_plain).
     #[inline]
     pub fn get_plain(
         &self,
@@ -65,7 +80,7 @@ impl<K, V, S> Engine<K, V, S> {
         held
     }
 
-    /// The same as [`get`](Self::get), for every read.
+    /// Like [`get`](Self::get), for any read.
     #[inline(never)]
     pub fn get_slowly(
         &self,
@@ -75,14 +90,14 @@ impl<K, V, S> Engine<K, V, S> {
     ) -> Option<Held<'_, Entry<K, V>>> {
         let held = self.table.hold(self.table.pin_part(hash), |table, guard| {
             let hit = table.find(guard, hash, move |entry| matches(&entry.key))?;
-            let is_live = match trace {
-                Trace::Leave | Trace::Load => self.is_live_read(hash, hit.at()),
-                Trace::None => self.is_live(hit.at()),
+            let is_unexpired = match trace {
+                Trace::Leave | Trace::Load => self.is_unexpired_on_read(hash, hit.at()),
+                Trace::None => self.is_unexpired(hit.at()),
             };
-            if is_live && trace != Trace::None {
+            if is_unexpired && trace != Trace::None {
                 self.note_hit(hash, &hit);
             }
-            is_live.then(|| hit.at())
+            is_unexpired.then(|| hit.at())
         });
         match (&held, trace) {
             (Some(_), _) | (None, Trace::None) => {}
@@ -92,7 +107,7 @@ impl<K, V, S> Engine<K, V, S> {
         held
     }
 
-    /// Looks an entry up under the caller's guard.
+    /// Looks up an entry under the caller's guard.
     #[inline]
     pub fn get_pinned<'g>(
         &'g self,
@@ -104,7 +119,7 @@ impl<K, V, S> Engine<K, V, S> {
         self.note_access(hash, hit).map(|hit| hit.entry)
     }
 
-    /// Looks many entries up under the caller's guard, with the misses of memory overlapped.
+    /// Looks up many entries under the caller's guard, with overlapping cache misses.
     #[inline]
     pub fn get_many<'g>(
         &'g self,
@@ -119,16 +134,16 @@ impl<K, V, S> Engine<K, V, S> {
         });
     }
 
-    /// Notes an access for the policy; returns the entry if it is live.
+    /// Records an access for the policy; returns the entry if it is live.
     #[inline]
     fn note_access<'g>(
         &self,
         hash: u64,
         hit: Option<Hit<'g, Entry<K, V>>>,
     ) -> Option<Hit<'g, Entry<K, V>>> {
-        let live = match hit {
+        let unexpired = match hit {
             Some(hit) if self.has_extras() => {
-                Some(hit).filter(|hit| self.is_live_read(hash, hit.at()))
+                Some(hit).filter(|hit| self.is_unexpired_on_read(hash, hit.at()))
             }
             Some(hit) => {
                 self.note_reference(hash, &hit);
@@ -136,11 +151,11 @@ impl<K, V, S> Engine<K, V, S> {
             }
             None => None,
         };
-        match &live {
+        match &unexpired {
             Some(hit) => self.note_hit(hash, hit),
             None => self.note_miss(hash),
         }
-        live
+        unexpired
     }
 
     #[inline]
@@ -152,20 +167,22 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     fn note_reference(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) {
         if self.reference(hit) {
-            self.note_mark(hash);
+            self.note_first_hit(hash);
         }
     }
 
-    /// Returns whether there is more to a hit than to find the entry and to note that: counters, or deadlines.
+    /// Returns whether a hit does more than find the entry and record the access: metrics, or
+    /// deadlines.
     #[inline]
     fn has_extras(&self) -> bool {
-        // Relaxed: set before an entry with a deadline is published, whose reader sees it therefore.
+        // Relaxed: set before an entry with a deadline is published, so a reader of the entry sees
+        // it.
         self.extras.load(Ordering::Relaxed)
     }
 
     /// Notes that an entry is about to have a deadline.
     pub(super) fn note_timed(&self) {
-        // Relaxed, twice: as above. Written once: readers share the line.
+        // Relaxed, twice: as above. Stored only once: readers share the line.
         if !self.extras.load(Ordering::Relaxed) {
             self.extras.store(true, Ordering::Relaxed);
         }
@@ -177,49 +194,49 @@ impl<K, V, S> Engine<K, V, S> {
         self.note_absence(hash);
     }
 
-    /// The same without the metrics.
+    /// Like [`note_miss`](Self::note_miss), but without the metrics.
     fn note_absence(&self, hash: u64) {
         // Relaxed: if two threads of a stripe interfere, an access counts twice.
         self.local().last_miss.store(hash, Ordering::Relaxed);
         self.note_event(hash);
     }
 
-    /// Notes a hit in the access bits of an entry; returns whether it is the first of this step.
+    /// Records a hit in the access bits of an entry; returns whether it is the first in this step.
     ///
-    /// The bits of an entry that is hit all the time are written once a step, by all threads together.
+    /// All threads together write the bits of a hot entry once a step.
     #[inline]
     pub(super) fn reference(&self, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
-        let now = self.pulse.now();
-        // A store and no exchange, which would cost as much as the rest of a hit: of hits that meet here one counts, and
-        // one that was stopped may write to the slot's next entry.
+        let now = self.access_clock.now();
+        // A store instead of an exchange, which would cost as much as the rest of a hit: of
+        // concurrent hits only one counts, and a delayed store may write to the slot's next entry.
         hit.update_access(|access| Access::from_bits(access).hit(now).map(Access::to_bits))
     }
 
-    /// Counts a hit that was noted in the access bits of its entry: time goes by events, and it is one. One in so many
-    /// stands for all, each time for another part of the entries.
+    /// Counts a hit that was recorded in the access bits, since hits advance the access clock. One
+    /// counted hit stands for several; which part of the entries is counted changes with each step.
     #[inline]
-    pub(super) fn note_mark(&self, hash: u64) {
+    pub(super) fn note_first_hit(&self, hash: u64) {
         self.note_sample(hash);
-        let turn = ((hash >> TURN_SHIFT) as u32).wrapping_add(self.pulse.now());
+        let turn = ((hash >> TURN_SHIFT) as u32).wrapping_add(self.access_clock.now());
         let mask = self.turn_mask.load(Ordering::Relaxed); // Relaxed: any recent mask will do.
         if turn & mask == 0 {
-            self.count_marks(mask + 1);
+            self.count_hits(mask + 1);
         }
     }
 
     #[cold]
-    fn count_marks(&self, marks: u32) {
-        let marked = &self.local().marked;
-        // Relaxed, twice: if two threads of a stripe interfere, hits are lost to the clock.
-        let count = marked.load(Ordering::Relaxed) + u64::from(marks);
+    fn count_hits(&self, hits: u32) {
+        let uncounted_hits = &self.local().uncounted_hits;
+        // Relaxed, twice: if two threads of a stripe interfere, the clock misses some hits.
+        let count = uncounted_hits.load(Ordering::Relaxed) + u64::from(hits);
         let is_due = count >= CAPACITY as u64;
-        marked.store(if is_due { 0 } else { count }, Ordering::Relaxed);
+        uncounted_hits.store(if is_due { 0 } else { count }, Ordering::Relaxed);
         if is_due {
             self.pass_time(count as usize);
         }
     }
 
-    /// Sends an access on its way to the race, if its key is in the sample.
+    /// Buffers an access for the tuner, if its key is in the sample.
     #[inline]
     pub(super) fn note_sample(&self, hash: u64) {
         // Relaxed: any recent mask will do.
@@ -236,62 +253,64 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Moves on the clocks of recency and of aging.
+    /// Advances the access clock, and ages the sketch and the entries.
     #[cold]
     fn pass_time(&self, events: usize) {
-        self.pulse.advance(events as u64);
-        self.sketch.age(self.pulse.now());
+        self.access_clock.advance(events as u64);
+        self.sketch.age(self.access_clock.now());
         self.age_entries(events as u64);
     }
 
-    /// Ages the access bits of some buckets, and brings the classes of a few of these up to date; each bucket has had its
-    /// turn when the clock has passed an age, or so many ages.
+    /// Ages the access bits of the next few buckets, and updates the classes of some of these.
+    /// Every bucket is aged once per age of the clock, and classified once per [`AGES_PER_CLASS`]
+    /// ages.
     fn age_entries(&self, events: u64) {
         let guard = self.table.pin_structure();
         let buckets = self.table.slots(&guard) / SLOTS;
-        let count = self.pulse.share(events, buckets as u64).min(MAX_AGED) as usize;
-        // Relaxed: which thread has which turn does not matter.
+        let count = self.access_clock.share(events, buckets as u64).min(MAX_AGED) as usize;
+        // Relaxed: it does not matter which thread ages which buckets.
         let first = self.aged.fetch_add(count, Ordering::Relaxed);
-        let (turn, now) = (first / buckets, self.pulse.now());
-        for (line, index) in self.table.run_from(&guard, first, count).zip(first..) {
-            for slot in line.taken() {
-                if let Some(access) = Access::from_bits(line.access(slot)).aged(now) {
-                    line.set_access(slot, access.to_bits());
+        let (turn, now) = (first / buckets, self.access_clock.now());
+        for (view, index) in self.table.run_from(&guard, first, count).zip(first..) {
+            for slot in view.taken() {
+                if let Some(access) = Access::from_bits(view.access(slot)).aged(now) {
+                    view.set_access(slot, access.to_bits());
                 }
             }
             if index.wrapping_add(turn).is_multiple_of(AGES_PER_CLASS) {
-                self.classify(&guard, &line);
+                self.classify(&guard, &view);
             }
         }
     }
 
-    /// Brings the classes of a bucket up to date: a late store may have left a wrong one.
-    fn classify(&self, guard: &Guard, line: &Line<'_>) {
-        line.forget_free();
-        for candidate in line.taken().filter_map(|slot| line.candidate(slot)) {
-            if let Some(metadata) = self.table.look(guard, &candidate) {
-                self.classify_entry(candidate, metadata);
+    /// Updates the classes of a bucket: a delayed store may have left a wrong one.
+    fn classify(&self, guard: &Guard, view: &BucketView<'_>) {
+        view.forget_free();
+        for sampled_slot in view.taken().filter_map(|slot| view.sampled_slot(slot)) {
+            if let Some(metadata) = self.table.look(guard, &sampled_slot) {
+                self.classify_entry(sampled_slot, metadata);
             }
         }
     }
 
-    /// Returns how often a hash was seen lately, from 0 to 15; the access bits of a resident entry have its hits.
+    /// Returns how often a hash was seen recently, from 0 to 15, including the hits in the access
+    /// bits of a resident entry.
     #[inline]
     pub fn frequency(&self, hash: u64, access: Option<Access>) -> u8 {
-        let hits = access.map_or(0, |access| access.hits(self.pulse.now()));
-        (self.sketch.estimate(hash) + hits).min(MOST_FREQUENCY)
+        let hits = access.map_or(0, |access| access.hits(self.access_clock.now()));
+        (self.sketch.estimate(hash) + hits).min(MAX_FREQUENCY)
     }
 
-    /// The same, given the resident entry.
+    /// Like [`frequency`](Self::frequency), given the resident entry.
     #[inline]
     pub fn frequency_of(&self, hash: u64, hit: Option<&SlotRef<'_, Entry<K, V>>>) -> u8 {
         self.frequency(hash, hit.map(|hit| access_of(hit)))
     }
 
-    /// Sends a hash on its way to the sketch.
+    /// Buffers a hash for the sketch.
     #[inline]
     pub(super) fn note_event(&self, hash: u64) {
-        // The counters will have come by the time the ring is full.
+        // The prefetched counters arrive by the time the ring is full.
         prefetch(self.sketch.line(hash));
         let ring = self.events.current();
         match ring.push(hash) {
@@ -315,21 +334,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
-/// The bits of a hash that choose which hits are counted: some that choose no bucket of a small table.
-const TURN_SHIFT: u32 = 32;
-/// Hits that are counted as one, less one, in a cache of so many entries at least. In a smaller one a few entries could be
-/// all that is asked for, and none of them have its turn: then the clock would stand still.
-const TURN_MASK: u32 = 15;
-const ENTRIES_FOR_TURNS: u64 = 4096;
-
-/// Returns how many hits are counted as one in a cache of so many entries, less one.
+/// Returns how many hits one counted hit stands for in a cache of `entries` entries, less one.
 pub(super) fn turn_mask(entries: u64) -> u32 {
     if entries >= ENTRIES_FOR_TURNS { TURN_MASK } else { 0 }
 }
-
-/// Ages in which each bucket's classes have a turn.
-const AGES_PER_CLASS: usize = 8;
-/// Buckets aged at once, at most: where there are more to an entry, they have their turns later.
-const MAX_AGED: u64 = 256;
-/// The counters of the sketch end there, and so does what is added to them.
-const MOST_FREQUENCY: u8 = 15;

@@ -1,9 +1,8 @@
-//! Stalled readers: threads that stay pinned and hold back garbage, and how they are found.
+//! Stalled readers: finds threads that stay pinned and delay reclamation.
 //!
-//! The [detector](crate::reclaim::stall) is a box that is taken out while it is used. It gets the
-//! pins of each scan together with the time, by the clock of the cache, so no user code runs and no
-//! slot is read while it is out. A thread that does not get it tries again, for a bounded number of
-//! times.
+//! The [detector](crate::reclaim::stall) is taken out while it is used. It receives the pins of
+//! each scan together with the time of the cache's clock, so no user code runs and no slot is read
+//! while it is out. A thread that finds it taken retries a bounded number of times.
 
 use std::{mem, time::Duration};
 
@@ -14,23 +13,23 @@ use crate::{
     util::caught,
 };
 
-/// How often a scan that a user asked for tries to record what it found. The detector is out for
-/// about as long as it takes to copy a few numbers, unless its holder loses its core; `yield_now`
-/// lets that run.
+/// Attempts of a requested scan to record what it found. The detector is out only while a few
+/// numbers are copied, unless its holder was preempted; `yield_now` lets that thread run.
 const MAX_TRIES: usize = 64;
 
 /// A thread that stays pinned in a cache, so that nothing that is removed there can be freed.
 ///
 /// A reader is *stalled* if scans have found it in the same pin of the cache for at least 100 ms,
 /// by the cache's [`Clock`](crate::Clock). A pin lasts from the first
-/// [`ValueRef`](crate::ValueRef), [`CacheRef`](crate::CacheRef) or iterator that a thread holds until
-/// its last; a thread that pins again and again is never stalled. Nor is one that is pinned in
-/// another cache; one that is pinned in several at once holds back the garbage of all caches, and
-/// is stalled in all of them.
+/// [`ValueRef`](crate::ValueRef), [`CacheRef`](crate::CacheRef) or iterator that a thread holds
+/// until it has dropped the last; a thread that pins again and again is never stalled. A thread
+/// that is pinned only in another cache is not stalled in this one. A thread that is pinned in
+/// several caches at once delays reclamation in all caches, and is stalled in all of them.
 ///
-/// A scan is made by [`Cache::stalled_readers`](crate::Cache::stalled_readers) and
-/// [`Cache::memory`](crate::Cache::memory), and while garbage waits for readers also by maintenance
-/// and by writes that free garbage or are rejected for too much of it, every 10 ms at most.
+/// [`Cache::stalled_readers`](crate::Cache::stalled_readers) and
+/// [`Cache::memory`](crate::Cache::memory) scan. While garbage waits for readers, maintenance scans
+/// as well, and so do writes that free garbage or are rejected for too much of it, at most once
+/// every 10 ms.
 ///
 /// # Examples
 ///
@@ -59,19 +58,19 @@ const MAX_TRIES: usize = 64;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct StalledReader {
-    /// The thread's number: this library numbers the threads that use it, from 1 on. It tells
-    /// threads of the same name apart; the system does not know it. `None` for a thread that pinned
-    /// after it had begun to destroy its thread-local variables.
+    /// The thread's number. This library numbers the threads that use it, starting with 1, so it
+    /// distinguishes threads of the same name; the operating system does not know it. `None` for a
+    /// thread that pinned after the destruction of its thread-local variables had begun.
     pub thread: Option<u64>,
-    /// The first 16 bytes of the thread's name as they were at its first pin; empty if it has none,
-    /// or no number.
+    /// The first 16 bytes of the thread's name at its first pin; empty if it has no name, or no
+    /// number.
     pub name: String,
-    /// The time since the first scan that found the thread in this pin. The pin is older than that.
+    /// The time since the first scan that found the thread in this pin. The pin itself is older.
     pub pinned_for: Duration,
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Scans the pins of this cache, unless the last scan of this kind was a moment ago.
+    /// Scans the pins of this cache, unless the last such scan was a moment ago.
     #[cold]
     pub(super) fn scan_pins_if_due(&self) {
         if !READERS_ARE_KNOWN {
@@ -83,7 +82,7 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Scans, and returns the stalled readers; none if they are not known.
+    /// Scans, and returns the stalled readers; empty if they are unknown.
     pub fn stalled_readers(&self) -> Vec<StalledReader> {
         let found = self.scan_pins(MAX_TRIES, |stalls, now| {
             let stalled = stalls.stalled(now).map(|(pin, pinned_for)| {
@@ -95,19 +94,19 @@ impl<K, V, S> Engine<K, V, S> {
         found.unwrap_or_default()
     }
 
-    /// Scans, and returns how many readers are stalled; `None` if that is not known.
+    /// Scans, and returns the number of stalled readers; `None` if it is unknown.
     pub(super) fn count_stalled_readers(&self) -> Option<u64> {
         self.scan_pins(MAX_TRIES, |stalls, now| stalls.stalled(now).count() as u64)
     }
 
-    /// Scans, and calls `f` with the detector and the time of the scan, if it gets the detector in
-    /// so many tries.
+    /// Scans, and calls `f` with the detector and the time of the scan, unless another thread holds
+    /// the detector in all `tries` attempts.
     fn scan_pins<R>(&self, tries: usize, f: impl Fn(&StallDetector, u64) -> R) -> Option<R> {
         if !READERS_ARE_KNOWN {
             return None;
         }
-        // In this order: the pins were there before `now`, and `stalled` looks after it whether
-        // they still are, so that one which it returns has lasted for all the time that it names.
+        // In this order: the pins existed before `now`, and `stalled` checks afterwards that they
+        // still do. So a pin that it returns has lasted for all the time that it reports.
         let mut pins = pins_of(self.table.domain());
         let now = caught(|| self.timing.now())?;
         for tried in 1..=tries {

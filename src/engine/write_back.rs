@@ -1,40 +1,44 @@
-//! Write-back: an entry that is about to leave is written by the user's function first.
+//! Write-back: passes an entry to the user's function before it is removed.
 //!
-//! The entry stays readable until the function has returned, and leaves only if it is still the same: so a load that
-//! misses the key reads what was written. Two threads may want to write entries of the same key, an older and a newer one;
-//! they exclude each other by a word of the key's hash, and the second looks whether its entry is still in the table. See
-//! decision 0030.
+//! The entry stays readable until the function has returned, and is removed only if the table still
+//! holds the same one, so a load after a miss reads what was written. Two threads may want to write
+//! an older and a newer entry of the same key. They exclude each other by a word chosen by the
+//! key's hash, and the second one checks whether its entry is still in the table. See decision
+//! 0030.
 
 use super::{Engine, RemovalCause};
 use crate::{
-    buckets::EntryRef,
     entry::Entry,
     metrics::Counter,
+    primitives::striped::thread_number,
     reclaim::Guard,
-    stripe::thread_number,
     sync::{
         atomic::{AtomicUsize, Ordering},
         thread,
     },
+    table::EntryRef,
     util::caught,
 };
 
+/// Words by which threads that write back entries of the same key exclude each other.
+const WRITE_STRIPES: usize = 64;
+
 type Write<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
 
-/// Writes entries back that are about to leave, one of a key at a time.
+/// Writes entries back before they are removed, one of a key at a time.
 pub struct WriteBack<K, V> {
-    /// Writes an entry; returns whether it did.
+    /// Writes an entry; returns whether it succeeded.
     write: Write<K, V>,
-    /// The thread that writes an entry of a key with this hash, by its [mark](my_mark); 0 if none does.
+    /// The thread that writes an entry of a key with this hash, by its [mark](my_mark); 0 if none.
     writers: [AtomicUsize; WRITE_STRIPES],
 }
 
-/// The right to write entries of some keys back.
+/// The exclusive right to write back the entries of some keys.
 struct WriteTurn<'a>(&'a AtomicUsize);
 
 impl Drop for WriteTurn<'_> {
     fn drop(&mut self) {
-        // Release: pairs with the Acquire in `turn`: what was written is seen by the next writer.
+        // Release: pairs with the Acquire in `turn`: the next writer sees what was written.
         self.0.store(0, Ordering::Release);
     }
 }
@@ -45,25 +49,26 @@ impl<K, V> WriteBack<K, V> {
         Self { write: Box::new(write), writers }
     }
 
-    /// Returns the right to write an entry back whose key has this hash, unless another thread has it.
+    /// Returns the right to write back entries of this hash, unless another thread holds it.
     ///
-    /// Look whether the entry is still in the table after that: otherwise a newer one may have been written in between,
-    /// and this one would overwrite it.
+    /// The caller must check afterwards that the entry is still in the table: otherwise, a newer
+    /// one may have been written already, and this one would overwrite it.
     fn turn(&self, hash: u64) -> Option<WriteTurn<'_>> {
         let writer = self.writer(hash);
-        // Acquire: pairs with the Release in `WriteTurn::drop`. Relaxed: who fails reads nothing.
+        // Acquire: pairs with the Release in `WriteTurn::drop`. Relaxed: a failure reads nothing.
         let turn = writer.compare_exchange(0, my_mark(), Ordering::Acquire, Ordering::Relaxed);
         turn.is_ok().then_some(WriteTurn(writer))
     }
 
-    /// The same; waits while another thread has it, but not if this one writes an entry itself: then the function has
-    /// called the cache, and two that wait for each other would wait for ever.
+    /// Like [`turn`](Self::turn), but waits while another thread holds the right. Does not wait if
+    /// this thread is writing an entry itself: its function has called the cache, and two such
+    /// threads could wait for each other forever.
     fn wait_for_turn(&self, hash: u64) -> Option<WriteTurn<'_>> {
         loop {
             if let Some(turn) = self.turn(hash) {
                 return Some(turn);
             }
-            // Relaxed: a thread sees its own mark, and any other is another thread's.
+            // Relaxed: a thread sees its own mark, and any other value is another thread's.
             let is_mine = |writer: &AtomicUsize| writer.load(Ordering::Relaxed) == my_mark();
             if self.writers.iter().any(is_mine) {
                 return None;
@@ -76,7 +81,7 @@ impl<K, V> WriteBack<K, V> {
         &self.writers[hash as usize % WRITE_STRIPES]
     }
 
-    /// Writes an entry back; returns whether it did. A panic counts as no.
+    /// Writes an entry back; returns whether it succeeded. A panic counts as no.
     fn write(&self, _: &WriteTurn<'_>, entry: &Entry<K, V>) -> bool {
         caught(|| (self.write)(&entry.key, &entry.value)).unwrap_or(false)
     }
@@ -85,25 +90,25 @@ impl<K, V> WriteBack<K, V> {
 /// Whether a thread waits while another one writes an entry of the same key back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// It does: the entry has to be written.
+    /// It waits: the entry has to be written.
     Wait,
-    /// It does not: the entry stays, and another one may go.
+    /// It does not wait: the entry stays, and another one may be evicted.
     Try,
 }
 
-/// What [`Engine::expire_entry`] found.
+/// The result of [`Engine::expire_entry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expire {
     /// The entry was removed.
     Removed,
     /// It could not be written back, and stays.
     Unwritten,
-    /// It is not there, or its time is not over.
+    /// It is not there, or has not expired.
     NotDue,
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Writes an entry back, if the builder says how; returns whether it may leave.
+    /// Writes an entry back, if there is a write-back function; returns whether it may be removed.
     pub(super) fn write_back(
         &self,
         guard: &Guard,
@@ -111,7 +116,7 @@ impl<K, V, S> Engine<K, V, S> {
         entry: EntryRef<'_, Entry<K, V>>,
         turn: Turn,
     ) -> bool {
-        let Some(write_back) = &self.hooks.write_back else { return true };
+        let Some(write_back) = &self.callbacks.write_back else { return true };
         let turn = match turn {
             Turn::Wait => write_back.wait_for_turn(hash),
             Turn::Try => write_back.turn(hash),
@@ -126,16 +131,17 @@ impl<K, V, S> Engine<K, V, S> {
         is_written
     }
 
-    /// Writes an entry back that was taken out by what asks no function before.
+    /// Writes an entry back that was unlinked without a prior write-back.
     pub(super) fn write_unlinked(&self, hash: u64, entry: EntryRef<'_, Entry<K, V>>) {
-        if let Some(write_back) = &self.hooks.write_back
+        if let Some(write_back) = &self.callbacks.write_back
             && let Some(turn) = write_back.wait_for_turn(hash)
         {
             write_back.write(&turn, &entry);
         }
     }
 
-    /// Removes an entry if its time is over at `now`, and it is written back if the builder says how.
+    /// Removes an entry if it has expired at `now`; if there is a write-back function, writes it
+    /// back first.
     pub(super) fn expire_entry(
         &self,
         guard: &Guard,
@@ -145,10 +151,10 @@ impl<K, V, S> Engine<K, V, S> {
         turn: Turn,
     ) -> Expire {
         let is_over = |entry: EntryRef<'_, Entry<K, V>>| {
-            entry.metadata().times().is_some_and(|times| self.timing.is_over(times, now))
+            entry.metadata().times().is_some_and(|times| self.timing.is_expired(times, now))
         };
         let mut written = None;
-        if self.hooks.write_back.is_some() {
+        if self.callbacks.write_back.is_some() {
             let Some(entry) = self.table.find(guard, hash, &matches).map(|hit| hit.at()) else {
                 return Expire::NotDue;
             };
@@ -163,24 +169,24 @@ impl<K, V, S> Engine<K, V, S> {
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| {
             written.map_or_else(|| matches(entry), |id| entry.id() == id)
         };
-        let strays = |entry| self.displace(guard, entry);
-        let Some(entry) = self.table.remove_if(guard, hash, is_it, is_over, strays) else {
+        let on_displaced = |entry| self.displace(guard, entry);
+        let Some(entry) = self.table.remove_if(guard, hash, is_it, is_over, on_displaced) else {
             return Expire::NotDue;
         };
         self.counters.add(Counter::Expirations, 1);
-        self.bury(&self.table, guard, entry, RemovalCause::Expired, true);
+        self.retire_unlinked(&self.table, guard, entry, RemovalCause::Expired, true);
         Expire::Removed
     }
 
-    /// Returns whether entries are written back before they leave.
+    /// Returns whether entries are written back before they are removed.
     #[inline]
     pub fn writes_back(&self) -> bool {
-        self.hooks.write_back.is_some()
+        self.callbacks.write_back.is_some()
     }
 
-    /// Sees to it that what is read from the store next is not older than the entry of a key: one whose time is over is
-    /// written back and removed. To be called before a load begins, and before anything is computed from there being no
-    /// entry.
+    /// Writes back and removes the entry of a key if it has expired, so that the next read from the
+    /// store is not older than it. Call it before a load begins, and before anything is computed
+    /// from the absence of an entry.
     #[inline]
     pub fn settle_expired(&self, hash: u64, matches: impl Fn(&K) -> bool) {
         if self.writes_back()
@@ -192,7 +198,8 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// The same before the entry of an id is loaded again, which stays; returns whether it was written.
+    /// Writes back the entry of an id before it is reloaded; the entry stays. Returns whether it
+    /// was written.
     pub fn settle_refreshed(&self, hash: u64, id: usize) -> bool {
         let guard = self.table.pin();
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
@@ -201,10 +208,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 }
 
-/// Returns what a thread leaves where it writes.
+/// Returns the mark of the current thread, which is not 0.
 fn my_mark() -> usize {
     thread_number() + 1
 }
-
-/// Words by which threads that write entries of the same key back exclude each other.
-const WRITE_STRIPES: usize = 64;

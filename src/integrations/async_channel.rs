@@ -1,8 +1,8 @@
-//! For the `async-channel` crate: a channel of the entries that have left a cache, for tasks.
+//! Integration with the `async-channel` crate: a channel of the entries that have left a cache.
 //!
 //! [`CacheBuilder::on_remove`](crate::CacheBuilder::on_remove) calls a function on the thread that
-//! frees an entry, and that must not wait. [`CacheBuilder::removals`] puts the entries into a
-//! bounded channel instead, from which tasks or threads take them at their own pace.
+//! frees an entry, and this function must not wait. [`CacheBuilder::removals`] sends the entries
+//! into a bounded channel instead, and tasks or threads receive them at their own pace.
 
 use std::sync::{
     Arc,
@@ -13,22 +13,22 @@ use ::async_channel::{Receiver, TrySendError, bounded};
 
 use crate::{CacheBuilder, Removed};
 
-/// What happens to an entry that has left the cache while the channel is full. No thread waits.
+/// The policy for an entry that has left the cache while the channel is full. No thread waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// The entry is dropped, and those that wait stay.
+    /// The entry is dropped; those in the channel stay.
     #[default]
     DropNewest,
-    /// The entry that waits for longest is dropped, and this one takes its place.
+    /// The oldest entry in the channel is dropped, and the new one is sent.
     DropOldest,
 }
 
-/// The entries that have left a cache, in the order in which they were freed; made by
-/// [`CacheBuilder::removals`].
+/// A receiver of the entries that have left a cache, in the order in which they were freed; created
+/// by [`CacheBuilder::removals`].
 ///
-/// It ends when the cache is gone and all entries were taken. Clones take from the same channel,
-/// so each entry goes to one of them.
+/// The channel is closed when the cache is gone and all entries were received. Clones receive from
+/// the same channel, so each entry goes to one of them.
 ///
 /// # Examples
 ///
@@ -60,28 +60,28 @@ impl<K, V> Clone for Removals<K, V> {
 }
 
 impl<K, V> Removals<K, V> {
-    /// Waits for the next entry; `None` when there will be no more.
+    /// Waits for the next entry; returns `None` when the channel is closed.
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped has taken no entry.
+    /// If the future is dropped, no entry is lost.
     pub async fn recv(&self) -> Option<Removed<K, V>> {
         self.receiver.recv().await.ok()
     }
 
-    /// The same for a thread, which blocks.
+    /// Like [`recv`](Self::recv), but blocks the thread.
     pub fn recv_blocking(&self) -> Option<Removed<K, V>> {
         self.receiver.recv_blocking().ok()
     }
 
-    /// Returns the next entry if there is one now.
+    /// Returns the next entry if there is one.
     pub fn try_recv(&self) -> Option<Removed<K, V>> {
         self.receiver.try_recv().ok()
     }
 
-    /// Returns how many entries were dropped because the channel was full.
+    /// Returns the number of entries that were dropped because the channel was full.
     pub fn lost(&self) -> u64 {
-        self.lost.load(Relaxed) // Relaxed: a count, read on its own.
+        self.lost.load(Relaxed) // Relaxed: an independent count.
     }
 
     /// Returns the channel itself, which is a `Stream`.
@@ -95,11 +95,12 @@ where
     K: Send + 'static,
     V: Send + 'static,
 {
-    /// Sends each entry that has left the cache into a channel for `capacity` entries, at least one.
+    /// Sends each entry that has left the cache into a channel with room for `capacity` entries, at
+    /// least one.
     ///
-    /// In place of [`on_remove`](Self::on_remove), whose rules hold: an entry is sent when no reader
-    /// can see it any more. If the channel is full, one entry is dropped, as `when_full` says, and
-    /// counted; no thread waits. If all receivers are gone, entries are dropped.
+    /// Replaces [`on_remove`](Self::on_remove) and follows its rules: an entry is sent when no
+    /// reader can see it any more. If the channel is full, one entry is dropped, as `when_full`
+    /// says, and counted; no thread waits. If all receivers are gone, entries are dropped.
     pub fn removals(self, capacity: usize, when_full: WhenFull) -> (Self, Removals<K, V>) {
         let (sender, receiver) = bounded(capacity.max(1));
         let lost = Arc::<AtomicU64>::default();
@@ -112,7 +113,7 @@ where
                 WhenFull::DropOldest => matches!(sender.force_send(removed), Ok(Some(_))),
             };
             if is_lost {
-                count.fetch_add(1, Relaxed); // Relaxed: a count, read on its own.
+                count.fetch_add(1, Relaxed); // Relaxed: an independent count.
             }
         });
         (builder, Removals { receiver, lost })

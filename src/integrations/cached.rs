@@ -1,16 +1,17 @@
-//! Function memoization: the macros of the [`cached`] crate, with a [`Cache`] to store into.
+//! Function memoization: the macros of the [`cached`] crate, with a [`Cache`] as the store.
 //!
-//! The macros name the crate, so whoever uses them depends on `cached` (4.1, Rust 1.92), too; what they
-//! need of its features, this crate's feature `cached` turns on.
+//! The macros refer to the crate by name, so users also need a dependency on `cached` (4.1, Rust
+//! 1.92). This crate's feature `cached` turns on the features of it that they need.
 //!
-//! Prefer [`concurrent_cached`](::cached::macros::concurrent_cached): it keeps the [`Store`] as it is, and a
-//! hit is a hit of the cache, which waits for nobody. [`cached`](::cached::macros::cached) puts a lock
-//! around the store and takes it for writing at every call, hits too: one call at a time, and one clone
-//! more. It is for functions that return no `Result`, which the other asks for, and for `sync_writes`.
+//! Prefer [`concurrent_cached`](::cached::macros::concurrent_cached): it uses the [`Store`]
+//! directly, and a hit is a hit of the cache, which waits for no other thread.
+//! [`cached`](::cached::macros::cached) wraps the store in a lock and takes it for writing at every
+//! call, even for a hit: one call at a time, and one more clone. It is for functions that do not
+//! return a `Result`, which `concurrent_cached` requires, and for `sync_writes`.
 //!
 //! # Examples
 //!
-//! Time, cost and all else are set by the builder of the cache:
+//! Times to live, costs and all other settings are set by the builder of the cache:
 //!
 //! ```
 //! use std::{convert::Infallible, time::Duration};
@@ -32,8 +33,8 @@
 //! assert_eq!(HEXADECIMAL.cache().get(&255).as_deref().map(String::as_str), Some("ff"));
 //! ```
 //!
-//! The store never fails. A function with an error of its own says so, unless that is
-//! `From<Infallible>`; what it fails with is not stored:
+//! The store never fails. A function with an error of its own maps the store's error, unless its
+//! error type is `From<Infallible>`. An error of the function is not stored:
 //!
 //! ```
 //! use std::num::ParseIntError;
@@ -81,32 +82,34 @@ use crate::{
 
 /// A store for memoized functions: the traits of the [`cached`] crate over a [`Cache`].
 ///
-/// Made by [`new`](Self::new), or [`From`] a cache that was built as it should be; that may be a handle to
-/// one that is used otherwise, too.
+/// Created by [`new`](Self::new), or [`From`] a cache with other settings. That may be a handle to
+/// a cache that is also used directly.
 ///
 /// # What differs from the stores of that crate
 ///
-/// - What the budget rejects is returned and not stored; the function runs again at the next call.
-/// - The macros look, run the function and store: of calls that miss at once, each runs it. One run is
-///   what `#[cached(sync_writes = "by_key")]` promises, and here `cache_get_or_set_with` and its kin of
-///   [`ConcurrentCached`] and [`ConcurrentCachedAsync`], as do the cache's own
+/// - A value that the cache rejects is returned and not stored; the function runs again at the next
+///   call.
+/// - The macros look up, run the function and store: if calls miss concurrently, each runs it. To
+///   run it once, use `#[cached(sync_writes = "by_key")]`, `cache_get_or_set_with` and its variants
+///   of [`ConcurrentCached`] and [`ConcurrentCachedAsync`], or the cache's own
 ///   [loaders](Cache::get_or_insert_with).
-/// - `cache_set` returns the value that was there just before; if others write the same key, perhaps not
-///   the one that was replaced.
-/// - An entry whose time is over is never returned, by `cache_remove_entry` neither, and `cache_delete`
-///   says no. So there is no `CloneCached`, and no `result_fallback`.
-/// - Counters never go back: `cache_reset_metrics` does nothing, and `cache_reset` clears. They are
-///   `None` until the cache has counted something, which it does if its builder was told to.
+/// - `cache_set` returns the value that the key had just before. If other threads write the same
+///   key, that may not be the value that was replaced.
+/// - An expired entry is never returned, not even by `cache_remove_entry`, and `cache_delete`
+///   returns `false` for it. So there is no `CloneCached`, and no `result_fallback`.
+/// - Counters never decrease: `cache_reset_metrics` does nothing, and `cache_reset` only clears.
+///   They are `None` until the cache has counted something, which requires that its builder turned
+///   [`metrics`](crate::CacheBuilder::metrics) on.
 /// - The capacity is the budget, in the unit of costs.
-/// - The async methods are ready at once, but for those that wait for a load.
+/// - The async methods are ready at once, except those that wait for a load.
 ///
 /// # Through `&mut`
 ///
-/// [`Cached`] returns references, and those of a cache without locks end with a pin. So the store keeps a
-/// clone of the value it returned last, until the next call of that trait; what was done to it through a
-/// `&mut V` goes into the cache with that call, and over what others have written there meanwhile. The
-/// store has no reads through `&` that return references (`CachedRead`, `CachedPeek`), and so no
-/// `unsync_reads`.
+/// [`Cached`] returns references, and references into a lock-free cache end with a pin. So the
+/// store keeps a clone of the value that it returned last, until the next call of that trait. A
+/// change made through a `&mut V` is written to the cache by that next call, and overwrites what
+/// other threads have written there concurrently. The store has no reads through `&` that return
+/// references (`CachedRead`, `CachedPeek`), and so no `unsync_reads`.
 ///
 /// # Examples
 ///
@@ -124,9 +127,9 @@ use crate::{
 /// ```
 pub struct Store<K, V, S = DefaultHashBuilder> {
     cache: Cache<K, V, S>,
-    /// A clone of what [`Cached`] returned last.
+    /// A clone of the value that [`Cached`] returned last.
     lent: Option<V>,
-    /// Its key, if it was lent to be written to.
+    /// The key of `lent`, if it was returned as a mutable reference.
     written: Option<K>,
 }
 
@@ -135,7 +138,7 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Makes a store with a new cache in which every entry costs 1.
+    /// Creates a store with a new cache in which every entry costs 1.
     ///
     /// # Panics
     ///
@@ -157,10 +160,12 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Takes back what was lent, and puts it into the cache if it was lent to be written to.
+    /// Drops the value that was returned last, and first writes it to the cache if it was returned
+    /// as a mutable reference.
     fn settle(&mut self) -> &Cache<K, V, S> {
         if let (Some(value), Some(key)) = (self.lent.take(), self.written.take()) {
-            // Lossy: without an entry to write to, it has been evicted or removed; that is later.
+            // Lossy: if the key has no entry, it was evicted or removed since, which is the newer
+            // change.
             let _ = self.cache.replace(key, value);
         }
         &self.cache
@@ -171,13 +176,13 @@ where
         self.lent.insert(value)
     }
 
-    /// Inserts, and returns a clone of what was there.
+    /// Inserts a value, and returns a clone of the one that the key had.
     fn set(cache: &Cache<K, V, S>, key: K, value: V) -> Option<V>
     where
         V: Clone,
     {
         let old = cache.peek(&key).map(|old| old.clone());
-        // What is rejected is not memoized: the caller has the value.
+        // A rejected value is not memoized; the caller has it.
         cache.insert(key, value);
         old
     }
@@ -191,7 +196,7 @@ where
         cache.remove(key).map(|entry| (entry.key().clone(), entry.value().clone()))
     }
 
-    /// Returns one of the counters, if anything was counted.
+    /// Returns one of the counters; `None` if nothing was counted.
     fn count(&self, counter: fn(&Metrics) -> u64) -> Option<u64> {
         let metrics = self.cache.metrics();
         (metrics != Metrics::default()).then(|| counter(&metrics))
@@ -282,12 +287,12 @@ where
         Ok(())
     }
 
-    /// Loads once, though many ask; panics as [`Cache::get_or_insert_with`].
+    /// Loads once, even if called concurrently; panics like [`Cache::get_or_insert_with`].
     fn cache_get_or_set_with<F: FnOnce() -> V>(&self, k: K, f: F) -> Result<V, Infallible> {
         Ok(self.cache.get_or_insert_with(k, f).clone())
     }
 
-    /// Loads once, though many ask; panics as [`Cache::get_or_insert_with`].
+    /// Loads once, even if called concurrently; panics like [`Cache::get_or_insert_with`].
     fn cache_try_get_or_set_with<F: FnOnce() -> Result<V, E>, E>(
         &self,
         k: K,
@@ -337,7 +342,7 @@ where
         Ok(())
     }
 
-    /// Loads once, though many ask; panics as [`Cache::get_or_insert_async`].
+    /// Loads once, even if called concurrently; panics like [`Cache::get_or_insert_async`].
     ///
     /// # Cancel safety
     ///
@@ -350,7 +355,7 @@ where
         Ok(self.cache.get_or_insert_async(k, async { f().await }).await)
     }
 
-    /// Loads once, though many ask; panics as [`Cache::get_or_insert_async`].
+    /// Loads once, even if called concurrently; panics like [`Cache::get_or_insert_async`].
     ///
     /// # Cancel safety
     ///

@@ -1,20 +1,21 @@
-//! For the `metrics` crate: the figures of a cache as counters and gauges of whatever recorder is installed.
+//! Integration with the `metrics` crate: exports the metrics of a cache as counters and gauges of
+//! the installed recorder.
 //!
-//! | name | kind | what it is |
+//! | name | kind | meaning |
 //! |---|---|---|
 //! | `cortado_<field>_total` | counter | each count of [`Metrics`], such as `cortado_hits_total` |
 //! | `cortado_entries` | gauge | the number of entries |
-//! | `cortado_cost`, `cortado_max_cost` | gauge | what they cost, and the budget |
+//! | `cortado_cost`, `cortado_max_cost` | gauge | the cost of the entries, and the budget |
 //! | `cortado_memory_bytes` | gauge, one for each `part` | [`MemoryUse`](crate::MemoryUse) |
-//! | `cortado_garbage_cost`, `cortado_garbage_entries` | gauge | what has left and is not freed yet |
-//! | `cortado_stalled_readers` | gauge | [threads](crate::StalledReader) that hold garbage back |
-//! | `cortado_life_seconds` | gauge, one for each `quantile` | how long entries lived that were evicted |
-//! | `cortado_load_seconds` | gauge, one for each `quantile` | how long loads took |
+//! | `cortado_garbage_cost`, `cortado_garbage_entries` | gauge | unlinked entries not yet freed |
+//! | `cortado_stalled_readers` | gauge | [threads](crate::StalledReader) that hold back garbage |
+//! | `cortado_life_seconds` | gauge, one for each `quantile` | lifetimes of evicted entries |
+//! | `cortado_load_seconds` | gauge, one for each `quantile` | load times |
 //!
-//! Each has the label `cache`, the [name](crate::CacheBuilder::name) of the cache. Counters stay at 0 unless the
-//! builder turned [`metrics`](crate::CacheBuilder::metrics) on. With the feature `crossbeam-epoch`
-//! there is no `cortado_stalled_readers`, because its collector does not say which threads are
-//! pinned.
+//! Each has the label `cache`, the [name](crate::CacheBuilder::name) of the cache. Counters stay at
+//! 0 unless the builder turned [`metrics`](crate::CacheBuilder::metrics) on. With the feature
+//! `crossbeam-epoch` there is no `cortado_stalled_readers`, because its collector does not report
+//! which threads are pinned.
 
 use std::{
     fmt,
@@ -29,10 +30,15 @@ use crate::{
     reclaim::READERS_ARE_KNOWN,
 };
 
-/// Hands the figures of one cache on, each time it is [told](Self::publish) to.
+/// The parts of the memory, as labels.
+const PARTS: [&str; 5] = ["table", "entries", "sketch", "buffers", "deadlines"];
+/// The exported quantiles, with their labels.
+const QUANTILES: [(f64, &str); 4] = [(0.1, "0.1"), (0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99")];
+
+/// Exports the metrics of one cache at each call of [`publish`](Self::publish).
 ///
-/// It holds a handle of the cache, and the handles of the recorder that is installed when it is made. Call
-/// `publish` before a scrape, or every few seconds.
+/// It holds a handle of the cache, and the handles of the recorder that is installed when the
+/// exporter is created. Call `publish` before a scrape, or every few seconds.
 ///
 /// # Examples
 ///
@@ -51,11 +57,11 @@ pub struct Exporter<K, V, S = DefaultHashBuilder> {
     entries: Gauge,
     cost: Gauge,
     max_cost: Gauge,
-    /// Table, entries, sketch, buffers, deadlines.
+    /// The gauges of [`PARTS`].
     memory: [Gauge; 5],
     garbage_cost: Gauge,
     garbage_entries: Gauge,
-    /// `None` if the collector does not know.
+    /// `None` if the collector does not report stalled readers.
     stalled_readers: Option<Gauge>,
     lives: Quantiles,
     load_times: Quantiles,
@@ -69,7 +75,7 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Registers and describes all names.
+    /// Creates an exporter; registers and describes all names.
     pub fn new(cache: Cache<K, V, S>) -> Self {
         let label = cache.name().to_owned();
         let name = |field| format!("cortado_{field}_total");
@@ -77,28 +83,28 @@ where
             describe_counter!(name(field), Unit::Count, meaning.trim());
         }
         describe_gauge!("cortado_entries", Unit::Count, "Entries.");
-        describe_gauge!("cortado_cost", "What the entries cost.");
-        describe_gauge!("cortado_max_cost", "What they may cost: the budget.");
+        describe_gauge!("cortado_cost", "Cost of the entries.");
+        describe_gauge!("cortado_max_cost", "The budget: the limit of the cost.");
         describe_gauge!("cortado_memory_bytes", Unit::Bytes, "Memory, by part.");
-        describe_gauge!("cortado_garbage_cost", "Cost of what has left and is not freed yet.");
+        describe_gauge!("cortado_garbage_cost", "Cost of entries unlinked and not yet freed.");
         describe_gauge!(
             "cortado_garbage_entries",
             Unit::Count,
-            "Entries that have left and are not freed yet."
+            "Entries unlinked and not yet freed."
         );
         if READERS_ARE_KNOWN {
             describe_gauge!(
                 "cortado_stalled_readers",
                 Unit::Count,
-                "Threads that have been in one pin for 100 ms and hold garbage back."
+                "Threads that have been in one pin for 100 ms and hold back garbage."
             );
         }
         describe_gauge!(
             "cortado_life_seconds",
             Unit::Seconds,
-            "How long entries lived that were evicted, by quantile."
+            "Lifetimes of evicted entries, by quantile."
         );
-        describe_gauge!("cortado_load_seconds", Unit::Seconds, "How long loads took, by quantile.");
+        describe_gauge!("cortado_load_seconds", Unit::Seconds, "Load times, by quantile.");
         let quantiles = |name: &'static str| {
             QUANTILES.map(|(part, quantile)| {
                 let labels = [("cache", label.clone()), ("quantile", quantile.to_owned())];
@@ -124,8 +130,8 @@ where
         }
     }
 
-    /// Hands on what is so at this moment. Counters are set to what the cache has counted, so that no call
-    /// counts anything twice. Takes some microseconds.
+    /// Exports the current values. Counters are set to the absolute counts of the cache, so
+    /// repeated calls count nothing twice. Takes a few microseconds.
     pub fn publish(&self) {
         let (metrics, memory) = (self.cache.metrics(), self.cache.memory());
         for (counter, (_, count)) in self.counters.iter().zip(metrics.counts()) {
@@ -160,6 +166,3 @@ impl<K, V, S> fmt::Debug for Exporter<K, V, S> {
         f.debug_struct("Exporter").field("cache", &self.cache).finish_non_exhaustive()
     }
 }
-
-const PARTS: [&str; 5] = ["table", "entries", "sketch", "buffers", "deadlines"];
-const QUANTILES: [(f64, &str); 4] = [(0.1, "0.1"), (0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99")];

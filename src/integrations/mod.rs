@@ -1,4 +1,4 @@
-//! What other crates ask of a cache, each behind a feature that bears the crate's name.
+//! Integrations with other crates, each behind a feature with the name of the crate.
 
 #[cfg(feature = "async-channel")]
 #[cfg_attr(docsrs, doc(cfg(feature = "async-channel")))]

@@ -1,4 +1,4 @@
-//! `Counters`: a set for each thread, so that counting waits for nobody.
+//! `Counters`: striped by thread, so that counting waits for no other thread.
 
 use std::{fmt, ops::Sub};
 
@@ -10,15 +10,23 @@ use crate::sync::{
     thread_number,
 };
 
+/// Threads that have a stripe of their own.
+const OWNERS: usize = 64;
+/// The number of a thread whose thread-local variables are destroyed.
+const NO_OWNER: usize = 0;
+/// The columns of `Metrics` as text, in characters: 20 digits hold any `u64`.
+const LABEL_WIDTH: usize = 18;
+const FIGURE_WIDTH: usize = 20;
+
 /// The counters of one cache.
 ///
-/// The first threads have a set each, and count by a load and a store. All others share a few sets, and pay
-/// for an exchange of the processor.
+/// The first threads have a stripe each, and count by a load and a store. All other threads share a
+/// few stripes, and count by an atomic add.
 #[derive(Debug)]
 pub struct Counters {
-    /// By the number of the thread that writes it. Empty where counting is off.
+    /// One stripe per thread, by its number. Empty if counting is off.
     owned: Box<[CachePadded<Stripe>]>,
-    /// Of all other threads; a power of two.
+    /// The stripes of all other threads; their number is a power of two.
     shared: Box<[CachePadded<Stripe>]>,
 }
 
@@ -28,8 +36,8 @@ struct Stripe {
 }
 
 impl Counters {
-    /// Makes counters, all 0, in `shared` sets for those who share, or as many more as the next power of
-    /// two. Where `is_enabled` is false nothing is ever counted.
+    /// Creates counters, all 0, with at least `shared` stripes for the threads that share; the
+    /// number is rounded up to a power of two. If `is_enabled` is false, nothing is ever counted.
     pub fn new(shared: usize, is_enabled: bool) -> Self {
         let stripes = |count: usize| {
             let count = if is_enabled { count } else { 0 };
@@ -38,16 +46,17 @@ impl Counters {
         Self { owned: stripes(OWNERS), shared: stripes(shared.next_power_of_two()) }
     }
 
-    /// Adds `amount`. Costs one branch where counting is off.
+    /// Adds `amount`. Costs one branch if counting is off.
     #[inline]
     pub fn add(&self, counter: Counter, amount: u64) {
         if self.owned.is_empty() {
             return;
         }
         let number = thread_number();
-        // Relaxed, here and below: only the sum matters; nothing is read on the strength of it.
-        if number != NOBODY && number < OWNERS {
-            // No other thread ever has this number: nothing is lost between the two.
+        // Relaxed, here and below: only the sum matters; no other memory depends on it.
+        if number != NO_OWNER && number < OWNERS {
+            // No other thread ever has this number, so no count is lost between the load and the
+            // store.
             let count = &self.owned[number].counts[counter as usize];
             count.store(count.load(Relaxed).wrapping_add(amount), Relaxed);
         } else {
@@ -56,18 +65,18 @@ impl Counters {
         }
     }
 
-    /// Says whether anything is counted.
+    /// Returns whether counting is on.
     pub fn is_enabled(&self) -> bool {
         !self.owned.is_empty()
     }
 
-    /// Returns the bytes of all sets.
+    /// Returns the size of all stripes in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.owned) + size_of_val(&*self.shared)
     }
 
     fn sum(&self, counter: Counter) -> u64 {
-        // Relaxed: as in `add`. A sum of many counts may wrap after centuries, and then it wraps.
+        // Relaxed: as in `add`. A count wraps on overflow, after centuries.
         let stripes = self.owned.iter().chain(&self.shared);
         stripes
             .map(|stripe| stripe.counts[counter as usize].load(Relaxed))
@@ -81,15 +90,10 @@ impl Stripe {
     }
 }
 
-/// Threads that have a set of counters each.
-const OWNERS: usize = 64;
-/// The number of threads whose variables are gone.
-const NOBODY: usize = 0;
-
-/// Writes what is counted: for each count its field, its counter and its label.
+/// Defines the counts: for each its documentation, field, counter and label.
 macro_rules! counts {
     ($($(#[doc = $doc:literal])+ $field:ident, $counter:ident, $label:literal;)+) => {
-        /// What is counted.
+        /// An event that is counted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         pub enum Counter {
@@ -102,7 +106,7 @@ macro_rules! counts {
         }
 
         impl Counters {
-            /// Returns the sums at this moment. Those of counts made meanwhile may be in or not.
+            /// Returns the current sums. Concurrent counts may or may not be included.
             pub fn snapshot(
                 &self,
                 life_expectancy: DurationHistogram,
@@ -113,9 +117,9 @@ macro_rules! counts {
             }
         }
 
-        /// What a cache has counted since it was made.
+        /// The counts of a cache since it was created.
         ///
-        /// Two snapshots subtract to what happened between them.
+        /// The difference of two snapshots is what was counted between them.
         ///
         /// # Examples
         ///
@@ -135,14 +139,14 @@ macro_rules! counts {
         #[non_exhaustive]
         pub struct Metrics {
             $($(#[doc = $doc])+ pub $field: u64,)+
-            /// How long entries lived that were evicted: a sample of them.
+            /// How long evicted entries had lived, for a sample of them.
             pub life_expectancy: DurationHistogram,
-            /// How long loads took, those that failed included.
+            /// How long loads took, including failed ones.
             pub load_times: DurationHistogram,
         }
 
         impl Metrics {
-            /// Returns each count and the name of its field, for those who hand all of them on.
+            /// Returns the name of each field and its count, for exporters.
             ///
             /// # Examples
             ///
@@ -156,7 +160,7 @@ macro_rules! counts {
                 [$((stringify!($field), self.$field)),+].into_iter()
             }
 
-            /// The name of each field, and what it means.
+            /// The name of each field and its description.
             #[cfg(feature = "metrics")]
             pub(crate) const MEANINGS: [(&'static str, &'static str); Counter::COUNT] =
                 [$((stringify!($field), concat!($($doc),+))),+];
@@ -166,10 +170,11 @@ macro_rules! counts {
             }
         }
 
-        /// What happened between an earlier snapshot and a later one, which stands on the left.
+        /// Returns the counts between an earlier snapshot, on the right, and a later one, on the
+        /// left.
         ///
-        /// A count that is greater in the earlier one gives 0, as where the two are of different caches or
-        /// stand the wrong way round.
+        /// A count that is greater in the earlier snapshot gives 0, for example if the two are from
+        /// different caches or in the wrong order.
         impl Sub for Metrics {
             type Output = Self;
 
@@ -185,9 +190,9 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Reads that found their entry.
+    /// Reads that found an entry.
     hits, Hits, "hits";
-    /// Reads that did not. Of the callers that wait for one load, the one that loads counts.
+    /// Reads that found no entry. Of the callers of one load, only the one that loads is counted.
     misses, Misses, "misses";
     /// Callers that found no entry and waited for the load of another caller.
     coalesced, Coalesced, "coalesced";
@@ -195,40 +200,40 @@ counts! {
     inserts, Inserts, "inserts";
     /// Entries published in place of another.
     updates, Updates, "updates";
-    /// Inserts refused because they cost more than the whole budget.
+    /// Inserts rejected because they cost more than the whole budget.
     rejected_costly, RejectedCostly, "rejected: costly";
-    /// Inserts refused because the victim was seen more often.
+    /// Inserts rejected because the victim was accessed more often.
     rejected_cold, RejectedCold, "rejected: cold";
-    /// Inserts refused because too much garbage was waiting to be freed.
+    /// Inserts rejected because too much garbage was waiting to be freed.
     rejected_garbage, RejectedGarbage, "rejected: garbage";
-    /// Inserts refused because the entry that was there was to be kept.
+    /// Inserts rejected because an existing entry had to be kept.
     rejected_kept, RejectedKept, "rejected: kept";
-    /// Entries that went out to keep the budget, those of full buckets included.
+    /// Entries evicted to stay within the budget or because their bucket was full.
     evictions, Evictions, "evictions";
-    /// Entries that went out because their bucket was full.
+    /// Entries evicted because their bucket was full.
     local_evictions, LocalEvictions, "  of full buckets";
-    /// Evictions that [`can_evict`](crate::CacheBuilder::can_evict) or a failed
-    /// [`write_back`](crate::CacheBuilder::write_back) has prevented.
+    /// Evictions prevented by [`can_evict`](crate::CacheBuilder::can_evict) or a failed
+    /// [`write_back`](crate::CacheBuilder::write_back).
     vetoes, Vetoes, "vetoes";
     /// Entries removed by the user.
     removes, Removes, "removes";
-    /// Entries removed because their time was over.
+    /// Entries removed because they expired.
     expirations, Expirations, "expirations";
-    /// Loads that brought a value.
+    /// Loads that returned a value.
     loads, Loads, "loads";
-    /// Those that replaced an entry that was still served.
+    /// Loads that replaced an entry that was still served.
     refreshes, Refreshes, "  refreshes";
-    /// Loads that failed, panicked or were given up.
+    /// Loads that failed, panicked or were abandoned.
     load_failures, LoadFailures, "load failures";
-    /// Loaded values that were not kept, for their key was removed while they were loaded.
-    loads_overtaken, LoadsOvertaken, "loads overtaken";
+    /// Loaded values that were not kept, because a write of their key invalidated the load.
+    loads_invalidated, LoadsInvalidated, "loads invalidated";
     /// Events that never reached the sketch, which then estimates a little low.
     events_dropped, EventsDropped, "events dropped";
-    /// Entries that had left, and were freed: no reader could see them any more.
+    /// Entries that had left the cache and were freed, once no reader could see them.
     garbage_freed, GarbageFreed, "garbage freed";
-    /// Sum of the costs of entries published.
+    /// Sum of the costs of published entries.
     cost_added, CostAdded, "cost added";
-    /// Sum of the costs of entries evicted.
+    /// Sum of the costs of evicted entries.
     cost_evicted, CostEvicted, "cost evicted";
     /// Rounds of maintenance by the cache's own thread.
     rounds, Rounds, "rounds";
@@ -237,14 +242,14 @@ counts! {
 impl Metrics {
     /// Returns `hits / (hits + misses)`, from 0 to 1; 0 if both are 0.
     ///
-    /// A caller that waits for the load of another one is neither a hit nor a miss: it is
+    /// A caller that waits for the load of another caller is neither a hit nor a miss: it is
     /// [`coalesced`](Self::coalesced).
     pub fn hit_ratio(&self) -> f64 {
         let reads = self.hits.saturating_add(self.misses);
         if reads == 0 { 0.0 } else { self.hits as f64 / reads as f64 }
     }
 
-    /// Returns how many inserts were refused, for whatever reason.
+    /// Returns the number of rejected inserts, for all reasons.
     pub fn rejected(&self) -> u64 {
         [self.rejected_costly, self.rejected_cold, self.rejected_garbage, self.rejected_kept]
             .into_iter()
@@ -252,8 +257,8 @@ impl Metrics {
     }
 }
 
-/// A line for the hit ratio, one for each count, and one each for the median life and load time, the figures under one
-/// another.
+/// Writes a line for the hit ratio, one for each count, and one each for the median lifetime and
+/// load time, with the figures right-aligned.
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<LABEL_WIDTH$} {:>FIGURE_WIDTH$.4}", "hit ratio", self.hit_ratio())?;
@@ -269,9 +274,6 @@ impl fmt::Display for Metrics {
     }
 }
 
-const LABEL_WIDTH: usize = 18;
-const FIGURE_WIDTH: usize = 20;
-
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use super::*;
@@ -284,7 +286,7 @@ mod tests {
     #[test]
     fn counts_of_all_threads_add_up() {
         let counters = Counters::new(4, true);
-        // More than have a set of their own.
+        // More threads than have a stripe of their own.
         for _ in 0..2 * OWNERS / 8 {
             thread::scope(|scope| {
                 for _ in 0..8 {
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_that_are_off_stay_at_nothing() {
+    fn disabled_counters_stay_at_zero() {
         let counters = Counters::new(4, false);
         counters.add(Counter::Hits, 1);
         assert!(!counters.is_enabled() && Counters::new(4, true).is_enabled());
@@ -312,13 +314,13 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_that_of_the_owners_sets_and_the_shared_ones() {
-        let set = size_of::<CachePadded<Stripe>>();
-        assert_eq!(Counters::new(3, true).bytes(), (OWNERS + 4) * set);
+    fn memory_is_that_of_the_owned_and_shared_stripes() {
+        let stripe = size_of::<CachePadded<Stripe>>();
+        assert_eq!(Counters::new(3, true).bytes(), (OWNERS + 4) * stripe);
     }
 
     #[test]
-    fn the_hit_ratio_of_no_reads_is_zero() {
+    fn hit_ratio_of_no_reads_is_zero() {
         assert_eq!(Metrics::default().hit_ratio(), 0.0);
         assert_eq!(Metrics { hits: 3, misses: 1, ..Metrics::default() }.hit_ratio(), 0.75);
     }
@@ -346,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_the_wrong_way_round_subtract_to_nothing() {
+    fn snapshots_in_the_wrong_order_subtract_to_zero() {
         let later = Metrics { hits: 3, misses: 1, ..Metrics::default() };
         let earlier = Metrics { hits: 1, misses: 2, ..Metrics::default() };
         let between = earlier - later;
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_display_is_a_block_with_its_figures_under_one_another() {
+    fn display_aligns_its_figures() {
         let metrics = Metrics { hits: 30, misses: 10, evictions: 123_456, ..Metrics::default() };
         let block = metrics.to_string();
         let width = LABEL_WIDTH + 1 + FIGURE_WIDTH;

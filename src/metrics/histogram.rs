@@ -4,39 +4,41 @@ use std::{ops::Sub, time::Duration};
 
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The number of buckets; the last one has no upper end.
+/// The number of buckets; the last one has no upper bound.
 const BUCKETS: usize = 32;
 
-/// Counts durations.
+/// A histogram that durations are recorded in concurrently.
 #[derive(Debug)]
 pub struct DurationRecorder {
-    /// The upper end of the first bucket, in nanoseconds.
+    /// The upper bound of the first bucket, in nanoseconds.
     unit: u64,
     counts: [AtomicU64; BUCKETS],
 }
 
 impl DurationRecorder {
-    /// Makes one whose first bucket ends at `unit` nanoseconds, and each other at twice the one
-    /// before.
+    /// Creates a recorder whose first bucket ends at `unit` nanoseconds; each other bucket ends at
+    /// twice the bound of the one before.
     pub fn new(unit: u64) -> Self {
         Self { unit, counts: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
-    /// Counts a duration of so many nanoseconds.
+    /// Counts a duration, given in nanoseconds.
     pub fn record(&self, nanoseconds: u64) {
         let units = nanoseconds / self.unit;
         let bucket = ((u64::BITS - units.leading_zeros()) as usize).min(BUCKETS - 1);
-        self.counts[bucket].fetch_add(1, Relaxed); // Relaxed: a count, read on its own.
+        self.counts[bucket].fetch_add(1, Relaxed); // Relaxed: an independent count.
     }
 
-    /// Returns what was counted so far.
+    /// Returns the counts so far.
     pub fn snapshot(&self) -> DurationHistogram {
-        let counts = std::array::from_fn(|i| self.counts[i].load(Relaxed)); // Relaxed: as in `record`.
+        // Relaxed: as in `record`.
+        let counts = std::array::from_fn(|i| self.counts[i].load(Relaxed));
         DurationHistogram { unit: Duration::from_nanos(self.unit), counts }
     }
 }
 
-/// How long something took, by powers of two: part of [`Metrics`](crate::Metrics).
+/// A histogram of durations with a bucket for each power of two; part of
+/// [`Metrics`](crate::Metrics).
 ///
 /// # Examples
 ///
@@ -60,7 +62,7 @@ pub struct DurationHistogram {
     counts: [u64; BUCKETS],
 }
 
-/// Two that have counted nothing are equal, whatever their buckets.
+/// Two empty histograms are equal, whatever their buckets.
 impl PartialEq for DurationHistogram {
     fn eq(&self, other: &Self) -> bool {
         self.counts == other.counts && (self.unit == other.unit || self.count() == 0)
@@ -70,13 +72,13 @@ impl PartialEq for DurationHistogram {
 impl Eq for DurationHistogram {}
 
 impl DurationHistogram {
-    /// Returns how many durations were counted.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// Returns a duration that this part of all, from 0 to 1, were shorter than: the upper end of
-    /// a bucket. `None` if none was counted.
+    /// Returns an upper bound of a quantile: the upper bound of the bucket that contains it. `part`
+    /// is from 0 to 1. `None` if the histogram is empty.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let wanted = (self.count() as f64 * part.clamp(0.0, 1.0)).max(1.0);
         let mut sum = 0.0;
@@ -86,8 +88,8 @@ impl DurationHistogram {
         })
     }
 
-    /// Returns the upper end of each bucket and how many durations were below it and not in the
-    /// bucket before. The last one ends at [`Duration::MAX`].
+    /// Returns the upper bound of each bucket and the number of durations in it, that is, below
+    /// this bound and not below that of the bucket before. The last one ends at [`Duration::MAX`].
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         self.counts.iter().enumerate().map(|(i, count)| {
             let end = if i + 1 == BUCKETS { Duration::MAX } else { self.unit * (1 << i) };
@@ -96,7 +98,7 @@ impl DurationHistogram {
     }
 }
 
-/// What was counted between two snapshots; nothing where the earlier one has more.
+/// Returns the counts between two snapshots; 0 where the earlier one has more.
 impl Sub for DurationHistogram {
     type Output = Self;
 

@@ -1,34 +1,50 @@
-//! How long entries live: a sample of them is watched from birth to eviction.
+//! Lifetimes of evicted entries, measured for a sample of entries.
 //!
-//! An entry is known by its id, which is no other's while it lives. A few thousand cells hold one
-//! id and the time of its birth each. A newcomer takes its cell if that is free, and is not watched
-//! otherwise; who is watched does not depend on how long he will live, so the sample is a fair one. A cell that
-//! is left behind, for its entry was gone before the cell was taken, is free again when the id is used
-//! again.
+//! An entry is identified by its id, which is unique while it lives. Each of a few thousand cells
+//! holds one id and the time when its entry was inserted. A new entry takes its cell if that is
+//! free, and is not measured otherwise. The choice does not depend on the lifetime, so the sample
+//! is unbiased. A cell whose entry was gone before the cell was taken is free again when the id is
+//! reused.
 
 use super::histogram::{DurationHistogram, DurationRecorder};
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// When the entries that are watched were born, and how long those lived that were evicted.
+/// The number of cells is 2 to the power of this: 4096, which take 32 KiB.
+const CELL_BITS: u32 = 12;
+/// The maximum number of entries in the sample at a time.
+const CELLS: usize = 1 << CELL_BITS;
+/// The bits by which a cell identifies an id. The lowest is always 1, so one in 2^23 other ids of
+/// the cell is mistaken for it.
+const NAME_BITS: u32 = 24;
+/// The remaining 40 bits hold the time in milliseconds: 34 years.
+const TIME_BITS: u32 = u64::BITS - NAME_BITS;
+const TIME: u64 = (1 << TIME_BITS) - 1;
+/// The unit of the times and of the first bucket: a millisecond.
+const NANOSECONDS_PER_UNIT: u64 = 1_000_000;
+/// 2^64 divided by the golden ratio, an odd number without a bit pattern: the multiplier that
+/// spreads ids over the cells.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The insertion times of the sampled entries, and the lifetimes of those that were evicted.
 #[derive(Debug)]
 pub struct Births {
-    /// Part of an id and a time each, or 0. Empty where nothing is watched.
+    /// Part of an id and a time each, or 0 if free. Empty if nothing is measured.
     cells: Box<[AtomicU64]>,
     lives: DurationRecorder,
 }
 
 impl Births {
-    /// Makes the cells, unless nothing is to be watched.
+    /// Creates the cells; none if measuring is off.
     pub fn new(is_enabled: bool) -> Self {
         let cells = if is_enabled { CELLS } else { 0 };
         Self {
             cells: (0..cells).map(|_| AtomicU64::new(0)).collect(),
-            lives: DurationRecorder::new(NANOSECONDS_A_UNIT),
+            lives: DurationRecorder::new(NANOSECONDS_PER_UNIT),
         }
     }
 
-    /// Watches the entry at an id, born now, if its cell is free. `now` is in nanoseconds, and only
-    /// asked for then. Whoever calls it is pinned: the id is no other's meanwhile.
+    /// Samples the entry of an id, inserted now, if its cell is free; only then calls `now`, which
+    /// returns nanoseconds. The caller is pinned, so the id is not reused during the call.
     #[inline]
     pub fn begin(&self, id: usize, now: impl FnOnce() -> u64) {
         if self.is_enabled() {
@@ -36,7 +52,7 @@ impl Births {
         }
     }
 
-    /// Lets the entry at one id go on at another.
+    /// Moves the insertion time from one id to another, when an entry gets a new id.
     #[inline]
     pub fn pass_on(&self, from: usize, to: usize) {
         if self.is_enabled() {
@@ -44,7 +60,7 @@ impl Births {
         }
     }
 
-    /// Ends the life of the entry at an id; counts it if it `was_evicted`.
+    /// Ends the lifetime of the entry of an id; records it if the entry `was_evicted`.
     #[inline]
     pub fn end(&self, id: usize, was_evicted: bool, now: impl FnOnce() -> u64) {
         if self.is_enabled() {
@@ -60,11 +76,11 @@ impl Births {
     #[inline(never)]
     fn note_birth(&self, id: usize, now: impl FnOnce() -> u64) {
         let Some((cell, name)) = self.cell(id) else { return };
-        // Relaxed, here and below: a cell says all that there is to know, and a life that is lost is one
-        // less in the sample.
+        // Relaxed, here and below: a cell depends on no other memory, and a lost lifetime only
+        // makes the sample smaller.
         let seen = cell.load(Relaxed);
         if seen == 0 || seen & !TIME == name {
-            cell.store(name | (now() / NANOSECONDS_A_UNIT) & TIME, Relaxed);
+            cell.store(name | (now() / NANOSECONDS_PER_UNIT) & TIME, Relaxed);
         }
     }
 
@@ -82,22 +98,22 @@ impl Births {
     fn note_end(&self, id: usize, was_evicted: bool, now: impl FnOnce() -> u64) {
         let Some(born) = self.take(id) else { return };
         if was_evicted {
-            let life = (now() / NANOSECONDS_A_UNIT).saturating_sub(born);
-            self.lives.record(life * NANOSECONDS_A_UNIT);
+            let life = (now() / NANOSECONDS_PER_UNIT).saturating_sub(born);
+            self.lives.record(life * NANOSECONDS_PER_UNIT);
         }
     }
 
-    /// Returns how long those lived that were evicted.
+    /// Returns the lifetimes of evicted entries.
     pub fn snapshot(&self) -> DurationHistogram {
         self.lives.snapshot()
     }
 
-    /// Returns the bytes of all cells.
+    /// Returns the size of all cells in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.cells)
     }
 
-    /// Returns the birth of the entry at an id, if it was watched, and frees its cell.
+    /// Returns the insertion time of the entry of an id, if it was sampled, and frees its cell.
     #[inline]
     fn take(&self, id: usize) -> Option<u64> {
         let (cell, name) = self.cell(id)?;
@@ -109,27 +125,16 @@ impl Births {
         Some(seen & TIME)
     }
 
-    /// Returns the cell of an id, and what is written there beside the time.
+    /// Returns the cell of an id, and the name of the id that is stored there beside the time.
     #[inline]
     fn cell(&self, id: usize) -> Option<(&AtomicU64, u64)> {
         let mixed = (id as u64).wrapping_mul(SPREAD);
         let cell = self.cells.get((mixed >> (u64::BITS - CELL_BITS)) as usize)?;
-        // The bits below those of the cell; never 0, which is the name of a free one.
+        // The hash bits below those that select the cell; never 0, which marks a free cell.
         let name = (mixed >> (u64::BITS - CELL_BITS - NAME_BITS)) | 1;
         Some((cell, name << TIME_BITS))
     }
 }
-
-/// Entries watched at a time: 2 to the power of this.
-const CELL_BITS: u32 = 12;
-const CELLS: usize = 1 << CELL_BITS;
-/// A cell names an id by so many bits, and takes one in 2 to that power for another.
-const NAME_BITS: u32 = 24;
-const TIME_BITS: u32 = u64::BITS - NAME_BITS;
-const TIME: u64 = (1 << TIME_BITS) - 1;
-const NANOSECONDS_A_UNIT: u64 = 1_000_000;
-/// An odd number without pattern: 2^64 divided by the golden ratio.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
@@ -137,10 +142,10 @@ mod tests {
 
     use super::*;
 
-    const MS: u64 = NANOSECONDS_A_UNIT;
+    const MS: u64 = NANOSECONDS_PER_UNIT;
 
     #[test]
-    fn lives_are_counted_by_powers_of_two() {
+    fn lifetimes_are_counted_by_powers_of_two() {
         let births = Births::new(true);
         let lives = [0, 1, 2, 3, 4, 1000, 1023, 1024, u64::MAX / MS];
         for (id, life) in (8..).step_by(8).zip(lives) {
@@ -160,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_were_not_evicted_are_not_counted() {
+    fn lifetime_of_an_entry_that_was_not_evicted_is_not_counted() {
         let births = Births::new(true);
         births.begin(8, || 0);
         births.end(8, false, || MS);
@@ -171,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn life_goes_on_at_another_address() {
+    fn lifetime_continues_under_a_new_id() {
         let births = Births::new(true);
         births.begin(8, || 0);
         births.pass_on(8, 16);
@@ -182,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn life_whose_new_cell_is_anothers_is_lost_and_that_goes_on() {
+    fn lifetime_is_lost_if_its_new_cell_is_taken() {
         let births = Births::new(true);
         let cell = |id| ptr::from_ref(births.cell(id).unwrap().0);
         let other = (16..).step_by(8).find(|&other| cell(other) == cell(8)).unwrap();
@@ -198,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn life_takes_over_a_cell_that_was_left_behind_at_its_new_address() {
+    fn lifetime_takes_over_a_stale_cell_of_its_new_id() {
         let births = Births::new(true);
         births.begin(16, || 0);
         births.begin(8, || 9 * MS);
@@ -208,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn cell_that_was_left_behind_is_its_ids_own_again() {
+    fn stale_cell_is_reused_with_its_id() {
         let births = Births::new(true);
         births.begin(8, || 0);
         births.begin(8, || 9 * MS);
@@ -217,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_are_cells_are_not_watched() {
+    fn sample_is_limited_to_the_number_of_cells() {
         let births = Births::new(true);
         let ids = || (8..).step_by(8).take(4 * CELLS);
         ids().for_each(|id| births.begin(id, || 0));
@@ -228,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn births_that_are_off_watch_nothing() {
+    fn disabled_births_sample_nothing() {
         let births = Births::new(false);
         births.begin(8, || unreachable!());
         births.end(8, true, || unreachable!());

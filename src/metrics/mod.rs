@@ -1,4 +1,4 @@
-//! What the cache counts about itself: [`Counters`] and [`Births`] inside, a plain [`Metrics`] outside.
+//! Metrics of a cache: [`Counters`] and [`Births`] record them, [`Metrics`] is a snapshot.
 
 mod counters;
 mod histogram;

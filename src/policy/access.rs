@@ -1,56 +1,60 @@
-//! `Access`: the access bits of an entry, which a hit notes and the choice of a victim reads.
+//! `Access`: the access bits of an entry. A hit updates them, and victim selection reads them.
 
-use crate::config::PULSES_PER_AGE;
+use crate::config::STEPS_PER_AGE;
 
-/// Bits of the step.
+/// Bits of the step; the other four count hits.
 const STEP_BITS: u32 = 12;
 const STEP: u16 = (1 << STEP_BITS) - 1;
+/// The greatest hit count: four bits, as in the counters of the sketch.
 pub const MAX_HITS: u8 = 15;
-/// An entry that was idle for longer counts as idle for so many steps: half of those that the bits tell apart.
+/// Steps at which the idle time saturates: half of what `STEP_BITS` can represent.
 const MAX_IDLE: u32 = 1 << (STEP_BITS - 1);
-/// Ages in all of that time, and in this.
-const AGES: u32 = (1 << STEP_BITS) / PULSES_PER_AGE;
-const MAX_IDLE_AGES: u32 = MAX_IDLE / PULSES_PER_AGE;
-const AGE_BITS: u32 = PULSES_PER_AGE.ilog2();
-/// Steps by which the hits of entries age later than the sketch begins to, which takes that long: were it the other
-/// way round, keys outside would for a while seem to be more frequent than those inside.
-const LAG: u32 = PULSES_PER_AGE / 32;
+/// Ages in the range of the step bits.
+const AGES: u32 = (1 << STEP_BITS) / STEPS_PER_AGE;
+/// Ages in `MAX_IDLE`.
+const MAX_IDLE_AGES: u32 = MAX_IDLE / STEPS_PER_AGE;
+const AGE_BITS: u32 = STEPS_PER_AGE.ilog2();
+/// Steps by which the aging of hits lags behind the start of the sketch's aging, which takes that
+/// long. If hits aged first, keys outside the cache would briefly seem more frequent than those
+/// inside.
+const LAG: u32 = STEPS_PER_AGE / 32;
 
-/// Returns what is left at step `now` of a frequency of step `last`: half of it for each age that has begun since.
+/// Returns `frequency` of step `last`, halved for each age that has begun until step `now`.
 #[inline]
 pub fn halved(frequency: u8, last: u32, now: u32) -> u8 {
     let age = |step: u32| step.wrapping_sub(LAG) >> AGE_BITS;
-    // The clock wraps, and with it the number of the age.
+    // The clock wraps, and the age number with it.
     let ages = age(now).wrapping_sub(age(last)) & (u32::MAX >> AGE_BITS);
     frequency.checked_shr(ages).unwrap_or(0)
 }
 
-/// When an entry was accessed last, and how often it was hit.
+/// The step of an entry's last access, and its hit count.
 ///
 /// ```text
 /// bits  0..12   the step of the last access
-/// bits 12..16   hits: at most one a step; 0 also says that the entry was not referenced since it came to its region
+/// bits 12..16   hits: at most one a step; 0 if not referenced since the entry entered its region
 /// ```
 ///
-/// The step is of 12 bits, so an entry that is idle for long has to be [aged](Self::aged) before it looks new.
+/// The 12-bit step wraps, so an entry that stays idle must be [aged](Self::aged) before the wrap
+/// makes it look new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access(u16);
 
 impl Access {
-    /// Returns the bits of an entry that is new at step `now`.
+    /// Returns the bits of an entry inserted at step `now`.
     #[inline]
     pub fn new(now: u32) -> Self {
         Self::with_hits(0, now)
     }
 
-    /// Returns the bits of an entry that has been hit so many times, at step `now` the last time.
+    /// Returns the bits of an entry with `hits` hits, the last one at step `now`.
     #[inline]
     pub fn with_hits(hits: u8, now: u32) -> Self {
         debug_assert!(hits <= MAX_HITS);
         Self(u16::from(hits) << STEP_BITS | (now as u16 & STEP))
     }
 
-    /// Returns the bits that [`to_bits`](Self::to_bits) has returned.
+    /// Converts back from the result of [`to_bits`](Self::to_bits).
     #[inline]
     pub fn from_bits(bits: u16) -> Self {
         Self(bits)
@@ -62,7 +66,8 @@ impl Access {
         self.0
     }
 
-    /// Returns what a hit at step `now` makes of the bits; `None` if it changes nothing, for there was one in this step.
+    /// Returns the bits after a hit at step `now`; `None` if this step has a hit already, so that
+    /// nothing changes.
     #[inline]
     pub fn hit(self, now: u32) -> Option<Self> {
         if self.is_referenced() && self.0 & STEP == now as u16 & STEP {
@@ -72,7 +77,7 @@ impl Access {
         Some(Self::with_hits(hits + u8::from(hits < MAX_HITS), now))
     }
 
-    /// Returns whether the entry was hit since it came to its region.
+    /// Returns whether the entry was hit since it entered its region.
     #[inline]
     pub fn is_referenced(self) -> bool {
         self.0 > STEP
@@ -84,30 +89,30 @@ impl Access {
         Self(self.0 & STEP)
     }
 
-    /// Returns how many steps before `now` the entry was accessed last.
+    /// Returns the steps between the last access and `now`.
     #[inline]
     pub fn idle(self, now: u32) -> u32 {
         u32::from((now as u16).wrapping_sub(self.0) & STEP)
     }
 
-    /// Returns how often the entry was hit, halved whenever the clock has entered another age, as the counters of the
+    /// Returns the hit count at step `now`. It is halved with every age, as the counters of the
     /// sketch are.
     #[inline]
     pub fn hits(self, now: u32) -> u8 {
-        // Of ages that are over, no more than these bits tell apart.
+        // The step bits represent no more than `AGES` ages.
         let age = |step: u32| step.wrapping_sub(LAG) >> AGE_BITS;
         let ages = age(now).wrapping_sub(age(u32::from(self.0))) & (AGES - 1);
         (self.0 >> STEP_BITS >> ages) as u8
     }
 
-    /// Returns the bits that keep an entry that has been idle for long from looking new; `None` if they are these. To be
-    /// asked once in as many steps as an age has.
+    /// Returns the bits with the idle time reduced to `MAX_IDLE`; `None` if it is not above that.
+    /// Must be called at least once an age, or a long idle entry looks new after the step wraps.
     pub fn aged(self, now: u32) -> Option<Self> {
         if self.idle(now) <= MAX_IDLE {
             return None;
         }
         let hits = (self.hits(now) << MAX_IDLE_AGES).max(u8::from(self.is_referenced()));
-        // More only where the clock has jumped.
+        // More than `MAX_HITS` only if the clock has jumped.
         Some(Self::with_hits(hits.min(MAX_HITS), now.wrapping_sub(MAX_IDLE)))
     }
 }
@@ -116,7 +121,7 @@ impl Access {
 mod tests {
     use super::*;
 
-    /// Bits after a hit at each of these steps.
+    /// Returns the bits after a hit at each of these steps.
     fn hit_at(steps: impl IntoIterator<Item = u32>) -> Access {
         let mut steps = steps.into_iter();
         let first = Access::new(steps.next().unwrap());
@@ -136,9 +141,9 @@ mod tests {
     #[test]
     fn hits_are_halved_after_every_age() {
         let access = hit_at([LAG, LAG + 1, LAG + 2, LAG + 3]);
-        let age = PULSES_PER_AGE + LAG;
+        let age = STEPS_PER_AGE + LAG;
         assert_eq!((access.hits(LAG + 3), access.hits(age - 1)), (3, 3));
-        assert_eq!((access.hits(age), access.hits(age + PULSES_PER_AGE)), (1, 0));
+        assert_eq!((access.hits(age), access.hits(age + STEPS_PER_AGE)), (1, 0));
         assert_eq!(access.hit(age).unwrap().hits(age), 2, "one of three, and one more");
     }
 
@@ -164,7 +169,7 @@ mod tests {
         for (first, hits) in [(0, 0), (5, 15), (1000, 1), (4090, 7)] {
             let mut access = Access::with_hits(hits, first);
             let is_referenced = access.is_referenced();
-            for now in (first..).step_by(PULSES_PER_AGE as usize).take(20) {
+            for now in (first..).step_by(STEPS_PER_AGE as usize).take(20) {
                 let before = (access.idle(now), access.hits(now));
                 assert!(before.0 < 1 << STEP_BITS);
                 if let Some(aged) = access.aged(now) {

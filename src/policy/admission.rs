@@ -1,45 +1,51 @@
 //! Admission: may the candidate displace the victim?
 //!
 //! The first rule is TinyLFU's (Einziger, Friedman, Manes: "TinyLFU: A Highly Efficient Cache
-//! Admission Policy", 2017): the one that was asked for more often, per unit of cost, stays. Which of
-//! the rules holds is decided in [`race`](super::race). Oversized inserts never come here:
-//! `engine/write.rs` refuses them.
+//! Admission Policy", 2017): the entry with the higher frequency per unit of cost stays. The
+//! [`tuner`](super::tuner) selects the rule. Inserts that cost more than the whole budget are
+//! rejected in `engine/write.rs` and never reach admission.
 
-/// One side of a duel.
+/// The properties of an entry that admission compares.
 #[derive(Clone, Copy, Debug)]
-pub struct Contender {
-    /// How often it was asked for, as the sketch estimates.
+pub struct FrequencyAndCost {
+    /// The access frequency that the sketch estimates.
     pub frequency: u8,
-    /// What it takes of the budget; 1 where costs are to be ignored.
+    /// The cost; 1 where costs are ignored.
     pub cost: u64,
 }
 
-/// What a candidate has to show.
+/// The condition that a candidate must meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A higher frequency per unit of cost than the victim's: TinyLFU. Best where some keys are
-    /// asked for more often than others.
-    Duel,
-    /// A clearly higher one. Best where keys come in turn, as in a loop, and whoever is in should
-    /// stay.
+    /// A higher frequency per unit of cost than the victim's: TinyLFU. Best for skewed access
+    /// patterns.
+    TinyLfu,
+    /// A frequency that is higher by more than one. Best for loops longer than the cache, where
+    /// entries that are already in should stay.
     Strict,
-    /// That it was asked for before: what the ghost queues of 2Q and S3-FIFO tell. Best where keys
-    /// that come twice come again soon.
+    /// An earlier access, as the ghost queues of 2Q and S3-FIFO record. Best where a second access
+    /// is soon followed by more.
     Seen,
 }
 
 impl Rule {
     /// Returns whether `candidate` may displace `victim`, where the mean entry costs `mean`.
     ///
-    /// A tie is the victim's, but a candidate that is asked for often gets a small chance by `luck`
-    /// (a random number): without it an attacker who knows the hash of a frequent entry could keep
-    /// others out.
+    /// The victim wins a tie. A frequent candidate that loses is still admitted with a small
+    /// probability, decided by the random number `luck`: otherwise an attacker who collides with
+    /// the hash of a frequent entry could keep other keys out.
     #[inline]
-    pub fn admits(self, candidate: Contender, victim: Contender, mean: u64, luck: u64) -> bool {
+    pub fn admits(
+        self,
+        candidate: FrequencyAndCost,
+        victim: FrequencyAndCost,
+        mean: u64,
+        luck: u64,
+    ) -> bool {
         // Fractions are compared by their cross products.
         let worth = |frequency: u8, per: u64| u128::from(frequency) * u128::from(per.max(1));
         match self {
-            Self::Duel => {
+            Self::TinyLfu => {
                 worth(candidate.frequency, victim.cost) > worth(victim.frequency, candidate.cost)
                     || (candidate.frequency >= LUCKY_FREQUENCY && luck.is_multiple_of(LUCK))
             }
@@ -52,46 +58,46 @@ impl Rule {
     }
 }
 
-/// The frequency of a key that was asked for before.
+/// The least frequency of a key that was accessed before: that access and this one.
 const SEEN_FREQUENCY: u8 = 2;
-/// The least frequency at which luck counts.
+/// The least frequency at which a losing candidate may be admitted by chance. As in Caffeine.
 const LUCKY_FREQUENCY: u8 = 6;
-/// One in so many lucky candidates is admitted.
+/// One in so many of these candidates is admitted. As in Caffeine.
 const LUCK: u64 = 128;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn one(frequency: u8, cost: u64) -> Contender {
-        Contender { frequency, cost }
+    fn one(frequency: u8, cost: u64) -> FrequencyAndCost {
+        FrequencyAndCost { frequency, cost }
     }
 
-    fn duel(candidate: Contender, victim: Contender, luck: u64) -> bool {
-        Rule::Duel.admits(candidate, victim, 1, luck)
+    fn tiny_lfu(candidate: FrequencyAndCost, victim: FrequencyAndCost, luck: u64) -> bool {
+        Rule::TinyLfu.admits(candidate, victim, 1, luck)
     }
 
     #[test]
     fn the_more_frequent_wins_and_a_tie_is_the_victims() {
-        assert!(duel(one(3, 1), one(2, 1), 1));
-        assert!(!duel(one(2, 1), one(2, 1), 1));
-        assert!(!duel(one(1, 1), one(2, 1), 1));
+        assert!(tiny_lfu(one(3, 1), one(2, 1), 1));
+        assert!(!tiny_lfu(one(2, 1), one(2, 1), 1));
+        assert!(!tiny_lfu(one(1, 1), one(2, 1), 1));
     }
 
     #[test]
     fn cost_divides_frequency() {
-        assert!(duel(one(2, 10), one(3, 20), 1));
-        assert!(!duel(one(4, 30), one(3, 20), 1));
+        assert!(tiny_lfu(one(2, 10), one(3, 20), 1));
+        assert!(!tiny_lfu(one(4, 30), one(3, 20), 1));
     }
 
     #[test]
-    fn luck_helps_only_the_frequent() {
-        assert!(duel(one(6, 1), one(15, 1), 0));
-        assert!(!duel(one(5, 1), one(15, 1), 0));
+    fn luck_admits_only_frequent_candidates() {
+        assert!(tiny_lfu(one(6, 1), one(15, 1), 0));
+        assert!(!tiny_lfu(one(5, 1), one(15, 1), 0));
     }
 
     #[test]
-    fn strict_wants_more_than_one_more_and_knows_no_luck() {
+    fn strict_requires_a_lead_of_more_than_one_and_ignores_luck() {
         let strict = |candidate, victim| Rule::Strict.admits(candidate, victim, 1, 0);
         assert!(!strict(one(3, 1), one(2, 1)));
         assert!(strict(one(4, 1), one(2, 1)));
@@ -101,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn seen_asks_only_whether_it_was_asked_for_before() {
+    fn seen_requires_only_an_earlier_access() {
         let seen = |candidate, mean| Rule::Seen.admits(candidate, one(15, 1), mean, 1);
         assert!(seen(one(2, 1), 1) && !seen(one(1, 1), 1));
         assert!(seen(one(1, 5), 10) && !seen(one(2, 11), 10));
@@ -109,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_greatest_costs_do_not_overflow() {
-        for rule in [Rule::Duel, Rule::Strict, Rule::Seen] {
+        for rule in [Rule::TinyLfu, Rule::Strict, Rule::Seen] {
             assert!(!rule.admits(one(15, u64::MAX), one(15, 1), 1, 1));
             assert!(rule.admits(one(15, 0), one(1, u64::MAX), u64::MAX, 1));
         }

@@ -1,20 +1,23 @@
-//! `Class`: what the choice of victims is told of an entry, in one byte of its bucket.
+//! `Class`: an entry's region and approximate weight, in one byte of its bucket, for victim
+//! selection.
 
 /// Bit 7: in the window.
 const WINDOW: u8 = 1 << 7;
 const WEIGHT: u8 = WINDOW - 1;
 
-/// The region of an entry, and about what it weighs.
+/// The region of an entry and its approximate weight.
 ///
-/// The lower 7 bits are 0 for an entry that must not be evicted; otherwise they are 1 more than twice the binary
-/// logarithm of the weight, rounded down to 1 or 1.5 times a power of two.
+/// The lower 7 bits are 0 for an unevictable entry. Otherwise the weight is rounded down to 1 or
+/// 1.5 times a power of two, and the bits are 1 more than twice its binary logarithm.
 ///
-/// It is a hint, which a late writer may leave out of date: the flags and the cost beside the entry's cell decide.
+/// A class is a hint, which a late writer may leave stale. The flags and the cost beside the
+/// entry's cell are authoritative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class(u8);
 
 impl Class {
-    /// Returns the class of an entry of this weight, which is 1 at least; `None` if it must not be evicted.
+    /// Returns the class of an entry of this weight, where 0 counts as 1 and `None` means that the
+    /// entry is unevictable.
     #[inline]
     pub const fn new(is_in_window: bool, weight: Option<u64>) -> Self {
         let weight = match weight {
@@ -24,7 +27,7 @@ impl Class {
                 let weight = weight | (weight == 0) as u64;
                 let exponent = weight.ilog2();
                 let half = if exponent > 0 { weight >> (exponent - 1) & 1 } else { 0 };
-                // 127 at most, for the exponent is 63 at most, and two more make no class.
+                // The exponent is at most 63, so only 128 has to be reduced to fit 7 bits.
                 let number = 2 * exponent + half as u32 + 1;
                 if number > WEIGHT as u32 { WEIGHT } else { number as u8 }
             }
@@ -32,7 +35,7 @@ impl Class {
         Self(weight | if is_in_window { WINDOW } else { 0 })
     }
 
-    /// Returns the class that [`to_bits`](Self::to_bits) has returned.
+    /// Converts back from the result of [`to_bits`](Self::to_bits).
     #[inline]
     pub fn from_bits(bits: u8) -> Self {
         Self(bits)
@@ -44,23 +47,23 @@ impl Class {
         self.0
     }
 
-    /// Returns the class of the entry in the main region.
+    /// Returns the class with the same weight in the main region.
     #[must_use]
     pub fn in_main(self) -> Self {
         Self(self.0 & WEIGHT)
     }
 
-    /// Returns the weight of the entry if its class is one of `range`.
+    /// Returns the weight if the class is in `range`.
     #[inline]
     pub fn weight_in(self, range: ClassRange) -> Option<f32> {
         let number = (self.0 & range.mask).wrapping_sub(range.first);
-        // The exponent and the highest bit of the fraction, as they stand in a float.
+        // `number` is the exponent and the highest bit of the fraction, laid out as in an `f32`.
         let weight = (u32::from(number) << 22) + 1.0f32.to_bits();
         (number < WEIGHT).then(|| f32::from_bits(weight))
     }
 }
 
-/// Classes that some choice is made of, all of entries that may be evicted.
+/// The classes of the evictable entries of one region or of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassRange {
     mask: u8,
@@ -68,16 +71,16 @@ pub struct ClassRange {
 }
 
 impl ClassRange {
-    /// Returns the bits of a class that count, and the class of weight 1.
+    /// Returns the mask of the significant bits, and the masked class of weight 1.
     pub fn mask_and_first(self) -> (u8, u8) {
         (self.mask, self.first)
     }
 
-    /// Those of the window.
+    /// The window region.
     pub const WINDOW: Self = Self { mask: u8::MAX, first: WINDOW + 1 };
-    /// Those of the main region.
+    /// The main region.
     pub const MAIN: Self = Self { mask: u8::MAX, first: 1 };
-    /// Those of both.
+    /// Both regions.
     pub const BOTH: Self = Self { mask: WEIGHT, first: 1 };
 }
 
@@ -103,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn region_and_weight_are_apart() {
+    fn region_and_weight_are_independent() {
         for weight in [None, Some(1), Some(1000)] {
             let (inside, main) = (Class::new(true, weight), Class::new(false, weight));
             assert!(inside != main);

@@ -1,15 +1,15 @@
-//! The rules of eviction: plain decisions on plain values.
+//! The eviction policy: pure decisions on plain values.
 //!
-//! An entry begins in the window. At the window's head it becomes a *leaver*, and has to win a
-//! duel against a sampled victim of the main region to stay. How large the window is, and what wins
-//! a duel, is decided by a race. `docs/POLICY.md` tells the whole.
+//! An entry is inserted into the window. At the window's head it becomes a *candidate*: it stays if
+//! it wins a comparison against a sampled victim of the main region. The tuner selects the size of
+//! the window and the admission rule. `docs/design.md` describes the whole.
 
 pub mod access;
+pub mod access_clock;
 pub mod admission;
 pub mod class;
-pub mod pulse;
-pub mod race;
-pub mod shadow;
+pub mod minisim;
+pub mod score;
 pub mod step;
-pub mod victim;
+pub mod tuner;
 pub mod window;

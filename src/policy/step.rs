@@ -1,73 +1,78 @@
-//! `step`: what comes next where room is to be made, or the window is to come down to its share.
+//! `step`: decides the next action when room is needed or the window exceeds its share.
 
-/// What is known then: all of it costs, as figures that others move at the same time.
+/// The costs that the decision depends on. Other threads change them concurrently, so together they
+/// are no consistent snapshot.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct State {
-    /// What is charged.
+    /// The cost charged.
     pub used: u64,
     /// The budget.
     pub max: u64,
-    /// What is to be free of it.
+    /// The part of the budget that must be free afterwards.
     pub room: u64,
-    /// What the window may cost.
+    /// The cost that the window may have.
     pub share: u64,
-    /// What the window costs.
+    /// The cost of the window.
     pub window: u64,
-    /// What the main region costs.
+    /// The cost of the main region.
     pub main: u64,
-    /// What the window costs more than its share since that was made smaller.
+    /// The cost by which the window exceeds its share since the share was reduced.
     pub surplus: u64,
-    /// What is free where no entry may move to main unjudged: room that was made ahead of need.
+    /// Free cost that was made available ahead of need. It does not let entries into main
+    /// unfiltered.
     pub ahead: u64,
 }
 
-/// What is done next.
+/// The next action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing.
     Rest,
-    /// The entry at the window's head moves to main: it is there by right since the window was larger.
+    /// Move the entry at the window's head to main unfiltered: the window's share was reduced, and
+    /// the entry was within the larger one.
     Yield,
-    /// It moves to main, where there is room for it.
+    /// Move the entry at the window's head to main, which has room for it.
     Promote,
-    /// It moves to main or goes, though none has to.
-    Judge,
-    /// It, or a victim of main, goes.
-    Duel,
-    /// A victim of main goes.
+    /// Move the entry at the window's head to main or evict it, though no room is missing.
+    Filter,
+    /// Evict either the entry at the window's head or a victim of main.
+    Compare,
+    /// Evict a victim of main.
     Evict,
 }
 
 impl State {
-    /// Returns what is missing: what the budget lacks of the room, and what it is over its limit.
+    /// Returns the cost to evict: the excess over the budget, plus the part of the room that is not
+    /// free.
     #[inline]
     pub fn missing(&self) -> u64 {
-        // Apart from each other, for the sum of all three need not be a number.
+        // Computed separately, because `used + room` may overflow.
         let over = self.used.saturating_sub(self.max);
         over.saturating_add(self.room.saturating_sub(self.max.saturating_sub(self.used)))
     }
 
-    /// Returns whether the window is above its share: what the room is for comes to it first.
+    /// Returns whether the window exceeds its share with the entry that the room is for, which
+    /// enters the window.
     #[inline]
     pub fn is_window_full(&self) -> bool {
         self.window > 0 && self.window.saturating_add(self.room) > self.share
     }
 
-    /// Returns whether the cache is still filling, or much was removed.
+    /// Returns whether the cache is still filling, or is again after many removals.
     #[inline]
     pub fn is_filling(&self) -> bool {
         let ahead = self.room.saturating_add(self.ahead).saturating_add(1);
         self.used < self.max.saturating_sub(ahead)
     }
 
-    /// Returns what main may cost.
+    /// Returns the cost that main may have.
     #[inline]
     fn target(&self) -> u64 {
         self.max.saturating_sub(self.share.max(self.room))
     }
 }
 
-/// Returns what is done next.
+/// Returns the next action.
 #[inline]
 pub fn step(state: State) -> Step {
     let is_full = state.is_window_full();
@@ -75,13 +80,13 @@ pub fn step(state: State) -> Step {
         return Step::Yield;
     }
     if state.missing() > 0 {
-        return if state.main > state.target() { Step::Evict } else { Step::Duel };
+        return if state.main > state.target() { Step::Evict } else { Step::Compare };
     }
     match is_full {
         false => Step::Rest,
-        // An entry that is too many in the window takes a free place.
+        // The window's excess entry takes free room in main.
         true if state.main < state.target() && state.is_filling() => Step::Promote,
-        true => Step::Judge,
+        true => Step::Filter,
     }
 }
 
@@ -101,9 +106,9 @@ mod tests {
     };
 
     #[test]
-    fn one_of_two_goes_where_room_is_missing() {
-        assert_eq!((FULL.missing(), step(FULL)), (1, Step::Duel));
-        // Main is above what it may cost, so one of its entries goes.
+    fn missing_room_evicts_from_the_window_or_main() {
+        assert_eq!((FULL.missing(), step(FULL)), (1, Step::Compare));
+        // Main exceeds its target, so one of its entries is evicted.
         assert_eq!(step(State { main: 951, window: 49, ..FULL }), Step::Evict);
         // After the budget was lowered.
         let lowered = State { max: 900, ..FULL };
@@ -119,19 +124,19 @@ mod tests {
     }
 
     #[test]
-    fn window_above_its_share_fills_free_places_or_is_judged() {
+    fn window_above_its_share_fills_free_places_or_is_filtered() {
         let filling = State { used: 500, main: 450, window: 50, ..FULL };
         assert_eq!((filling.is_filling(), step(filling)), (true, Step::Promote));
         let full = State { used: 998, main: 940, window: 58, ..FULL };
-        assert_eq!((full.is_filling(), step(full)), (false, Step::Judge));
-        // Main is full, though the budget is not: room that was made ahead lets nobody in.
-        assert_eq!(step(State { main: 950, window: 51, used: 700, ..FULL }), Step::Judge);
+        assert_eq!((full.is_filling(), step(full)), (false, Step::Filter));
+        // Main is full, though the budget is not: room made ahead of need admits no entry.
+        assert_eq!(step(State { main: 950, window: 51, used: 700, ..FULL }), Step::Filter);
     }
 
     #[test]
-    fn what_the_window_held_by_right_moves_on_first() {
+    fn surplus_of_a_reduced_window_moves_to_main_first() {
         let smaller = State { surplus: 100, window: 150, ..FULL };
         assert_eq!(step(smaller), Step::Yield);
-        assert_eq!(step(State { surplus: 100, window: 49, ..FULL }), Step::Duel);
+        assert_eq!(step(State { surplus: 100, window: 49, ..FULL }), Step::Compare);
     }
 }

@@ -1,33 +1,34 @@
-//! The asymmetric barrier: free for the thread that reads, expensive for the thread that frees.
+//! An asymmetric barrier: nearly free for the thread that reads, expensive for the thread that
+//! frees.
 //!
 //! # Protocol
 //!
-//! A reader announces its pin by a store, passes the *light* side, and reads. A sweeper passes the
-//! *heavy* side and looks for announcements. Then of the two at least one sees the other: the
+//! A reader announces its pin by a store, executes the *light* side, and reads. A sweeper executes
+//! the *heavy* side and then loads the announcements. At least one of them sees the other: the
 //! sweeper sees the announcement, or the reader sees all that the sweeper saw before its barrier.
 //!
 //! | [`Barrier`] | light side | heavy side |
 //! |---|---|---|
-//! | `System` | a compiler fence | the system has every running thread of the process pass a fence |
+//! | `System` | a compiler fence | every running thread of the process executes a fence |
 //! | `Fences` | a SeqCst fence | a SeqCst fence |
 //!
-//! `System` is `membarrier(PRIVATE_EXPEDITED)`, on Linux 4.14 and later. Everywhere else, and where
-//! a sandbox forbids that call, it is `Fences`. The choice is made once, before the first
-//! announcement, and never changes: an announcement behind a compiler fence is invisible to
-//! a heavy side that is only a fence.
+//! `System` is `membarrier(PRIVATE_EXPEDITED)`, on Linux 4.14 and later. `Fences` is used on all
+//! other systems, and where a sandbox forbids that call. The choice is made once, before the first
+//! announcement, and never changes: a heavy side that is only a fence does not order an
+//! announcement that is followed by a compiler fence.
 //!
-//! In the models there is no such call: both sides of `System` are fences there.
+//! In model builds there is no such call, and both sides of `System` are fences.
 
 use crate::sync::atomic::{Ordering, fence};
 
-/// Which barrier this process has.
+/// The kind of barrier that this process uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Barrier {
-    /// The system's.
+    /// The system call.
     System,
     /// A fence on both sides.
     Fences,
-    /// The system's, which fails.
+    /// A system call that fails.
     #[cfg(test)]
     Failing,
 }
@@ -35,15 +36,15 @@ pub enum Barrier {
 impl Barrier {
     /// Chooses the barrier, and registers the process for it.
     pub fn choose() -> Self {
-        // The race detector does not see what another thread is made to do, and Miri does not know
-        // the call. `cortado_fences` is for tests of the other kind.
+        // The race detector does not see a fence that the system executes in another thread, and
+        // Miri does not support the call. `cortado_fences` selects `Fences` for tests.
         let is_fences = cfg!(any(cortado_fences, cortado_tsan, miri));
         if !is_fences && system::register() { Self::System } else { Self::Fences }
     }
 
-    /// Passes the heavy side; returns whether it held.
+    /// Executes the heavy side; returns whether it succeeded.
     ///
-    /// One that did not says nothing about any reader.
+    /// A barrier that failed orders nothing.
     #[must_use]
     pub fn heavy(self) -> bool {
         match self {
@@ -58,7 +59,7 @@ impl Barrier {
         }
     }
 
-    /// Passes the light side where it is a fence. The other kind's is [`light`].
+    /// Executes the light side of [`Barrier::Fences`]. That of [`Barrier::System`] is [`light`].
     #[cold]
     pub fn fence_light() {
         if !mutant!("guard_no_fallback_fence") {
@@ -68,7 +69,7 @@ impl Barrier {
     }
 }
 
-/// Passes the light side of [`Barrier::System`].
+/// Executes the light side of [`Barrier::System`].
 #[inline]
 pub fn light() {
     system::light();
@@ -102,8 +103,8 @@ mod system {
 
     #[inline]
     pub(super) fn light() {
-        // SeqCst: keeps the compiler from moving a read before the announcement; `heavy` keeps the
-        // processor from it.
+        // SeqCst: keeps the compiler from moving a read before the announcement; `heavy` does the
+        // same for the processor.
         compiler_fence(Ordering::SeqCst);
     }
 
@@ -117,10 +118,10 @@ mod system {
         false
     }
 
-    /// Registers the process: the call of [`heavy`] fails in one that is not.
+    /// Registers the process for the call of [`heavy`], which fails otherwise.
     #[cfg(target_os = "linux")]
     pub(super) fn register() -> bool {
-        // Asked first: a kernel that does not know a command answers no differently from a sandbox.
+        // Queries first: a kernel that does not support the command fails as a sandbox does.
         membarrier(QUERY).is_some_and(|known| known & libc::c_long::from(PRIVATE_EXPEDITED) != 0)
             && membarrier(REGISTER_PRIVATE_EXPEDITED).is_some()
     }
@@ -130,16 +131,16 @@ mod system {
         membarrier(PRIVATE_EXPEDITED).is_some()
     }
 
-    /// Returns what the call returned, unless it failed.
+    /// Calls `membarrier`; returns its result, or `None` if it failed.
     #[cfg(target_os = "linux")]
     fn membarrier(command: libc::c_int) -> Option<libc::c_long> {
         let (flags, cpu): (libc::c_uint, libc::c_int) = (0, 0);
-        // SAFETY: the call takes three integers and touches no memory of the caller's.
+        // SAFETY: the call takes three integers and accesses no memory of the caller.
         let result = unsafe { libc::syscall(libc::SYS_membarrier, command, flags, cpu) };
         (result >= 0).then_some(result)
     }
 
-    // Of `linux/membarrier.h`.
+    // From `linux/membarrier.h`.
     #[cfg(target_os = "linux")]
     const QUERY: libc::c_int = 0;
     #[cfg(target_os = "linux")]
@@ -152,7 +153,7 @@ mod system {
         use super::*;
 
         #[test]
-        fn unknown_command_of_the_call_is_a_failure() {
+        fn unknown_membarrier_command_fails() {
             assert_eq!(membarrier(1 << 30), None);
         }
     }

@@ -1,6 +1,7 @@
-//! A grace period whose end a collector reports: that of crossbeam-epoch, and of the models.
+//! A grace period that counts its outstanding guards; used by crossbeam-epoch and by the model
+//! collector.
 //!
-//! Such a collector does not say which threads are pinned.
+//! These collectors do not report which threads are pinned.
 
 use super::{Domain, Part, Reader};
 use crate::sync::{
@@ -10,37 +11,37 @@ use crate::sync::{
 
 /// A grace period.
 ///
-/// Cloning it clones a handle to the same period.
+/// Cloning it clones a handle to the period.
 #[derive(Clone, Debug)]
 pub struct Grace {
-    /// Guards, or groups of guards, that have still to go. Zero: the period is over.
+    /// Guards, or groups of guards, that still exist. Zero: the period has ended.
     pub(super) outstanding: Arc<AtomicUsize>,
 }
 
 impl Grace {
-    /// Returns whether the period is over: everything that its guards did has happened.
-    pub fn is_over(&mut self) -> bool {
-        // Acquire: pairs with the Release in `end`; seeing zero means seeing the last reads of
-        // every guard of the period as done, so that freeing cannot race them.
-        let order = ordering!(Acquire, mutant("buckets_relaxed_grace") => Relaxed);
+    /// Returns whether the period has ended: all reads under its guards have happened before.
+    pub fn has_ended(&mut self) -> bool {
+        // Acquire: pairs with the Release in `end`; the last reads under every guard of the period
+        // happen before a load of zero, so that freeing cannot race with them.
+        let order = ordering!(Acquire, mutant("table_relaxed_grace") => Relaxed);
         self.outstanding.load(order) == 0
     }
 
-    /// Returns whether a value of a part must stay while the period is not over: always, for nobody knows what its pins
-    /// keep.
+    /// Returns whether a pin may protect a value of a part until the period ends. Always `true`:
+    /// the collector does not know what its pins protect.
     pub fn keeps(&self, _: Part) -> bool {
         true
     }
 
-    /// Ends one of the waits of the period.
+    /// Removes one guard, or group of guards, from the count.
     pub(super) fn end(&self) {
-        // AcqRel: Release pairs with the Acquire in `is_over`; Acquire chains the reads of those
-        // that ended their wait before this one.
+        // AcqRel: Release pairs with the Acquire in `has_ended`; Acquire chains the reads under the
+        // guards that were removed before.
         self.outstanding.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// A pin that a collector tells of: there is none.
+/// A pin that the collector reports: there is none.
 #[derive(Debug)]
 pub enum Pin {}
 
@@ -50,17 +51,17 @@ pub fn pins_of(_: Domain) -> Vec<Pin> {
 }
 
 impl Pin {
-    /// Returns whether it has ended.
-    pub fn is_over(&self) -> bool {
+    /// Returns whether the pin has ended.
+    pub fn has_ended(&self) -> bool {
         match *self {}
     }
 
-    /// Returns the thread whose pin it is.
+    /// Returns the pinned thread.
     pub fn reader(&self) -> Reader {
         match *self {}
     }
 
-    /// Returns what no other pin has.
+    /// Returns a key that is unique to the pin.
     pub fn key(&self) -> (usize, u64) {
         match *self {}
     }

@@ -1,6 +1,6 @@
-//! Grace periods by crossbeam-epoch.
+//! The collector of crossbeam-epoch.
 //!
-//! A pin holds back the garbage of every domain, and no reader is known by name.
+//! A pin holds back the garbage of every domain, and pinned threads cannot be listed.
 
 use crossbeam_epoch::LocalHandle;
 
@@ -10,19 +10,19 @@ use self::process::{LOCAL, collector};
 use super::{Domain, counted::Grace, departure::Departure};
 use crate::sync::{Arc, atomic::AtomicUsize};
 
-/// The witness of a pin; see the module above.
-// In this order: a thread that is woken finds the pin gone.
+/// A pin; see the [module](super).
+// The fields are dropped in this order: a thread that `Departure` wakes finds the pin ended.
 #[derive(Debug)]
 pub struct Guard(crossbeam_epoch::Guard, Departure);
 
 /// Pins the current thread.
 ///
-/// Costs a store and a fence on a line of the thread's own; every 128th pin also helps the
-/// collector on. Nested pins are cheaper still.
+/// Costs a store to a cache line of the thread's own and a fence; every 128th pin also advances the
+/// collector. Nested pins are cheaper.
 #[inline]
 pub fn pin_for(_: Domain) -> Guard {
-    // A thread whose thread-locals are being destroyed has no handle any more: it registers for
-    // this one pin.
+    // A thread whose thread-locals are being destroyed no longer has a handle: it registers one for
+    // this pin.
     let guard = LOCAL.try_with(LocalHandle::pin);
     Guard(guard.unwrap_or_else(|_| collector().register().pin()), Departure)
 }
@@ -33,19 +33,20 @@ impl Guard {
         self.0.repin();
     }
 
-    /// Returns whether all that is of a domain stays readable under this guard.
+    /// Returns whether this guard protects all memory of a domain: always `true`.
     pub fn covers(&self, _: Domain) -> bool {
         true
     }
 
-    /// Hands what this thread has deferred to the collector and lets it go one step on.
+    /// Passes this thread's deferred functions to the collector and advances it by a step.
     pub fn advance(&self) {
         self.0.flush();
     }
 }
 
 impl Grace {
-    /// Begins a period for what was unlinked before: until every guard that exists now is gone.
+    /// Begins a period for memory that was unlinked before. It ends when every guard that exists
+    /// now has been dropped.
     pub fn begin(domain: Domain) -> Self {
         let grace = Self { outstanding: Arc::new(AtomicUsize::new(1)) };
         let guard = pin_for(domain);
@@ -56,7 +57,7 @@ impl Grace {
     }
 }
 
-/// What there is one of in a process, and in a thread.
+/// The process-wide collector, and the handle of each thread.
 #[cfg(not(cortado_loom))]
 mod process {
     use std::sync::OnceLock; // shim: loom has a file of its own

@@ -1,14 +1,14 @@
-//! What there is one of in an execution of loom's and in a model thread, where the collector is crossbeam-epoch
-//! itself (`--cfg crossbeam_loom`, by which that crate is built on loom, too).
+//! The collector of a loom execution, and the handle of each model thread, where crossbeam-epoch
+//! itself is modelled (`--cfg crossbeam_loom`, which also builds that crate on loom).
 
 use crossbeam_epoch::{Collector, LocalHandle};
 
-loom::lazy_static! { // shim: the coat has none
+loom::lazy_static! { // shim: `crate::sync` has none
     static ref COLLECTOR: Collector = Collector::new();
 }
 
-loom::thread_local! { // shim: an initial value that is no constant
-    pub(super) static LOCAL: LocalHandle = if mutant!("buckets_own_collector") {
+loom::thread_local! { // shim: the initial value is not a constant
+    pub(super) static LOCAL: LocalHandle = if mutant!("table_own_collector") {
         Collector::new().register()
     } else {
         collector().register()

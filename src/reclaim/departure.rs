@@ -1,23 +1,24 @@
-//! Departures: a thread that waits until some guard is dropped is woken when one is.
+//! Departures: wakes a thread that waits for a guard to be dropped.
 //!
 //! # Protocol
 //!
-//! A thread whose garbage waits for a guard of unknown length enters itself in a list and sets a flag.
-//! A thread that drops a guard looks at the flag, by one plain load of a line that is written only then; where it
-//! is set, it takes one sleeper off the list and unparks it. That one wakes the next before it goes to work,
-//! so a reader pays for one wake-up, however many caches wait.
+//! A thread whose garbage waits for a guard of unknown duration adds itself to a list and sets a
+//! flag. A thread that drops a guard loads the flag, from a cache line that is rarely written. If
+//! the flag is set, the thread takes one sleeper off the list and unparks it. The woken sleeper
+//! wakes the next one before it starts to work, so a reader pays for one wake-up however many
+//! caches wait.
 //!
-//! This is a hint, without a fence: a guard that is dropped while the flag is being set may be missed, and the
-//! sleeper's timed wait ends all the same. Guards of a cache's own thread wake no one: the threads would wake
-//! each other without end.
+//! This is a hint, without a fence: the drop of a guard may be missed while the flag is being set,
+//! and then the sleeper's timed wait ends on its own. Guards of the caches' own maintenance threads
+//! wake no sleeper: these threads would wake each other endlessly.
 //!
-//! A sleeper is in the list at most once but for races: `is_listed` says that it is there, `is_waiting` that it
-//! wants to be woken. Both are exchanged, in this order, by the thread that takes it off; the sleeper sets them in the
-//! other order.
+//! Except after races, a sleeper is in the list at most once. `is_listed` says that it is in the
+//! list, and `is_waiting` that it wants to be woken. The thread that takes the sleeper off the list
+//! swaps both, in this order; the sleeper sets them in the reverse order.
 
 use crossbeam_utils::CachePadded;
 
-use super::pile::{Pile, Sheet};
+use crate::primitives::stack::{Node, Stack};
 use crate::{
     sync::{
         Arc, OnceLock,
@@ -27,17 +28,17 @@ use crate::{
     util::is_cache_thread,
 };
 
-/// The threads of this process that wait.
+/// The sleepers of this process.
 static SLEEPERS: Sleepers = Sleepers::new();
 
 /// Threads that wait for a departure.
 struct Sleepers {
-    /// Whether one may be in the list.
+    /// Whether a sleeper may be in the list.
     are_there: CachePadded<AtomicBool>,
-    list: OnceLock<Pile<Arc<Entry>>>,
+    list: OnceLock<Stack<Arc<Entry>>>,
 }
 
-/// Part of each guard, dropped after the collector's own.
+/// A field of each guard, dropped after the collector's own guard.
 #[derive(Debug)]
 pub struct Departure;
 
@@ -70,12 +71,13 @@ impl Sleepers {
 
     fn wake_next(&self) {
         let Some(list) = self.list.get() else { return };
-        // Relaxed, here and below: a hint. Before the list is taken: an entry that comes later sets it again.
+        // Relaxed, here and below: a hint. Cleared before the list is taken, so that a sleeper that
+        // is added later sets it again.
         self.are_there.store(false, Ordering::Relaxed);
         let mut listed = list.take();
         if listed.any(|entry| entry.wake()) {
             list.put_back(listed);
-            // Relaxed: as above. At worst the list is empty.
+            // Relaxed: as above. At worst, the list is empty.
             self.are_there.store(true, Ordering::Relaxed);
         }
     }
@@ -94,7 +96,7 @@ struct Entry {
 }
 
 impl Sleeper {
-    /// Makes one for this thread.
+    /// Makes a sleeper for this thread.
     pub fn new() -> Self {
         Self::of(&SLEEPERS)
     }
@@ -105,26 +107,27 @@ impl Sleeper {
         Self { entry: Arc::new(entry), sleepers }
     }
 
-    /// Asks for this thread to be unparked at the next departure.
+    /// Registers this thread to be unparked at the next departure.
     pub fn wait(&self) {
         let (entry, sleepers) = (&self.entry, self.sleepers);
-        // Relaxed: the exchange below shows it.
+        // Relaxed: the swap below publishes it.
         entry.is_waiting.store(true, Ordering::Relaxed);
-        // AcqRel: Release pairs with the Acquire in `wake`: who takes it off later sees that it waits.
-        // Acquire: the thread that took it off before has ended the last wait.
+        // AcqRel: Release pairs with the Acquire in `wake`, so that a thread that takes the entry
+        // off the list later sees that it waits. Acquire pairs with the Release there: the thread
+        // that took the entry off before has ended the last wait.
         if !entry.is_listed.swap(true, Ordering::AcqRel) {
-            sleepers.list.get_or_init(Pile::new).push(Sheet::new(Arc::clone(entry)));
+            sleepers.list.get_or_init(Stack::new).push(Node::new(Arc::clone(entry)));
         }
         sleepers.are_there.store(true, Ordering::Relaxed); // Relaxed: a hint.
     }
 
-    /// Ends the wait; returns whether a departure had done so.
+    /// Ends the wait; returns whether a departure had already ended it.
     pub fn stop(&self) -> bool {
-        // Relaxed: only the flag counts.
+        // Relaxed: only the flag itself matters.
         !self.entry.is_waiting.swap(false, Ordering::Relaxed)
     }
 
-    /// Returns whether no departure has come since this thread began to wait.
+    /// Returns whether no departure has woken this thread since it began to wait.
     pub fn is_waiting(&self) -> bool {
         self.entry.is_waiting.load(Ordering::Relaxed) // Relaxed: a hint.
     }
@@ -143,11 +146,12 @@ impl Drop for Sleeper {
 }
 
 impl Entry {
-    /// Wakes the thread if it waits; returns whether it did. For who has taken it off the list.
+    /// Wakes the thread if it waits; returns whether it did. The caller has taken the entry off the
+    /// list.
     fn wake(&self) -> bool {
-        // AcqRel: Acquire pairs with the Release in `wait`, and the other way round.
+        // AcqRel: Acquire pairs with the Release in `wait`, and Release with the Acquire there.
         self.is_listed.swap(false, Ordering::AcqRel);
-        // Relaxed: of those that take a copy off, one is told.
+        // Relaxed: if several threads take copies of the entry off, one of them gets `true`.
         let waits = self.is_waiting.swap(false, Ordering::Relaxed);
         if waits {
             self.thread.unpark();
@@ -170,18 +174,18 @@ mod tests {
         util::{forever, mark_cache_thread},
     };
 
-    /// A list of this test's own: guards of other tests wake none of it.
+    /// Returns a list of the test's own, so that guards of other tests wake none of its sleepers.
     fn sleepers() -> &'static Sleepers {
         forever(Sleepers::new())
     }
 
     #[test]
-    fn sleeper_is_woken_by_a_guard_that_goes() {
+    fn dropped_guard_wakes_a_sleeper() {
         let sleeper = Sleeper::new();
         let guard = pin();
         sleeper.wait();
         drop(guard);
-        // By this guard, or by that of another test. It comes, or this waits for ever.
+        // By this guard or by one of another test. Without a wake-up this waits for ever.
         while sleeper.is_waiting() {
             thread::park();
         }
@@ -222,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn guard_of_a_caches_own_thread_wakes_no_one() {
+    fn guard_of_a_maintenance_thread_wakes_no_sleeper() {
         let list = sleepers();
         let sleeper = Sleeper::of(list);
         sleeper.wait();

@@ -1,6 +1,6 @@
 //! Departures in a model build, where a timed wait ends at once: no sleeper needs to be woken.
 
-/// Part of each guard; does nothing.
+/// A field of each guard; does nothing.
 #[derive(Debug)]
 pub struct Departure;
 
@@ -12,7 +12,7 @@ pub fn wake_next() {}
 pub struct Sleeper;
 
 impl Sleeper {
-    /// Makes one for this thread.
+    /// Makes a sleeper for this thread.
     pub fn new() -> Self {
         Self
     }
@@ -20,12 +20,12 @@ impl Sleeper {
     /// Does nothing.
     pub fn wait(&self) {}
 
-    /// Ends no wait.
+    /// Returns `false`: no departure ends a wait.
     pub fn stop(&self) -> bool {
         false
     }
 
-    /// Returns that no departure has come.
+    /// Returns `true`: no departure wakes the thread.
     pub fn is_waiting(&self) -> bool {
         true
     }

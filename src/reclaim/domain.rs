@@ -1,38 +1,39 @@
-//! Domain: whose memory a pin keeps, and which part of it.
+//! `Domain`: identifies the memory that a pin protects.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed}; // shim: a number, which no model needs to see
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed}; // shim: a counter that no model needs
 
-/// Identifies the memory that a pin keeps readable: that of one cache, or of all.
+/// Identifies the memory that a pin protects: that of one cache, of a part of one, or of all.
 ///
-/// A pin holds back the garbage of its own domain only. A domain has [`PARTS`] parts, by the hashes of what is in it; a
-/// pin of one part keeps the structure of the whole domain, and the values of that part alone.
+/// A pin holds back the garbage of its own domain only. A domain has [`PARTS`] parts, by the hashes
+/// of its entries. A pin of one part protects the structure of the whole domain, but only the
+/// values of that part.
 ///
 /// ```text
-/// bits  0..16   the part; 0: all; the highest: the structure and no value
+/// bits  0..16   the part; 0: all parts; all ones: the structure and no value
 /// bits 16..64   the number of the domain; 0: any
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Domain(u64);
 
-/// A part of a domain: from 1 to [`PARTS`].
-pub type Part = u16;
-
-/// The number of parts of a domain.
+/// The number of parts of a domain: the values, except 0, of the ten hash bits that a bucket holds
+/// of each entry.
 pub const PARTS: usize = (1 << 10) - 1;
-
 const PART_BITS: u32 = 16;
 const PART_MASK: u64 = (1 << PART_BITS) - 1;
 const ALL: u64 = 0;
 const NO_VALUE: u64 = PART_MASK;
 
+/// A part of a domain: from 1 to [`PARTS`].
+pub type Part = u16;
+
 impl Domain {
-    /// Covers every domain.
+    /// The domain that covers every other.
     pub const ANY: Self = Self(0);
 
     /// Returns a domain that no other caller gets.
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        // Relaxed: only the addition has to be whole; 2^48 caches are never made.
+        // Relaxed: only the addition must be atomic. 2^48 caches are never made.
         Self(NEXT.fetch_add(1, Relaxed) << PART_BITS)
     }
 
@@ -52,20 +53,21 @@ impl Domain {
         Self(self.0 | NO_VALUE)
     }
 
-    /// Returns whether both are of one domain, or one is of any: a pin of either keeps the structure of the other.
+    /// Returns whether both belong to one domain, or one of them is [`ANY`](Self::ANY): a pin of
+    /// either protects the structure of the other.
     #[inline]
     pub fn meets(self, other: Self) -> bool {
         let (own, other) = (self.0 & !PART_MASK, other.0 & !PART_MASK);
         own == other || own == 0 || other == 0
     }
 
-    /// Returns whether a pin of this keeps all that is of `other`.
+    /// Returns whether a pin of `self` protects all memory of `other`.
     #[inline]
     pub fn covers(self, other: Self) -> bool {
         self.meets(other) && (self.of() == ALL || self.of() == other.of() || other.of() == NO_VALUE)
     }
 
-    /// Returns what covers both.
+    /// Returns the smallest domain or part that covers both.
     #[inline]
     pub fn joined(self, other: Self) -> Self {
         if self.0 & !PART_MASK != other.0 & !PART_MASK {

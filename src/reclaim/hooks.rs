@@ -1,11 +1,11 @@
-//! What the models' own collector notes, where the collector is another one: nothing.
+//! Empty counterparts of the model collector's checks, for models that use another collector.
 //!
-//! A value that is freed under a reader then shows as an unordered access to a cell that loom
-//! watches.
+//! A value that is freed while a reader uses it then shows as an unordered access to a cell that
+//! loom tracks.
 
 use super::Guard;
 
-/// Returns that nothing was noted.
+/// Returns that nothing was recorded.
 pub fn census() -> (usize, usize) {
     (0, 0)
 }

@@ -1,17 +1,18 @@
-//! Grace periods: what a pinned thread may rely on, and which collector keeps that promise.
+//! Memory reclamation: guards, grace periods, and the choice of the collector.
 //!
 //! # Protocol
 //!
-//! A [`Guard`] is the witness of a *pin*, which is for one [`Domain`], a part of one, or any. What was reachable
-//! there when the guard was made stays readable until the guard is dropped. Of a collector
-//! one thing is asked: when a [`Grace`] period is over, that is, when all guards that there were at
-//! its beginning are gone. What is to be freed waits for that in [lines](line), so that a reader
-//! never runs a destructor. A collector that knows which parts the pins are for also says which values none of them
-//! keeps: those are dropped before the period is over, and their memory waits on.
+//! A [`Guard`] represents a *pin* of one [`Domain`], of a part of one, or of all. Memory of the
+//! domain that was reachable when the guard was created stays readable until the guard is dropped.
+//! A collector answers one question: whether a [`Grace`] period has ended, that is, whether all
+//! guards that existed at its beginning have been dropped. Retired memory waits for that in
+//! [limbo lists](limbo), so a reader never runs a destructor. A collector that knows the parts that
+//! the pins protect also reports the values that no pin protects: those values are dropped before
+//! the period ends, and only their memory waits for its end.
 //!
-//! The collector is this crate's own ([`sequence`]); by feature it is crossbeam-epoch. All caches
-//! of a process share it. It is never the global default of another crate, so a guard that
-//! another library forgot cannot hold back our memory.
+//! The collector is this crate's own ([`sequence`]), or crossbeam-epoch by feature. All caches of a
+//! process share it. It is never the global default of another crate, so a guard that another
+//! library leaks cannot hold back this crate's memory.
 
 #[cfg(any(
     all(cortado_loom, crossbeam_loom),
@@ -31,7 +32,7 @@ mod backend;
 ))]
 use self::sequence as backend;
 
-// The models have it beside their own collector, for the tests of it alone.
+// Model builds include it beside their own collector, for its own tests.
 #[cfg(any(cortado_loom, cortado_shuttle, not(feature = "crossbeam-epoch")))]
 pub mod barrier;
 #[cfg(any(cortado_loom, cortado_shuttle, not(feature = "crossbeam-epoch")))]
@@ -50,8 +51,7 @@ mod domain;
     any(cortado_guard, all(cortado_loom, crossbeam_loom))
 ))]
 mod hooks;
-pub mod line;
-pub mod pile;
+pub mod limbo;
 pub mod stall;
 
 #[cfg(any(cortado_loom, cortado_shuttle))]
@@ -60,7 +60,7 @@ pub use backend::{Guard, pin_for};
 pub use domain::{Domain, PARTS, Part};
 pub use stall::Reader;
 
-/// Whether the collector says which threads are pinned ([`pins_of`]).
+/// Whether the collector reports which threads are pinned ([`pins_of`]).
 pub const READERS_ARE_KNOWN: bool = if cfg!(any(cortado_loom, cortado_shuttle)) {
     cfg!(cortado_guard)
 } else {
@@ -89,30 +89,10 @@ pub use backend::{Grace, Pin, pins_of};
 ))]
 pub use counted::{Grace, Pin, pins_of};
 
-use crate::sync::atomic::{AtomicPtr, Ordering};
-
-/// Pins the current thread for the memory of every domain.
+/// Pins the current thread for every domain.
 #[inline]
 pub fn pin() -> Guard {
     pin_for(Domain::ANY)
-}
-
-/// Turns a pointer from `Box::into_raw`, or null, into the box it was.
-///
-/// # Safety
-///
-/// * `raw` is null, or comes from `Box::into_raw` and belongs to the caller alone.
-unsafe fn own<T>(raw: *mut T) -> Option<Box<T>> {
-    // SAFETY: the caller's promise.
-    (!raw.is_null()).then(|| unsafe { Box::from_raw(raw) })
-}
-
-/// Returns whether a place holds something, to the thread that has lain down: whoever fills it later by a
-/// read-modify-write that acquires sees what this thread did before (see [`waker`](crate::waker)).
-fn last_look<T>(place: &AtomicPtr<T>) -> bool {
-    let none = std::ptr::null_mut();
-    // Release: as above, where the place is empty. Relaxed: where it is not, there is nothing to miss.
-    place.compare_exchange(none, none, Ordering::Release, Ordering::Relaxed).is_err()
 }
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
@@ -121,10 +101,10 @@ mod tests {
 
     use super::*;
 
-    /// Other tests pin, too, and may lack a core for long.
+    /// Waits for the end of a period. Other tests pin, too, and may be preempted for long.
     fn wait(grace: &mut Grace) {
         let end = Instant::now() + Duration::from_secs(30);
-        while !grace.is_over() {
+        while !grace.has_ended() {
             assert!(Instant::now() < end, "the grace period never ended");
             pin().advance();
             std::thread::yield_now();
@@ -132,18 +112,18 @@ mod tests {
     }
 
     #[test]
-    fn grace_ends_when_no_guard_is_left() {
+    fn grace_period_without_a_guard_ends() {
         let mut grace = Grace::begin(Domain::ANY);
         wait(&mut grace);
     }
 
     #[test]
-    fn guard_of_the_same_moment_holds_the_grace_back() {
+    fn guard_that_existed_at_the_beginning_delays_the_end() {
         let guard = pin();
         let mut grace = Grace::begin(Domain::ANY);
         for _ in 0..100 {
             pin().advance();
-            assert!(!grace.is_over());
+            assert!(!grace.has_ended());
         }
         drop(guard);
         wait(&mut grace);

@@ -1,19 +1,19 @@
-//! Grace periods for loom and shuttle: frees nothing early, and catches misuse.
+//! The collector for loom and shuttle: ends periods as early as is correct, and detects misuse.
 //!
-//! A grace period ends at the first moment at which it may: when the last guard that was there
-//! when it began is dropped. So a model test sees the harshest collector that keeps its word.
+//! A grace period ends at the first moment at which it may: when the last guard that existed at its
+//! beginning is dropped. So a model test runs against the most aggressive correct collector.
 //!
-//! Both tools run all their threads on one thread of the system, so plain thread-local state
-//! serves a whole execution and adds no happens-before edge that a real collector lacks. The
-//! edges that a real one has are made by atomics that the model sees:
+//! Both tools run all model threads on one system thread, so plain thread-local state serves a
+//! whole execution and adds no happens-before edge that a real collector lacks. The edges that a
+//! real collector has are made by atomics that the model sees:
 //!
-//! * a fence at each pin, and one where a grace period begins;
-//! * each thread's *local*, written at its unpins and read where a grace period begins, so that
-//!   what was read under a guard that is gone comes before the period;
-//! * the period's own counter, for the guards that were still there.
+//! * a fence at each pin, and one at the beginning of a grace period;
+//! * each thread's *local*, written at its unpins and read at the beginning of a grace period, so
+//!   that reads under a dropped guard happen before the period;
+//! * the period's counter, for the guards that existed at its beginning.
 //!
-//! Nothing that a model schedules happens while the state is borrowed, for the next thread would
-//! find it borrowed.
+//! No operation that a model schedules runs while the state is borrowed, because the next thread
+//! would find it borrowed.
 
 use std::{
     cell::RefCell,
@@ -29,7 +29,14 @@ use crate::sync::{
     thread_number,
 };
 
-/// The witness of a pin; see the module above.
+/// More guards than any scenario has at a time.
+const MAX_GUARDS: usize = 64;
+/// More than the highest thread number of any scenario.
+const MAX_THREADS: usize = 8;
+/// Grace periods that a scenario may pass from thread to thread.
+const COUNTERS: usize = 8;
+
+/// A pin; see the [module](super).
 #[derive(Debug)]
 pub struct Guard {
     stamp: u64,
@@ -39,7 +46,7 @@ pub struct Guard {
 
 /// Pins the current thread.
 pub fn pin_for(domain: Domain) -> Guard {
-    let thread = thread_number() % MOST_THREADS;
+    let thread = thread_number() % MAX_THREADS;
     let stamp = with_state(|state| {
         let stamp = state.tick();
         state.pinned.insert(stamp, (thread, domain));
@@ -51,42 +58,43 @@ pub fn pin_for(domain: Domain) -> Guard {
     Guard { stamp, thread, domain }
 }
 
-/// Forgets everything: the start of an execution, before its other threads.
+/// Resets the state. Called at the start of an execution, before its other threads start.
 pub fn reset() {
     let fresh = State {
-        locals: (0..MOST_THREADS).map(|_| Rc::new(AtomicUsize::new(0))).collect(),
+        locals: (0..MAX_THREADS).map(|_| Rc::new(AtomicUsize::new(0))).collect(),
         counters: (0..COUNTERS).map(|_| Arc::new(AtomicUsize::new(1))).collect(),
         ..State::default()
     };
-    // What an execution before this one has left belongs to a model that is gone.
+    // The state of an earlier execution belongs to a model that no longer exists.
     std::mem::forget(with_state(|state| std::mem::replace(state, fresh)));
 }
 
-/// Returns how many pointers were retired and how many of them were freed: the end of an
+/// Returns how many pointers were retired and how many of them were freed. Called at the end of an
 /// execution.
 pub fn census() -> (usize, usize) {
     let state = with_state(std::mem::take);
     (state.retired.len(), state.freed.len())
 }
 
-/// Returns a counter that every thread of the execution may use without having met its maker: the
-/// collector hands periods around, and whoever gets one has seen it made.
+/// Returns a counter that every thread of the execution may use without synchronizing with its
+/// creator, because a real collector publishes its periods.
 fn counter() -> Arc<AtomicUsize> {
     let ready = with_state(|state| state.counters.pop());
     ready.unwrap_or_else(|| Arc::new(AtomicUsize::new(1)))
 }
 
 impl Grace {
-    /// Begins a period for what was unlinked before: until every guard that exists now and meets the
-    /// domain is gone.
+    /// Begins a period for memory that was unlinked before. It ends when every guard that exists
+    /// now and meets the domain has been dropped.
     pub fn begin(domain: Domain) -> Self {
         let grace = Self { outstanding: counter() };
         // SeqCst: the fence that every epoch scheme has between unlinking and reading the epoch.
         fence(Ordering::SeqCst);
         let handle = std::sync::Arc::new(grace.clone());
-        // Relaxed: the grace period is not shared before the state has it. More than can be: each
-        // guard must end its own wait, or its reads would not come before the end of the period.
-        grace.outstanding.store(MOST_GUARDS, Ordering::Relaxed);
+        // Relaxed: the grace period is not shared before it is in the state. The number is greater
+        // than that of the guards: each guard must decrement the counter itself, or its reads would
+        // not happen before the end of the period.
+        grace.outstanding.store(MAX_GUARDS, Ordering::Relaxed);
         let (waits, locals) = with_state(|state| {
             let pinned = state.pinned.iter().filter(|(_, (_, whose))| whose.meets(domain));
             let stamps: Vec<u64> = pinned.map(|(&stamp, _)| stamp).collect();
@@ -97,12 +105,12 @@ impl Grace {
             (stamps.len(), state.threads.iter().filter_map(local).collect::<Vec<_>>())
         });
         for local in locals {
-            // Acquire: pairs with the Release in the drop of a guard. A read-modify-write, as a
-            // collector that finds nobody pinned has seen the newest value.
+            // Acquire: pairs with the Release in the drop of a guard. A read-modify-write, because
+            // a collector that finds no thread pinned has seen the newest value.
             local.fetch_add(0, Ordering::Acquire);
         }
         // AcqRel: as in `Grace::end`.
-        grace.outstanding.fetch_sub(MOST_GUARDS - waits, Ordering::AcqRel);
+        grace.outstanding.fetch_sub(MAX_GUARDS - waits, Ordering::AcqRel);
         grace
     }
 }
@@ -118,19 +126,19 @@ impl Guard {
         }
     }
 
-    /// Returns whether all that is of `domain` stays readable under this guard.
+    /// Returns whether this guard protects all memory of `domain`.
     pub fn covers(&self, domain: Domain) -> bool {
         self.domain.covers(domain)
     }
 
-    /// Does nothing: grace periods of the model end by themselves.
+    /// Does nothing: grace periods of the model need no help.
     pub fn advance(&self) {}
 
-    /// Notes that `address` was retired.
+    /// Records that `address` was retired.
     ///
     /// # Panics
     ///
-    /// Panics if it already was.
+    /// Panics if it was already retired.
     pub fn note_retired(&self, address: usize) {
         with_state(|state| {
             let first = state.retired.insert(address, None).is_none();
@@ -142,7 +150,7 @@ impl Guard {
     ///
     /// # Panics
     ///
-    /// Panics if its grace period began before the pin, or if it is freed.
+    /// Panics if its grace period began before the pin, or if it has been freed.
     pub fn check_readable(&self, address: usize) {
         if std::thread::panicking() {
             return;
@@ -159,8 +167,8 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(local) = with_state(|state| state.locals.get(self.thread).cloned()) {
-            // Release: pairs with the Acquire in `Grace::begin`. Before the guard leaves the state,
-            // so that whoever does not find it there finds this.
+            // Release: pairs with the Acquire in `Grace::begin`. Done before the guard is removed
+            // from the state, so that a period that does not find the guard there acquires this.
             local.fetch_add(1, Ordering::Release);
         }
         let ended = with_state(|state| {
@@ -173,7 +181,7 @@ impl Drop for Guard {
     }
 }
 
-/// Notes that a grace period for `address`, which was retired, has begun.
+/// Records that a grace period for the retired `address` has begun.
 pub fn note_sealed(address: usize) {
     with_state(|state| {
         let now = state.tick();
@@ -181,11 +189,11 @@ pub fn note_sealed(address: usize) {
     });
 }
 
-/// Notes that `address` is freed.
+/// Records that `address` is freed.
 ///
 /// # Panics
 ///
-/// Panics if it already was.
+/// Panics if it was already freed.
 pub fn note_freed(address: usize) {
     with_state(|state| {
         let first = state.freed.insert(address);
@@ -196,14 +204,14 @@ pub fn note_freed(address: usize) {
 #[derive(Default)]
 struct State {
     clock: u64,
-    /// By the moment of the pin: the thread, and what it pins.
+    /// The thread and the domain of each pin, by the time of the pin.
     pinned: BTreeMap<u64, (usize, Domain)>,
-    /// Those who were ever pinned.
+    /// The threads that were ever pinned.
     threads: BTreeSet<usize>,
     locals: Vec<Rc<AtomicUsize>>,
     counters: Vec<Arc<AtomicUsize>>,
     waiting: BTreeMap<u64, Vec<std::sync::Arc<Grace>>>,
-    /// When the grace period of what was retired began, if it has begun.
+    /// For each retired address, when its grace period began, if it has begun.
     retired: BTreeMap<usize, Option<u64>>,
     freed: BTreeSet<usize>,
 }
@@ -219,14 +227,8 @@ fn with_state<R>(f: impl FnOnce(&mut State) -> R) -> R {
     STATE.with(|state| f(&mut state.borrow_mut()))
 }
 
-/// More guards than any scenario has at a time.
-const MOST_GUARDS: usize = 64;
-/// More threads than any scenario has, and one.
-const MOST_THREADS: usize = 8;
-/// Grace periods that a scenario may have pass from thread to thread.
-const COUNTERS: usize = 8;
-
 thread_local! {
-    /// Never dropped: when a scenario fails, it holds what belongs to a model that is gone.
+    /// Never dropped: after a scenario has failed, it holds objects of a model that no longer
+    /// exists.
     static STATE: ManuallyDrop<RefCell<State>> = ManuallyDrop::default();
 }

@@ -1,50 +1,51 @@
-//! Grace periods by a sequence number a thread: the collector of this crate.
+//! The collector of this crate: grace periods by one sequence number per thread.
 //!
 //! # Protocol
 //!
 //! Each thread has a *slot*, a cache line that no other thread writes to. Its `seq` is even while
-//! the thread is idle and odd while it is pinned, and only ever grows; `whose` names the
-//! [`Domain`] that the pin is for, or any.
+//! the thread is idle and odd while it is pinned, and only ever grows; `whose` is the [`Domain`] of
+//! the pin.
 //!
 //! ```text
 //! pin, outermost   whose = domain (Release); seq += 1 (Release); light barrier
-//! pin, nested      of another domain: whose = any (Release); light barrier
+//! pin, nested      of another domain or part: whose = both, joined (Release); light barrier
 //! unpin, outermost seq += 1 (Release)
-//! grace period     heavy barrier; note each slot whose seq is odd (Acquire) and whose `whose`,
-//!                  read after it (Acquire), meets the domain, with its part
-//!                  over when each noted slot shows another seq (Acquire)
+//! grace period     heavy barrier; record each slot whose seq is odd (Acquire) and whose `whose`,
+//!                  read after it (Acquire), meets the domain, with its part;
+//!                  ends when each recorded slot has another seq (Acquire)
 //! ```
 //!
-//! A nested pin of another domain, or of another part of the same one, turns the outer one into a pin of both, for as
-//! long as that lasts: guards may be dropped in any order.
+//! A nested pin of another domain, or of another part of the same one, turns the outer pin into a
+//! pin of both until the outer pin ends: guards may be dropped in any order.
 //!
-//! A pin of a [part](super::domain) is a pin of its domain, of whose values it keeps some. What a period has noted
-//! says so, and those that no noted pin keeps may be dropped before the period is over ([`Grace::keeps`]).
+//! A pin of a [part](super::domain) protects the structure of its domain, but only some of its
+//! values. A period records the part of each pin. Values that no recorded pin protects may be
+//! dropped before the period ends ([`Grace::keeps`]).
 //!
-//! So a pin writes two words of a line of its own, reads no shared one and executes no fence, a
-//! thread that pins again and again delays no period, and a period in which no thread is
-//! pinned is over at once. The period's thread does not leave out its own slot.
+//! So a pin writes two words of a cache line of its own, reads no shared one and executes no fence.
+//! A thread that pins repeatedly delays no period, and a period in which no thread is pinned ends
+//! at once. A period also records the slot of the thread that begins it.
 //!
-//! # A slot's life
+//! # Lifetime of a slot
 //!
-//! A thread takes a slot at its first pin and gives it back when it ends. The number of its guards
-//! lies in the slot, so that a guard which outlives the thread's end (a reference in another
-//! thread-local variable) gives the slot back in its stead, and a leaked guard keeps it for
-//! ever. A pin in a thread-local variable's destructor, after the thread has given its slot back,
-//! takes one for itself. Slots stand in chunks on a list that only grows, and are used again;
-//! `seq` goes on where it was, or a period could take a new pin for the end of an old one.
+//! A thread takes a slot at its first pin and gives it back when it ends. The slot contains the
+//! number of the thread's guards: if a guard outlives the end of the thread (in another
+//! thread-local variable), the last guard gives the slot back instead, and a leaked guard keeps the
+//! slot for ever. A pin in the destructor of a thread-local variable, after the thread has given
+//! its slot back, takes a slot of its own. Slots are allocated in chunks on a list that only grows,
+//! and are reused; `seq` continues from its last value, because otherwise a period could mistake a
+//! new pin for an old one.
 //!
 //! # Orderings
 //!
-//! * What a period has to see of a pin: either the sweeper's look finds `seq` odd, or the pin's
-//!   reads come after the sweeper's barrier and see all that was unlinked before it
-//!   ([`barrier`](super::barrier)). The same holds for `whose` of a nested pin, and for the chunk
-//!   of a new slot.
-//! * Release of the unpin ↔ Acquire of the look: the reads of the pin, and of all pins before it,
-//!   come before what is freed.
-//! * Release of `seq` at a pin ↔ Acquire of the look: an odd number shows the `whose` of its pin, or
-//!   a later one. Release of `whose` ↔ its Acquire: a later one shows that the pin is over. Hence
-//!   `seq` is read first.
+//! * Barrier ([`barrier`](super::barrier)): either the sweeper finds `seq` odd, or the reads under
+//!   the pin come after the sweeper's barrier and see all that was unlinked before it. This also
+//!   holds for `whose` of a nested pin and for the chunk of a new slot.
+//! * Release of the unpin ↔ Acquire of the sweeper's load: the reads under this pin, and under all
+//!   pins before it, happen before memory is freed.
+//! * Release of `seq` at a pin ↔ Acquire of the sweeper's load: an odd number makes the `whose` of
+//!   its pin, or a later one, visible. Release of `whose` ↔ its Acquire: a later one means that the
+//!   pin has ended. Hence `seq` is read first.
 
 use std::{cell::Cell, fmt, marker::PhantomData, ptr};
 
@@ -64,31 +65,31 @@ use crate::sync::{
     thread_local, thread_number,
 };
 
-/// Slots of a chunk. In the models one, so that the list grows there.
+/// Slots of a chunk. One in the models, so that the list grows there.
 const SLOTS_PER_CHUNK: usize = if IS_MODEL { 1 } else { 16 };
-
-/// Bits of [`Slot::held`]: the thread has ended; pins pass a fence; how many guards there are.
+/// Flag of [`Slot::held`]: the thread has ended.
 const HAS_LEFT: usize = 1 << (usize::BITS - 1);
+/// Flag of [`Slot::held`]: pins execute a fence.
 const FENCES: usize = 1 << (usize::BITS - 2);
+/// The bits of [`Slot::held`] that count the guards.
 const GUARDS: usize = FENCES - 1;
-
-/// [`Slot::owner`] of a slot that no thread has, and of one that was taken by a thread whose
-/// variables were being destroyed.
+/// [`Slot::owner`] of a slot that no thread has taken.
 const FREE: u64 = 0;
+/// [`Slot::owner`] of a slot that was taken by a thread whose variables were being destroyed.
 const ENDING: u64 = u64::MAX;
 
-/// The witness of a pin; see the module above.
+/// A pin; see the [module](super).
 pub struct Guard {
     slot: &'static Slot,
     /// Dropped after the pin has ended: a thread that it wakes finds the slot idle.
     _departure: Departure,
-    /// Neither `Send` nor `Sync`: the slot's words are written by one thread.
+    /// Neither `Send` nor `Sync`: only one thread writes the slot's words.
     _is_local: PhantomData<*mut ()>,
 }
 
-/// Pins the current thread for the memory of a domain.
+/// Pins the current thread for a domain.
 ///
-/// Costs two stores to a line of the thread's own, and a fence where the system has no
+/// Costs two stores to a cache line of the thread's own, and a fence where the system has no
 /// asymmetric barrier.
 #[inline]
 pub fn pin_for(domain: Domain) -> Guard {
@@ -98,11 +99,11 @@ pub fn pin_for(domain: Domain) -> Guard {
     }
 }
 
-/// Pins a thread that has no slot, or not any more.
+/// Pins a thread that has no slot, or no longer has one.
 #[cold]
 #[inline(never)]
 fn first_pin(domain: Domain) -> Guard {
-    // The first access registers the destructor; none is possible once it has run.
+    // The first access registers the destructor; access fails once the destructor has run.
     if process::has_ended() || LEAVING.try_with(|_| ()).is_err() {
         let slot = registry().take_slot(ENDING);
         slot.leave_to_guards();
@@ -116,11 +117,11 @@ fn first_pin(domain: Domain) -> Guard {
 }
 
 thread_local! {
-    /// This thread's slot. Has no destructor, so that it can always be asked.
+    /// This thread's slot. Has no destructor, so that it can always be read.
     static SLOT: Cell<Option<&'static Slot>> = const { Cell::new(None) };
 }
 thread_local! {
-    /// The same slot, to be given back when the thread ends.
+    /// This thread's slot again, to be given back when the thread ends.
     static LEAVING: Leaving = const { Leaving(Cell::new(None)) };
 }
 
@@ -128,11 +129,11 @@ struct Leaving(Cell<Option<&'static Slot>>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        // A model that failed is gone before its threads' variables are.
+        // After a failure the model is destroyed before its threads' variables.
         if IS_MODEL && std::thread::panicking() {
             return;
         }
-        // A pin of a later destructor takes a slot of its own.
+        // A pin in a later destructor takes a slot of its own.
         let _ = SLOT.try_with(|own| own.set(None));
         if let Some(slot) = self.0.take() {
             slot.leave();
@@ -149,7 +150,7 @@ impl Guard {
         }
     }
 
-    /// Returns whether all that is of `domain` stays readable under this guard.
+    /// Returns whether this guard protects all memory of `domain`.
     pub fn covers(&self, domain: Domain) -> bool {
         // Relaxed: written by this thread.
         Domain::from_bits(self.slot.whose.load(Ordering::Relaxed)).covers(domain)
@@ -172,13 +173,13 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// What a thread shows of its pins.
+/// A thread's announcement of its pins.
 pub struct Slot {
     /// Even: idle. Odd: pinned.
     seq: AtomicU64,
     /// The domain of the pin, as bits.
     whose: AtomicU64,
-    /// The number of guards, and two flags. Of the owner alone.
+    /// The number of guards, and two flags. Only the owner uses it.
     held: AtomicUsize,
     /// The number of the thread that has the slot, or `FREE`, or `ENDING`.
     owner: AtomicU64,
@@ -199,8 +200,8 @@ impl Slot {
 
     #[inline]
     fn pin(&'static self, domain: Domain) -> Guard {
-        // Relaxed, here and wherever `held` is used: it is the owner's alone, and a new owner sees
-        // it by `owner`.
+        // Relaxed, here and wherever `held` is used: only the owner uses it, and a new owner
+        // acquires it through `owner`.
         let held = self.held.load(Ordering::Relaxed);
         if held == 0 {
             self.held.store(1, Ordering::Relaxed);
@@ -211,10 +212,10 @@ impl Slot {
         Guard { slot: self, _departure: Departure, _is_local: PhantomData }
     }
 
-    /// A nested pin, or one of a slot with a flag.
+    /// Begins a nested pin, or a pin of a slot with a flag.
     #[inline(never)]
     fn pin_slowly(&self, domain: Domain, held: usize) {
-        // On 64 bits no process lives long enough to leak so many.
+        // On 64 bits, no process runs long enough to leak so many.
         assert!(usize::BITS >= 64 || held & GUARDS < GUARDS, "too many guards were leaked");
         self.held.store(held + 1, Ordering::Relaxed); // Relaxed: as in `pin`.
         if held & GUARDS == 0 {
@@ -227,7 +228,7 @@ impl Slot {
         }
     }
 
-    /// Makes the pin that there is one of another domain, too.
+    /// Extends the existing pin to another domain.
     #[cold]
     fn join(&self, joined: u64, held: usize) {
         if mutant!("guard_keeps_whose") {
@@ -240,16 +241,16 @@ impl Slot {
         }
     }
 
-    /// Begins a pin, `step` after the sequence number that there is.
+    /// Begins a pin and adds `step` to the sequence number.
     #[inline]
     fn begin(&self, domain: Domain, step: u64, held: usize) {
-        // Release: pairs with the Acquire in `Registry::note`; this domain beside the number of an
-        // earlier pin means that the reads of that pin have happened.
+        // Release: pairs with the Acquire in `Registry::note`; a sweeper that sees this domain
+        // after the number of an earlier pin knows that the reads under that pin have happened.
         let order = ordering!(Release, mutant("guard_relaxed_whose") => Relaxed);
         announce(&self.whose, domain.to_bits(), order);
         let seq = self.seq.load(Ordering::Relaxed); // Relaxed: written by this thread.
-        // Release: pairs with the Acquire in `Registry::note`, which sees this domain with it, and (of
-        // a repin) with that in `Pin::is_over`, as in `unpin`.
+        // Release: pairs with the Acquire in `Registry::note`, which then sees this domain, and
+        // (for a repin) with that in `Pin::has_ended`, as in `end`.
         let order = ordering!(Release, mutant("guard_relaxed_pin") => Relaxed);
         announce(&self.seq, seq.wrapping_add(step), order);
         pass_light(held);
@@ -278,13 +279,13 @@ impl Slot {
     #[inline]
     fn end(&self) {
         let seq = self.seq.load(Ordering::Relaxed); // Relaxed: written by this thread.
-        // Release: pairs with the Acquires in `Registry::note` and `Pin::is_over`: all that was
-        // read under the pin was read before.
+        // Release: pairs with the Acquires in `Registry::note` and `Pin::has_ended`; all reads
+        // under the pin happen before.
         let order = ordering!(Release, mutant("guard_relaxed_unpin") => Relaxed);
         announce(&self.seq, seq.wrapping_add(1), order);
     }
 
-    /// The thread ends: gives the slot back now, or has its last guard do so.
+    /// Gives the slot back at the end of the thread, or leaves that to its last guard.
     fn leave(&self) {
         let held = self.held.load(Ordering::Relaxed); // Relaxed: as in `pin`.
         if held & GUARDS == 0 || mutant!("guard_gives_back_early") {
@@ -294,7 +295,7 @@ impl Slot {
         }
     }
 
-    /// Has the last guard give the slot back.
+    /// Leaves it to the last guard to give the slot back.
     fn leave_to_guards(&self) {
         let held = self.held.load(Ordering::Relaxed); // Relaxed: as in `pin`.
         self.held.store(held | HAS_LEFT, Ordering::Relaxed); // Relaxed: as in `pin`.
@@ -305,18 +306,18 @@ impl Slot {
         if mutant!("guard_resets_seq") {
             self.seq.store(0, Ordering::Release);
         }
-        // Release: pairs with the Acquire in `Registry::take_slot`: the next owner goes on with the
-        // words as they are, and its pins come after this one's.
+        // Release: pairs with the Acquire in `Registry::take_slot`: the next owner continues with
+        // the words as they are, and its pins come after those of this owner.
         let order = ordering!(Release, mutant("guard_relaxed_give_back") => Relaxed);
         self.owner.store(FREE, order);
     }
 
-    /// Notes the thread's name, for those who ask who is pinned.
+    /// Stores the thread's name, for [`reader`](Self::reader).
     fn note_name(&self) {
         let name = process::thread_name();
         let whole = u128::from_le_bytes(name);
         for (word, bits) in self.name.iter().zip([whole as u64, (whole >> 64) as u64]) {
-            word.store(bits, Ordering::Relaxed); // Relaxed: for people; two names may be mixed.
+            word.store(bits, Ordering::Relaxed); // Relaxed: diagnostics only; two names may mix.
         }
     }
 
@@ -324,7 +325,7 @@ impl Slot {
         // Relaxed: as in `note_name`.
         let thread = Some(self.owner.load(Ordering::Relaxed)).filter(|&o| o != FREE && o != ENDING);
         if thread.is_none() {
-            // The name is that of an earlier owner.
+            // The name is an earlier owner's.
             return Reader { thread, name: String::new() };
         }
         // Relaxed: as in `note_name`.
@@ -345,20 +346,20 @@ fn is_pinned(seq: u64) -> bool {
     seq & 1 == 1
 }
 
-/// Stores a word that sweepers look at.
+/// Stores a word that sweepers load.
 #[inline]
 fn announce(word: &AtomicU64, value: u64, order: Ordering) {
     if cfg!(cortado_tsan) {
-        // AcqRel: tells the race detector what the fence behind it does, which it does not see: the
-        // look either comes after this and finds it, or came before, and this comes after all that
-        // the sweeper saw. See `look`.
+        // AcqRel: models the barrier that follows, which the race detector does not see. Either the
+        // sweeper's `look` comes after this and finds the value, or it came before, and this comes
+        // after all that the sweeper saw.
         word.swap(value, Ordering::AcqRel);
     } else {
         word.store(value, order);
     }
 }
 
-/// Loads a word that a thread announces.
+/// Loads a word that a thread has announced.
 #[inline]
 fn look(word: &AtomicU64, order: Ordering) -> u64 {
     if cfg!(cortado_tsan) {
@@ -368,7 +369,7 @@ fn look(word: &AtomicU64, order: Ordering) -> u64 {
     }
 }
 
-/// Passes the light side of the barrier.
+/// Executes the light side of the barrier.
 #[inline]
 fn pass_light(held: usize) {
     if held & FENCES == 0 {
@@ -397,9 +398,10 @@ impl Registry {
     }
 
     fn first_chunk(&self) -> Option<&'static Chunk> {
-        // Acquire: pairs with the Release in `add_chunk`, so that the slots are seen made.
+        // Acquire: pairs with the Release in `add_chunk`, so that the slots are seen initialized.
         let chunk = self.chunks.load(Ordering::Acquire);
-        // SAFETY: null, or from `Box::into_raw` in `add_chunk`; chunks are never freed.
+        // SAFETY: the pointer is null or from `Box::into_raw` in `add_chunk`; chunks are never
+        // freed.
         unsafe { chunk.as_ref() }
     }
 
@@ -411,7 +413,8 @@ impl Registry {
 
     fn take_slot(&self, owner: u64) -> &'static Slot {
         let free = self.slots().find(|slot| {
-            // Relaxed: a glance. Acquire: pairs with the Release in `give_back`.
+            // Relaxed: a check, and a failure is not used. Acquire: pairs with the Release in
+            // `give_back`.
             slot.owner.load(Ordering::Relaxed) == FREE
                 && slot
                     .owner
@@ -431,20 +434,20 @@ impl Registry {
             chunk.next = self.first_chunk();
             let next = chunk.next.map_or(ptr::null_mut(), |next| ptr::from_ref(next).cast_mut());
             let raw = Box::into_raw(chunk);
-            // Release: pairs with the Acquire in `first_chunk`. Relaxed: read again above.
+            // Release: pairs with the Acquire in `first_chunk`. Relaxed: on failure, the list is
+            // loaded again above.
             let order = ordering!(Release, mutant("guard_relaxed_chunk") => Relaxed);
             if self.chunks.compare_exchange(next, raw, order, Ordering::Relaxed).is_ok() {
                 process::note_chunk(raw);
-                // SAFETY: from a box, and shared from now on; it is never freed.
+                // SAFETY: the pointer is from a box that is shared from now on and never freed.
                 return unsafe { &(*raw).slots[0] };
             }
-            // SAFETY: the exchange failed, so `raw` is still ours alone.
+            // SAFETY: the exchange failed, so this thread still owns `raw`.
             chunk = unsafe { Box::from_raw(raw) };
         }
     }
 
-    /// Notes the pins that meet a domain. What they say of a grace period needs a heavy barrier
-    /// before.
+    /// Records the pins that meet a domain. For a grace period, a heavy barrier must come before.
     fn note(&self, domain: Domain) -> Pins {
         let mut pins = Vec::new();
         for slot in self.slots() {
@@ -462,14 +465,16 @@ impl Registry {
                 }
                 continue;
             }
-            // Acquire: pairs with the Release in `end`, where the number is even: all pins so far are
-            // over. And with that in `begin`, where it is odd, so that its domain is seen.
+            // Acquire: if the number is even, pairs with the Release in `end`: all earlier pins
+            // have ended. If it is odd, pairs with that in `begin`, so that the pin's domain is
+            // visible.
             let order = ordering!(Acquire, mutant("guard_relaxed_look") => Relaxed);
             let seq = look(&slot.seq, order);
             if !is_pinned(seq) {
                 continue;
             }
-            // Acquire: pairs with the Release in `begin`: where it is of a later pin, this one is over.
+            // Acquire: pairs with the Release in `begin`: if the domain is of a later pin, this pin
+            // has ended.
             let order = ordering!(Acquire, mutant("guard_relaxed_look_at_whose") => Relaxed);
             let whose = Domain::from_bits(look(&slot.whose, order));
             if whose.meets(domain) {
@@ -491,64 +496,65 @@ impl fmt::Debug for Chunk {
 pub struct Pin {
     slot: &'static Slot,
     seq: u64,
-    /// What it keeps, unless it is over. A thread that has another part kept since then began that after the period.
+    /// What the pin protects until it ends. A part that the thread has pinned since then is
+    /// irrelevant to the period: that pin began after the period.
     whose: Domain,
 }
 
-/// Returns the pins that there are for a domain.
+/// Returns the current pins that meet a domain.
 ///
-/// Without a barrier: a pin that has only just begun may be missed.
+/// Executes no barrier: a pin that has only just begun may be missed.
 pub fn pins_of(domain: Domain) -> Vec<Pin> {
     registry().note(domain).pins
 }
 
 impl Pin {
-    /// Returns whether it has ended. A thread that has pinned again has ended it.
-    pub fn is_over(&self) -> bool {
-        // Acquire: pairs with the Release in `end` and in `begin` of a repin: what was read under
-        // the pin was read before.
+    /// Returns whether the pin has ended, even if the thread has pinned again.
+    pub fn has_ended(&self) -> bool {
+        // Acquire: pairs with the Release in `end` and in `begin` of a repin: all reads under the
+        // pin happen before.
         let order = ordering!(Acquire, mutant("guard_relaxed_grace") => Relaxed);
         look(&self.slot.seq, order) != self.seq
     }
 
-    /// Returns the thread whose pin it is, or was.
+    /// Returns the thread that is, or was, pinned.
     pub fn reader(&self) -> Reader {
         self.slot.reader()
     }
 
-    /// Returns what no other pin of the process has, earlier and later ones included.
+    /// Returns a key that no other pin of the process has, earlier and later ones included.
     pub fn key(&self) -> (usize, u64) {
         (ptr::from_ref(self.slot).addr(), self.seq)
     }
 }
 
-/// The pins of one moment, as far as they have not ended since.
+/// The pins that one scan has found, without those that were seen to have ended since.
 #[derive(Clone, Debug, Default)]
 struct Pins {
     pins: Vec<Pin>,
 }
 
 impl Pins {
-    /// Forgets those that have ended; returns whether none is left.
-    fn are_over(&mut self) -> bool {
-        self.pins.retain(|pin| !pin.is_over());
+    /// Removes the pins that have ended; returns whether none is left.
+    fn have_ended(&mut self) -> bool {
+        self.pins.retain(|pin| !pin.has_ended());
         self.pins.is_empty()
     }
 }
 
-/// A grace period: until all pins of a domain that there were at its beginning have ended.
+/// A grace period: ends when all pins of a domain that existed at its beginning have ended.
 #[derive(Clone, Debug)]
 pub struct Grace {
     domain: Domain,
-    /// `None` as long as the heavy barrier has failed: the period has not begun.
+    /// `None` while the heavy barrier fails: the period has not begun.
     pins: Option<Pins>,
 }
 
 impl Grace {
-    /// Begins a period for what was unlinked before, as far as the caller has seen that.
+    /// Begins a period for memory that was unlinked before, by this thread or as seen by it.
     ///
-    /// Interrupts every running thread of the process where the barrier is the system's: one period
-    /// should serve many values.
+    /// If the barrier is [`Barrier::System`], this interrupts every running thread of the process,
+    /// so one period should serve many values.
     pub fn begin(domain: Domain) -> Self {
         Self::begin_in(registry(), domain)
     }
@@ -559,22 +565,22 @@ impl Grace {
         grace
     }
 
-    /// Returns whether the period is over: everything that its guards did has happened.
-    pub fn is_over(&mut self) -> bool {
-        self.is_over_in(registry())
+    /// Returns whether the period has ended: all reads under its guards have happened before.
+    pub fn has_ended(&mut self) -> bool {
+        self.has_ended_in(registry())
     }
 
-    fn is_over_in(&mut self, registry: &Registry) -> bool {
+    fn has_ended_in(&mut self, registry: &Registry) -> bool {
         if self.pins.is_none() {
             self.begin_again(registry);
         }
-        self.pins.as_mut().is_some_and(Pins::are_over)
+        self.pins.as_mut().is_some_and(Pins::have_ended)
     }
 
-    /// Returns whether a value of a part must stay, though the period is not over for others: a pin keeps it that had
-    /// not ended when [`is_over`](Self::is_over) was called last.
+    /// Returns whether a pin of the period protects the values of a part: a pin that had not ended
+    /// at the last call of [`has_ended`](Self::has_ended).
     ///
-    /// Before the period has begun everything must.
+    /// Returns `true` for every part while the period has not begun.
     pub fn keeps(&self, part: Part) -> bool {
         let part = self.domain.part(part);
         let Some(Pins { pins }) = &self.pins else { return true };
@@ -588,7 +594,7 @@ impl Grace {
     }
 }
 
-/// What there is one of in a process.
+/// The process-wide registry.
 #[cfg(not(any(cortado_loom, cortado_shuttle)))]
 mod process {
     use std::sync::OnceLock; // shim: the models have a file of their own
@@ -603,7 +609,7 @@ mod process {
 
     pub(super) fn note_chunk(_: *mut Chunk) {}
 
-    /// Returns the first bytes of the thread's name, and zeros.
+    /// Returns the first bytes of the thread's name, padded with zeros.
     pub(super) fn thread_name() -> [u8; 16] {
         let mut first = [0; 16];
         let thread = crate::sync::thread::current();
@@ -612,7 +618,7 @@ mod process {
         first
     }
 
-    /// Returns whether the thread's variables are gone. Here a look at one of them says so.
+    /// Returns `false`: outside of the models, access to a destroyed thread-local variable fails.
     pub(super) fn has_ended() -> bool {
         false
     }
@@ -633,28 +639,29 @@ mod tests {
 
     use super::*;
 
-    /// A registry that only this test knows.
+    /// Returns a registry of the test's own.
     fn alone(barrier: Barrier) -> &'static Registry {
         crate::util::forever(Registry::new(barrier))
     }
 
-    /// Other tests pin for every domain, and may lack a core for long.
+    /// Waits for the end of a period. Other tests pin for every domain, and may be preempted for
+    /// long.
     fn wait(mut grace: Grace) {
         let end = Instant::now() + Duration::from_secs(30);
-        while !grace.is_over() {
+        while !grace.has_ended() {
             assert!(Instant::now() < end, "the period never ended");
             thread::yield_now();
         }
     }
 
     #[test]
-    fn period_without_a_pin_is_over_at_once() {
+    fn period_without_a_pin_ends_at_once() {
         let domain = Domain::new();
         drop(pin_for(domain));
         for barrier in [Barrier::choose(), Barrier::Fences] {
             let registry = alone(barrier);
             drop(registry.take_slot(1).pin(domain));
-            assert!(Grace::begin_in(registry, domain).is_over_in(registry));
+            assert!(Grace::begin_in(registry, domain).has_ended_in(registry));
         }
     }
 
@@ -666,10 +673,10 @@ mod tests {
             let early = slots[0].pin(domain);
             let mut grace = Grace::begin_in(registry, domain);
             let late = slots[19].pin(domain);
-            assert!(!grace.is_over_in(registry));
+            assert!(!grace.has_ended_in(registry));
             drop(early);
             let again = slots[0].pin(domain);
-            assert!(grace.is_over_in(registry));
+            assert!(grace.has_ended_in(registry));
             drop((late, again));
         }
     }
@@ -678,13 +685,13 @@ mod tests {
     fn barrier_that_fails_ends_no_period() {
         let (registry, domain) = (alone(Barrier::Failing), Domain::new());
         let mut grace = Grace::begin_in(registry, domain);
-        assert!(!grace.is_over_in(registry) && !grace.is_over_in(registry));
-        // It begins once a barrier holds.
+        assert!(!grace.has_ended_in(registry) && !grace.has_ended_in(registry));
+        // The period begins once a barrier succeeds.
         let working = alone(Barrier::Fences);
         let guard = working.take_slot(1).pin(domain);
-        assert!(!grace.is_over_in(working));
+        assert!(!grace.has_ended_in(working));
         drop(guard);
-        assert!(grace.is_over_in(working));
+        assert!(grace.has_ended_in(working));
     }
 
     #[test]
@@ -700,17 +707,17 @@ mod tests {
         assert!(!guards[0].covers(domain.part(2)) && !guards[1].covers(domain.part(1)));
         let kept = |grace: &Grace| [1, 2, 3].map(|part| grace.keeps(part));
         let mut grace = Grace::begin_in(registry, domain);
-        assert!(!grace.is_over_in(registry));
+        assert!(!grace.has_ended_in(registry));
         assert_eq!(kept(&grace), [true, false, false]);
         let nested = slots[1].pin(domain.part(2));
         assert_eq!(kept(&Grace::begin_in(registry, domain)), [true, true, false]);
         let all = slots[1].pin(domain);
         assert_eq!(kept(&Grace::begin_in(registry, domain)), [true; 3]);
-        // The period of before knows of neither, and needs not.
+        // The earlier period knows of neither pin and need not wait for them.
         assert_eq!(kept(&grace), [true, false, false]);
         let [first, ..] = guards;
         drop(first);
-        assert!(!grace.is_over_in(registry));
+        assert!(!grace.has_ended_in(registry));
         assert_eq!(kept(&grace), [false; 3]);
         drop((nested, all));
         // A period that has not begun.
@@ -723,15 +730,15 @@ mod tests {
         let (registry, mine, other) = (alone(Barrier::choose()), Domain::new(), Domain::new());
         let slot = registry.take_slot(1);
         let _outer = slot.pin(mine);
-        let is_over = |domain| Grace::begin_in(registry, domain).is_over_in(registry);
-        assert!(!is_over(mine) && is_over(other) && !is_over(Domain::ANY));
-        // From here on the slot stands for both, until the outer pin ends.
+        let has_ended = |domain| Grace::begin_in(registry, domain).has_ended_in(registry);
+        assert!(!has_ended(mine) && has_ended(other) && !has_ended(Domain::ANY));
+        // From here on the slot covers both domains, until the outer pin ends.
         drop(slot.pin(other));
-        assert!(!is_over(mine) && !is_over(other) && !is_over(Domain::new()));
+        assert!(!has_ended(mine) && !has_ended(other) && !has_ended(Domain::new()));
     }
 
     #[test]
-    fn renewed_pin_holds_nothing_back_unless_another_guard_lives() {
+    fn repin_ends_the_old_pin_unless_the_thread_has_another_guard() {
         let (registry, domain) = (alone(Barrier::choose()), Domain::new());
         let slot = registry.take_slot(1);
         let mut guard = slot.pin(domain);
@@ -739,16 +746,16 @@ mod tests {
         let mut grace = Grace::begin_in(registry, domain);
         let other = slot.pin(domain);
         guard.repin(domain);
-        assert!(!grace.is_over_in(registry));
+        assert!(!grace.has_ended_in(registry));
         drop(other);
         guard.repin(domain);
-        assert!(grace.is_over_in(registry));
-        assert!(!Grace::begin_in(registry, domain).is_over_in(registry));
-        assert!(Grace::begin_in(registry, Domain::new()).is_over_in(registry));
+        assert!(grace.has_ended_in(registry));
+        assert!(!Grace::begin_in(registry, domain).has_ended_in(registry));
+        assert!(Grace::begin_in(registry, Domain::new()).has_ended_in(registry));
     }
 
     #[test]
-    fn slot_is_used_again_with_its_sequence() {
+    fn reused_slot_continues_its_sequence() {
         let registry = alone(Barrier::Fences);
         let first = registry.take_slot(1);
         drop(first.pin(Domain::ANY));
@@ -782,15 +789,16 @@ mod tests {
         std::mem::forget(slot.pin(Domain::ANY));
         slot.leave();
         assert!((0..100).all(|i| !ptr::eq(registry.take_slot(i + 2), slot)));
-        assert!(!Grace::begin_in(registry, Domain::new()).is_over_in(registry));
+        assert!(!Grace::begin_in(registry, Domain::new()).has_ended_in(registry));
     }
 
     thread_local! {
-        /// Touched before or after the thread's first pin: destroyed after or before its slot is left.
+        /// First accessed before or after the thread's first pin, and so destroyed after or before
+        /// the thread gives its slot back.
         static KEPT: Kept = const { Kept(RefCell::new(None)) };
     }
 
-    /// Pins as it is destroyed, under a guard from before if there is one.
+    /// Pins in its destructor, under an older guard if there is one.
     struct Kept(RefCell<Option<Ending>>);
 
     struct Ending {
@@ -803,12 +811,12 @@ mod tests {
         fn drop(&mut self) {
             let Some(Ending { domain, guard, done }) = self.0.take() else { return };
             let mut grace = Grace::begin(domain);
-            assert!(guard.is_none() || !grace.is_over());
+            assert!(guard.is_none() || !grace.has_ended());
             let (one, two) = (pin_for(domain), pin_for(Domain::ANY));
             drop(guard);
             let mut late = Grace::begin(domain);
             drop(one);
-            assert!(!late.is_over());
+            assert!(!late.has_ended());
             drop(two);
             wait(grace);
             wait(late);
@@ -817,7 +825,7 @@ mod tests {
     }
 
     #[test]
-    fn guards_of_a_thread_that_ends_are_kept_in_either_order() {
+    fn guards_in_destructors_delay_periods_in_either_destructor_order() {
         for is_pinned_first in [false, true] {
             for keeps_guard in [false, true] {
                 let (done, reports) = mpsc::channel();
@@ -832,7 +840,7 @@ mod tests {
                     });
                 });
                 ending.join().unwrap();
-                // A failed assertion in a destructor ends the process, and does not send.
+                // A failed assertion in a destructor aborts the process.
                 reports.recv().unwrap();
                 wait(Grace::begin(domain));
             }

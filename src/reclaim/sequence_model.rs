@@ -1,7 +1,7 @@
-//! What there is one of in an execution of a model: the registry of slots.
+//! The registry of slots of a model execution.
 //!
-//! Both tools run all their threads on one thread of the system, so plain thread-local variables serve
-//! a whole execution, and order nothing.
+//! Both tools run all model threads on one system thread, so plain thread-local variables serve a
+//! whole execution and add no happens-before edge.
 
 use std::cell::{Cell, RefCell};
 
@@ -12,7 +12,7 @@ std::thread_local! { // shim: one of an execution, not one of a model thread
     static REGISTRY: Cell<Option<&'static Registry>> = const { Cell::new(None) };
 }
 std::thread_local! { // shim: as above
-    /// What an execution leaves behind.
+    /// The chunks and the registry of the current execution, freed when the next one begins.
     static LEFT: RefCell<(Vec<*mut Chunk>, Option<*mut Registry>)> =
         const { RefCell::new((Vec::new(), None)) };
 }
@@ -26,24 +26,26 @@ pub fn registry() -> &'static Registry {
     REGISTRY.get().expect("an execution begins with a reset")
 }
 
-/// Begins an execution, before its other threads.
+/// Begins an execution. Called before its other threads start.
 pub fn reset() {
     reset_with(Barrier::choose());
 }
 
-/// The same with a barrier of the caller's choice.
+/// Like [`reset`], but with a barrier of the caller's choice.
 pub fn reset_with(barrier: Barrier) {
     let registry = Box::into_raw(Box::new(Registry::new(barrier)));
     let (chunks, before) = LEFT.with(|left| left.replace((Vec::new(), Some(registry))));
     for chunk in chunks {
-        // SAFETY: from a box; the threads of the execution that made it are gone.
+        // SAFETY: the pointer is from a box, and the threads of the execution that made it have
+        // ended.
         drop(unsafe { Box::from_raw(chunk) });
     }
     if let Some(before) = before {
         // SAFETY: as above.
         drop(unsafe { Box::from_raw(before) });
     }
-    // SAFETY: from a box that lives until the next execution begins, when no thread of this is left.
+    // SAFETY: the pointer is from a box that is freed when the next execution begins; by then all
+    // threads of this one have ended.
     REGISTRY.set(Some(unsafe { &*registry }));
 }
 
@@ -51,7 +53,7 @@ pub(super) fn note_chunk(chunk: *mut Chunk) {
     LEFT.with(|left| left.borrow_mut().0.push(chunk));
 }
 
-/// Has no name: which thread it is, the number says.
+/// Returns no name: the number identifies a model thread.
 pub(super) fn thread_name() -> [u8; 16] {
     [0; 16]
 }
@@ -60,8 +62,8 @@ thread_local! {
     static HAS_ENDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Does what the end of the thread does: the order in which loom destroys a thread's variables is not
-/// always the same.
+/// Gives the thread's slot back as the end of a thread does. Called explicitly, because loom does
+/// not always destroy a thread's variables in the same order.
 pub fn end_thread() {
     let slot = LEAVING.try_with(|leaving| leaving.0.take()).ok().flatten();
     let _ = SLOT.try_with(|own| own.set(None));
@@ -71,7 +73,7 @@ pub fn end_thread() {
     HAS_ENDED.with(|ended| ended.set(true));
 }
 
-/// Returns whether the thread's variables are gone.
+/// Returns whether the thread's variables have been destroyed.
 pub(super) fn has_ended() -> bool {
     HAS_ENDED.try_with(Cell::get).unwrap_or(true)
 }

@@ -1,31 +1,31 @@
-//! Stall detector: which threads stay in one pin, found by comparing scans of all pins.
+//! `StallDetector`: finds threads that stay in one pin for long, by comparing scans of all pins.
 //!
-//! A pin notes no time, so that it costs nothing to ask this. A scan records the pins that there
-//! are, each by its sequence number, and the time at which it was first recorded. A pin that a
-//! later scan finds under the same number has lasted for the time between the two, at least; a
-//! thread that pins again has another number.
+//! A pin records no time, so stall detection adds nothing to its cost. A scan records all current
+//! pins, each by its sequence number, and the time at which each was first recorded. A pin that a
+//! later scan finds with the same number has lasted at least for the time between the two scans; a
+//! thread that has pinned again has another number.
 
 use std::time::Duration;
 
 use super::Pin;
 
-/// Nanoseconds of one pin after which its thread is stalled. Longer than a thread that was pinned
-/// when it lost its core waits to get it back, unless there are dozens of threads for each core.
+/// Nanoseconds of one pin after which its thread is stalled. Longer than a preempted thread waits
+/// for its core, unless there are dozens of threads for each core.
 const STALLED_AFTER_NS: u64 = 100_000_000;
-/// Nanoseconds between two scans by sweeps: a part of the above, and so long that the
-/// walk over the slots of thousands of threads takes a small part of them.
+/// Nanoseconds between two scans by sweeps. A tenth of [`STALLED_AFTER_NS`], and so long that
+/// scanning the slots of thousands of threads takes a small fraction of it.
 const SCAN_INTERVAL_NS: u64 = 10_000_000;
 
 /// A thread that is pinned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reader {
-    /// Its number ([`thread_number`](crate::sync::thread_number)), unless it is ending.
+    /// The thread's number ([`thread_number`](crate::sync::thread_number)), unless it is ending.
     pub thread: Option<u64>,
-    /// The first sixteen bytes of its name; none without a number.
+    /// The first sixteen bytes of the thread's name; empty without a number.
     pub name: String,
 }
 
-/// The pins that scans have found, as far as the last one found them still.
+/// The pins that the last scan found, each with the time of the scan that found it first.
 #[derive(Debug, Default)]
 pub struct StallDetector {
     /// By [`Pin::key`], in ascending order.
@@ -37,12 +37,13 @@ pub struct StallDetector {
 #[derive(Debug)]
 struct Seen {
     pin: Pin,
-    /// When it was first recorded.
+    /// When the pin was first recorded.
     since: u64,
 }
 
 impl StallDetector {
-    /// Returns whether a sweep is to scan now; if so, later ones leave it to the caller.
+    /// Returns whether a sweep must scan now. If so, later calls return `false` for
+    /// `SCAN_INTERVAL_NS`.
     pub fn begin_scan(&mut self, now: u64) -> bool {
         let is_due = self.scanned.is_none_or(|at| now.saturating_sub(at) >= SCAN_INTERVAL_NS);
         if is_due {
@@ -63,15 +64,16 @@ impl StallDetector {
         self.seen = seen;
     }
 
-    /// Returns the recorded pins that are not over and have lasted for long, each with the time for
-    /// which it has been known. `now` was read before the call.
+    /// Returns the recorded pins that have not ended and have lasted for at least
+    /// `STALLED_AFTER_NS`, each with the time since it was first recorded. `now` must have been
+    /// read before the call.
     pub fn stalled(&self, now: u64) -> impl Iterator<Item = (&Pin, Duration)> {
         let aged = self.seen.iter().map(move |seen| (&seen.pin, now.saturating_sub(seen.since)));
-        let stalled = aged.filter(|(pin, age)| *age >= STALLED_AFTER_NS && !pin.is_over());
+        let stalled = aged.filter(|(pin, age)| *age >= STALLED_AFTER_NS && !pin.has_ended());
         stalled.map(|(pin, age)| (pin, Duration::from_nanos(age)))
     }
 
-    /// Returns the bytes of what is recorded.
+    /// Returns the size of the detector in bytes, heap memory included.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.seen.capacity() * size_of::<Seen>()
     }
@@ -100,7 +102,7 @@ mod tests {
         let guard = pin_for(domain);
         detector.record(pins_of(domain), 5);
         assert_eq!(stalled(&detector, me, 5 + STALLED_AFTER_NS - 1), []);
-        // A later scan leaves the beginning as it is.
+        // A later scan does not change the time of the first.
         detector.record(pins_of(domain), 1000);
         let found = stalled(&detector, me, 5 + STALLED_AFTER_NS);
         assert!(matches!(&found[..], [(_, time)] if time.as_nanos() == STALLED_AFTER_NS.into()));
@@ -116,7 +118,7 @@ mod tests {
         let _outer = pin_for(other);
         detector.record(pins_of(domain), 0);
         assert_eq!(stalled(&detector, me, u64::MAX), []);
-        // The pin is the same, and stands for both from here on.
+        // The pin is the same, but covers both domains from here on.
         drop(pin_for(domain));
         detector.record(pins_of(domain), 7);
         let found = stalled(&detector, me, u64::MAX);
@@ -173,10 +175,10 @@ mod tests {
             })
             .collect();
         let mut detector = StallDetector::default();
-        // Each scan finds one more.
+        // Each scan finds one more pin.
         for (i, _) in readers.iter().enumerate() {
             let shown: Vec<_> = readers[..=i].iter().map(|(number, ..)| Some(*number)).collect();
-            // In any order: a scan comes upon slots as they were made.
+            // In any order: a scan visits slots in the order of their creation.
             let pins = pins_of(domain).into_iter().rev();
             let pins = pins.filter(|pin| shown.contains(&pin.reader().thread)).collect();
             detector.record(pins, i as u64);

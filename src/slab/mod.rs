@@ -1,34 +1,35 @@
-//! The slab: memory for entries, in cells that are named by handles of 26 bits.
+//! The slab: memory for entries, in cells that are identified by handles of 26 bits.
 //!
 //! # Design
 //!
-//! An allocator's block per entry costs a call for each insert and each removal, 8 to 16 bytes of header,
-//! an 8-byte pointer in the table and, with 4 KiB pages, a miss of the translation buffer per hit. A slab
-//! has none of these: [`chunk`] holds the cells, two megabytes at a time on huge pages, and beside them what is
-//! kept per handle (flags, hashes, costs other than 1, deadlines); [`magazine`] carries free handles between
-//! threads, up to 256 at a time (Bonwick and Adams, "Magazines and Vmem", 2001).
+//! An allocator's block per entry costs a call for each insert and each removal, 8 to 16 bytes of
+//! header, an 8-byte pointer in the table and, with 4 KiB pages, a TLB miss per hit. A slab has
+//! none of these costs. [`chunk`] holds the cells, two megabytes at a time on huge pages, and the
+//! side arrays (flags, hashes, costs other than 1, deadlines). [`magazine`] moves free handles
+//! between threads, up to 256 at a time (Bonwick and Adams, "Magazines and Vmem", 2001).
 //!
 //! ```text
-//! allocate   stripe's magazine → depot's filled magazines → fresh cells of the newest chunk → a new chunk
+//! allocate   stripe's magazine → depot's filled magazines → fresh cells → cells of a new chunk
 //! release    stripe's magazine → depot
-//! bag        an empty magazine is filled with retired handles, waits for its grace period, and is
-//!            a filled magazine as it is: no list is copied
+//! bag        an empty magazine is filled with retired handles, waits for its grace period, and
+//!            becomes a filled magazine: no list is copied
 //! ```
 //!
-//! The slab knows nothing of grace periods. A handle that was ever stored where readers look must not be
-//! released before one has passed: a reader may still compare the key in its cell.
+//! The slab does not track grace periods. A handle that was ever stored where readers find it must
+//! not be released before a grace period has passed: a reader may still compare the key in its
+//! cell.
 //!
 //! # Protocol
 //!
-//! There are as many *stripes* as threads are expected to run at once, each with one magazine. A thread
-//! acquires a stripe by CAS, takes or adds a handle, and releases it. One that finds its stripe
-//! acquired (its holder may have lost its core) goes to the depot. No thread waits.
+//! There are as many *stripes* as threads are expected to run at once, each with one magazine. A
+//! thread acquires a stripe by CAS, takes or adds a handle, and releases the stripe. If the stripe
+//! is already acquired (its holder may be preempted), the thread uses the depot. No thread waits.
 //!
 //! # Orderings
 //!
 //! * Release of a stripe's release ↔ Acquire of the CAS: the magazine's number and its content.
-//! * A released handle comes to its next owner through a stripe or a stack, each of which orders what its
-//!   last owner did to the cell before what its next owner does.
+//! * A released handle reaches its next owner through a stripe or a stack, each of which orders the
+//!   accesses of the last owner to the cell before those of the next owner.
 
 pub mod chunk;
 pub mod magazine;
@@ -51,35 +52,36 @@ use crate::{
     util::CachePadded,
 };
 
-/// The magazines and bags of all stripes together hold about one cell in so many of those expected, but for the least
-/// number.
+/// The magazines and bags of all stripes together hold about one in this many of the expected
+/// cells, unless the minimum size of a magazine requires more: few cells are idle there.
 const MAGAZINE_PART: usize = 64;
-/// A magazine has handles for cells of so many bytes at least: lists of fewer would take more memory than they save.
+/// Bytes of the cells whose handles a magazine can hold, at least: the memory of shorter lists
+/// would exceed what they save.
 const MAGAZINE_BYTES: usize = 4096;
-/// The least and the most handles of a magazine, and the most that the number of bytes asks for.
+/// Minimum and maximum handles of a magazine, and the maximum that `MAGAZINE_BYTES` can require.
 const MIN_MAGAZINE: usize = if IS_MODEL { 2 } else { 4 };
 const MAX_MAGAZINE: usize = if IS_MODEL { 2 } else { 256 };
 const MAX_BY_BYTES: usize = if IS_MODEL { 2 } else { 64 };
 
-/// Memory for values of one type.
+/// Memory for values of type `T`.
 ///
-/// Dropping a slab frees its memory and drops no value: its owner knows which cells hold one.
+/// Dropping a slab frees its memory but drops no values: its owner knows which cells hold one.
 pub struct Slab<T> {
     chunks: Chunks<T>,
     depot: Depot,
     stripes: Box<[CachePadded<Stripe>]>,
 }
 
-/// The name of a cell: [`HANDLE_BITS`] bits, and never 0 or 1.
+/// The identifier of a cell: [`HANDLE_BITS`] bits, never 0 or 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Handle(u32);
 
-/// A place for a magazine of free handles, and for a bag of retired ones.
+/// A magazine of free handles and a bag of retired ones, shared by some threads.
 struct Stripe {
     is_acquired: AtomicBool,
-    /// The magazine's number, 0 if there is none. Of the thread that acquired the stripe.
+    /// The magazine's number, 0 if there is none. Owned by the thread that acquired the stripe.
     magazine: AtomicU32,
-    /// The bag's number, 0 if there is none or a thread is at work with it.
+    /// The bag's number, 0 if there is none or a thread has taken it out.
     bag: AtomicU32,
 }
 
@@ -94,12 +96,12 @@ pub struct OpenBag<'a> {
 }
 
 impl OpenBag<'_> {
-    /// Adds a retired handle; as [`Slab::collect`].
+    /// Adds a retired handle, as [`Slab::collect`] does.
     ///
     /// # Safety
     ///
-    /// * As there; the slab is that of the bag.
-    #[inline(always)] // every write comes here, and a sweep that seldom does would take it out of line
+    /// * As for [`Slab::collect`], with the slab of this bag.
+    #[inline(always)] // called by every write; rare calls in a sweep would take it out of line
     pub unsafe fn collect(&mut self, retired: Retired, seal_at: u64) {
         if self.bag.is_none() {
             self.bag = self.depot.take_empty();
@@ -129,16 +131,17 @@ impl OpenBag<'_> {
         let Some(bag) = self.bag.take().filter(|bag| !bag.is_empty()) else { return };
         let number = bag.into_number();
         // AcqRel: Release pairs with the Acquire in `take_bag`, Acquire with the Release in
-        // `last_look`. Relaxed on failure: nothing is read then.
+        // `recheck`.
+        // Relaxed on failure: nothing is read then.
         let order = ordering!(
             AcqRel,
             mutant("slab_relaxed_bag") => Acquire,
-            mutant("waker_blind_bag") => Release
+            mutant("eventcount_blind_bag") => Release
         );
         if self.place.compare_exchange(0, number, order, Relaxed).is_err()
             && let Some(bag) = self.depot.magazine(number)
         {
-            // Another thread has put its own there.
+            // Another thread has put its own bag there.
             self.seal(bag);
         }
     }
@@ -150,14 +153,14 @@ impl Drop for OpenBag<'_> {
     }
 }
 
-/// The right to use a stripe's magazine.
+/// The right to use a stripe's magazine; releases the stripe on drop.
 struct Acquired<'a>(&'a Stripe);
 
 impl Handle {
-    /// The bits of every handle.
+    /// The bits of a handle.
     pub const MASK: u32 = (1 << HANDLE_BITS) - 1;
 
-    /// Makes the handle that [`raw`](Self::raw) returned the bits of; others are masked away.
+    /// Creates the handle with the bits that [`raw`](Self::raw) returned; other bits are ignored.
     #[inline]
     pub fn new(raw: u32) -> Self {
         Self(raw & Self::MASK)
@@ -171,10 +174,11 @@ impl Handle {
 }
 
 impl<T> Slab<T> {
-    /// Makes a slab for `expected` values, used by about `stripes` threads at once. It allocates no cells yet.
+    /// Creates a slab for `expected` values and about `stripes` concurrent threads. It allocates no
+    /// cells yet.
     pub fn new(expected: usize, stripes: usize) -> Self {
         let stripes = stripes.max(1).next_power_of_two();
-        // Each stripe has a magazine of free handles, and its user a bag.
+        // Each stripe has a magazine of free handles and a bag.
         let capacity = expected / (2 * MAGAZINE_PART * stripes);
         let least = MAGAZINE_BYTES / size_of::<T>().max(1);
         let least = least.clamp(MIN_MAGAZINE, MAX_BY_BYTES);
@@ -185,16 +189,18 @@ impl<T> Slab<T> {
         };
         Self {
             chunks: Chunks::new(expected),
-            // Values without a destructor are never dropped early, which is what parts are for.
+            // Parts are needed to drop values early, which is never done to values without a
+            // destructor.
             depot: Depot::new(capacity.clamp(least, MAX_MAGAZINE), std::mem::needs_drop::<T>()),
             stripes: (0..stripes).map(|_| CachePadded::new(stripe())).collect(),
         }
     }
 
-    /// Returns the handle of a cell that holds nothing and that no other thread has.
+    /// Allocates a cell; returns its handle, which no other thread has.
     ///
-    /// `stripe` spreads threads; any number will do. `None` if there is no memory for another cell, or if
-    /// all handles are taken. Takes constant time, but for the allocation of a chunk.
+    /// `stripe` spreads threads; any number is valid. Returns `None` if there is no memory for
+    /// another cell, or if all handles are in use. Takes constant time, except for the allocation
+    /// of a chunk.
     #[inline]
     pub fn allocate(&self, stripe: usize) -> Option<Handle> {
         if let Some(acquired) = self.acquire(stripe)
@@ -202,7 +208,7 @@ impl<T> Slab<T> {
             && let Some(handle) = magazine.pop()
         {
             if let Some(next) = magazine.last() {
-                // SAFETY: a handle in this thread's magazine came by an Acquire.
+                // SAFETY: a handle in this thread's magazine was received by an Acquire.
                 unsafe { self.chunks.cell(next) }.prefetch();
             }
             acquired.put(magazine);
@@ -215,11 +221,11 @@ impl<T> Slab<T> {
     fn allocate_from_depot(&self, stripe: usize) -> Option<Handle> {
         let there = self.depot.take_filled().or_else(|| self.take_cold());
         let Some(mut magazine) = there.or_else(|| self.fresh()) else {
-            // There may be memory for a cell if there is none for a magazine.
+            // There may be memory for a cell even if there is none for a magazine.
             return self.chunks.issue(1).map(|handles| Handle::new(handles.start));
         };
         let handle = magazine.pop();
-        // Of the two magazines, the one that was there goes back to the depot.
+        // The stripe's previous magazine returns to the depot.
         if let Some(acquired) = self.acquire(stripe) {
             let other = acquired.take(&self.depot);
             acquired.put(magazine);
@@ -228,7 +234,7 @@ impl<T> Slab<T> {
         handle
     }
 
-    /// Returns a magazine of cells whose memory was given back.
+    /// Returns a magazine of cells whose memory was returned to the system.
     fn take_cold(&self) -> Option<Magazine<'_>> {
         let magazine = self.depot.take_cold()?;
         magazine
@@ -237,14 +243,15 @@ impl<T> Slab<T> {
         Some(magazine)
     }
 
-    /// Gives the memory of chunks without any value in them back to the system; returns how many chunks there were. The
-    /// system gives it again when the cells are used again.
+    /// Returns the memory of chunks that hold no values to the system; returns the number of these
+    /// chunks. The system provides the memory again when the cells are reused.
     ///
-    /// A chunk counts as used while handles of it are with other threads, or wait in bags. Takes time in proportion to the
-    /// number of free cells, and memory for a list of them; without that it does nothing. Threads that allocate during the
-    /// call may find no free cell, and take fresh ones.
+    /// A chunk counts as used while other threads own handles of it, or bags contain them. Takes
+    /// time in proportion to the number of free cells, and memory for a list of them; without that
+    /// memory it does nothing. Threads that allocate during the call may find no free cell, and use
+    /// fresh ones.
     pub fn trim(&self) -> usize {
-        // Those of the stripes, too, but for stripes that other threads use now.
+        // Includes the magazines of stripes, except for stripes that other threads use now.
         for index in 0..self.stripes.len() {
             if let Some(acquired) = self.acquire(index) {
                 drop(acquired.take(&self.depot));
@@ -260,13 +267,14 @@ impl<T> Slab<T> {
             handles.push(handle);
             *free.entry(self.chunks.chunk_of(handle)).or_default() += 1;
         }
-        // More cells of the newest chunk may be issued from now on, but not again those that are here.
+        // More cells of the newest chunk may be issued from now on, but none of those in the list.
         free.retain(|&chunk, &mut count| {
-            // SAFETY: all handles of these cells are in the list, which is this thread's alone: free cells, which hold
-            // no value.
+            // SAFETY: all handles of these cells are in the list, which this thread owns: the cells
+            // are free and hold no value.
             self.chunks.issued(chunk) == count && unsafe { self.chunks.give_back(chunk, count) }
         });
-        // The same magazines get them again, those of chunks whose memory is gone apart from the others.
+        // The handles return to the same magazines, with those of trimmed chunks in magazines of
+        // their own.
         handles.sort_by_key(|handle| free.contains_key(&self.chunks.chunk_of(*handle)));
         let cold =
             handles.partition_point(|handle| !free.contains_key(&self.chunks.chunk_of(*handle)));
@@ -276,7 +284,7 @@ impl<T> Slab<T> {
             for part in handles.chunks(self.depot.capacity()) {
                 let Some(mut magazine) = magazines.next().or_else(|| self.depot.take_empty())
                 else {
-                    // Without memory for one more list these cells are not used again.
+                    // Without memory for another list these cells are not reused.
                     break;
                 };
                 while magazine.pop().is_some() {}
@@ -294,18 +302,17 @@ impl<T> Slab<T> {
     fn fresh(&self) -> Option<Magazine<'_>> {
         let mut magazine = self.depot.take_empty()?;
         let handles = self.chunks.issue(self.depot.capacity() as u32)?;
-        // The lowest last, so that it is taken first.
+        // The lowest is added last, so that it is taken first.
         handles.rev().for_each(|raw| magazine.push(Handle::new(raw)));
         Some(magazine)
     }
 
-    /// Gives a cell back. Where memory is so short that there is none for a list of handles, the cell is not used
-    /// again.
+    /// Frees a cell. If there is no memory for a list of handles, the cell is not reused.
     ///
     /// # Safety
     ///
-    /// * This slab has issued the handle, and it is given back once: it is in no magazine.
-    /// * The cell holds no value, and no thread looks at it any more.
+    /// * This slab has issued the handle, and it is released once: it is in no magazine.
+    /// * The cell holds no value, and no thread accesses it any more.
     pub unsafe fn release(&self, handle: Handle, stripe: usize) {
         if let Some(acquired) = self.acquire(stripe) {
             let there = acquired.take(&self.depot).filter(|magazine| !magazine.is_full());
@@ -326,11 +333,10 @@ impl<T> Slab<T> {
         self.depot.take_empty()
     }
 
-    /// Adds a retired handle to the bag of the stripe. A bag that is full then, or whose values cost `seal_at`, goes
-    /// to `sealed`, and the result is true.
+    /// Adds a retired handle to the bag of the stripe. If the bag is then full, or its values cost
+    /// `seal_at`, it moves to `sealed`, and the result is `true`.
     ///
-    /// Where memory is so short that there is none for a bag, the cell is not used again, and its value is
-    /// not dropped.
+    /// If there is no memory for a bag, the cell is not reused, and its value is not dropped.
     ///
     /// # Safety
     ///
@@ -350,8 +356,9 @@ impl<T> Slab<T> {
         bag.close()
     }
 
-    /// Takes the bag of the stripe out, to add several handles. A thread that finds it taken fills another
-    /// one, so that one that was stopped with it keeps a single bag. Full ones go to `sealed`.
+    /// Takes the bag of the stripe out, to add several handles. A thread that finds it taken out
+    /// fills another one, so a thread that is stopped holds a single bag. Full bags move to
+    /// `sealed`.
     #[inline(always)] // as `OpenBag::collect`
     pub fn open_bag<'a>(&'a self, stripe: usize, sealed: &'a Bags) -> OpenBag<'a> {
         let place = &self.stripe(stripe).bag;
@@ -361,54 +368,56 @@ impl<T> Slab<T> {
 
     #[inline]
     fn take_bag(&self, place: &AtomicU32) -> Option<Magazine<'_>> {
-        // Acquire: pairs with the Release in `collect`, so that the bag's content is seen.
+        // Acquire: pairs with the Release in `put_back`, so that the bag's content is seen.
         self.depot.magazine(place.swap(0, Acquire))
     }
 
-    /// Returns whether a bag has something in it, to the thread that has lain down; see [`waker`](crate::waker).
-    /// Cells without a value count, too.
-    pub fn last_look(&self) -> bool {
+    /// Returns whether a bag contains handles: the recheck of a thread that is about to sleep; see
+    /// [`eventcount`](crate::primitives::eventcount). Cells without a value count, too.
+    pub fn recheck(&self) -> bool {
         self.stripes.iter().any(|stripe| {
-            // Release: pairs with the Acquire of what puts a bag there later. Relaxed: where one is, there is
-            // nothing to miss.
+            // Release: pairs with the Acquire of the exchange that puts a bag there later.
+            // Relaxed on failure: a bag was found, so no later one can be missed.
             stripe.bag.compare_exchange(0, 0, Release, Relaxed).is_err()
         })
     }
 
-    /// Seals the bags that are not full, but for those that threads are at work with; returns how many.
+    /// Seals the bags that are not full, except for those that threads have taken out; returns how
+    /// many.
     pub fn seal(&self, sealed: &Bags) -> usize {
         let bags = self.stripes.iter().enumerate();
         let bags = bags.filter_map(|(index, stripe)| Some((self.take_bag(&stripe.bag)?, index)));
         bags.map(|(bag, index)| sealed.put(bag, index)).count()
     }
 
-    /// Returns what lies in bags that are not sealed, but for those that threads are at work with: cells without
-    /// a value are counted, too.
+    /// Returns the garbage in bags that are not sealed, except for those that threads have taken
+    /// out. Cells without a value are counted, too.
     pub fn open_garbage(&self) -> Garbage {
         let mut sum = Garbage::default();
         for stripe in &self.stripes {
-            let bag = self.depot.glance(stripe.bag.load(Relaxed)); // Relaxed: a figure.
+            let bag = self.depot.glance(stripe.bag.load(Relaxed)); // Relaxed: a statistic.
             sum.cost = sum.cost.saturating_add(bag.cost);
             sum.count += bag.count;
         }
         sum
     }
 
-    /// Returns the bag that [`Magazine::into_number`] made a number of.
+    /// Returns the bag with a number that [`Magazine::into_number`] returned.
     ///
     /// # Safety
     ///
-    /// * The number came from there, of a magazine of this slab, and is turned back once.
+    /// * The number was returned for a magazine of this slab, and is used once.
     pub unsafe fn bag_of(&self, number: u32) -> Option<Magazine<'_>> {
         self.depot.magazine(number)
     }
 
-    /// Takes the bags that were set aside. Each that is dropped releases its handles.
+    /// Takes the sealed bags. Dropping one releases its handles.
     ///
     /// # Safety
     ///
     /// * They are of this slab.
-    /// * None is dropped before the cells of its handles hold no value and no thread looks at them.
+    /// * A bag is dropped only when the cells of its handles hold no value and no thread accesses
+    ///   them.
     pub unsafe fn take_bags<'a>(
         &'a self,
         bags: &Bags,
@@ -416,58 +425,58 @@ impl<T> Slab<T> {
         bags.take(&self.depot)
     }
 
-    /// Moves a value into a cell, and returns that.
+    /// Moves a value into a cell, and returns the cell.
     ///
     /// # Safety
     ///
-    /// * [`allocate`](Self::allocate) of this slab has returned the handle to this thread, and the cell holds
-    ///   nothing.
+    /// * [`allocate`](Self::allocate) of this slab has returned the handle to this thread, and the
+    ///   cell holds no value.
     #[inline]
     pub unsafe fn write(&self, handle: Handle, value: T) -> Cell<'_, T> {
         // SAFETY: the handle was issued to this thread.
         let cell = unsafe { self.chunks.cell(handle) };
-        // SAFETY: the cell is this thread's alone until it publishes the handle.
+        // SAFETY: this thread owns the cell until it publishes the handle.
         unsafe { cell.address().write(value) };
         cell
     }
 
-    /// Returns the value of a cell.
+    /// Returns a reference to the value of a cell.
     ///
     /// # Safety
     ///
-    /// * The cell holds a value, which the caller has seen published by an Acquire (or has written itself), and
-    ///   which stays there as long as the reference lives.
+    /// * The cell holds a value, which the caller has seen published by an Acquire (or has written
+    ///   itself), and which stays there for as long as the reference lives.
     #[inline]
     pub unsafe fn get(&self, handle: Handle) -> &T {
-        // SAFETY: the caller's promise: the handle came by an Acquire.
+        // SAFETY: the caller's promise: the handle was received by an Acquire.
         let cell = unsafe { self.chunks.cell(handle) }.address();
         // SAFETY: the caller's promise: there is a value, and it stays.
         unsafe { &*cell }
     }
 
-    /// Moves the value out of a cell, which holds nothing then.
+    /// Moves the value out of a cell, which is then empty.
     ///
     /// # Safety
     ///
-    /// * As for [`get`](Self::get), and no other thread looks at the cell any more.
+    /// * As for [`get`](Self::get), and no other thread accesses the cell any more.
     #[inline]
     pub unsafe fn take(&self, handle: Handle) -> T {
-        // SAFETY: the caller's promise: the handle came by an Acquire.
+        // SAFETY: the caller's promise: the handle was received by an Acquire.
         let cell = unsafe { self.chunks.cell(handle) }.address();
-        // SAFETY: the caller's promise: there is a value, and it is the caller's.
+        // SAFETY: the caller's promise: there is a value, and the caller owns it.
         unsafe { cell.read() }
     }
 
-    /// Drops the value of a cell, which holds nothing then, whether or not the destructor panics.
+    /// Drops the value of a cell, which is then empty, even if the destructor panics.
     ///
     /// # Safety
     ///
     /// * As for [`take`](Self::take).
     #[inline]
     pub unsafe fn drop_value(&self, handle: Handle) {
-        // SAFETY: the caller's promise: the handle came by an Acquire.
+        // SAFETY: the caller's promise: the handle was received by an Acquire.
         let cell = unsafe { self.chunks.cell(handle) }.address();
-        // SAFETY: the caller's promise: there is a value, and it is the caller's.
+        // SAFETY: the caller's promise: there is a value, and the caller owns it.
         unsafe { cell.drop_in_place() };
     }
 
@@ -475,14 +484,15 @@ impl<T> Slab<T> {
     ///
     /// # Safety
     ///
-    /// * The handle came, directly or through others, by an Acquire from the thread that it was issued to.
+    /// * The handle was received, directly or through other threads, by an Acquire from the thread
+    ///   that it was issued to.
     #[inline]
     pub unsafe fn cell(&self, handle: Handle) -> Cell<'_, T> {
         // SAFETY: the caller's promise.
         unsafe { self.chunks.cell(handle) }
     }
 
-    /// The same, slower.
+    /// Returns the cell of a handle, after a check that it exists.
     ///
     /// # Panics
     ///
@@ -491,17 +501,17 @@ impl<T> Slab<T> {
         self.chunks.checked_cell(handle)
     }
 
-    /// Returns the number of cells, those that were never issued included.
+    /// Returns the number of cells, including those that were never issued.
     pub fn cells(&self) -> usize {
         self.chunks.cells()
     }
 
-    /// Returns the bytes of everything here.
+    /// Returns the bytes of all chunks, magazines and stripes.
     pub fn bytes(&self) -> usize {
         self.chunks.bytes() + self.depot.bytes() + size_of_val(&*self.stripes)
     }
 
-    /// Returns a stripe: their number is a power of two.
+    /// Returns the stripe with a number, modulo that of the stripes, which is a power of two.
     #[inline]
     fn stripe(&self, stripe: usize) -> &Stripe {
         &self.stripes[stripe & (self.stripes.len() - 1)]
@@ -513,15 +523,19 @@ impl<T> Slab<T> {
         if mutant!("slab_stripe_by_load") {
             return Some(Acquired(stripe));
         }
-        // Acquire: pairs with the Release where the stripe is released. Relaxed on failure: nothing is read then.
+        // Acquire: pairs with the Release where the stripe is released. Relaxed on failure: nothing
+        // is read then.
         let is_free = stripe.is_acquired.compare_exchange(false, true, Acquire, Relaxed).is_ok();
-        // Not `then_some`: an `Acquired` that is made in vain would release the stripe.
+        // Not `then_some`: it would create an `Acquired` in either case, and dropping that releases
+        // the stripe.
         is_free.then(|| Acquired(stripe))
     }
 }
 
 impl Acquired<'_> {
-    /// Takes the magazine out. Relaxed, here and below: it is this thread's until it releases the stripe.
+    /// Takes the magazine out.
+    ///
+    /// Relaxed, here and below: this thread owns it until it releases the stripe.
     #[inline]
     fn take<'a>(&self, depot: &'a Depot) -> Option<Magazine<'a>> {
         let number = self.0.magazine.load(Relaxed);
@@ -529,7 +543,7 @@ impl Acquired<'_> {
         depot.magazine(number)
     }
 
-    /// Puts a magazine where none is.
+    /// Stores a magazine in the stripe, which has none.
     #[inline]
     fn put(&self, magazine: Magazine<'_>) {
         self.0.magazine.store(magazine.into_number(), Relaxed);
@@ -545,11 +559,11 @@ impl Drop for Acquired<'_> {
     }
 }
 
-/// Fetches a line of memory ahead of its use; never faults.
+/// Prefetches a cache line; never faults.
 #[inline]
 pub fn prefetch<P>(address: *const P) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint and may name any address.
+    // SAFETY: a prefetch is a hint and may use any address.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(address.cast());
@@ -590,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn handles_are_distinct_and_never_those_that_mean_a_state() {
+    fn handles_are_distinct_and_never_0_or_1() {
         let slab = Slab::<u64>::new(1000, 1);
         let handles = fill(&slab, 5000);
         assert!(handles.iter().all(|handle| (2..1 << HANDLE_BITS).contains(&handle.raw())));
@@ -613,10 +627,10 @@ mod tests {
     }
 
     #[test]
-    fn released_cells_are_used_again_and_nothing_is_allocated() {
+    fn released_cells_are_reused_without_allocation() {
         let slab = Slab::<u64>::new(1000, 1);
         let mut handles = fill(&slab, 1000);
-        // Once, so that there is a magazine for each few cells.
+        // Released once, so that enough magazines exist.
         handles.iter().for_each(|&handle| release(&slab, handle));
         let (cells, bytes) = (slab.cells(), slab.bytes());
         for _ in 0..10 {
@@ -628,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn bag_of_retired_handles_is_a_magazine() {
+    fn bag_of_retired_handles_becomes_a_magazine() {
         let slab = Slab::<u64>::new(100_000, 1);
         let handles = fill(&slab, 1000);
         let sealed = Bags::new(1);
@@ -642,13 +656,13 @@ mod tests {
         let bags: Vec<_> = unsafe { slab.take_bags(&sealed) }.collect();
         assert_eq!(bags.iter().map(Magazine::len).collect::<Vec<_>>(), [256]);
         drop(bags);
-        // The stripe's own come first.
+        // The handles in the stripe's own magazine are returned first.
         let again = fill(&slab, 512);
         assert_eq!(again.iter().filter(|handle| handles[..256].contains(handle)).count(), 256);
     }
 
     #[test]
-    fn thread_that_was_stopped_with_a_bag_keeps_one() {
+    fn stopped_thread_holds_a_single_bag() {
         let slab = Slab::<u64>::new(100_000, 1);
         let handles = fill(&slab, 1000);
         let sealed = Bags::new(1);
@@ -699,13 +713,13 @@ mod tests {
         assert_eq!(unsafe { slab.get(*kept) }, &[u64::from(kept.raw()); 8]);
         let trimmed = slab.bytes();
         if cfg!(target_os = "linux") {
-            // One chunk of four is in use; what is beside cells stays, and lists of free cells came.
+            // One of four chunks is in use; side arrays stay, and lists of free cells were added.
             assert!(trimmed < new + full / 2, "{trimmed} of {full}");
         }
         // SAFETY: as above.
         unsafe { slab.release(*kept, 0) };
         assert!(slab.trim() >= 1);
-        // Some of a chunk are used, and given back, while others were not touched.
+        // Some cells of a chunk are used and released, while others are not touched.
         for handle in fill(&slab, CELLS / 2) {
             // SAFETY: allocated above.
             unsafe { slab.write(handle, [2; 8]) };
@@ -727,7 +741,8 @@ mod tests {
         assert_eq!(raw.len(), CELLS, "no cell has two users");
     }
 
-    /// Returns how the system backs the memory at an address: the flags of its mapping, where it tells them.
+    /// Returns how the system backs the memory at an address: the flags of its mapping, if it
+    /// reports them.
     #[cfg(target_os = "linux")]
     fn mapping_flags<T>(address: *const T) -> Option<Vec<String>> {
         let mappings = std::fs::read_to_string("/proc/self/smaps").ok()?;
@@ -745,7 +760,8 @@ mod tests {
         })
     }
 
-    /// Of a huge page that is given back but for its last 4 KiB the system would make a whole one again in the background.
+    /// If all but the last 4 KiB of a huge page is returned, the system makes a huge page of it
+    /// again in the background, unless it is advised otherwise.
     #[cfg(target_os = "linux")]
     #[test]
     fn memory_given_back_is_not_taken_again_for_a_huge_page() {
@@ -802,7 +818,7 @@ mod tests {
     }
 
     #[test]
-    fn charge_is_1_unless_another_was_set_and_no_user_inherits_it() {
+    fn charge_is_1_unless_set_and_is_not_inherited() {
         let slab = Slab::<u64>::new(100, 1);
         let handles = fill(&slab, 100);
         let bytes = slab.bytes();
@@ -872,7 +888,7 @@ mod tests {
         let slab = Slab::<[u8; 5 << 20]>::new(1, 1);
         let handles = fill(&slab, 3);
         assert!(slab.cells() < 10);
-        // SAFETY: allocated above; only its first byte is looked at, which is written here.
+        // SAFETY: allocated above; only its first byte is read, which is written here.
         let first = unsafe { slab.cell(handles[2]) }.address().cast::<u8>();
         // SAFETY: as above.
         unsafe { first.write(9) };
@@ -917,7 +933,7 @@ mod tests {
         const THREADS: usize = 16;
         const TURNS: usize = 20_000;
 
-        // Stripes are shared, so that threads meet at them and in the depot.
+        // Threads share stripes, so that they also contend for the depot.
         let slab = &Slab::<AtomicUsize>::new(1000, 3);
         thread::scope(|scope| {
             for id in 1..=THREADS {
@@ -937,7 +953,7 @@ mod tests {
                         // SAFETY: written by this thread.
                         let owner = unsafe { slab.get(handle) }.swap(0, Relaxed);
                         assert_eq!(owner, id);
-                        // SAFETY: this thread's, and numbers need no drop.
+                        // SAFETY: this thread owns it, and numbers need no drop.
                         unsafe { slab.release(handle, id) };
                     }
                     for handle in mine {

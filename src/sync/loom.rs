@@ -1,15 +1,17 @@
-//! The build for loom: its types, in a thin coat that can turn a load into a read-modify-write.
+//! The backend for loom: its types, in a thin wrapper that can turn a load into a
+//! read-modify-write.
 //!
-//! loom 0.7.3 remembers only the last access to each object when it decides which interleavings
-//! are worth trying, so that a thread's own load hides another thread's earlier one: code that
-//! loads and then compares and exchanges is explored far less than it seems, and mutants survive.
-//! A read-modify-write hides nothing. Hence the coat, and three modes to run every scenario in:
+//! loom 0.7.3 remembers only the last access to each object when it decides which interleavings to
+//! try. A thread's own load therefore hides an earlier load by another thread: code that loads and
+//! then compares and exchanges is explored far less than it seems, and mutants survive. A
+//! read-modify-write hides nothing. Hence the wrapper, and three modes in which every scenario
+//! runs:
 //!
-//! * [`Plain`](model::LoadMode::Plain): loads as they are, stale values included, under-explored;
+//! * [`Plain`](model::LoadMode::Plain): plain loads, which may return stale values; under-explored;
 //! * [`ReadModifyWrite`](model::LoadMode::ReadModifyWrite): every load reads the newest value, and
 //!   every interleaving is tried;
-//! * [`WritersOnly`](model::LoadMode::WritersOnly): the same, but threads marked as readers keep
-//!   plain loads, so that stale reads meet well-explored writers.
+//! * [`WritersOnly`](model::LoadMode::WritersOnly): like `ReadModifyWrite`, but threads marked as
+//!   readers use plain loads, so that stale reads meet well-explored writers.
 
 pub use loom::hint;
 pub use loom::sync::{Arc, Mutex, MutexGuard, Notify};
@@ -21,14 +23,14 @@ pub mod thread {
 
     pub use loom::thread::*;
 
-    /// Lets others go on: no model knows time, so it has passed.
+    /// Yields. A model has no time, so the timeout counts as elapsed.
     pub fn park_timeout(_time: std::time::Duration) {
         yield_now();
     }
 }
 
 pub mod atomic {
-    //! Atomics that loom schedules, loads shown to it as [`model`](super::model) says.
+    //! Atomics scheduled by loom; [`model`](super::model) selects how loads are performed.
 
     use std::fmt;
 
@@ -36,29 +38,29 @@ pub mod atomic {
 
     use super::model;
 
-    /// Access to an atomic's value by its only owner.
+    /// Exclusive access to an atomic's value.
     pub trait WithMut {
-        /// What the atomic holds.
+        /// The type of the value.
         type Value;
 
-        /// Calls `f` with the value, which nobody else can see meanwhile.
+        /// Calls `f` with the value, which no other thread can access during the call.
         fn with_mut<R>(&mut self, f: impl FnOnce(&mut Self::Value) -> R) -> R;
     }
 
-    /// The part that is the same for every atomic. `$unlikely` is a value that the atomic will hardly
-    /// hold: it is exchanged for itself where a load has to be a read-modify-write. The exchange had
-    /// better fail, since loom does not order a plain store against a concurrent exchange and could
-    /// then show the old value after the new one; it is correct either way.
+    /// The operations common to all atomics. `$unlikely` is a value that the atomic is unlikely to
+    /// hold: where a load has to be a read-modify-write, it is exchanged for itself. The exchange
+    /// is correct either way, but should fail: loom does not order a plain store against a
+    /// concurrent exchange, and could then show the old value after the new one.
     macro_rules! coat {
         ($($generic:ident)?, $name:ident, $inner:ty, $value:ty, $unlikely:expr) => {
             impl$(<$generic>)? $name$(<$generic>)? {
-                /// Makes an atomic that holds `value`.
+                /// Creates an atomic that holds `value`.
                 #[track_caller]
                 pub fn new(value: $value) -> Self {
                     Self(<$inner>::new(value))
                 }
 
-                /// Loads the value, as the load mode says.
+                /// Loads the value in the current load mode.
                 #[track_caller]
                 pub fn load(&self, order: Ordering) -> $value {
                     if !model::load_is_read_modify_write() {
@@ -93,7 +95,7 @@ pub mod atomic {
                     self.0.compare_exchange(current, new, success, failure)
                 }
 
-                /// As `compare_exchange`; loom does not let it fail without a reason.
+                /// Like `compare_exchange`; loom has no spurious failures.
                 #[track_caller]
                 pub fn compare_exchange_weak(
                     &self,
@@ -105,7 +107,8 @@ pub mod atomic {
                     self.0.compare_exchange(current, new, success, failure)
                 }
 
-                /// Loads, and tries to store what `f` makes of it until it succeeds or `f` says no.
+                /// Applies `f` to the value and stores the result, until that succeeds or `f`
+                /// returns `None`.
                 #[track_caller]
                 pub fn fetch_update(
                     &self,
@@ -123,7 +126,7 @@ pub mod atomic {
                     Err(previous)
                 }
 
-                /// Takes the value out.
+                /// Returns the value.
                 #[track_caller]
                 pub fn into_inner(self) -> $value {
                     self.0.into_inner()
@@ -140,7 +143,7 @@ pub mod atomic {
 
     macro_rules! integer {
         ($name:ident, $value:ty) => {
-            #[doc = concat!("loom's `", stringify!($name), "`, coated.")]
+            #[doc = concat!("loom's `", stringify!($name), "`, wrapped.")]
             #[derive(Default)]
             pub struct $name(loom::sync::atomic::$name);
 
@@ -207,7 +210,7 @@ pub mod atomic {
     integer!(AtomicU64, u64);
     integer!(AtomicUsize, usize);
 
-    /// loom's `AtomicBool`, coated.
+    /// loom's `AtomicBool`, wrapped.
     #[derive(Default)]
     pub struct AtomicBool(loom::sync::atomic::AtomicBool);
 
@@ -232,7 +235,7 @@ pub mod atomic {
 
         #[track_caller]
         fn with_mut<R>(&mut self, f: impl FnOnce(&mut bool) -> R) -> R {
-            // loom's has no `with_mut`; an owner alone may store without an ordering.
+            // loom's has no `with_mut`. The access is exclusive, so no ordering is needed.
             let mut value = self.0.load(Ordering::Relaxed);
             let result = f(&mut value);
             self.0.store(value, Ordering::Relaxed);
@@ -240,7 +243,7 @@ pub mod atomic {
         }
     }
 
-    /// loom's `AtomicPtr`, coated.
+    /// loom's `AtomicPtr`, wrapped.
     pub struct AtomicPtr<T>(loom::sync::atomic::AtomicPtr<T>);
 
     coat!(
@@ -267,24 +270,24 @@ pub mod atomic {
     }
 }
 
-/// A mark on plain memory, for loom to watch: accesses to what has it must be ordered.
+/// A marker beside plain memory by which loom checks that accesses to that memory are ordered.
 #[derive(Default)]
 pub struct Watched(loom::cell::Cell<()>);
 
 impl Watched {
-    /// Makes a mark.
+    /// Creates a marker.
     #[track_caller]
     pub fn new() -> Self {
         Self(loom::cell::Cell::new(()))
     }
 
-    /// Notes that the memory is read.
+    /// Records a read of the memory.
     #[track_caller]
     pub fn read(&self) {
         self.0.get();
     }
 
-    /// Notes that the memory is written.
+    /// Records a write to the memory.
     #[track_caller]
     pub fn write(&self) {
         self.0.set(());
@@ -297,9 +300,10 @@ impl fmt::Debug for Watched {
     }
 }
 
-/// Declares a variable that each model thread has its own copy of.
+/// Declares a thread-local variable of the model's threads.
 ///
-/// The standard library's would be shared: all of loom's threads run on one thread of the system.
+/// A variable of the standard library's kind would be shared: all threads of a loom model run on
+/// one OS thread.
 #[allow(unused_macros)] // not every build has a thread-local variable
 macro_rules! model_thread_local {
     ($(#[$attribute:meta])* $vis:vis static $name:ident: $type:ty = const { $init:expr } $(;)?) => {
@@ -309,33 +313,33 @@ macro_rules! model_thread_local {
 #[allow(unused_imports)] // not every build has a thread-local variable
 pub(crate) use model_thread_local as thread_local;
 
-/// Returns a small number that is this model thread's own.
+/// Returns a small number that is unique to this model thread.
 pub fn thread_number() -> usize {
-    // loom gives its number away in this form only. A counter of ours would go on from one
-    // execution to the next, and the model would no longer repeat itself.
+    // loom shows its thread number in this form only. A counter of our own would continue from one
+    // execution to the next, and executions would no longer be deterministic.
     let id = format!("{:?}", thread::current().id());
     let digits: String = id.chars().filter(char::is_ascii_digit).collect();
     digits.parse::<usize>().map_or(0, |number| number + 1)
 }
 
 pub mod model {
-    //! The switches of a model run: how loads are shown to loom.
+    //! The settings of a model run: how loads are performed.
 
     use std::cell::Cell;
 
-    /// How loads are shown to loom. See the head of this file.
+    /// How loads are performed. See the head of this file.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum LoadMode {
         /// A load is a load.
         Plain,
         /// A load is a read-modify-write that changes nothing.
         ReadModifyWrite,
-        /// As `ReadModifyWrite`, save in threads marked by [`as_reader`].
+        /// Like `ReadModifyWrite`, except in threads marked by [`as_reader`].
         WritersOnly,
     }
 
     // The standard library's thread-local variable, on purpose: all threads of one model run share
-    // it, and two model runs that two test threads have going do not.
+    // it, and model runs of two test threads do not.
     std::thread_local! {
         static MODE: Cell<LoadMode> = const { Cell::new(LoadMode::Plain) };
     }
@@ -344,7 +348,7 @@ pub mod model {
         static IS_READER: Cell<bool> = Cell::new(false);
     }
 
-    /// Sets the mode for the model runs that this test thread starts from now on.
+    /// Sets the load mode of the model runs that this test thread starts from now on.
     pub fn set_load_mode(mode: LoadMode) {
         MODE.with(|current| current.set(mode));
     }

@@ -1,24 +1,26 @@
-//! The only door to atomics, locks and threads, so that a model checker can stand behind it.
+//! Atomics, locks and threads. All other modules use them only through this one, so that a model
+//! checker can replace them.
 //!
-//! | build | what stands behind |
+//! | build | backend |
 //! |---|---|
-//! | ordinary | `std`, re-exported as it is: no cost |
+//! | ordinary | `std`, re-exported: no cost |
 //! | `--cfg cortado_loom` | loom: every interleaving up to a bound, and weak memory |
 //! | `--cfg cortado_shuttle` | shuttle: random interleavings of larger scenarios |
 //!
-//! The two cfg names are our own: `cfg(loom)` would also switch other crates. Neither model is a
-//! dependency of the published package; `loom_tests/` builds these sources with them.
+//! The crate has cfg names of its own, because `cfg(loom)` would also switch other crates. Neither
+//! model checker is a dependency of the published package; `loom_tests/` builds these sources with
+//! them.
 //!
-//! Code that wants to run under a model keeps to what all three offer:
+//! Code that runs under a model uses only what all three offer:
 //!
-//! * an atomic's `new` is not `const` under loom, so no atomic lives in a `static`;
-//! * exclusive access goes through [`WithMut::with_mut`](atomic::WithMut::with_mut), for loom has
-//!   no `get_mut`;
+//! * an atomic's `new` is not `const` under loom, so there are no atomics in `static`s;
+//! * exclusive access goes through [`WithMut::with_mut`](atomic::WithMut::with_mut), because loom
+//!   has no `get_mut`;
 //! * thread-local variables are declared one at a time with a `const` block, by
 //!   `crate::sync::thread_local!`.
 //!
-//! [`OnceLock`] is the standard library's everywhere. No model sees it, so what it holds must be
-//! reached through an atomic that says it is there.
+//! [`OnceLock`] is the standard library's in every build. No model checker sees it, so its value
+//! must only be accessed after an atomic has shown that it is set.
 
 #[cfg(cortado_loom)]
 #[path = "loom.rs"]
@@ -42,28 +44,29 @@ pub use std::sync::OnceLock;
 #[cfg(any(cortado_loom, cortado_shuttle))]
 pub use self::backend::model;
 
-/// A mark on plain memory, for loom to watch: here it is nothing.
+/// A marker beside plain memory by which loom checks accesses. Without loom it does nothing.
 #[cfg(not(cortado_loom))]
 #[derive(Debug, Default)]
 pub struct Watched;
 
 #[cfg(not(cortado_loom))]
 impl Watched {
-    /// Makes a mark.
+    /// Creates a marker.
     pub fn new() -> Self {
         Self
     }
 
-    /// Notes that the memory is read.
+    /// Records a read of the memory.
     #[inline]
     pub fn read(&self) {}
 
-    /// Notes that the memory is written.
+    /// Records a write to the memory.
     #[inline]
     pub fn write(&self) {}
 }
 
-/// True where a model checker runs the code: sizes shrink to the smallest that still does it all.
+/// Whether the build is for a model checker. If so, sizes are the smallest that still exercise
+/// every path.
 pub const IS_MODEL: bool = cfg!(any(cortado_loom, cortado_shuttle));
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
@@ -72,7 +75,7 @@ mod tests {
     use super::{thread, thread_number};
 
     #[test]
-    fn a_thread_keeps_its_number_and_shares_it_with_nobody() {
+    fn thread_number_is_constant_and_unique() {
         let mine = thread_number();
         assert_eq!(mine, thread_number());
         let theirs = thread::spawn(thread_number).join().unwrap();

@@ -1,5 +1,5 @@
-//! The build for shuttle: its types as they are. Shuttle knows one total order only, so that the
-//! orderings named in the code have no effect here; loom looks after those.
+//! The backend for shuttle: its types, re-exported. Shuttle is sequentially consistent, so the
+//! orderings in the code have no effect here; loom checks those.
 
 pub use shuttle::hint;
 pub use shuttle::sync::{Arc, Mutex, MutexGuard};
@@ -9,31 +9,32 @@ pub mod thread {
 
     pub use shuttle::thread::*;
 
-    /// Returns how many processors there are: two are enough to be in each other's way.
+    /// Returns the number of processors: two, which is enough for contention.
     pub fn available_parallelism() -> std::io::Result<std::num::NonZero<usize>> {
         Ok(const { std::num::NonZero::new(2).unwrap() })
     }
 
-    /// Lets others go on: no model knows time, so it has passed. (shuttle's own may wait for ever.)
+    /// Yields. A model has no time, so the timeout counts as elapsed. (shuttle's own may block
+    /// forever.)
     pub fn park_timeout(_time: std::time::Duration) {
         yield_now();
     }
 }
 
 pub mod atomic {
-    //! Atomics that shuttle schedules.
+    //! Atomics scheduled by shuttle.
 
     pub use shuttle::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
         fence,
     };
 
-    /// Access to an atomic's value by its only owner.
+    /// Exclusive access to an atomic's value.
     pub trait WithMut {
-        /// What the atomic holds.
+        /// The type of the value.
         type Value;
 
-        /// Calls `f` with the value, which nobody else can see meanwhile.
+        /// Calls `f` with the value, which no other thread can access during the call.
         fn with_mut<R>(&mut self, f: impl FnOnce(&mut Self::Value) -> R) -> R;
     }
 
@@ -67,10 +68,10 @@ pub mod atomic {
     }
 }
 
-/// Declares a variable that each model thread has its own copy of.
+/// Declares a thread-local variable of the model's threads.
 ///
-/// The standard library's would be shared: all of shuttle's threads run on one thread of the
-/// system.
+/// A variable of the standard library's kind would be shared: all threads of a shuttle model run on
+/// one OS thread.
 #[allow(unused_macros)] // not every build has a thread-local variable
 macro_rules! model_thread_local {
     ($(#[$attribute:meta])* $vis:vis static $name:ident: $type:ty = const { $init:expr } $(;)?) => {
@@ -80,23 +81,23 @@ macro_rules! model_thread_local {
 #[allow(unused_imports)] // not every build has a thread-local variable
 pub(crate) use model_thread_local as thread_local;
 
-/// Returns a small number that is this model thread's own.
+/// Returns a small number that is unique to this model thread.
 pub fn thread_number() -> usize {
     usize::from(thread::current().id()) + 1
 }
 
 pub mod model {
-    //! The switches of a model run. Shuttle has no use for them; they are here so that a scenario
-    //! written for loom runs as it is.
+    //! The settings of a model run. They have no effect under shuttle, and exist so that scenarios
+    //! written for loom compile.
 
-    /// How loads are shown to the model. Of no effect under shuttle, which explores them all alike.
+    /// How loads are performed. Has no effect under shuttle.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum LoadMode {
         /// A load is a load.
         Plain,
         /// A load is a read-modify-write that changes nothing.
         ReadModifyWrite,
-        /// As `ReadModifyWrite`, save in threads marked by [`as_reader`].
+        /// Like `ReadModifyWrite`, except in threads marked by [`as_reader`].
         WritersOnly,
     }
 

@@ -1,4 +1,4 @@
-//! The ordinary build: the standard library's own types.
+//! The backend of ordinary builds: the standard library's types.
 
 pub use std::hint;
 #[cfg(not(cortado_tsan))]
@@ -10,19 +10,19 @@ pub use std::thread_local;
 use std::cell::Cell;
 
 pub mod atomic {
-    //! Atomics, as the standard library has them.
+    //! The standard library's atomics.
 
     pub use std::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
         fence,
     };
 
-    /// Access to an atomic's value by its only owner.
+    /// Exclusive access to an atomic's value.
     pub trait WithMut {
-        /// What the atomic holds.
+        /// The type of the value.
         type Value;
 
-        /// Calls `f` with the value, which nobody else can see meanwhile.
+        /// Calls `f` with the value, which no other thread can access during the call.
         fn with_mut<R>(&mut self, f: impl FnOnce(&mut Self::Value) -> R) -> R;
     }
 
@@ -58,19 +58,20 @@ pub mod atomic {
     }
 }
 
-/// A lock for the race detector, which does not see into the part of the standard library's that waits.
+/// A mutex for ThreadSanitizer, which does not see the synchronisation inside the standard
+/// library's blocking path.
 #[cfg(cortado_tsan)]
 #[derive(Debug, Default)]
 pub struct Mutex<T>(std::sync::Mutex<T>);
 
 #[cfg(cortado_tsan)]
 impl<T> Mutex<T> {
-    /// Makes a lock of a value.
+    /// Creates a mutex around `value`.
     pub const fn new(value: T) -> Self {
         Self(std::sync::Mutex::new(value))
     }
 
-    /// Takes the lock without ever waiting in the standard library.
+    /// Acquires the mutex by spinning, without blocking in the standard library.
     pub fn lock(&self) -> std::sync::LockResult<MutexGuard<'_, T>> {
         use std::sync::TryLockError::{Poisoned, WouldBlock};
 
@@ -83,7 +84,7 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// Takes the lock if it is free.
+    /// Acquires the mutex if it is free.
     pub fn try_lock(&self) -> std::sync::TryLockResult<MutexGuard<'_, T>> {
         self.0.try_lock()
     }
@@ -93,9 +94,10 @@ thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Returns a small number that is this thread's own: 1 for the first thread that asks, and so on.
+/// Returns a small number that is unique to this thread: 1 for the first thread that calls, and so
+/// on.
 ///
-/// Returns 0, which belongs to nobody, to a thread whose thread-local variables are gone.
+/// Returns 0, which no thread has, if the thread's local variables are destroyed already.
 #[inline]
 pub fn thread_number() -> usize {
     NUMBER
@@ -108,7 +110,7 @@ fn assign(number: &Cell<usize>) -> usize {
     use self::atomic::{AtomicUsize, Ordering::Relaxed};
 
     static NEXT: AtomicUsize = AtomicUsize::new(1);
-    // Relaxed: only the addition has to be whole; nothing is published with the number.
+    // Relaxed: only the addition has to be atomic; nothing is published with the number.
     number.set(NEXT.fetch_add(1, Relaxed));
     number.get()
 }

@@ -1,11 +1,12 @@
-//! `IdentityHash`: for keys that are hashes already.
+//! `IdentityHash`: a hasher for keys that are hashes already.
 
 use std::hash::{BuildHasher, Hasher};
 
-/// A hasher for integer keys that are well spread already: hashes that were computed elsewhere, random
-/// identifiers. The cache spreads the bits over the word all the same.
+/// A hasher for integer keys that are well distributed already, such as hashes computed elsewhere
+/// and random identifiers. The cache still mixes the bits.
 ///
-/// Keys that others may choose can be chosen to collide; use the default hasher for those.
+/// It does not protect against chosen keys that collide. Use the default hasher where keys are
+/// untrusted input.
 ///
 /// # Examples
 ///
@@ -36,7 +37,7 @@ impl BuildHasher for IdentityHash {
 impl IdentityHasher {
     #[inline]
     fn take(&mut self, word: u64) {
-        // Of a key with several parts each counts.
+        // Combines the parts of a compound key.
         self.0 = self.0.rotate_left(23) ^ word;
     }
 }
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integer_is_its_own_hash_and_parts_count_each() {
+    fn integer_is_its_own_hash_and_every_part_counts() {
         assert_eq!(IdentityHash.hash_one(7u64), 7);
         assert_eq!(IdentityHash.hash_one(7u32), 7);
         assert_eq!(IdentityHash.hash_one(-1i64), u64::MAX);
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_of_two_parts_cancel_and_do_not_pile_up() {
+    fn bits_of_two_parts_cancel_and_do_not_accumulate() {
         assert_eq!(IdentityHash.hash_one((1u64, 1u64 << 23)), 0);
     }
 }

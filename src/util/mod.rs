@@ -1,4 +1,4 @@
-//! Small things without a home of their own.
+//! Small utilities: random numbers, panic handling, hashing, thread markers.
 
 mod identity;
 mod mark;
@@ -13,7 +13,7 @@ pub use self::{
 };
 pub use crossbeam_utils::CachePadded;
 
-/// Keeps a value until the process ends, where a leak detector finds it.
+/// Leaks a value, but keeps its address reachable, so that a leak detector does not report it.
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 pub fn forever<T: Sync>(value: T) -> &'static T {
     static KEPT: crate::sync::Mutex<Vec<usize>> = crate::sync::Mutex::new(Vec::new());

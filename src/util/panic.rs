@@ -1,12 +1,15 @@
-//! Panics that are caught, for there is more to do.
+//! Catching panics of user code where work remains to be done.
 
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-/// Calls `f` with each item, though it panics over one of them; the first panic goes on when all is done.
-/// If the thread panics already it is dropped, for a second one would end the process.
+/// Calls `f` with each item, even if a call panics, and resumes the first panic after the last
+/// item.
+///
+/// If the thread is panicking already, the panic is dropped instead: a second one would abort the
+/// process.
 pub fn for_all<T>(items: impl IntoIterator<Item = T>, mut f: impl FnMut(T)) {
     let mut panic = None;
     for item in items {
@@ -23,15 +26,15 @@ pub fn for_all<T>(items: impl IntoIterator<Item = T>, mut f: impl FnMut(T)) {
     }
 }
 
-/// Calls `f`; if it panics, that ends here, and there is no result.
+/// Calls `f` and catches a panic; returns `None` in that case.
 pub fn caught<R>(f: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(f)).map_err(drop_panic).ok()
 }
 
-/// Drops what a panic carried, which may panic as it is dropped.
+/// Drops the payload of a panic, whose destructor may panic in turn.
 ///
-/// That must end neither a sweep, which would lose the values it has not come to, nor the thread of a
-/// cache. What comes out of the second panic is dropped by nobody: it might go on for ever.
+/// A second panic must not end a sweep, which would lose the remaining values, or the maintenance
+/// thread. Its payload is leaked, since dropping that could panic again, without end.
 pub fn drop_panic(panic: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);
@@ -44,8 +47,8 @@ mod tests {
 
     use super::*;
 
-    /// Panics when it is dropped, and carries another that does. It takes no memory, so that none is lost with the
-    /// last, which is never dropped.
+    /// Panics in its destructor, with another `Bomb` as the payload. It is zero-sized, so that
+    /// leaking the last one leaks no memory.
     struct Bomb;
 
     impl Drop for Bomb {
@@ -55,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn all_items_have_their_turn_and_the_first_panic_goes_on() {
+    fn all_items_are_visited_and_the_first_panic_is_resumed() {
         let mut seen = Vec::new();
         let mut visit = |item: u32| {
             seen.push(item);
@@ -70,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn thread_that_panics_already_meets_no_second_panic() {
+    fn panicking_thread_does_not_panic_twice() {
         struct Sweep<'a>(&'a Cell<u32>);
         impl Drop for Sweep<'_> {
             fn drop(&mut self) {
@@ -90,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_panic_carries_may_panic_in_turn() {
+    fn payload_of_a_panic_may_panic_when_dropped() {
         assert_eq!(caught(|| 1), Some(1));
         assert_eq!(caught(|| panic_any(Bomb)), None::<u32>);
         drop_panic(Box::new(Bomb));

@@ -1,13 +1,13 @@
-//! A small fast random number generator: for choosing samples, not for secrets.
+//! A small, fast random number generator for sampling. It is not cryptographically secure.
 
-/// A stream of random numbers that is the same for the same seed (wyrand).
+/// The wyrand generator: a deterministic stream of random numbers.
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: u64,
 }
 
 impl Rng {
-    /// Makes the stream that belongs to `seed`. Any seed will do, 0 too.
+    /// Creates the stream of `seed`. Any seed is valid, including 0.
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
@@ -20,19 +20,20 @@ impl Rng {
         (wide >> 64) as u64 ^ wide as u64
     }
 
-    /// Returns a number below `n`, each about equally often; 0 if `n` is 0.
+    /// Returns an approximately uniform number below `n`; 0 if `n` is 0.
     ///
-    /// Multiplies and shifts, so no division; for the `n` in use here the bias is below one in 2³².
+    /// Multiplies and shifts instead of dividing. The bias is below one in 2³² for the `n` in use
+    /// here.
     #[inline]
     pub fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(n)) >> 64) as u64
     }
 }
 
-/// Odd, so that the state goes through all 2⁶⁴ values.
+/// The increment of the state: odd, so that the period is 2⁶⁴.
 const STEP: u64 = 0xa076_1d64_78bd_642f;
 
-/// Makes the two factors differ.
+/// The constant by which the two factors differ.
 const FLIP: u64 = 0xe703_7ed1_a0b4_28db;
 
 #[cfg(test)]
@@ -47,8 +48,8 @@ mod tests {
         assert_ne!(first, (0..10).map(|_| c.next_u64()).collect::<Vec<_>>());
     }
 
-    /// Computed elsewhere by the definition of wyrand. A seed has to give the same victims in every
-    /// version that does not say otherwise.
+    /// The expected numbers were computed independently, from the definition of wyrand. A seed must
+    /// give the same victims in every version, unless the changelog says otherwise.
     #[test]
     fn numbers_are_those_of_wyrand() {
         let mut rng = Rng::new(0);
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_below_a_bound_are_spread_evenly() {
+    fn numbers_below_a_bound_are_uniform() {
         let mut rng = Rng::new(0);
         let mut counts = [0u32; 10];
         for _ in 0..100_000 {

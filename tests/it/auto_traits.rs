@@ -1,4 +1,4 @@
-//! What each public type is to threads and to panics.
+//! The auto traits of each public type.
 
 use std::{
     cell::Cell,
@@ -8,8 +8,8 @@ use std::{
 
 use cortado::*;
 
-/// Returns whether a type implements a trait, known to the compiler: an item of the type's own goes before one of
-/// a trait.
+/// Evaluates to whether a type implements a trait: an inherent item takes precedence over a trait
+/// item.
 macro_rules! implements {
     ($type:ty: $trait:path) => {{
         #[allow(dead_code)]
@@ -27,7 +27,7 @@ macro_rules! implements {
     }};
 }
 
-/// Checks a type: `Send`, `Sync`, `Unpin`, `UnwindSafe`, `RefUnwindSafe`; `y` or `n` each.
+/// Checks `Send`, `Sync`, `Unpin`, `UnwindSafe` and `RefUnwindSafe` of a type: `y` or `n` each.
 macro_rules! check {
     ($($type:ty: $expected:literal;)*) => {$(
         let is = [
@@ -57,7 +57,7 @@ fn auto_traits_of_every_public_type_are_those_of_the_docs() {
         EvictionPolicy: "yyyyy";
         WaitPolicy: "yyyyy";
         WorkLimit: "yyyyy";
-        // A pin is one of its thread.
+        // A pin belongs to its thread.
         ValueRef<'static, Key, Value>: "nnyyy";
         CacheRef<'static, Key, Value, DefaultHashBuilder>: "nnyyy";
         Iter<'static, Key, Value>: "nnyyy";
@@ -87,7 +87,7 @@ fn auto_traits_of_every_public_type_are_those_of_the_docs() {
 }
 
 #[test]
-fn cache_is_to_threads_and_panics_what_its_values_are() {
+fn auto_traits_of_the_cache_follow_from_those_of_its_values() {
     check! {
         Cache<Key, std::sync::Mutex<u8>>: "yyyyy";
         Cache<Key, Cell<u8>>: "nnynn";

@@ -1,4 +1,4 @@
-//! The budget, small and changing.
+//! Small and changing budgets.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::SeqCst},
@@ -36,8 +36,8 @@ fn inserts_of_one_thread_alone_are_never_refused() {
         for key in 0..1000u64 {
             assert_eq!(cache.insert(key, key), Insert::Inserted);
         }
-        // The last one may have met a full bucket, and taken the place of an entry there after room
-        // had been made elsewhere.
+        // The last insert may have found a full bucket, and displaced an entry there after room had
+        // been made elsewhere.
         let free = cache.metrics().local_evictions.min(1);
         assert!(cache.cost() >= max_cost - free, "{} of {max_cost} are in use", cache.cost());
     }
@@ -91,7 +91,7 @@ fn lowered_budget_is_kept_under_load() {
                 let max_cost = 1 + random.below(10_000);
                 cache.set_max_cost(max_cost);
                 thread::yield_now();
-                // Nobody else moves the limit, and nobody may pass it.
+                // No other thread moves the limit, and none may exceed it.
                 for _ in 0..50 {
                     let cost = cache.cost();
                     assert!(cost <= max_cost, "{cost} of {max_cost}");
@@ -103,7 +103,7 @@ fn lowered_budget_is_kept_under_load() {
     }
 }
 
-/// Lets the writers end, even where the test fails.
+/// Stops the writers, even if the test fails.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -150,7 +150,7 @@ fn tick_evicts_no_more_than_it_may() {
 
 #[test]
 fn thread_keeps_inserts_out_of_the_making_of_room() {
-    // What the thread holds free is small: the budget is used.
+    // The maintenance thread keeps little free: the budget is used.
     let cache = builder(1000, Maintenance::Thread).build().unwrap();
     for key in 0..20_000u64 {
         cache.insert(key, key);
@@ -164,7 +164,7 @@ fn thread_keeps_inserts_out_of_the_making_of_room() {
 fn inserts_are_not_refused_while_the_table_grows() {
     let cache = builder(10, Maintenance::Manual).expected_entries(0).build().unwrap();
     for key in 0..20_000u64 {
-        // What costs nothing makes the table grow, what costs something has to make room.
+        // Entries of cost 0 make the table grow, and the others have to make room.
         assert_eq!(cache.insert_with_cost(key, key, key % 2), Insert::Inserted);
     }
     assert_eq!(cache.cost(), 10);

@@ -1,4 +1,4 @@
-//! `compute`, `update`, `replace_if`, `retain`: one key at a time, and no update lost.
+//! `compute`, `update`, `replace_if`, `retain`: atomic changes of one key, without lost updates.
 
 use std::{sync::Arc, thread};
 
@@ -46,7 +46,7 @@ fn increments_of_many_threads_are_all_counted() {
 }
 
 #[test]
-fn compute_does_what_it_is_told() {
+fn compute_applies_the_operation() {
     let cache = builder(10, Maintenance::Manual).cost_of(|_, v: &u64| *v).build().unwrap();
     let compute = |f: &dyn Fn(Option<&u64>) -> ComputeOp<u64>| cache.compute(1, f).cloned();
     let keep =
@@ -112,18 +112,18 @@ fn replace_if_keeps_what_is_there() {
     assert_eq!(cache.insert(1, 1), Insert::Rejected(1, RejectReason::Kept));
     assert_eq!(cache.replace(1, 2), Insert::Rejected(2, RejectReason::Kept));
     assert_eq!(cache.replace(1, 3), Insert::Updated);
-    assert!(cache.update(&1, |v| v - 3), "who has seen the old value may do as it likes");
+    assert!(cache.update(&1, |v| v - 3), "`update` bypasses `replace_if`");
     assert_eq!((cache.get_cloned(&1), cache.cost()), (Some(0), 1));
 }
 
 #[test]
-fn retain_removes_exactly_what_it_is_told_to() {
+fn retain_removes_exactly_what_the_predicate_rejects() {
     for maintenance in BOTH {
         let cache = builder(2000, maintenance).build().unwrap();
         for key in 0..1000u64 {
             assert!(cache.insert(key, key * 2).is_in());
         }
-        // A full bucket may have evicted one or two.
+        // One or two may have been evicted from full buckets.
         let stays = (0..1000).filter(|key| key % 3 == 0 && cache.contains_key(key));
         let stays: Vec<u64> = stays.collect();
         cache.retain(|key, value| {
@@ -145,7 +145,7 @@ fn failing_function_changes_nothing() {
     assert_eq!(cache.try_compute(1, |_| Err(8)).map(|done| done.cloned()), Err(8));
     let failed = block_on(cache.try_compute_async(1, async |_| Err(9)));
     assert_eq!((failed, cache.get_cloned(&1), cache.len()), (Err(9), Some(2), 1));
-    // The right to load the key was given back.
+    // The right to load the key was released.
     let put = async |value: Option<u64>| ComputeOp::Put(value.unwrap() + 1);
     assert_eq!(block_on(cache.compute_async(1, put)), ComputeResult::Updated(3));
 }
@@ -213,7 +213,7 @@ fn tasks_lose_no_update_of_one_another_or_of_threads() {
 }
 
 #[test]
-fn write_that_comes_while_a_task_computes_has_it_compute_again() {
+fn write_during_a_computation_makes_the_task_compute_again() {
     let cache: Cache<u64, u64> = builder(10, Maintenance::Manual).build().unwrap();
     assert!(cache.insert(1, 1).is_in());
     type Write = fn(&Cache<u64, u64>);
@@ -237,15 +237,77 @@ fn write_that_comes_while_a_task_computes_has_it_compute_again() {
 }
 
 #[test]
-fn evicted_entry_is_computed_all_the_same() {
+fn task_whose_entry_is_evicted_concurrently_computes_again() {
+    let cache: Cache<u64, u64> = builder(10, Maintenance::Manual).build().unwrap();
+    let ops: [fn(Option<u64>) -> ComputeOp<u64>; 3] = [
+        |value| ComputeOp::Put(value.unwrap_or(0) + 1),
+        |_| ComputeOp::Remove,
+        |value| if value.is_some() { ComputeOp::Remove } else { ComputeOp::Put(7) },
+    ];
+    let expected =
+        [ComputeResult::Inserted(1), ComputeResult::Kept(None), ComputeResult::Inserted(7)];
+    for (op, expected) in ops.into_iter().zip(expected) {
+        assert!(cache.insert(1, 5).is_in());
+        let mut seen = Vec::new();
+        let computed = block_on(cache.compute_async(1, |value| {
+            seen.push(value);
+            cache.set_max_cost(0);
+            cache.set_max_cost(10);
+            async move { op(value) }
+        }));
+        let entry = computed.into_entry();
+        assert_eq!((seen, computed, cache.get_cloned(&1)), (vec![Some(5), None], expected, entry));
+    }
+}
+
+#[test]
+fn task_that_keeps_the_entry_returns_the_value_it_has_read() {
+    let cache: Cache<u64, u64> = builder(10, Maintenance::Manual).build().unwrap();
+    for seen in [None, Some(5)] {
+        let mut calls = 0;
+        let computed = block_on(cache.compute_async(1, |value| {
+            assert_eq!(value, seen);
+            calls += 1;
+            assert!(cache.insert(1, value.map_or(5, |n| n + 1)).is_in());
+            async { ComputeOp::Keep }
+        }));
+        assert_eq!((computed, calls), (ComputeResult::Kept(seen), 1));
+    }
+    assert_eq!(cache.get_cloned(&1), Some(6));
+}
+
+#[test]
+fn write_that_changes_nothing_makes_no_task_compute_again() {
     let cache: Cache<u64, u64> = builder(10, Maintenance::Manual).build().unwrap();
     assert!(cache.insert(1, 1).is_in());
+    let mut calls = 0;
     let computed = block_on(cache.compute_async(1, |value| {
-        cache.set_max_cost(0);
-        cache.set_max_cost(10);
+        calls += 1;
+        assert!(!cache.insert_if_absent(1, 5).is_in());
+        assert!(cache.remove_if(&1, |_| false).is_none());
+        cache.compute(1, |_| ComputeOp::Keep);
         async move { ComputeOp::Put(value.unwrap() + 1) }
     }));
-    assert_eq!((computed, cache.get_cloned(&1)), (ComputeResult::Inserted(2), Some(2)));
+    assert_eq!((computed, calls), (ComputeResult::Updated(2), 1));
+}
+
+#[test]
+fn computations_of_tasks_are_not_counted_as_loads() {
+    let cache: Cache<u64, u64> = builder(10, Maintenance::Manual).metrics(true).build().unwrap();
+    let put = async |_| ComputeOp::Put(1);
+    assert_eq!(block_on(cache.compute_async(1, put)), ComputeResult::Inserted(1));
+    let failed = block_on(cache.try_compute_async(1, async |_| Err(9)));
+    assert_eq!(failed, Err(9));
+    {
+        let mut computing = std::pin::pin!(cache.compute_async(1, async |_| {
+            std::future::pending::<()>().await;
+            ComputeOp::Keep
+        }));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(std::future::Future::poll(computing.as_mut(), &mut context).is_pending());
+    }
+    let metrics = cache.metrics();
+    assert_eq!((metrics.loads, metrics.load_failures, metrics.load_times.count()), (0, 0, 0));
 }
 
 #[test]

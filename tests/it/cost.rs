@@ -1,4 +1,4 @@
-//! Costs: what is charged, what is refused, what it adds up to.
+//! Costs: what is charged, what is rejected, and the sums.
 
 use cortado::{
     Cache, ComputeOp, ComputeResult, EvictionPolicy, Insert, InsertOptions, Maintenance, Priority,
@@ -99,7 +99,7 @@ fn costs_around_512_mib_are_charged_a_little_more_at_most() {
 
 #[test]
 fn rounding_may_not_pass_the_budget() {
-    // The cost just fits; rounded up as charges of its size are, it would not.
+    // The cost just fits. Rounded up, as charges of its size are, it would not.
     let cost = (1 << 31) + 1;
     let cache = builder(cost, Maintenance::Manual).expected_entries(10).build().unwrap();
     assert!(cache.insert_with_cost(1, (), cost).is_in() && cache.cost() <= cost);
@@ -193,10 +193,10 @@ fn either_choice_of_victims_keeps_the_budget() {
     }
 }
 
-/// A write of the value of a key, and its name.
+/// A write of a key's value, and its name.
 type Write = (&'static str, fn(&Cache<u64, u64>, u64));
 
-/// The writes that keep what the entry had, each from `old` to `old + 1`.
+/// The writes that keep the options of the entry, each from `old` to `old + 1`.
 const KEEPING_WRITES: [Write; 4] = [
     ("update", |cache, key| assert!(cache.update(&key, |n| n + 1))),
     ("compute", |cache, key| {
@@ -216,7 +216,7 @@ const KEEPING_WRITES: [Write; 4] = [
 ];
 
 #[test]
-fn entry_whose_value_is_replaced_goes_on_costing_what_its_insert_named() {
+fn replaced_value_keeps_the_explicit_cost_of_its_insert() {
     for maintenance in BOTH {
         for overhead in [false, true] {
             for (name, write) in KEEPING_WRITES {
@@ -272,7 +272,7 @@ fn every_write_can_name_a_cost() {
     assert_eq!(cache.compute(1, put).cloned(), ComputeResult::Updated(4));
     assert_eq!(cache.compute(2, put).cloned(), ComputeResult::Inserted(4));
     assert_eq!(cache.cost(), 100);
-    // More than the budget is refused, and what is out of date goes.
+    // A cost above the budget is rejected, and the stale entry is removed.
     let put = |_: Option<&u64>| ComputeOp::PutWith(5, cost(101));
     assert_eq!(cache.compute(1, put).cloned(), ComputeResult::Rejected(5, RejectReason::TooCostly));
     assert_eq!(cache.replace_with(2, 6, cost(101)), Insert::Rejected(6, RejectReason::TooCostly));
@@ -292,7 +292,7 @@ fn cost_function_is_asked_for_a_value_that_replaces_another() {
 }
 
 #[test]
-fn insert_that_names_no_cost_begins_anew() {
+fn insert_without_a_cost_computes_it_again() {
     let cache: Cache<u64, u64> = builder(100, Maintenance::Manual).build().unwrap();
     assert!(cache.insert_with_cost(1, 1, 10).is_in());
     assert_eq!((cache.insert(1, 2), cache.cost()), (Insert::Updated, 1));
@@ -304,7 +304,7 @@ fn inherited_cost_that_a_lowered_budget_cannot_hold_is_refused() {
     let pinned = InsertOptions::new().cost(60).priority(Priority::Pinned);
     assert!(cache.insert_with(1, 1, pinned).is_in());
     let lowered = cache.compute(1, |n| {
-        // The entry that is looked at goes, and so there is nothing to be replaced any more.
+        // The entry that was read is evicted, so there is nothing left to replace.
         cache.set_max_cost(50);
         n.map_or(ComputeOp::Keep, |n| ComputeOp::Put(n + 1))
     });

@@ -1,4 +1,4 @@
-//! Every key and every value is dropped, once, and soon.
+//! Every key and every value is dropped once, and soon.
 
 use std::{
     sync::{
@@ -69,7 +69,7 @@ fn each_way_out_drops_key_and_value_once() {
 }
 
 #[test]
-fn rejected_value_comes_back_alive() {
+fn rejected_value_is_returned_alive() {
     let tally = Arc::new(Tally::default());
     let cache = builder(10, Maintenance::Manual).build().unwrap();
     let value = cache.insert_with_cost(1, tally.make(5), 11).rejected().unwrap();
@@ -95,7 +95,7 @@ fn dropping_the_cache_drops_everything_garbage_included() {
     }
 }
 
-/// Holds up the thread that tells a listener, until the sender of its release is dropped.
+/// Blocks the thread that calls a listener until the sender of its release is dropped.
 fn held_up() -> (impl Fn() + Send + Sync, mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (inside, is_inside) = mpsc::channel();
     let (release, is_released) = mpsc::channel::<()>();
@@ -129,7 +129,7 @@ fn dropping_does_not_wait_for_a_listener() {
     assert_eq!(told.load(SeqCst), 0);
     assert!(tally.alive() >= 30, "the thread may still look at them");
     drop(release);
-    eventually("the rest is told and dropped", || tally.alive() == 0);
+    eventually("the rest is reported and dropped", || tally.alive() == 0);
     assert_eq!(told.load(SeqCst), 20, "each that left before, and no other");
 }
 
@@ -187,7 +187,7 @@ fn dropping_does_not_wait_for_a_destructor_or_a_clock() {
     drop(release);
 }
 
-/// Nothing but a caller's own key is hashed, so a slow or faulty hash function cannot hold up maintenance.
+/// Only a caller's own key is hashed, so a slow or faulty hash function cannot delay maintenance.
 #[test]
 fn maintenance_calls_no_hash_function() {
     #[derive(Clone)]
@@ -229,7 +229,7 @@ fn caches_whose_garbage_holds_each_others_last_handle_both_go() {
         fn drop(&mut self) {
             let other = self.other.lock().unwrap().take();
             if other.is_some() {
-                // On both threads at once, each the other's owner.
+                // On both threads at once, each of which owns the other.
                 self.meeting.wait();
             }
             drop(other);
@@ -256,7 +256,7 @@ fn caches_whose_garbage_holds_each_others_last_handle_both_go() {
 }
 
 #[test]
-fn closing_waits_for_a_listener_and_says_whether_the_cache_is_gone() {
+fn close_waits_for_a_listener_and_returns_whether_the_cache_is_dropped() {
     for maintenance in BOTH {
         let tally = Arc::new(Tally::default());
         let told = Arc::new(AtomicU64::new(0));
@@ -318,7 +318,7 @@ fn cache_lives_as_long_as_one_handle() {
 }
 
 #[test]
-fn last_handle_may_go_on_any_thread() {
+fn last_handle_may_be_dropped_on_any_thread() {
     for maintenance in BOTH {
         let tally = Arc::new(Tally::default());
         let cache = builder(100, maintenance).build().unwrap();
@@ -333,13 +333,13 @@ fn last_handle_may_go_on_any_thread() {
             }
             drop(cache);
         });
-        // A scope may end before its threads have dropped what they own.
+        // A scope may end before its threads have dropped their captures.
         eventually("everything is dropped", || tally.alive() == 0);
         assert_eq!(tally.made(), 2000);
     }
 }
 
-/// Holds the only handle of another cache.
+/// Owns the only handle of another cache.
 struct Owner {
     inner: Option<Cache<u64, Tracked>>,
     dropped_on: mpsc::Sender<Option<String>>,
@@ -365,15 +365,15 @@ fn last_handle_may_go_on_the_eviction_thread_of_another_cache() {
         let owner = Owner { inner: Some(inner), dropped_on: dropped_on.clone() };
         assert!(outer.insert(1, owner).is_in());
         drop(outer.remove(&1));
-        // Nobody calls the cache any more: its thread has to see to it.
+        // No thread calls the cache any more, so its maintenance thread has to drop the value.
         let name = names.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
         assert_eq!(name.as_deref(), Some("cortado outer"));
-        // A cache's thread does not wait for that of the inner one.
+        // A maintenance thread does not wait for that of an inner cache.
         eventually("the inner cache is gone, too", || tally.alive() == 0);
     }
 }
 
-/// A value that can hold a handle of the very cache it is in.
+/// A value that can own a handle of its own cache.
 type Knot = Arc<Mutex<Option<Cache<u64, Loop>>>>;
 
 struct Loop {
@@ -426,7 +426,7 @@ fn destructors_may_use_the_cache() {
         for key in 0..500u64 {
             drop(cache.insert(key, Again(Mutex::new(Some(cache.clone())), key)));
         }
-        // Values hold handles: only a clear lets the cache go.
+        // Values own handles, so only a clear drops the cache.
         cache.clear();
         settle(&cache);
         audit(&cache);
@@ -434,7 +434,7 @@ fn destructors_may_use_the_cache() {
 }
 
 #[test]
-fn nobody_has_to_call_the_cache_for_garbage_to_go() {
+fn garbage_is_freed_without_a_call() {
     let tally = Arc::new(Tally::default());
     let cache = builder(1000, Maintenance::Thread).build().unwrap();
     for key in 0..300 {

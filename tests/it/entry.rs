@@ -1,4 +1,4 @@
-//! The entry API: borrowed keys, loaders with options, errors that are shared.
+//! The entry API: borrowed keys, loaders with options, shared errors.
 
 use std::{
     cell::Cell,
@@ -86,7 +86,7 @@ fn loader_names_cost_priority_and_time_to_live() {
 }
 
 #[test]
-fn entry_that_is_there_is_returned_by_every_method_and_nothing_is_loaded() {
+fn cached_entry_is_returned_by_every_method_without_a_load() {
     let cache = cache();
     cache.insert(1, 7);
     let entry = || cache.entry(1);
@@ -152,7 +152,7 @@ fn threads_that_wait_share_an_error_of_their_type_and_load_after_another() {
     let (loads, is_seen) = (&loads, &AtomicBool::new(false));
     let load = move || {
         loads.fetch_add(1, SeqCst);
-        // A value that is there by then would be returned in place of the error.
+        // A value that is present by then would be returned instead of the error.
         while !is_seen.load(SeqCst) {
             thread::yield_now();
         }
@@ -177,7 +177,7 @@ fn threads_that_wait_share_an_error_of_their_type_and_load_after_another() {
             is_seen.store(true, SeqCst);
             loaded
         });
-        // The first of these two loads for both.
+        // The first of these two callers loads for both.
         let other_type = scope.spawn(move || {
             let load = || Ok::<_, u32>((load(), InsertOptions::new()));
             cache.entry(1).or_try_load_shared(load).map(|value| *value)
@@ -215,7 +215,7 @@ fn guard_that_fails_gives_its_error_to_those_that_wait() {
 }
 
 #[test]
-fn error_is_dropped_with_the_last_that_has_it() {
+fn shared_error_is_dropped_with_its_last_owner() {
     let cache = cache();
     let error = Arc::new("down");
     let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { unreachable!() };

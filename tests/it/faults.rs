@@ -1,4 +1,5 @@
-//! Faults on purpose, one after another; `docs/FAULTS.md` lists them all, and where the others are tested.
+//! Fault injection, one fault after another; `docs/verification.md` lists all faults and where the
+//! others are tested.
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,7 +30,7 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The places where a cache calls the user.
+/// The kinds of user callbacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
     Hash,
@@ -95,7 +96,7 @@ impl Fuse {
     }
 
     fn burn(&self, call: Call) {
-        // A panic while another one unwinds would end the process, whoever is to blame.
+        // A panic during unwinding would abort the process.
         if self.kind.load(SeqCst) == call as usize
             && !thread::panicking()
             && self.calls.fetch_sub(1, SeqCst) == 1
@@ -179,7 +180,7 @@ impl Expiry<Key, Value> for Lives {
     }
 }
 
-/// A clock that shows what it is told to, also what it should not, and may panic.
+/// A clock that shows any time it is set to, including invalid ones, and may panic.
 #[derive(Clone)]
 struct AnyClock {
     time: Arc<Mutex<Duration>>,
@@ -203,7 +204,7 @@ impl Clock for AnyClock {
     }
 }
 
-/// One cache in which every place may blow up.
+/// A cache in which every callback may panic.
 struct Bench {
     cache: Cache<Key, Value, std::hash::BuildHasherDefault<DefaultHasher>>,
     keys: Arc<Ledger>,
@@ -219,7 +220,7 @@ impl Bench {
         let clock = AnyClock { time: Arc::default(), fuse: Arc::clone(&fuse) };
         let [cost, replace, told, lives] = fuses;
         let cache = builder(40, maintenance)
-            .expected_entries(1) // so that it grows on the way
+            .expected_entries(1) // so that it grows during the test
             .clock(clock.clone())
             .cost_of(move |_: &Key, value: &Value| {
                 cost.burn(Call::Cost);
@@ -249,7 +250,7 @@ impl Bench {
         Value { cost, entry: self.values.open(), fuse: Arc::clone(&self.fuse) }
     }
 
-    /// Does some of everything; returns how often it panicked.
+    /// Makes some calls of every kind; returns how many panicked.
     fn exercise(&self) -> usize {
         let cache = &self.cache;
         let panics = Cell::new(0);
@@ -326,7 +327,7 @@ impl Bench {
         panics.get()
     }
 
-    /// Checks that the cache works as ever, that time takes out all it should, and that nothing is lost.
+    /// Checks that the cache works, that all due entries expire, and that nothing is lost.
     fn finish(self) {
         self.fuse.put_out();
         let now = *self.clock.time.lock().unwrap();
@@ -342,7 +343,7 @@ impl Bench {
         settle(&self.cache);
         audit(&self.cache);
         let Self { cache, keys, values, .. } = self;
-        // Not `drop`, which leaves what the thread is in the middle of to that.
+        // Not `drop`, which leaves work in progress to the maintenance thread.
         assert!(cache.close());
         keys.check_dropped("key");
         values.check_dropped("value");
@@ -350,12 +351,12 @@ impl Bench {
     }
 }
 
-/// Panics at every k-th call of each kind, one in a run, until there are no more calls.
+/// Panics at every k-th call of each kind, one per run, until there are no more calls.
 fn panics_of_each_kind(maintenance: Maintenance, ks: impl Iterator<Item = i64> + Clone) {
     for call in CALLS {
         let (mut blown, mut last) = (0, 0);
         for k in ks.clone() {
-            // Shown if it fails.
+            // Printed if the test fails.
             println!("{call:?} at {k}");
             let bench = Bench::new(maintenance);
             bench.fuse.light(call, k);
@@ -390,7 +391,7 @@ fn panic_on_the_thread_leaves_keys_values_and_accounts_right() {
 
 #[test]
 fn value_that_retires_others_when_it_is_dropped_leaves_nothing() {
-    // A chain: each value's destructor removes the next entry from within a sweep.
+    // A chain: the destructor of each value removes the next entry during a sweep.
     thread_local! {
         static CACHE: RefCell<Option<Cache<u64, Chained>>> = const { RefCell::new(None) };
     }
@@ -419,12 +420,12 @@ fn value_that_retires_others_when_it_is_dropped_leaves_nothing() {
 }
 
 thread_local! {
-    /// The cache that callbacks of this thread call, while they are not called by themselves.
+    /// The cache that callbacks on this thread call; taken out while one does.
     static HANDLE: RefCell<Option<Cache<u64, Reentrant>>> = const { RefCell::new(None) };
     static CALLED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A value that calls the cache when it is dropped.
+/// A value whose destructor calls the cache.
 struct Reentrant(#[allow(dead_code)] u64);
 
 impl Drop for Reentrant {
@@ -433,10 +434,10 @@ impl Drop for Reentrant {
     }
 }
 
-/// Does everything there is, from within a callback; but to no key that is asked about: `compute` would ask
-/// again for ever.
+/// Calls every operation from within a callback, but not on a key that is being computed: `compute`
+/// would retry forever.
 fn reenter() {
-    // It may be gone, if the test has failed.
+    // It may be gone if the test has failed.
     let Ok(Some(cache)) = HANDLE.try_with(RefCell::take) else { return };
     let key = 100 + CALLED.get() % 40;
     CALLED.set(CALLED.get() + 1);
@@ -544,7 +545,7 @@ fn every_callback_may_call_every_method() {
             }
         }
         if which != 8 {
-            // Other tests may be pinned, and hold back what a listener is to be told of.
+            // Other tests may be pinned, and delay notifications of the listener.
             eventually("the callback calls the cache", || {
                 cache.flush();
                 CALLED.get() > 0
@@ -582,7 +583,7 @@ fn last_handle_may_go_in_a_listener() {
         let cache = builder(100, Maintenance::Thread)
             .on_remove(move |removed: Removed<u64, Tracked>| {
                 assert_eq!(removed.cause, RemovalCause::Removed);
-                // Not while the lock is held: others may be told meanwhile.
+                // Not while the lock is held: other entries may be reported concurrently.
                 let handle = told.lock().unwrap().take();
                 drop(handle);
             })
@@ -604,7 +605,7 @@ fn last_handle_may_go_while_a_thread_ends() {
     thread_local! {
         static HELD: RefCell<Owned> = const { RefCell::new(None) };
     }
-    /// Uses the cache from a thread-local's destructor.
+    /// Uses the cache in the destructor of a thread-local variable.
     struct Late(Owned);
     impl Drop for Late {
         fn drop(&mut self) {
@@ -620,7 +621,7 @@ fn last_handle_may_go_while_a_thread_ends() {
         static LATE: RefCell<Late> = const { RefCell::new(Late(None)) };
     }
     for maintenance in BOTH {
-        // Destructors run in the order in which the variables were first used, or the other way round.
+        // The order of destructors depends on the system: that of first use, or the reverse.
         for cache_first in [false, true] {
             let tally = Arc::new(Tally::default());
             let mine = Arc::clone(&tally);
@@ -644,8 +645,8 @@ fn last_handle_may_go_while_a_thread_ends() {
 }
 
 #[test]
-fn clock_that_goes_back_holds_nobody_up() {
-    // Maintenance asked for the same deadline again and again, until the clock had caught up.
+fn clock_that_goes_back_blocks_no_call() {
+    // Maintenance used to process the same deadline repeatedly until the clock had caught up.
     let clock = AnyClock::new();
     let cache = builder(100, Maintenance::Manual).clock(clock.clone()).build().unwrap();
     clock.set(2 * HOUR);
@@ -682,7 +683,7 @@ fn clock_that_jumps_a_hundred_years_or_to_the_end_expires_all_and_goes_on() {
         assert!(cache.insert_with_ttl(5, 5, Duration::ZERO).is_in());
         assert!(!cache.contains_key(&5));
         assert_eq!(cache.tick(WorkLimit::ALL).expired, 1);
-        assert!(cache.contains_key(&4), "who has no deadline stays");
+        assert!(cache.contains_key(&4), "an entry without a deadline remains");
         audit(&cache);
     }
 }
@@ -701,7 +702,7 @@ fn clock_that_stands_still_expires_only_what_has_no_time() {
 
 #[test]
 fn clocks_of_threads_that_differ_by_a_millisecond_do_no_harm() {
-    /// Shows each thread another time.
+    /// A clock that shows each thread another time.
     struct Skewed(AtomicU64);
     thread_local! {
         static SKEW: Cell<u64> = const { Cell::new(0) };
@@ -732,7 +733,7 @@ fn clocks_of_threads_that_differ_by_a_millisecond_do_no_harm() {
                 });
             }
         });
-        // Each look at the clock moves it on, so all of them expire.
+        // Each reading of the clock advances it, so all of them expire.
         eventually("everything expires", || {
             cache.flush();
             cache.is_empty()
@@ -792,7 +793,7 @@ fn values_that_become_much_larger_displace_the_small_ones_and_keep_the_budget() 
         for (length, keys) in [(512, 4000), (16 << 10, 500), (512, 4000), (900 << 10, 10)] {
             let mut came_in = 0;
             for key in 0..keys {
-                // Asked for, so that the new ones are worth something.
+                // Read first, so that the new keys have a frequency.
                 drop(cache.get(&(length << 32 | key)));
                 came_in += u64::from(cache.insert(length << 32 | key, Bytes::new(length)).is_in());
                 assert!(cache.cost() <= BUDGET);
@@ -809,7 +810,7 @@ fn values_that_become_much_larger_displace_the_small_ones_and_keep_the_budget() 
 
 #[test]
 fn hundred_thousand_entries_without_cost_leave_again() {
-    // There is no limit on their number: whoever inserts them answers for it.
+    // Their number is not limited: the cost function is the user's responsibility.
     let cache = builder(1, Maintenance::Manual).build().unwrap();
     let mut is_in = 0u64;
     for key in 0..100_000u64 {

@@ -1,4 +1,4 @@
-//! Reading and writing as a user does it.
+//! Reads and writes through the public API.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ fn keys_may_be_borrowed() {
 }
 
 #[test]
-fn insert_if_absent_keeps_what_is_there() {
+fn insert_if_absent_keeps_an_existing_entry() {
     for maintenance in BOTH {
         let cache = builder(10, maintenance).build().unwrap();
         assert_eq!(cache.insert_if_absent(1, "a"), Insert::Inserted);
@@ -102,7 +102,7 @@ fn replace_only_replaces() {
 }
 
 #[test]
-fn oversized_insert_if_absent_leaves_what_is_there_alone() {
+fn oversized_insert_if_absent_keeps_an_existing_entry() {
     let cache = builder(10, Maintenance::Manual).cost_of(|_, v: &u64| *v).build().unwrap();
     cache.insert(1, 2);
     assert_eq!(cache.insert_if_absent(1, 11), Insert::Rejected(11, RejectReason::Present));
@@ -116,7 +116,7 @@ fn oversized_insert_if_absent_leaves_what_is_there_alone() {
 }
 
 #[test]
-fn insert_tells_what_it_did() {
+fn insert_returns_its_outcome() {
     assert!(Insert::<u8>::Inserted.is_in() && Insert::<u8>::Updated.is_in());
     let rejected = Insert::Rejected("v", RejectReason::Cold);
     assert!(!rejected.is_in());
@@ -164,7 +164,7 @@ fn get_many_takes_borrowed_keys_from_any_iterator() {
 }
 
 #[test]
-fn get_many_tells_reads_in_the_metrics() {
+fn get_many_counts_reads_in_the_metrics() {
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
     cache.insert(1, 1);
     let before = cache.metrics();
@@ -189,7 +189,7 @@ fn frequency_grows_with_accesses_and_peeks_do_not_count() {
     cache.flush();
     assert_eq!(cache.frequency(&7), before);
     for _ in 0..50 {
-        // Hits of one entry count once a pulse, and other accesses move the pulse on.
+        // Hits on one entry count once a step, and other accesses advance the step.
         let _ = cache.get(&7);
         for other in 1000..1020 {
             let _ = cache.get(&other);
@@ -293,20 +293,20 @@ fn memory_goes_back_when_the_cache_is_cleared() {
                 cache.flush();
                 let now = cache.memory();
                 let is_small = (now.table, now.entries, now.deadlines) == (new.table, 0, 0);
-                // Lists of free cells and the ends of chunks stay, and what the comparison of configurations has
-                // grown to.
+                // Lists of free cells and the ends of chunks remain, and so do the miniature
+                // simulations.
                 let most = full.table + full.entries + full.buffers + full.deadlines;
                 is_small && now.buffers <= new.buffers + most / 6
             });
             println!("{maintenance:?}, round {round}: {new:?}, {full:?}, {:?}", cache.memory());
-            // The sketch stays: frequencies stay known.
+            // The sketch remains, with its frequencies.
             assert!(cache.memory().sketch >= full.sketch);
         }
     }
 }
 
 #[test]
-fn counters_stay_zero_unless_asked_for() {
+fn counters_are_zero_unless_enabled() {
     let cache = Cache::new(10);
     cache.insert(1, 1);
     let _ = cache.get(&1);
@@ -327,7 +327,7 @@ fn table_grows_from_nothing_to_200_000_entries_while_readers_read() {
     const ENTRIES: u64 = 200_000;
     let seed = seed();
     for maintenance in BOTH {
-        // The budget leaves room for all. A full bucket is resolved locally, so a few may go.
+        // The budget has room for all. A full bucket is resolved locally, so a few may be evicted.
         let cache = builder(u64::MAX, maintenance).expected_entries(0).build().unwrap();
         let done = std::sync::atomic::AtomicU64::new(0);
         std::thread::scope(|scope| {

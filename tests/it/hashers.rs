@@ -1,4 +1,4 @@
-//! Hashers of every kind, the hopeless ones included.
+//! Hashers of every kind, including degenerate ones.
 
 use std::{
     hash::{BuildHasher, Hasher},
@@ -16,7 +16,7 @@ use crate::{
     support::{BOTH, Id, Random, Tally, Tracked, audit, eventually, seed, settle},
 };
 
-/// A hasher that turns the key (one number) into a hash by a function.
+/// A hasher that maps the key, one number, to a hash by a function.
 #[derive(Clone)]
 struct By(Arc<dyn Fn(u64) -> u64 + Send + Sync>);
 
@@ -48,7 +48,7 @@ fn by(f: impl Fn(u64) -> u64 + Send + Sync + 'static) -> By {
     By(Arc::new(f))
 }
 
-/// Inserts, reads, replaces, removes; checks all values; returns how many entries were kept.
+/// Inserts, reads, replaces and removes; checks all values; returns how many entries were kept.
 fn exercise(hasher: By, maintenance: Maintenance, entries: u64, keys: u64) -> usize {
     let tally = Arc::new(Tally::default());
     let cache = builder(entries, maintenance).expected_entries(8).hasher(hasher).build().unwrap();
@@ -185,7 +185,7 @@ fn hasher_that_answers_differently_each_call_does_no_harm() {
         cache.set_max_cost(50);
         assert!(cache.cost() <= 50, "{}", cache.cost());
         settle(&cache);
-        // The same key may be there more than once; each of them is counted.
+        // A key may be passed more than once; each occurrence counts.
         eventually("the figures agree with what is there", || {
             (cache.len(), cache.cost()) == (cache.pin().iter().count(), cache.len() as u64)
         });

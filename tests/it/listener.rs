@@ -1,4 +1,4 @@
-//! `on_remove`: every entry that left is told of exactly once, with its cause.
+//! `on_remove`: every removed entry is reported exactly once, with its cause.
 
 use std::{
     collections::HashMap,
@@ -39,7 +39,7 @@ fn causes(told: &Told) -> Vec<(u64, u64, RemovalCause)> {
 }
 
 #[test]
-fn each_cause_is_told_as_it_is() {
+fn each_cause_is_reported() {
     let clock = ManualClock::new();
     let (builder, told) = telling(10, Maintenance::Manual);
     let cache = builder.clock(clock.clone()).build().unwrap();
@@ -56,7 +56,7 @@ fn each_cause_is_told_as_it_is() {
     assert!(cache.insert_with_cost(5, 0, 9).is_in());
     cache.set_max_cost(9);
     cache.clear();
-    eventually("everything is told", || {
+    eventually("everything is reported", || {
         cache.flush();
         told.lock().unwrap().len() == 7
     });
@@ -72,7 +72,7 @@ fn each_cause_is_told_as_it_is() {
     ];
     let got = causes(&told);
     if got[1].2 == Cleared {
-        // The other one went for the lower budget.
+        // The other one was evicted for the lower budget.
         (expected[1].2, expected[6].2) = (Cleared, Evicted);
     }
     assert_eq!(got, expected);
@@ -91,7 +91,7 @@ fn what_is_in_the_cache_when_it_is_dropped_has_not_left() {
 }
 
 #[test]
-fn every_value_is_returned_resident_or_told_exactly_once() {
+fn every_value_is_returned_resident_or_reported_exactly_once() {
     for maintenance in BOTH {
         let (builder, told) = telling(200, maintenance);
         let cache = builder.build().unwrap();
@@ -131,7 +131,7 @@ fn every_value_is_returned_resident_or_told_exactly_once() {
         let mut times: HashMap<u64, u32> = HashMap::new();
         for removed in told.lock().unwrap().iter() {
             *times.entry(removed.value).or_default() += 1;
-            // The thread may have made a little more room after we looked.
+            // The maintenance thread may have made a little more room since.
             let may_be =
                 maintenance == Maintenance::Thread && removed.cause == RemovalCause::Evicted;
             assert!(may_be || !resident.contains(&removed.value), "{removed:?}");
@@ -195,14 +195,14 @@ fn listener_may_load_the_key_that_is_just_loaded() {
         LOADING.store(key, Ordering::Relaxed);
         assert_eq!(*cache.get_or_insert_with(key, || key), key);
     }
-    eventually("somebody is told", || {
+    eventually("a removal is reported", || {
         cache.flush();
         asked.load(Ordering::Relaxed) > 0
     });
 }
 
 #[test]
-fn panic_of_a_listener_stops_no_other_and_travels_to_whoever_frees() {
+fn panic_of_a_listener_stops_no_other_and_reaches_the_freeing_thread() {
     let told = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&told);
     let cache = builder(100, Maintenance::Manual)
@@ -217,7 +217,7 @@ fn panic_of_a_listener_stops_no_other_and_travels_to_whoever_frees() {
     }
     cache.clear();
     let mut panicked = 0;
-    eventually("everything is told", || {
+    eventually("everything is reported", || {
         panicked += usize::from(catch_unwind(AssertUnwindSafe(|| cache.flush())).is_err());
         told.load(Ordering::Relaxed) == 10
     });

@@ -1,4 +1,4 @@
-//! Loaders: one load for a key, whoever asks, and nobody waits for ever.
+//! Loaders: one load per key at a time, and no caller waits forever.
 
 use std::{
     future::pending,
@@ -14,8 +14,8 @@ use std::{
 };
 
 use cortado::{
-    Cache, Claim, ComputeOp, ComputeResult, ExportedEntry, Insert, InsertOptions, Maintenance,
-    ManualClock, RemovalCause, Removed, WaitPolicy,
+    Cache, Claim, Clock, ComputeOp, ComputeResult, ExportedEntry, Insert, InsertOptions,
+    Maintenance, ManualClock, RemovalCause, Removed, WaitPolicy,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -92,7 +92,7 @@ fn stampede_of_threads_loads_once() {
 #[test]
 fn thread_and_task_share_a_flight() {
     let cache = shared();
-    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("nobody else is here") };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("no other caller") };
     thread::scope(|scope| {
         let by_thread = scope.spawn(|| *cache.get_or_insert_with(1, || unreachable!()));
         let by_task = scope.spawn(|| {
@@ -205,7 +205,7 @@ fn cancelled_leader_leaves_the_load_to_another() {
             slow.abort();
             for (i, task) in tasks.into_iter().enumerate() {
                 if i % 3 == 0 {
-                    // Whoever was to take over may be among these.
+                    // The task that was to take over may be among these.
                     task.abort();
                 } else {
                     assert_eq!(task.await.unwrap(), 7);
@@ -268,7 +268,7 @@ fn loader_that_asks_for_its_own_key_panics_and_does_not_wait() {
 }
 
 #[test]
-fn value_is_returned_though_it_is_not_let_in_and_is_told_of_once() {
+fn value_that_is_rejected_is_returned_and_reported_once() {
     for maintenance in BOTH {
         let told = Arc::new(std::sync::Mutex::new(Vec::new()));
         let teller = Arc::clone(&told);
@@ -300,7 +300,7 @@ fn newer_value_stays_and_is_returned() {
 }
 
 #[test]
-fn load_whose_key_is_removed_meanwhile_is_not_kept() {
+fn load_whose_key_is_removed_concurrently_is_not_published() {
     type Removal = fn(&Cache<u64, u64>);
     let removals: [(&str, Removal); 5] = [
         ("remove", |cache| assert!(cache.remove(&1).is_none())),
@@ -330,8 +330,8 @@ fn load_whose_key_is_removed_meanwhile_is_not_kept() {
         assert!(!cache.contains_key(&1), "{name}");
         assert_eq!((cache.len(), cache.cost()), (0, 0), "{name}");
         assert_eq!(told.lock().unwrap().iter().filter(|&&value| value == 7).count(), 1, "{name}");
-        assert_eq!(cache.metrics().loads_overtaken, 1, "{name}");
-        // The next load is kept, and one of another key was all the time.
+        assert_eq!(cache.metrics().loads_invalidated, 1, "{name}");
+        // The next load is cached, and so is one of another key during which the first was removed.
         assert_eq!(*cache.get_or_insert_with(1, || 8), 8);
         let other = cache.get_or_insert_with(2, || {
             drop(cache.remove(&1));
@@ -342,13 +342,13 @@ fn load_whose_key_is_removed_meanwhile_is_not_kept() {
 }
 
 #[test]
-fn whoever_asks_after_a_removal_loads_anew() {
+fn call_after_a_removal_loads_again() {
     let cache = shared();
-    let Claim::Fill(old) = cache.claim(1, WaitPolicy::No) else { panic!("nobody loads it") };
+    let Claim::Fill(old) = cache.claim(1, WaitPolicy::No) else { panic!("no load in progress") };
     assert!(cache.remove(&1).is_none());
     let Claim::Fill(new) = cache.claim(1, WaitPolicy::No) else { panic!("it is loaded no more") };
     assert_eq!(*new.fill(2), 2);
-    // The newer one stays, as ever.
+    // The newer value is kept.
     assert_eq!(*old.fill(1), 2);
     assert_eq!(cache.get_cloned(&1), Some(2));
 }
@@ -363,7 +363,7 @@ fn poll(task: &mut Pin<Box<dyn Future<Output = u64> + '_>>) -> Poll<u64> {
 }
 
 #[test]
-fn whoever_waits_for_a_load_when_its_key_is_written_gets_what_it_brings() {
+fn followers_of_a_load_whose_key_is_written_get_its_value() {
     let cache = shared();
     let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is not loaded") };
     let mut tasks = [(); 3].map(|()| ask(&cache, 1));
@@ -438,21 +438,21 @@ fn write_of_a_key_invalidates_its_load_and_what_writes_nothing_does_not() {
         let cache: Cache<u64, u64> = builder.ttl(ttl).clock(clock.clone()).build().unwrap();
         let value = *cache.get_or_insert_with(1, || {
             call(&cache);
-            // What was written is gone before the load ends, and no call has removed it.
+            // The write is gone before the load ends, and no call has removed it.
             clock.advance(ttl);
             7
         });
         assert_eq!(value, 7, "{name}");
         assert_eq!(cache.get_cloned(&1), (invalid == 0).then_some(7), "{name}");
-        assert_eq!(cache.metrics().loads_overtaken, invalid, "{name}");
-        // It matters to no later load.
+        assert_eq!(cache.metrics().loads_invalidated, invalid, "{name}");
+        // It does not affect a later load.
         assert_eq!(*cache.get_or_insert_with(1, || 8), 8 - (1 - invalid), "{name}");
         assert!(cache.contains_key(&1), "{name}");
     }
 }
 
 #[test]
-fn write_that_is_under_way_when_a_load_ends_takes_back_what_that_has_published() {
+fn write_in_progress_when_a_load_ends_removes_the_loaded_value() {
     let cache = shared();
     let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is not loaded") };
     let mut guard = Some(guard);
@@ -463,7 +463,7 @@ fn write_that_is_under_way_when_a_load_ends_takes_back_what_that_has_published()
         ComputeOp::Remove
     });
     assert_eq!((computed.cloned(), cache.get_cloned(&1)), (ComputeResult::Kept(None), None));
-    // A newer entry by another caller stays.
+    // A newer entry of another caller is kept.
     let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is not loaded") };
     let mut guard = Some(guard);
     let computed = cache.compute(1, |_| {
@@ -510,7 +510,7 @@ fn value_that_the_cache_does_not_let_in_is_shared_by_all_who_wait_for_it() {
 }
 
 #[test]
-fn entry_whose_time_ends_before_those_who_wait_look_is_theirs_all_the_same() {
+fn followers_get_an_entry_that_expires_before_they_read_it() {
     let clock = ManualClock::new();
     let builder = builder(10, Maintenance::Manual).clock(clock.clone());
     let cache: Cache<u64, u64> = builder.ttl(Duration::from_secs(1)).build().unwrap();
@@ -526,7 +526,7 @@ fn entry_whose_time_ends_before_those_who_wait_look_is_theirs_all_the_same() {
 }
 
 #[test]
-fn shared_value_is_told_of_once_whoever_takes_it_last() {
+fn shared_value_is_reported_once() {
     let told = Arc::new(AtomicUsize::new(0));
     let teller = Arc::clone(&told);
     let cache: Cache<u64, u64> = builder(10, Maintenance::Manual)
@@ -534,7 +534,7 @@ fn shared_value_is_told_of_once_whoever_takes_it_last() {
         .on_remove(move |_| _ = teller.fetch_add(1, SeqCst))
         .build()
         .unwrap();
-    // Dropped first, last, and forgotten.
+    // Dropped first, dropped last, and leaked.
     for (key, order) in [[true, false], [false, true]].into_iter().enumerate() {
         let key = key as u64;
         let Claim::Fill(guard) = cache.claim(key, WaitPolicy::No) else {
@@ -565,7 +565,7 @@ fn shared_value_is_told_of_once_whoever_takes_it_last() {
 }
 
 #[test]
-fn thread_that_holds_a_guard_is_told_so_in_place_of_waiting_for_itself() {
+fn thread_that_holds_a_guard_gets_busy_in_place_of_waiting_for_itself() {
     let cache = shared();
     let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is not loaded") };
     assert_eq!(*guard.key(), 1);
@@ -577,7 +577,7 @@ fn thread_that_holds_a_guard_is_told_so_in_place_of_waiting_for_itself() {
         scope.spawn(|| drop(guard.fill(3)));
         assert_eq!(*cache.get_or_insert_with(1, || unreachable!("it is loaded")), 3);
     });
-    // A task's guard is no thread's.
+    // A guard of a task belongs to no thread.
     let Claim::Fill(guard) = block_on(cache.claim_async(2, pending())) else {
         panic!("it is not loaded")
     };
@@ -658,7 +658,7 @@ fn claim_is_held_across_an_await_in_a_task() {
 }
 
 #[test]
-fn what_is_kept_of_loads_that_meet_a_removal_is_not_out_of_date() {
+fn value_cached_by_loads_that_meet_a_removal_is_not_stale() {
     let (cache, barrier) = (shared(), Barrier::new(3));
     let truths: Vec<_> = (0..3_000).map(|_| AtomicUsize::new(1)).collect();
     thread::scope(|scope| {
@@ -683,11 +683,9 @@ fn what_is_kept_of_loads_that_meet_a_removal_is_not_out_of_date() {
 }
 
 #[test]
-fn claim_waits_as_long_as_it_is_told_to() {
+fn claim_waits_according_to_its_policy() {
     let cache = shared();
-    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::Forever) else {
-        panic!("nobody else is here")
-    };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::Forever) else { panic!("no other caller") };
     assert!(matches!(cache.claim(1, WaitPolicy::No), Claim::Busy(1)));
     assert!(matches!(cache.claim(1, WaitPolicy::For(Duration::from_millis(2))), Claim::Busy(1)));
     for runtime in runtimes() {
@@ -711,7 +709,7 @@ fn claim_waits_as_long_as_it_is_told_to() {
 #[test]
 fn guard_that_is_dropped_passes_the_claim_on() {
     let cache = shared();
-    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("nobody else is here") };
+    let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("no other caller") };
     thread::scope(|scope| {
         let next = scope.spawn(|| match cache.claim(1, WaitPolicy::Forever) {
             Claim::Fill(guard) => *guard.fill(9),
@@ -721,6 +719,36 @@ fn guard_that_is_dropped_passes_the_claim_on() {
         drop(guard);
         assert_eq!(next.join().unwrap(), 9);
     });
+}
+
+#[test]
+fn guard_that_is_dropped_passes_the_claim_on_though_the_clock_panics() {
+    struct Broken(Arc<AtomicBool>);
+    impl Clock for Broken {
+        fn now(&self) -> Duration {
+            if self.0.load(SeqCst) {
+                // Without the panic hook, to keep the output short.
+                std::panic::resume_unwind(Box::new("clock"));
+            }
+            Duration::ZERO
+        }
+    }
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let builder = builder(10, Maintenance::Manual).clock(Broken(Arc::clone(&is_broken)));
+    let cache: Cache<u64, u64> = builder.metrics(true).build().unwrap();
+    for is_panicking in [false, true] {
+        let Claim::Fill(guard) = cache.claim(1, WaitPolicy::No) else { panic!("it is led") };
+        is_broken.store(true, SeqCst);
+        let dropped = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = guard;
+            // A second panic would abort the process.
+            assert!(!is_panicking, "planned");
+        }));
+        is_broken.store(false, SeqCst);
+        assert_eq!(dropped.is_err(), is_panicking);
+    }
+    assert_eq!(cache.metrics().load_failures, 2);
+    assert_eq!(*cache.get_or_insert_with(1, || 7), 7);
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! What a user sees, one file for each side of it.
+//! The public behaviour, one file for each aspect.
 //!
-//! The tests run at once, and garbage is freed no sooner than all threads of the process have moved
-//! on: no test here may depend on it. Those that do are in `tests/alone.rs`.
+//! The tests run concurrently, and garbage is freed only after all threads of the process have
+//! unpinned, so no test here may depend on it. Those that do are in `tests/alone.rs`.
 
 mod auto_traits;
 mod budget;
@@ -33,7 +33,7 @@ mod write_back;
 
 use cortado::{CacheBuilder, Maintenance};
 
-/// A builder for these tests: other tests' pins never get an insert refused.
+/// A builder for these tests: pins of other tests never cause an insert to be rejected.
 fn builder<K, V>(max_cost: u64, maintenance: Maintenance) -> CacheBuilder<K, V> {
     support::builder(max_cost, maintenance).max_garbage(u64::MAX)
 }

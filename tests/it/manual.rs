@@ -1,4 +1,4 @@
-//! Maintenance by hand, and caches that borrow.
+//! Manual maintenance, and caches that borrow.
 
 use std::{
     sync::{
@@ -95,7 +95,7 @@ fn same_seed_and_calls_evict_the_same_entries_in_the_same_order() {
 }
 
 #[test]
-fn nothing_pends_in_a_cache_that_nobody_uses() {
+fn nothing_pends_in_an_idle_cache() {
     let cache = builder::<u64, u64>(10, Maintenance::Manual).build().unwrap();
     let ticked = cache.tick(WorkLimit::ALL);
     assert_eq!(ticked, WorkReport::default());
@@ -104,7 +104,7 @@ fn nothing_pends_in_a_cache_that_nobody_uses() {
 }
 
 #[test]
-fn ticks_drop_what_was_removed() {
+fn ticks_drop_removed_values() {
     let tally = Arc::new(Tally::default());
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
     for key in 0..100u64 {
@@ -124,7 +124,7 @@ fn ticks_drop_what_was_removed() {
 }
 
 #[test]
-fn tick_tells_the_events_that_reached_the_sketch() {
+fn tick_reports_the_events_counted_in_the_sketch() {
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
     for key in 0..10u64 {
         let _ = cache.get(&key);
@@ -136,7 +136,7 @@ fn tick_tells_the_events_that_reached_the_sketch() {
 }
 
 #[test]
-fn memory_is_told_by_part() {
+fn memory_is_reported_by_part() {
     let cache = builder(10_000, Maintenance::Manual).build().unwrap();
     for key in 0..1000u64 {
         cache.insert(key, key);

@@ -1,4 +1,4 @@
-//! Panics of the user's code: the cache goes on, and its accounts are right.
+//! Panics in user code: the cache continues to work, and its accounts are right.
 
 use std::{
     hash::{BuildHasher, Hash, Hasher},
@@ -18,7 +18,7 @@ use crate::{
     support::{BOTH, Tally, Tracked, audit, eventually, settle},
 };
 
-/// Panics at a given call from now, once.
+/// Panics once, at a given call from now.
 #[derive(Clone, Debug, Default)]
 struct Fuse(Arc<AtomicI64>);
 
@@ -29,7 +29,7 @@ impl Fuse {
 
     fn burn(&self) {
         if self.0.load(SeqCst) > 0 && self.0.fetch_sub(1, SeqCst) == 1 && !thread::panicking() {
-            // Without the panic hook: nobody has to read of it.
+            // Without the panic hook, to keep the output short.
             resume_unwind(Box::new("planned"));
         }
     }
@@ -94,7 +94,7 @@ impl Drop for Value {
     }
 }
 
-/// One cache, and the places in which it may blow up.
+/// A cache, and the callbacks that may panic.
 struct Bench {
     cache: Cache<Key, Value, FusedState>,
     tally: Arc<Tally>,
@@ -109,7 +109,7 @@ impl Bench {
         let [hash, eq, cost, drop] = [(); 4].map(|()| Fuse::default());
         let fuse = cost.clone();
         let cache = builder(60, maintenance)
-            .expected_entries(1) // so that it grows on the way
+            .expected_entries(1) // so that it grows during the test
             .cost_of(move |key: &Key, _: &Value| {
                 fuse.burn();
                 1 + key.tracked.id % 3
@@ -128,7 +128,7 @@ impl Bench {
         Value { _tracked: self.tally.make(id), drop: self.drop.clone() }
     }
 
-    /// Does some of everything; returns how often it panicked.
+    /// Makes some calls of every kind; returns how many panicked.
     fn exercise(&self) -> usize {
         let mut panics = 0;
         let cache = &self.cache;
@@ -159,7 +159,7 @@ impl Bench {
         panics
     }
 
-    /// Checks that the cache works as ever, and drops it.
+    /// Checks that the cache works, and drops it.
     fn finish(self) {
         for fuse in [&self.hash, &self.eq, &self.cost, &self.drop] {
             fuse.light(0);
@@ -183,7 +183,7 @@ impl Bench {
     }
 }
 
-/// Blows one fuse at many a call, and looks at what is left each time.
+/// Triggers one fuse at many different calls, and checks the cache each time.
 fn blow(fuse: impl Fn(&Bench) -> &Fuse) {
     for maintenance in BOTH {
         let mut blown = 0;
@@ -235,7 +235,7 @@ fn every_panic_of_a_destructor_is_survived() {
         let tally = Arc::new(Tally::default());
         let cache = builder(10, maintenance).build().unwrap();
         for id in 0..300 {
-            // A rejected bomb goes off here.
+            // A rejected bomb panics here.
             let value = Bomb(tally.make(id));
             let _ = catch_unwind(AssertUnwindSafe(|| drop(cache.insert(id, value))));
             let _ = catch_unwind(AssertUnwindSafe(|| drop(cache.remove(&(id / 2)))));
@@ -250,7 +250,7 @@ fn every_panic_of_a_destructor_is_survived() {
     }
 }
 
-/// Panics as it is dropped, and so does what it panics with.
+/// Panics in its destructor, and so does the payload of that panic.
 struct Chain;
 
 impl Drop for Chain {
@@ -267,7 +267,7 @@ fn panic_that_panics_when_it_is_dropped_ends_neither_sweep_nor_thread() {
             resume_unwind(Box::new(Chain));
         }
     }
-    // Not by `unwrap`: who drops such a panic panics.
+    // Not by `unwrap`: dropping such a payload panics.
     let survive = |f: &mut dyn FnMut()| {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
             std::mem::forget(panic);
@@ -281,7 +281,8 @@ fn panic_that_panics_when_it_is_dropped_ends_neither_sweep_nor_thread() {
         }
         survive(&mut || cache.clear());
         if maintenance == Maintenance::Thread {
-            // Nobody calls the cache: its thread frees them, one panic after another.
+            // No thread calls the cache: its maintenance thread frees them, one panic after
+            // another.
             eventually("the thread has freed all", || tally.alive() == 0);
             assert!(cache.insert(1, Bomb(tally.make(1))).is_in());
             survive(&mut || cache.clear());
@@ -336,7 +337,7 @@ fn panicking_callbacks_of_reads_and_removals_change_nothing() {
     audit(&cache);
 }
 
-/// A value whose clone panics when it is told to.
+/// A value whose clone panics on request.
 struct Fragile(u64, Arc<AtomicBool>);
 
 impl Clone for Fragile {
@@ -394,7 +395,7 @@ fn panicking_closures_leave_the_accounts_right() {
         assert_eq!(cache.get_cloned(&1).map(|value| value.0), Some(1), "after act {number}");
         audit(&cache);
     }
-    // Nobody waits for what was given up.
+    // No caller waits for an abandoned load.
     assert_eq!(cache.get_or_insert_with(70, || value(7)).0, 7);
     assert_eq!(cache.get_or_insert_with(71, || value(7)).0, 7);
 }

@@ -75,14 +75,14 @@ fn iteration_sees_each_entry_once() {
 }
 
 #[test]
-fn iteration_sees_all_that_stay_while_others_come_and_go() {
+fn iteration_sees_all_entries_that_remain_beside_inserts_and_evictions() {
     let seed = seed();
     for maintenance in BOTH {
         let cache = builder(u64::MAX, maintenance).expected_entries(10).build().unwrap();
         for key in 0..1000u64 {
             cache.insert(key, key);
         }
-        // A full bucket may drive out one that should stay; those are made out at the end.
+        // A full bucket may displace an entry that should remain. Those are subtracted at the end.
         let stop = AtomicBool::new(false);
         let rounds = thread::scope(|scope| {
             for writer in 0..2 {
@@ -141,10 +141,10 @@ fn cache_may_be_used_while_it_is_iterated() {
 }
 
 #[test]
-fn hottest_and_coldest_come_in_order() {
+fn hottest_and_coldest_are_in_order() {
     let cache = builder(1000, Maintenance::Manual).build().unwrap();
     (0..100u64).for_each(|key| assert!(cache.insert(key, key).is_in()));
-    // Key n in proportion to n: others in between, for hits of one moment count once.
+    // Key n in proportion to n, with other keys in between, because hits of one step count once.
     for round in 0..2000u64 {
         (0..100).filter(|key| round % 100 < *key).for_each(|key| _ = cache.get(&key));
         _ = cache.get(&(1000 + round));
@@ -164,7 +164,7 @@ fn hottest_and_coldest_come_in_order() {
 
 #[test]
 fn value_held_by_a_thread_local_variable_lives_until_its_destructor_drops_it() {
-    /// A reference, and how its thread and the test take turns.
+    /// A reference, and the channels by which its thread and the test alternate.
     struct Kept {
         value: ValueRef<'static, u64, Tracked>,
         ending: mpsc::Sender<()>,
@@ -181,7 +181,7 @@ fn value_held_by_a_thread_local_variable_lives_until_its_destructor_drops_it() {
     thread_local! {
         static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
     }
-    // Destructors run in the order in which the variables were first used, or the other way round.
+    // The order of destructors depends on the system: that of first use, or the reverse.
     for is_pinned_first in [false, true] {
         let tally = Arc::new(Tally::default());
         let cache = builder(100, Maintenance::Manual).build().unwrap();
@@ -200,8 +200,8 @@ fn value_held_by_a_thread_local_variable_lives_until_its_destructor_drops_it() {
             });
         });
         is_ending.recv().unwrap();
-        // The thread is ending. What it holds must not be freed, though another thread comes and
-        // goes that may get what it has left behind.
+        // The thread is ending. The value that it holds must not be freed, although other threads
+        // start and end that may reuse its slot.
         drop(cache.remove(&1));
         for _ in 0..3 {
             thread::spawn(|| assert!(cache.get(&1).is_none())).join().unwrap();

@@ -1,4 +1,5 @@
-//! Priorities: who goes first, who never goes, and who does not come in for it.
+//! Priorities: which entries are evicted first, which never, and which are rejected because of
+//! that.
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher},
@@ -16,7 +17,7 @@ use crate::{
     support::{BOTH, Random, audit, seed, settle},
 };
 
-/// Gives all keys one hash.
+/// A hasher that gives all keys one hash.
 struct AllEqual;
 
 impl BuildHasher for AllEqual {
@@ -38,7 +39,7 @@ fn pinned() -> InsertOptions {
 }
 
 #[test]
-fn pinned_entries_outlive_whatever_comes() {
+fn unevictable_entries_outlive_all_others() {
     for maintenance in BOTH {
         let cache = builder(1000, maintenance).build().unwrap();
         for key in 0..300 {
@@ -56,7 +57,7 @@ fn pinned_entries_outlive_whatever_comes() {
 }
 
 #[test]
-fn all_pinned_and_full_keeps_the_newcomer_out() {
+fn all_pinned_and_full_rejects_the_new_entry() {
     for maintenance in BOTH {
         let cache = builder(100, maintenance).build().unwrap();
         for key in 0..100 {
@@ -82,13 +83,13 @@ fn room_is_counted_in_cost() {
     assert!(cache.insert_with("root", 0, pinned().cost(60)).is_in());
     assert!(cache.insert_with_cost("large", 0, 40).is_in());
     assert_eq!(cache.insert_with_cost("larger", 1, 41), Insert::Rejected(1, RejectReason::Kept));
-    assert!(cache.contains_key("large"), "nobody goes for what cannot come");
+    assert!(cache.contains_key("large"), "no entry is evicted for a rejected one");
     assert!(cache.insert_with_cost("small", 0, 30).is_in());
     assert!(cache.contains_key("root") && !cache.contains_key("large"));
 }
 
 #[test]
-fn insert_forgets_the_priority_and_replace_keeps_it() {
+fn insert_resets_the_priority_and_replace_keeps_it() {
     let cache = builder(10, Maintenance::Manual).build().unwrap();
     for key in 0..10 {
         assert!(cache.insert_with(key, 0, pinned()).is_in());
@@ -157,9 +158,9 @@ fn lower_budget_evicts_pinned_entries_last() {
 }
 
 #[test]
-fn of_entries_used_alike_low_goes_first_and_high_last() {
+fn of_entries_used_alike_low_is_evicted_first_and_high_last() {
     let seed = 7;
-    // Hashed alike in every run: how far they are apart hangs on that.
+    // A fixed hasher, because the differences depend on it.
     let hasher = BuildHasherDefault::<DefaultHasher>::default();
     let cache = builder(1000, Maintenance::Manual).seed(seed).hasher(hasher).build().unwrap();
     let priority = |key: u64| [Priority::Low, Priority::Normal, Priority::High][key as usize % 3];
@@ -206,7 +207,7 @@ fn accounts_of_pinned_entries_balance_among_threads() {
             cache.remove(&key);
         }
         assert_eq!((cache.len(), cache.cost()), (0, 0));
-        // Were an account left over, this would be rejected as Kept.
+        // If a count was left over, this would be rejected as `Kept`.
         assert!(cache.insert_with_cost(0, 0, 500).is_in());
     }
 }
@@ -223,7 +224,7 @@ fn priority_of_an_entry_can_be_changed() {
             assert_eq!(cache.entry_info(&key).unwrap().priority, Priority::Pinned);
         }
         audit(&cache);
-        // Pinned ones are counted as such: no more are let in than there is room for.
+        // Unevictable entries are counted: no more are admitted than there is room for.
         let rest = InsertOptions::new().cost(81);
         assert_eq!(cache.insert_with(99, 0, rest), Insert::Rejected(0, RejectReason::Kept));
         for priority in [Priority::Low, Priority::High, Priority::Normal] {
@@ -259,14 +260,14 @@ fn priorities_that_change_under_load_leave_no_account_behind() {
     });
     audit(&cache);
     (0..300).for_each(|key| _ = cache.set_priority(&key, Priority::Low));
-    // Nothing is counted as pinned any more.
+    // Nothing is counted as unevictable any more.
     assert!(cache.insert_with_cost(1_000, 0, 200).is_in());
     assert_eq!(cache.len(), 1);
     audit(&cache);
 }
 
 #[test]
-fn insert_keeps_the_priority_where_the_builder_says_so() {
+fn insert_keeps_the_priority_if_the_builder_enables_it() {
     for keep in [false, true] {
         let cache: Cache<u64, u64> =
             builder(100, Maintenance::Manual).keep_priority(keep).build().unwrap();
@@ -297,13 +298,13 @@ fn priority_of_an_entry_that_was_removed_in_between_is_not_kept() {
     assert_eq!(cache.insert(1, 2), Insert::Inserted);
     *handle.lock().unwrap() = None;
     assert_eq!(cache.entry_info(&1).unwrap().priority, Priority::Normal);
-    // Nothing is counted as pinned.
+    // Nothing is counted as unevictable.
     assert!(cache.insert_with_cost(2, 0, 10).is_in());
     audit(&cache);
 }
 
 #[test]
-fn entry_that_is_pinned_by_its_replacement_is_not_evicted_by_who_has_looked_before() {
+fn entry_pinned_by_its_replacement_is_not_evicted_by_an_earlier_choice() {
     for round in 0..20 {
         let cache: Cache<u64, u64> = builder(8, Maintenance::Manual).build().unwrap();
         let is_done = AtomicBool::new(false);

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use cortado::{BuildError, Cache, Config, InsertOptions, Maintenance, ManualClock, RemovalCause};
+use cortado::{
+    BuildError, Cache, ComputeOp, Config, InsertOptions, Maintenance, ManualClock, RemovalCause,
+};
 
 use crate::{
     builder,
@@ -25,7 +27,7 @@ fn aging() -> (Cache<u64, u64>, ManualClock) {
 }
 
 #[test]
-fn loaders_refresh_what_is_older_and_reads_do_not() {
+fn loaders_refresh_old_entries_and_reads_do_not() {
     let (cache, clock) = aging();
     cache.insert(1, 10);
     clock.advance(MINUTE - Duration::from_nanos(1));
@@ -75,7 +77,7 @@ fn one_caller_refreshes_and_the_others_get_the_old_value_at_once() {
     cache.insert(1, 10);
     clock.advance(MINUTE);
     let value = cache.get_or_insert_with(1, || {
-        // From within the load: as any other caller, and without a wait for it.
+        // From within the load: like any other caller, and without waiting for the load.
         assert_eq!(*cache.get_or_insert_with(1, || unreachable!()), 10);
         assert!(cache.claim_refresh(1).is_none());
         thread::scope(|scope| {
@@ -104,7 +106,7 @@ fn refreshed_value_replaces_the_old_one_and_a_newer_write_wins() {
         .unwrap();
     cache.insert(1, 10);
     let guard = cache.claim_refresh(1).unwrap();
-    assert_eq!(cache.get_cloned(&1), Some(10), "it is served meanwhile");
+    assert_eq!(cache.get_cloned(&1), Some(10), "it is still served");
     assert_eq!(*guard.fill(11), 11);
     settle(&cache);
     assert_eq!(told.lock().unwrap().split_off(0), [(10, RemovalCause::Replaced)]);
@@ -129,7 +131,9 @@ fn dropped_and_failed_guards_leave_the_entry() {
     drop(cache.claim_refresh(1).unwrap());
     assert_eq!(cache.get_cloned(&1), Some(10));
     let guard = cache.claim_refresh(1).unwrap();
+    assert_eq!(cache.entry_info(&1).unwrap().age, Some(MINUTE));
     assert_eq!(guard.fail(Arc::new("down")).map(|old| *old), Some(10));
+    assert_eq!(cache.entry_info(&1).unwrap().age, Some(Duration::ZERO), "its age restarts");
     assert_eq!(*cache.get_or_insert_with(1, || unreachable!("it is not due")), 10);
     clock.advance(MINUTE);
     assert_eq!(*cache.get_or_insert_with(1, || 11), 11);
@@ -155,7 +159,7 @@ fn callers_wait_for_the_refresh_of_an_entry_that_has_left() {
 }
 
 #[test]
-fn refresh_that_is_not_to_be_kept_takes_the_old_value_with_it() {
+fn rejected_refresh_removes_the_old_value() {
     let (cache, clock) = aging();
     cache.insert(1, 10);
     clock.advance(MINUTE);
@@ -178,4 +182,44 @@ fn refreshing_is_a_setting_that_excludes_idle_times() {
     let cache: Cache<u64, u64> = Cache::builder().config(config).build_manual().unwrap();
     cache.insert(1, 1);
     assert_eq!(*cache.get_or_insert_with(1, || 2), 2, "any age is old enough");
+}
+
+#[test]
+fn write_that_changes_nothing_invalidates_no_refresh() {
+    let (cache, _) = aging();
+    cache.insert(1, 10);
+    let guard = cache.claim_refresh(1).unwrap();
+    assert!(!cache.insert_if_absent(1, 20).is_in());
+    assert!(cache.remove_if(&1, |_| false).is_none());
+    cache.compute(1, |_| ComputeOp::Keep);
+    assert_eq!(*guard.fill(11), 11);
+    assert_eq!((cache.get_cloned(&1), cache.metrics().refreshes), (Some(11), 1));
+}
+
+#[test]
+fn refresh_counts_only_if_its_value_takes_the_place_of_the_old_one() {
+    let (cache, _) = aging();
+    cache.insert(1, 10);
+    let writes: [fn(&Cache<u64, u64>); 2] =
+        [|cache| assert!(cache.insert(1, 20).is_in()), |cache| drop(cache.remove(&1))];
+    for write in writes {
+        cache.insert(1, 10);
+        let guard = cache.claim_refresh(1).unwrap();
+        write(&cache);
+        drop(guard.fill(11));
+    }
+    // In the middle of a write.
+    cache.insert(1, 10);
+    let mut guard = cache.claim_refresh(1);
+    cache.compute(1, |_| {
+        drop(guard.take().map(|guard| guard.fill(11)));
+        ComputeOp::Remove
+    });
+    cache.insert(1, 10);
+    drop(cache.claim_refresh(1).unwrap().fill_with(11, InsertOptions::new().cost(2000)));
+    let metrics = cache.metrics();
+    assert_eq!((metrics.loads, metrics.refreshes), (4, 0));
+    cache.insert(1, 10);
+    drop(cache.claim_refresh(1).unwrap().fill(11));
+    assert_eq!(cache.metrics().refreshes, 1);
 }

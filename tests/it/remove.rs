@@ -1,4 +1,4 @@
-//! Taking out.
+//! Removal.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::SeqCst},
@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[test]
-fn removed_value_is_returned_and_stays_readable() {
+fn removed_value_is_returned_and_remains_readable() {
     for maintenance in BOTH {
         let cache = builder(10, maintenance).build().unwrap();
         cache.insert(1, "one".to_string());
@@ -128,7 +128,7 @@ fn remove_if_never_takes_a_value_that_it_did_not_ask_about() {
 }
 
 #[test]
-fn key_can_come_back_after_each_way_to_go() {
+fn key_can_be_inserted_again_after_every_kind_of_removal() {
     let cache = builder(10, Maintenance::Manual).build().unwrap();
     for round in 0..100u64 {
         assert!(cache.insert(1, round).is_in());

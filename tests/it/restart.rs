@@ -1,4 +1,4 @@
-//! Warm restart: a cache that takes over another's records goes on where that was.
+//! Warm restart: a cache that imports another's records continues where that one was.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     support::{Random, audit, seed},
 };
 
-/// Mostly few keys, and many that come once: the square of a random number is skewed enough.
+/// A skewed key distribution, with many keys that occur once: the square of a random number.
 fn key(random: &mut Random) -> u64 {
     let x = random.below(1 << 16);
     (x * x) >> 17
@@ -97,7 +97,7 @@ fn export_holds_no_pin_while_the_caller_has_a_record_and_shows_each_entry_once()
     for (turn, record) in (0u64..).zip(cache.export()) {
         assert_eq!(record.key, record.value);
         seen.push(record.key);
-        // The table grows in the midst of it, and what is removed is freed.
+        // The table grows in the middle of it, and removed entries are freed.
         if turn < 5_000 {
             cache.insert(10_000 + turn, 10_000 + turn);
             drop(cache.remove(&(10_000 + turn / 2)));

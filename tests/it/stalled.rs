@@ -1,7 +1,7 @@
-//! Readers that stay pinned: who is counted and named, by the collector that knows.
+//! Stalled readers: which ones the library's own collector counts and names.
 //!
-//! Time is a clock's that is moved by hand. Of the count the tests here say nothing but what other
-//! tests' readers cannot change; `tests/alone.rs` has the rest.
+//! The clock is manual. The tests here assert only what readers of other tests cannot change in the
+//! count; `tests/alone.rs` has the rest.
 
 use std::{
     sync::mpsc::{self, Receiver, Sender},
@@ -19,7 +19,7 @@ use crate::{
 /// The time after which a reader is stalled.
 const LONG: Duration = Duration::from_millis(100);
 
-/// A thread that goes on to its next step when the test lets it.
+/// A thread that continues to its next step when the test lets it.
 struct Reader {
     next: Sender<()>,
     done: Receiver<()>,
@@ -27,7 +27,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Starts a thread of that name, which calls the argument of `steps` at the end of each step
+    /// Starts a thread with that name, which calls the argument of `steps` at the end of each step
     /// but the last.
     fn start(name: &str, steps: impl FnOnce(&dyn Fn()) + Send + 'static) -> Self {
         let (next, is_next) = mpsc::channel::<()>();
@@ -46,13 +46,13 @@ impl Reader {
         Self { next, done, thread }
     }
 
-    /// Lets the thread do its next step.
+    /// Runs the thread's next step.
     fn step(&self) {
         self.next.send(()).unwrap();
         self.done.recv().unwrap();
     }
 
-    /// Lets the thread do its last step.
+    /// Runs the thread's last step.
     fn end(self) {
         self.next.send(()).unwrap();
         self.thread.join().unwrap();
@@ -66,7 +66,7 @@ fn cache(maintenance: Maintenance) -> (Cache<u64, u64>, ManualClock) {
     (cache, clock)
 }
 
-/// Returns what is known of the stalled reader of that name.
+/// Returns the report on the stalled reader of that name.
 fn find(cache: &Cache<u64, u64>, name: &str) -> Option<StalledReader> {
     cache.stalled_readers().into_iter().find(|reader| reader.name == name)
 }
@@ -102,7 +102,7 @@ fn reader_that_holds_a_value_is_counted_and_named_until_it_lets_go() {
 }
 
 #[test]
-fn reader_with_a_pin_is_named_and_readers_are_told_apart_by_number() {
+fn reader_with_a_pin_is_named_and_readers_are_distinguished_by_number() {
     let (cache, clock) = cache(Maintenance::Manual);
     let hold = |cache: Cache<u64, u64>| {
         move |pause: &dyn Fn()| {
@@ -160,7 +160,7 @@ fn reader_of_another_cache_is_not_named_and_one_of_both_is() {
     assert_eq!(look(), [false, true]);
     assert_eq!(look(), [false, true]);
     reader.step();
-    // For the first cache the pin begins with the scan that finds it there.
+    // For the first cache, the pin begins with the scan that finds it there.
     assert_eq!(look(), [false, true]);
     assert_eq!(look(), [true, true]);
     reader.step();
@@ -177,7 +177,7 @@ fn thread_that_pins_again_and_again_is_not_stalled() {
             let mut held = cache.get(&1);
             for _ in 0..5 {
                 pause();
-                // Of one value after the other, it is never without one for longer than this.
+                // It holds one value after the other, and is without one only for this moment.
                 drop(held.take());
                 held = cache.get(&1);
             }
@@ -198,7 +198,7 @@ fn thread_that_pins_again_and_again_is_not_stalled() {
 }
 
 #[test]
-fn thread_that_never_lets_go_is_stalled_though_its_values_change() {
+fn thread_that_never_unpins_is_stalled_though_its_values_change() {
     let (cache, clock) = cache(Maintenance::Manual);
     let reader = Reader::start("hand over hand", {
         let cache = cache.clone();
@@ -219,7 +219,7 @@ fn thread_that_never_lets_go_is_stalled_though_its_values_change() {
     reader.end();
 }
 
-/// Removes something, so that maintenance finds garbage that waits.
+/// Removes an entry, so that maintenance finds pending garbage.
 fn leave_garbage(cache: &Cache<u64, u64>) {
     drop(cache.remove(&1));
     assert_eq!(cache.tick(WorkLimit::ALL).freed, 0);

@@ -1,4 +1,4 @@
-//! Time: what has expired is never returned, and leaves soon; what has not, stays.
+//! Expiry: an expired entry is never returned and is removed soon, and others remain.
 
 use std::{
     sync::{Arc, Mutex},
@@ -23,7 +23,7 @@ fn timed(max_cost: u64) -> (CacheBuilder<u64, u64>, ManualClock) {
     (builder(max_cost, Maintenance::Manual).clock(clock.clone()), clock)
 }
 
-/// Of an entry that nothing but time removes: no full bucket, either.
+/// Options of an entry that only expiry removes, not even a full bucket.
 fn staying(ttl: Duration) -> InsertOptions {
     InsertOptions::new().ttl(ttl).priority(Priority::Pinned)
 }
@@ -115,11 +115,11 @@ fn any_duration_is_legal() {
     assert!(cache.get(&1).is_some());
     clock.advance(Duration::MAX);
     cache.tick(WorkLimit::ALL);
-    assert!(cache.get(&1).is_some(), "who has no deadline stays to the end of time");
+    assert!(cache.get(&1).is_some(), "an entry without a deadline stays to the end of time");
 }
 
 #[test]
-fn insert_begins_anew_and_replace_keeps_the_deadline() {
+fn insert_restarts_the_deadline_and_replace_keeps_it() {
     let (builder, clock) = timed(10);
     let cache = builder.ttl(10 * SECOND).build().unwrap();
     let left = |key| cache.entry_info(&key).unwrap().ttl.map(|ttl| ttl.as_secs());
@@ -150,7 +150,7 @@ fn deadline_is_kept_by_a_replacement_of_an_entry_that_alone_has_one() {
     assert_eq!(cache.tick(WorkLimit::ALL).expired, 1);
     assert_eq!(cache.insert(2, 2), Insert::Inserted);
     clock.advance(SECOND);
-    assert!(cache.get(&2).is_some(), "a plain insert lives for ever");
+    assert!(cache.get(&2).is_some(), "a plain insert does not expire");
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn many_deadlines_are_each_met_at_their_time_and_never_before() {
         let ttl = Duration::from_millis(*deadline);
         assert!(cache.insert_with(key as u64, *deadline, staying(ttl)).is_in());
     }
-    // Some go before, some are renewed.
+    // Some are removed before, and some are renewed.
     for key in 0..2_000 {
         let _ = cache.remove(&key);
         deadlines[key as usize] = 0;
@@ -286,7 +286,7 @@ fn many_deadlines_are_each_met_at_their_time_and_never_before() {
 }
 
 #[test]
-fn notes_of_entries_that_left_early_do_not_pile_up() {
+fn timers_of_entries_that_left_early_do_not_accumulate() {
     let (builder, _) = timed(100);
     let cache = builder.build().unwrap();
     for key in 0..100_000 {
@@ -340,7 +340,7 @@ fn the_thread_removes_what_has_expired_without_any_access() {
     assert!(cache.insert_with_ttl(2, 2, short).is_in());
     crate::support::eventually("it expires", || cache.len() == 1);
     assert!(cache.contains_key(&1));
-    crate::support::eventually("it is told", || {
+    crate::support::eventually("it is reported", || {
         *left.lock().unwrap() == [(2, RemovalCause::Expired)]
     });
 }
@@ -383,7 +383,7 @@ fn entries_of_one_hash_all_expire() {
     assert_eq!((cache.tick(WorkLimit::ALL).expired, cache.len()), (there, 0));
 }
 
-/// A hasher that says the key itself, be it 0.
+/// A hasher whose hash is the key itself, even 0.
 #[derive(Clone, Copy, Default)]
 struct Itself(u64);
 
@@ -406,7 +406,8 @@ impl std::hash::Hasher for Itself {
 
 #[test]
 fn entry_of_hash_zero_expires_by_itself() {
-    // Rings hold hashes, and 0 was an empty place in them: nobody was told of its deadline.
+    // Rings contain hashes, and 0 used to mark an empty slot in them, so that its deadline was
+    // lost.
     let (builder, clock) = timed(100);
     let cache = builder.hasher(Itself::default()).build().unwrap();
     for key in 0..10 {

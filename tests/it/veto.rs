@@ -1,4 +1,4 @@
-//! What may be evicted: `can_evict`.
+//! `can_evict`: which entries may be evicted.
 
 use std::sync::{
     Arc, Mutex,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[test]
-fn entry_that_may_not_be_evicted_stays() {
+fn vetoed_entry_is_not_evicted() {
     for maintenance in BOTH {
         let cache: Cache<u64, u64> =
             builder(100, maintenance).can_evict(|key, _| *key >= 50).metrics(true).build().unwrap();
@@ -46,7 +46,8 @@ fn insert_is_refused_where_nothing_may_be_evicted() {
         }
         assert!((90..=100).contains(&inserted), "{inserted}");
         assert_eq!(cache.len(), inserted);
-        // It says no for as long as it says no, and no longer. What is there may be replaced and removed.
+        // The veto holds exactly as long as the function returns `false`. Entries may be replaced
+        // and removed.
         assert_eq!(cache.insert(0, 7), Insert::Updated);
         assert!(cache.remove(&1).is_some());
         allows.store(true, SeqCst);
@@ -81,7 +82,7 @@ fn panic_of_the_function_counts_as_no() {
 
 #[test]
 fn full_bucket_asks_too() {
-    /// All keys in one bucket.
+    /// A hasher that puts all keys in one bucket.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct Same(u64);
     impl std::hash::Hash for Same {

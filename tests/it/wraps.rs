@@ -1,5 +1,5 @@
-//! The version of a bucket wraps while a call is in the middle of it: the comparison of keys, which the call
-//! makes, changes the bucket so many times that it looks as it did.
+//! The version of a bucket wraps in the middle of a call: the comparison of keys, which the call
+//! makes, changes the bucket until its control word is the same again.
 
 use std::{
     cell::RefCell,
@@ -16,7 +16,7 @@ const LAP: u64 = 1 << 14;
 type Hook = Box<dyn FnOnce()>;
 
 thread_local! {
-    /// What the next comparison of the two keys does first.
+    /// A hook that the next comparison of the two keys runs first.
     static HOOK: RefCell<Option<(u64, u64, Hook)>> = const { RefCell::new(None) };
 }
 
@@ -24,7 +24,7 @@ fn at_comparison_of(resident: u64, wanted: u64, hook: impl FnOnce() + 'static) {
     HOOK.set(Some((resident, wanted, Box::new(hook))));
 }
 
-/// A key that has its bucket and its tag in common with all others.
+/// A key that shares its bucket and its tag with all others.
 #[derive(Clone, Copy, Debug, Eq)]
 struct Key(u64);
 
@@ -62,7 +62,7 @@ fn cache() -> (Wrapping, Gone) {
     (cache.unwrap(), gone)
 }
 
-/// Publishes an entry, and removes it, so many times.
+/// Publishes an entry and removes it, `times` times.
 fn churn(cache: &Wrapping, times: u64) {
     for _ in 0..times {
         assert_eq!(cache.insert(Key(CHURN), 0), Insert::Inserted);
@@ -70,7 +70,7 @@ fn churn(cache: &Wrapping, times: u64) {
     }
 }
 
-/// Drops the cache, and returns what had left it before, but for what `churn` has removed.
+/// Drops the cache, and returns the entries that had left it before, except for those of `churn`.
 fn gone(cache: Wrapping, gone: &Gone) -> Vec<(u64, u64, RemovalCause)> {
     drop(cache);
     let mut gone: Vec<_> = gone.try_iter().filter(|gone| gone.0 != CHURN).collect();
@@ -92,8 +92,8 @@ const A: u64 = 1;
 const B: u64 = 2;
 const CHURN: u64 = 9;
 
-/// Removes `A`, whose lane becomes that of `B` while it is compared; returns the outcome.
-fn remove_while_the_lane_changes_hands(
+/// Removes `A`, whose slot is reused for `B` during the comparison; returns the outcome.
+fn remove_while_the_slot_changes_hands(
     cache: &Wrapping,
     then: impl FnOnce() + 'static,
 ) -> Option<u64> {
@@ -113,9 +113,9 @@ fn remove_while_the_lane_changes_hands(
 #[test]
 fn remove_never_returns_the_entry_of_another_key() {
     let (cache, left) = cache();
-    assert_eq!(remove_while_the_lane_changes_hands(&cache, || {}), None);
+    assert_eq!(remove_while_the_slot_changes_hands(&cache, || {}), None);
     assert!(entries(&cache).is_empty());
-    // What was taken out by mistake has been evicted.
+    // An entry that was unlinked by mistake is evicted.
     let metrics = cache.metrics();
     assert_eq!((metrics.evictions, metrics.removes), (1, LAP));
     assert_eq!(
@@ -125,10 +125,10 @@ fn remove_never_returns_the_entry_of_another_key() {
 }
 
 #[test]
-fn remove_accounts_for_what_it_took_out_though_the_comparison_panics() {
+fn remove_accounts_for_the_unlinked_entry_though_the_comparison_panics() {
     let (cache, left) = cache();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        remove_while_the_lane_changes_hands(&cache, || {
+        remove_while_the_slot_changes_hands(&cache, || {
             at_comparison_of(B, A, || panic!("comparison"));
         })
     }));
@@ -140,8 +140,8 @@ fn remove_accounts_for_what_it_took_out_though_the_comparison_panics() {
     );
 }
 
-/// Inserts `A` = 11 while `A` = 10 takes the place of `B`, with which the insert compares it.
-/// `B` and the first `A` are in lane 0 if `is_above`, or in lane 1 and the second `A` in lane 0.
+/// Inserts `A` = 11 while `A` = 10 is put where `B` was, which the insert compares it with. `B` and
+/// the first `A` are in slot 0 if `is_above`, or in slot 1 and the second `A` in slot 0.
 fn insert_while_it_is_inserted(
     cache: &Wrapping,
     is_above: bool,

@@ -1,4 +1,4 @@
-//! Writing back before an entry leaves: nothing that was changed through the cache is lost.
+//! Writing back before an entry leaves: no change made through the cache is lost.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use crate::{
     support::{Random, audit, seed, tasks::block_on},
 };
 
-/// A store that says whether a value is the newest that was written.
+/// A store that checks whether a value is the newest that was written.
 #[derive(Default)]
 struct Store {
     values: Mutex<HashMap<u64, u64>>,
@@ -49,7 +49,7 @@ fn written_back(max_cost: u64, maintenance: Maintenance) -> (Cache<u64, u64>, Ar
     (builder(max_cost, maintenance).write_back(write).build().unwrap(), store)
 }
 
-/// What is written in the end: what the store has, and what is still in the cache.
+/// The final sum: the values in the store, and those still in the cache.
 fn sum(cache: &Cache<u64, u64>, store: &Store) -> u64 {
     for (key, value) in cache.pin().iter() {
         store.write(*key, *value);
@@ -68,7 +68,7 @@ fn write_back_cache_loses_no_update() {
                 scope.spawn(move || {
                     let mut random = Random::new(seed() + thread);
                     for _ in 0..steps {
-                        // Mostly few keys, which threads update at the same time.
+                        // A skewed key distribution; threads update the frequent keys concurrently.
                         let below = random.below(400) + 1;
                         let key = random.below(below);
                         loop {
@@ -91,7 +91,7 @@ fn write_back_cache_loses_no_update() {
 }
 
 #[test]
-fn entry_is_readable_while_it_is_written_and_stays_if_it_is_updated_then() {
+fn entry_is_readable_while_it_is_written_and_remains_if_it_is_updated() {
     let handle: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
     let (of_hook, updates) = (Arc::clone(&handle), Arc::new(AtomicU64::new(0)));
     let made = Arc::clone(&updates);
@@ -110,7 +110,8 @@ fn entry_is_readable_while_it_is_written_and_stays_if_it_is_updated_then() {
     *handle.lock().unwrap() = Some(cache.clone());
     for key in 0..2_000 {
         assert_eq!(cache.insert(key, 0), Insert::Inserted);
-        // What was updated is still there, in its new version; it goes at its next turn.
+        // An updated entry is still present, in its new version. It is evicted the next time it is
+        // the victim.
         for (key, value) in cache.pin().iter() {
             assert!(*value == 0 || key % 10 == 0);
         }
@@ -121,7 +122,7 @@ fn entry_is_readable_while_it_is_written_and_stays_if_it_is_updated_then() {
 }
 
 #[test]
-fn entry_that_cannot_be_written_stays() {
+fn entry_that_cannot_be_written_remains() {
     let is_up = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&is_up);
     let cache: Cache<u64, u64> = builder(100, Maintenance::Manual)
@@ -137,7 +138,7 @@ fn entry_that_cannot_be_written_stays() {
 }
 
 #[test]
-fn expired_entry_is_written_before_it_goes() {
+fn expired_entry_is_written_before_it_is_removed() {
     let clock = ManualClock::new();
     let (written, is_up) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
     let (disk, up) = (Arc::clone(&written), Arc::clone(&is_up));
@@ -176,7 +177,7 @@ fn entries_that_a_lowered_budget_takes_are_written_back() {
     }
 }
 
-/// A cache of entries that live for a second, over a store that can be down.
+/// A cache whose entries live for a second, over a store that can be down.
 fn of_a_second(max_cost: u64) -> (Cache<u64, u64>, Arc<Store>, ManualClock, Arc<AtomicBool>) {
     let (clock, store) = (ManualClock::new(), Arc::<Store>::default());
     let is_up = Arc::new(AtomicBool::new(true));
@@ -241,9 +242,9 @@ fn expired_entry_is_written_before_another_one_takes_its_place() {
     assert!(cache.insert(1, 20).is_in() && cache.insert_if_absent(2, 20).is_in());
     assert_eq!((store.read(1), store.read(2)), (10, 10));
     is_up.store(false, SeqCst);
-    // It cannot be written, but it would be replaced, too, if it was live.
+    // It cannot be written, but a live entry would be replaced, too.
     assert!(cache.insert(3, 20).is_in());
-    // What was computed from there being none is not.
+    // A value that was computed because there was none is rejected.
     assert_eq!(cache.insert_if_absent(4, 20), Insert::Rejected(20, RejectReason::Kept));
     assert_eq!(store.read(4), 0);
     is_up.store(true, SeqCst);
@@ -253,12 +254,12 @@ fn expired_entry_is_written_before_another_one_takes_its_place() {
 }
 
 #[test]
-fn what_was_loaded_does_not_replace_what_is_not_written() {
+fn loaded_value_does_not_replace_an_unwritten_entry() {
     let (cache, store, clock, is_up) = of_a_second(100);
     assert!(cache.insert(1, 10).is_in());
     clock.advance(Duration::from_secs(2));
     is_up.store(false, SeqCst);
-    // It is returned, as it is in the store, and not kept.
+    // It is returned as it is in the store, and not cached.
     assert_eq!(*cache.get_or_insert_with(1, || store.read(1)), 0);
     assert_eq!((cache.get_cloned(&1), cache.len()), (None, 1));
     is_up.store(true, SeqCst);
@@ -286,7 +287,7 @@ fn entry_is_written_before_it_is_refreshed() {
         .unwrap();
     assert!(cache.insert(1, 10).is_in());
     clock.advance(Duration::from_secs(2));
-    // While the store is down, nothing is loaded that would be older than the entry.
+    // While the store is down, no value is loaded that would be older than the entry.
     assert_eq!(*cache.get_or_insert_with(1, || unreachable!("the entry is newer")), 10);
     assert!(cache.claim_refresh(1).is_none());
     is_up.store(true, SeqCst);
@@ -309,7 +310,7 @@ fn no_call_tries_all_that_cannot_be_written() {
         assert!(writes <= 100, "{writes} in one call");
     }
     assert!(rejected > 40, "{rejected} of 50");
-    // The rest is tried by the next tick; none comes again before a second has passed.
+    // The rest is retried by the next tick, and none within a second.
     cache.tick(WorkLimit::ALL);
     let before = store.writes.load(SeqCst);
     assert_eq!(cache.tick(WorkLimit::evictions(0)).expired, 0);
@@ -341,7 +342,7 @@ fn lowered_budget_loses_nothing_where_the_table_is_crowded() {
 }
 
 #[test]
-fn lowered_budget_waits_for_those_who_write() {
+fn lowered_budget_waits_for_writes_in_progress() {
     let (store, stops_next) = (Arc::<Store>::default(), Arc::new(AtomicBool::new(false)));
     let (disk, stops) = (Arc::clone(&store), Arc::clone(&stops_next));
     let (entered, is_entered) = mpsc::channel();
@@ -364,7 +365,7 @@ fn lowered_budget_waits_for_those_who_write() {
         scope.spawn(|| (5_000..5_010).for_each(|key| assert!(cache.insert(key, 1).is_in())));
         is_entered.recv().unwrap();
         scope.spawn(|| cache.set_max_cost(1));
-        // Many go, until one has to wait for the one that is written.
+        // Many are evicted, until one has to wait for the entry that is being written.
         while cache.len() > 1_900 {
             thread::yield_now();
         }
@@ -390,7 +391,7 @@ fn function_that_calls_the_cache_does_not_wait_for_itself() {
             let cache = of_hook.lock().unwrap().take();
             if let Some(cache) = cache {
                 for other in (0..100).filter(|other| other != key) {
-                    // Its time is over, as that of all others is.
+                    // It has expired, like all others.
                     assert_eq!(*cache.get_or_insert_with(other, || 7), 7);
                 }
                 cache.set_max_cost(50);
@@ -410,7 +411,7 @@ fn function_that_calls_the_cache_does_not_wait_for_itself() {
 }
 
 #[test]
-fn entry_that_is_pinned_while_it_is_written_stays() {
+fn entry_that_is_pinned_while_it_is_written_remains() {
     let handle: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
     let of_hook = Arc::clone(&handle);
     let cache: Cache<u64, u64> = builder(100, Maintenance::Manual)

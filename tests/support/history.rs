@@ -1,11 +1,14 @@
-//! Histories: what threads saw of a key, and whether it could have happened one call after the other.
+//! Histories: the results that threads saw for a key, and whether some sequential order explains
+//! them.
 //!
-//! Threads call a cache at random, on few keys; each call is stamped when it begins and when it has returned. The
-//! calls of each key are then handed to a checker (Wing and Gong's search, with Lowe's memory of states), which
-//! looks for an order that explains all answers. Keys are independent, so each is checked by itself. Where the
-//! cache has too little room, an entry may vanish between two calls, and may not come back.
+//! Threads call a cache with random operations on few keys. Each call is stamped when it begins and
+//! when it has returned. The calls of each key are then given to a checker (Wing and Gong's search,
+//! with Lowe's memoization of states), which searches for an order that explains all results. Keys
+//! are independent, so each is checked separately. If the cache has too little room, an entry may
+//! vanish between two calls, and may not come back.
 //!
-//! Keys give way to other threads while they are hashed and compared, which is in the middle of a call.
+//! Keys yield to other threads while they are hashed and compared, which is in the middle of a
+//! call.
 
 use std::{
     cell::Cell,
@@ -30,30 +33,31 @@ use std::sync::Barrier;
 
 use crate::support::{Random, thread};
 
-/// A call and its answer. Values are numbers, and none is used twice.
+/// A call and its result. Values are numbers, and none is used twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Done {
     Got(Option<u64>),
     Inserted(u64),
     Updated(u64),
-    /// An insert that was refused: what was there is out of date, and gone.
+    /// An insert that was rejected: the previous value was stale, and was removed.
     Rejected,
-    /// A value that was to come only if there was none.
+    /// A value that was to be inserted only if there was none.
     FoundTaken,
-    /// One that was to come only in another's place.
+    /// A value that was only to replace another.
     FoundFree,
     Removed(Option<u64>),
-    /// A removal of this very value, that did not find it.
+    /// A removal of exactly this value, which was not found.
     FoundOther(u64),
-    /// What was put there after this was seen.
+    /// A value that was put after `seen` was read.
     Computed {
         seen: Option<u64>,
         put: u64,
     },
-    /// What was removed after it was seen.
+    /// A value that was removed after it was read.
     Uncomputed(Option<u64>),
-    /// The value that a load returned, and the one that it would have brought; whether a write met it;
-    /// and whether what it returned is that of another load which a write met.
+    /// A load: the value returned, the value that its own loader would have returned, whether it
+    /// was concurrent with a write, and whether the returned value belongs to another load that
+    /// was.
     Loaded {
         returned: u64,
         own: u64,
@@ -67,7 +71,7 @@ enum Done {
 struct Slot<const LOSSY: bool>;
 
 impl<const LOSSY: bool> Specification for Slot<LOSSY> {
-    /// The value, and whether it need not have been kept.
+    /// The value, and whether the cache may have dropped it.
     type State = (Option<u64>, bool);
     type Operation = Done;
 
@@ -87,7 +91,7 @@ impl<const LOSSY: bool> Specification for Slot<LOSSY> {
             Done::FoundFree => (is_free, None),
             Done::Removed(None) => (is_free, None),
             Done::Removed(value) => (value == state, None),
-            // Perhaps it has vanished.
+            // The value may have vanished.
             Done::FoundOther(value) => match state {
                 Some(there) if there == value => (LOSSY || is_doubtful, None),
                 _ => (true, state),
@@ -97,9 +101,10 @@ impl<const LOSSY: bool> Specification for Slot<LOSSY> {
             Done::Uncomputed(None) => (is_free, None),
             Done::Uncomputed(seen) => (seen == state, None),
             Done::Loaded { returned, own, .. } if returned == own => (is_free, Some(own)),
-            // Another's load that was not let in; its followers may have it all the same.
+            // Another load's value, which the cache may have rejected. Its followers may have got
+            // it anyway.
             Done::Loaded { returned, .. } if Some(returned) == state => (true, state),
-            // Another's that was invalid: nothing but its flight has kept it.
+            // The value of another load that was invalidated: only its flight has had it.
             Done::Loaded { returned, is_shared, .. } => (is_shared && is_free, Some(returned)),
             Done::Cleared => (true, None),
         };
@@ -112,7 +117,7 @@ impl<const LOSSY: bool> Specification for Slot<LOSSY> {
     }
 }
 
-/// A key that gives way now and then.
+/// A key that yields occasionally.
 #[derive(Clone, Copy, Debug, Eq)]
 struct Key(u64);
 
@@ -151,7 +156,7 @@ struct Record {
     done: Done,
 }
 
-/// What a round is played with.
+/// The parameters of a round.
 #[derive(Clone, Copy, Debug)]
 pub struct Round {
     pub threads: u64,
@@ -159,17 +164,18 @@ pub struct Round {
     pub calls: u64,
     pub max_cost: u64,
     pub maintenance: Maintenance,
-    /// Keys that nobody asks about, put in beside: the table grows, and `clear` shrinks it again.
+    /// The number of filler keys, which no thread reads: they make the table grow, and `clear`
+    /// shrinks it again.
     pub fillers: u64,
 }
 
-/// Keys are hashed alike in every run.
+/// A fixed hasher, for reproducible runs.
 type Hashers = BuildHasherDefault<DefaultHasher>;
 
-/// Where fillers begin.
+/// The first filler key.
 const FILLER: u64 = 1 << 32;
 
-/// Has threads call a cache, and returns what they saw.
+/// Runs threads that call a cache, and returns their records.
 fn play(round: Round, random: &mut Random) -> Vec<Record> {
     let cache = Cache::<Key, u64>::builder()
         .max_cost(round.max_cost)
@@ -204,7 +210,7 @@ fn play(round: Round, random: &mut Random) -> Vec<Record> {
                         let done = call(cache, key, &mut random, next, round);
                         let ended = time.fetch_add(1, SeqCst);
                         if done == Done::Cleared {
-                            // It was every key's.
+                            // It cleared every key.
                             records.extend((0..round.keys).map(|key| Record {
                                 thread,
                                 key,
@@ -300,7 +306,7 @@ fn call(
     }
 }
 
-/// Notes which loads were met by a write of their key: what they bring is not kept then.
+/// Marks the loads that were concurrent with a write of their key: their values need not be cached.
 fn note_writes(records: &mut [Record]) {
     let writes = |done: &Done| match done {
         Done::Inserted(_) | Done::Updated(_) | Done::Rejected | Done::Computed { .. } => true,
@@ -318,7 +324,7 @@ fn note_writes(records: &mut [Record]) {
             *is_met = writes.iter().any(meets);
         }
     }
-    // Values are of one key each.
+    // No two keys share a value.
     let met = records.iter().filter_map(|record| match record.done {
         Done::Loaded { own, is_met: true, .. } => Some((own, record.began..record.ended)),
         _ => None,
@@ -334,7 +340,7 @@ fn note_writes(records: &mut [Record]) {
     }
 }
 
-/// Fails if the calls of some key cannot have happened one after the other.
+/// Fails if no sequential order explains the calls of some key.
 fn check<const LOSSY: bool>(mut records: Vec<Record>, round: Round) -> usize {
     note_writes(&mut records);
     let mut of_key: BTreeMap<u64, Vec<Record>> = BTreeMap::new();
@@ -364,7 +370,7 @@ fn check<const LOSSY: bool>(mut records: Vec<Record>, round: Round) -> usize {
     of_key.len()
 }
 
-/// Plays a round and checks it; returns how many histories that were.
+/// Runs a round and checks it; returns the number of histories.
 pub fn play_and_check<const LOSSY: bool>(round: Round, random: &mut Random) -> usize {
     check::<LOSSY>(play(round, random), round)
 }

@@ -1,14 +1,14 @@
-//! A ledger in which each key and each value that was made has a line of its own.
+//! A ledger with a line for each key and each value created.
 //!
-//! What it counts is Relaxed, so that the ledger orders nothing that the cache should. It is read when all
-//! threads are joined.
+//! Its counters are Relaxed, so that the ledger adds no ordering to the cache under test. It is
+//! read after all threads are joined.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
 };
 
-/// A line for each key or value that was made.
+/// The line of a key or value.
 pub struct Ledger {
     next: AtomicU64,
     lines: Box<[Line]>,
@@ -16,32 +16,33 @@ pub struct Ledger {
 
 #[derive(Default)]
 struct Line {
-    /// How often it was dropped.
+    /// The number of times that it was dropped.
     dropped: AtomicU8,
-    /// How often it was told of, handed back, or found at the end.
+    /// The number of times that it was reported to a listener, returned to a caller, or found at
+    /// the end.
     parted: AtomicU8,
 }
 
 impl Ledger {
-    /// Makes a ledger of so many empty lines.
+    /// Creates a ledger with `most` empty lines.
     pub fn new(most: u64) -> Arc<Self> {
         let lines = (0..most).map(|_| Line::default()).collect();
         Arc::new(Self { next: AtomicU64::new(0), lines })
     }
 
-    /// Opens a line, for a new key or value.
+    /// Opens a line for a new key or value.
     pub fn open(self: &Arc<Self>) -> Entry {
         let number = self.next.fetch_add(1, Relaxed);
         assert!((number as usize) < self.lines.len(), "the ledger is full");
         Entry { ledger: Arc::clone(self), number }
     }
 
-    /// Returns how many lines are open.
+    /// Returns the number of open lines.
     pub fn made(&self) -> u64 {
         self.next.load(Relaxed)
     }
 
-    /// Notes that somebody left the cache, or never was in it.
+    /// Records that a key or value left the cache, or was never in it.
     pub fn part(&self, number: u64) {
         self.lines[number as usize].parted.fetch_add(1, Relaxed);
     }
@@ -51,16 +52,16 @@ impl Ledger {
         self.check(what, "dropped", |line| &line.dropped);
     }
 
-    /// Checks that each was told of, handed back or found at the end: one of these, once.
+    /// Checks that each was reported, returned or found at the end: one of these, once.
     pub fn check_parted(&self, what: &str) {
-        self.check(what, "told of, handed back or found", |line| &line.parted);
+        self.check(what, "reported, returned or found", |line| &line.parted);
     }
 
-    /// Checks that none was told of twice.
+    /// Checks that none was reported twice.
     pub fn check_parted_once_at_most(&self, what: &str) {
         for (number, line) in self.lines[..self.made() as usize].iter().enumerate() {
             let times = line.parted.load(Relaxed);
-            assert!(times <= 1, "{what} {number} was told of {times} times");
+            assert!(times <= 1, "{what} {number} was reported {times} times");
         }
     }
 
@@ -72,14 +73,14 @@ impl Ledger {
     }
 }
 
-/// An entry in a ledger: it is dropped with the key or the value that it is in.
+/// A line of a ledger, owned by its key or value and dropped with it.
 pub struct Entry {
     ledger: Arc<Ledger>,
     number: u64,
 }
 
 impl Entry {
-    /// Returns the number of its line.
+    /// Returns the number of the line.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -89,12 +90,12 @@ impl Entry {
         self.ledger.open()
     }
 
-    /// Notes that whoever it is in left the cache, or never was in it.
+    /// Records that its key or value left the cache, or was never in it.
     pub fn part(&self) {
         self.ledger.part(self.number);
     }
 
-    /// Checks that it was not dropped, though somebody looks at it.
+    /// Checks that it was not dropped while a reference exists.
     pub fn check_alive(&self) {
         let dropped = self.ledger.lines[self.number as usize].dropped.load(Relaxed);
         assert_eq!(dropped, 0, "line {} is read after its end", self.number);

@@ -1,4 +1,4 @@
-//! What the tests share: counted values, audits, a plain random number generator.
+//! Shared test support: counted values, audits, a simple random number generator.
 
 #![allow(dead_code)] // each test binary uses a part
 
@@ -17,7 +17,7 @@ use std::{
 
 use cortado::{Cache, CacheBuilder, Equivalent, Maintenance, MemoryUse};
 
-// Threads: shuttle's, where these tests are run under it (`loom_tests/tests/cache.rs`).
+// Threads, which are shuttle's if these tests run under shuttle (`loom_tests/tests/cache.rs`).
 #[cfg(cortado_shuttle)]
 pub use cortado::__internals::sync::thread;
 #[cfg(not(cortado_shuttle))]
@@ -25,7 +25,8 @@ pub use std::thread;
 
 pub const BOTH: [Maintenance; 2] = [Maintenance::Thread, Maintenance::Manual];
 
-/// Never drops a value, and keeps it where a leak detector finds it: for tests of what users forget.
+/// Leaks a value, but keeps its address reachable for a leak detector: for tests of values that
+/// users leak.
 pub fn forever<'a, T: 'a>(value: T) -> &'a T {
     static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
     let value: &'a T = Box::leak(Box::new(value));
@@ -33,7 +34,7 @@ pub fn forever<'a, T: 'a>(value: T) -> &'a T {
     value
 }
 
-/// Counts what was made and dropped.
+/// Counts the keys or values created and dropped.
 #[derive(Debug, Default)]
 pub struct Tally {
     made: AtomicU64,
@@ -61,7 +62,7 @@ impl Tally {
     }
 }
 
-/// A key or a value that is counted.
+/// A counted key or value.
 #[derive(Debug)]
 pub struct Tracked {
     pub id: u64,
@@ -88,7 +89,7 @@ impl Drop for Tracked {
     }
 }
 
-/// A borrowed form of a tracked key.
+/// The borrowed form of a tracked key.
 #[derive(Clone, Copy, Debug, Hash)]
 pub struct Id(pub u64);
 
@@ -98,12 +99,12 @@ impl Equivalent<Tracked> for Id {
     }
 }
 
-/// A builder for tests: always the same choices, everything counted.
+/// A builder for tests, with a fixed seed and metrics.
 pub fn builder<K, V>(max_cost: u64, maintenance: Maintenance) -> CacheBuilder<K, V> {
     Cache::builder().max_cost(max_cost).maintenance(maintenance).seed(1).metrics(true)
 }
 
-/// Flushes until nothing is left to free. Other tests of the process may be pinned meanwhile.
+/// Flushes until no garbage is left. Other tests of the process may be pinned concurrently.
 pub fn settle<K, V, S>(cache: &Cache<K, V, S>) -> MemoryUse
 where
     K: Hash + Eq,
@@ -117,9 +118,9 @@ where
     cache.memory()
 }
 
-/// Checks that the figures agree with what is there, when nobody writes.
+/// Checks that the metrics agree with the contents while no thread writes.
 ///
-/// The eviction thread may still be at work, so a difference has to last to count.
+/// The maintenance thread may still be working, so only a persistent difference is a failure.
 pub fn audit<K, V, S>(cache: &Cache<K, V, S>)
 where
     K: Hash + Eq,
@@ -146,7 +147,7 @@ where
     assert!(pinned.keys().all(|key| seen.insert(key)), "a key is there twice");
 }
 
-/// Waits for something that another thread does in its own time.
+/// Waits until another thread has made a condition true.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
@@ -155,7 +156,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Xorshift: good enough to choose operations by.
+/// Xorshift: good enough to choose operations.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -184,11 +185,11 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// Returns how many times as much as usual is to be done, from `CORTADO_TEST_SCALE`.
+/// Returns the factor by which tests are scaled up, from `CORTADO_TEST_SCALE`.
 pub fn scale() -> u64 {
     let scale = std::env::var("CORTADO_TEST_SCALE").ok().and_then(|scale| scale.parse().ok());
     scale.unwrap_or(1)
 }
 
-/// Long enough for a machine that does many other things; nothing is measured by it.
+/// Long enough for a busy machine. Nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
-//! A storm: every kind of caller at one cache at once.
+//! A storm: every kind of call to one cache, concurrently.
 //!
-//! Threads are only spawned and joined, and tell each other nothing by locks or channels: a race detector
-//! sees all there is.
+//! Threads are only spawned and joined, and do not synchronise by locks or channels, so that a race
+//! detector sees every race.
 
 use std::{
     cell::Cell,
@@ -31,21 +31,21 @@ use crate::support::{
     thread::{self, JoinHandle},
 };
 
-/// What one storm is like.
+/// The parameters of a storm.
 #[derive(Clone, Debug)]
 pub struct Storm {
     pub name: &'static str,
     pub seed: u64,
     pub maintenance: Maintenance,
     pub spread: Spread,
-    /// Threads that are there at a time.
+    /// The number of concurrent threads.
     pub abreast: usize,
-    /// Threads that come and go.
+    /// The total number of threads.
     pub threads: u64,
-    /// Operations of each thread.
+    /// Operations per thread.
     pub operations: u64,
     pub keys: u64,
-    /// The greatest budget there is on the way.
+    /// The greatest budget in the course of the storm.
     pub budget: u64,
     pub max_garbage: u64,
     /// Whether a reader is pinned from the beginning to the end.
@@ -58,7 +58,7 @@ pub struct Storm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
     Even,
-    /// One hash for all.
+    /// One hash for all keys.
     Same,
     /// The lowest bits differ, the others are 0.
     Low,
@@ -66,9 +66,9 @@ pub enum Spread {
     High,
 }
 
-/// What a storm has seen, when it is over and everything was found in order.
+/// The results of a storm, after all checks have passed.
 #[derive(Clone, Debug)]
-#[allow(dead_code)] // some figures are only shown
+#[allow(dead_code)] // some figures are only printed
 pub struct Calm {
     pub keys: u64,
     pub values: u64,
@@ -79,11 +79,11 @@ pub struct Calm {
 }
 
 impl Storm {
-    /// Lets all loose, waits until all threads are gone, and checks everything that must hold then.
+    /// Runs the storm, joins all threads, and checks all invariants.
     pub fn run(self) -> Calm {
         println!("{self:?}");
-        // Keys and values are each made at most a few times in an operation, by listeners, too.
-        let most = self.threads * self.operations * LINES_AN_OPERATION + 1000;
+        // An operation creates at most a few keys and values, including those of listeners.
+        let most = self.threads * self.operations * LINES_PER_OPERATION + 1000;
         let (keys, values) = (Ledger::new(most), Ledger::new(most));
         let (told, handle) = (Arc::new(Told::default()), Arc::new(AtomicCell::new(None)));
         let listener = Listener {
@@ -97,7 +97,7 @@ impl Storm {
         let cache = support::builder(self.budget, self.maintenance)
             .name(self.name)
             .max_garbage(self.max_garbage)
-            .expected_entries(8) // so that it grows on the way
+            .expected_entries(8) // so that it grows during the storm
             .clock(clock.clone())
             .cost_of(|_: &Key, value: &Value| value.cost)
             .on_remove(move |removed| listener.hear(removed))
@@ -119,7 +119,7 @@ impl Storm {
         let mut alive = Vec::new();
         for number in 0..shared.storm.threads {
             if alive.len() == shared.storm.abreast {
-                // The oldest: the others go on meanwhile.
+                // Joins the oldest, while the others continue.
                 join(alive.remove(0));
             }
             let shared = Arc::clone(&shared);
@@ -133,7 +133,7 @@ impl Storm {
         });
         let Shared { storm, cache, clock, greatest_cost, greatest_garbage, .. } =
             Arc::into_inner(shared).expect("all threads are joined");
-        // A listener has it out for a moment, perhaps.
+        // A listener may have taken it out for a moment.
         eventually("the handle is back", || handle.take().is_some());
         clock.advance(Duration::from_secs(1));
         cache.set_max_cost(storm.budget / 2);
@@ -182,7 +182,7 @@ impl BuildHasher for Spread {
     }
 }
 
-/// Hashes the one number that a key is.
+/// Hashes the number of a key.
 pub struct SpreadHasher {
     spread: Spread,
     id: u64,
@@ -207,7 +207,7 @@ impl Hasher for SpreadHasher {
     }
 }
 
-/// A key: two of one number are equal.
+/// A key. Two keys with the same number are equal.
 pub struct Key {
     id: u64,
     entry: Entry,
@@ -245,7 +245,7 @@ impl Equivalent<Key> for Id {
     }
 }
 
-/// A value: knows whose it is, and what it costs.
+/// A value, which stores its key and its cost.
 pub struct Value {
     key: u64,
     cost: u64,
@@ -253,20 +253,20 @@ pub struct Value {
 }
 
 impl Value {
-    /// Checks that this is the value of a key, and not dropped while somebody looks at it.
+    /// Checks that this is the value of a key, and that it is not dropped while it is referenced.
     fn check(&self, key: u64) {
         assert_eq!(self.key, key, "another key's value");
         self.entry.check_alive();
     }
 
-    /// Notes that it left the cache, or never was in it.
+    /// Records that it left the cache, or was never in it.
     fn part(&self) {
         self.entry.part();
     }
 }
 
 impl Clone for Value {
-    /// A clone never is in the cache.
+    /// A clone is never in the cache.
     fn clone(&self) -> Self {
         let clone = Self { key: self.key, cost: self.cost, entry: self.entry.another() };
         clone.part();
@@ -274,7 +274,7 @@ impl Clone for Value {
     }
 }
 
-/// How many entries were told of, by cause.
+/// The number of entries reported to the listener, by cause.
 #[derive(Debug, Default)]
 struct Told([AtomicU64; 7]);
 
@@ -290,11 +290,11 @@ impl Told {
 
 type Handle = Cache<Key, Value, Spread>;
 
-/// What `on_remove` is.
+/// The kind of the `on_remove` listener.
 struct Listener {
     told: Arc<Told>,
-    /// The cache, to be taken out, called and put back: one that stayed in its own listener would never
-    /// be dropped.
+    /// The cache, which is taken out, called and put back: a cache that is owned by its own
+    /// listener would never be dropped.
     handle: Arc<AtomicCell<Option<Box<Handle>>>>,
     keys: Arc<Ledger>,
     values: Arc<Ledger>,
@@ -306,7 +306,7 @@ impl Listener {
         let Removed { key, value, cost, cause, .. } = removed;
         value.check(key.id);
         value.part();
-        assert_eq!(cost, value.cost, "told of another cost than it had");
+        assert_eq!(cost, value.cost, "reported with a wrong cost");
         let count = self.told.0[cause as usize].fetch_add(1, Relaxed);
         if !self.calls || !count.is_multiple_of(8) {
             return;
@@ -340,7 +340,7 @@ impl Listener {
     }
 }
 
-/// What all threads of a storm share.
+/// The state shared by all threads of a storm.
 struct Shared {
     storm: Storm,
     cache: Handle,
@@ -353,7 +353,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Starts those who only look: one all the time anew, one that never lets go.
+    /// Starts the threads that only read: one pins again and again, one holds its pin.
     fn watch(shared: &Arc<Self>) -> Vec<JoinHandle<()>> {
         let mut watchers = vec![{
             let shared = Arc::clone(shared);
@@ -403,7 +403,7 @@ impl Shared {
     }
 }
 
-/// One thread of a storm.
+/// A thread of a storm.
 struct Caller<'a> {
     shared: &'a Shared,
     number: u64,
@@ -415,7 +415,7 @@ impl<'a> Caller<'a> {
         Self { shared, number, random: Random::new(shared.storm.seed ^ number << 32) }
     }
 
-    /// Calls the cache, mostly in one way of its own.
+    /// Calls the cache, mostly by one kind of operation.
     fn call(mut self) {
         let ways: [fn(&mut Self); 8] = [
             Self::read,
@@ -438,7 +438,7 @@ impl<'a> Caller<'a> {
     }
 
     fn id(&mut self) -> u64 {
-        // Some keys are asked for more often than others.
+        // The key distribution is skewed.
         let keys = self.shared.storm.keys;
         let limit = if self.random.below(2) == 0 { keys } else { 1 + keys / 8 };
         self.random.below(limit)
@@ -481,7 +481,7 @@ impl<'a> Caller<'a> {
             _ => {
                 if let Some(value) = cache.get(&Id(id)) {
                     value.check(id);
-                    // Others get a chance to take it away.
+                    // Other threads may remove it here.
                     thread::yield_now();
                     value.check(value.key().id);
                 }
@@ -541,7 +541,7 @@ impl<'a> Caller<'a> {
     fn change(&mut self) {
         let (id, cost) = (self.id(), self.cost());
         let (shared, cache) = (self.shared, &self.shared.cache);
-        // The number of the last value that was made for the call: only that one can have come in.
+        // The number of the last value created for the call: only that one can have been inserted.
         let last = Cell::new(None);
         let make = |cost| {
             let value = shared.value(id, cost);
@@ -615,7 +615,7 @@ impl<'a> Caller<'a> {
                 block_on(cache.get_or_insert_async(key, load)).check(id);
             }
             4 => {
-                // Polled once, and left: somebody else has to take over.
+                // Polled once and dropped: another caller has to take over.
                 let load = async {
                     give_way().await;
                     shared.value(id, cost)
@@ -627,7 +627,7 @@ impl<'a> Caller<'a> {
                 }
             }
             5 => {
-                // Greater keys only: two loaders that wait for each other would wait for ever.
+                // Only greater keys: two loaders that wait for each other would deadlock.
                 let value = cache.get_or_insert_with(key, || {
                     let other = shared.key(id + 1);
                     cache.get_or_insert_with(other, || shared.value(id + 1, 1)).check(id + 1);
@@ -711,14 +711,14 @@ fn done_name<R>(done: &ComputeResult<Value, R>) -> &'static str {
     }
 }
 
-/// Joins a thread, and panics as it did.
+/// Joins a thread and resumes its panic.
 fn join(thread: JoinHandle<()>) {
     if let Err(panic) = thread.join() {
         resume_unwind(panic);
     }
 }
 
-/// Waits until the system has forgotten the threads of a cache; it takes a moment after they are joined.
+/// Waits until the system no longer lists the threads of a cache, shortly after they were joined.
 #[cfg(target_os = "linux")]
 fn no_thread_is_left(name: &str) {
     let thread: String = format!("cortado {name}").chars().take(15).collect();
@@ -733,5 +733,5 @@ fn no_thread_is_left(name: &str) {
 #[cfg(not(target_os = "linux"))]
 fn no_thread_is_left(_: &str) {}
 
-/// Lines of the ledger that an operation may open, that of listeners included.
-const LINES_AN_OPERATION: u64 = 6;
+/// Ledger lines that an operation may open, including those of listeners.
+const LINES_PER_OPERATION: u64 = 6;

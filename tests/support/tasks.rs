@@ -9,7 +9,7 @@ use std::{
 
 use super::thread;
 
-/// An executor of a few lines, for what needs no runtime at all.
+/// A minimal executor, for futures that need no runtime.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {
@@ -27,7 +27,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Lets others run once.
+/// Yields once.
 pub async fn give_way() {
     let mut gave = false;
     poll_fn(|context| {

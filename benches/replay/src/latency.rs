@@ -12,7 +12,7 @@ use crate::plot::{self, Axis, Curve, Panel, Scale, Unit as Numbers};
 use crate::progress::{Progress, Unit};
 use crate::report::{self, Better, Spread, Table};
 use crate::rounds::{Cell, Operations, Rounds};
-use crate::throughput::{MOST_WARM_UP, WorkArgs};
+use crate::throughput::{MAX_WARM_UP, WorkArgs};
 
 /// How long single operations take.
 ///
@@ -41,7 +41,7 @@ struct Row {
 /// The percentiles of a table, as fractions.
 pub const PERCENTILES: [f64; 5] = [0.5, 0.9, 0.99, 0.999, 0.9999];
 /// How far a curve goes: as many nines.
-const MOST_NINES: f64 = 6.0;
+const MAX_NINES: f64 = 6.0;
 /// Points of a curve for each nine.
 const POINTS_PER_NINE: f64 = 8.0;
 
@@ -57,7 +57,7 @@ pub fn run(args: &LatencyArgs) -> Result<()> {
         plan: &work.plan(),
         threads: &threads,
         rounds: work.rounds(),
-        warm_up: (work.time() / 3).min(MOST_WARM_UP),
+        warm_up: (work.time() / 3).min(MAX_WARM_UP),
         speed: Duration::ZERO,
         latency: work.time(),
         batch: 1,
@@ -173,7 +173,7 @@ pub fn panel(cells: &[Cell], threads: usize, title: String, of: Operations) -> P
 /// axis is marked.
 fn curve(cell: &Cell, of: Operations) -> Vec<(f64, Spread)> {
     let samples = of(&cell.latency()).count();
-    let steps = (0..=(MOST_NINES * POINTS_PER_NINE) as usize).map(|i| i as f64 / POINTS_PER_NINE);
+    let steps = (0..=(MAX_NINES * POINTS_PER_NINE) as usize).map(|i| i as f64 / POINTS_PER_NINE);
     let fractions = steps.map(|nines| 1.0 - 10_f64.powf(-nines)).filter(|&fraction| fraction > 0.5);
     std::iter::once(0.5)
         .chain(fractions)

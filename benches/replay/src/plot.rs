@@ -32,7 +32,7 @@ const LEADER: i32 = 26;
 const NAME_HEIGHT: i32 = 19;
 /// From this ratio of the largest capacity to the smallest on, the scale is logarithmic.
 const LOGARITHMIC_FROM: f64 = 8.0;
-const MOST_MARKS: usize = 10;
+const MAX_MARKS: usize = 10;
 /// A PNG has so many pixels for each one of an SVG, so that it is sharp on a screen of today.
 const PNG_SCALE: i32 = 2;
 
@@ -392,8 +392,8 @@ where
         .configure_mesh()
         .x_desc(&panel.x.title)
         .y_desc(&panel.y.title)
-        .x_labels(MOST_MARKS * 2)
-        .y_labels(MOST_MARKS * 2)
+        .x_labels(MAX_MARKS * 2)
+        .y_labels(MAX_MARKS * 2)
         .max_light_lines(0)
         .bold_line_style(BLACK.mix(0.12).stroke_width(pixels.0 as u32))
         .axis_style(BLACK.stroke_width(pixels.0 as u32))
@@ -668,9 +668,9 @@ fn even_marks(low: f64, high: f64) -> Vec<f64> {
     if span <= 0.0 || !span.is_finite() {
         return vec![low];
     }
-    let power = 10_f64.powf((span / MOST_MARKS as f64).log10().floor());
+    let power = 10_f64.powf((span / MAX_MARKS as f64).log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);
-    let step = steps.into_iter().find(|step| span / step <= MOST_MARKS as f64);
+    let step = steps.into_iter().find(|step| span / step <= MAX_MARKS as f64);
     let step = step.unwrap_or(power * 10.0);
     let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
     (first..=last).map(|i| i as f64 * step).collect()
@@ -686,7 +686,7 @@ fn decimal_marks(low: f64, high: f64) -> Vec<f64> {
             .collect()
     };
     let fine = marks(&[1.0, 2.0, 5.0]);
-    if fine.len() <= MOST_MARKS { fine } else { marks(&[1.0]) }
+    if fine.len() <= MAX_MARKS { fine } else { marks(&[1.0]) }
 }
 
 /// Returns a number without what is no digit of it, such as the 4e-16 of 0.1 + 0.2.

@@ -13,7 +13,7 @@ use crate::peers::Kind;
 use crate::progress::{Progress, Unit};
 use crate::report::{self, Better, Machine, Row, Spread, Table};
 use crate::rounds::{Cell, Rounds};
-use crate::throughput::MOST_WARM_UP;
+use crate::throughput::MAX_WARM_UP;
 use crate::workload::{Plan, Shape, Workload};
 
 /// The version of the file's format.
@@ -93,7 +93,7 @@ pub fn run(args: &ScalingArgs) -> Result<()> {
             plan: &Plan::new(Shape::usual(workload, None, args.seed), seconds),
             threads: &threads,
             rounds: args.rounds,
-            warm_up: (time / 3).min(MOST_WARM_UP),
+            warm_up: (time / 3).min(MAX_WARM_UP),
             speed: time,
             latency: Duration::ZERO,
             batch: 1,

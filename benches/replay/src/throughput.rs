@@ -89,7 +89,7 @@ impl WorkArgs {
     /// Returns the work itself.
     pub fn plan(&self) -> Plan {
         let runs = self.threads().iter().sum::<usize>() as f64;
-        Plan::new(self.shape(), self.seconds * runs + MOST_WARM_UP.as_secs_f64())
+        Plan::new(self.shape(), self.seconds * runs + MAX_WARM_UP.as_secs_f64())
     }
 
     /// Returns the caches.
@@ -159,7 +159,7 @@ pub fn unique(numbers: &[usize]) -> Vec<usize> {
 }
 
 /// The warm-up: a third of a measurement, at most so long.
-pub const MOST_WARM_UP: Duration = Duration::from_millis(300);
+pub const MAX_WARM_UP: Duration = Duration::from_millis(300);
 
 #[derive(Serialize)]
 struct Row {
@@ -188,7 +188,7 @@ pub fn run(args: &ThroughputArgs) -> Result<()> {
         plan: &work.plan(),
         threads: &threads,
         rounds: work.rounds(),
-        warm_up: (work.time() / 3).min(MOST_WARM_UP),
+        warm_up: (work.time() / 3).min(MAX_WARM_UP),
         speed: work.time(),
         latency: Duration::ZERO,
         batch: args.batch,

@@ -110,9 +110,9 @@ pub const MAX_KEYS: u32 = 100_000_000;
 
 /// The least and the most steps of a sequence.
 const FEWEST_STEPS: usize = 1 << 22;
-const MOST_STEPS: usize = 1 << 26;
+const MAX_STEPS: usize = 1 << 26;
 /// The steps a second that the fastest cache is expected to take with one thread.
-const STEPS_A_SECOND: f64 = 12e6;
+const STEPS_PER_SECOND: f64 = 12e6;
 
 impl Plan {
     /// Draws the steps: enough, if possible, that no cache comes to the end in so many seconds of
@@ -127,9 +127,9 @@ impl Plan {
             let wanted = if repeats {
                 shape.keys as usize * 2
             } else {
-                (thread_seconds * STEPS_A_SECOND) as usize
+                (thread_seconds * STEPS_PER_SECOND) as usize
             };
-            let wanted = wanted.clamp(FEWEST_STEPS, MOST_STEPS);
+            let wanted = wanted.clamp(FEWEST_STEPS, MAX_STEPS);
             let reads = u64::from(shape.reads);
             (0..wanted)
                 .map(|_| {

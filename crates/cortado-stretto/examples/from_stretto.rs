@@ -1,4 +1,4 @@
-//! Coming from Stretto: the same program, with another line in its `Cargo.toml`.
+//! Migrating from Stretto: the same program, with another line in `Cargo.toml`.
 //!
 //! `cargo run --package cortado-stretto --example from_stretto`
 
@@ -6,7 +6,7 @@ use std::{sync::mpsc, time::Duration};
 
 use stretto::{CacheBuilder, CacheCallback, CacheError, Coster, Item};
 
-/// A page costs its length.
+/// The cost of a page is its length.
 struct Length;
 
 impl Coster for Length {
@@ -17,7 +17,7 @@ impl Coster for Length {
     }
 }
 
-/// Sends on what leaves, and what is not let in.
+/// Sends a message for each value that leaves or is rejected.
 struct Report(mpsc::Sender<String>);
 
 impl CacheCallback for Report {
@@ -37,17 +37,19 @@ fn main() -> Result<(), CacheError> {
     let builder = CacheBuilder::new(10_000, 1_000).set_coster(Length);
     let cache = builder.set_callback(Report(sender)).finalize()?;
 
-    // A cost of 0 asks the coster. The answer is final: no `wait` before the value can be read.
+    // With a cost of 0, the coster is called. The result is final: no `wait` is needed before the
+    // value can be read.
     assert!(cache.insert("home", "hello".to_string(), 0));
     assert_eq!(cache.get("home").unwrap().value(), "hello");
     assert!(cache.insert_with_ttl("news", "soon old".to_string(), 0, Duration::from_secs(60)));
     assert!(cache.get_ttl("news").unwrap() <= Duration::from_secs(60));
 
-    // Stretto would have said yes, and dropped it later.
+    // Stretto would have returned `true`, and dropped it later.
     assert!(!cache.insert("large", "x".repeat(1_001), 0));
     assert_eq!(told.recv().unwrap(), "refused: 1001 bytes");
 
-    // A copy, written back when it is dropped. Natively: `update`, which loses no change.
+    // A copy, written back when it is dropped. The native equivalent is `update`, which loses no
+    // change.
     cache.get_mut("home").unwrap().value_mut().push('!');
     assert_eq!(cache.get("home").unwrap().value(), "hello!");
     assert_eq!(told.recv().unwrap(), "gone: hello");

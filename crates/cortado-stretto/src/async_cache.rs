@@ -1,4 +1,4 @@
-//! `AsyncCache`: the same cache, whose methods are ready when they are first polled.
+//! `AsyncCache`: the same cache with async methods, which are ready at their first poll.
 
 use std::{
     borrow::Borrow, collections::hash_map::RandomState, fmt, hash::Hash, marker::PhantomData,
@@ -11,10 +11,10 @@ use super::{
     ValueRefMut,
 };
 
-/// Stretto's `AsyncCache`, with what [differs](super#what-differs).
+/// Stretto's `AsyncCache`, with these [differences](super#what-differs).
 ///
-/// Nothing here waits, so every future is ready at its first poll; one that is dropped before has done
-/// nothing. The runtime `R` may be any type, and nothing is asked of it. As in Stretto, a [`ValueRef`] or
+/// No method waits, so every future is ready at its first poll, and does nothing if it is dropped
+/// before. The runtime `R` is not used and may be any type. As in Stretto, a [`ValueRef`] or
 /// [`ValueRefMut`] cannot be held across an `.await` in a task that moves between threads.
 ///
 /// # Examples
@@ -57,7 +57,7 @@ pub use agnostic_lite::smol::SmolRuntime;
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use agnostic_lite::tokio::TokioRuntime;
 
-/// An [`AsyncCache`] that names tokio's runtime.
+/// An [`AsyncCache`] with tokio's runtime as its type parameter.
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub type TokioCache<
@@ -70,7 +70,7 @@ pub type TokioCache<
     S = RandomState,
 > = AsyncCache<K, V, TokioRuntime, KH, C, U, CB, S>;
 
-/// An [`AsyncCache`] that names smol's runtime.
+/// An [`AsyncCache`] with smol's runtime as its type parameter.
 #[cfg(feature = "smol")]
 #[cfg_attr(docsrs, doc(cfg(feature = "smol")))]
 pub type SmolCache<
@@ -85,7 +85,7 @@ pub type SmolCache<
 
 /// # Writing
 ///
-/// Each method does what that of its name in [`Cache`] does.
+/// Each method is equivalent to the method of the same name of [`Cache`].
 impl<K, V, R, KH, C, U, CB, S> AsyncCache<K, V, R, KH, C, U, CB, S>
 where
     K: Hash + Eq,
@@ -108,11 +108,11 @@ where
         self.cache.insert(key, val, cost)
     }
 
-    /// The same as [`insert`](Self::insert).
+    /// Like [`insert`](Self::insert), but returns a `Result`.
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     ///
     /// # Cancel safety
     ///
@@ -121,7 +121,7 @@ where
         self.cache.try_insert(key, val, cost)
     }
 
-    /// Inserts an entry that lives for `ttl`; see [`Cache::insert_with_ttl`].
+    /// Inserts an entry that expires after `ttl`; see [`Cache::insert_with_ttl`].
     ///
     /// # Cancel safety
     ///
@@ -130,11 +130,11 @@ where
         self.cache.insert_with_ttl(key, val, cost, ttl)
     }
 
-    /// The same as [`insert_with_ttl`](Self::insert_with_ttl).
+    /// Like [`insert_with_ttl`](Self::insert_with_ttl), but returns a `Result`.
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     ///
     /// # Cancel safety
     ///
@@ -149,7 +149,7 @@ where
         self.cache.try_insert_with_ttl(key, val, cost, ttl)
     }
 
-    /// Replaces the entry of a key, if it has one; see [`Cache::insert_if_present`].
+    /// Replaces the entry of a key, if there is one; see [`Cache::insert_if_present`].
     ///
     /// # Cancel safety
     ///
@@ -158,11 +158,11 @@ where
         self.cache.insert_if_present(key, val, cost)
     }
 
-    /// The same as [`insert_if_present`](Self::insert_if_present).
+    /// Like [`insert_if_present`](Self::insert_if_present), but returns a `Result`.
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     ///
     /// # Cancel safety
     ///
@@ -185,11 +185,11 @@ where
         self.cache.remove(k);
     }
 
-    /// The same as [`remove`](Self::remove).
+    /// Like [`remove`](Self::remove), but returns a `Result`.
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     ///
     /// # Cancel safety
     ///
@@ -198,11 +198,11 @@ where
         self.cache.try_remove(k)
     }
 
-    /// Removes every entry that is there; see [`Cache::clear`].
+    /// Removes all entries; see [`Cache::clear`].
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     ///
     /// # Cancel safety
     ///
@@ -211,11 +211,11 @@ where
         self.cache.clear()
     }
 
-    /// Frees what was removed, and tells callbacks of it; see [`Cache::wait`].
+    /// Frees removed entries, and calls their callbacks; see [`Cache::wait`].
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     ///
     /// # Cancel safety
     ///
@@ -246,7 +246,7 @@ where
         self.cache.get(key)
     }
 
-    /// Returns the value of a key, to be changed; see [`ValueRefMut`].
+    /// Returns the value of a key for modification; see [`ValueRefMut`].
     ///
     /// # Cancel safety
     ///
@@ -260,7 +260,7 @@ where
         self.cache.get_mut(key)
     }
 
-    /// Returns what is left of an entry's time; see [`Cache::get_ttl`].
+    /// Returns the time that an entry has left; see [`Cache::get_ttl`].
     pub fn get_ttl<Q>(&self, key: &Q) -> Option<Duration>
     where
         K: Borrow<Q>,
@@ -279,7 +279,7 @@ where
         self.cache.update_max_cost(max_cost);
     }
 
-    /// Returns the number of entries; exact when nobody writes.
+    /// Returns the number of entries, which is exact when no other thread writes.
     pub fn len(&self) -> usize {
         self.cache.len()
     }
@@ -289,7 +289,7 @@ where
         self.cache.is_empty()
     }
 
-    /// Returns what was counted so far.
+    /// Returns the metrics so far.
     pub fn metrics(&self) -> Metrics {
         self.cache.metrics()
     }

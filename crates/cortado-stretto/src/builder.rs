@@ -1,4 +1,4 @@
-//! `CacheBuilder` and `AsyncCacheBuilder`: the same settings, of which some have nothing to set any more.
+//! `CacheBuilder` and `AsyncCacheBuilder`: Stretto's settings, some of which have no effect.
 
 use std::{
     collections::hash_map::RandomState,
@@ -15,7 +15,7 @@ use super::{
     DefaultKeyBuilder, DefaultUpdateValidator, KeyBuilder, UpdateValidator, cache::SharedClock,
 };
 
-/// What a builder was told.
+/// The settings of a builder.
 pub struct Settings<KH, C, U, CB> {
     pub plain: Plain,
     pub key_builder: KH,
@@ -24,7 +24,7 @@ pub struct Settings<KH, C, U, CB> {
     pub callback: CB,
 }
 
-/// The settings that are of no type of the user's.
+/// The settings that do not depend on the user's types.
 pub struct Plain {
     pub num_counters: usize,
     pub max_cost: i64,
@@ -33,7 +33,7 @@ pub struct Plain {
     pub clock: SharedClock,
 }
 
-/// Writes a builder: both have the same constructors and setters.
+/// Generates a builder: both have the same constructors and setters.
 macro_rules! builder {
     ($(#[$doc:meta])* $builder:ident) => {
         $(#[$doc])*
@@ -52,8 +52,8 @@ macro_rules! builder {
         }
 
         impl<K: Hash + Eq, V: Send + Sync + 'static> $builder<K, V> {
-            /// Makes a builder of a cache for a tenth as many entries as `num_counters`, and with a budget
-            /// of `max_cost`.
+            /// Creates a builder of a cache for a tenth as many entries as `num_counters`, with a
+            /// budget of `max_cost`.
             pub fn new(num_counters: usize, max_cost: i64) -> Self {
                 Self::new_with_key_builder(num_counters, max_cost, DefaultKeyBuilder::default())
             }
@@ -65,7 +65,7 @@ macro_rules! builder {
             V: Send + Sync + 'static,
             KH: KeyBuilder<Key = K>,
         {
-            /// The same with a [`KeyBuilder`].
+            /// Like `new`, but with a [`KeyBuilder`].
             pub fn new_with_key_builder(num_counters: usize, max_cost: i64, kh: KH) -> Self {
                 let plain = Plain {
                     num_counters,
@@ -95,8 +95,8 @@ macro_rules! builder {
             CB: CacheCallback<Value = V>,
             S: BuildHasher + Clone + 'static,
         {
-            /// Sets for how many entries the cache is made first, in Stretto's measure of ten counters an
-            /// entry. It grows by itself.
+            /// Sets the initial size of the cache, in Stretto's measure of ten counters an entry.
+            /// It grows automatically.
             pub fn set_num_counters(mut self, num_counters: usize) -> Self {
                 self.settings.plain.num_counters = num_counters;
                 self
@@ -108,44 +108,44 @@ macro_rules! builder {
                 self
             }
 
-            /// Does nothing: there is no buffer of inserts.
+            /// Has no effect: there is no buffer of inserts.
             pub fn set_insert_stripe_high_water(self, items: usize) -> Self {
                 let _ = items;
                 self
             }
 
-            /// Does nothing: an insert waits for nobody to drain it.
+            /// Has no effect: an insert does not wait for a thread that drains a buffer.
             pub fn set_drain_interval(self, interval: Duration) -> Self {
                 let _ = interval;
                 self
             }
 
-            /// Does nothing: buffers of accesses need no tuning.
+            /// Has no effect: the buffers of accesses need no tuning.
             pub fn set_buffer_items(self, sz: usize) -> Self {
                 let _ = sz;
                 self
             }
 
-            /// Turns the counters of [`Metrics`](super::Metrics) on.
+            /// Enables the counters of [`Metrics`](super::Metrics).
             pub fn set_metrics(mut self, val: bool) -> Self {
                 self.settings.plain.metrics = val;
                 self
             }
 
-            /// Sets whether entries are charged what they cost and no more: the default. Otherwise the bytes
-            /// that an entry takes inline are added.
+            /// Sets whether an entry is charged its cost only, which is the default. Otherwise the
+            /// bytes that an entry takes inline are added.
             pub fn set_ignore_internal_cost(mut self, val: bool) -> Self {
                 self.settings.plain.ignore_internal_cost = val;
                 self
             }
 
-            /// Does nothing: what has expired leaves soon after, without a ticker.
+            /// Has no effect: expired entries are removed soon, without a ticker.
             pub fn set_cleanup_duration(self, d: Duration) -> Self {
                 let _ = d;
                 self
             }
 
-            /// Sets what hashes the keys.
+            /// Sets the key builder, which hashes the keys.
             pub fn set_key_builder<NKH: KeyBuilder<Key = K>>(
                 self,
                 kh: NKH,
@@ -155,7 +155,7 @@ macro_rules! builder {
                 $builder { settings, types: PhantomData }
             }
 
-            /// Sets what evaluates the cost of values that are inserted at a cost of 0.
+            /// Sets the coster, which computes the cost of values inserted at a cost of 0.
             pub fn set_coster<NC: Coster<Value = V>>(
                 self,
                 coster: NC,
@@ -165,7 +165,7 @@ macro_rules! builder {
                 $builder { settings, types: PhantomData }
             }
 
-            /// Sets what decides whether an insert may replace the value that is there.
+            /// Sets the validator, which decides whether an insert may replace the existing value.
             pub fn set_update_validator<NU: UpdateValidator<Value = V>>(
                 self,
                 uv: NU,
@@ -175,7 +175,7 @@ macro_rules! builder {
                 $builder { settings, types: PhantomData }
             }
 
-            /// Sets what is told of values that leave, or are not let in.
+            /// Sets the callback for values that leave or are rejected.
             pub fn set_callback<NCB: CacheCallback<Value = V>>(
                 self,
                 cb: NCB,
@@ -185,8 +185,8 @@ macro_rules! builder {
                 $builder { settings, types: PhantomData }
             }
 
-            /// Does nothing but name a type. Stretto's maps hash the hashes of keys by it; here that is done
-            /// by a hasher of the cache's own, with random keys.
+            /// Only sets a type parameter. Stretto's maps use it to hash the hashes of keys, for
+            /// which this cache has its own hasher with random keys.
             pub fn set_hasher<NS: BuildHasher + Clone + 'static>(
                 self,
                 hasher: NS,
@@ -195,8 +195,8 @@ macro_rules! builder {
                 $builder { settings: self.settings, types: PhantomData }
             }
 
-            /// Sets the clock that times to live go by, such as a [`ManualClock`](cortado::ManualClock) in
-            /// tests. (Stretto has nothing alike.)
+            /// Sets the clock by which times to live are measured, such as a
+            /// [`ManualClock`](cortado::ManualClock) in tests. (Stretto has no equivalent.)
             pub fn set_clock(mut self, clock: impl Clock) -> Self {
                 self.settings.plain.clock = SharedClock::new(clock);
                 self
@@ -260,13 +260,14 @@ where
     CB: CacheCallback<Value = V>,
     S: BuildHasher + Clone + 'static,
 {
-    /// Builds the cache, and starts its thread.
+    /// Builds the cache and starts its thread.
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidNumCounters`] and [`CacheError::InvalidMaxCost`] for 0, the latter for less, too;
-    /// [`CacheError::InvalidCountMinWidth`] for more counters than can be; [`CacheError::ChannelError`] if the
-    /// system gives no thread.
+    /// [`CacheError::InvalidNumCounters`] if the number of counters is 0;
+    /// [`CacheError::InvalidMaxCost`] if the budget is 0 or less;
+    /// [`CacheError::InvalidCountMinWidth`] for more counters than possible;
+    /// [`CacheError::ChannelError`] if the system cannot create a thread or has no memory.
     #[allow(clippy::type_complexity)] // the type is Stretto's
     pub fn finalize(self) -> Result<Cache<K, V, KH, C, U, CB, S>, CacheError> {
         Cache::build(self.settings)
@@ -283,11 +284,11 @@ where
     CB: CacheCallback<Value = V>,
     S: BuildHasher + Clone + 'static,
 {
-    /// Builds the cache, and starts its thread. Nothing is asked of the runtime `R`, and it may be any type.
+    /// Builds the cache and starts its thread. The runtime `R` is not used and may be any type.
     ///
     /// # Errors
     ///
-    /// As [`CacheBuilder::finalize`].
+    /// See [`CacheBuilder::finalize`].
     #[allow(clippy::type_complexity)] // the type is Stretto's
     pub fn build<R>(self) -> Result<AsyncCache<K, V, R, KH, C, U, CB, S>, CacheError> {
         Cache::build(self.settings).map(AsyncCache::new)

@@ -1,4 +1,4 @@
-//! `Cache`: each method a few lines around the cache below.
+//! `Cache`: a thin layer over `cortado::Cache`.
 
 use std::{
     any::TypeId,
@@ -23,7 +23,7 @@ use super::{
     value::{Loan, NEVER, Native, Valued, to_nanoseconds},
 };
 
-/// Stretto's `Cache`, with what [differs](super#what-differs).
+/// Stretto's `Cache`, with these [differences](super#what-differs).
 ///
 /// Cloning it clones a handle; the cache is dropped with the last one.
 ///
@@ -56,7 +56,7 @@ pub struct Cache<
     types: PhantomData<fn(U, S)>,
 }
 
-/// What all handles of a cache share beside the cache below.
+/// The state that all handles of a cache share, beside the underlying cache.
 pub struct Shared<KH, C, CB> {
     key_builder: KH,
     coster: C,
@@ -70,11 +70,11 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Makes a cache for a tenth as many entries as `num_counters`, and with a budget of `max_cost`.
+    /// Creates a cache for a tenth as many entries as `num_counters`, with a budget of `max_cost`.
     ///
     /// # Errors
     ///
-    /// As [`CacheBuilder::finalize`].
+    /// See [`CacheBuilder::finalize`].
     pub fn new(num_counters: usize, max_cost: i64) -> Result<Self, CacheError> {
         CacheBuilder::new(num_counters, max_cost).finalize()
     }
@@ -91,11 +91,11 @@ where
     V: Send + Sync + 'static,
     KH: KeyBuilder<Key = K>,
 {
-    /// Makes a cache that hashes its keys by `index`.
+    /// Creates a cache that hashes its keys by `index`.
     ///
     /// # Errors
     ///
-    /// As [`CacheBuilder::finalize`].
+    /// See [`CacheBuilder::finalize`].
     pub fn new_with_key_builder(
         num_counters: usize,
         max_cost: i64,
@@ -107,7 +107,7 @@ where
 
 /// # Writing
 ///
-/// The methods that begin with `try_` never fail.
+/// The methods with the prefix `try_` never fail.
 impl<K, V, KH, C, U, CB, S> Cache<K, V, KH, C, U, CB, S>
 where
     K: Hash + Eq,
@@ -119,22 +119,23 @@ where
 {
     /// Inserts an entry, or replaces the one of its key; returns whether it is in the cache.
     ///
-    /// A cost of 0 asks the [`Coster`]. What is refused goes to [`CacheCallback::on_reject`], and then
-    /// no older entry of its key is left, unless the [`UpdateValidator`] kept that.
+    /// If the cost is 0, the [`Coster`] is called. A rejected entry is passed to
+    /// [`CacheCallback::on_reject`]. Then no older entry of its key is left, unless the
+    /// [`UpdateValidator`] kept that.
     pub fn insert(&self, key: K, val: V, cost: i64) -> bool {
         self.insert_with_ttl(key, val, cost, Duration::ZERO)
     }
 
-    /// The same as [`insert`](Self::insert).
+    /// Like [`insert`](Self::insert), but returns a `Result`.
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     pub fn try_insert(&self, key: K, val: V, cost: i64) -> Result<bool, CacheError> {
         Ok(self.insert(key, val, cost))
     }
 
-    /// Inserts an entry that lives for `ttl`, or for ever if that is 0; else as [`insert`](Self::insert).
+    /// Like [`insert`](Self::insert), but the entry expires after `ttl`; never if that is 0.
     pub fn insert_with_ttl(&self, key: K, val: V, cost: i64, ttl: Duration) -> bool {
         let shared = &self.shared;
         let key = Keyed::new(&shared.key_builder, key);
@@ -157,7 +158,7 @@ where
         let valued = Valued { value: val, cost, deadline };
         match self.native.insert_with(key, valued, options) {
             Insert::Inserted | Insert::Updated => true,
-            // The validator's doing: Stretto tells nobody, either.
+            // Rejected by the validator: no callback, as in Stretto.
             Insert::Rejected(_, RejectReason::Kept) => false,
             Insert::Rejected(valued, _) => {
                 shared.reject(hashes, valued);
@@ -166,11 +167,11 @@ where
         }
     }
 
-    /// The same as [`insert_with_ttl`](Self::insert_with_ttl).
+    /// Like [`insert_with_ttl`](Self::insert_with_ttl), but returns a `Result`.
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     pub fn try_insert_with_ttl(
         &self,
         key: K,
@@ -181,23 +182,25 @@ where
         Ok(self.insert_with_ttl(key, val, cost, ttl))
     }
 
-    /// Replaces the entry of a key, if it has one; charges the new cost, and keeps the deadline. Returns
-    /// whether it did.
+    /// Replaces the entry of a key, if there is one; charges the new cost, and keeps the deadline.
+    /// Returns whether it did.
     ///
-    /// The value is dropped otherwise. If it was rejected, say for its cost, the old one is gone, too.
+    /// Otherwise the value is dropped. If it was rejected, for example for its cost, the old entry
+    /// is removed, too.
     pub fn insert_if_present(&self, key: K, val: V, cost: i64) -> bool {
         let Ok(cost) = self.shared.cost(cost, &val) else { return false };
         let key = Keyed::new(&self.shared.key_builder, key);
-        // Seen before it is replaced: if the deadline changes in between, a callback is told the older one.
+        // Read before the replacement: if the deadline changes in between, a callback gets the
+        // older one.
         let Some(deadline) = self.native.peek(&key).map(|old| old.deadline) else { return false };
         self.native.replace(key, Valued { value: val, cost, deadline }).is_in()
     }
 
-    /// The same as [`insert_if_present`](Self::insert_if_present).
+    /// Like [`insert_if_present`](Self::insert_if_present), but returns a `Result`.
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     pub fn try_insert_if_present(&self, key: K, val: V, cost: i64) -> Result<bool, CacheError> {
         Ok(self.insert_if_present(key, val, cost))
     }
@@ -207,38 +210,38 @@ where
         drop(self.native.remove(&Asked::new(&self.shared.key_builder, k)));
     }
 
-    /// The same as [`remove`](Self::remove).
+    /// Like [`remove`](Self::remove), but returns a `Result`.
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     pub fn try_remove(&self, k: &K) -> Result<(), CacheError> {
         self.remove(k);
         Ok(())
     }
 
-    /// Removes every entry that is there, and [waits](Self::wait).
+    /// Removes all entries, and [waits](Self::wait).
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     pub fn clear(&self) -> Result<(), CacheError> {
         self.native.clear();
         self.wait()
     }
 
-    /// Frees what was removed and no reader holds, and tells callbacks of it.
+    /// Frees all removed entries that no reader holds, and calls their callbacks.
     ///
-    /// Nothing else waits to be done: an insert is decided, and visible, when it returns. A callback may
-    /// call it.
+    /// No other work is pending: an insert is decided and visible when it returns. A callback may
+    /// call this method.
     ///
     /// # Errors
     ///
-    /// Never.
+    /// Never returns an error.
     ///
     /// # Panics
     ///
-    /// Panics with the panic of a value's destructor, after all others ran.
+    /// Resumes the panic of a value's destructor, after all others have run.
     pub fn wait(&self) -> Result<(), CacheError> {
         self.native.flush();
         Ok(())
@@ -263,7 +266,8 @@ where
         self.native.get(&Asked::new(&self.shared.key_builder, key)).map(ValueRef::new)
     }
 
-    /// Returns the value of a key, to be changed; see [`ValueRefMut`] for what others see meanwhile.
+    /// Returns the value of a key for modification; see [`ValueRefMut`] for what other threads see
+    /// until it is written back.
     pub fn get_mut<Q>(&self, key: &Q) -> Option<ValueRefMut<'_, V>>
     where
         K: Borrow<Q> + Clone,
@@ -275,8 +279,8 @@ where
         Some(ValueRefMut::new(loan))
     }
 
-    /// Returns what is left of an entry's time, `Duration::MAX` if it does not expire, and `None` if
-    /// there is no entry. Leaves no trace.
+    /// Returns the time that an entry has left, `Duration::MAX` if it does not expire, and `None`
+    /// if there is no entry. Does not count as an access.
     pub fn get_ttl<Q>(&self, key: &Q) -> Option<Duration>
     where
         K: Borrow<Q>,
@@ -291,13 +295,13 @@ where
         i64::try_from(self.native.max_cost()).unwrap_or(i64::MAX)
     }
 
-    /// Changes the budget. If it is lowered, evicts what no longer fits before it returns; less than 0
-    /// is 0.
+    /// Changes the budget. If it is lowered, entries are evicted until the rest fits before the
+    /// call returns. A negative budget is 0.
     pub fn update_max_cost(&self, max_cost: i64) {
         self.native.set_max_cost(u64::try_from(max_cost).unwrap_or(0));
     }
 
-    /// Returns the number of entries; exact when nobody writes.
+    /// Returns the number of entries, which is exact when no other thread writes.
     pub fn len(&self) -> usize {
         self.native.len()
     }
@@ -307,7 +311,7 @@ where
         self.native.is_empty()
     }
 
-    /// Returns what was counted so far. (Stretto counts, and keeps it to itself.)
+    /// Returns the metrics so far. (Stretto does not expose them.)
     pub fn metrics(&self) -> Metrics {
         if self.shared.is_counting { Metrics::Op(self.native.metrics()) } else { Metrics::Noop }
     }
@@ -362,11 +366,11 @@ where
 }
 
 impl<KH, C, CB> Shared<KH, C, CB> {
-    /// Returns the cost that an insert names, or else the coster.
+    /// Returns the cost given to an insert, or the coster's if that is 0.
     ///
     /// # Errors
     ///
-    /// Returns it if it is negative.
+    /// Returns the cost if it is negative.
     fn cost<V>(&self, named: i64, value: &V) -> Result<u64, i64>
     where
         C: Coster<Value = V>,
@@ -375,7 +379,7 @@ impl<KH, C, CB> Shared<KH, C, CB> {
         u64::try_from(cost).map_err(|_| cost)
     }
 
-    /// Tells of what was not let in.
+    /// Calls the callback for a rejected entry.
     pub fn reject<V>(&self, hashes: (u64, u64), valued: Valued<V>)
     where
         CB: CacheCallback<Value = V>,
@@ -404,7 +408,7 @@ impl<K, V, KH, C, U, CB, S> fmt::Debug for Cache<K, V, KH, C, U, CB, S> {
     }
 }
 
-/// The clock of a cache, which also tells callbacks what was left.
+/// The clock of a cache, by which callbacks also get the time left.
 #[derive(Clone)]
 pub struct SharedClock(Arc<dyn Clock>);
 

@@ -1,14 +1,14 @@
-//! `CacheError`: Stretto's errors, of which few are left to return.
+//! `CacheError`: Stretto's errors, few of which can still occur.
 
 use std::{error::Error, fmt};
 
 use cortado::BuildError;
 
-/// Why a cache could not be built.
+/// The reason why a cache could not be built.
 ///
-/// The methods that return a `Result` in Stretto do so here, and never fail: the variants from
-/// [`InvalidBufferSize`](Self::InvalidBufferSize) on, but for [`ChannelError`](Self::ChannelError), are there
-/// for code that matches on them.
+/// Methods that return a `Result` in Stretto do so here, and never fail. The variants from
+/// [`InvalidBufferSize`](Self::InvalidBufferSize) on, except for
+/// [`ChannelError`](Self::ChannelError), exist for code that matches on them.
 ///
 /// # Examples
 ///
@@ -20,13 +20,13 @@ use cortado::BuildError;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum CacheError {
-    /// There are to be more counters than a table can have entries for.
+    /// More counters are requested than a table can have entries for.
     InvalidCountMinWidth(u64),
     /// Never returned.
     InvalidSamples(usize),
     /// Never returned.
     InvalidFalsePositiveRatio(f64),
-    /// There are to be no counters.
+    /// The number of counters is 0.
     InvalidNumCounters,
     /// The budget is 0 or less.
     InvalidMaxCost,
@@ -44,7 +44,7 @@ pub enum CacheError {
     RemoveError(String),
     /// Never returned.
     CleanupError(String),
-    /// The system gave no thread, or no memory, for this reason.
+    /// The system could not create a thread or had no memory; the text says which.
     ChannelError(String),
 }
 

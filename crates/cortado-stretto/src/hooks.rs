@@ -1,8 +1,8 @@
-//! What the user hangs into a cache: coster, validator, callbacks.
+//! The user's functions: coster, validator, callbacks.
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
-/// Evaluates what a value costs, for inserts that name a cost of 0.
+/// Computes the cost of a value, for inserts with a cost of 0.
 ///
 /// # Examples
 ///
@@ -27,13 +27,14 @@ pub trait Coster: Send + Sync + 'static {
     /// The type of the values.
     type Value: Send + Sync + 'static;
 
-    /// Returns what a value costs. An insert whose cost is negative is refused.
+    /// Returns the cost of a value. An insert with a negative cost is rejected.
     ///
-    /// Runs on the thread that inserts, before anything else happens.
+    /// Runs on the inserting thread, before anything else.
     fn cost(&self, val: &Self::Value) -> i64;
 }
 
-/// Says that whatever names no cost costs nothing: it is then never evicted for its cost.
+/// The coster that returns 0, with which entries inserted at a cost of 0 are never evicted for
+/// their cost.
 pub struct DefaultCoster<V> {
     values: PhantomData<fn(V)>,
 }
@@ -52,10 +53,10 @@ impl<V: Send + Sync + 'static> Coster for DefaultCoster<V> {
     }
 }
 
-/// Decides whether an insert may replace the value that is there.
+/// Decides whether an insert may replace the existing value.
 ///
-/// Where it says no, the insert returns `false` and the old value stays. It may be asked more than once
-/// for one insert, and runs while the thread is pinned: make it short.
+/// If not, the insert returns `false` and the old value is kept. It may be called more than once
+/// for one insert, and runs while the thread is pinned, so it should be short.
 ///
 /// # Examples
 ///
@@ -104,20 +105,24 @@ impl<V: Send + Sync + 'static> UpdateValidator for DefaultUpdateValidator<V> {
     }
 }
 
-/// Is told of every value that has left the cache, or was not let in, once each.
+/// Gets every value that has left the cache or was rejected, exactly once.
 ///
-/// | what happened | what is called |
+/// | event | callback |
 /// |---|---|
-/// | evicted to keep the budget, or its time was over | [`on_evict`](Self::on_evict) |
-/// | an insert was refused: too costly, too cold, too much garbage, a negative cost | [`on_reject`](Self::on_reject), before the insert returns |
+/// | evicted or expired | [`on_evict`](Self::on_evict) |
+/// | an insert was rejected | [`on_reject`](Self::on_reject), before it returns |
 /// | replaced, removed, cleared | [`on_exit`](Self::on_exit) |
-/// | kept out by the validator, or by [`insert_if_present`](super::Cache::insert_if_present) | nothing, as in Stretto: the caller knows from the `false` |
-/// | still in the cache when that is dropped | nothing, as in Stretto |
+/// | the validator or [`insert_if_present`](super::Cache::insert_if_present) kept it out | none |
+/// | in the cache when that is dropped | none |
 ///
-/// What leaves is told when no reader can look at it any more, on the thread that frees it: the cache's
-/// own, or a writer's whose turn it is to help. [`Cache::wait`](super::Cache::wait) brings what no reader
-/// holds. No lock is held; a callback may call the cache. One that panics is cut short, and that is all: the
-/// panic goes no further than the panic hook.
+/// An insert is rejected if it is too costly or too infrequent, if too much garbage is pending, or
+/// if its cost is negative. The last two rows are as in Stretto. An insert that is kept out returns
+/// `false`.
+///
+/// A removed value is passed to its callback once no reader can see it, on the thread that frees
+/// it: the maintenance thread, or a writer that helps. [`Cache::wait`](super::Cache::wait) reports
+/// all values that no reader holds. No lock is held, so a callback may call the cache. A panic in a
+/// callback ends that callback only, and does not propagate beyond the panic hook.
 ///
 /// # Examples
 ///
@@ -150,21 +155,23 @@ pub trait CacheCallback: Send + Sync + 'static {
     /// The type of the values.
     type Value: Send + Sync + 'static;
 
-    /// Is told of what was replaced, removed or cleared; and, unless the others are written, of the rest.
+    /// Called with a replaced, removed or cleared value; and, unless the other methods are
+    /// implemented, with all others.
     fn on_exit(&self, val: Option<Self::Value>);
 
-    /// Is told of what was evicted, or has expired: then [`Time::is_expired`] of `item.exp` holds.
+    /// Called with an evicted entry, or an expired one, for which [`Time::is_expired`] of
+    /// `item.exp` is true.
     fn on_evict(&self, item: Item<Self::Value>) {
         self.on_exit(item.val);
     }
 
-    /// Is told of what was not let in.
+    /// Called with a rejected entry.
     fn on_reject(&self, item: Item<Self::Value>) {
         self.on_exit(item.val);
     }
 }
 
-/// Does nothing.
+/// The callback that does nothing.
 #[derive(Clone, Debug)]
 pub struct DefaultCacheCallback<V> {
     values: PhantomData<fn(V)>,
@@ -182,18 +189,18 @@ impl<V: Send + Sync + 'static> CacheCallback for DefaultCacheCallback<V> {
     fn on_exit(&self, _: Option<V>) {}
 }
 
-/// What a callback is told of an entry.
+/// An entry, as passed to a callback.
 #[derive(Clone, Copy)]
 pub struct Item<V> {
     /// The value; always `Some`.
     pub val: Option<V>,
     /// The first hash of the key, by the [`KeyBuilder`](super::KeyBuilder).
     pub index: u64,
-    /// The second one.
+    /// The second hash of the key.
     pub conflict: u64,
-    /// What the entry was charged, or would have been.
+    /// The cost that the entry was charged, or would have been.
     pub cost: i64,
-    /// What was left of its time.
+    /// The time that the entry had left.
     pub exp: Time,
 }
 
@@ -207,7 +214,7 @@ impl<V: fmt::Debug> fmt::Debug for Item<V> {
     }
 }
 
-/// What was left of an entry's time when a callback was told of it.
+/// The time that an entry had left when it was passed to a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Time {
     left: Option<Duration>,
@@ -223,12 +230,12 @@ impl Time {
         self.left.is_none()
     }
 
-    /// Returns whether its time was over.
+    /// Returns whether the entry had expired.
     pub fn is_expired(&self) -> bool {
         self.left == Some(Duration::ZERO)
     }
 
-    /// Returns what was left; `Duration::MAX` if it had no deadline.
+    /// Returns the time left; `Duration::MAX` if the entry had no deadline.
     pub fn get_ttl(&self) -> Duration {
         self.left.unwrap_or(Duration::MAX)
     }

@@ -1,4 +1,4 @@
-//! Keys: how they are hashed, and how they are stored beside their hashes.
+//! Keys: their hashes, and how they are stored beside them.
 
 use std::{
     borrow::Borrow,
@@ -9,11 +9,12 @@ use std::{
 
 use cortado::{DefaultHashBuilder, Equivalent};
 
-/// Makes two hashes of a key. They tell where its entry is looked for; whether it is the one, `Eq` tells.
+/// Computes two hashes of a key, which locate its entry. `Eq` decides whether an entry is the
+/// key's.
 ///
-/// Keys that are equal must have equal hashes, and so must a key and what is borrowed of it. Keys that are
-/// not equal are different keys, whatever their hashes: where Stretto would serve one's value for the
-/// other, here they share a bucket, no more.
+/// Equal keys must have equal hashes, and so must a key and its borrowed forms. Keys that are not
+/// equal are different keys, whatever their hashes: where Stretto would return the value of one for
+/// the other, here they only share a bucket.
 ///
 /// # Examples
 ///
@@ -51,7 +52,7 @@ pub trait KeyBuilder {
         Self::Key: Borrow<Q>,
         Q: Hash + Eq + ?Sized;
 
-    /// Returns the second hash of a key, or 0. Nothing here needs one.
+    /// Returns the second hash of a key, or 0. It is not needed here.
     fn hash_conflict<Q>(&self, key: &Q) -> u64
     where
         Self::Key: Borrow<Q>,
@@ -61,7 +62,7 @@ pub trait KeyBuilder {
         0
     }
 
-    /// Returns both hashes of a key; what the cache asks for, once in each call.
+    /// Returns both hashes of a key. The cache calls this once in each operation.
     fn build_key<Q>(&self, k: &Q) -> (u64, u64)
     where
         Self::Key: Borrow<Q>,
@@ -71,7 +72,8 @@ pub trait KeyBuilder {
     }
 }
 
-/// Hashes any key by ahash with random keys. The second hash is 0: what is stored is compared.
+/// Hashes any key by ahash with random keys. The second hash is 0, because stored keys are
+/// compared.
 pub struct DefaultKeyBuilder<K> {
     hasher: DefaultHashBuilder,
     keys: PhantomData<fn(&K)>,
@@ -102,9 +104,9 @@ impl<K> fmt::Debug for DefaultKeyBuilder<K> {
     }
 }
 
-/// A key that is a number, for [`TransparentKeyBuilder`].
+/// An integer key, for [`TransparentKeyBuilder`].
 pub trait TransparentKey: Hash + Eq {
-    /// Returns the number.
+    /// Returns the integer.
     fn to_u64(&self) -> u64;
 }
 
@@ -119,7 +121,7 @@ macro_rules! transparent {
 }
 transparent!(bool, u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
 
-/// Takes a key for its own hash.
+/// Uses a key as its own hash.
 ///
 /// # Examples
 ///
@@ -155,7 +157,7 @@ impl<K: TransparentKey> KeyBuilder for TransparentKeyBuilder<K> {
     }
 }
 
-/// Returns the number that was written to it; several are folded into one.
+/// Returns the integer written to it; several are folded into one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransparentHasher {
     data: u64,
@@ -163,7 +165,7 @@ pub struct TransparentHasher {
 
 impl TransparentHasher {
     fn fold(&mut self, number: u64) {
-        // A lone number is itself, for nothing turned is nothing.
+        // A single integer is returned unchanged, because rotating 0 gives 0.
         self.data = self.data.rotate_left(TURN) ^ number;
     }
 }
@@ -201,7 +203,7 @@ impl Hasher for TransparentHasher {
         self.fold(i as u64);
     }
 
-    // The sign goes along, as it does where a number is cast to `u64`.
+    // Sign-extended, like an integer cast to `u64`.
     fn write_i8(&mut self, i: i8) {
         self.fold(i as u64);
     }
@@ -215,7 +217,7 @@ impl Hasher for TransparentHasher {
     }
 }
 
-/// A key as it is stored: beside the hashes that its builder made of it.
+/// A stored key, with the hashes that its builder computed.
 #[derive(Clone, Debug)]
 pub struct Keyed<K> {
     pub index: u64,
@@ -248,7 +250,7 @@ impl<K: Eq> PartialEq for Keyed<K> {
 
 impl<K: Eq> Eq for Keyed<K> {}
 
-/// A key as it is asked for.
+/// A key as passed to a lookup, with its hashes.
 pub struct Asked<'a, Q: ?Sized> {
     index: u64,
     conflict: u64,
@@ -256,7 +258,7 @@ pub struct Asked<'a, Q: ?Sized> {
 }
 
 impl<'a, Q: Hash + Eq + ?Sized> Asked<'a, Q> {
-    /// Hashes what is borrowed of a key.
+    /// Hashes the borrowed form of a key.
     #[inline]
     pub fn new<KH>(builder: &KH, key: &'a Q) -> Self
     where

@@ -1,6 +1,7 @@
-//! Stretto 0.9's names and signatures over [`cortado::Cache`].
+//! The names and signatures of Stretto 0.9 over [`cortado::Cache`].
 //!
-//! The switch is one line of `Cargo.toml`; the library is named `stretto`, so `use` lines stay:
+//! Switching takes one line of `Cargo.toml`. The library is named `stretto`, so `use` lines need no
+//! change:
 //!
 //! ```toml
 //! stretto = { package = "cortado-stretto", version = "0.1" } # in place of stretto = "0.9"
@@ -17,33 +18,38 @@
 //!
 //! # What differs
 //!
-//! * **The answer of an insert is the whole answer.** It is decided when the call returns, and visible: `true`
-//!   means that the entry is in the cache, `false` that it is not, and neither is an older one of its key
-//!   unless the [`UpdateValidator`] kept that. Stretto says `true`, shows the value, and may drop it when its
-//!   processor comes to it. [`Cache::wait`] is only needed to be told of what has left.
-//! * **The budget is kept**, by updates and [`update_max_cost`](Cache::update_max_cost) too. A negative cost
-//!   is refused.
-//! * **Keys are stored, and compared.** Stretto keeps two hashes of a key and nothing else, so keys with equal
-//!   hashes share an entry, by accident or because a [`KeyBuilder`] wants it. Here a [`KeyBuilder`] decides where
-//!   an entry is looked for, and `Eq` whether it is the one. Therefore keys are `Send + Sync + 'static`, like
-//!   values.
-//! * **Callbacks come a little later**: when no reader can look at the value any more, on the thread that
-//!   frees it, and each value comes once. [`Cache::wait`] brings what no reader holds. They may call the
-//!   cache, `wait` and `clear` included. A rejected insert tells of itself before it returns.
-//! * **Nobody holds a lock.** A [`ValueRef`] pins its thread, and nobody waits for it. A [`ValueRefMut`] is a
-//!   copy that is written back, if nobody was faster; so [`get_mut`](Cache::get_mut) needs `K: Clone` and
-//!   `V: Clone`.
-//! * **Times to live go by a monotonic clock**, and [`insert_if_present`](Cache::insert_if_present) keeps what
-//!   is left of one.
-//! * **Types**: [`ValueRef`] also names the key's. A callback's [`Item::exp`] is what was left of the time.
-//! * **Async methods are ready at their first poll**; the runtime is a name that nothing is asked of, and any
-//!   type will do. `TokioRuntime`, `SmolRuntime` and their aliases come with the features `tokio` and
-//!   `smol`, as in Stretto. Its `sync` and `async` turn nothing on: both caches are always there.
-//! * **Metrics can be read** ([`Cache::metrics`]). `MetricType` and `Histogram` are not there;
-//!   [`Cache::clear`] does not set them to 0.
+//! * **The result of an insert is final.** It is decided when the call returns, and visible: `true`
+//!   means that the entry is in the cache. `false` means that it is not, and neither is an older
+//!   entry of its key, unless the [`UpdateValidator`] kept that. Stretto returns `true`, shows the
+//!   value, and may drop it when its processor handles the insert. [`Cache::wait`] is only needed
+//!   for callbacks.
+//! * **The budget is never exceeded**, including by updates and
+//!   [`update_max_cost`](Cache::update_max_cost). A negative cost is rejected.
+//! * **Keys are stored and compared.** Stretto stores only two hashes of a key, so keys with equal
+//!   hashes share an entry, by accident or because a [`KeyBuilder`] intends it. Here a
+//!   [`KeyBuilder`] decides where an entry is looked up, and `Eq` whether it is the key's.
+//!   Therefore keys are `Send + Sync + 'static`, like values.
+//! * **Callbacks run a little later**: once no reader can see the value, on the thread that frees
+//!   it, and once for each value. [`Cache::wait`] reports all values that no reader holds.
+//!   Callbacks may call the cache, including `wait` and `clear`. A rejected insert calls its
+//!   callback before it returns.
+//! * **No value holds a lock.** A [`ValueRef`] pins its thread, and no other thread waits for it. A
+//!   [`ValueRefMut`] is a copy that is written back, unless another write came first. So
+//!   [`get_mut`](Cache::get_mut) needs `K: Clone` and `V: Clone`.
+//! * **Times to live are measured by a monotonic clock**, and
+//!   [`insert_if_present`](Cache::insert_if_present) keeps the time left.
+//! * **Types**: [`ValueRef`] also has the key's type as a parameter. A callback's [`Item::exp`] is
+//!   the time that was left.
+//! * **Async methods are ready at their first poll.** The runtime is only a type parameter, which
+//!   is not used and may be any type. `TokioRuntime`, `SmolRuntime` and their aliases need the
+//!   features `tokio` and `smol`, as in Stretto. The features `sync` and `async` have no effect:
+//!   both caches are always available.
+//! * **Metrics can be read** ([`Cache::metrics`]). `MetricType` and `Histogram` do not exist, and
+//!   [`Cache::clear`] does not reset the metrics.
 //!
-//! An entry here takes 32 bytes more than in a native cache: two hashes, the cost that was named, and the
-//! deadline for [`Item::exp`]. `docs/STRETTO.md` tells how to move on.
+//! An entry takes 32 bytes more than in a native cache: two hashes, the cost given to the insert,
+//! and the deadline for [`Item::exp`]. `docs/migrating.md` describes how to move on to cortado's
+//! own API.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,13 +1,13 @@
-//! `Metrics`: what a cache has counted, by Stretto's names.
+//! `Metrics`: the counters of a cache, by Stretto's names.
 
 use std::fmt;
 
 use cortado::Metrics as Counts;
 
-/// A snapshot of what a cache has counted since it was made; [`Cache::metrics`](super::Cache::metrics)
-/// returns it, which Stretto has no way to.
+/// A snapshot of the counters of a cache since its creation, returned by
+/// [`Cache::metrics`](super::Cache::metrics). (Stretto does not expose them.)
 ///
-/// Each figure is `None` where the cache was not told to count.
+/// Each method returns `None` if the cache was built without metrics.
 ///
 /// # Examples
 ///
@@ -23,83 +23,84 @@ use cortado::Metrics as Counts;
 /// # Ok::<(), stretto::CacheError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "one is read now and then, nobody keeps many")]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time")]
 pub enum Metrics {
-    /// Nothing is counted.
+    /// Counting is off.
     #[default]
     Noop,
-    /// The counts, by our own names.
+    /// The counts, under cortado's names.
     Op(Counts),
 }
 
 impl Metrics {
-    /// Returns whether anything is counted.
+    /// Returns whether counting is on.
     pub fn is_op(&self) -> bool {
         matches!(self, Self::Op(_))
     }
 
-    /// Returns whether nothing is counted.
+    /// Returns whether counting is off.
     pub fn is_noop(&self) -> bool {
         !self.is_op()
     }
 
-    /// Returns how many reads found their entry.
+    /// Returns the number of hits.
     pub fn hits(&self) -> Option<u64> {
         self.figure(|counts| counts.hits)
     }
 
-    /// Returns how many reads did not.
+    /// Returns the number of misses.
     pub fn misses(&self) -> Option<u64> {
         self.figure(|counts| counts.misses)
     }
 
-    /// Returns how many inserts added an entry.
+    /// Returns the number of inserts that added an entry.
     pub fn keys_added(&self) -> Option<u64> {
         self.figure(|counts| counts.inserts)
     }
 
-    /// Returns how many inserts replaced one, writes through [`ValueRefMut`](super::ValueRefMut) included.
+    /// Returns the number of inserts that replaced an entry, including writes through
+    /// [`ValueRefMut`](super::ValueRefMut).
     pub fn keys_updated(&self) -> Option<u64> {
         self.figure(|counts| counts.updates)
     }
 
-    /// Returns how many entries were evicted, those whose time was over not included.
+    /// Returns the number of evicted entries, not including expired ones.
     pub fn keys_evicted(&self) -> Option<u64> {
         self.figure(|counts| counts.evictions)
     }
 
-    /// Returns the sum of the costs of all entries that were added, or replaced one.
+    /// Returns the total cost of the entries that were added or replaced another.
     pub fn cost_added(&self) -> Option<u64> {
         self.figure(|counts| counts.cost_added)
     }
 
-    /// Returns the sum of the costs of all entries that were evicted.
+    /// Returns the total cost of the evicted entries.
     pub fn cost_evicted(&self) -> Option<u64> {
         self.figure(|counts| counts.cost_evicted)
     }
 
-    /// Returns how many inserts were refused because too much garbage was waiting: what comes nearest to
-    /// Stretto's full buffers.
+    /// Returns the number of inserts that were rejected because too much garbage was pending, which
+    /// corresponds to Stretto's full buffers.
     pub fn sets_dropped(&self) -> Option<u64> {
         self.figure(|counts| counts.rejected_garbage)
     }
 
-    /// Returns how many inserts were refused as too costly or too cold.
+    /// Returns the number of inserts that were rejected as too costly or too infrequent.
     pub fn sets_rejected(&self) -> Option<u64> {
         self.figure(|counts| counts.rejected_costly.saturating_add(counts.rejected_cold))
     }
 
-    /// Returns how many accesses, inserts included, never reached the sketch.
+    /// Returns the number of accesses, including inserts, that did not reach the sketch.
     pub fn gets_dropped(&self) -> Option<u64> {
         self.figure(|counts| counts.events_dropped)
     }
 
-    /// Returns how many reads there were, less those accesses.
+    /// Returns the number of reads, less those accesses.
     pub fn gets_kept(&self) -> Option<u64> {
         self.figure(|c| c.hits.saturating_add(c.misses).saturating_sub(c.events_dropped))
     }
 
-    /// Returns hits divided by reads, from 0 to 1; 0 where there was no read.
+    /// Returns hits divided by reads, from 0 to 1; 0 if there was no read.
     pub fn ratio(&self) -> Option<f64> {
         self.figure(Counts::hit_ratio)
     }

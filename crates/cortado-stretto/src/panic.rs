@@ -5,12 +5,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// Runs a callback. If it panics, that ends there: Stretto's callbacks run on a thread of its own, and callers
-/// do not expect to meet it.
+/// Runs a callback and catches its panic. Stretto's callbacks run on a thread of their own, so
+/// callers do not expect the panic.
 pub fn guarded(callback: impl FnOnce()) {
     let Err(payload) = catch_unwind(AssertUnwindSafe(callback)) else { return };
-    // The payload may panic when it is dropped. The payload of that second panic is leaked, as it may
-    // panic again.
+    // The payload may panic when it is dropped. The payload of that second panic is leaked, as it
+    // may panic again.
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(second);
     }

@@ -1,4 +1,4 @@
-//! Values: as they are stored, as they are read, and as they are changed.
+//! Values: as stored, as read, and as modified.
 
 use std::{fmt, hash::Hash, ptr, time::Duration};
 
@@ -6,26 +6,28 @@ use cortado::{ComputeOp, ComputeResult};
 
 use super::{CacheCallback, Item, cache::Shared, keys::Keyed};
 
-/// The cache below.
+/// The underlying cache.
 pub type Native<K, V> = cortado::Cache<Keyed<K>, Valued<V>>;
 
-/// A value as it is stored.
+/// A stored value.
 #[derive(Clone, Debug)]
 pub struct Valued<V> {
     pub value: V,
-    /// What the insert named or the coster said, so that a write back is charged the same.
+    /// The cost given to the insert or computed by the coster, so that writing back charges the
+    /// same.
     pub cost: u64,
-    /// When its time is over, by the cache's clock, in nanoseconds; only told to callbacks.
+    /// The deadline by the cache's clock, in nanoseconds; used only for callbacks.
     pub deadline: u64,
 }
 
-/// The deadline of what has none.
+/// The deadline of an entry that does not expire.
 pub const NEVER: u64 = u64::MAX;
 
-/// A value of the cache, readable for as long as this lives.
+/// A reference to a value of the cache.
 ///
-/// Stretto's holds a lock; this one pins its thread. Nobody waits for it, but nothing that is removed
-/// meanwhile is freed, or told to a callback, before it is dropped. Not `Send`, as Stretto's.
+/// Stretto's holds a lock; this one pins its thread. No other thread waits for it, but while it
+/// exists, entries that are removed concurrently are not freed or passed to a callback. It is not
+/// `Send`, like Stretto's.
 ///
 /// # Examples
 ///
@@ -36,7 +38,7 @@ pub const NEVER: u64 = u64::MAX;
 /// let cache = Cache::new(1000, 100)?;
 /// cache.insert("key", 7, 1);
 /// let value = cache.get("key").unwrap();
-/// cache.insert("key", 8, 1); // would wait for ever in Stretto
+/// cache.insert("key", 8, 1); // would deadlock in Stretto
 /// assert_eq!((value.value(), value.ttl()), (&7, Duration::MAX));
 /// value.release();
 /// assert_eq!(cache.get("key").unwrap().read(), 8);
@@ -58,17 +60,17 @@ impl<'a, V, K> ValueRef<'a, V, K> {
         &self.entry.value
     }
 
-    /// Lets go of the value; the same as dropping it.
+    /// Releases the value; equivalent to dropping the reference.
     pub fn release(self) {}
 
-    /// Returns what is left of the entry's time; `Duration::MAX` if it does not expire.
+    /// Returns the time that the entry has left; `Duration::MAX` if it does not expire.
     pub fn ttl(&self) -> Duration {
         self.entry.ttl().unwrap_or(Duration::MAX)
     }
 }
 
 impl<V: Copy, K> ValueRef<'_, V, K> {
-    /// Returns a copy of the value, and lets go of it.
+    /// Returns a copy of the value, and releases it.
     pub fn read(self) -> V {
         *self.value()
     }
@@ -94,14 +96,14 @@ impl<V: fmt::Display, K> fmt::Display for ValueRef<'_, V, K> {
 
 /// A copy of a value that is written back when this is dropped.
 ///
-/// Stretto's holds a lock, and nobody can change the entry meanwhile. Nobody is locked out here: the copy is
-/// made at the first [`value_mut`](Self::value_mut), and written back by compare-and-swap, at the same cost
-/// and with the same deadline. **If the entry was replaced, removed, evicted or has expired meanwhile, what
-/// was written is dropped**, as if it had come first and then been replaced. That is what an insert or removal
-/// after Stretto's lock would have left; but of two that count up at once, one count is lost:
-/// [`commit`](Self::commit) tells. Where each change counts, move on to
-/// [`Cache::update`](cortado::Cache::update), which runs again. A write back may also be rejected
-/// while too much garbage is held back: then the older value stays.
+/// Stretto's holds a lock, so that no other thread can change the entry. This one locks no thread
+/// out: the copy is made at the first [`value_mut`](Self::value_mut), and written back by
+/// compare-and-swap, with the same cost and deadline. **If the entry was replaced, removed or
+/// evicted or has expired in between, the new value is dropped**, as if it had been written first
+/// and then replaced. That is the same as an insert or removal after Stretto's lock was released,
+/// but of two concurrent increments one is lost, which [`commit`](Self::commit) reports. If every
+/// change counts, use [`Cache::update`](cortado::Cache::update), which retries. Writing back may
+/// also be rejected while too much garbage is pending; then the older value is kept.
 ///
 /// # Examples
 ///
@@ -127,12 +129,12 @@ impl<'a, V> ValueRefMut<'a, V> {
         Self { seen: Box::new(seen), copy: None }
     }
 
-    /// Returns the value, as it was or as it will be written back.
+    /// Returns the value, unmodified or as it will be written back.
     pub fn value(&self) -> &V {
         self.copy.as_ref().unwrap_or_else(|| self.seen.value())
     }
 
-    /// Returns the value to be written back.
+    /// Returns a mutable reference to the value to be written back.
     pub fn value_mut(&mut self) -> &mut V {
         let seen = &self.seen;
         self.copy.get_or_insert_with(|| seen.value_cloned())
@@ -143,16 +145,16 @@ impl<'a, V> ValueRefMut<'a, V> {
         self.copy = Some(val);
     }
 
-    /// Sets the value, and writes it back.
+    /// Sets the value and writes it back.
     pub fn write_once(mut self, val: V) {
         self.write(val);
     }
 
-    /// Writes back what was changed; the same as dropping it.
+    /// Writes back the modified value; equivalent to dropping this.
     pub fn release(self) {}
 
-    /// Writes back what was changed, and returns whether that, or nothing, was to be done; `false` means
-    /// that somebody else was faster, or that the write was rejected. (Stretto has nothing alike.)
+    /// Writes back the modified value, if any. Returns `false` if another thread changed the entry
+    /// first or the write was rejected. (Stretto has no equivalent.)
     ///
     /// # Examples
     ///
@@ -185,7 +187,7 @@ impl<V: Clone> ValueRefMut<'_, V> {
 }
 
 impl<V: Copy> ValueRefMut<'_, V> {
-    /// Returns a copy of the value, and writes back what was changed.
+    /// Returns a copy of the value, and writes back the modified value.
     pub fn read(self) -> V {
         *self.value()
     }
@@ -221,18 +223,19 @@ impl<V: fmt::Display> fmt::Display for ValueRefMut<'_, V> {
     }
 }
 
-/// An entry that was seen; a trait, so that [`ValueRefMut`] names nothing but the value's type.
+/// An entry that was read. A trait, so that [`ValueRefMut`] has only the value's type as a
+/// parameter.
 pub trait Seen<V> {
     fn value(&self) -> &V;
 
     fn value_cloned(&self) -> V;
 
-    /// Puts a value in the place of the one that was seen; returns whether it is there.
+    /// Replaces the value that was read; returns whether it did.
     fn replace(&self, value: V) -> bool;
 }
 
-/// An entry of a cache that was seen. It holds the entry's guard, so that the address of its value is that
-/// of no other.
+/// An entry that was read. It holds the entry's guard, so that no other value gets the address of
+/// its value.
 pub struct Loan<'a, K, V, KH, C, CB> {
     pub native: &'a Native<K, V>,
     pub shared: &'a Shared<KH, C, CB>,
@@ -272,7 +275,7 @@ where
 }
 
 impl<V> Valued<V> {
-    /// Makes what a callback is told of it.
+    /// Creates the item that is passed to a callback.
     pub fn into_item(self, (index, conflict): (u64, u64), cost: u64, now: Duration) -> Item<V> {
         let left = self.deadline.saturating_sub(to_nanoseconds(now));
         let left = (self.deadline != NEVER).then(|| Duration::from_nanos(left));

@@ -1,4 +1,4 @@
-//! Programs written for Stretto 0.9, and what its public API promises, against this crate.
+//! Programs written for Stretto 0.9, and the guarantees of its public API, run against this crate.
 
 #[path = "../../../tests/support/mod.rs"]
 mod support;
@@ -29,12 +29,12 @@ use crate::support::{Random, eventually, seed, tasks::block_on};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Programs in the shape of Stretto's own: what they import is all that was changed.
+/// Programs modelled on Stretto's own: only their imports were changed.
 mod programs {
     use super::*;
 
     #[test]
-    fn the_sync_example_runs() {
+    fn sync_example_runs() {
         use stretto::Cache;
 
         let c = Cache::new(12960, 1e6 as i64).unwrap();
@@ -65,7 +65,7 @@ mod programs {
 
     #[cfg(feature = "tokio")]
     #[test]
-    fn the_tokio_example_runs() {
+    fn tokio_example_runs() {
         use stretto::{AsyncCacheBuilder, TokioCache, TokioRuntime};
 
         block_on(async {
@@ -77,7 +77,7 @@ mod programs {
 
     #[cfg(feature = "smol")]
     #[test]
-    fn the_smol_example_runs() {
+    fn smol_example_runs() {
         use stretto::{AsyncCacheBuilder, SmolCache, SmolRuntime};
 
         block_on(async {
@@ -115,7 +115,7 @@ mod programs {
     }
 
     #[test]
-    fn the_benchmark_examples_run() {
+    fn benchmark_examples_run() {
         let cache: Cache<u64, u64> = Cache::new(4_000, 400).unwrap();
         let cache = Arc::new(cache);
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -141,7 +141,7 @@ mod programs {
         assert!(cache.len() <= 400);
     }
 
-    /// The README's traits: every one written by hand, every setter called.
+    /// The traits of the README: each implemented by hand, with every setter called.
     #[test]
     fn every_part_of_the_readme_can_be_set() {
         struct Sip;
@@ -179,7 +179,7 @@ mod programs {
     }
 
     #[test]
-    #[allow(clippy::type_complexity)] // every parameter is the point
+    #[allow(clippy::type_complexity)] // every parameter is tested
     fn a_type_with_every_parameter_can_be_named() {
         let _: Cache<
             u64,
@@ -217,7 +217,7 @@ impl UpdateValidator for Longer {
     }
 }
 
-/// Remembers what it is told; clones remember together.
+/// Records the calls it gets; clones share the record.
 #[derive(Clone, Default)]
 struct Told {
     exits: Arc<Mutex<Vec<String>>>,
@@ -255,7 +255,7 @@ type Telling = Cache<
     Told,
 >;
 
-/// A cache with a clock moved by hand, that remembers what it tells.
+/// A cache with a manual clock, and a record of its callbacks.
 fn telling(max_cost: i64) -> (Telling, Told, ManualClock) {
     let (told, clock) = (Told::default(), ManualClock::new());
     let cache = CacheBuilder::new(10_000, max_cost)
@@ -306,7 +306,7 @@ mod inserting {
     }
 
     #[test]
-    fn cost_of_nothing_asks_the_coster() {
+    fn cost_of_zero_calls_the_coster() {
         let told = Told::default();
         let c = CacheBuilder::new(1000, 10)
             .set_coster(Length)
@@ -360,13 +360,13 @@ mod inserting {
         assert!(!c.insert_if_present(1, "no".to_string(), 1));
         assert_eq!(c.get(&1).unwrap().value(), "long");
         assert!(c.insert(1, "longer".to_string(), 1));
-        c.get_mut(&1).unwrap().write_once("s".to_string()); // not asked, as in Stretto
+        c.get_mut(&1).unwrap().write_once("s".to_string()); // validator not called, as in Stretto
         assert_eq!(c.get(&1).unwrap().value(), "s");
         assert!(told.rejected.lock().unwrap().is_empty());
     }
 
     #[test]
-    fn insert_if_present_replaces_only_what_is_there() {
+    fn insert_if_present_replaces_only_an_existing_entry() {
         let (c, told, clock) = telling(100);
         assert!(!c.insert_if_present(1, "new".to_string(), 1));
         assert!(c.get(&1).is_none());
@@ -434,7 +434,7 @@ mod reading {
     }
 
     #[test]
-    fn key_builder_is_asked_once_in_each_call() {
+    fn key_builder_is_called_once_in_each_call() {
         #[derive(Clone, Default)]
         struct Counting(Arc<AtomicU64>);
         impl KeyBuilder for Counting {
@@ -478,13 +478,13 @@ mod reading {
         assert!(c.insert_with_ttl(1, "longer".to_string(), 1, 9 * SECOND));
         clock.advance(8 * SECOND);
         assert_eq!(c.get(&1).unwrap().value(), "longer");
-        assert!(c.insert(1, "for ever".to_string(), 1));
+        assert!(c.insert(1, "no deadline".to_string(), 1));
         clock.advance(1000 * SECOND);
         assert_eq!(c.get_ttl(&1), Some(Duration::MAX));
     }
 
     #[test]
-    fn clear_removes_all_and_len_tells() {
+    fn clear_removes_all_entries_and_len_is_zero() {
         let c = plain(1000);
         assert!(c.is_empty());
         for key in 0..100 {
@@ -500,7 +500,7 @@ mod reading {
     }
 
     #[test]
-    fn metrics_count_what_was_done() {
+    fn metrics_count_operations() {
         let c = Cache::builder(10_000, 100).set_metrics(true).finalize().unwrap();
         for key in 0..10 {
             c.insert(key, key, 2);
@@ -545,7 +545,7 @@ mod changing {
         assert_eq!(c.get(&1).unwrap().value(), "abc");
         assert_eq!(c.get_ttl(&1), Some(8 * SECOND), "the deadline stays");
         assert!(c.insert(2, "x".to_string(), 40), "and so does the cost");
-        eventually("the old value is told", || {
+        eventually("the old value is reported", || {
             c.wait().unwrap();
             told.exits() == ["a"]
         });
@@ -563,7 +563,7 @@ mod changing {
     }
 
     #[test]
-    fn write_back_yields_to_whoever_was_faster() {
+    fn write_back_yields_to_a_newer_value() {
         let (c, told, clock) = telling(100);
         let value = |key| c.get(&key).map(|v| v.value().clone());
         for change in ["insert", "get_mut", "remove", "remove and insert", "clear", "expire"] {
@@ -586,7 +586,7 @@ mod changing {
             assert!(!slow.commit(), "{change}");
             assert_eq!(value(1), now, "{change}");
         }
-        eventually("all is told", || {
+        eventually("all is reported", || {
             c.wait().unwrap();
             told.exits().len() + told.evicted.lock().unwrap().len() == 9
         });
@@ -595,7 +595,7 @@ mod changing {
 
     #[test]
     fn commits_that_succeed_are_all_there() {
-        // A thread that sleeps in the middle holds garbage back: no write is to be rejected for that.
+        // A thread that is preempted here delays garbage: no write may be rejected for that.
         let c = plain(1_000_000);
         assert!(c.insert(1, 0u64, 1));
         let committed = AtomicU64::new(0);
@@ -628,12 +628,12 @@ mod changing {
     }
 
     #[test]
-    fn rejected_write_back_is_told_and_leaves_the_older_value() {
+    fn rejected_write_back_is_reported_and_leaves_the_older_value() {
         let (c, told, _) = telling(10);
         assert!(c.insert(1, "old".to_string(), 1));
         let mut v = c.get_mut(&1).unwrap();
         v.write("new".to_string());
-        // What was seen holds all of this back, until there is twice too much garbage: 64 MiB.
+        // The value that is held delays all of this, up to twice the garbage limit: 64 MiB.
         let refused = (0..3_000_000).find(|_| !c.insert(2, String::new(), 1));
         assert!(refused.is_some());
         told.rejected.lock().unwrap().clear();
@@ -648,7 +648,7 @@ mod callbacks {
     use super::*;
 
     #[test]
-    fn each_leaves_by_its_own_door() {
+    fn each_removal_calls_its_own_callback() {
         let (c, told, clock) = telling(10);
         assert!(c.insert(1, "replaced".to_string(), 1));
         assert!(c.insert(1, "removed".to_string(), 1));
@@ -657,7 +657,7 @@ mod callbacks {
         assert!(!c.insert_with_ttl(3, "rejected".to_string(), 11, 2 * SECOND));
         clock.advance(SECOND);
         assert!(c.get(&2).is_none());
-        eventually("the expired entry is told", || {
+        eventually("the expired entry is reported", || {
             c.wait().unwrap();
             told.evicted.lock().unwrap().len() == 1
         });
@@ -685,21 +685,21 @@ mod callbacks {
     }
 
     #[test]
-    fn rejected_insert_tells_before_it_returns_and_of_the_old_value_too() {
+    fn rejected_insert_reports_before_it_returns_and_the_old_value_later() {
         let (c, told, _) = telling(10);
         assert!(c.insert(1, "old".to_string(), 1));
         assert!(!c.insert(1, "new".to_string(), 11));
         let rejected = told.rejected.lock().unwrap().clone();
         assert_eq!(rejected[0].val.as_deref(), Some("new"));
         assert!(rejected[0].exp.is_zero() && rejected[0].exp.get_ttl() == Duration::MAX);
-        eventually("the old value is told", || {
+        eventually("the old value is reported", || {
             c.wait().unwrap();
             told.exits() == ["old"]
         });
     }
 
     #[test]
-    fn what_is_not_written_goes_to_on_exit() {
+    fn callbacks_default_to_on_exit() {
         struct Exits(Arc<Mutex<HashSet<u64>>>);
         impl CacheCallback for Exits {
             type Value = u64;
@@ -714,25 +714,25 @@ mod callbacks {
         }
         c.insert(0, 1000, 101);
         c.clear().unwrap();
-        eventually("every value is told", || {
+        eventually("every value is reported", || {
             c.wait().unwrap();
             exits.lock().unwrap().len() == 1001
         });
     }
 
     #[test]
-    fn drop_tells_what_has_left_and_not_what_was_there() {
+    fn drop_reports_removed_values_and_not_cached_ones() {
         let (c, told, _) = telling(100);
         assert!(c.insert(1, "there".to_string(), 1) && c.insert(2, "left".to_string(), 1));
         c.remove(&2);
         drop(c);
-        // By the cache's thread, which the owner does not wait for where it lacks a core.
-        eventually("it is told", || !told.exits().is_empty());
+        // By the maintenance thread, which the owner does not wait for while it has no core.
+        eventually("it is reported", || !told.exits().is_empty());
         assert_eq!(told.exits(), ["left"]);
     }
 
     #[test]
-    fn callback_that_panics_is_cut_short_and_the_cache_goes_on() {
+    fn callback_that_panics_does_not_stop_the_cache() {
         struct Panicking(Arc<AtomicU64>);
         impl CacheCallback for Panicking {
             type Value = u64;
@@ -750,7 +750,7 @@ mod callbacks {
         assert!(!c.insert(9, 9, 11), "on_reject panics, the insert does not");
         assert!(!c.insert(9, 9, -1));
         c.remove(&0);
-        eventually("each is told", || {
+        eventually("each is reported", || {
             c.clear().unwrap();
             told.load(Ordering::SeqCst) == 7
         });
@@ -802,7 +802,7 @@ mod asynchronous {
     use super::*;
 
     #[test]
-    fn async_cache_does_what_the_other_does() {
+    fn async_cache_is_equivalent_to_the_sync_one() {
         block_on(async {
             let told = Told::default();
             let c = AsyncCacheBuilder::new(1000, 10)

@@ -1,4 +1,4 @@
-//! What the subscribers of `tracing` are told.
+//! Events for subscribers of `tracing`.
 
 #![cfg(feature = "tracing")]
 
@@ -42,8 +42,8 @@ impl CacheCallback for Panicking {
     }
 }
 
-// The only test of its binary: `tracing` caches whether an event is wanted. If a thread without a subscriber
-// came to the event first, no thread would see it.
+// The only test of its binary: `tracing` caches whether an event is enabled. If a thread without a
+// subscriber reached the event first, no thread would see it.
 #[test]
 fn panic_of_a_callback_is_reported_as_an_error() {
     let errors = Arc::new(AtomicU64::new(0));

@@ -1,4 +1,4 @@
-//! What the tests of the examples share.
+//! Shared by the tests of the examples.
 
 use axum::Router;
 use tokio::{
@@ -6,11 +6,12 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Serves an application on a free port, makes one request, and returns the answer, head and body.
+/// Serves an application on a free port, makes one request, and returns the response, head and
+/// body.
 ///
 /// # Errors
 ///
-/// Returns what the network says.
+/// Returns the errors of the network.
 pub async fn request(app: Router, path: &str) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;

@@ -1,29 +1,33 @@
-//! Runs one scenario under whichever model checker the build has: loom in its three load modes, or
-//! shuttle with random and with PCT schedules.
+//! Runs a scenario under the model checker of the build: loom in its three load modes, or shuttle
+//! with random and with PCT schedules.
 //!
-//! A scenario is a closure that makes its own cache parts, spawns two or three threads through
-//! `cortado::__internals::sync::thread`, joins them and asserts. It is run many times, so it must
-//! do the same each time: no clock, no random hasher. What it collects for its own checks goes into
-//! `std::sync::Mutex`es, which no model sees and which therefore order nothing.
+//! A scenario is a closure that creates its own cache components, spawns two or three threads
+//! through `cortado::__internals::sync::thread`, joins them and asserts. It is run many times, so
+//! it must be deterministic: no clock, no random hasher. Data collected for its own checks goes
+//! into `std::sync::Mutex`es, which no model sees and which therefore order nothing.
 //!
-//! Environment: `LOOM_MAX_PREEMPTIONS` and `LOOM_MAX_DURATION` (seconds a mode) override the bounds,
-//! `CORTADO_LOAD_MODE` (`plain`, `rmw` or `writers`) picks one mode; `SHUTTLE_ITERATIONS` and
-//! `SHUTTLE_SEED` override how many schedules of each kind are run (of a scenario that has fewer than others,
-//! fewer in proportion), and from which seed;
-//! `CORTADO_SHUTTLE_REPLAY` names a file with a schedule that failed, which is run alone (see the README);
-//! `CORTADO_COUNTS` names a file to which each run adds a line: the scenario, its mode, how much of it was
-//! tried, and whether that was `all` that the bounds allow, a `sample`, or what could be done before the `cap`.
+//! Environment variables:
+//!
+//! * `LOOM_MAX_PREEMPTIONS` and `LOOM_MAX_DURATION` (seconds a mode) override the bounds;
+//! * `CORTADO_LOAD_MODE` (`plain`, `rmw` or `writers`) selects one mode;
+//! * `SHUTTLE_ITERATIONS` and `SHUTTLE_SEED` override the number of schedules of each kind (scaled
+//!   down in proportion for a scenario that has fewer than others) and the first seed;
+//! * `CORTADO_SHUTTLE_REPLAY` names a file with a schedule that failed, which is replayed alone
+//!   (see the README);
+//! * `CORTADO_COUNTS` names a file to which each run appends a line: the scenario, its mode, the
+//!   number of executions, and whether that was `all` that the bounds allow, a `sample`, or what
+//!   could be done before the `cap`.
 
 #![allow(dead_code)] // each test file uses some of it
 
-/// How far a scenario is explored.
+/// The bounds of the exploration of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// How often loom may take the processor from a thread that could go on; `None` for no bound.
+    /// The maximum number of times that loom preempts a runnable thread; `None` for no bound.
     pub preemptions: Option<usize>,
-    /// Seconds after which loom stops, in each mode. What was stopped is said, not hidden.
+    /// Seconds after which loom stops, in each mode. A run that was cut short is reported as such.
     pub seconds: u64,
-    /// How many schedules of each kind shuttle tries.
+    /// The number of schedules of each kind that shuttle tries.
     pub schedules: usize,
 }
 
@@ -33,7 +37,7 @@ impl Default for Bounds {
     }
 }
 
-/// Explores `scenario` within the usual bounds.
+/// Explores `scenario` within the default bounds.
 pub fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_within(Bounds::default(), scenario);
 }
@@ -64,18 +68,18 @@ pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
         }
         set_load_mode(mode);
         let mut builder = loom::model::Builder::new();
-        // crossbeam-epoch takes many more steps than the model's collector does.
+        // crossbeam-epoch takes many more steps than the model's collector.
         let most = if cfg!(crossbeam_loom) { 2 } else { usize::MAX };
         let preemptions = bounds.preemptions.map(|preemptions| preemptions.min(most));
         builder.preemption_bound = builder.preemption_bound.or(preemptions);
         builder.max_duration = builder.max_duration.or(Some(Duration::from_secs(bounds.seconds)));
         builder.max_branches = 20_000;
-        // How often loom looks at the clock.
+        // The number of executions between two checks of the clock.
         builder.checkpoint_interval = 200;
         let cap = builder.max_duration.unwrap_or_default();
         let executions = Arc::new(AtomicUsize::new(0));
         let start = Instant::now();
-        // Printed first, so that a failure shows in which mode it happened.
+        // Printed first, so that a failure shows its mode.
         println!("{name}: loom {label}, at most {:?} preemptions", builder.preemption_bound);
         builder.check({
             let (scenario, executions) = (Arc::clone(&scenario), Arc::clone(&executions));
@@ -112,14 +116,15 @@ pub fn explore_within(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
     let config = || {
         let mut config = Config::new();
         config.silence_warnings = true;
-        // Shuttle's own is 32 KiB, and more than that passes over it while a cache is built.
+        // Shuttle's default is 32 KiB, which building a cache exceeds.
         config.stack_size = 1 << 18;
         config
     };
     let scenario = Arc::new(scenario);
     if let Ok(file) = std::env::var("CORTADO_SHUTTLE_REPLAY") {
         let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
-        // What shuttle prints between two lines with a quotation mark; either may have been copied.
+        // The schedule is between two lines with a quotation mark, either of which may have been
+        // copied.
         let schedule: String = text.chars().filter(|c| c.is_ascii_hexdigit()).collect();
         println!("{name}: shuttle, the schedule of {file}");
         let replay = ReplayScheduler::new_from_encoded(&schedule);
@@ -146,7 +151,7 @@ fn test_name() -> String {
     std::thread::current().name().unwrap_or("main").to_owned()
 }
 
-/// Adds a line to the file of counts, if one is wanted.
+/// Appends a line to the file of counts, if there is one.
 #[cfg(any(cortado_loom, cortado_shuttle))]
 fn count(name: &str, mode: &str, tried: usize, end: &str) {
     use std::io::Write;
@@ -154,11 +159,11 @@ fn count(name: &str, mode: &str, tried: usize, end: &str) {
     let Ok(path) = std::env::var("CORTADO_COUNTS") else { return };
     let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
     let mut file = file.unwrap_or_else(|e| panic!("CORTADO_COUNTS is {path}: {e}"));
-    // In one piece, for other scenarios write at the same time.
+    // In a single write, because other scenarios write concurrently.
     let line = format!("{name} {mode} {tried} {end}\n");
     file.write_all(line.as_bytes()).unwrap_or_else(|e| panic!("CORTADO_COUNTS is {path}: {e}"));
 }
 
-/// How many times PCT changes priorities within a schedule.
+/// The number of priority changes that PCT makes within a schedule.
 #[cfg(all(cortado_shuttle, not(cortado_loom)))]
 const PCT_DEPTH: usize = 3;

@@ -1,7 +1,7 @@
-//! An axum handler behind a cache: many requests for one user are one query.
+//! An axum handler behind a cache: concurrent requests for one user make one query.
 //!
 //! `cargo run -p cortado-web-examples --bin axum_handler` serves `/users/7` on a free port of
-//! 127.0.0.1; `cargo test -p cortado-web-examples` asks twice and counts the loads.
+//! 127.0.0.1; `cargo test -p cortado-web-examples` makes two requests and counts the loads.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ async fn user(State(users): State<Users>, Path(id): Path<u32>) -> String {
     users.get_or_insert_async(id, query(id)).await.to_string()
 }
 
-/// Stands for a database.
+/// A stand-in for a database.
 async fn query(id: u32) -> Arc<str> {
     tokio::time::sleep(Duration::from_millis(10)).await;
     format!("user {id}").into()

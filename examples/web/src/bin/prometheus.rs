@@ -1,7 +1,7 @@
-//! A cache watched by Prometheus: `/metrics` in the text format.
+//! A cache monitored by Prometheus: `/metrics` in the text format.
 //!
 //! `cargo run -p cortado-web-examples --bin prometheus` serves it on a free port of 127.0.0.1;
-//! `cargo test -p cortado-web-examples` asks once and checks the answer.
+//! `cargo test -p cortado-web-examples` makes one request and checks the response.
 
 use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
 use cortado::Cache;
