@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::cells::BudgetCell;
 use crate::cli;
 use crate::peers::Kind;
-use crate::report::{self, Format};
+use crate::progress::{Progress, Unit};
+use crate::report::{self, Better, Format, Table};
 
 /// How far a cache exceeds its capacity while several threads insert new keys.
 ///
@@ -47,7 +48,7 @@ fn bounded() -> Vec<cli::Name> {
 
 #[derive(Serialize)]
 struct Row {
-    cache: &'static str,
+    cache: Kind,
     capacity: usize,
     writers: usize,
     inserts: u64,
@@ -66,10 +67,10 @@ pub fn run(args: &BudgetArgs) -> Result<()> {
         kinds.retain(|kind| kind.check_replayable(true).is_ok());
         ensure!(!kinds.is_empty(), "none of these caches takes costs");
     }
-    let bar = report::progress(kinds.len() as u64);
+    let bar = Progress::new(kinds.len() as u64, Unit::Runs);
     let mut rows = Vec::new();
     for kind in kinds {
-        bar.set_message(kind.name());
+        bar.step(kind.name());
         let budget = BudgetCell {
             cache: kind,
             capacity: args.capacity,
@@ -80,7 +81,7 @@ pub fn run(args: &BudgetArgs) -> Result<()> {
         }
         .spawn()?;
         rows.push(Row {
-            cache: kind.name(),
+            cache: kind,
             capacity: args.capacity,
             writers: args.writers,
             inserts: budget.inserts,
@@ -92,22 +93,31 @@ pub fn run(args: &BudgetArgs) -> Result<()> {
         });
         bar.inc(1);
     }
-    bar.finish_and_clear();
+    bar.finish();
     let text = report::render(args.format, &rows, || {
         let optional = |figure: Option<u64>| figure.map_or_else(|| "-".to_owned(), report::grouped);
         let percent = |live: u64| format!("{:.1} %", live as f64 * 100.0 / args.capacity as f64);
         let head = ["cache", "inserts", "p99 live", "peak live", "peak cost()", "peak garbage"];
-        let lines = rows.iter().map(|row| {
-            vec![
-                row.cache.to_owned(),
+        let mut table = Table::new(head);
+        for row in &rows {
+            let cells = vec![
+                row.cache.name().to_owned(),
                 report::grouped(row.inserts),
                 percent(row.p99_live),
                 percent(row.peak_live),
                 optional(row.peak_reachable),
                 optional(row.peak_garbage),
-            ]
-        });
-        report::table(&head, lines.collect())
+            ];
+            table.rows.push(report::Row::of(row.cache, cells));
+        }
+        let all: Vec<usize> = (0..rows.len()).collect();
+        for (column, figure) in
+            [(2, (|row| row.p99_live) as fn(&Row) -> u64), (3, |row| row.peak_live)]
+        {
+            let figures: Vec<_> = rows.iter().map(|row| Some(figure(row) as f64)).collect();
+            table.mark(column, Better::Lower, &all, &figures);
+        }
+        table.draw()
             + &format!(
                 "capacity {}, {} writers. live: the cost of all values alive, with those on their way \
                  in and those that\nwait to be freed, of capacity, 99th percentile of samples each \

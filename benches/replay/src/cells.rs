@@ -17,8 +17,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::alloc;
+use crate::lines::LinesCell;
 use crate::peers::{Heap, Hundred, Kind, Peer, Settings, Task, Value};
 use crate::report;
+use crate::sleepers::SleepersCell;
 use crate::workload::Fresh;
 
 /// One measurement in a process of its own.
@@ -28,6 +30,10 @@ pub enum Cell {
     Memory(MemoryCell),
     /// Live values while new ones are inserted without end.
     Budget(BudgetCell),
+    /// Hits beside threads that sleep.
+    Sleepers(SleepersCell),
+    /// The cache lines that an operation writes.
+    Lines(LinesCell),
 }
 
 impl Cell {
@@ -36,6 +42,8 @@ impl Cell {
         let answer = match self {
             Self::Memory(cell) => serde_json::to_string(&cell.measure()?),
             Self::Budget(cell) => serde_json::to_string(&cell.measure()?),
+            Self::Sleepers(cell) => serde_json::to_string(&cell.measure()?),
+            Self::Lines(cell) => serde_json::to_string(&cell.measure()?),
         };
         report::print(&answer.context("cannot be written as JSON")?)
     }
@@ -319,7 +327,7 @@ impl Value for Block {
 }
 
 /// Calls this program for one measurement.
-fn ask<T: DeserializeOwned>(arguments: &[String]) -> Result<T> {
+pub fn ask<T: DeserializeOwned>(arguments: &[String]) -> Result<T> {
     let program = std::env::current_exe().context("this program cannot find itself")?;
     let output = Command::new(program)
         .arg("cell")

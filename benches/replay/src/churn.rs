@@ -12,7 +12,8 @@ use serde::Serialize;
 use crate::cli;
 use crate::histogram::Histogram;
 use crate::peers::{Heap, Hundred, Kind, Peer, Settings, Task, Value};
-use crate::report::{self, Format};
+use crate::progress::{Progress, Unit};
+use crate::report::{self, Better, Format, Table};
 use crate::throughput::unique;
 use crate::workload::Fresh;
 
@@ -59,7 +60,7 @@ fn bounded() -> Vec<cli::Name> {
 
 #[derive(Serialize)]
 struct Row {
-    cache: &'static str,
+    cache: Kind,
     threads: usize,
     inserts: u64,
     mops: f64,
@@ -82,12 +83,12 @@ struct Row {
 pub fn run(args: &ChurnArgs) -> Result<()> {
     let kinds = cli::kinds(&args.cache, false)?;
     let threads = unique(&args.threads);
-    let bar = report::progress((kinds.len() * threads.len()) as u64);
+    let bar = Progress::new((kinds.len() * threads.len()) as u64, Unit::Runs);
     let mut rows = Vec::new();
     let mut tenths = Vec::new();
     for kind in kinds {
         for &threads in &threads {
-            bar.set_message(format!("{}, {threads} threads", kind.name()));
+            bar.step(format!("{}, {threads} threads", kind.name()));
             let done = match args.value_bytes {
                 8 => kind.dispatch::<u64, _, _>(Churn::new(args, threads))?,
                 100 => kind.dispatch::<Hundred, _, _>(Churn::new(args, threads))?,
@@ -96,7 +97,7 @@ pub fn run(args: &ChurnArgs) -> Result<()> {
             let [t1, t2, t3, t4, t5, t6, t7, t8, t9, t10] = done.tenths.map(|rate| rate / 1e6);
             tenths.push([t1, t2, t3, t4, t5, t6, t7, t8, t9, t10]);
             rows.push(Row {
-                cache: kind.name(),
+                cache: kind,
                 threads,
                 inserts: done.inserts,
                 mops: done.rate / 1e6,
@@ -117,7 +118,7 @@ pub fn run(args: &ChurnArgs) -> Result<()> {
             bar.inc(1);
         }
     }
-    bar.finish_and_clear();
+    bar.finish();
     let text = report::render(args.format, &rows, || {
         let head = [
             "cache",
@@ -129,9 +130,10 @@ pub fn run(args: &ChurnArgs) -> Result<()> {
             "p99.9",
             "worst pause",
         ];
-        let lines = rows.iter().zip(&tenths).map(|(row, tenths)| {
-            vec![
-                row.cache.to_owned(),
+        let mut table = Table::new(head);
+        for (row, tenths) in rows.iter().zip(&tenths) {
+            let cells = vec![
+                row.cache.name().to_owned(),
                 row.threads.to_string(),
                 report::grouped(row.inserts),
                 report::millions(row.mops * 1e6),
@@ -139,9 +141,21 @@ pub fn run(args: &ChurnArgs) -> Result<()> {
                 format!("{:.2}", row.last_by_first),
                 report::nanos(row.p99_9_ns),
                 report::nanos(row.worst_ns),
-            ]
-        });
-        report::table(&head, lines.collect())
+            ];
+            table.rows.push(report::Row::of(row.cache, cells));
+        }
+        for &threads in &threads {
+            let places: Vec<usize> =
+                (0..rows.len()).filter(|&i| rows[i].threads == threads).collect();
+            let mut mark = |column, better, figure: fn(&Row) -> f64| {
+                let figures: Vec<_> = places.iter().map(|&i| Some(figure(&rows[i]))).collect();
+                table.mark(column, better, &places, &figures);
+            };
+            mark(3, Better::Higher, |row| row.mops);
+            mark(6, Better::Lower, |row| row.p99_9_ns as f64);
+            mark(7, Better::Lower, |row| row.worst_ns as f64);
+        }
+        table.draw()
             + &format!(
                 "capacity {}, {}-byte values, seed {}. The first tenth includes the fill. A pause \
                  may be the system's, too: compare.\n{}\n",

@@ -10,12 +10,14 @@ use crate::budget::BudgetArgs;
 use crate::cells::Cell;
 use crate::churn::ChurnArgs;
 use crate::compare::CompareArgs;
+use crate::document::ReportArgs;
 use crate::expiry::ExpiryArgs;
 use crate::headline::HeadlineArgs;
 use crate::hit_ratio::HitRatioArgs;
 use crate::latency::LatencyArgs;
 use crate::memory::MemoryArgs;
 use crate::peers::Kind;
+use crate::scaling::ScalingArgs;
 use crate::throughput::ThroughputArgs;
 
 /// Compares cortado with other caches: hit ratios, speed, latency, memory.
@@ -42,6 +44,8 @@ pub enum Command {
     Budget(BudgetArgs),
     Churn(ChurnArgs),
     Expiry(ExpiryArgs),
+    Report(ReportArgs),
+    Scaling(ScalingArgs),
     /// One measurement in a process of its own; the program calls itself with it.
     #[command(hide = true, subcommand)]
     Cell(Cell),

@@ -7,9 +7,11 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli;
+use crate::hit_ratio::{competes, rounding};
 use crate::peers::Kind;
+use crate::progress::{Progress, Unit};
 use crate::replay::{Manner, Replayer};
-use crate::report::{self, Format};
+use crate::report::{self, Better, Format, Table};
 use crate::source::{ACCESSES, Source};
 use crate::trace::synthetic::Pattern;
 
@@ -17,7 +19,8 @@ use crate::trace::synthetic::Pattern;
 ///
 /// A line stands for a trace at a capacity. It names the rival that hit most, and says how many
 /// points (percent of all accesses) each cache is above or below that one. The last line is the
-/// mean of all others. Neither cortado nor `opt` is a rival. The replay is that of hit-ratio.
+/// mean of all others. Neither cortado nor `opt` is a rival, and none is where it rounds the
+/// capacity up, as scc does: its points then have a `*`. The replay is that of hit-ratio.
 #[derive(Args, Debug)]
 pub struct CompareArgs {
     /// The traces, each with the capacities for it: OLTP.lis.zst@250,1000 or zipf:0.9@1000.
@@ -43,9 +46,11 @@ const CACHES: &[Kind] = Kind::HITS.split_at(1).1;
 
 /// A trace and the capacities it is replayed at.
 #[derive(Clone, Debug)]
-struct At {
-    source: Source,
-    capacities: Vec<usize>,
+pub struct At {
+    /// The trace.
+    pub source: Source,
+    /// The capacities.
+    pub capacities: Vec<usize>,
 }
 
 impl FromStr for At {
@@ -78,11 +83,12 @@ struct Line {
 }
 
 impl Line {
-    fn new(trace: String, capacity: usize, kinds: &[Kind], percents: Vec<f64>) -> Self {
-        let rivals = (0..kinds.len()).filter(|&i| kinds[i].is_rival());
+    /// Makes a line; `None` where none of the caches is a rival.
+    fn new(trace: String, capacity: usize, kinds: &[Kind], percents: Vec<f64>) -> Option<Self> {
+        let rivals = (0..kinds.len()).filter(|&i| is_rival(kinds[i], capacity));
         // The first one of several that are equally good.
-        let best = rivals.rev().max_by(|&a, &b| percents[a].total_cmp(&percents[b]));
-        Self { trace, capacity, percents, best: best.unwrap_or_default() }
+        let best = rivals.rev().max_by(|&a, &b| percents[a].total_cmp(&percents[b]))?;
+        Some(Self { trace, capacity, percents, best })
     }
 
     fn best_percent(&self) -> f64 {
@@ -93,6 +99,11 @@ impl Line {
     fn points(&self, cache: usize) -> f64 {
         self.percents[cache] - self.best_percent()
     }
+}
+
+/// Returns whether cortado is measured by a cache at a capacity: not if it has more of it.
+fn is_rival(kind: Kind, capacity: usize) -> bool {
+    kind.is_rival() && kind.rounded_up(capacity).is_none()
 }
 
 /// A cache at a trace and a capacity or, without a capacity, the mean of it.
@@ -113,6 +124,11 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     if !kinds.iter().any(|kind| kind.is_rival()) {
         bail!("there is no rival among the caches to compare with");
     }
+    for &capacity in args.at.iter().flat_map(|at| &at.capacities) {
+        if !kinds.iter().any(|&kind| is_rival(kind, capacity)) {
+            bail!("at {capacity} there is no rival that keeps to this capacity");
+        }
+    }
     let traces = args
         .at
         .iter()
@@ -120,7 +136,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let steps: usize =
         traces.iter().zip(&args.at).map(|(trace, at)| trace.keys.len() * at.capacities.len()).sum();
-    let bar = report::progress((steps * kinds.len()) as u64);
+    let bar = Progress::new((steps * kinds.len()) as u64, Unit::Accesses);
     let mut lines = Vec::new();
     for (mut trace, at) in traces.into_iter().zip(&args.at) {
         trace.sizes.clear();
@@ -128,14 +144,14 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         for &capacity in &at.capacities {
             let mut percents = Vec::new();
             for &kind in &kinds {
-                bar.set_message(format!("{} at {capacity}: {}", trace.name, kind.name()));
+                bar.step(format!("{} at {capacity}: {}", trace.name, kind.name()));
                 let hits = replayer.hits(kind, capacity, &bar)?;
                 percents.push(hits.count as f64 / trace.keys.len() as f64 * 100.0);
             }
-            lines.push(Line::new(trace.name.clone(), capacity, &kinds, percents));
+            lines.extend(Line::new(trace.name.clone(), capacity, &kinds, percents));
         }
     }
-    bar.finish_and_clear();
+    bar.finish();
     let text = report::render(args.format, &rows(&lines, &kinds), || table(&lines, &kinds))?;
     report::print(&text)
 }
@@ -174,7 +190,7 @@ fn table(lines: &[Line], kinds: &[Kind]) -> String {
         .into_iter()
         .chain(kinds.iter().map(|kind| kind.name()))
         .collect();
-    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut table = Table::new(head);
     for line in lines {
         let start = [
             line.trace.clone(),
@@ -182,15 +198,34 @@ fn table(lines: &[Line], kinds: &[Kind]) -> String {
             kinds[line.best].name().to_owned(),
             format!("{:.2}", line.best_percent()),
         ];
-        let points = (0..kinds.len()).map(|i| signed(line.points(i), 2));
-        rows.push(start.into_iter().chain(points).collect());
+        let points = (0..kinds.len()).map(|i| {
+            let star = if kinds[i].rounded_up(line.capacity).is_some() { "*" } else { "" };
+            signed(line.points(i), 2) + star
+        });
+        table.rows.push(start.into_iter().chain(points).collect::<Vec<_>>().into());
+        let figures =
+            (0..kinds.len()).map(|i| competes(kinds[i], line.capacity).then_some(line.points(i)));
+        let best = Better::Higher.best(&figures.collect::<Vec<_>>());
+        let row = table.rows.last_mut().expect("it was just added");
+        row.best = best.into_iter().map(|i| POINTS_FROM + i).collect();
     }
     let best = format!("{:.2}", mean(lines, Line::best_percent));
     let start = ["mean".to_owned(), String::new(), String::new(), best];
-    let points = (0..kinds.len()).map(|i| signed(mean(lines, |line| line.points(i)), 2));
-    rows.push(start.into_iter().chain(points).collect());
-    report::table(&head, rows)
+    let points = (0..kinds.len()).map(|i| {
+        let is_rounded = |line: &Line| kinds[i].rounded_up(line.capacity).is_some();
+        let star = if lines.iter().any(is_rounded) { "*" } else { "" };
+        signed(mean(lines, |line| line.points(i)), 2) + star
+    });
+    table.rows.push(start.into_iter().chain(points).collect::<Vec<_>>().into());
+    let mut capacities: Vec<usize> = lines.iter().map(|line| line.capacity).collect();
+    capacities.sort_unstable();
+    capacities.dedup();
+    let rounding = rounding(kinds, &capacities);
+    table.draw() + &if rounding.is_empty() { rounding } else { format!("* {rounding}") }
 }
+
+/// The first column of points.
+const POINTS_FROM: usize = 4;
 
 fn mean(lines: &[Line], of: impl Fn(&Line) -> f64) -> f64 {
     lines.iter().map(of).sum::<f64>() / lines.len() as f64
@@ -212,10 +247,28 @@ mod tests {
     #[test]
     fn best_rival_is_neither_cortado_nor_opt() {
         let kinds = [Kind::Opt, Kind::Cortado, Kind::Moka, Kind::Lru, Kind::Foyer];
-        let line = Line::new(String::new(), 1, &kinds, vec![90.0, 80.0, 70.0, 75.0, 75.0]);
+        let line = Line::new(String::new(), 1, &kinds, vec![90.0, 80.0, 70.0, 75.0, 75.0]).unwrap();
         assert_eq!(kinds[line.best], Kind::Lru);
         assert_eq!(line.points(0), 15.0);
         assert_eq!(line.points(2), -5.0);
+    }
+
+    #[test]
+    fn cache_that_holds_more_is_never_the_best() {
+        let kinds = [Kind::Cortado, Kind::Scc, Kind::Lru];
+        let best = |capacity| {
+            let percents = vec![50.0, 60.0, 40.0];
+            let line = Line::new(String::new(), capacity, &kinds, percents).unwrap();
+            (kinds[line.best], table(&[line], &kinds))
+        };
+        let (kind, text) = best(1000);
+        assert_eq!(kind, Kind::Lru);
+        assert!(text.contains("+20.00*") && text.contains("1 000 to 1 024"), "{text}");
+        // It keeps to a power of two.
+        let (kind, text) = best(1024);
+        assert_eq!(kind, Kind::Scc);
+        assert!(!text.contains('*'), "{text}");
+        assert!(Line::new(String::new(), 1000, &kinds[..2], vec![50.0, 60.0]).is_none());
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::cells::{BudgetCell, MemoryCell};
 use crate::cli;
 use crate::drive;
 use crate::peers::Kind;
-use crate::report::{self, Format};
+use crate::progress::{Progress, Unit};
+use crate::report::{self, Better, Format, Table};
 use crate::rounds::Rounds;
 use crate::throughput::unique;
 use crate::workload::{Plan, Shape, Workload};
@@ -52,7 +53,7 @@ pub struct HeadlineArgs {
 
 #[derive(Serialize)]
 struct Row {
-    cache: &'static str,
+    cache: Kind,
     threads: usize,
     hit_ratio: Option<f64>,
     mops_median: f64,
@@ -76,11 +77,12 @@ struct Once {
 pub fn run(args: &HeadlineArgs) -> Result<()> {
     let begin = Instant::now();
     let kinds = cli::kinds(&args.cache, false)?;
+    report::too_short(args.seconds, args.rounds).iter().for_each(|text| report::warn(text));
     let threads = unique(&args.threads);
-    let bar = report::progress((kinds.len() * (args.rounds + 1)) as u64);
+    let bar = Progress::new((kinds.len() * (args.rounds + 1)) as u64, Unit::Runs);
     let mut once = Vec::new();
     for &kind in &kinds {
-        bar.set_message(format!("memory and budget: {}", kind.name()));
+        bar.step(format!("memory and budget: {}", kind.name()));
         once.push(measure_once(kind)?);
         bar.inc(1);
     }
@@ -107,16 +109,16 @@ pub fn run(args: &HeadlineArgs) -> Result<()> {
         batch: 1,
     }
     .run(&bar)?;
-    bar.finish_and_clear();
+    bar.finish();
     let rows: Vec<Row> = cells
         .iter()
         .enumerate()
         .map(|(i, cell)| {
             let rate = cell.rate();
-            let times = cell.latency.all();
+            let times = cell.latency().all();
             let once = &once[i / threads.len()];
             Row {
-                cache: cell.kind.name(),
+                cache: cell.kind,
                 threads: cell.threads,
                 hit_ratio: cell.hit_ratio(),
                 mops_median: rate.median / 1e6,
@@ -178,12 +180,13 @@ fn table(rows: &[Row]) -> String {
         "B/entry",
         "peak",
     ];
-    let lines = rows.iter().enumerate().map(|(i, row)| {
+    let mut table = Table::new(head);
+    for (i, row) in rows.iter().enumerate() {
         let is_first = i == 0 || rows[i - 1].cache != row.cache;
         // What is the same for all numbers of threads is said once.
         let once = |text: String| if is_first { text } else { String::new() };
-        vec![
-            once(row.cache.to_owned()),
+        let cells = vec![
+            once(row.cache.name().to_owned()),
             row.threads.to_string(),
             row.hit_ratio.map_or_else(|| "-".to_owned(), |hit| format!("{:.1}", hit * 100.0)),
             report::millions(row.mops_median * 1e6),
@@ -201,9 +204,49 @@ fn table(rows: &[Row]) -> String {
                 row.peak_live_of_capacity
                     .map_or_else(|| "-".to_owned(), |peak| format!("{:.1} %", peak * 100.0)),
             ),
-        ]
-    });
-    report::table(&head, lines.collect())
+        ];
+        table.rows.push(report::Row::of(row.cache, cells));
+    }
+    mark(&mut table, rows);
+    table.draw()
+}
+
+/// Marks the best of each column: for each number of threads, or once where threads do not count.
+/// Caches that evict nothing do not compete, and scc not by its hit ratio, since it holds more.
+fn mark(table: &mut Table, rows: &[Row]) {
+    type Figure = fn(&Row) -> Option<f64>;
+    let columns: [(usize, Better, Figure); 6] = [
+        (2, Better::Higher, |row| {
+            row.hit_ratio.filter(|_| row.cache.rounded_up(CAPACITY).is_none())
+        }),
+        (3, Better::Higher, |row| Some(row.mops_median)),
+        (5, Better::Lower, |row| Some(row.p50_ns as f64)),
+        (6, Better::Lower, |row| Some(row.p99_ns as f64)),
+        (7, Better::Lower, |row| Some(row.p99_9_ns as f64)),
+        (8, Better::Lower, |row| Some(row.p99_99_ns as f64)),
+    ];
+    let mut threads: Vec<usize> = rows.iter().map(|row| row.threads).collect();
+    threads.sort_unstable();
+    threads.dedup();
+    for threads in threads {
+        let places: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].threads == threads).collect();
+        for (column, better, figure) in columns {
+            let figures: Vec<_> = places
+                .iter()
+                .map(|&i| figure(&rows[i]).filter(|_| rows[i].cache.is_bounded()))
+                .collect();
+            table.mark(column, better, &places, &figures);
+        }
+    }
+    let firsts: Vec<usize> =
+        (0..rows.len()).filter(|&i| i == 0 || rows[i - 1].cache != rows[i].cache).collect();
+    let bytes: Vec<_> = firsts
+        .iter()
+        .map(|&i| Some(rows[i].overhead_bytes_per_entry).filter(|_| rows[i].cache.is_bounded()))
+        .collect();
+    table.mark(9, Better::Lower, &firsts, &bytes);
+    let peaks: Vec<_> = firsts.iter().map(|&i| rows[i].peak_live_of_capacity).collect();
+    table.mark(10, Better::Lower, &firsts, &peaks);
 }
 
 fn legend(args: &HeadlineArgs, kinds: &[Kind], took: Duration) -> String {
@@ -225,8 +268,11 @@ fn legend(args: &HeadlineArgs, kinds: &[Kind], took: Duration) -> String {
         text += "papaya and dashmap are maps that evict nothing and may hold all keys: a floor, \
                  not rivals\n";
     }
-    if kinds.contains(&Kind::Scc) {
-        text += "scc rounds its capacity up to a power of two, 262 144 here\n";
+    for kind in kinds {
+        if let Some(rounded) = kind.rounded_up(CAPACITY) {
+            let rounded = report::grouped(rounded as u64);
+            text += &format!("{} rounds its capacity up, to {rounded} here\n", kind.name());
+        }
     }
     if kinds.contains(&Kind::Stretto) {
         text += "stretto queues inserts for its own thread, so a short run flatters it: try \

@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use crate::cli;
 use crate::peers::Kind;
-use crate::plot::{self, Panel};
+use crate::plot::{self, Axis, Panel, Scale, Unit as Numbers};
+use crate::progress::{Progress, Unit};
 use crate::replay::{Manner, Replayer};
-use crate::report::{self, Format};
+use crate::report::{self, Better, Format, Table};
 use crate::source::{ACCESSES, Sources};
 use crate::trace::Trace;
 
@@ -56,7 +57,7 @@ pub struct HitRatioArgs {
 struct Row<R = f64> {
     trace: String,
     capacity: usize,
-    cache: &'static str,
+    cache: Kind,
     requests: usize,
     hits: u64,
     hit_ratio: R,
@@ -122,7 +123,7 @@ fn replay<'a>(
     args: &HitRatioArgs,
 ) -> Result<Vec<Results<'a>>> {
     let steps: usize = traces.iter().map(|trace| trace.keys.len()).sum();
-    let bar = report::progress((steps * kinds.len() * args.capacity.len()) as u64);
+    let bar = Progress::new((steps * kinds.len() * args.capacity.len()) as u64, Unit::Accesses);
     let mut results = Vec::new();
     for trace in traces {
         let replayer = Replayer::new(trace, kinds, args.manner)?;
@@ -130,12 +131,12 @@ fn replay<'a>(
         let mut rows = Vec::new();
         for &capacity in &args.capacity {
             for &kind in kinds {
-                bar.set_message(format!("{} at {capacity}: {}", trace.name, kind.name()));
+                bar.step(format!("{} at {capacity}: {}", trace.name, kind.name()));
                 let hits = replayer.hits(kind, capacity, &bar)?;
                 rows.push(Row {
                     trace: trace.name.clone(),
                     capacity,
-                    cache: kind.name(),
+                    cache: kind,
                     requests,
                     hits: hits.count,
                     hit_ratio: hits.count as f64 / requests as f64,
@@ -145,7 +146,7 @@ fn replay<'a>(
         }
         results.push(Results { trace, kinds, rows });
     }
-    bar.finish_and_clear();
+    bar.finish();
     Ok(results)
 }
 
@@ -154,6 +155,34 @@ struct Results<'a> {
     trace: &'a Trace,
     kinds: &'a [Kind],
     rows: Vec<Row>,
+}
+
+/// Says which caches round which capacities up, and that they win nothing there; nothing if none
+/// does.
+pub fn rounding(kinds: &[Kind], capacities: &[usize]) -> String {
+    let lines = rounded(kinds, capacities).into_iter();
+    lines.map(|line| line + ": there it is never called the best.\n").collect()
+}
+
+/// Says of each cache which capacities it rounds up, if there are any.
+pub fn rounded(kinds: &[Kind], capacities: &[usize]) -> Vec<String> {
+    let grouped = |capacity| report::grouped(capacity as u64);
+    let line = |kind: &Kind| {
+        let rounded: Vec<String> = capacities
+            .iter()
+            .filter_map(|&capacity| Some((capacity, kind.rounded_up(capacity)?)))
+            .map(|(from, to)| format!("{} to {}", grouped(from), grouped(to)))
+            .collect();
+        let text = format!("{} rounds the capacity up, {}", kind.name(), rounded.join(", "));
+        (!rounded.is_empty()).then_some(text)
+    };
+    kinds.iter().filter_map(line).collect()
+}
+
+/// Returns whether a cache may be called the best at a capacity: it can be built, and it holds no
+/// more than it was told.
+pub fn competes(kind: Kind, capacity: usize) -> bool {
+    kind != Kind::Opt && kind.is_bounded() && kind.rounded_up(capacity).is_none()
 }
 
 /// Which of a row's ratios is meant.
@@ -181,25 +210,46 @@ impl Results<'_> {
             let head: Vec<&str> = std::iter::once(corner.as_str())
                 .chain(capacities.iter().map(String::as_str))
                 .collect();
-            let lines = self.kinds.iter().enumerate().map(|(position, kind)| {
+            let mut table = Table::new(head);
+            for (position, &kind) in self.kinds.iter().enumerate() {
                 let figures = self.rows_of(position).map(|row| {
                     ratio(row).map_or_else(String::new, |ratio| format!("{:.2}", ratio * 100.0))
                 });
-                std::iter::once(kind.name().to_owned()).chain(figures).collect()
-            });
-            report::table(&head, lines.collect())
+                let cells = std::iter::once(kind.name().to_owned()).chain(figures).collect();
+                table.rows.push(report::Row::of(kind, cells));
+            }
+            let all: Vec<usize> = (0..self.kinds.len()).collect();
+            for (i, rows) in self.rows.chunks(self.kinds.len()).enumerate() {
+                let figures: Vec<_> = rows
+                    .iter()
+                    .map(|row| ratio(row).filter(|_| competes(row.cache, row.capacity)))
+                    .collect();
+                table.mark(1 + i, Better::Higher, &all, &figures);
+            }
+            table.draw()
         };
         let requests = report::grouped(self.trace.keys.len() as u64);
-        let tables: String = ratios(args).iter().map(table).collect();
+        let mut tables: String = ratios(args).iter().map(table).collect();
+        if !args.sizes {
+            tables += &rounding(self.kinds, &args.capacity);
+        }
         format!("{}: {requests} requests\n{tables}", self.trace.name)
     }
 
     /// Returns what is drawn: a panel for each kind of ratio, a curve for each cache.
     fn panels(&self, args: &HitRatioArgs) -> Vec<Panel> {
         let panel = |&(name, ratio): &(&str, Ratio)| Panel {
-            title: self.trace.name.clone(),
-            ratio: format!("{name} ratio, %"),
-            capacity: if args.sizes { "capacity, bytes" } else { "capacity, entries" },
+            title: match name {
+                "hit" => format!("Hit ratio: {}", self.trace.name),
+                _ => format!("Byte hit ratio: {}", self.trace.name),
+            },
+            note: "higher is better".to_owned(),
+            x: Axis::new(
+                if args.sizes { "capacity, bytes" } else { "capacity, entries" },
+                Scale::Auto,
+                Numbers::Count,
+            ),
+            y: Axis::new(format!("{name} ratio"), Scale::Linear, Numbers::Percent),
             curves: self
                 .kinds
                 .iter()

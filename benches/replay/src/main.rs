@@ -7,20 +7,26 @@ mod cells;
 mod churn;
 mod cli;
 mod compare;
+mod document;
 mod drive;
 mod expiry;
 mod headline;
 mod histogram;
 mod hit_ratio;
 mod latency;
+mod lines;
 mod memory;
 mod peers;
 mod plot;
+mod progress;
 mod reference;
 mod replay;
 mod report;
 mod rounds;
+mod scaling;
+mod sleepers;
 mod source;
+mod stale;
 mod throughput;
 mod trace;
 mod workload;
@@ -59,6 +65,8 @@ fn run(cli: &Cli) -> Result<()> {
         Some(Command::Budget(args)) => budget::run(args),
         Some(Command::Churn(args)) => churn::run(args),
         Some(Command::Expiry(args)) => expiry::run(args),
+        Some(Command::Report(args)) => document::run(args),
+        Some(Command::Scaling(args)) => scaling::run(args),
         Some(Command::Cell(cell)) => cell.run(),
     }
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::cells::MemoryCell;
 use crate::cli;
 use crate::peers::Kind;
-use crate::report::{self, Format};
+use crate::progress::{Progress, Unit};
+use crate::report::{self, Better, Format, Table};
 
 /// Bytes of overhead an entry, and allocations, counted by the allocator.
 ///
@@ -33,7 +34,7 @@ pub struct MemoryArgs {
 
 #[derive(Serialize)]
 struct Row {
-    cache: &'static str,
+    cache: Kind,
     entries: usize,
     value_bytes: usize,
     held: usize,
@@ -45,15 +46,15 @@ struct Row {
 /// Measures and prints.
 pub fn run(args: &MemoryArgs) -> Result<()> {
     let kinds = cli::kinds(&args.cache, false)?;
-    let bar = report::progress((kinds.len() * args.entries.len()) as u64);
+    let bar = Progress::new((kinds.len() * args.entries.len()) as u64, Unit::Runs);
     let mut rows = Vec::new();
     for &entries in &args.entries {
         for &kind in &kinds {
-            bar.set_message(kind.name());
+            bar.step(kind.name());
             let memory =
                 MemoryCell { cache: kind, entries, value_bytes: args.value_bytes }.spawn()?;
             rows.push(Row {
-                cache: kind.name(),
+                cache: kind,
                 entries,
                 value_bytes: args.value_bytes,
                 held: memory.held,
@@ -64,20 +65,10 @@ pub fn run(args: &MemoryArgs) -> Result<()> {
             bar.inc(1);
         }
     }
-    bar.finish_and_clear();
+    bar.finish();
     let text = report::render(args.format, &rows, || {
         let head = ["cache", "entries", "held", "overhead B/entry", "allocs/hit", "allocs/insert"];
-        let lines = rows.iter().map(|row| {
-            vec![
-                row.cache.to_owned(),
-                report::grouped(row.entries as u64),
-                report::grouped(row.held as u64),
-                format!("{:.1}", row.overhead_bytes_per_entry),
-                format!("{:.3}", row.allocations_per_hit),
-                format!("{:.2}", row.allocations_per_insert),
-            ]
-        });
-        report::table(&head, lines.collect())
+        table(&head, &rows).draw()
             + &format!(
                 "8-byte keys, {}-byte values. held: entries after the fill; overhead: live bytes \
                  beyond keys and values, by entries held;\nallocs/insert: of new keys into the \
@@ -86,4 +77,32 @@ pub fn run(args: &MemoryArgs) -> Result<()> {
             )
     })?;
     report::print(&text)
+}
+
+fn table(head: &[&str], rows: &[Row]) -> Table {
+    let mut table = Table::new(head);
+    for row in rows {
+        let cells = vec![
+            row.cache.name().to_owned(),
+            report::grouped(row.entries as u64),
+            report::grouped(row.held as u64),
+            format!("{:.1}", row.overhead_bytes_per_entry),
+            format!("{:.3}", row.allocations_per_hit),
+            format!("{:.2}", row.allocations_per_insert),
+        ];
+        table.rows.push(report::Row::of(row.cache, cells));
+    }
+    for (i, row) in rows.iter().enumerate() {
+        if rows[..i].iter().any(|other| other.entries == row.entries) {
+            continue;
+        }
+        let places: Vec<usize> =
+            (i..rows.len()).filter(|&j| rows[j].entries == row.entries).collect();
+        let figures: Vec<_> = places
+            .iter()
+            .map(|&j| Some(rows[j].overhead_bytes_per_entry).filter(|_| rows[j].cache.is_bounded()))
+            .collect();
+        table.mark(3, Better::Lower, &places, &figures);
+    }
+    table
 }

@@ -8,11 +8,11 @@ use std::thread;
 
 use anyhow::Result;
 use clap::Args;
-use indicatif::ProgressBar;
 
 use crate::cli;
 use crate::peers::opt::Future;
 use crate::peers::{Kind, Object, Peer, Settings, Task, Value};
+use crate::progress::Progress;
 use crate::reference;
 use crate::trace::Trace;
 
@@ -63,7 +63,7 @@ impl<'a> Replayer<'a> {
     /// Replays the trace through a new cache.
     ///
     /// Policies that are computed and not run, such as `lru`, are replayed by this thread alone.
-    pub fn hits(&self, kind: Kind, capacity: usize, bar: &ProgressBar) -> Result<Hits> {
+    pub fn hits(&self, kind: Kind, capacity: usize, bar: &Progress) -> Result<Hits> {
         let hits = match (kind.reference(), &self.future) {
             (Some(policy), _) => {
                 let mut policy = reference::build(policy, capacity as u64);
@@ -95,7 +95,7 @@ impl<'a> Replayer<'a> {
         hits
     }
 
-    fn run(&self, kind: Kind, capacity: usize, bar: &ProgressBar) -> Result<Hits> {
+    fn run(&self, kind: Kind, capacity: usize, bar: &Progress) -> Result<Hits> {
         let threads = self.manner.threads;
         let settings = Settings {
             capacity,
@@ -151,7 +151,7 @@ struct Run<'a> {
     trace: &'a Trace,
     threads: usize,
     settings: Settings,
-    bar: &'a ProgressBar,
+    bar: &'a Progress,
 }
 
 impl Run<'_> {
@@ -223,7 +223,7 @@ mod tests {
 
     fn hits(trace: &Trace, kind: Kind, capacity: usize, threads: usize) -> Hits {
         let replayer = Replayer::new(trace, &[kind], Manner { threads, seed: 1 }).unwrap();
-        replayer.hits(kind, capacity, &ProgressBar::hidden()).unwrap()
+        replayer.hits(kind, capacity, &Progress::hidden()).unwrap()
     }
 
     #[test]

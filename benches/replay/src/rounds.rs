@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use indicatif::ProgressBar;
 
 use crate::drive::{self, Drive, Latency};
+use crate::histogram::Histogram;
 use crate::peers::{Heap, Hundred, Kind, Peer, Task, Value};
+use crate::progress::Progress;
 use crate::report::Spread;
 use crate::workload::Plan;
 
@@ -46,9 +47,12 @@ pub struct Cell {
     pub rates: Vec<f64>,
     /// Hits by gets, one figure a round, where there were gets.
     pub hit_ratios: Vec<f64>,
-    /// The durations of all rounds.
-    pub latency: Latency,
+    /// The durations of single operations, of each round, where they were measured.
+    pub latencies: Vec<Latency>,
 }
+
+/// Picks the operations whose durations are meant.
+pub type Operations = fn(&Latency) -> Histogram;
 
 impl Cell {
     /// Returns the median rate and its spread.
@@ -60,11 +64,33 @@ impl Cell {
     pub fn hit_ratio(&self) -> Option<f64> {
         (!self.hit_ratios.is_empty()).then(|| Spread::of(&self.hit_ratios).median)
     }
+
+    /// Returns the durations of all rounds.
+    pub fn latency(&self) -> Latency {
+        let mut all = Latency::new();
+        self.latencies.iter().for_each(|latency| all.merge(latency));
+        all
+    }
+
+    /// Returns the time within which this fraction of the operations stayed: of all rounds
+    /// together, and of the best and the worst round.
+    pub fn quantile(&self, of: Operations, fraction: f64) -> Spread {
+        let mut all = Histogram::new();
+        let mut rounds = Vec::new();
+        for latency in &self.latencies {
+            let times = of(latency);
+            if times.count() > 0 {
+                rounds.push(times.quantile(fraction) as f64);
+                all.merge(&times);
+            }
+        }
+        Spread { median: all.quantile(fraction) as f64, ..Spread::of(&rounds) }
+    }
 }
 
 impl Rounds<'_> {
     /// Measures, and returns a cell for every cache and number of threads, in their order.
-    pub fn run(&self, bar: &ProgressBar) -> Result<Vec<Cell>> {
+    pub fn run(&self, bar: &Progress) -> Result<Vec<Cell>> {
         let mut cells: Vec<Cell> = self
             .kinds
             .iter()
@@ -74,7 +100,7 @@ impl Rounds<'_> {
                     threads,
                     rates: Vec::new(),
                     hit_ratios: Vec::new(),
-                    latency: Latency::new(),
+                    latencies: Vec::new(),
                 })
             })
             .collect();
@@ -82,7 +108,7 @@ impl Rounds<'_> {
             for i in 0..self.kinds.len() {
                 let place = (i + round) % self.kinds.len();
                 let kind = self.kinds[place];
-                bar.set_message(format!("round {} of {}: {}", round + 1, self.rounds, kind.name()));
+                bar.step(format!("round {} of {}: {}", round + 1, self.rounds, kind.name()));
                 let at = place * self.threads.len();
                 let row = &mut cells[at..at + self.threads.len()];
                 match self.plan.shape.value_bytes {
@@ -132,7 +158,7 @@ impl<V: Value> Task<V> for Turn<'_, V> {
             }
             if !self.rounds.latency.is_zero() {
                 let latency = drive::latency(&peer, plan, drive(cell.threads, self.rounds.latency));
-                cell.latency.merge(&latency);
+                cell.latencies.push(latency);
             }
         }
         Ok(())

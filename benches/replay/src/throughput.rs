@@ -8,8 +8,10 @@ use serde::Serialize;
 
 use crate::cli;
 use crate::peers::Kind;
-use crate::report::{self, Format};
-use crate::rounds::Rounds;
+use crate::plot::{self, Axis, Curve, Panel, Scale, Unit as Numbers};
+use crate::progress::{Progress, Unit};
+use crate::report::{self, Better, Format, Table};
+use crate::rounds::{Cell, Rounds};
 use crate::workload::{Plan, Shape, Workload};
 
 /// Operations a second.
@@ -62,6 +64,10 @@ pub struct WorkArgs {
     /// Where random choices begin.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Draw it into this file, .svg or .png: operations a second over threads, or times over
+    /// percentiles.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<plot::File>,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -70,35 +76,14 @@ pub struct WorkArgs {
 impl WorkArgs {
     /// Returns the work's shape.
     pub fn shape(&self) -> Shape {
-        let workload = self.workload;
-        let keys = self.keys.unwrap_or(match workload {
-            Workload::Mixed | Workload::ReadThrough | Workload::Churn => 1_000_000,
-            Workload::Hits => 10_000,
-            Workload::Hot => 1,
-        });
-        let all = keys as usize;
-        let capacity = self.capacity.unwrap_or(match workload {
-            Workload::Mixed => (all / 5).max(1),
-            Workload::ReadThrough => (all / 10).max(1),
-            Workload::Hits => all + all / 4 + 64,
-            Workload::Hot => (all * 2).max(1000),
-            Workload::Churn => 100_000,
-        });
-        let zipf = self.zipf.unwrap_or(match workload {
-            Workload::Mixed => 1.2,
-            Workload::ReadThrough => 0.99,
-            Workload::Hits | Workload::Hot | Workload::Churn => 0.0,
-        });
-        let reads = if workload == Workload::Mixed { self.reads } else { 100 };
-        Shape {
-            workload,
-            keys,
-            capacity,
-            value_bytes: self.value_bytes,
-            zipf,
-            reads,
-            seed: self.seed,
+        let mut shape = Shape::usual(self.workload, self.keys, self.seed);
+        shape.capacity = self.capacity.unwrap_or(shape.capacity);
+        shape.zipf = self.zipf.unwrap_or(shape.zipf);
+        shape.value_bytes = self.value_bytes;
+        if self.workload == Workload::Mixed {
+            shape.reads = self.reads;
         }
+        shape
     }
 
     /// Returns the work itself.
@@ -125,6 +110,17 @@ impl WorkArgs {
     /// Returns the time of one measurement.
     pub fn time(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
+    }
+
+    /// Returns the file to draw into.
+    pub fn plot(&self) -> Option<&plot::File> {
+        self.plot.as_ref()
+    }
+
+    /// Warns of what would mean little, and fails for what would fail at the end.
+    pub fn prepare(&self) -> Result<()> {
+        report::too_short(self.seconds, self.rounds).iter().for_each(|text| report::warn(text));
+        self.plot.as_ref().map_or(Ok(()), plot::File::check)
     }
 
     /// Says in a line what was done.
@@ -167,7 +163,7 @@ pub const MAX_WARM_UP: Duration = Duration::from_millis(300);
 
 #[derive(Serialize)]
 struct Row {
-    cache: &'static str,
+    cache: Kind,
     threads: usize,
     mops_median: f64,
     mops_min: f64,
@@ -184,8 +180,9 @@ pub fn run(args: &ThroughputArgs) -> Result<()> {
     if args.batch > 1 && !matches!(shape.workload, Workload::Hits | Workload::Hot) {
         bail!("--batch is for --workload hits");
     }
+    work.prepare()?;
     let threads = work.threads();
-    let bar = report::progress((kinds.len() * work.rounds()) as u64);
+    let bar = Progress::new((kinds.len() * work.rounds()) as u64, Unit::Runs);
     let cells = Rounds {
         kinds: &kinds,
         plan: &work.plan(),
@@ -197,13 +194,13 @@ pub fn run(args: &ThroughputArgs) -> Result<()> {
         batch: args.batch,
     }
     .run(&bar)?;
-    bar.finish_and_clear();
+    bar.finish();
     let rows: Vec<Row> = cells
         .iter()
         .map(|cell| {
             let rate = cell.rate();
             Row {
-                cache: cell.kind.name(),
+                cache: cell.kind,
                 threads: cell.threads,
                 mops_median: rate.median / 1e6,
                 mops_min: rate.min / 1e6,
@@ -213,25 +210,58 @@ pub fn run(args: &ThroughputArgs) -> Result<()> {
             }
         })
         .collect();
+    if let Some(file) = work.plot() {
+        let note = format!("{}; higher is better", shape.workload.describe());
+        plot::draw(file, &[panel(&cells, &threads, "Operations a second".to_owned(), note)])?;
+    }
     let text = report::render(work.format, &rows, || {
         let head = ["cache", "threads", "Mops/s", "min - max", "ns/op", "hit %"];
-        let lines = rows.iter().map(|row| {
-            vec![
-                row.cache.to_owned(),
-                row.threads.to_string(),
-                report::millions(row.mops_median * 1e6),
-                format!(
-                    "{} - {}",
-                    report::millions(row.mops_min * 1e6),
-                    report::millions(row.mops_max * 1e6)
-                ),
-                format!("{:.1}", row.nanos_per_operation),
-                row.hit_ratio.map_or_else(|| "-".to_owned(), |hit| format!("{:.1}", hit * 100.0)),
-            ]
-        });
-        report::table(&head, lines.collect())
+        table(&head, &rows, &threads).draw()
             + &work.describe()
             + "ns/op: what one thread sees. papaya, dashmap and hashbrown evict nothing.\n"
     })?;
     report::print(&text)
+}
+
+fn table(head: &[&str], rows: &[Row], threads: &[usize]) -> Table {
+    let mut table = Table::new(head);
+    for row in rows {
+        let cells = vec![
+            row.cache.name().to_owned(),
+            row.threads.to_string(),
+            report::millions(row.mops_median * 1e6),
+            format!(
+                "{} - {}",
+                report::millions(row.mops_min * 1e6),
+                report::millions(row.mops_max * 1e6)
+            ),
+            format!("{:.1}", row.nanos_per_operation),
+            row.hit_ratio.map_or_else(|| "-".to_owned(), |hit| format!("{:.1}", hit * 100.0)),
+        ];
+        table.rows.push(report::Row::of(row.cache, cells));
+    }
+    for &threads in threads {
+        let places: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].threads == threads).collect();
+        let figures: Vec<_> = places
+            .iter()
+            .map(|&i| Some(rows[i].mops_median).filter(|_| rows[i].cache.is_bounded()))
+            .collect();
+        table.mark(2, Better::Higher, &places, &figures);
+    }
+    table
+}
+
+/// Returns the chart: a curve over the numbers of threads for each cache.
+pub fn panel(cells: &[Cell], threads: &[usize], title: String, note: String) -> Panel {
+    let curves = cells.chunks(threads.len()).map(|cells| {
+        let points = cells.iter().map(|cell| (cell.threads as f64, cell.rate()));
+        Curve::with_spread(cells[0].kind, points.collect())
+    });
+    Panel {
+        title,
+        note,
+        x: Axis::threads(threads),
+        y: Axis::new("operations a second", Scale::FromZero, Numbers::Count),
+        curves: curves.collect(),
+    }
 }

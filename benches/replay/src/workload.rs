@@ -34,6 +34,17 @@ impl Workload {
             Self::Hot => "hot",
         }
     }
+
+    /// Says in few words what is done.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Mixed => "gets and sets of popular and rare keys",
+            Self::ReadThrough => "a get, and on a miss an insert",
+            Self::Hits => "gets of keys that are all there",
+            Self::Churn => "inserts of new keys into a full cache",
+            Self::Hot => "gets of one single key",
+        }
+    }
 }
 
 /// The figures of a workload.
@@ -53,6 +64,32 @@ pub struct Shape {
     pub reads: u8,
     /// Where random choices begin.
     pub seed: u64,
+}
+
+impl Shape {
+    /// Returns the usual shape of a workload, for so many keys or the usual number of them.
+    pub fn usual(workload: Workload, keys: Option<u32>, seed: u64) -> Self {
+        let keys = keys.unwrap_or(match workload {
+            Workload::Mixed | Workload::ReadThrough | Workload::Churn => 1_000_000,
+            Workload::Hits => 10_000,
+            Workload::Hot => 1,
+        });
+        let all = keys as usize;
+        let capacity = match workload {
+            Workload::Mixed => (all / 5).max(1),
+            Workload::ReadThrough => (all / 10).max(1),
+            Workload::Hits => all + all / 4 + 64,
+            Workload::Hot => (all * 2).max(1000),
+            Workload::Churn => 100_000,
+        };
+        let zipf = match workload {
+            Workload::Mixed => 1.2,
+            Workload::ReadThrough => 0.99,
+            Workload::Hits | Workload::Hot | Workload::Churn => 0.0,
+        };
+        let reads = if workload == Workload::Mixed { 80 } else { 100 };
+        Self { workload, keys, capacity, value_bytes: 8, zipf, reads, seed }
+    }
 }
 
 /// A shape with its sequence of steps.

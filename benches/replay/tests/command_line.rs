@@ -32,6 +32,12 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_cortado-replay")).args(arguments).output().unwrap()
 }
 
+/// Parses an SVG, or the report's HTML, which is well-formed XML as well.
+fn parse(text: &str) -> roxmltree::Document<'_> {
+    let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+    roxmltree::Document::parse_with_options(text, options).unwrap()
+}
+
 fn fails(arguments: &[&str]) -> String {
     let output = run(arguments);
     let message = String::from_utf8(output.stderr).unwrap();
@@ -42,12 +48,24 @@ fn fails(arguments: &[&str]) -> String {
 }
 
 fn prints(arguments: &[&str]) -> String {
+    prints_with_progress(arguments).0
+}
+
+/// Returns what goes to standard output and to standard error.
+fn prints_with_progress(arguments: &[&str]) -> (String, String) {
     let output = run(arguments);
-    let message = String::from_utf8_lossy(&output.stderr);
+    let message = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{message}");
-    // Bars are for terminals.
-    assert_eq!(message, "");
-    String::from_utf8(output.stdout).unwrap()
+    // Without a terminal there is a line for each step, and nothing that moves or has colours.
+    for line in message.lines() {
+        let is_step = line.split_once(" %, ").is_some_and(|(percent, rest)| {
+            percent.trim().parse::<u32>().is_ok_and(|percent| percent <= 100) && rest.contains(": ")
+        });
+        let is_other = ["warning: ", "wrote ", "this takes about "];
+        assert!(is_step || is_other.iter().any(|start| line.starts_with(start)), "{line}");
+    }
+    assert!(!message.contains('\u{1b}') && !message.contains('\r'), "{message:?}");
+    (String::from_utf8(output.stdout).unwrap(), message)
 }
 
 const LOOP: &[u8] = b"1\n2\n3\n4\n1\n2\n3\n4\n1\n2\n3\n4\n";
@@ -459,7 +477,8 @@ fn distances_from_the_best_rival_are_compared() {
     assert_eq!(rows[4]["capacity"], serde_json::Value::Null);
     let text = prints(&["compare", "--at", &at, "scan@100", "--accesses", "3000"]);
     assert!(text.contains("best rival") && text.contains("cortado"), "{text}");
-    assert!(text.lines().rev().nth(1).unwrap().contains("mean"), "{text}");
+    let mean = text.lines().rev().nth(2).unwrap();
+    assert!(mean.contains("mean") && mean.contains('*'), "{text}");
 }
 
 #[test]
@@ -529,4 +548,219 @@ fn memory_budget_and_churn_run() {
         "1,2",
     ]);
     assert!(text.contains("worst pause"));
+}
+
+/// The shortest runs there are.
+const QUICK: [&str; 4] = ["--rounds", "1", "--seconds", "0.001"];
+
+#[test]
+fn steps_are_told_where_there_is_no_terminal() {
+    let arguments = ["throughput", "--workload", "hits", "--cache", "cortado,lru"];
+    let (_, message) = prints_with_progress(&[&arguments[..], &QUICK].concat());
+    let steps: Vec<&str> = message.lines().filter(|line| line.contains(" %, ")).collect();
+    assert_eq!(steps.len(), 2, "{message}");
+    assert!(
+        steps[1].starts_with(" 50 %, 1 of 2 runs, ") && steps[1].ends_with(": lru"),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn runs_that_mean_nothing_are_warned_of() {
+    let arguments = ["--workload", "hits", "--cache", "cortado", "--threads", "1"];
+    for command in ["throughput", "latency"] {
+        let (_, message) = prints_with_progress(&[&[command], &arguments[..], &QUICK].concat());
+        assert!(message.contains("warning: 1 round(s) of 0.001 s are too short"), "{message}");
+    }
+    let long = ["--seconds", "0.1", "--rounds", "3"];
+    let (_, message) = prints_with_progress(&[&["throughput"], &arguments[..], &long].concat());
+    assert!(!message.contains("warning"), "{message}");
+}
+
+#[test]
+fn speed_and_times_are_drawn() {
+    let scratch = Scratch::new("plots");
+    let path = scratch.0.join("plot.svg");
+    let path = path.to_str().unwrap();
+    let arguments = ["--workload", "mixed", "--keys", "1000", "--cache", "cortado,quick_cache"];
+    for (command, words) in [
+        ("throughput", ["Operations a second", "higher is better"]),
+        ("latency", ["How long gets take: 1 thread(s)", "lower is better"]),
+    ] {
+        let seconds = ["--rounds", "1", "--seconds", "0.01", "--plot", path];
+        let (_, message) = prints_with_progress(&[&[command], &arguments[..], &seconds].concat());
+        assert!(message.contains(&format!("wrote {path}")), "{message}");
+        let text = fs::read_to_string(path).unwrap();
+        parse(&text);
+        for word in words.into_iter().chain(["cortado", "quick_cache"]) {
+            assert!(text.contains(word), "{word}");
+        }
+        let wrong = [&[command], &arguments[..], &["--plot", "no/such/plot.svg"]].concat();
+        assert!(fails(&wrong).contains("no/such"));
+    }
+}
+
+#[test]
+fn rival_that_rounds_up_is_not_the_best() {
+    let arguments = ["compare", "--at", "zipf@100", "--accesses", "5000", "--cache"];
+    let text = prints(&[&arguments[..], &["cortado,scc,lru"]].concat());
+    assert!(text.contains("* scc rounds the capacity up, 100 to 128"), "{text}");
+    let line = text.lines().find(|line| line.contains("zipf")).unwrap();
+    assert!(line.contains("lru") && line.contains('*'), "{text}");
+    let message = fails(&[&arguments[..], &["cortado,scc"]].concat());
+    assert!(message.contains("at 100 there is no rival"), "{message}");
+    let text = prints(&[
+        "hit-ratio",
+        "--synthetic",
+        "zipf",
+        "--accesses",
+        "5000",
+        "--capacity",
+        "100,128",
+        "--cache",
+        "cortado,scc",
+    ]);
+    assert!(text.contains("scc rounds the capacity up, 100 to 128"), "{text}");
+}
+
+const PARTS: [(&str, usize); 9] = [
+    ("throughput", 4),
+    ("latency", 4),
+    ("hit-ratio", 2),
+    ("memory", 1),
+    ("budget", 1),
+    ("sleepers", 1),
+    ("preempted", 2),
+    ("stale", 1),
+    ("lines", if cfg!(all(target_os = "linux", target_arch = "x86_64")) { 2 } else { 0 }),
+];
+
+#[test]
+fn report_is_whole_and_well_formed() {
+    let scratch = Scratch::new("report");
+    let file = |name: &str| scratch.0.join(name).to_str().unwrap().to_owned();
+    let trace = scratch.file("loop.lirs", &LOOP.repeat(50));
+    let (html, markdown, json) = (file("a/page.html"), file("b/page.md"), file("figures.json"));
+    let outputs = ["report", "--html", &html, "--markdown", &markdown, "--json", &json];
+    let small = [
+        "--cache",
+        "cortado,scc,papaya",
+        "--threads",
+        "1,2",
+        "--crowd",
+        "2,4",
+        "--sleepers",
+        "0,20",
+        "--accesses",
+        "2000",
+        "--keys",
+        "2000",
+        "--entries",
+        "1000",
+    ];
+    let at = format!("{trace}@2,4");
+    let traces = ["--at", "zipf@50,100", &at];
+    let (text, message) = prints_with_progress(&[&outputs[..], &small, &traces, &QUICK].concat());
+    assert_eq!(text, "");
+    assert!(message.contains(&format!("wrote {html}")), "{message}");
+    assert!(message.contains("s of work, ") && message.contains("too short"), "{message}");
+
+    let page = fs::read_to_string(&html).unwrap();
+    let tree = parse(&page);
+    let by_id = |id: &str| tree.descendants().find(|node| node.attribute("id") == Some(id));
+    let count = |node: roxmltree::Node<'_, '_>, name: &str| {
+        node.descendants().filter(|node| node.tag_name().name() == name).count()
+    };
+    assert!(by_id("summary").is_some());
+    let markdown_text = fs::read_to_string(&markdown).unwrap();
+    for (part, plots) in PARTS {
+        let section = by_id(part).and_then(|title| title.parent()).unwrap();
+        assert_eq!(count(section, "svg"), plots, "{part}");
+        assert_eq!(count(section, "table"), plots, "{part}");
+        for i in 1..=plots {
+            let name = format!("page/{part}-{i}.svg");
+            assert!(markdown_text.contains(&format!("]({name})")), "{name}");
+            let svg = fs::read_to_string(scratch.0.join("b").join(&name)).unwrap();
+            let tree = parse(&svg);
+            assert_eq!(tree.root_element().tag_name().name(), "svg");
+            assert!(count(tree.root_element(), "text") > 3, "{name}");
+        }
+    }
+    // It needs no other file, and says where, of what and how it was measured.
+    assert!(!page.contains("src=") && !page.contains("<link") && !page.contains("<script"));
+    for text in [&page, &markdown_text] {
+        for words in ["hardware threads", "seed 1", "higher is better", "scc rounds", "report"] {
+            assert!(words == "higher is better" || text.contains(words), "{words}");
+        }
+        assert!(text.contains("too short to mean anything"));
+        let scratch = scratch.0.to_str().unwrap();
+        assert!(!text.contains(scratch), "it names a directory of this machine");
+    }
+
+    // The same pages come from the figures alone.
+    let (again, too) = (file("again.html"), file("again.md"));
+    prints_with_progress(&["report", "--from", &json, "--html", &again, "--markdown", &too]);
+    assert_eq!(fs::read_to_string(again).unwrap(), page);
+}
+
+#[test]
+fn wrong_reports_are_errors() {
+    let scratch = Scratch::new("wrong-report");
+    let path = scratch.file("figures.json", b"{}");
+    assert!(fails(&["report", "--from", "no/such.json"]).contains("no/such.json"));
+    assert!(fails(&["report", "--from", &path]).contains("no figures"));
+    assert!(fails(&["report", "--only", "speed"]).contains("hit-ratio"));
+    assert!(fails(&["report", "--at", "no/such.lirs@5"]).contains("no/such.lirs"));
+    // A file stands where a directory is needed.
+    let html = format!("{path}/page.html");
+    let message =
+        run(&[&["report", "--only", "stale", "--cache", "cortado", "--html", &html], &QUICK[..]]
+            .concat());
+    assert_eq!(message.status.code(), Some(2));
+}
+
+#[test]
+fn scaling_writes_what_a_user_sends() {
+    let scratch = Scratch::new("scaling");
+    let path = scratch.0.join("scaling.json");
+    let path = path.to_str().unwrap();
+    let arguments = ["scaling", "--max-threads", "2", "--workload", "hits,hot", "--output", path];
+    let (text, message) =
+        prints_with_progress(&[&arguments[..], &["--cache", "cortado,moka"], &QUICK].concat());
+    assert!(text.contains("2 threads") && text.contains("(1.00)"), "{text}");
+    assert!(message.contains(&format!("wrote {path}")), "{message}");
+    let text = fs::read_to_string(path).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(file["figures"].as_array().unwrap().len(), 8);
+    assert_eq!(file["figures"][0]["cache"], "cortado");
+    assert!(file["machine"]["hardware_threads"].as_u64().unwrap() > 0);
+    assert!(file["figures"][7]["rates"][0].as_u64().unwrap() > 0);
+    assert!(!text.contains(scratch.0.to_str().unwrap()));
+    assert!(fails(&["scaling", "--output", scratch.0.to_str().unwrap()]).contains("directory"));
+    assert!(fails(&["scaling", "--max-threads", "0"]).contains("--max-threads"));
+}
+
+/// What cortado's operations do to memory that other threads use, counted and not argued.
+///
+/// The first hit of an entry sets its access bits; those that follow find them set. An insert runs
+/// the maintenance here, too, since there is no thread for it; and whether two threads share a
+/// stripe is a matter of chance, so its bounds are wide.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn hit_writes_no_line_that_all_threads_write() {
+    let count = |cache: &str, op: &str| -> (f64, f64) {
+        let text = prints(&["cell", "lines", "--cache", cache, "--op", op]);
+        let lines: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let figure = |name: &str| lines[name].as_f64().unwrap();
+        (figure("shared"), figure("hot"))
+    };
+    for (op, most_shared, most_hot) in
+        [("hit", 1.5, 0.0), ("again", 0.1, 0.0), ("replace", 8.0, 3.0), ("insert", 20.0, 8.0)]
+    {
+        let (shared, hot) = count("cortado", op);
+        assert!(shared <= most_shared && hot <= most_hot, "{op}: {shared} shared, {hot} hot");
+    }
+    // A count must see a lock and a list.
+    let (shared, hot) = count("lru", "hit");
+    assert!(hot >= 1.0 && shared >= 3.0, "{shared} {hot}");
 }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 use crate::reference::Kind as Reference;
 
@@ -159,7 +160,8 @@ pub trait Task<V: Value> {
 }
 
 /// The caches by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Deserialize, Serialize)]
+#[serde(into = "&'static str", try_from = "String")]
 pub enum Kind {
     /// This crate.
     Cortado,
@@ -304,9 +306,23 @@ impl Kind {
         !matches!(self, Self::Papaya | Self::Dashmap | Self::Hashbrown)
     }
 
+    /// Returns whether it is this crate.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Cortado | Self::CortadoBytes | Self::CortadoMetrics)
+    }
+
+    /// Returns the capacity that the cache really has, if it rounds the one that is asked for up.
+    pub fn rounded_up(self, capacity: usize) -> Option<usize> {
+        let rounded = match self {
+            Self::Scc => capacity.next_power_of_two().max(scc::LEAST_CAPACITY),
+            _ => capacity,
+        };
+        (rounded > capacity).then_some(rounded)
+    }
+
     /// Returns whether cortado is measured by it: it is another cache, and one that can be built.
     pub fn is_rival(self) -> bool {
-        !matches!(self, Self::Cortado | Self::CortadoBytes | Self::CortadoMetrics | Self::Opt)
+        !self.is_own() && self != Self::Opt
     }
 
     /// Fails for what cannot replay a trace; `by_size` says whether entries cost their size.
@@ -367,5 +383,19 @@ impl Kind {
                 bail!("{} is computed, not run: it is for hit-ratio and compare only", self.name())
             }
         }
+    }
+}
+
+impl From<Kind> for &'static str {
+    fn from(kind: Kind) -> Self {
+        kind.name()
+    }
+}
+
+impl TryFrom<String> for Kind {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::from_str(&name, true)
     }
 }

@@ -8,6 +8,9 @@ use scc::HashCache;
 
 use super::{Peer, Settings, Value};
 
+/// The least capacity that it has, whatever is asked for.
+pub const LEAST_CAPACITY: usize = 64;
+
 /// `scc::HashCache`.
 pub struct Scc<V: Value>(HashCache<u64, V>);
 
@@ -31,5 +34,21 @@ impl<V: Value> Peer<V> for Scc<V> {
 
     fn len(&self) -> Option<usize> {
         Some(self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::Kind;
+
+    #[test]
+    fn capacity_is_what_the_cache_says() {
+        for capacity in [1, 60, 64, 65, 250, 256, 1_000, 4_096, 200_000] {
+            let peer = <Scc<u64> as Peer<u64>>::build(&Settings::for_entries(capacity, 1)).unwrap();
+            let said = Kind::Scc.rounded_up(capacity).unwrap_or(capacity);
+            assert_eq!(*peer.0.capacity_range().end(), said, "{capacity}");
+        }
+        assert_eq!(Kind::Moka.rounded_up(1_000), None);
     }
 }
