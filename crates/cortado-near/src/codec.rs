@@ -204,9 +204,10 @@ impl<V: 'static, C: ValueCodec<V>> ValueCodec<Arc<V>> for Shared<V, C> {
 /// ```
 /// use cortado_near::{Json, ValueCodec};
 ///
-/// assert_eq!(Json.encode(&(1, "one")).unwrap(), br#"[1,"one"]"#);
+/// let one = (1_u32, "one".to_string());
+/// assert_eq!(Json.encode(&one).unwrap(), br#"[1,"one"]"#);
 /// let value: (u32, String) = Json.decode(br#"[1,"one"]"#).unwrap();
-/// assert_eq!(value, (1, "one".to_string()));
+/// assert_eq!(value, one);
 /// ```
 #[cfg(feature = "json")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

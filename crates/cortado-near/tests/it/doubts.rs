@@ -6,7 +6,7 @@ use cortado_near::{Doubt, Error, Phase, Tracking};
 
 use crate::{
     server,
-    support::{Proxy, both_modes, eventually, name, numbers, state_that},
+    support::{Proxy, both_modes, eventually, name, numbers, reads, state_that},
 };
 
 const SLACK: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ async fn flush_empties_the_cache_and_keeps_the_connection() {
         let near = numbers(tracking).connect(server.url()).await.unwrap();
         for (generation, flush) in [(1, "FLUSHALL"), (2, "FLUSHDB")] {
             server.set(1, 10).await;
-            while near.get(&1).await.unwrap() != Some(10) {}
+            reads(&near, 1, Some(10)).await;
             server.command::<()>(&[flush]).await;
             let state = state_that(&near, |state| state.generation == generation).await;
             assert_eq!((state.phase, state.doubt), (Phase::Connected, Some(Doubt::Flushed)));
@@ -175,7 +175,7 @@ async fn server_that_becomes_a_replica_replaces_what_is_held() {
         // The connection stays; the data are replaced beneath it.
         old.command::<()>(&["REPLICAOF", "127.0.0.1", &new.port().to_string()]).await;
         state_that(&near, |state| state.generation >= 1).await;
-        while near.get(&1).await.unwrap() != Some(11) {}
+        reads(&near, 1, Some(11)).await;
         new.set(1, 12).await;
         eventually("the replica invalidates, too", || near.peek(&1).is_none()).await;
     }

@@ -7,7 +7,7 @@ use cortado_near::Tracking;
 
 use crate::{
     server,
-    support::{Mode, Proxy, both_modes, eventually, name, numbers},
+    support::{Mode, Proxy, both_modes, eventually, name, numbers, reads},
 };
 
 /// What a busy machine may add to a time.
@@ -96,7 +96,7 @@ async fn expiration_on_the_server_invalidates() {
         eventually("PEXPIRE invalidates", || near.metrics().invalidations > before).await;
         assert!(near.get(&key).await.unwrap().is_none_or(|value| value == 10));
         eventually("the key expires", || near.peek(&key).is_none()).await;
-        while near.get(&key).await.unwrap().is_some() {}
+        reads(&near, key, None).await;
         assert_eq!(near.state().generation, 0);
     }
 }

@@ -56,6 +56,14 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Reads a key until it has a value.
+pub async fn reads(near: &Numbers, key: u64, value: Option<u64>) {
+    let end = Instant::now() + DEADLINE;
+    while near.get(&key).await.unwrap() != value {
+        assert!(Instant::now() < end, "{value:?}: not within {DEADLINE:?}");
+    }
+}
+
 /// Waits for a state.
 pub async fn state_that(near: &Numbers, is_it: impl Fn(&State) -> bool) -> State {
     let wait = async {
