@@ -209,15 +209,8 @@
 //! entry in each step of the access clock. A step lasts for 1/64 as many accesses as there are
 //! entries. With [`metrics`](CacheBuilder::metrics) a hit also counts in a stripe of its own.
 //!
-//! The README reports 8.5 million operations per second on one thread, compared with 12.4 million
-//! for quick_cache and 5.8 million for foyer (a million keys, one set in five operations, 97 %
-//! hits, AMD EPYC). It also has the spread, the command and the results for other numbers of
-//! threads.
-//!
-//! Hits alone, with uniformly distributed keys on one thread, in millions per second: 29.5 with
-//! 1000 entries, 5.1 with 100 000, and 3.2 with a million, where each hit takes several cache
-//! misses (`docs/decisions/0005`, with the command; it names no machine, so read the ratios). Hit
-//! ratios are in `docs/design.md`.
+//! The README compares speed, latency and memory with other caches, with command, machine and
+//! spread; `docs/benchmarks.md` has the charts, and `docs/design.md` the hit ratios.
 //!
 //! # When not to use it
 //!
