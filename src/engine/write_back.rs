@@ -2,26 +2,30 @@
 //!
 //! The entry stays readable until the function has returned, and is removed only if the table still
 //! holds the same one, so a load after a miss reads what was written. Two threads may want to write
-//! an older and a newer entry of the same key. They exclude each other by a word chosen by the
-//! key's hash, and the second one checks whether its entry is still in the table. See decision
-//! 0030.
+//! an older and a newer entry of the same key. They exclude each other by a mutex chosen by the
+//! key's hash, and the second one checks whether its entry is still in the table. An eviction never
+//! waits for the mutex. See decision 0030.
+
+use std::cell::Cell;
+use std::sync::TryLockError;
 
 use super::{Engine, RemovalCause};
 use crate::{
     entry::Entry,
     metrics::Counter,
-    primitives::striped::thread_number,
     reclaim::Guard,
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        thread,
-    },
+    sync::{Mutex, MutexGuard, thread_local},
     table::EntryRef,
     util::caught,
 };
 
-/// Words by which threads that write back entries of the same key exclude each other.
+/// Mutexes by which threads that write back entries of the same key exclude each other.
 const WRITE_STRIPES: usize = 64;
+
+thread_local! {
+    /// Whether this thread runs a write-back function, of any cache.
+    static IS_WRITING: Cell<bool> = const { Cell::new(false) };
+}
 
 type Write<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
 
@@ -29,24 +33,17 @@ type Write<K, V> = Box<dyn Fn(&K, &V) -> bool + Send + Sync>;
 pub struct WriteBack<K, V> {
     /// Writes an entry; returns whether it succeeded.
     write: Write<K, V>,
-    /// The thread that writes an entry of a key with this hash, by its [mark](my_mark); 0 if none.
-    writers: [AtomicUsize; WRITE_STRIPES],
+    /// Held by the thread that writes an entry of a key with this hash.
+    turns: [Mutex<()>; WRITE_STRIPES],
 }
 
 /// The exclusive right to write back the entries of some keys.
-struct WriteTurn<'a>(&'a AtomicUsize);
-
-impl Drop for WriteTurn<'_> {
-    fn drop(&mut self) {
-        // Release: pairs with the Acquire in `turn`: the next writer sees what was written.
-        self.0.store(0, Ordering::Release);
-    }
-}
+type WriteTurn<'a> = MutexGuard<'a, ()>;
 
 impl<K, V> WriteBack<K, V> {
     pub fn new(write: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
-        let writers = std::array::from_fn(|_| AtomicUsize::new(0));
-        Self { write: Box::new(write), writers }
+        let turns = std::array::from_fn(|_| Mutex::new(()));
+        Self { write: Box::new(write), turns }
     }
 
     /// Returns the right to write back entries of this hash, unless another thread holds it.
@@ -54,36 +51,35 @@ impl<K, V> WriteBack<K, V> {
     /// The caller must check afterwards that the entry is still in the table: otherwise, a newer
     /// one may have been written already, and this one would overwrite it.
     fn turn(&self, hash: u64) -> Option<WriteTurn<'_>> {
-        let writer = self.writer(hash);
-        // Acquire: pairs with the Release in `WriteTurn::drop`. Relaxed: a failure reads nothing.
-        let turn = writer.compare_exchange(0, my_mark(), Ordering::Acquire, Ordering::Relaxed);
-        turn.is_ok().then_some(WriteTurn(writer))
-    }
-
-    /// Like [`turn`](Self::turn), but waits while another thread holds the right. Does not wait if
-    /// this thread is writing an entry itself: its function has called the cache, and two such
-    /// threads could wait for each other forever.
-    fn wait_for_turn(&self, hash: u64) -> Option<WriteTurn<'_>> {
-        loop {
-            if let Some(turn) = self.turn(hash) {
-                return Some(turn);
-            }
-            // Relaxed: a thread sees its own mark, and any other value is another thread's.
-            let is_mine = |writer: &AtomicUsize| writer.load(Ordering::Relaxed) == my_mark();
-            if self.writers.iter().any(is_mine) {
-                return None;
-            }
-            thread::yield_now();
+        match self.mutex(hash).try_lock() {
+            Ok(turn) => Some(turn),
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    fn writer(&self, hash: u64) -> &AtomicUsize {
-        &self.writers[hash as usize % WRITE_STRIPES]
+    /// Like [`turn`](Self::turn), but waits while another thread holds the right. Does not wait if
+    /// this thread is writing an entry itself: its function has called a cache, and two such
+    /// threads could wait for each other forever.
+    fn wait_for_turn(&self, hash: u64) -> Option<WriteTurn<'_>> {
+        if IS_WRITING.try_with(Cell::get).unwrap_or(true) {
+            return self.turn(hash);
+        }
+        Some(self.mutex(hash).lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    fn mutex(&self, hash: u64) -> &Mutex<()> {
+        &self.turns[hash as usize % WRITE_STRIPES]
     }
 
     /// Writes an entry back; returns whether it succeeded. A panic counts as no.
     fn write(&self, _: &WriteTurn<'_>, entry: &Entry<K, V>) -> bool {
-        caught(|| (self.write)(&entry.key, &entry.value)).unwrap_or(false)
+        let before = IS_WRITING.try_with(|is_writing| is_writing.replace(true));
+        let is_written = caught(|| (self.write)(&entry.key, &entry.value)).unwrap_or(false);
+        if let Ok(before) = before {
+            let _ = IS_WRITING.try_with(|is_writing| is_writing.set(before));
+        }
+        is_written
     }
 }
 
@@ -206,9 +202,4 @@ impl<K, V, S> Engine<K, V, S> {
         let hit = self.table.find(&guard, hash, is_it);
         hit.is_some_and(|hit| self.write_back(&guard, hash, hit.at(), Turn::Wait))
     }
-}
-
-/// Returns the mark of the current thread, which is not 0.
-fn my_mark() -> usize {
-    thread_number() + 1
 }

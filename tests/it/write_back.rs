@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher, Hasher},
     sync::{
-        Arc, Mutex,
+        Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
@@ -432,4 +433,63 @@ fn entry_that_is_pinned_while_it_is_written_remains() {
     assert!((0..100).step_by(10).all(|key| cache.contains_key(&key)));
     assert!(cache.cost() <= 20);
     audit(&cache);
+}
+
+/// Gives all keys one hash, and so one turn.
+#[derive(Clone, Default)]
+struct OneHash;
+
+impl BuildHasher for OneHash {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self
+    }
+}
+
+impl Hasher for OneHash {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn finish(&self) -> u64 {
+        42
+    }
+}
+
+#[test]
+fn functions_of_two_caches_that_call_each_other_do_not_wait_forever() {
+    type Handles = Arc<Mutex<Vec<Cache<u64, u64, OneHash>>>>;
+    let (handles, barrier) = (Handles::default(), Arc::new(Barrier::new(2)));
+    let clock = ManualClock::new();
+    let build = |other: usize| {
+        let (handles, barrier) = (Arc::clone(&handles), Arc::clone(&barrier));
+        let is_first = AtomicBool::new(true);
+        builder(10, Maintenance::Manual)
+            .hasher(OneHash)
+            .clock(clock.clone())
+            .ttl(Duration::from_secs(1))
+            .write_back(move |_: &u64, _: &u64| {
+                if is_first.swap(false, SeqCst) {
+                    // Both threads are in a function now, and each asks for what the other holds.
+                    barrier.wait();
+                    let other = handles.lock().unwrap()[other].clone();
+                    assert_eq!(*other.get_or_insert_with(1, || 7), 7);
+                    barrier.wait();
+                }
+                true
+            })
+            .build()
+            .unwrap()
+    };
+    let caches = [build(1), build(0)];
+    *handles.lock().unwrap() = caches.to_vec();
+    for cache in &caches {
+        (0..2).for_each(|key| assert!(cache.insert(key, 1).is_in()));
+    }
+    clock.advance(Duration::from_secs(2));
+    thread::scope(|scope| {
+        for cache in &caches {
+            scope.spawn(|| assert_eq!(*cache.get_or_insert_with(0, || 7), 7));
+        }
+    });
+    handles.lock().unwrap().clear();
 }
