@@ -309,14 +309,14 @@ impl<K, V, S> Engine<K, V, S> {
             self.finish_resize(guard);
             let seed = self.budget.used() ^ u64::from(self.access_clock.now() ^ tries) << 32;
             let random = super::spread(seed);
-            let anyone = || self.victim(guard, random, Among::Evictable);
+            let any_victim = || self.victim(guard, random, Among::Evictable);
             // Until concurrent removals are subtracted, it may seem that unevictable entries have
             // to be evicted.
             let pinned = || {
                 let must_go = self.unevictable.cost() > limit;
                 if must_go { self.victim(guard, random, Among::All) } else { None }
             };
-            let chosen = anyone().map(|victim| (victim, Force::Functions));
+            let chosen = any_victim().map(|victim| (victim, Force::Functions));
             match chosen.or_else(|| pinned().map(|victim| (victim, Force::All))) {
                 // If another thread removes or replaces it first, another victim is chosen. The
                 // limit overrides the callbacks that keep entries, but they are asked a few times.

@@ -30,7 +30,7 @@ pub fn allocations() -> u64 {
 
 #[inline]
 fn note(allocations: u64, bytes: i64) {
-    // Relaxed: counters of their own; whoever reads them has joined the threads that count.
+    // Relaxed: counters of their own; the thread that reads them has joined the threads that count.
     if COUNTS.load(Ordering::Relaxed) {
         LIVE.fetch_add(bytes, Ordering::Relaxed);
         ALLOCATIONS.fetch_add(allocations, Ordering::Relaxed);

@@ -23,7 +23,7 @@ use crate::{
 /// What deadlines cost cortado: memory, time per tick, and how late the last entry leaves.
 ///
 /// First with a clock moved by hand, over an hour; then with the system's clock and the cache's thread, over
-/// a few seconds in which nobody touches the cache.
+/// a few seconds without any access.
 #[derive(Args, Debug)]
 pub struct ExpiryArgs {
     /// The number of entries, whose deadlines are spread evenly.
@@ -123,7 +123,7 @@ pub fn run(args: &ExpiryArgs) -> Result<()> {
         report::table(&["figure", "value"], lines.to_vec())
             + &format!(
                 "deadlines spread over an hour, a tick every {step:?} of a clock moved by hand; lateness: from \
-                 a deadline to\nthe listener's call, over {} s, by the cache's own thread, nobody else there\n",
+                 a deadline to\nthe listener's call, over {} s, by the cache's own thread, with no other thread active\n",
                 args.seconds
             )
     })?;
@@ -171,7 +171,7 @@ fn lateness(args: &ExpiryArgs) -> Result<Histogram> {
         .on_remove(move |removed: Removed<u64, u64>| {
             let now = start.elapsed();
             let late = now.saturating_sub(Duration::from_nanos(removed.value));
-            teller.lock().expect("nobody panics with it").record(late);
+            teller.lock().expect("no thread panics while holding it").record(late);
             count.fetch_add(1, Relaxed);
         })
         .build()?;

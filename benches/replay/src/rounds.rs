@@ -1,7 +1,7 @@
 //! Measures several caches in interleaved rounds, so that a busy spell of the machine falls on all
 //! of them alike.
 //!
-//! In each round every cache is built anew, filled, driven for a moment to warm up, and then
+//! In each round every cache is built again, filled, driven for a moment to warm up, and then
 //! measured with each number of threads. The order of the caches turns from round to round.
 
 use std::marker::PhantomData;

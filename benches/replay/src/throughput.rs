@@ -16,7 +16,7 @@ use crate::workload::{Plan, Shape, Workload};
 
 /// Operations a second.
 ///
-/// The caches are measured in interleaved rounds, each built anew, filled and warmed up; the
+/// The caches are measured in interleaved rounds, each built again, filled and warmed up; the
 /// table gives the median of the rounds with the least and the greatest.
 #[derive(Args, Debug)]
 pub struct ThroughputArgs {

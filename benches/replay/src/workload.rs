@@ -1,4 +1,4 @@
-//! What is done to a cache when its speed is measured, made ready beforehand.
+//! What is done to a cache when its speed is measured, prepared before it starts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -171,7 +171,7 @@ pub fn key_of(rank: u32) -> u64 {
     scramble(u64::from(rank & !SET))
 }
 
-/// A region of keys that nobody else uses.
+/// A region of keys that no other thread uses.
 pub struct Fresh(u64);
 
 static REGIONS: AtomicU64 = AtomicU64::new(1);

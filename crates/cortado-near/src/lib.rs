@@ -32,8 +32,8 @@
 //! # Guarantees
 //!
 //! 1. **The claim precedes the fetch.** A load first claims its key in the local cache, then reads
-//!    the server over the tracked connection. An invalidation that arrives from then on overtakes
-//!    the load: its value is returned to those that asked before, and is not kept.
+//!    the server over the tracked connection. An invalidation that arrives from then on
+//!    invalidates the load: its value is returned to callers that asked before, and is not kept.
 //! 2. **Invalidations are applied in the order of the connection**, by the task that reads it,
 //!    before any later reply is passed on. There is no queue between, so none can lag.
 //! 3. **Any doubt empties the cache** and begins a new generation: a lost connection, an unanswered

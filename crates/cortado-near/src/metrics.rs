@@ -8,7 +8,7 @@ macro_rules! figures {
         #[derive(Clone, Debug, PartialEq)]
         #[non_exhaustive]
         pub struct NearMetrics {
-            /// The local cache's own: hits and misses, loads, those that were overtaken. All 0
+            /// The local cache's own: hits and misses, loads, those that were invalidated. All 0
             /// unless its builder turned [`metrics`](cortado::CacheBuilder::metrics) on.
             pub cache: cortado::Metrics,
             $($(#[doc = $doc])+ pub $field: u64,)+

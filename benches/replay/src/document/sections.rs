@@ -23,7 +23,7 @@ use crate::throughput;
 use crate::trace::Trace;
 use crate::workload::{self, Shape, Workload};
 
-/// The workloads for speed, with what a newcomer calls them.
+/// The workloads for speed, by names that need no explanation.
 const WORKLOADS: [(Workload, &str); 4] = [
     (Workload::Mixed, "80 % gets, 20 % inserts"),
     (Workload::ReadThrough, "a get, and on a miss an insert"),

@@ -1,6 +1,6 @@
 //! GDSF, greedy dual size frequency (Cherkasova, Improving WWW proxies performance with
 //! greedy-dual-size-frequency caching policy, HP Laboratories, HPL-98-69R1, 1998), exact, every
-//! miss as dear as any other. Honours sizes.
+//! miss as expensive as any other. Honours sizes.
 //!
 //! A new entry is always let in, and by the clock as it is after the evictions. In the paper it is
 //! passed over if it would be among the first to go; that hardly changes the hits (0.2 points) but

@@ -63,7 +63,7 @@ impl<const N: usize> Lists<N> {
         place
     }
 
-    /// Moves an entry to the newest end of a list, be it the one it is in or another.
+    /// Moves an entry to the newest end of a list: its own, or another.
     pub fn renew(&mut self, list: usize, place: Place) {
         if usize::from(self.links[place as usize].list) == list && self.ends[list].newest == place {
             return;

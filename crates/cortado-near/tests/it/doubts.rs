@@ -25,7 +25,7 @@ async fn killed_connection_empties_the_cache_and_is_replaced() {
         server.set(1, value + 1).await;
         // Waits for the next connection, which is tracked, too.
         assert_eq!(near.get(&1).await.unwrap(), Some(value + 1));
-        // The write's own invalidation may have overtaken that load.
+        // The write's own invalidation may have invalidated that load.
         while near.peek(&1).is_none() {
             assert_eq!(near.get(&1).await.unwrap(), Some(value + 1));
         }

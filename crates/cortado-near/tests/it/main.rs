@@ -4,6 +4,6 @@ mod basics;
 mod doubts;
 mod down;
 mod expiry;
-mod overtaken;
+mod invalidated;
 mod stress;
 mod support;

@@ -139,7 +139,7 @@ async fn run(
     let stale = stale(&near, &server).await;
     let metrics = near.metrics();
     println!(
-        "{} reads, {} round trips, {} invalidations, {} loads overtaken, {} generations, {} held, \
+        "{} reads, {} round trips, {} invalidations, {} loads invalidated, {} generations, {} held, \
          {stale} stale",
         reads.load(Relaxed),
         metrics.round_trips,

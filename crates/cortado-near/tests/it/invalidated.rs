@@ -1,4 +1,4 @@
-//! Loads that an invalidation, or a new generation, overtakes.
+//! Loads that are invalidated by a push message or a new generation.
 
 use cortado_near::{Doubt, Phase, Tracking};
 use tokio::task::JoinHandle;
@@ -23,7 +23,7 @@ fn spawn_load(near: &Numbers, many: bool) -> JoinHandle<Option<u64>> {
 }
 
 #[tokio::test]
-async fn load_that_an_invalidation_overtakes_is_returned_and_not_kept() {
+async fn load_that_is_invalidated_is_returned_and_not_kept() {
     let server = server![];
     for tracking in both_modes() {
         for many in [false, true] {
@@ -61,7 +61,7 @@ async fn claim_precedes_the_fetch() {
         server.set(1, 11).await;
         eventually("the invalidation has come", || near.metrics().invalidations == 1).await;
         proxy.set(Mode::default());
-        // Because the key was claimed by then, it has overtaken the load.
+        // Because the key was claimed by then, it has invalidated the load.
         assert_eq!(load.await.unwrap(), Some(11));
         assert_eq!(near.peek(&1), None);
         assert_eq!(near.metrics().cache.loads_invalidated, 1);
