@@ -9,7 +9,7 @@ use equivalent::Equivalent;
 
 use super::{Cache, InsertOptions, ValueRef};
 use crate::{
-    engine::{Mode, RemovalCause, Terms},
+    engine::{Mode, RemovalCause, Terms, Turn},
     entry::Entry,
     outcome::RejectReason,
     table::EntryRef,
@@ -200,7 +200,7 @@ where
         loop {
             // Before this thread is pinned, because destructors and listeners run here.
             engine.sweep_if_due();
-            engine.settle_expired(hash, |k| key.as_ref() == Some(k));
+            engine.settle_expired(hash, |k| key.as_ref() == Some(k), Turn::Wait);
             let pressure = engine.garbage_pressure();
             let mut attempt = Attempt::Failed;
             let held = engine.table.hold(engine.table.pin_part(hash), |table, guard| {

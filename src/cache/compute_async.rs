@@ -10,7 +10,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     hash::{BuildHasher, Hash},
-    pin::{Pin, pin},
+    pin::pin,
 };
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     load::{Waiter, own_key},
 };
 use crate::{
-    engine::{Loaded, Mode, RemovalCause, Terms, Trace},
+    engine::{Loaded, Mode, RemovalCause, Terms, Trace, Turn, may_wait},
     entry::Entry,
     singleflight::{Caller, Joined, Leader, WaitOutcome},
     table::EntryRef,
@@ -115,7 +115,11 @@ where
         let mut key = key;
         loop {
             let leader = self.lead(hash, key).await;
-            self.settle_expired(hash, &leader);
+            if self.is_being_written(hash, &leader) && may_wait() {
+                // `lead` waits for it.
+                key = leader.change(|key, _| key);
+                continue;
+            }
             let (id, value) = self.look_at(hash, leader.key());
             let op = {
                 let mut computing = pin!({
@@ -140,12 +144,15 @@ where
         let mut key = key;
         loop {
             self.engine.sweep_if_due();
+            // As in `step`: `put_seen` uses the pressure that is noted here.
+            let _ = self.engine.garbage_pressure();
+            self.engine.settle_expired(hash, |k| *k == key, Turn::Wait);
             let (mine, mut waiter) = match self.engine.flights.join(hash, key, Caller::Task) {
                 Joined::Lead(leader) => return leader,
                 Joined::Own(_) => own_key(),
                 Joined::Follow(mine, follower) => (mine, Waiter::new(self, hash, follower)),
             };
-            match poll_fn(|context| Pin::new(&mut waiter.follower).poll(context)).await {
+            match (&mut waiter.follower).await {
                 WaitOutcome::Lead(leader) => return leader,
                 WaitOutcome::Completed => key = mine,
                 WaitOutcome::TimedOut => unreachable!("no time is set"),

@@ -14,7 +14,7 @@ use super::{
     loader::{EntryKey, Failed, Kind, OwnedKey, Try, Value},
 };
 use crate::{
-    engine::{Engine, Loaded, Stopwatch, Trace},
+    engine::{Engine, Loaded, Stopwatch, Trace, Turn},
     entry::Entry,
     metrics::Counter,
     singleflight::{Caller, Entered, Follower, Joined, Leader, Outcome, SharedError, WaitOutcome},
@@ -412,13 +412,17 @@ where
         match self.engine.flights.join(hash, key, Caller::Task) {
             Joined::Lead(leader) => {
                 let id = entry.get().id();
-                let guard = self.guard(hash, leader, Some(id));
                 let is_written = !self.engine.writes_back() || {
-                    let _entered = guard.enter();
+                    let _entered = leader.enter();
                     self.engine.settle_refreshed(hash, id)
                 };
-                // If the entry is not written back, the store has an older value.
-                if is_written { Look::Refresh(guard) } else { Look::Hit(self.value_ref(entry)) }
+                if is_written {
+                    return Look::Refresh(self.guard(hash, leader, Some(id)));
+                }
+                // The store has an older value. The next refresh is not due at once, as after a
+                // refresh that has failed.
+                self.engine.timing.postpone_refresh(entry.get());
+                Look::Hit(self.value_ref(entry))
             }
             Joined::Follow(_, follower) => {
                 drop(Waiter::new(self, hash, follower));
@@ -449,6 +453,7 @@ where
         // Removed entries are freed before this thread leads, or is pinned by the value.
         engine.sweep_if_due();
         let _ = engine.garbage_pressure();
+        engine.settle_expired(hash, |k| *k == key, Turn::Wait);
         match engine.flights.join(hash, key, caller) {
             Joined::Follow(key, follower) => {
                 count(Counter::Coalesced);
@@ -482,17 +487,21 @@ where
         refreshed: Option<usize>,
     ) -> FillGuard<'a, K, V, S> {
         let stopwatch = self.engine.start_stopwatch();
-        if refreshed.is_none() {
-            self.settle_expired(hash, &leader);
+        if refreshed.is_none() && self.is_being_written(hash, &leader) {
+            // What the loader is about to read may be older than what the other thread writes: the
+            // caller gets it, and the cache does not.
+            let guard = self.engine.table.pin_part(hash);
+            self.engine.commit(&guard, hash, self.engine.flights.begin_write(hash));
         }
         FillGuard { cache: self, hash, leader: Some(leader), refreshed, stopwatch }
     }
 
-    /// Has an expired entry of the key written back before the store is read.
-    pub(super) fn settle_expired(&self, hash: u64, leader: &Leader<'_, K, Loaded>) {
-        if self.engine.writes_back() {
+    /// Writes an expired entry of the key back before the store is read. Returns whether another
+    /// thread is doing so.
+    pub(super) fn is_being_written(&self, hash: u64, leader: &Leader<'_, K, Loaded>) -> bool {
+        self.engine.writes_back() && {
             let _entered = leader.enter();
-            self.engine.settle_expired(hash, |k| k == leader.key());
+            self.engine.settle_expired(hash, |k| k == leader.key(), Turn::Try)
         }
     }
 }

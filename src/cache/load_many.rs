@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     hash::{BuildHasher, Hash},
-    pin::{Pin, pin},
+    pin::pin,
 };
 
 use super::{
@@ -321,8 +321,7 @@ where
                 let entered = bulk.enter();
                 bulk.insert(loaded, entered);
             } else if let Some(mut waiting) = bulk.theirs.pop_front() {
-                let waited =
-                    poll_fn(|context| Pin::new(&mut waiting.waiter.follower).poll(context)).await;
+                let waited = (&mut waiting.waiter.follower).await;
                 bulk.arrive(waiting, waited);
             } else {
                 return Ok(bulk.values);

@@ -67,6 +67,7 @@ where
         let hash = self.engine.hash(&key);
         // Before this thread leads a load, or is pinned by the entry.
         self.engine.sweep_if_due();
+        let _ = self.engine.garbage_pressure();
         let entry = self.engine.get(hash, Trace::None, |k| *k == key)?;
         match self.begin_refresh(hash, key, entry) {
             Look::Refresh(guard) => Some(guard),

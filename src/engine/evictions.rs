@@ -4,7 +4,10 @@
 //! The budget and the number of entries are updated at once for each eviction: their values hold at
 //! every instant, even while the budget is lowered.
 
-use super::{Engine, RemovalCause, write_back::Turn};
+use super::{
+    Engine, RemovalCause,
+    write_back::{Turn, Written},
+};
 use crate::{
     entry::Entry,
     metrics::Counter,
@@ -80,7 +83,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         }
         let turn = if self.force.is_some() { Turn::Wait } else { Turn::Try };
         // An entry that must be evicted is written back, too.
-        let is_written = may_go && engine.write_back(&guard, hash, hit.at(), turn);
+        let is_written = may_go && engine.write_back(&guard, hash, hit.at(), turn) == Written::Yes;
         if !is_written && self.force.is_none() {
             self.vetoes += 1;
             // Not a victim for a while.
@@ -109,7 +112,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
     }
 
     /// Returns whether an entry was kept since the last call, and few enough were to try another.
-    pub(super) fn goes_on_after_veto(&mut self, seen: &mut u32) -> bool {
+    pub(super) fn goes_on_after_veto(&self, seen: &mut u32) -> bool {
         let is_new = self.vetoes > *seen;
         *seen = self.vetoes;
         is_new && self.vetoes < MAX_VETOES

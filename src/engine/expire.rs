@@ -423,7 +423,7 @@ impl<K, V, S> Engine<K, V, S> {
             while let Some(&timer) = fired.last() {
                 match self.fire(&guard, deferred, timer, now) {
                     Expire::Removed => expired.removed += 1,
-                    Expire::Unwritten => expired.unwritten += 1,
+                    Expire::Unwritten | Expire::Busy => expired.unwritten += 1,
                     Expire::NotDue => {}
                 }
                 fired.pop();
@@ -452,7 +452,7 @@ impl<K, V, S> Engine<K, V, S> {
         let met = self.expire_entry(guard, timer.hash, is_same, now, Turn::Try);
         let next = match met {
             Expire::Removed => NEVER,
-            Expire::Unwritten => now.saturating_add(RETRY_AFTER),
+            Expire::Unwritten | Expire::Busy => now.saturating_add(RETRY_AFTER),
             // If it was removed concurrently, its timer is dropped when it expires again.
             Expire::NotDue => times.deadline(self.timing.idle),
         };

@@ -192,7 +192,8 @@ impl<K, V, S> Engine<K, V, S> {
         let mut tried = 0;
         loop {
             // A million entries may expire at once: their garbage is freed in between.
-            let slice = (work.evictions - tried).min(SLICE_EXPIRATIONS);
+            // After a panic of a clock, a call also handles the timers that the panic has left.
+            let slice = work.evictions.saturating_sub(tried).min(SLICE_EXPIRATIONS);
             let expired = self.expire(slice);
             ticked.expired += expired.removed;
             tried += expired.tried();
@@ -241,7 +242,7 @@ impl<K, V, S> Engine<K, V, S> {
         let swept = self.sweep(usize::MAX);
         ticked.freed += swept.freed;
         ticked.pending |= self.trim_if_due();
-        let is_cut = tried > 0 && tried == work.evictions;
+        let is_cut = tried > 0 && tried >= work.evictions;
         ticked.pending |= swept.waiting > 0 || is_away || is_cut;
         Slice { ticked, has_moved, panic: panic.or(swept.panic) }
     }

@@ -47,7 +47,7 @@ pub use self::{
     memory::MemoryUse,
     read::Trace,
     stalls::StalledReader,
-    write_back::WriteBack,
+    write_back::{Turn, WriteBack, may_wait},
 };
 use self::{
     expire::Timers,

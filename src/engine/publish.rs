@@ -10,7 +10,7 @@ use super::{
     Engine, Pressure, RemovalCause, Unevictable,
     evictions::MAX_VETOES,
     insert::{Mode, Prepared, Put, Refusal, Request, Terms},
-    write_back::Turn,
+    write_back::{Turn, Written},
 };
 use crate::{
     budget::Budget,
@@ -458,7 +458,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             // A loaded value was read from the store before this write-back.
             Mode::Loaded | Mode::Refreshed(_) => false,
             _ if plan.written == resident.id() => true,
-            _ => self.write_back(guard, hash, resident, Turn::Wait),
+            // One that has gone is not replaced: the caller looks again.
+            _ => match self.write_back(guard, hash, resident, Turn::Wait) {
+                Written::Yes | Written::Gone => true,
+                Written::Refused | Written::Busy => false,
+            },
         };
         if is_written {
             plan.written = resident.id();

@@ -14,6 +14,7 @@ use crate::{
     entry::Entry,
     metrics::Counter,
     reclaim::Guard,
+    singleflight::is_loading,
     sync::{Mutex, MutexGuard, thread_local},
     table::EntryRef,
     util::caught,
@@ -58,11 +59,10 @@ impl<K, V> WriteBack<K, V> {
         }
     }
 
-    /// Like [`turn`](Self::turn), but waits while another thread holds the right. Does not wait if
-    /// this thread is writing an entry itself: its function has called a cache, and two such
-    /// threads could wait for each other forever.
+    /// Like [`turn`](Self::turn), but waits while another thread holds the right, if this thread
+    /// [`may_wait`].
     fn wait_for_turn(&self, hash: u64) -> Option<WriteTurn<'_>> {
-        if IS_WRITING.try_with(Cell::get).unwrap_or(true) {
+        if !may_wait() {
             return self.turn(hash);
         }
         Some(self.mutex(hash).lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
@@ -92,6 +92,19 @@ pub enum Turn {
     Try,
 }
 
+/// The result of [`Engine::write_back`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// The entry may be removed: it was written, or there is no function.
+    Yes,
+    /// The function has refused it.
+    Refused,
+    /// Another thread writes an entry of this hash.
+    Busy,
+    /// The entry is not in the table any more.
+    Gone,
+}
+
 /// The result of [`Engine::expire_entry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expire {
@@ -99,32 +112,39 @@ pub(super) enum Expire {
     Removed,
     /// It could not be written back, and stays.
     Unwritten,
+    /// Another thread writes it back, or an entry of the same hash; it may be removed soon.
+    Busy,
     /// It is not there, or has not expired.
     NotDue,
 }
 
 impl<K, V, S> Engine<K, V, S> {
-    /// Writes an entry back, if there is a write-back function; returns whether it may be removed.
+    /// Writes an entry back, if there is a write-back function.
     pub(super) fn write_back(
         &self,
         guard: &Guard,
         hash: u64,
         entry: EntryRef<'_, Entry<K, V>>,
         turn: Turn,
-    ) -> bool {
-        let Some(write_back) = &self.callbacks.write_back else { return true };
+    ) -> Written {
+        let Some(write_back) = &self.callbacks.write_back else { return Written::Yes };
         let turn = match turn {
             Turn::Wait => write_back.wait_for_turn(hash),
             Turn::Try => write_back.turn(hash),
         };
-        let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == entry.id();
-        let is_written = turn.is_some_and(|turn| {
-            self.table.find(guard, hash, is_it).is_some() && write_back.write(&turn, &entry)
-        });
-        if !is_written {
+        let Some(turn) = turn else {
             self.note_veto();
+            return Written::Busy;
+        };
+        let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == entry.id();
+        if self.table.find(guard, hash, is_it).is_none() {
+            return Written::Gone;
         }
-        is_written
+        if write_back.write(&turn, &entry) {
+            return Written::Yes;
+        }
+        self.note_veto();
+        Written::Refused
     }
 
     /// Writes an entry back that was unlinked without a prior write-back.
@@ -146,9 +166,7 @@ impl<K, V, S> Engine<K, V, S> {
         now: u64,
         turn: Turn,
     ) -> Expire {
-        let is_over = |entry: EntryRef<'_, Entry<K, V>>| {
-            entry.metadata().times().is_some_and(|times| self.timing.is_expired(times, now))
-        };
+        let is_over = |entry: EntryRef<'_, Entry<K, V>>| !self.is_unexpired_at(entry, Some(now));
         let mut written = None;
         if self.callbacks.write_back.is_some() {
             let Some(entry) = self.table.find(guard, hash, &matches).map(|hit| hit.at()) else {
@@ -157,10 +175,12 @@ impl<K, V, S> Engine<K, V, S> {
             if !is_over(entry) {
                 return Expire::NotDue;
             }
-            if !self.write_back(guard, hash, entry, turn) {
-                return Expire::Unwritten;
+            match self.write_back(guard, hash, entry, turn) {
+                Written::Yes => written = Some(entry.id()),
+                Written::Refused => return Expire::Unwritten,
+                Written::Busy => return Expire::Busy,
+                Written::Gone => return Expire::NotDue,
             }
-            written = Some(entry.id());
         }
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| {
             written.map_or_else(|| matches(entry), |id| entry.id() == id)
@@ -181,25 +201,37 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Writes back and removes the entry of a key if it has expired, so that the next read from the
-    /// store is not older than it. Call it before a load begins, and before anything is computed
-    /// from the absence of an entry.
+    /// store is not older than it. Call it before anything is loaded, or computed from the absence
+    /// of an entry. Returns whether another thread is writing it, or an entry of the same hash.
+    ///
+    /// Call it with [`Turn::Wait`] before a load begins, and with [`Turn::Try`] when it has begun:
+    /// the other thread's function may wait for that load.
     #[inline]
-    pub fn settle_expired(&self, hash: u64, matches: impl Fn(&K) -> bool) {
+    pub fn settle_expired(&self, hash: u64, matches: impl Fn(&K) -> bool, turn: Turn) -> bool {
         if self.writes_back()
             && let Some(now) = self.time_of_deadlines()
         {
             let guard = self.table.pin();
             let is_key = |entry: EntryRef<'_, Entry<K, V>>| matches(&entry.entry.key);
-            self.expire_entry(&guard, hash, is_key, now, Turn::Wait);
+            self.expire_entry(&guard, hash, is_key, now, turn) == Expire::Busy
+        } else {
+            false
         }
     }
 
     /// Writes back the entry of an id before it is reloaded; the entry stays. Returns whether it
-    /// was written.
+    /// was written. Does not wait: the caller leads the load.
     pub fn settle_refreshed(&self, hash: u64, id: usize) -> bool {
         let guard = self.table.pin();
         let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == id;
         let hit = self.table.find(&guard, hash, is_it);
-        hit.is_some_and(|hit| self.write_back(&guard, hash, hit.at(), Turn::Wait))
+        let written = hit.map(|hit| self.write_back(&guard, hash, hit.at(), Turn::Try));
+        written == Some(Written::Yes)
     }
+}
+
+/// Returns whether this thread may wait for a turn: not if it is writing an entry itself, or runs a
+/// load. The other thread's function may have called a cache, and wait for what this thread holds.
+pub fn may_wait() -> bool {
+    !is_loading() && !IS_WRITING.try_with(Cell::get).unwrap_or(true)
 }

@@ -13,7 +13,8 @@ use std::{
 };
 
 use cortado::{
-    Cache, ComputeOp, Insert, Maintenance, ManualClock, Priority, RejectReason, WorkLimit,
+    Cache, ComputeOp, ComputeResult, Insert, Maintenance, ManualClock, Priority, RejectReason,
+    WorkLimit,
 };
 
 use crate::{
@@ -492,4 +493,67 @@ fn functions_of_two_caches_that_call_each_other_do_not_wait_forever() {
         }
     });
     handles.lock().unwrap().clear();
+}
+
+#[test]
+fn function_that_loads_does_not_wait_for_a_load_that_waits_for_it() {
+    for is_task in [false, true] {
+        let handle: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
+        let of_hook = Arc::clone(&handle);
+        let (clock, (entered, is_entered)) = (ManualClock::new(), mpsc::channel());
+        let cache: Cache<u64, u64> = builder(100, Maintenance::Manual)
+            .clock(clock.clone())
+            .ttl(Duration::from_secs(1))
+            .write_back(move |key, _| {
+                let cache = of_hook.lock().unwrap().take();
+                if let Some(cache) = cache {
+                    entered.send(()).unwrap();
+                    // By now another thread asks for the key, too.
+                    (0..10_000).for_each(|_| thread::yield_now());
+                    assert_eq!(*cache.get_or_insert_with(*key, || 7), 7);
+                }
+                true
+            })
+            .build()
+            .unwrap();
+        assert!(cache.insert(1, 1).is_in());
+        clock.advance(Duration::from_secs(2));
+        *handle.lock().unwrap() = Some(cache.clone());
+        thread::scope(|scope| {
+            scope.spawn(|| cache.tick(WorkLimit::ALL));
+            is_entered.recv().unwrap();
+            if is_task {
+                let put = async |value: Option<u64>| ComputeOp::Put(value.unwrap_or(7));
+                assert_ne!(block_on(cache.compute_async(1, put)), ComputeResult::Kept(None));
+            } else {
+                assert_eq!(*cache.get_or_insert_with(1, || 7), 7);
+            }
+        });
+        audit(&cache);
+    }
+}
+
+#[test]
+fn refresh_that_cannot_begin_is_no_failed_load_and_is_not_tried_at_once() {
+    let (clock, writes) = (ManualClock::new(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&writes);
+    let cache: Cache<u64, u64> = builder(100, Maintenance::Manual)
+        .clock(clock.clone())
+        .metrics(true)
+        .refresh_after(Duration::from_secs(1))
+        .write_back(move |_: &u64, _: &u64| {
+            counted.fetch_add(1, SeqCst);
+            false
+        })
+        .build()
+        .unwrap();
+    assert!(cache.insert(1, 10).is_in());
+    clock.advance(Duration::from_secs(2));
+    for _ in 0..10 {
+        assert_eq!(*cache.get_or_insert_with(1, || unreachable!("it cannot be written")), 10);
+    }
+    assert_eq!((writes.load(SeqCst), cache.metrics().load_failures), (1, 0));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(*cache.get_or_insert_with(1, || unreachable!("it cannot be written")), 10);
+    assert_eq!(writes.load(SeqCst), 2);
 }
