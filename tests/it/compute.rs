@@ -1,6 +1,9 @@
 //! `compute`, `update`, `replace_if`, `retain`: atomic changes of one key, without lost updates.
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use cortado::{
     Cache, ComputeOp, ComputeResult, Insert, InsertOptions, Maintenance, Priority, RejectReason,
@@ -353,4 +356,31 @@ fn task_that_computes_its_own_key_within_panics() {
     };
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(nested)).is_err());
     assert_eq!(*cache.get_or_insert_with(1, || 2), 2);
+}
+
+#[test]
+fn task_computes_when_the_reader_that_held_the_garbage_has_gone() {
+    let cache: Cache<u64, u64> = builder(100, Maintenance::Manual).max_garbage(0).build().unwrap();
+    assert!(cache.insert(1, 1).is_in());
+    let (gone, go) = mpsc::channel::<()>();
+    let (held, is_held) = mpsc::channel();
+    thread::scope(|scope| {
+        let cache = &cache;
+        scope.spawn(move || {
+            let value = cache.get(&1);
+            held.send(()).unwrap();
+            go.recv().unwrap();
+            drop(value);
+        });
+        is_held.recv().unwrap();
+        let is_rejected =
+            |key| matches!(cache.insert(key, key), Insert::Rejected(_, RejectReason::Garbage));
+        let rejected = (2..10_000).filter(|&key| is_rejected(key)).take(100).count();
+        assert_eq!(rejected, 100);
+        gone.send(()).unwrap();
+    });
+    let put = async |_: Option<u64>| ComputeOp::Put(7);
+    let is_in = |key| block_on(cache.compute_async(key, put)) == ComputeResult::Inserted(7);
+    assert!((20_000..20_010).any(is_in), "no call looked at the garbage");
+    audit(&cache);
 }
