@@ -1,6 +1,6 @@
 //! Expiration: the time settings of a cache, and the deadlines that maintenance tracks.
 
-use std::{mem, time::Duration};
+use std::{cell::Cell, mem, time::Duration};
 
 use super::{
     Engine,
@@ -445,16 +445,22 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Handles an expired timer: removes its entry, or defers the timer.
     fn fire(&self, guard: &Guard, deferred: &mut Vec<Timer>, timer: Timer, now: u64) -> Expire {
-        let Some(times) = self.entry_of(guard, timer).and_then(|hit| hit.times()) else {
-            return Expire::NotDue;
+        let deadline = Cell::new(NEVER);
+        let is_same = |entry: EntryRef<'_, Entry<K, V>>| {
+            let is_it = entry.id() == timer.id;
+            if is_it {
+                let times = entry.metadata().times();
+                deadline.set(times.map_or(NEVER, |times| times.deadline(self.timing.idle)));
+            }
+            is_it
         };
-        let is_same = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == timer.id;
         let met = self.expire_entry(guard, timer.hash, is_same, now, Turn::Try);
         let next = match met {
             Expire::Removed => NEVER,
             Expire::Unwritten | Expire::Busy => now.saturating_add(RETRY_AFTER),
-            // If it was removed concurrently, its timer is dropped when it expires again.
-            Expire::NotDue => times.deadline(self.timing.idle),
+            // `NEVER` if it is gone. If it was removed concurrently, its timer is dropped when it
+            // expires again.
+            Expire::NotDue => deadline.get(),
         };
         if next != NEVER {
             deferred.push(Timer { at: next, ..timer });
