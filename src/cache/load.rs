@@ -323,16 +323,16 @@ where
         may_refresh: bool,
         accept: impl Fn(SharedError) -> Option<E>,
     ) -> Found<'_, K, V, S, E> {
-        // A deadline beyond the range of the clock means forever.
-        let end = match wait {
-            WaitPolicy::For(time) => Instant::now().checked_add(time),
-            WaitPolicy::No | WaitPolicy::Forever => None,
-        };
         let hash = key.hash_by(&self.engine);
         let mut key = match self.look(hash, key, may_refresh) {
             Look::Hit(value) => return Found::Hit(value),
             Look::Refresh(guard) => return Found::Fill(guard),
             Look::Absent(key) => key,
+        };
+        // A deadline beyond the range of the clock means forever.
+        let end = match wait {
+            WaitPolicy::For(time) => Instant::now().checked_add(time),
+            WaitPolicy::No | WaitPolicy::Forever => None,
         };
         let mut is_first = true;
         loop {
