@@ -686,11 +686,13 @@ impl<'a, K, T> Follower<'a, K, T> {
         let shard = self.flights.shard(self.hash);
         let mut state = shard.lock();
         let flight = state.flights.get_mut(self.slot);
-        if flight.state == State::Completed {
-            drop(state);
-            return self.take(|_| ()).1;
-        }
         self.place = None;
+        if flight.state == State::Completed {
+            let (_, unpublished, gone) = state.take_share(self.slot, |_| ());
+            drop(state);
+            drop(gone);
+            return unpublished;
+        }
         let mine = flight.waiters.leave(place);
         let (next, gone) = if mutant!("singleflight_offer_lost") {
             (None, None)
