@@ -79,8 +79,7 @@ impl<K, V, S> Engine<K, V, S> {
         if let Some(mut shard) = self.take_shard() {
             let room = short.saturating_add(self.evict_ahead());
             self.collect_unqueued(guard, &mut shard);
-            self.settle(guard, &mut shard, room, MAX_EVICTIONS);
-            *vetoes += shard.vetoes;
+            *vetoes += self.settle(guard, &mut shard, room, MAX_EVICTIONS).1;
         }
         self.budget.remaining() >= short || self.make_room_alone(guard, hash, short, vetoes)
     }
@@ -141,14 +140,15 @@ impl<K, V, S> Engine<K, V, S> {
         count
     }
 
-    /// Evicts until `room` is free or `most` entries were evicted; returns how many were.
+    /// Evicts until `room` is free or `most` entries were evicted; returns how many were, and how many
+    /// entries the callbacks have kept.
     pub(super) fn settle(
         &self,
         guard: &Guard,
         shard: &mut MaintenanceShard,
         room: u64,
         most: usize,
-    ) -> usize {
+    ) -> (usize, u32) {
         // Relaxed: a hint. Samples that arrive later are simulated by a later call.
         if self.has_samples.load(Ordering::Relaxed) {
             borrow(&self.tuning, |tuning| self.tune(guard, tuning));
@@ -223,8 +223,7 @@ impl<K, V, S> Engine<K, V, S> {
             needed += 1;
         }
         self.note_queued(shard);
-        shard.vetoes = out.vetoes();
-        out.count()
+        (out.count(), out.vetoes())
     }
 
     /// Evicts the candidate or a victim of main, whichever loses the comparison. If no eviction is

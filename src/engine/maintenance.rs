@@ -46,8 +46,6 @@ pub struct MaintenanceShard {
     pub(super) events: [u64; CAPACITY],
     /// The number of hashes in `events`.
     pub(super) noted: usize,
-    /// Entries that the callbacks have kept in the last call.
-    pub(super) vetoes: u32,
 }
 
 impl MaintenanceShard {
@@ -62,7 +60,6 @@ impl MaintenanceShard {
             rng: Rng::new(seed),
             events: [0; CAPACITY],
             noted: 0,
-            vetoes: 0,
         }
     }
 
@@ -222,7 +219,7 @@ impl<K, V, S> Engine<K, V, S> {
             }
             let evicted = self.take_shard().map(|mut shard| {
                 self.collect_new_entries(&guard, &mut shard, TAKEN_IN);
-                self.settle(&guard, &mut shard, reserve, slice)
+                self.settle(&guard, &mut shard, reserve, slice).0
             });
             is_away = evicted.is_none();
             ticked.evicted += evicted.unwrap_or(0);
@@ -301,7 +298,7 @@ impl<K, V, S> Engine<K, V, S> {
         while self.budget.used() > limit {
             let evicted = self.take_shard().map(|mut shard| {
                 self.collect_new_entries(guard, &mut shard, TAKEN_IN);
-                self.settle(guard, &mut shard, 0, MAX_EVICTIONS)
+                self.settle(guard, &mut shard, 0, MAX_EVICTIONS).0
             });
             if evicted.is_some_and(|n| n > 0) {
                 continue;
