@@ -192,10 +192,19 @@ where
     pub fn try_compute<E>(
         &self,
         key: K,
+        f: impl FnMut(Option<&V>) -> Result<ComputeOp<V>, E>,
+    ) -> Result<ComputeResult<V, ValueRef<'_, K, V>>, E> {
+        self.compute_at(self.engine.hash(&key), key, f)
+    }
+
+    /// Like [`try_compute`](Self::try_compute), for a key that is hashed already.
+    fn compute_at<E>(
+        &self,
+        hash: u64,
+        key: K,
         mut f: impl FnMut(Option<&V>) -> Result<ComputeOp<V>, E>,
     ) -> Result<ComputeResult<V, ValueRef<'_, K, V>>, E> {
         let engine = &self.engine;
-        let hash = engine.hash(&key);
         let mut key = Some(key);
         loop {
             // Before this thread is pinned, because destructors and listeners run here.
@@ -332,14 +341,15 @@ where
         K: Clone,
         Q: Hash + Equivalent<K> + ?Sized,
     {
+        let hash = self.engine.hash(key);
         let owned = {
-            let hash = self.engine.hash(key);
             let guard = self.engine.table.pin_part(hash);
             let entry = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
             entry.map(|hit| hit.entry.key.clone())
         };
         let Some(owned) = owned else { return false };
-        let done = self.compute(owned, |value| value.map_or(ComputeOp::Keep, &mut f));
+        let f = |value: Option<&V>| Ok::<_, Infallible>(value.map_or(ComputeOp::Keep, &mut f));
+        let Ok(done) = self.compute_at(hash, owned, f);
         matches!(done, ComputeResult::Updated(_))
     }
 }
