@@ -4,10 +4,8 @@
 //! frees an entry, and this function must not wait. [`CacheBuilder::removals`] sends the entries
 //! into a bounded channel instead, and tasks or threads receive them at their own pace.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed}; // shim: a counter that no model needs
 
 use ::async_channel::{Receiver, TrySendError, bounded};
 
