@@ -49,7 +49,8 @@ async fn half_open_connection_is_given_up_after_ping_and_timeout() {
     assert_eq!(near.get(&1).await.unwrap(), Some(10));
     server.stop();
     let stopped = Instant::now();
-    let state = state_that(&near, |state| state.generation == 1).await;
+    // A busy server may have been late with an earlier answer, too.
+    let state = state_that(&near, |state| state.generation >= 1).await;
     assert!(stopped.elapsed() < every + timeout + SLACK, "{:?}", stopped.elapsed());
     assert_eq!(state.doubt, Some(Doubt::Unanswered));
     assert_eq!(near.peek(&1), None);

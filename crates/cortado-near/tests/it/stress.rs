@@ -84,11 +84,13 @@ async fn own_writer(near: Numbers, key: u64, stop: Arc<AtomicBool>) -> u64 {
     acknowledged
 }
 
-/// Increments keys past the near cache.
-async fn writer(server: Arc<Server>, seed: u64, writes: u64) {
+/// Increments keys past the near cache, so often and for as long as readers are disturbed.
+async fn writer(server: Arc<Server>, seed: u64, writes: u64, disturbed: Arc<AtomicBool>) {
     let mut connection = server.direct().await;
     let mut state = seed;
-    for _ in 0..writes {
+    let mut written = 0;
+    while written < writes || disturbed.load(Relaxed) {
+        written += 1;
         let key = name(random(&mut state) % KEYS);
         redis::cmd("INCR").arg(key).query_async::<u64>(&mut connection).await.unwrap();
     }
@@ -113,6 +115,7 @@ async fn run(
 ) -> usize {
     server.set(BARRIER, 1).await;
     let stop = Arc::new(AtomicBool::new(false));
+    let disturbed = Arc::new(AtomicBool::new(true));
     let reads = Arc::new(AtomicU64::new(0));
     let (mut readers, mut writers, mut own) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     for seed in 1..=READERS {
@@ -122,10 +125,15 @@ async fn run(
         own.spawn(own_writer(near.clone(), key, stop.clone()));
     }
     for seed in 1..=WRITERS {
-        writers.spawn(writer(server.clone(), 1_000 + seed, writes / WRITERS));
+        let writes = writes / WRITERS;
+        writers.spawn(writer(server.clone(), 1_000 + seed, writes, disturbed.clone()));
     }
     let all_written = async { while writers.join_next().await.transpose().unwrap().is_some() {} };
-    tokio::join!(all_written, disturb);
+    let all_disturbed = async {
+        disturb.await;
+        disturbed.store(false, Relaxed);
+    };
+    tokio::join!(all_written, all_disturbed);
     stop.store(true, Relaxed);
     while own.join_next().await.transpose().unwrap().is_some() {}
     while readers.join_next().await.transpose().unwrap().is_some() {}
@@ -178,8 +186,8 @@ async fn delayed_and_cut_connections_leave_nothing_stale() {
                 let before = near.metrics().invalidations;
                 eventually("invalidations", || near.metrics().invalidations > before).await;
                 if round % 3 == 0 {
-                    proxy.close();
                     let generation = near.state().generation;
+                    proxy.close();
                     state_that(&near, |state| state.generation > generation).await;
                     state_that(&near, |state| state.phase == Phase::Connected).await;
                 }
