@@ -255,7 +255,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// The thread that makes room calls it: an inserting thread or the cache's own. That thread is
     /// pinned during the call and evicts nothing else, so an insert may take as long as a few
     /// calls. `write_back` may call the cache, but an entry that it meets while another thread
-    /// writes entries back counts as one that cannot be written.
+    /// writes entries back counts as one that cannot be written. A load of a key whose expired
+    /// entry is being written waits for that; if the write-back begins during the load, the loaded
+    /// value is returned and not kept.
     ///
     /// Removals by the user, [`clear`](Cache::clear), replacements and the drop of the cache write
     /// nothing back. Nor is an entry written back whose key was overwritten by a rejected insert:

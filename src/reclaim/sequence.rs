@@ -45,7 +45,7 @@
 //!   pins before it, happen before memory is freed.
 //! * Release of `seq` at a pin ↔ Acquire of the sweeper's load: an odd number makes the `whose` of
 //!   its pin, or a later one, visible. Release of `whose` ↔ its Acquire: a later one means that the
-//!   pin has ended. Hence `seq` is read first.
+//!   pin has ended. So `seq` is read first.
 
 use std::{cell::Cell, fmt, marker::PhantomData, ptr};
 

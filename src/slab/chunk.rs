@@ -34,7 +34,7 @@
 //! * Release of a leaf's and of a chunk's CAS ↔ Acquire of their loads: the leaf or chunk is
 //!   initialized.
 //! * A thread that has a handle received it, by an Acquire, from a thread that found the chunk.
-//!   Hence leaf and cells are read Relaxed when a hit resolves a handle.
+//!   So leaf and cells are read Relaxed when a hit resolves a handle.
 //! * Release of an array's CAS ↔ Acquire of its load: the array is zeroed before it is read.
 
 use std::{

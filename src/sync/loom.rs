@@ -4,8 +4,8 @@
 //! loom 0.7.3 remembers only the last access to each object when it decides which interleavings to
 //! try. A thread's own load therefore hides an earlier load by another thread: code that loads and
 //! then compares and exchanges is explored far less than it seems, and mutants survive. A
-//! read-modify-write hides nothing. Hence the wrapper, and three modes in which every scenario
-//! runs:
+//! read-modify-write hides nothing. This is why there is a wrapper, and three modes in which every
+//! scenario runs:
 //!
 //! * [`Plain`](model::LoadMode::Plain): plain loads, which may return stale values; under-explored;
 //! * [`ReadModifyWrite`](model::LoadMode::ReadModifyWrite): every load reads the newest value, and

@@ -8,7 +8,7 @@
 //!
 //! The version makes a CAS fail if the bucket has changed since it was scanned, even if its tags
 //! are the same again. The version wraps: a thread that was stopped for exactly a multiple of
-//! 2^[`VERSION_BITS`] publications may make a change that it must not make. Hence each change that
+//! 2^[`VERSION_BITS`] publications may make a change that it must not make. So each change that
 //! the version guards is followed by a check of its effect (`write`):
 //!
 //! * the entry that an unlink took out is compared with the one that it meant to take out;

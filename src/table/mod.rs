@@ -2,7 +2,7 @@
 //! caller's comparison.
 //!
 //! The table is eight-way set-associative. A hash selects one bucket, which is one cache line, and
-//! the bucket's control word alone decides which of its eight slots hold an entry. Hence a key is
+//! the bucket's control word alone decides which of its eight slots hold an entry. So a key is
 //! in the table at most once, a removal frees its slot at once, and a full bucket affects that
 //! bucket only: the caller chooses the victim. The table knows neither keys nor costs.
 //!
