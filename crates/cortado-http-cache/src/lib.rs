@@ -53,18 +53,17 @@
 //!   names a header in which a later request differs, that request is sent, and its response
 //!   replaces the stored one. Put the header in the key (`HttpCacheOptions::cache_key`) to keep a
 //!   response for each value of it.
-//! * **Fills that a write has overtaken.** `put` is not tied to the request that fetched the
+//! * **Invalidation of requests that run.** `put` is not tied to the request that fetched the
 //!   response. A `GET` that runs while a `POST` of the same URL removes the stored response may
-//!   store the state before it. It is served until it is stale, or for the time to live.
+//!   store the state from before the `POST`. It is served until it is stale, or for the time to
+//!   live.
 //!
 //! # Versions
 //!
-//! The types of http-cache 0.21 are part of this interface, the newest stable release: it is that
-//! of http-cache-reqwest 0.16, reqwest 0.12 and reqwest-middleware 0.4. The middleware for tower
-//! (`http-cache-tower`, `http-cache-tower-server`) is built on the alphas of http-cache 1.0 only,
-//! whose trait is another: this manager does not work with it.
-
-#![cfg_attr(docsrs, feature(doc_cfg))]
+//! The types of http-cache 0.21, the newest stable release, are part of this interface. It belongs
+//! to http-cache-reqwest 0.16, reqwest-middleware 0.4 and reqwest 0.12. The middleware for tower
+//! (`http-cache-tower`, `http-cache-tower-server`) requires an alpha of http-cache 1.0, whose trait
+//! and types differ: it does not accept this manager.
 
 mod manager;
 mod stored;

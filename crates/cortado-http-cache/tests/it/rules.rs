@@ -6,7 +6,10 @@ use cortado::{Cache, ManualClock};
 use cortado_http_cache::CortadoManager;
 use http::{Method, StatusCode};
 use http_cache_reqwest::{CacheMode, HttpCacheOptions};
-use tokio::{sync::Barrier, task::JoinSet};
+use tokio::{
+    sync::{Barrier, Notify, Semaphore},
+    task::JoinSet,
+};
 
 use crate::support::{Client, Origin, fetched, hit, ok, reply};
 
@@ -201,6 +204,33 @@ async fn concurrent_misses_of_a_url_all_reach_the_server() {
     assert_eq!(origin.requests(), REQUESTS);
     assert_eq!(manager.cache().len(), 1);
     assert_eq!(client.get(origin.url("/a")).await, hit("body"));
+}
+
+/// Another limit that the documentation states.
+#[tokio::test]
+async fn response_fetched_before_a_write_may_be_stored_after_it() {
+    let (started, gate) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
+    let (start, open) = (Arc::clone(&started), Arc::clone(&gate));
+    let origin = Origin::start(move |request| {
+        let (start, open) = (Arc::clone(&start), Arc::clone(&open));
+        async move {
+            if request.method == Method::GET {
+                start.notify_one();
+                open.acquire().await.unwrap().forget();
+            }
+            ok("max-age=3600", request.count.to_string())
+        }
+    })
+    .await;
+    let client = Client::new(&manager());
+
+    let (reader, url) = (client.clone(), origin.url("/a"));
+    let read = tokio::spawn(async move { reader.get(url).await });
+    started.notified().await;
+    client.send(Method::POST, origin.url("/a"), &[], CacheMode::Default).await;
+    gate.add_permits(1);
+    assert_eq!(read.await.unwrap(), fetched("1"));
+    assert_eq!(client.get(origin.url("/a")).await, hit("1"));
 }
 
 #[tokio::test]
