@@ -773,7 +773,7 @@ fn near_cache_leaves_nothing_stale_and_versions_do_not_go_back() {
 
 #[test]
 fn near_counts_what_is_stale() {
-    // All keys are held before the first is written twice, and no change is reported.
+    // What was read is kept for longer than the run, and no change is reported.
     let arguments = ["--way", "moka-ttl", "--ttl", "600", "--seconds", "0.3", "--zipf", "0"];
     let Some(rows) = near(&arguments) else { return };
     for count in ["stale_reads", "stale_at_rest"] {
