@@ -16,6 +16,7 @@ use crate::headline::HeadlineArgs;
 use crate::hit_ratio::HitRatioArgs;
 use crate::latency::LatencyArgs;
 use crate::memory::MemoryArgs;
+use crate::near::NearArgs;
 use crate::peers::Kind;
 use crate::scaling::ScalingArgs;
 use crate::throughput::ThroughputArgs;
@@ -44,6 +45,7 @@ pub enum Command {
     Budget(BudgetArgs),
     Churn(ChurnArgs),
     Expiry(ExpiryArgs),
+    Near(NearArgs),
     Report(ReportArgs),
     Scaling(ScalingArgs),
     /// One measurement in a process of its own; the program calls itself with it.
@@ -151,6 +153,16 @@ pub fn value_bytes(text: &str) -> Result<usize> {
 /// Parses a number of keys.
 pub fn keys(text: &str) -> Result<u32> {
     Ok(bounded(text, "the number of keys", crate::workload::MAX_KEYS as usize)? as u32)
+}
+
+/// Parses a number of keys on a server, each of which every reader remembers.
+pub fn server_keys(text: &str) -> Result<u32> {
+    Ok(bounded(text, "the number of keys", 1_000_000)? as u32)
+}
+
+/// Parses a number of tasks.
+pub fn tasks(text: &str) -> Result<usize> {
+    bounded(text, "the number of tasks", 10_000)
 }
 
 /// Parses a batch size.

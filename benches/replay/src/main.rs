@@ -16,6 +16,7 @@ mod hit_ratio;
 mod latency;
 mod lines;
 mod memory;
+mod near;
 mod peers;
 mod plot;
 mod progress;
@@ -65,6 +66,7 @@ fn run(cli: &Cli) -> Result<()> {
         Some(Command::Budget(args)) => budget::run(args),
         Some(Command::Churn(args)) => churn::run(args),
         Some(Command::Expiry(args)) => expiry::run(args),
+        Some(Command::Near(args)) => near::run(args),
         Some(Command::Report(args)) => document::run(args),
         Some(Command::Scaling(args)) => scaling::run(args),
         Some(Command::Cell(cell)) => cell.run(),

@@ -39,13 +39,21 @@ impl Reads {
         self.lost as f64 * 100.0 / self.all.max(1) as f64
     }
 
-    fn note(&mut self, found: Option<u64>, least: u64) {
+    /// Counts a read that has to return this version at least.
+    pub fn note(&mut self, found: Option<u64>, least: u64) {
         self.all += 1;
         match found {
             None => self.lost += 1,
             Some(version) if version < least => self.stale += 1,
             Some(_) => {}
         }
+    }
+
+    /// Adds the counts of another.
+    pub fn merge(&mut self, other: Self) {
+        self.all += other.all;
+        self.stale += other.stale;
+        self.lost += other.lost;
     }
 }
 

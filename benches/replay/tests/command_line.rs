@@ -740,6 +740,78 @@ fn scaling_writes_what_a_user_sends() {
     assert!(fails(&["scaling", "--max-threads", "0"]).contains("--max-threads"));
 }
 
+/// Runs `near` on real servers for a moment; `None` where none is installed.
+fn near(arguments: &[&str]) -> Option<Vec<serde_json::Value>> {
+    let output = run(&[&["near", "--format", "json", "--rounds", "1"], arguments].concat());
+    let message = String::from_utf8(output.stderr).unwrap();
+    if message.contains("neither valkey-server nor redis-server is installed") {
+        println!("SKIPPED: neither valkey-server nor redis-server is installed");
+        return None;
+    }
+    assert!(output.status.success(), "{message}");
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn near_cache_leaves_nothing_stale_and_versions_do_not_go_back() {
+    let ways = "redis,cortado-broadcast,cortado-per-key";
+    let Some(rows) = near(&["--way", ways, "--seconds", "0.3", "--seed", "5"]) else { return };
+    assert_eq!(rows.len(), 3);
+    for row in &rows {
+        assert_eq!((&row["backwards"], &row["stale_at_rest"]), (&0.into(), &0.into()), "{row}");
+        assert!(row["writes_per_second"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    // Without a cache a read is a round trip, and never stale.
+    assert_eq!(rows[0]["reads"], rows[0]["round_trips"]);
+    assert_eq!((&rows[0]["stale_reads"], &rows[0]["held_at_rest"]), (&0.into(), &0.into()));
+    for row in &rows[1..] {
+        assert!(row["hit_ratio"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["round_trips"].as_u64().unwrap() < row["reads"].as_u64().unwrap(), "{row}");
+        assert!(row["held_at_rest"].as_u64().unwrap() > 0, "{row}");
+    }
+}
+
+#[test]
+fn near_counts_what_is_stale() {
+    // What was read is kept for longer than the run, and no change is reported.
+    let arguments = ["--way", "moka-ttl", "--ttl", "600", "--seconds", "0.3", "--zipf", "0"];
+    let Some(rows) = near(&arguments) else { return };
+    for count in ["stale_reads", "stale_at_rest"] {
+        assert!(rows[0][count].as_u64().unwrap() > 0, "{rows:?}");
+    }
+}
+
+#[test]
+fn near_prints_its_seed_and_server() {
+    let arguments = ["near", "--way", "cortado-per-key,redis", "--seconds", "0.05"];
+    let more = ["--rounds", "2", "--writes", "500", "--seed", "77"];
+    if near(&["--way", "redis", "--seconds", "0.001"]).is_none() {
+        return;
+    }
+    let (text, message) = prints_with_progress(&[&arguments[..], &more].concat());
+    for words in ["seed 77", "hardware threads", "500 times a second", "stale at rest"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(text.contains("Redis ") || text.contains("Valkey "), "{text}");
+    assert!(message.contains(" 50 %, 2 of 4 runs, "), "{message}");
+}
+
+#[test]
+fn near_without_a_server_is_an_error() {
+    let scratch = Scratch::new("no-server");
+    let output = Command::new(env!("CARGO_BIN_EXE_cortado-replay"))
+        .args(["near", "--way", "redis"])
+        .env("PATH", &scratch.0)
+        .output()
+        .unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("error: neither valkey-server nor redis-server"), "{message}");
+    assert!(output.stdout.is_empty());
+    assert!(fails(&["near", "--way", "memcached"]).contains("cortado-per-key"));
+    assert!(fails(&["near", "--keys", "0"]).contains("--keys"));
+}
+
 /// What cortado's operations do to memory that other threads use, counted and not argued.
 ///
 /// The first hit of an entry sets its access bits; those that follow find them set. An insert runs
