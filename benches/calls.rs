@@ -7,16 +7,22 @@
 //! For instructions per call, run the binary under `valgrind --tool=callgrind`, with one round of n
 //! calls and one of 2n, and divide the difference by n. Manual maintenance and a fixed hash make it
 //! reproducible.
+//!
+//! With `-ttl` appended to the operation, each entry has a deadline, an hour from its insert, and
+//! maintenance collects the new deadlines once in [`CALLS_PER_TICK`] calls.
 
 use std::{
     env,
     hash::{BuildHasher, Hasher},
     hint::black_box,
     process,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use cortado::{Cache, CacheBuilder, Maintenance};
+use cortado::{Cache, CacheBuilder, Maintenance, WorkLimit};
+
+/// Calls between two rounds of maintenance, where entries have deadlines.
+const CALLS_PER_TICK: u64 = 1024;
 
 /// A multiplicative hash, the same in each run.
 #[derive(Clone, Default)]
@@ -57,6 +63,8 @@ fn main() {
     let arguments: Vec<_> = env::args().skip(1).filter(|it| !it.starts_with("--")).collect();
     let number = |at: usize, usual| arguments.get(at).map_or(Some(usual), |it| it.parse().ok());
     let operation = arguments.first().map_or("evict", String::as_str);
+    let (operation, is_timed) =
+        operation.strip_suffix("-ttl").map_or((operation, false), |it| (it, true));
     let (Some(entries @ 1..), Some(calls), Some(rounds)) =
         (number(1, 100_000u64), number(2, 300_000u64), number(3, 5u64))
     else {
@@ -64,6 +72,7 @@ fn main() {
     };
     let builder: CacheBuilder<u64, u64> = Cache::builder().max_cost(entries);
     let builder = builder.maintenance(Maintenance::Manual).hasher(Multiply::default());
+    let builder = if is_timed { builder.ttl(Duration::from_secs(3600)) } else { builder };
     let cache = builder.build().expect("a budget above zero");
     let put = |key| _ = black_box(cache.insert(key, key));
     let get = |key| black_box(cache.get(&key).is_some());
@@ -89,12 +98,15 @@ fn main() {
                 "read-through" => put(any(random)),
                 _ => return usage(),
             }
+            if is_timed && new.is_multiple_of(CALLS_PER_TICK) {
+                cache.tick(WorkLimit::ALL);
+            }
         }
         println!("{:.1} ns a call", start.elapsed().as_nanos() as f64 / calls.max(1) as f64);
     }
 }
 
 fn usage() {
-    eprintln!("calls [evict|replace|hit|read-through [ENTRIES [CALLS [ROUNDS]]]]");
+    eprintln!("calls [evict|replace|hit|read-through[-ttl] [ENTRIES [CALLS [ROUNDS]]]]");
     process::exit(2);
 }

@@ -130,6 +130,11 @@ pub fn loop_length(text: &str) -> Result<usize> {
     bounded(text, "the length of the loop", MAX_ENTRIES)
 }
 
+/// Parses the distance between two uses of a key.
+pub fn distance(text: &str) -> Result<usize> {
+    bounded(text, "the distance between two uses", MAX_ENTRIES)
+}
+
 /// Parses a number of accesses.
 pub fn accesses(text: &str) -> Result<usize> {
     bounded(text, "the number of accesses", crate::trace::MAX_ACCESSES)

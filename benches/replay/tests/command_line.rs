@@ -285,7 +285,7 @@ fn wrong_pattern_is_named_with_those_there_are() {
         assert!(message.contains("--synthetic"), "{message}");
     }
     let message = fails(&["hit-ratio", "--synthetic", "ziph", "--capacity", "2"]);
-    assert!(message.contains("zipf, churn, scan, loop, latest, shift"), "{message}");
+    assert!(message.contains("zipf, churn, scan, loop, latest, shift, twice"), "{message}");
     let message =
         fails(&["hit-ratio", "--synthetic", "scan", "--accesses", "0", "--capacity", "2"]);
     assert!(message.contains("--accesses"), "{message}");

@@ -30,6 +30,11 @@ pub enum Pattern {
     Latest,
     /// Other keys are popular all of a sudden.
     Shift,
+    /// Each key is used twice.
+    Twice {
+        /// The number of other keys from the first use to the second.
+        distance: usize,
+    },
 }
 
 impl Pattern {
@@ -84,6 +89,11 @@ impl Pattern {
             Self::Shift => {
                 accesses.map(|i| (rank() + i / SHIFT_EVERY * SHIFT_BY) % u64::from(KEYS)).collect()
             }
+            // First and second uses take turns. A key is the number of its first access.
+            Self::Twice { distance } => {
+                let back = 2 * distance as u64 + 1;
+                accesses.map(|i| if i % 2 == 1 && i >= back { i - back } else { i }).collect()
+            }
         };
         let keys = keys.into_iter().map(scramble).collect();
         Trace { name: self.to_string(), keys, sizes: Vec::new() }
@@ -104,6 +114,7 @@ impl fmt::Display for Pattern {
             Self::Loop { length } => write!(f, "loop:{length}"),
             Self::Latest => f.write_str("latest"),
             Self::Shift => f.write_str("shift"),
+            Self::Twice { distance } => write!(f, "twice:{distance}"),
         }
     }
 }
@@ -123,6 +134,10 @@ impl FromStr for Pattern {
             "loop" => {
                 return Ok(Self::Loop { length: figure.map_or(Ok(LOOP), cli::loop_length)? });
             }
+            "twice" => {
+                let distance = figure.map_or(Ok(TWICE), cli::distance)?;
+                return Ok(Self::Twice { distance });
+            }
             "churn" => Self::Churn,
             "scan" => Self::Scan,
             "latest" => Self::Latest,
@@ -137,7 +152,8 @@ impl FromStr for Pattern {
 }
 
 /// What the command line says of the patterns, in short.
-pub const HELP: &str = "Made-up traces: zipf[:EXPONENT], churn, scan, loop[:LENGTH], latest, shift";
+pub const HELP: &str = "\
+Made-up traces: zipf[:EXPONENT], churn, scan, loop[:LENGTH], latest, shift, twice[:DISTANCE]";
 
 /// What it says of each.
 pub const LONG_HELP: &str = "\
@@ -149,9 +165,11 @@ Unless said otherwise, 100 000 keys are drawn by Zipf's law of exponent 0.99.
   scan             after every 10 000 accesses, 5 000 keys that are used once
   loop[:LENGTH]    as many keys as LENGTH says, 1000 if nothing, in the same order for ever
   latest           every twentieth access is of a new key, and the newest keys are the popular ones
-  shift            after every 100 000 accesses other keys are the popular ones";
+  shift            after every 100 000 accesses other keys are the popular ones
+  twice[:DISTANCE] each key is used twice, and as many others as DISTANCE says, 250 if nothing,
+                   are used for the first time in between";
 
-const NAMES: [&str; 6] = ["zipf", "churn", "scan", "loop", "latest", "shift"];
+const NAMES: [&str; 7] = ["zipf", "churn", "scan", "loop", "latest", "shift", "twice"];
 
 /// The distinct keys that are drawn by Zipf's law.
 const KEYS: u32 = 100_000;
@@ -159,6 +177,8 @@ const KEYS: u32 = 100_000;
 const EXPONENT: f64 = 0.99;
 /// The keys of a loop, unless a number is given.
 const LOOP: usize = 1000;
+/// The keys between the two uses of a key, unless a number is given.
+const TWICE: usize = 250;
 /// The accesses from one new key to the next, in `churn`.
 const CHURN_EVERY: u64 = 10;
 /// The accesses from the end of a scan to the end of the next one, and those of the scan.
@@ -193,22 +213,26 @@ mod tests {
             let pattern: Pattern = name.parse().unwrap();
             let first = pattern.trace(5000, 7).keys;
             assert_eq!(first, pattern.trace(5000, 7).keys, "{name}");
-            assert_eq!(first == pattern.trace(5000, 8).keys, name == "loop", "{name}");
+            let is_fixed = matches!(pattern, Pattern::Loop { .. } | Pattern::Twice { .. });
+            assert_eq!(first == pattern.trace(5000, 8).keys, is_fixed, "{name}");
         }
     }
 
     #[test]
     fn names_are_read_as_they_are_shown() {
-        for text in ["zipf:0.5", "zipf:1.2", "churn", "scan", "loop:77", "latest", "shift"] {
+        let texts =
+            ["zipf:0.5", "zipf:1.2", "churn", "scan", "loop:77", "latest", "shift", "twice:9"];
+        for text in texts {
             assert_eq!(text.parse::<Pattern>().unwrap().to_string(), text);
         }
         assert_eq!("zipf".parse::<Pattern>().unwrap(), Pattern::Zipf { exponent: 0.99 });
         assert_eq!("loop".parse::<Pattern>().unwrap(), Pattern::Loop { length: 1000 });
+        assert_eq!("twice".parse::<Pattern>().unwrap(), Pattern::Twice { distance: 250 });
     }
 
     #[test]
     fn wrong_names_and_figures_are_errors() {
-        for text in ["", "ziph", "zipf:", "zipf:x", "zipf:-1", "loop:0", "loop:1.5", "churn:1"] {
+        for text in ["", "ziph", "zipf:", "zipf:x", "zipf:-1", "loop:0", "twice:0", "churn:1"] {
             assert!(text.parse::<Pattern>().is_err(), "{text}");
         }
     }
@@ -219,6 +243,17 @@ mod tests {
         assert_eq!(keys[..3], keys[3..6]);
         assert_eq!(keys[0], keys[6]);
         assert_eq!(keys.iter().collect::<HashSet<_>>().len(), 3);
+    }
+
+    #[test]
+    fn keys_of_twice_come_again_once_after_as_many_other_keys() {
+        let keys = keys("twice:3", 1000);
+        assert_eq!(keys.iter().collect::<HashSet<_>>().len(), 500 + 3);
+        for i in (0..993).step_by(2) {
+            let again = keys[i + 1..].iter().position(|&key| key == keys[i]).unwrap();
+            assert_eq!(again, 6, "{i}");
+            assert_eq!(keys.iter().filter(|&&key| key == keys[i]).count(), 2, "{i}");
+        }
     }
 
     #[test]
