@@ -113,7 +113,7 @@ fn main() -> Result<(), BuildError> {
         is_closed.store(true, Relaxed);
     });
 
-    // The loop held back no version for longer than one order.
+    // All versions that were replaced have been freed.
     cache.flush();
     assert_eq!(cache.memory().garbage_entries, 0);
     assert_eq!((cache.len(), cache.cost()), (INSTRUMENTS, INSTRUMENTS as u64));
