@@ -15,8 +15,16 @@
 //! ```
 //!
 //! [`Cache`] serves threads and async tasks alike; a clone is another handle to the same cache.
-//! [`get`](Cache::get) takes no lock and never waits. The repository has `examples/`, among them
-//! one for users of moka.
+//! [`get`](Cache::get) takes no lock and never waits.
+//!
+//! | page | about |
+//! |---|---|
+//! | [`docs::guide`] | choosing a cost, sizing, pitfalls, what to watch, [examples] |
+//! | [`docs::migrating`] | moka, quick_cache, Stretto, Ristretto and Caffeine, call by call |
+//! | [`docs::design`] | architecture and policy, with the measured hit ratios |
+//! | [`docs::near`] | from one process to many: a near cache in front of Redis or Valkey |
+//!
+//! [examples]: docs::guide#examples
 //!
 //! # Consistency
 //!
@@ -69,8 +77,8 @@
 //!
 //! A cost is what an entry takes, not what it is worth. For entries that are expensive to compute,
 //! set a [`Priority`] with [`insert_with`](Cache::insert_with). [`EvictionPolicy`] selects whether
-//! the cache maximises the entries hit or the cost (say, bytes) hit. `docs/guide.md` compares the
-//! choices.
+//! the cache maximises the entries hit or the cost (say, bytes) hit. The
+//! [guide](docs::guide#choosing-a-cost) compares the choices.
 //!
 //! # Time
 //!
@@ -210,7 +218,7 @@
 //! entries. With [`metrics`](CacheBuilder::metrics) a hit also counts in a stripe of its own.
 //!
 //! The README compares speed, latency and memory with other caches, with command, machine and
-//! spread; `docs/benchmarks.md` has the charts, and `docs/design.md` the hit ratios.
+//! spread; `docs/benchmarks.md` has the charts, and [`docs::design`] the hit ratios.
 //!
 //! # When not to use it
 //!
@@ -308,6 +316,41 @@ pub mod __internals {
         table,
         util
     );
+}
+
+/// Pages of the repository's `docs` directory. They are in the documentation only: no other build
+/// has this module.
+#[cfg(any(doc, doctest))]
+pub mod docs {
+    // A page defines its links, as files, at its end. These definitions come first, so rustdoc uses
+    // them: links to modules, or for a file that is no module to its source.
+    #[doc = "[near]: crate::docs::near"]
+    #[doc = "[stretto]: crate::docs::migrating#from-stretto-and-ristretto"]
+    #[doc = ""]
+    #[doc = include_str!("../docs/guide.md")]
+    pub mod guide {}
+
+    #[doc = include_str!("../docs/migrating.md")]
+    pub mod migrating {}
+
+    macro_rules! source {
+        ($label:literal, $file:literal) => {
+            concat!("[", $label, "]: https://docs.rs/crate/cortado/latest/source/docs/", $file)
+        };
+    }
+
+    #[doc = "[near.md]: crate::docs::near"]
+    #[doc = source!("decisions", "decisions/README.md")]
+    #[doc = source!("0003", "decisions/0003-making-room.md")]
+    #[doc = source!("0005", "decisions/0005-recording-a-hit.md")]
+    #[doc = source!("0009", "decisions/0009-policy-tuner.md")]
+    #[doc = source!("0025", "decisions/0025-choice-of-victims.md")]
+    #[doc = ""]
+    #[doc = include_str!("../docs/design.md")]
+    pub mod design {}
+
+    #[doc = include_str!("../docs/near.md")]
+    pub mod near {}
 }
 
 /// The examples of the README, as doc tests.

@@ -29,6 +29,9 @@
 //! # }
 //! ```
 //!
+//! What a near cache buys and costs, and when not to use one: [from one process to
+//! many](https://docs.rs/cortado/latest/cortado/docs/near/).
+//!
 //! # Guarantees
 //!
 //! 1. **The claim precedes the fetch.** A load first claims its key in the local cache, then reads
