@@ -144,7 +144,7 @@ where
         let mut key = key;
         loop {
             self.engine.sweep_if_due();
-            // As in `step`: `put_seen` uses the pressure that is noted here.
+            // As in `join_load`: `put_seen` uses the pressure that is noted here.
             let _ = self.engine.garbage_pressure();
             self.engine.settle_expired(hash, |k| *k == key, Turn::Wait);
             let (mine, mut waiter) = match self.engine.flights.join(hash, key, Caller::Task) {

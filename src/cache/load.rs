@@ -118,8 +118,8 @@ pub(super) enum Look<'a, K, V, S> {
     Absent(K),
 }
 
-/// The next step of a caller that found no entry.
-pub(super) enum Step<'a, K, V, S> {
+/// What a caller that found no entry does next.
+pub(super) enum Next<'a, K, V, S> {
     Return(ValueRef<'a, K, V>),
     Load(FillGuard<'a, K, V, S>),
     Follow(K, Waiter<'a, K, V, S>),
@@ -336,11 +336,11 @@ where
         };
         let mut is_first = true;
         loop {
-            let (mine, mut waiter) = match self.step(hash, key, is_first, Caller::Thread) {
-                Step::Return(value) => return Found::Hit(value),
-                Step::Load(guard) => return Found::Fill(guard),
-                Step::Fail(key) => return Found::Busy(key),
-                Step::Follow(key, waiter) => (key, waiter),
+            let (mine, mut waiter) = match self.join_load(hash, key, is_first, Caller::Thread) {
+                Next::Return(value) => return Found::Hit(value),
+                Next::Load(guard) => return Found::Fill(guard),
+                Next::Fail(key) => return Found::Busy(key),
+                Next::Follow(key, waiter) => (key, waiter),
             };
             is_first = false;
             let waited = match (wait, end) {
@@ -432,18 +432,18 @@ where
         }
     }
 
-    /// Joins the load of a key that had no entry, and looks it up once more. The first step of a
+    /// Joins the load of a key that had no entry, and looks it up once more. The first call of a
     /// caller counts a hit, a miss or a coalesced load.
-    pub(super) fn step(
+    pub(super) fn join_load(
         &self,
         hash: u64,
         key: K,
         is_first: bool,
         caller: Caller,
-    ) -> Step<'_, K, V, S> {
+    ) -> Next<'_, K, V, S> {
         let engine: &Engine<K, V, S> = &self.engine;
         if !is_first && let Some(entry) = engine.get(hash, Trace::None, |k| *k == key) {
-            return Step::Return(self.value_ref(entry));
+            return Next::Return(self.value_ref(entry));
         }
         let count = |counter| {
             if is_first {
@@ -457,23 +457,23 @@ where
         match engine.flights.join(hash, key, caller) {
             Joined::Follow(key, follower) => {
                 count(Counter::Coalesced);
-                Step::Follow(key, Waiter::new(self, hash, follower))
+                Next::Follow(key, Waiter::new(self, hash, follower))
             }
             Joined::Own(key) => {
                 count(Counter::Misses);
-                Step::Fail(key)
+                Next::Fail(key)
             }
             Joined::Lead(leader) => {
                 // The previous flight may have ended since the lookup.
                 match engine.get(hash, Trace::None, |k| k == leader.key()) {
                     None => {
                         count(Counter::Misses);
-                        Step::Load(self.guard(hash, leader, None))
+                        Next::Load(self.guard(hash, leader, None))
                     }
                     Some(entry) => {
                         count(Counter::Hits);
                         leader.complete(|_, _| ((), Outcome::Nothing), |()| None);
-                        Step::Return(self.value_ref(entry))
+                        Next::Return(self.value_ref(entry))
                     }
                 }
             }
