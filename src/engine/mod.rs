@@ -1,7 +1,7 @@
 //! `Engine`: owns the parts of a cache, and is the only place where they are combined.
 //!
 //! A read is in `read.rs`, one that records no access in `view.rs`. A write is in `insert.rs` up to
-//! publication, in `publish.rs` from there; `compute.rs` is a read and a write in one, `fill.rs` has
+//! publication, in `publish.rs` from there; `plan.rs` says what it may do; `compute.rs` is a read and a write in one, `fill.rs` has
 //! what loads publish, `remove.rs` removals, `expire.rs` deadlines, `write_back.rs` what is written
 //! before it leaves. `window.rs` queues new entries, `evict.rs` makes room, `victims.rs` chooses
 //! victims, `evictions.rs` accounts for them, `tune.rs` feeds the tuner. `garbage.rs` frees what was
@@ -19,6 +19,7 @@ mod insert;
 mod maintenance;
 mod memory;
 mod place;
+mod plan;
 mod publish;
 mod read;
 mod remove;
