@@ -276,12 +276,12 @@ mod util;
 #[cfg(not(cortado_loom))]
 pub use crate::{
     cache::{
-        BorrowedKey, Cache, CacheBuilder, CacheRef, Claim, Cloned, ComputeOp, ComputeResult,
-        DefaultHashBuilder, EntryInfo, EntryKey, Export, ExportedEntry, FillGuard, ImportReport,
-        InsertOptions, Iter, OwnedKey, ValueRef, WaitPolicy, entry::Entry,
+        BorrowedKey, Cache, CacheBuilder, CacheRef, Claim, Cloned, ComputeOp, DefaultHashBuilder,
+        EntryInfo, EntryKey, Export, ExportedEntry, FillGuard, ImportReport, InsertOptions, Iter,
+        OwnedKey, ValueRef, WaitPolicy, entry::Entry,
     },
     engine::{Expiry, MemoryUse, RemovalCause, Removed, StalledReader, WorkLimit, WorkReport},
-    outcome::{Insert, RejectReason},
+    outcome::{ComputeResult, Insert, RejectReason},
 };
 pub use crate::{
     clock::{Clock, ManualClock, SystemClock},

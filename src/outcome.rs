@@ -1,4 +1,4 @@
-//! `Insert` and `RejectReason`: what an insert did.
+//! `Insert`, `ComputeResult` and `RejectReason`: what a write did.
 
 /// The result of an insert. It is final, and visible to all threads, when the call returns.
 ///
@@ -75,4 +75,62 @@ pub enum RejectReason {
     Present,
     /// The key has no entry, and the call only replaces.
     Absent,
+}
+
+/// The outcome of [`Cache::compute`](crate::Cache::compute).
+///
+/// `R` is the form in which an entry's value is returned: a [`ValueRef`](crate::ValueRef), or a
+/// clone from [`Cache::compute_async`](crate::Cache::compute_async).
+///
+/// # Examples
+///
+/// ```
+/// use cortado::{Cache, ComputeResult, ComputeOp};
+///
+/// let cache = Cache::new(10);
+/// assert_eq!(cache.compute("k", |_| ComputeOp::Put(1)).cloned(), ComputeResult::Inserted(1));
+/// assert_eq!(cache.compute("k", |_| ComputeOp::Put(2)).value(), Some(&2));
+/// assert_eq!(cache.compute("k", |_| ComputeOp::Keep).cloned(), ComputeResult::Kept(Some(2)));
+/// assert_eq!(cache.compute("k", |_| ComputeOp::Remove).cloned(), ComputeResult::Removed(2));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComputeResult<V, R> {
+    /// Nothing was changed. Contains the entry that the closure has seen, if there was one.
+    Kept(Option<R>),
+    /// This entry was inserted; the key had none.
+    Inserted(R),
+    /// This entry replaced another.
+    Updated(R),
+    /// This entry was removed.
+    Removed(R),
+    /// The value was rejected for this reason. If the key had an entry, that was removed, unless
+    /// the reason is [`RejectReason::Garbage`].
+    Rejected(V, RejectReason),
+}
+
+impl<V, R> ComputeResult<V, R> {
+    /// Returns the entry that the key has now.
+    pub fn into_entry(self) -> Option<R> {
+        match self {
+            Self::Kept(entry) => entry,
+            Self::Inserted(entry) | Self::Updated(entry) => Some(entry),
+            Self::Removed(_) | Self::Rejected(..) => None,
+        }
+    }
+
+    /// Returns whether an entry was inserted, replaced or removed.
+    pub fn is_changed(&self) -> bool {
+        matches!(self, Self::Inserted(_) | Self::Updated(_) | Self::Removed(_))
+    }
+
+    /// Converts the entry with `f`.
+    pub(crate) fn map<T>(self, f: impl FnOnce(R) -> T) -> ComputeResult<V, T> {
+        match self {
+            Self::Kept(entry) => ComputeResult::Kept(entry.map(f)),
+            Self::Inserted(entry) => ComputeResult::Inserted(f(entry)),
+            Self::Updated(entry) => ComputeResult::Updated(f(entry)),
+            Self::Removed(entry) => ComputeResult::Removed(f(entry)),
+            Self::Rejected(value, reason) => ComputeResult::Rejected(value, reason),
+        }
+    }
 }

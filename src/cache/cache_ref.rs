@@ -33,7 +33,7 @@ where
     S: BuildHasher,
 {
     pub(super) fn new(cache: &'a Cache<K, V, S>) -> Self {
-        Self { cache, guard: cache.engine.table.pin() }
+        Self { cache, guard: cache.engine.pin() }
     }
 
     /// Ends the pin and begins a new one, so that entries removed so far can be freed.
@@ -54,7 +54,7 @@ where
     /// }
     /// ```
     pub fn repin(&mut self) {
-        self.cache.engine.table.repin(&mut self.guard);
+        self.cache.engine.repin(&mut self.guard);
     }
 
     /// Returns the value of a key; records an access, like [`Cache::get`].
@@ -141,7 +141,8 @@ where
     /// }
     /// ```
     pub fn iter(&self) -> Iter<'_, K, V> {
-        Iter::new(self.cache.engine.table.iter(&self.guard), &self.cache.engine.timing)
+        let engine = &self.cache.engine;
+        Iter::new(engine.entries(&self.guard), engine.timing())
     }
 
     /// Iterates over the keys, like [`iter`](Self::iter).
@@ -200,8 +201,8 @@ where
 
     fn first_by<O: Ord>(&self, most: usize, order: impl Fn(AccessRank) -> O) -> Vec<(&K, &V)> {
         let engine = &self.cache.engine;
-        let hits = engine.table.iter(&self.guard).filter(|hit| engine.is_unexpired(hit.at()));
-        let ranked = hits.map(|hit| (order(engine.access_rank(&hit)), hit.at().entry));
+        let ranked = engine.live_entries(&self.guard);
+        let ranked = ranked.map(|hit| (order(engine.access_rank(&hit)), hit.at().entry));
         let mut ranked: Vec<_> = ranked.collect();
         if most < ranked.len() {
             ranked.select_nth_unstable_by(most, |a, b| a.0.cmp(&b.0));

@@ -9,10 +9,8 @@ use equivalent::Equivalent;
 
 use super::{Cache, InsertOptions, ValueRef};
 use crate::{
-    engine::{Mode, RemovalCause, Terms, Turn},
-    entry::Entry,
-    outcome::RejectReason,
-    table::EntryRef,
+    engine::{Change, Terms},
+    outcome::ComputeResult,
 };
 
 /// The change that a closure of [`Cache::compute`] decides on.
@@ -41,64 +39,6 @@ pub enum ComputeOp<V> {
     Remove,
 }
 
-/// The outcome of [`Cache::compute`].
-///
-/// `R` is the form in which an entry's value is returned: a [`ValueRef`], or a clone from
-/// [`Cache::compute_async`].
-///
-/// # Examples
-///
-/// ```
-/// use cortado::{Cache, ComputeResult, ComputeOp};
-///
-/// let cache = Cache::new(10);
-/// assert_eq!(cache.compute("k", |_| ComputeOp::Put(1)).cloned(), ComputeResult::Inserted(1));
-/// assert_eq!(cache.compute("k", |_| ComputeOp::Put(2)).value(), Some(&2));
-/// assert_eq!(cache.compute("k", |_| ComputeOp::Keep).cloned(), ComputeResult::Kept(Some(2)));
-/// assert_eq!(cache.compute("k", |_| ComputeOp::Remove).cloned(), ComputeResult::Removed(2));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ComputeResult<V, R> {
-    /// Nothing was changed. Contains the entry that the closure has seen, if there was one.
-    Kept(Option<R>),
-    /// This entry was inserted; the key had none.
-    Inserted(R),
-    /// This entry replaced another.
-    Updated(R),
-    /// This entry was removed.
-    Removed(R),
-    /// The value was rejected for this reason. If the key had an entry, that was removed, unless
-    /// the reason is [`RejectReason::Garbage`].
-    Rejected(V, RejectReason),
-}
-
-impl<V, R> ComputeResult<V, R> {
-    /// Returns the entry that the key has now.
-    pub fn into_entry(self) -> Option<R> {
-        match self {
-            Self::Kept(entry) => entry,
-            Self::Inserted(entry) | Self::Updated(entry) => Some(entry),
-            Self::Removed(_) | Self::Rejected(..) => None,
-        }
-    }
-
-    /// Returns whether an entry was inserted, replaced or removed.
-    pub fn is_changed(&self) -> bool {
-        matches!(self, Self::Inserted(_) | Self::Updated(_) | Self::Removed(_))
-    }
-
-    /// Converts the entry with `f`.
-    pub(crate) fn map<T>(self, f: impl FnOnce(R) -> T) -> ComputeResult<V, T> {
-        match self {
-            Self::Kept(entry) => ComputeResult::Kept(entry.map(f)),
-            Self::Inserted(entry) => ComputeResult::Inserted(f(entry)),
-            Self::Updated(entry) => ComputeResult::Updated(f(entry)),
-            Self::Removed(entry) => ComputeResult::Removed(f(entry)),
-            Self::Rejected(value, reason) => ComputeResult::Rejected(value, reason),
-        }
-    }
-}
-
 impl<K, V> ComputeResult<V, ValueRef<'_, K, V>> {
     /// Returns the value that the key has now.
     pub fn value(&self) -> Option<&V> {
@@ -118,16 +58,15 @@ impl<K, V> ComputeResult<V, ValueRef<'_, K, V>> {
     }
 }
 
-/// The outcome of one attempt, without the entry.
-enum Attempt<V, E> {
-    /// The entry was changed by another thread.
-    Failed,
-    Kept,
-    Inserted,
-    Updated,
-    Removed,
-    Rejected(V, RejectReason),
-    Error(E),
+impl<V> ComputeOp<V> {
+    pub(super) fn into_change(self) -> Change<V> {
+        match self {
+            Self::Keep => Change::Keep,
+            Self::Put(value) => Change::Put(value, Terms::DEFAULT),
+            Self::PutWith(value, options) => Change::Put(value, options.terms()),
+            Self::Remove => Change::Remove,
+        }
+    }
 }
 
 impl<K, V, S> Cache<K, V, S>
@@ -204,81 +143,9 @@ where
         key: K,
         mut f: impl FnMut(Option<&V>) -> Result<ComputeOp<V>, E>,
     ) -> Result<ComputeResult<V, ValueRef<'_, K, V>>, E> {
-        let engine = &self.engine;
-        let mut key = Some(key);
-        loop {
-            // Before this thread is pinned, because destructors and listeners run here.
-            engine.sweep_if_due();
-            engine.settle_expired(hash, |k| key.as_ref() == Some(k), Turn::Wait);
-            let pressure = engine.garbage_pressure();
-            let mut attempt = Attempt::Failed;
-            let held = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
-                // The result of `f` is a write, unless it is `Keep`.
-                let write = engine.flights.begin_write(hash);
-                let is_key = |k: &K| key.as_ref() == Some(k);
-                let seen = table.find(guard, hash, |entry| is_key(&entry.entry.key));
-                let seen = seen.map(|hit| hit.at()).filter(|entry| engine.is_unexpired(*entry));
-                let (value, terms) = match f(seen.as_deref().map(|entry| &entry.value)) {
-                    Err(error) => {
-                        attempt = Attempt::Error(error);
-                        return None;
-                    }
-                    Ok(ComputeOp::Keep) => {
-                        attempt = Attempt::Kept;
-                        return seen;
-                    }
-                    Ok(ComputeOp::Put(value)) => (value, Terms::DEFAULT),
-                    Ok(ComputeOp::PutWith(value, options)) => (value, options.terms()),
-                    Ok(ComputeOp::Remove) => {
-                        let Some(seen) = seen else {
-                            // Invalidates a concurrent load, whose value must not be inserted.
-                            attempt = Attempt::Kept;
-                            engine.commit(guard, hash, write);
-                            return None;
-                        };
-                        let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == seen.id();
-                        let cause = RemovalCause::Removed;
-                        let removed =
-                            engine.take_which(table, guard, hash, is_key, is_it, cause)?;
-                        attempt = Attempt::Removed;
-                        engine.commit(guard, hash, write);
-                        return Some(removed);
-                    }
-                };
-                // While the guard lives, the id is not reused for another entry.
-                let mode = seen.map_or(Mode::IfAbsent, |entry| Mode::Instead(entry.id()));
-                let mine = key.take().expect("it comes back with each failed attempt");
-                let put = engine.put_at(table, guard, hash, (mine, value), terms, (mode, pressure));
-                let entry = match put {
-                    Ok((entry, is_new)) => {
-                        attempt = if is_new { Attempt::Inserted } else { Attempt::Updated };
-                        Some(entry)
-                    }
-                    Err(refused) => match refused.reason() {
-                        Some(reason) => {
-                            attempt = Attempt::Rejected(refused.into_value(), reason);
-                            None
-                        }
-                        None => {
-                            key = Some(refused.key);
-                            return None;
-                        }
-                    },
-                };
-                engine.commit(guard, hash, write);
-                entry
-            });
-            let entry = held.map(|entry| self.value_ref(entry));
-            return Ok(match (attempt, entry) {
-                (Attempt::Kept, entry) => ComputeResult::Kept(entry),
-                (Attempt::Inserted, Some(entry)) => ComputeResult::Inserted(entry),
-                (Attempt::Updated, Some(entry)) => ComputeResult::Updated(entry),
-                (Attempt::Removed, Some(entry)) => ComputeResult::Removed(entry),
-                (Attempt::Rejected(value, reason), _) => ComputeResult::Rejected(value, reason),
-                (Attempt::Error(error), _) => return Err(error),
-                (_, _) => continue,
-            });
-        }
+        let computed =
+            self.engine.compute(hash, key, |seen| f(seen).map(ComputeOp::into_change))?;
+        Ok(computed.map(|entry| self.value_ref(entry)))
     }
 
     /// Replaces the value of a key by the result of `f`, as one atomic step. Returns whether the
@@ -288,7 +155,7 @@ where
     /// deadline stay; if the builder has set [`cost_of`](crate::CacheBuilder::cost_of), that
     /// computes the cost of the new value. If the new value is rejected for lack of room, the entry
     /// is removed. If it is rejected because too much garbage waits for readers
-    /// ([`RejectReason::Garbage`]), the old value stays.
+    /// ([`RejectReason::Garbage`](crate::RejectReason::Garbage)), the old value stays.
     ///
     /// # Examples
     ///
@@ -342,11 +209,7 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let hash = self.engine.hash(key);
-        let owned = {
-            let guard = self.engine.table.pin_part(hash);
-            let entry = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.key));
-            entry.map(|hit| hit.entry.key.clone())
-        };
+        let owned = self.engine.key_of(hash, |k| key.equivalent(k));
         let Some(owned) = owned else { return false };
         let f = |value: Option<&V>| Ok::<_, Infallible>(value.map_or(ComputeOp::Keep, &mut f));
         let Ok(done) = self.compute_at(hash, owned, f);

@@ -14,14 +14,15 @@ use std::{
 };
 
 use super::{
-    Cache, ComputeOp, ComputeResult,
+    Cache, ComputeOp,
     load::{Waiter, own_key},
 };
 use crate::{
-    engine::{Loaded, Mode, RemovalCause, Terms, Trace, Turn, may_wait},
+    engine::{Change, Loaded, Trace, Turn, may_wait},
     entry::Entry,
+    outcome::ComputeResult,
     singleflight::{Caller, Joined, Leader, WaitOutcome},
-    table::EntryRef,
+    table::Held,
 };
 
 /// # Computing in tasks
@@ -144,10 +145,10 @@ where
         let mut key = key;
         loop {
             self.engine.sweep_if_due();
-            // As in `step`: `put_seen` uses the pressure that is noted here.
+            // As in `join_load`: `put_seen` uses the pressure that is noted here.
             let _ = self.engine.garbage_pressure();
             self.engine.settle_expired(hash, |k| *k == key, Turn::Wait);
-            let (mine, mut waiter) = match self.engine.flights.join(hash, key, Caller::Task) {
+            let (mine, mut waiter) = match self.engine.join(hash, key, Caller::Task) {
                 Joined::Lead(leader) => return leader,
                 Joined::Own(_) => own_key(),
                 Joined::Follow(mine, follower) => (mine, Waiter::new(self, hash, follower)),
@@ -175,97 +176,19 @@ where
         (seen, seen_value): (Option<usize>, Option<V>),
         op: ComputeOp<V>,
     ) -> Result<ComputeResult<V, V>, K> {
-        let (value, terms) = match op {
-            ComputeOp::Put(value) => (value, Terms::DEFAULT),
-            ComputeOp::PutWith(value, options) => (value, options.terms()),
-            ComputeOp::Keep => {
+        let value_of = |entry: Held<'_, Entry<K, V>>| entry.value.clone();
+        match op.into_change() {
+            Change::Keep => {
                 leader.change(|_, _| ());
-                return Ok(ComputeResult::Kept(seen_value));
+                Ok(ComputeResult::Kept(seen_value))
             }
-            ComputeOp::Remove => {
-                return leader
-                    .change(|key, is_unwritten| self.remove_seen(hash, key, seen, is_unwritten));
-            }
-        };
-        leader.change(|key, is_unwritten| {
-            self.put_seen(hash, (key, value), seen, terms, is_unwritten)
-        })
-    }
-
-    /// Removes the entry that was seen. Returns the key if it was written since, or the entry is
-    /// gone.
-    fn remove_seen(
-        &self,
-        hash: u64,
-        key: K,
-        seen: Option<usize>,
-        is_unwritten: &dyn Fn() -> bool,
-    ) -> Result<ComputeResult<V, V>, K> {
-        let engine = &self.engine;
-        let mut is_current = false;
-        let removed = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
-            // In this order, as in `put_seen`.
-            let there = seen.filter(|id| engine.has_id(guard, hash, *id));
-            is_current = there == seen && is_unwritten();
-            let there = there.filter(|_| is_current)?;
-            let is_it = |entry: EntryRef<'_, Entry<K, V>>| entry.id() == there;
-            let cause = RemovalCause::Removed;
-            engine.take_which(table, guard, hash, |k| *k == key, is_it, cause)
-        });
-        match removed {
-            Some(entry) => Ok(ComputeResult::Removed(entry.value.clone())),
-            None if is_current && seen.is_none() => Ok(ComputeResult::Kept(None)),
-            None => Err(key),
-        }
-    }
-
-    /// Inserts a value, or replaces the entry that was seen. Returns the key if it was written
-    /// since, or the entry is gone.
-    fn put_seen(
-        &self,
-        hash: u64,
-        (key, value): (K, V),
-        seen: Option<usize>,
-        terms: Terms,
-        is_unwritten: &dyn Fn() -> bool,
-    ) -> Result<ComputeResult<V, V>, K> {
-        let engine = &self.engine;
-        let pressure = engine.noted_pressure();
-        let mut refused = None;
-        let mut is_new = false;
-        let held = engine.table.hold(engine.table.pin_part(hash), |table, guard| {
-            // In this order. If the id is found, and no write was announced by then, it is that of
-            // the entry that was seen, and it names no other entry while this thread is pinned. If
-            // the id is gone, a removal may have been announced before the flight began, and a
-            // value computed from the removed entry must not be inserted after that.
-            let there = seen.filter(|id| engine.has_id(guard, hash, *id));
-            if there != seen || !is_unwritten() {
-                refused = Some(Err(key));
-                return None;
-            }
-            let mode = (seen.map_or(Mode::IfAbsent, Mode::Instead), pressure);
-            match engine.put_at(table, guard, hash, (key, value), terms, mode) {
-                Ok((entry, new)) => {
-                    is_new = new;
-                    Some(entry)
-                }
-                Err(why) => {
-                    refused = Some(Ok(why));
-                    None
-                }
-            }
-        });
-        if let Some(held) = held {
-            let value = held.value.clone();
-            return Ok(match is_new {
-                true => ComputeResult::Inserted(value),
-                false => ComputeResult::Updated(value),
-            });
-        }
-        let refused = refused.expect("it is in, or refused")?;
-        match refused.reason() {
-            Some(reason) => Ok(ComputeResult::Rejected(refused.into_value(), reason)),
-            None => Err(refused.key),
+            Change::Remove => leader.change(|key, is_unwritten| {
+                self.engine.remove_seen(hash, key, seen, is_unwritten).map(|it| it.map(value_of))
+            }),
+            Change::Put(value, terms) => leader.change(|key, is_unwritten| {
+                let put = self.engine.put_seen(hash, (key, value), seen, terms, is_unwritten);
+                put.map(|it| it.map(value_of))
+            }),
         }
     }
 }

@@ -9,10 +9,11 @@ use std::{
 use equivalent::Equivalent;
 
 use super::{
-    Cache, ComputeOp, ComputeResult, InsertOptions, ValueRef,
+    Cache, ComputeOp, InsertOptions, ValueRef,
     load_async::unfailing,
     loader::{BorrowedKey, EntryKey, OwnedKey, Try, TryShared, TryWith, Value, ValueWith},
 };
+use crate::outcome::ComputeResult;
 
 /// A key that is looked up and, if it has no entry, loaded; created by [`Cache::entry`] and
 /// [`Cache::entry_ref`].

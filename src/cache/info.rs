@@ -63,13 +63,13 @@ where
     {
         let engine = &self.engine;
         let hash = engine.hash(key);
-        let guard = engine.table.pin_part(hash);
-        let hit = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key))?;
+        let guard = engine.pin_part(hash);
+        let hit = engine.find_live(&guard, hash, |k| key.equivalent(k))?;
         let entry = hit.at();
-        engine.is_unexpired(entry).then(|| EntryInfo {
+        Some(EntryInfo {
             cost: entry.metadata().charge(),
-            ttl: entry.metadata().times().and_then(|times| engine.timing.left(times)),
-            age: entry.metadata().times().and_then(|times| engine.timing.age(times)),
+            ttl: engine.ttl_left(entry),
+            age: engine.age(entry),
             frequency: engine.frequency_of(hash, Some(&hit)),
             priority: entry.metadata().flags().priority(),
         })
@@ -105,10 +105,9 @@ where
     {
         let engine = &self.engine;
         let hash = engine.hash(key);
-        let guard = engine.table.pin_part(hash);
-        let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
-        let entry = entry.map(|hit| hit.at()).filter(|entry| engine.is_unexpired(*entry));
-        match (entry.ok_or(TtlError::Absent)?.metadata().times(), ttl) {
+        let guard = engine.pin_part(hash);
+        let hit = engine.find_live(&guard, hash, |k| key.equivalent(k));
+        match (hit.ok_or(TtlError::Absent)?.metadata().times(), ttl) {
             (Some(times), _) => engine.set_ttl(hash, times, ttl),
             (None, None) => {}
             (None, Some(_)) => return Err(TtlError::Untimed),
@@ -140,17 +139,13 @@ where
     {
         let engine = &self.engine;
         let hash = engine.hash(key);
-        let guard = engine.table.pin_part(hash);
-        loop {
-            let entry = engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
-            let Some(entry) = entry.map(|hit| hit.at()).filter(|entry| engine.is_unexpired(*entry))
-            else {
-                return false;
-            };
-            // If the entry was replaced concurrently, try its successor.
-            if engine.set_priority(&guard, hash, entry.metadata(), priority) {
+        let guard = engine.pin_part(hash);
+        // If the entry was replaced concurrently, try its successor.
+        while let Some(hit) = engine.find_live(&guard, hash, |k| key.equivalent(k)) {
+            if engine.set_priority(&guard, hash, hit.metadata(), priority) {
                 return true;
             }
         }
+        false
     }
 }

@@ -118,8 +118,8 @@ pub(super) enum Look<'a, K, V, S> {
     Absent(K),
 }
 
-/// The next step of a caller that found no entry.
-pub(super) enum Step<'a, K, V, S> {
+/// What a caller that found no entry does next.
+pub(super) enum Next<'a, K, V, S> {
     Return(ValueRef<'a, K, V>),
     Load(FillGuard<'a, K, V, S>),
     Follow(K, Waiter<'a, K, V, S>),
@@ -336,11 +336,11 @@ where
         };
         let mut is_first = true;
         loop {
-            let (mine, mut waiter) = match self.step(hash, key, is_first, Caller::Thread) {
-                Step::Return(value) => return Found::Hit(value),
-                Step::Load(guard) => return Found::Fill(guard),
-                Step::Fail(key) => return Found::Busy(key),
-                Step::Follow(key, waiter) => (key, waiter),
+            let (mine, mut waiter) = match self.join_load(hash, key, is_first, Caller::Thread) {
+                Next::Return(value) => return Found::Hit(value),
+                Next::Load(guard) => return Found::Fill(guard),
+                Next::Fail(key) => return Found::Busy(key),
+                Next::Follow(key, waiter) => (key, waiter),
             };
             is_first = false;
             let waited = match (wait, end) {
@@ -394,7 +394,7 @@ where
     ) -> Look<'_, K, V, S> {
         let engine: &Engine<K, V, S> = &self.engine;
         match engine.get(hash, Trace::Load, |k| key.matches(k)) {
-            Some(entry) if may_refresh && engine.timing.is_stale(entry.get()) => {
+            Some(entry) if may_refresh && engine.is_stale(entry.get()) => {
                 self.begin_refresh(hash, key.into_key(), entry)
             }
             Some(entry) => Look::Hit(self.value_ref(entry)),
@@ -409,7 +409,7 @@ where
         key: K,
         entry: Held<'a, Entry<K, V>>,
     ) -> Look<'a, K, V, S> {
-        match self.engine.flights.join(hash, key, Caller::Task) {
+        match self.engine.join(hash, key, Caller::Task) {
             Joined::Lead(leader) => {
                 let id = entry.get().id();
                 let is_written = !self.engine.writes_back() || {
@@ -421,7 +421,7 @@ where
                 }
                 // The store has an older value. The next refresh is not due at once, as after a
                 // refresh that has failed.
-                self.engine.timing.postpone_refresh(entry.get());
+                self.engine.postpone_refresh(entry.get());
                 Look::Hit(self.value_ref(entry))
             }
             Joined::Follow(_, follower) => {
@@ -432,48 +432,48 @@ where
         }
     }
 
-    /// Joins the load of a key that had no entry, and looks it up once more. The first step of a
+    /// Joins the load of a key that had no entry, and looks it up once more. The first call of a
     /// caller counts a hit, a miss or a coalesced load.
-    pub(super) fn step(
+    pub(super) fn join_load(
         &self,
         hash: u64,
         key: K,
         is_first: bool,
         caller: Caller,
-    ) -> Step<'_, K, V, S> {
+    ) -> Next<'_, K, V, S> {
         let engine: &Engine<K, V, S> = &self.engine;
         if !is_first && let Some(entry) = engine.get(hash, Trace::None, |k| *k == key) {
-            return Step::Return(self.value_ref(entry));
+            return Next::Return(self.value_ref(entry));
         }
         let count = |counter| {
             if is_first {
-                engine.counters.add(counter, 1);
+                engine.count(counter);
             }
         };
         // Removed entries are freed before this thread leads, or is pinned by the value.
         engine.sweep_if_due();
         let _ = engine.garbage_pressure();
         engine.settle_expired(hash, |k| *k == key, Turn::Wait);
-        match engine.flights.join(hash, key, caller) {
+        match engine.join(hash, key, caller) {
             Joined::Follow(key, follower) => {
                 count(Counter::Coalesced);
-                Step::Follow(key, Waiter::new(self, hash, follower))
+                Next::Follow(key, Waiter::new(self, hash, follower))
             }
             Joined::Own(key) => {
                 count(Counter::Misses);
-                Step::Fail(key)
+                Next::Fail(key)
             }
             Joined::Lead(leader) => {
                 // The previous flight may have ended since the lookup.
                 match engine.get(hash, Trace::None, |k| k == leader.key()) {
                     None => {
                         count(Counter::Misses);
-                        Step::Load(self.guard(hash, leader, None))
+                        Next::Load(self.guard(hash, leader, None))
                     }
                     Some(entry) => {
                         count(Counter::Hits);
                         leader.complete(|_, _| ((), Outcome::Nothing), |()| None);
-                        Step::Return(self.value_ref(entry))
+                        Next::Return(self.value_ref(entry))
                     }
                 }
             }
@@ -490,8 +490,7 @@ where
         if refreshed.is_none() && self.is_being_written(hash, &leader) {
             // What the loader is about to read may be older than what the other thread writes: the
             // caller gets it, and the cache does not.
-            let guard = self.engine.table.pin_part(hash);
-            self.engine.commit(&guard, hash, self.engine.flights.begin_write(hash));
+            self.engine.invalidate_load(hash);
         }
         FillGuard { cache: self, hash, leader: Some(leader), refreshed, stopwatch }
     }
@@ -521,12 +520,8 @@ where
             return Shared::Value(cache.value_ref(entry));
         }
         let failure = self.follower.failure();
-        let (entry, last) = self.follower.share(&engine.table);
-        if let Some(last) = last {
-            engine.retire_loaded(last);
-        }
         // A flight that is about to end is joined without comparing its key.
-        if let Some(entry) = entry.filter(|entry| entry.key == *key) {
+        if let Some(entry) = engine.share(&mut self.follower).filter(|entry| entry.key == *key) {
             return Shared::Value(cache.value_ref(entry));
         }
         match failure {
@@ -595,7 +590,7 @@ where
         let leader = self.take_leader();
         let terms = options.terms();
         // Pinned until the value is published, so that the id names no newer entry.
-        let pin = self.refreshed.map(|_| cache.engine.table.pin_part(hash));
+        let pin = self.refreshed.map(|_| cache.engine.pin_part(hash));
         let refreshed = pin.as_ref().and_then(|guard| {
             let id = self.refreshed.filter(|id| cache.engine.has_id(guard, hash, *id));
             id.filter(|_| leader.is_unwritten())
@@ -614,11 +609,7 @@ where
         if let Some(unpublished) = unpublished {
             cache.engine.retire_loaded(unpublished);
         }
-        cache.engine.counters.add(Counter::Loads, 1);
-        if refreshed.is_some() && is_published.get() {
-            cache.engine.counters.add(Counter::Refreshes, 1);
-        }
-        cache.engine.stop(&self.stopwatch, "filled");
+        cache.engine.note_load(&self.stopwatch, refreshed.is_some() && is_published.get());
         cache.value_ref(entry)
     }
 
@@ -661,7 +652,7 @@ where
         let engine = &cache.engine;
         let old = self.refreshed.and_then(|_| engine.get(hash, Trace::None, |k| k == self.key()));
         if let Some(old) = &old {
-            engine.timing.postpone_refresh(old.get());
+            engine.postpone_refresh(old.get());
         }
         if let Some(error) = error
             && let Some(leader) = self.leader.take()
@@ -729,8 +720,7 @@ impl<'a, K, V, S> FillGuard<'a, K, V, S> {
     }
 
     fn note_failure(&self) {
-        self.cache.engine.counters.add(Counter::LoadFailures, 1);
-        self.cache.engine.stop(&self.stopwatch, "given up");
+        self.cache.engine.note_failed_load(&self.stopwatch);
     }
 
     /// Marks the load as run by this thread.

@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 
 use super::{
     Cache, Claim, FillGuard,
-    load::{Look, Shared, Step, Waiter, own_key},
+    load::{Look, Next, Shared, Waiter, own_key},
     loader::{EntryKey, Kind, OwnedKey, Try, Value},
 };
 use crate::singleflight::{Caller, SharedError, WaitOutcome};
@@ -128,11 +128,11 @@ where
         };
         loop {
             let is_first = mem::replace(&mut is_first, false);
-            match cache.step(self.hash, key, is_first, Caller::Task) {
-                Step::Return(value) => return Poll::Ready(Answer::Hit(value.clone())),
-                Step::Load(guard) => return Poll::Ready(Answer::Load(guard)),
-                Step::Fail(key) => return Poll::Ready(Answer::Own(key)),
-                Step::Follow(mine, mut waiter) => {
+            match cache.join_load(self.hash, key, is_first, Caller::Task) {
+                Next::Return(value) => return Poll::Ready(Answer::Hit(value.clone())),
+                Next::Load(guard) => return Poll::Ready(Answer::Load(guard)),
+                Next::Fail(key) => return Poll::Ready(Answer::Own(key)),
+                Next::Follow(mine, mut waiter) => {
                     let waited = Pin::new(&mut waiter.follower).poll(context);
                     self.state = State::Waiting(mine, waiter);
                     match self.arrive(ready!(waited)) {

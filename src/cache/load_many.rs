@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Cache, FillGuard,
-    load::{Look, Shared, Step, Waiter, own_key},
+    load::{Look, Next, Shared, Waiter, own_key},
     loader::OwnedKey,
 };
 use crate::{
@@ -93,13 +93,13 @@ where
 
     /// Claims a key, or follows the caller that loads it.
     fn join(&mut self, places: Places, hash: u64, key: K, is_first: bool) {
-        match self.cache.step(hash, key, is_first, self.caller) {
-            Step::Return(value) => self.note(&places, &value),
-            Step::Load(guard) => self.mine.push((places, guard)),
-            Step::Follow(key, waiter) => {
+        match self.cache.join_load(hash, key, is_first, self.caller) {
+            Next::Return(value) => self.note(&places, &value),
+            Next::Load(guard) => self.mine.push((places, guard)),
+            Next::Follow(key, waiter) => {
                 self.theirs.push_back(Waiting { places, hash, key, waiter });
             }
-            Step::Fail(_) => own_key(),
+            Next::Fail(_) => own_key(),
         }
     }
 

@@ -32,7 +32,7 @@ use equivalent::Equivalent;
 pub use self::{
     builder::CacheBuilder,
     cache_ref::CacheRef,
-    compute::{ComputeOp, ComputeResult},
+    compute::ComputeOp,
     info::EntryInfo,
     iter::Iter,
     load::{Claim, FillGuard, WaitPolicy},
@@ -321,9 +321,7 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let hash = self.engine.hash(key);
-        let guard = self.engine.table.pin_part(hash);
-        let hit = self.engine.table.find(&guard, hash, |entry| key.equivalent(&entry.entry.key));
-        self.engine.frequency_of(hash, hit.as_deref())
+        self.engine.frequency_of_key(hash, |k| key.equivalent(k))
     }
 
     #[inline]
@@ -574,19 +572,7 @@ where
     /// ```
     #[doc(alias("invalidate_entries_if"))]
     pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
-        let engine = &self.engine;
-        engine.sweep_if_due();
-        let guard = self.engine.table.pin();
-        for entry in engine.table.iter(&guard) {
-            let Entry { key, value } = entry.entry;
-            if engine.is_unexpired(entry.at()) && !keep(key, value) {
-                let id = entry.id();
-                let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == id;
-                let hash = engine.hash(key);
-                let is_key = |k: &K| k == key;
-                drop(engine.remove_which(hash, is_key, is_it, RemovalCause::Removed));
-            }
-        }
+        self.engine.retain(|entry| keep(&entry.key, &entry.value));
     }
 
     /// Removes every entry that is present when the call begins; entries that are inserted
@@ -632,7 +618,7 @@ where
     }
 
     fn value_ref<'a>(&'a self, entry: Held<'a, Entry<K, V>>) -> ValueRef<'a, K, V> {
-        ValueRef::new(entry, &self.engine.timing)
+        ValueRef::new(entry, self.engine.timing())
     }
 }
 
@@ -687,7 +673,7 @@ where
     /// ```
     #[doc(alias("weighted_size", "weight"))]
     pub fn cost(&self) -> u64 {
-        self.engine.budget.shown()
+        self.engine.cost()
     }
 
     /// Returns the budget. O(1).
@@ -702,7 +688,7 @@ where
     /// ```
     #[doc(alias("capacity", "max_capacity"))]
     pub fn max_cost(&self) -> u64 {
-        self.engine.budget.max()
+        self.engine.max_cost()
     }
 
     /// Returns the unused part of the budget. O(1).
@@ -715,7 +701,7 @@ where
     /// assert_eq!(cache.remaining_cost(), 7);
     /// ```
     pub fn remaining_cost(&self) -> u64 {
-        self.engine.budget.remaining()
+        self.engine.remaining_cost()
     }
 
     /// Changes the budget. If it is lowered, entries that no longer fit are evicted before the call
@@ -753,7 +739,7 @@ where
     /// # Ok::<(), cortado::BuildError>(())
     /// ```
     pub fn name(&self) -> &str {
-        &self.engine.settings.name
+        self.engine.name()
     }
 
     /// Returns the metrics so far; all zero unless the builder turned
@@ -944,7 +930,7 @@ where
 
     /// Does the work that can be done now; returns whether that was all.
     fn flush_once(&self) -> bool {
-        !self.tick(WorkLimit::ALL).pending && self.engine.table.is_at_rest()
+        !self.tick(WorkLimit::ALL).pending && self.engine.is_at_rest()
     }
 }
 
@@ -1004,10 +990,10 @@ impl<K, V, S> Clone for Cache<K, V, S> {
 impl<K, V, S> std::fmt::Debug for Cache<K, V, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cache")
-            .field("name", &self.engine.settings.name)
+            .field("name", &self.engine.name())
             .field("len", &self.engine.len())
-            .field("cost", &self.engine.budget.shown())
-            .field("max_cost", &self.engine.budget.max())
+            .field("cost", &self.engine.cost())
+            .field("max_cost", &self.engine.max_cost())
             .finish_non_exhaustive()
     }
 }

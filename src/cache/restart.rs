@@ -117,7 +117,7 @@ where
     /// ```
     pub fn export(&self) -> impl Iterator<Item = ExportedEntry<&K, &V>> {
         let engine = &self.cache.engine;
-        let live = engine.table.iter(&self.guard).filter(|hit| engine.is_unexpired(hit.at()));
+        let live = engine.live_entries(&self.guard);
         live.map(move |hit| record(engine, engine.hash(&hit.entry.key), &hit))
     }
 }
@@ -147,9 +147,8 @@ where
             }
             let from = self.next?;
             let engine = &self.cache.engine;
-            let guard = engine.table.pin();
-            let (part, next) = engine.table.iter_from(&guard, from, BUCKETS_PER_PIN);
-            let live = part.filter(|hit| engine.is_unexpired(hit.at()));
+            let guard = engine.pin();
+            let (live, next) = engine.live_entries_from(&guard, from, BUCKETS_PER_PIN);
             let copied: Vec<_> = live
                 .map(|hit| record(engine, engine.hash(&hit.entry.key), &hit).cloned())
                 .collect();
@@ -175,7 +174,7 @@ fn record<'g, K: Hash + Eq, V, S: BuildHasher>(
         key: &entry.entry.key,
         value: &entry.entry.value,
         cost: entry.metadata().charge().saturating_sub(engine.overhead(flags.is_timed())),
-        ttl: entry.metadata().times().and_then(|times| engine.timing.left(times)),
+        ttl: engine.ttl_left(entry),
         priority: flags.priority(),
         frequency: engine.frequency_of(hash, Some(hit)),
     }
@@ -233,7 +232,7 @@ where
         let mut imported = ImportReport::default();
         for ExportedEntry { key, value, cost, ttl, priority, frequency } in records {
             let hash = self.engine.hash(&key);
-            self.engine.sketch.add(hash, frequency.min(15));
+            self.engine.add_frequency(hash, frequency);
             let terms = Terms { cost: Some(cost), priority: Some(priority), ttl: Some(ttl) };
             match self.engine.insert(key, value, terms, Mode::IfAbsent) {
                 Insert::Rejected(_, RejectReason::Present) => imported.kept += 1,

@@ -16,8 +16,8 @@ use crate::{
     entry::Entry,
     policy::{
         access::Access,
+        action::{Action, State, next_action},
         admission::{FrequencyAndCost, Rule},
-        step::{State, Step, step},
         window::WindowEntry,
     },
     primitives::striped::CAPACITY,
@@ -171,25 +171,25 @@ impl<K, V, S> Engine<K, V, S> {
                 surplus: if moved < MAX_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
                 ahead,
             };
-            let mut step = step(state);
-            if step == Step::Filter {
+            let mut action = next_action(state);
+            if action == Action::Filter {
                 // A whole ring may have arrived at once, or a full bucket may have evicted instead.
                 // A few filtered entries per call that evicts anyway bring the window back to its
                 // share.
                 let max_filtered = (self.capacity() / FILTERED_PART).min(MAX_FILTERED);
                 if max_filtered == 0 {
-                    step = Step::Promote;
+                    action = Action::Promote;
                 } else if needed == 0 || filtered >= max_filtered.max(needed) {
                     break;
                 }
             }
-            let candidate = match step {
-                Step::Rest => break,
-                Step::Evict => None,
+            let candidate = match action {
+                Action::Rest => break,
+                Action::Evict => None,
                 _ => self.next_candidate(guard, shard),
             };
-            let gone = match (step, candidate) {
-                (Step::Yield, candidate) => {
+            let gone = match (action, candidate) {
+                (Action::Yield, candidate) => {
                     moved += 1;
                     let cost =
                         candidate.map_or(state.surplus, |it| self.cost_of(it.slot.metadata()));
@@ -199,13 +199,13 @@ impl<K, V, S> Engine<K, V, S> {
                     candidate.into_iter().for_each(|candidate| self.promote(shard, candidate));
                     continue;
                 }
-                (Step::Promote, Some(candidate)) => {
+                (Action::Promote, Some(candidate)) => {
                     self.promote(shard, candidate);
                     continue;
                 }
-                (Step::Evict, _) | (_, Some(_)) => {
-                    let gone = self.choose(&mut out, guard, shard, step, candidate);
-                    if step == Step::Filter {
+                (Action::Evict, _) | (_, Some(_)) => {
+                    let gone = self.choose(&mut out, guard, shard, action, candidate);
+                    if action == Action::Filter {
                         filtered += 1;
                         continue;
                     }
@@ -234,7 +234,7 @@ impl<K, V, S> Engine<K, V, S> {
         out: &mut Evictions<'_, K, V, S>,
         guard: &Guard,
         shard: &mut MaintenanceShard,
-        step: Step,
+        action: Action,
         candidate: Option<Candidate<'_, K, V>>,
     ) -> bool {
         let Some(candidate) = candidate else {
@@ -243,7 +243,7 @@ impl<K, V, S> Engine<K, V, S> {
             self.choose_next(guard, &mut shard.hand);
             return gone;
         };
-        let is_comparison = step == Step::Compare;
+        let is_comparison = action == Action::Compare;
         let frequency_and_cost =
             self.frequency_and_cost(candidate.window_entry.hash, &candidate.slot);
         let luck = shard.rng.next_u64();

@@ -13,6 +13,7 @@ use crate::{
     entry::{END, Entry, NewTimes, Times},
     expiry::inbox::{ExpiryInbox, NEVER},
     expiry::wheel::{Timer, TimingWheel},
+    metrics::Counter,
     reclaim::Guard,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     table::{EntryRef, Metadata, SlotRef},
@@ -128,28 +129,6 @@ impl Timing {
         (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(self.now())))
     }
 
-    /// Returns how long ago an entry was written, if it has times and uses do not change them.
-    pub fn age(&self, times: Times<'_>) -> Option<Duration> {
-        (self.idle == NEVER).then(|| Duration::from_nanos(self.now().saturating_sub(times.used())))
-    }
-
-    /// Returns whether an entry is old enough for a load to refresh it.
-    #[inline]
-    pub fn is_stale<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
-        let times = || entry.metadata().times();
-        self.refresh_after != NEVER
-            && times().is_some_and(|it| self.now().saturating_sub(it.used()) >= self.refresh_after)
-    }
-
-    /// Resets the age of an entry, so that its next refresh is not due at once.
-    pub fn postpone_refresh<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) {
-        if self.refresh_after != NEVER
-            && let Some(times) = entry.metadata().times()
-        {
-            times.record_use(self.now(), 0);
-        }
-    }
-
     /// Returns whether an entry has not expired.
     #[inline]
     pub fn is_unexpired<K, V>(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
@@ -222,6 +201,42 @@ impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub fn is_unexpired(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
         self.timing.is_unexpired(entry)
+    }
+
+    /// Returns what tells the time to live of an entry.
+    #[inline]
+    pub fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    /// Returns how much of an entry's time to live is left; `None` if it does not expire.
+    pub fn ttl_left(&self, entry: EntryRef<'_, Entry<K, V>>) -> Option<Duration> {
+        self.timing.left(entry.metadata().times()?)
+    }
+
+    /// Returns how long ago an entry was written, if it has times and uses do not change them.
+    pub fn age(&self, entry: EntryRef<'_, Entry<K, V>>) -> Option<Duration> {
+        let Timing { idle, .. } = self.timing;
+        let times = entry.metadata().times().filter(|_| idle == NEVER)?;
+        Some(Duration::from_nanos(self.timing.now().saturating_sub(times.used())))
+    }
+
+    /// Returns whether an entry is old enough for a load to refresh it.
+    #[inline]
+    pub fn is_stale(&self, entry: EntryRef<'_, Entry<K, V>>) -> bool {
+        let Timing { refresh_after, .. } = self.timing;
+        let age = |times: Times<'_>| self.timing.now().saturating_sub(times.used());
+        refresh_after != NEVER
+            && entry.metadata().times().is_some_and(|times| age(times) >= refresh_after)
+    }
+
+    /// Resets the age of an entry, so that its next refresh is not due at once.
+    pub fn postpone_refresh(&self, entry: EntryRef<'_, Entry<K, V>>) {
+        if self.timing.refresh_after != NEVER
+            && let Some(times) = entry.metadata().times()
+        {
+            times.record_use(self.timing.now(), 0);
+        }
     }
 
     /// Returns whether an entry had not expired at `now`, which
@@ -330,8 +345,23 @@ impl<K, V, S> Engine<K, V, S> {
         Stopwatch { began: if is_timed { self.timing.now() } else { 0 } }
     }
 
+    /// Counts a load that has inserted or returned its value, and whether it has refreshed an entry.
+    pub fn note_load(&self, stopwatch: &Stopwatch, is_refresh: bool) {
+        self.counters.add(Counter::Loads, 1);
+        if is_refresh {
+            self.counters.add(Counter::Refreshes, 1);
+        }
+        self.stop(stopwatch, "filled");
+    }
+
+    /// Counts a load that has failed or was given up.
+    pub fn note_failed_load(&self, stopwatch: &Stopwatch) {
+        self.counters.add(Counter::LoadFailures, 1);
+        self.stop(stopwatch, "given up");
+    }
+
     /// Stops the time of a load: records it, and reports it if the load was slow.
-    pub fn stop(&self, stopwatch: &Stopwatch, outcome: &'static str) {
+    fn stop(&self, stopwatch: &Stopwatch, outcome: &'static str) {
         let is_counted = self.counters.is_enabled();
         if !is_counted && !trace::IS_ON {
             return;

@@ -1,4 +1,4 @@
-//! Loads: publishing a loaded entry, and removing it if a write has invalidated the load.
+//! Loads: joining one, publishing its entry, and removing that if a write has invalidated the load.
 
 use std::{
     alloc::{Layout, handle_alloc_error},
@@ -15,7 +15,7 @@ use crate::{
     metrics::Counter,
     primitives::striped::thread_number,
     reclaim::Guard,
-    singleflight::{Outcome, Write},
+    singleflight::{Caller, Follower, Joined, Outcome, Write},
     table::{EntryRef, Held, Loose},
 };
 
@@ -26,10 +26,30 @@ pub type Loaded = Loose;
 pub type Filled<'a, K, V> = (Held<'a, Entry<K, V>>, Outcome<Loaded>);
 
 impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
+    /// Joins the load of a key as its leader or as a follower.
+    pub fn join(&self, hash: u64, key: K, caller: Caller) -> Joined<'_, K, Loaded> {
+        self.flights.join(hash, key, caller)
+    }
+
+    /// Returns the unpublished entry of the load that a follower has waited for, if there is one.
+    pub fn share(&self, follower: &mut Follower<'_, K, Loaded>) -> Option<Held<'_, Entry<K, V>>> {
+        let (entry, last) = follower.share(&self.table);
+        if let Some(last) = last {
+            self.retire_loaded(last);
+        }
+        entry
+    }
+
+    /// Invalidates the load of a key, as a write does.
+    pub fn invalidate_load(&self, hash: u64) {
+        let guard = self.table.pin_part(hash);
+        self.commit(&guard, hash, self.flights.begin_write(hash));
+    }
+
     /// Invalidates the loads that overlap a write. This thread has begun the write while it was
     /// pinned.
     #[inline]
-    pub fn commit(&self, guard: &Guard, hash: u64, write: Write<'_, K, Loaded>) {
+    pub(super) fn commit(&self, guard: &Guard, hash: u64, write: Write<'_, K, Loaded>) {
         if let Some(id) = write.commit() {
             self.take_out(guard, hash, id);
         }

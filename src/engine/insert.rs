@@ -245,7 +245,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     ///
     /// `table` is this engine's; it is a separate argument so that the result may live as long as
     /// both.
-    pub fn put_at<'g>(
+    pub(super) fn put_at<'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,

@@ -1,13 +1,15 @@
 //! `Engine`: owns the parts of a cache, and is the only place where they are combined.
 //!
-//! A read is in `read.rs`. A write is in `insert.rs` up to publication, in `publish.rs` from there;
-//! `fill.rs` has what loads publish, `remove.rs` removals, `expire.rs` deadlines, `write_back.rs` what
-//! is written before it leaves. `window.rs` queues new entries, `evict.rs` makes room, `victims.rs`
-//! chooses victims, `evictions.rs` accounts for them, `tune.rs` feeds the tuner. `garbage.rs` frees
-//! what was unlinked, and calls the listener of `callbacks.rs`. `maintenance.rs` has the deferred
-//! work, `thread.rs` the thread that does it.
+//! A read is in `read.rs`, one that records no access in `view.rs`. A write is in `insert.rs` up to
+//! publication, in `publish.rs` from there; `plan.rs` says what it may do; `compute.rs` is a read and a write in one, `fill.rs` has
+//! what loads publish, `remove.rs` removals, `expire.rs` deadlines, `write_back.rs` what is written
+//! before it leaves. `window.rs` queues new entries, `evict.rs` makes room, `victims.rs` chooses
+//! victims, `evictions.rs` accounts for them, `tune.rs` feeds the tuner. `garbage.rs` frees what was
+//! unlinked, and calls the listener of `callbacks.rs`. `maintenance.rs` has the deferred work,
+//! `thread.rs` the thread that does it.
 
 mod callbacks;
+mod compute;
 mod evict;
 mod evictions;
 mod expire;
@@ -17,6 +19,7 @@ mod insert;
 mod maintenance;
 mod memory;
 mod place;
+mod plan;
 mod publish;
 mod read;
 mod remove;
@@ -27,6 +30,7 @@ pub mod thread;
 mod tune;
 mod unevictable;
 mod victims;
+mod view;
 mod window;
 mod write_back;
 
@@ -40,6 +44,7 @@ use crossbeam_utils::atomic::AtomicCell;
 pub use self::garbage::Pressure;
 pub use self::{
     callbacks::{Callbacks, Expiry, RemovalCause, Removed},
+    compute::Change,
     expire::{Notice, Stopwatch, Timing},
     fill::Loaded,
     insert::{Mode, Terms},
@@ -103,19 +108,19 @@ const MAX_STRIPES: usize = 256;
 
 /// The parts of a cache.
 pub struct Engine<K, V, S> {
-    pub table: Table<Entry<K, V>>,
-    pub hasher: S,
-    pub settings: Settings,
-    pub budget: Budget,
+    table: Table<Entry<K, V>>,
+    hasher: S,
+    settings: Settings,
+    budget: Budget,
     unevictable: Unevictable,
-    pub sketch: Sketch,
-    pub counters: Counters,
+    sketch: Sketch,
+    counters: Counters,
     births: Births,
     load_times: DurationRecorder,
-    pub eventcount: Arc<EventCount>,
-    pub callbacks: Callbacks<K, V>,
-    pub timing: Timing,
-    pub flights: Flights<K, Loaded>,
+    eventcount: Arc<EventCount>,
+    callbacks: Callbacks<K, V>,
+    timing: Timing,
+    flights: Flights<K, Loaded>,
     access_clock: AccessClock,
     /// Hashes of accesses, buffered for the sketch.
     events: Stripes,
@@ -265,6 +270,31 @@ impl<K, V, S> Engine<K, V, S> {
         let sum = self.locals.iter().map(|local| local.entries.load(Ordering::Relaxed));
         let sum = sum.fold(0, u64::wrapping_add);
         if sum > u64::MAX / 2 { 0 } else { sum }
+    }
+
+    /// Returns the name of the cache.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// Returns the cost of all entries, at most the budget while that is not lowered.
+    pub fn cost(&self) -> u64 {
+        self.budget.shown()
+    }
+
+    /// Returns the budget.
+    pub fn max_cost(&self) -> u64 {
+        self.budget.max()
+    }
+
+    /// Returns the part of the budget that is free.
+    pub fn remaining_cost(&self) -> u64 {
+        self.budget.remaining()
+    }
+
+    /// Returns whether all unlinked entries have been freed, and are not being dropped.
+    pub fn is_at_rest(&self) -> bool {
+        self.table.is_at_rest()
     }
 
     /// Estimates how many entries fill the budget.
@@ -486,6 +516,11 @@ impl<K, V, S> Engine<K, V, S> {
         caught(|| self.timing.now()).unwrap_or(0)
     }
 
+    /// Counts an event in the metrics.
+    pub fn count(&self, counter: Counter) {
+        self.counters.add(counter, 1);
+    }
+
     /// Returns the metrics.
     pub fn metrics(&self) -> Metrics {
         self.counters.snapshot(self.births.snapshot(), self.load_times.snapshot())
@@ -550,7 +585,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Retires an entry that was displaced for lack of slots, or unlinked by mistake.
-    pub fn displace(&self, guard: &Guard, entry: Unlinked) {
+    fn displace(&self, guard: &Guard, entry: Unlinked) {
         self.counters.add(Counter::LocalEvictions, 1);
         self.evictions(guard).end(entry);
     }

@@ -1,5 +1,5 @@
-//! Publishing an entry: the choice between the resident entry and the new one, the charge, and the
-//! bookkeeping.
+//! Publishing an entry: probes, plans, publishes, until no other thread has changed the bucket; then
+//! does the bookkeeping.
 
 use std::{
     hash::{BuildHasher, Hash},
@@ -7,19 +7,15 @@ use std::{
 };
 
 use super::{
-    Engine, Pressure, RemovalCause, Unevictable,
-    evictions::MAX_VETOES,
-    insert::{Mode, Prepared, Put, Refusal, Request, Terms},
-    write_back::{Turn, Written},
+    Engine, RemovalCause,
+    insert::{Prepared, Put, Refusal, Request},
+    plan::{Charged, Plan},
 };
 use crate::{
-    budget::Budget,
-    config::Priority,
-    entry::{Entry, Flags},
+    entry::Entry,
     metrics::Counter,
     outcome::RejectReason,
     policy::{access::Access, window::WindowEntry},
-    primitives::striped::{Push, thread_number},
     reclaim::Guard,
     sync::atomic::Ordering,
     table::{
@@ -29,116 +25,8 @@ use crate::{
     util::drop_panic,
 };
 
-/// Attempts to make room before a writer gives up. In each one, the room was free for a moment, and
-/// other threads took it.
-const ROOM_TRIES: usize = 32;
 /// Units of a resize that a writer moves during an operation.
 const UNITS_MOVED_BY_WRITER: usize = 2;
-/// Rings that a writer tries for its new entry if other threads drain some of them.
-const RINGS_TRIED: usize = 4;
-
-/// The state of a writer that is about to publish an entry.
-struct Plan<'a> {
-    mode: Mode,
-    terms: Terms,
-    /// The garbage pressure when the write began.
-    pressure: Pressure,
-    now: u32,
-    cost: u64,
-    charged: Charged<'a>,
-    /// The flags that the entry is published with.
-    flags: Flags,
-    /// Whether the replaced entry had expired.
-    was_expired: bool,
-    /// How often room was made.
-    room_tries: usize,
-    /// The id of the entry that was written back before its replacement; 0 if none.
-    written: usize,
-}
-
-impl Plan<'_> {
-    /// Returns the priority that the writer has named, or the default.
-    fn named_priority(&self) -> Priority {
-        self.terms.priority.unwrap_or_default()
-    }
-
-    /// Changes the flags that the new entry is published with.
-    #[inline]
-    fn set_flags<K, V>(
-        &mut self,
-        new: &Fresh<'_, Entry<K, V>>,
-        is_in_window: bool,
-        priority: Priority,
-    ) {
-        let flags = Flags::new(is_in_window, self.flags.is_timed(), priority);
-        if flags != self.flags {
-            self.flags = flags;
-            new.get().metadata().set_flags(flags);
-        }
-    }
-
-    /// Raises the charge to `need`; returns how much the budget lacks.
-    #[inline]
-    fn charge(&mut self, need: u64) -> u64 {
-        let short = self.charged.budget.raise(&mut self.charged.cost, need);
-        let is_unevictable = short == 0 && self.flags.is_unevictable();
-        if is_unevictable || self.charged.unevictable_cost.is_some() {
-            self.charged.set_unevictable(is_unevictable.then_some(self.cost));
-        }
-        short
-    }
-}
-
-/// What a writer has charged to the budget for an entry that is not in the table yet.
-///
-/// Dropping it refunds the rest, so that no panic leaves a charge without an entry.
-struct Charged<'a> {
-    budget: &'a Budget,
-    unevictable: &'a Unevictable,
-    cost: u64,
-    /// The cost that was added to the total of unevictable entries.
-    unevictable_cost: Option<u64>,
-}
-
-impl Charged<'_> {
-    /// Counts an unevictable entry of that cost, or none.
-    fn set_unevictable(&mut self, cost: Option<u64>) {
-        if self.unevictable_cost != cost {
-            if let Some(cost) = cost {
-                self.unevictable.add(cost);
-            }
-            if let Some(before) = std::mem::replace(&mut self.unevictable_cost, cost) {
-                self.unevictable.sub(before);
-            }
-        }
-    }
-
-    /// Passes the charge on to a published entry.
-    fn spend(&mut self, cost: u64) {
-        self.unevictable_cost = None;
-        debug_assert!(self.cost >= cost, "published {cost} with {} charged", self.cost);
-        self.cost -= cost;
-    }
-
-    /// Passes the charge on to a published entry that has replaced one of cost `old`.
-    fn exchange(&mut self, old: u64, cost: u64) {
-        self.unevictable_cost = None;
-        debug_assert!(self.cost + old >= cost, "published {cost} with {} charged", self.cost);
-        self.cost = self.cost + old - cost;
-    }
-}
-
-impl Drop for Charged<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.unevictable_cost.is_some() {
-            self.set_unevictable(None);
-        }
-        if self.cost > 0 {
-            self.budget.refund(self.cost);
-        }
-    }
-}
 
 impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     /// Publishes an entry, or refuses it, for example because there is too much garbage.
@@ -166,26 +54,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         entry: &mut Fresh<'t, Entry<K, V>>,
         request: Request,
     ) -> Result<(EntryRef<'g, Entry<K, V>>, bool), Refusal> {
-        let Request { cost, terms, mode, pressure } = request;
         let flags = entry.get().metadata().flags();
         let mut claim = entry.claim_slot(guard);
-        let mut plan = Plan {
-            mode,
-            terms,
-            pressure,
-            now: self.access_clock.now(),
-            cost,
-            charged: Charged {
-                budget: &self.budget,
-                unevictable: &self.unevictable,
-                cost: 0,
-                unevictable_cost: None,
-            },
-            flags,
-            was_expired: false,
-            room_tries: 0,
-            written: 0,
-        };
+        let now = self.access_clock.now();
+        let charged = Charged::nothing(&self.budget, &self.unevictable);
+        let mut plan = Plan::new(request, flags, charged);
         let on_displaced = |entry| self.displace(guard, entry);
         if table.help(guard, UNITS_MOVED_BY_WRITER, on_displaced) {
             // Units are left to move, or an old array is to be freed.
@@ -207,7 +80,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             };
             self.find_room(guard, hash, &mut plan, None, claim.fresh())?;
             let class = self.class_of(plan.cost, plan.flags).to_bits();
-            let hints = Hints { access: Access::new(plan.now).to_bits(), class };
+            let hints = Hints { access: Access::new(now).to_bits(), class };
             let is_same = |resident: &Entry<K, V>, new: &Entry<K, V>| resident.key == new.key;
             match vacant.publish(&mut claim, hints, is_same) {
                 Publish::Done(new) => {
@@ -234,50 +107,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
                 }
             }
         }
-    }
-
-    /// Decides whether an entry may replace `resident`, or be inserted if there is none, and makes
-    /// room for it in the budget.
-    #[inline]
-    fn find_room(
-        &self,
-        guard: &Guard,
-        hash: u64,
-        plan: &mut Plan<'_>,
-        resident: Option<EntryRef<'_, Entry<K, V>>>,
-        new: &Fresh<'_, Entry<K, V>>,
-    ) -> Result<(), Refusal> {
-        match self.plan(guard, hash, plan, resident, new)? {
-            0 => Ok(()),
-            short => self.make_room_until(guard, hash, plan, resident, new, short),
-        }
-    }
-
-    /// Makes room for `short` more cost, and repeats that while other threads take it.
-    #[cold]
-    fn make_room_until(
-        &self,
-        guard: &Guard,
-        hash: u64,
-        plan: &mut Plan<'_>,
-        resident: Option<EntryRef<'_, Entry<K, V>>>,
-        new: &Fresh<'_, Entry<K, V>>,
-        mut short: u64,
-    ) -> Result<(), Refusal> {
-        let mut vetoes = 0;
-        while short > 0 {
-            let room = self.evictable_max().saturating_sub(plan.charged.cost);
-            if short > room || vetoes >= MAX_VETOES {
-                return Err(Refusal::Rejected(RejectReason::Kept));
-            }
-            plan.room_tries += 1;
-            if plan.room_tries > ROOM_TRIES || !self.make_room(guard, hash, short, &mut vetoes) {
-                let reason = if vetoes > 0 { RejectReason::Kept } else { RejectReason::Cold };
-                return Err(Refusal::Rejected(reason));
-            }
-            short = self.plan(guard, hash, plan, resident, new)?;
-        }
-        Ok(())
     }
 
     /// Makes room in a full bucket, by growing the table or evicting a resident entry; returns
@@ -364,130 +193,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             }
         }
         first
-    }
-
-    /// Decides whether an entry may replace `resident`, or be inserted if there is none, and
-    /// charges for it; returns what the budget lacks.
-    ///
-    /// Called again whenever the bucket has changed.
-    #[inline]
-    fn plan(
-        &self,
-        guard: &Guard,
-        hash: u64,
-        plan: &mut Plan<'_>,
-        resident: Option<EntryRef<'_, Entry<K, V>>>,
-        new: &Fresh<'_, Entry<K, V>>,
-    ) -> Result<u64, Refusal> {
-        if let Some(old) = resident {
-            return self.plan_replacement(guard, hash, plan, old, new);
-        }
-        plan.was_expired = false;
-        if !self.may_put(plan.mode, None, new) {
-            return Err(Refusal::Forbidden);
-        }
-        if plan.pressure >= Pressure::Soft {
-            return Err(Refusal::Rejected(RejectReason::Garbage));
-        }
-        // A new entry enters the window.
-        plan.set_flags(new, true, plan.named_priority());
-        Ok(plan.charge(plan.cost))
-    }
-
-    /// Like [`plan`](Self::plan), for a key that has an entry.
-    fn plan_replacement(
-        &self,
-        guard: &Guard,
-        hash: u64,
-        plan: &mut Plan<'_>,
-        resident: EntryRef<'_, Entry<K, V>>,
-        new: &Fresh<'_, Entry<K, V>>,
-    ) -> Result<u64, Refusal> {
-        let unexpired = self.is_unexpired(resident).then_some(resident);
-        plan.was_expired = unexpired.is_none();
-        if !self.may_put(plan.mode, unexpired, new) {
-            return Err(Refusal::Forbidden);
-        }
-        if unexpired.is_none() && self.callbacks.write_back.is_some() {
-            self.settle_replaced(guard, hash, plan, resident)?;
-        }
-        let too_much = if unexpired.is_some() { Pressure::Hard } else { Pressure::Soft };
-        if plan.pressure >= too_much {
-            return Err(Refusal::Rejected(RejectReason::Garbage));
-        }
-        let mut priority = plan.named_priority();
-        if let Some(old) = unexpired {
-            if self.keeps_priority(plan) {
-                priority = old.metadata().flags().priority();
-            }
-            if plan.mode.keeps() && plan.terms.cost.is_none() {
-                self.inherit_cost(plan, new, old)?;
-            }
-            if plan.terms.ttl.is_none() {
-                self.inherit_deadline(new.get(), old.metadata(), plan.mode.keeps());
-            }
-        }
-        // A replacement stays in the region of the entry that it replaces.
-        let flags = resident.metadata().flags();
-        plan.set_flags(new, flags.is_in_window(), priority);
-        if priority == Priority::Pinned && !flags.is_unevictable() {
-            self.pin_replaced(guard, hash, resident.metadata());
-        }
-        let refund = self.cost_of(resident.metadata());
-        Ok(plan.charge(plan.cost.saturating_sub(refund)))
-    }
-
-    /// Makes an entry unevictable that an unevictable one is about to replace. Otherwise, an
-    /// eviction that has examined the old entry could evict the new one in its slot.
-    #[cold]
-    fn pin_replaced(&self, guard: &Guard, hash: u64, resident: Metadata<'_, Entry<K, V>>) {
-        self.set_priority(guard, hash, resident, Priority::Pinned);
-    }
-
-    /// Writes an expired entry back that is about to be replaced. If that fails, only a write that
-    /// would also replace a live entry may replace it.
-    #[cold]
-    fn settle_replaced(
-        &self,
-        guard: &Guard,
-        hash: u64,
-        plan: &mut Plan<'_>,
-        resident: EntryRef<'_, Entry<K, V>>,
-    ) -> Result<(), Refusal> {
-        let is_written = match plan.mode {
-            // A loaded value was read from the store before this write-back.
-            Mode::Loaded | Mode::Refreshed(_) => false,
-            _ if plan.written == resident.id() => true,
-            // One that has gone is not replaced: the caller looks again.
-            _ => match self.write_back(guard, hash, resident, Turn::Wait) {
-                Written::Yes | Written::Gone => true,
-                Written::Refused | Written::Busy => false,
-            },
-        };
-        if is_written {
-            plan.written = resident.id();
-        }
-        if is_written || plan.mode == Mode::Upsert {
-            Ok(())
-        } else {
-            Err(Refusal::Rejected(RejectReason::Kept))
-        }
-    }
-
-    /// Gives an entry the cost of the one that it is to replace.
-    fn inherit_cost(
-        &self,
-        plan: &mut Plan<'_>,
-        new: &Fresh<'_, Entry<K, V>>,
-        old: EntryRef<'_, Entry<K, V>>,
-    ) -> Result<(), Refusal> {
-        let cost = self.inherited_cost(new.get(), old);
-        if cost > self.budget.max() {
-            return Err(Refusal::Rejected(RejectReason::TooCostly));
-        }
-        self.set_cost(new, cost).map_err(|_| Refusal::Rejected(RejectReason::Memory))?;
-        plan.cost = cost;
-        Ok(())
     }
 
     /// Does the bookkeeping of an insert.
@@ -587,91 +292,5 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
             // Unless another priority was set on the new entry since.
             self.change_priority(guard, hash, new.metadata(), priority, Some(planned));
         }
-    }
-
-    /// Returns whether a replacement keeps the priority of the old entry.
-    fn keeps_priority(&self, plan: &Plan<'_>) -> bool {
-        let is_protected = plan.mode.keeps() || self.settings.keep_priority;
-        is_protected && plan.terms.priority.is_none()
-    }
-
-    /// Returns whether the mode and `replace_if` allow to replace `unexpired`, or to insert if it
-    /// is `None`.
-    fn may_put(
-        &self,
-        mode: Mode,
-        unexpired: Option<EntryRef<'_, Entry<K, V>>>,
-        new: &Entry<K, V>,
-    ) -> bool {
-        let allows = match (mode, unexpired) {
-            (Mode::Upsert, _)
-            | (Mode::IfAbsent | Mode::Loaded | Mode::Refreshed(_), None)
-            | (Mode::IfPresent, Some(_)) => true,
-            (Mode::IfAbsent | Mode::Loaded, Some(_))
-            | (Mode::IfPresent | Mode::Instead(_), None) => false,
-            (Mode::Instead(id) | Mode::Refreshed(id), Some(old)) => old.id() == id,
-        };
-        let (Some(old), Some(replace_if)) = (unexpired, &self.callbacks.replace_if) else {
-            return allows;
-        };
-        let is_asked = matches!(mode, Mode::Upsert | Mode::IfPresent);
-        allows && (!is_asked || replace_if(&new.key, &old.value, &new.value))
-    }
-
-    /// Accounts for a new entry: counts the access, queues the entry for the window, and makes up
-    /// for the room it took.
-    fn enqueue_new_entry(&self, guard: &Guard, window_entry: WindowEntry) {
-        let hash = window_entry.hash;
-        self.note_sample(hash);
-        let local = self.local();
-        // Relaxed, twice: if two threads of a stripe interfere, an access counts twice.
-        let is_counted = local.last_miss.load(Ordering::Relaxed) == hash;
-        if is_counted {
-            // The miss that led to this insert was counted.
-            local.last_miss.store(0, Ordering::Relaxed);
-        }
-        if let Some(mut shard) = self.take_shard() {
-            self.take_in(guard, &mut shard, window_entry, is_counted);
-        } else {
-            self.wait_for_shard(guard, hash, is_counted);
-        }
-        if self.eventcount.is_waiting() && self.is_reserve_low() {
-            self.eventcount.notify();
-        }
-    }
-
-    /// Queues a new entry while all shards are taken.
-    #[cold]
-    fn wait_for_shard(&self, guard: &Guard, hash: u64, is_counted: bool) {
-        if !is_counted {
-            self.note_event(hash);
-        }
-        if !self.queue_new_entry(guard, hash) {
-            // The entry is in no queue, so it cannot wait for its turn.
-            self.filter_alone(guard, hash);
-        }
-        self.note_unqueued();
-    }
-
-    /// Queues a new entry for the window, unless all rings are held. An entry may be queued twice,
-    /// but is never lost: an entry of the window that is in no queue would never be evicted.
-    fn queue_new_entry(&self, guard: &Guard, hash: u64) -> bool {
-        let number = thread_number();
-        for ring in (0..RINGS_TRIED).map(|i| self.new_entries.stripe(number + i)) {
-            match ring.place(hash) {
-                Push::Accepted => return true,
-                Push::Full => {
-                    let mut is_in = false;
-                    ring.drain(|hashes| {
-                        is_in = hashes.contains(&hash);
-                        self.hand_over(guard, hashes);
-                    });
-                    // Another entry may have taken the ring's free slot.
-                    return is_in;
-                }
-                Push::Contended => {}
-            }
-        }
-        false
     }
 }

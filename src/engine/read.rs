@@ -27,7 +27,7 @@ const AGES_PER_CLASS: usize = 8;
 /// Buckets that one call ages at most. In a sparser table, each bucket is aged later.
 const MAX_AGED: u64 = 256;
 /// The greatest frequency: that of the sketch's 4-bit counters.
-const MAX_FREQUENCY: u8 = 15;
+pub(super) const MAX_FREQUENCY: u8 = 15;
 
 /// The side effects of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -61,7 +61,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
     }
 
     /// Like [`remove_which`](Self::remove_which), in a write that the caller has begun.
-    pub fn take_which<'g>(
+    pub(super) fn take_which<'g>(
         &self,
         table: &'g Table<Entry<K, V>>,
         guard: &'g Guard,
@@ -76,6 +76,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let on_displaced = |entry| self.displace(guard, entry);
         let entry = table.remove_if(guard, hash, matches, condition, on_displaced)?;
         Some(self.retire_removed(table, guard, entry, cause))
+    }
+
+    /// Removes the live entries for which `keep` is false.
+    pub fn retain(&self, mut keep: impl FnMut(&Entry<K, V>) -> bool) {
+        self.sweep_if_due();
+        let guard = self.table.pin();
+        for hit in self.live_entries(&guard) {
+            let entry = hit.entry;
+            if !keep(entry) {
+                let id = hit.id();
+                let is_it = |other: EntryRef<'_, Entry<K, V>>| other.id() == id;
+                let is_key = |k: &K| *k == entry.key;
+                let hash = self.hash(&entry.key);
+                drop(self.remove_which(hash, is_key, is_it, RemovalCause::Removed));
+            }
+        }
     }
 
     /// Removes all entries that are in the cache when the call begins.

@@ -7,7 +7,7 @@ use super::{Engine, access_of, maintenance::MaintenanceShard, place::borrow};
 use crate::{
     entry::Entry,
     policy::window::WindowEntry,
-    primitives::striped::{CAPACITY, thread_number},
+    primitives::striped::{CAPACITY, Push, thread_number},
     reclaim::Guard,
     slab::prefetch,
     sync::atomic::Ordering,
@@ -28,6 +28,8 @@ pub(super) const TAKEN_IN_FOR_ROOM: usize = CAPACITY;
 pub(super) const MAX_DEFERRED: usize = 1024;
 /// Accessed entries that are queued again in a row.
 const MAX_TURNS: usize = 8;
+/// Rings that a writer tries for its new entry if other threads drain some of them.
+const RINGS_TRIED: usize = 4;
 
 /// Hashes of new entries that found all shards taken, the oldest first.
 ///
@@ -71,6 +73,63 @@ impl<K, V> Clone for Candidate<'_, K, V> {
 impl<K, V> Copy for Candidate<'_, K, V> {}
 
 impl<K, V, S> Engine<K, V, S> {
+    /// Accounts for a new entry: counts the access, queues the entry for the window, and makes up
+    /// for the room it took.
+    pub(super) fn enqueue_new_entry(&self, guard: &Guard, window_entry: WindowEntry) {
+        let hash = window_entry.hash;
+        self.note_sample(hash);
+        let local = self.local();
+        // Relaxed, twice: if two threads of a stripe interfere, an access counts twice.
+        let is_counted = local.last_miss.load(Ordering::Relaxed) == hash;
+        if is_counted {
+            // The miss that led to this insert was counted.
+            local.last_miss.store(0, Ordering::Relaxed);
+        }
+        if let Some(mut shard) = self.take_shard() {
+            self.take_in(guard, &mut shard, window_entry, is_counted);
+        } else {
+            self.wait_for_shard(guard, hash, is_counted);
+        }
+        if self.eventcount.is_waiting() && self.is_reserve_low() {
+            self.eventcount.notify();
+        }
+    }
+
+    /// Queues a new entry while all shards are taken.
+    #[cold]
+    fn wait_for_shard(&self, guard: &Guard, hash: u64, is_counted: bool) {
+        if !is_counted {
+            self.note_event(hash);
+        }
+        if !self.queue_new_entry(guard, hash) {
+            // The entry is in no queue, so it cannot wait for its turn.
+            self.filter_alone(guard, hash);
+        }
+        self.note_unqueued();
+    }
+
+    /// Queues a new entry for the window, unless all rings are held. An entry may be queued twice,
+    /// but is never lost: an entry of the window that is in no queue would never be evicted.
+    fn queue_new_entry(&self, guard: &Guard, hash: u64) -> bool {
+        let number = thread_number();
+        for ring in (0..RINGS_TRIED).map(|i| self.new_entries.stripe(number + i)) {
+            match ring.place(hash) {
+                Push::Accepted => return true,
+                Push::Full => {
+                    let mut is_in = false;
+                    ring.drain(|hashes| {
+                        is_in = hashes.contains(&hash);
+                        self.hand_over(guard, hashes);
+                    });
+                    // Another entry may have taken the ring's free slot.
+                    return is_in;
+                }
+                Push::Contended => {}
+            }
+        }
+        false
+    }
+
     /// Passes a full ring of new entries on to a shard, or to the backlog.
     pub(super) fn hand_over(&self, guard: &Guard, hashes: &[u64]) {
         match self.take_shard() {

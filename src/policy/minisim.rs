@@ -2,7 +2,7 @@
 //!
 //! Evaluating a configuration on a scaled-down cache that sees only a hash sample of the keys is
 //! miniature simulation (Waldspurger, Saemundsson, Ahmad, Park: "Cache Modeling and Optimization
-//! using Miniature Simulations", 2017). The simulation decides by the same [`step`] as the cache,
+//! using Miniature Simulations", 2017). The simulation decides by the same [`next_action`] as the cache,
 //! on a plain vector of slots.
 
 use std::{
@@ -12,9 +12,9 @@ use std::{
 
 use super::{
     access::halved,
+    action::{Action, State, next_action},
     admission::FrequencyAndCost,
     score::score,
-    step::{State, Step, step},
     tuner::PolicyConfig,
 };
 use crate::util::Rng;
@@ -124,13 +124,13 @@ impl MiniSim {
                 main: self.cost - self.window_cost,
                 ..State::default()
             };
-            let candidate = match step(state) {
-                Step::Rest => break,
-                Step::Evict => None,
-                Step::Compare => self.next_candidate(),
+            let candidate = match next_action(state) {
+                Action::Rest => break,
+                Action::Evict => None,
+                Action::Compare => self.next_candidate(),
                 // There is no surplus of an earlier configuration here. At most one entry would be
                 // filtered, and it moves to main instead, as in a small cache.
-                Step::Yield | Step::Promote | Step::Filter => match self.next_candidate() {
+                Action::Yield | Action::Promote | Action::Filter => match self.next_candidate() {
                     Some(_) => continue,
                     None => break,
                 },

@@ -6,10 +6,10 @@
 
 pub mod access;
 pub mod access_clock;
+pub mod action;
 pub mod admission;
 pub mod class;
 pub mod minisim;
 pub mod score;
-pub mod step;
 pub mod tuner;
 pub mod window;

@@ -88,31 +88,29 @@
 
 mod arena;
 mod entered;
+mod follower;
+mod leader;
 mod shard;
 mod share;
 mod thread_waker;
 mod write;
 
-use std::{
-    cell::RefCell,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
-};
+use std::sync::Arc;
+use std::{cell::RefCell, task::Waker};
 
 use self::{
     entered::Running,
     shard::{Shard, State},
-    thread_waker::ThreadWaker,
 };
 pub use self::{
+    follower::{Follower, WaitOutcome},
+    leader::Leader,
     shard::{Failure, Outcome, SharedError},
     write::Write,
 };
 use crate::{
     sync::{
-        atomic::{AtomicBool, Ordering, fence},
+        atomic::{AtomicBool, Ordering},
         thread_local, thread_number,
     },
     util::{CachePadded, for_all},
@@ -146,40 +144,6 @@ pub enum Joined<'a, K, T> {
     Follow(K, Follower<'a, K, T>),
     /// The caller is itself part of the load of this key.
     Own(K),
-}
-
-/// The result of waiting for a flight.
-pub enum WaitOutcome<'a, K, T> {
-    /// The flight has completed: look up the value and take the outcome.
-    Completed,
-    /// The leader has abandoned the flight: this follower now leads it.
-    Lead(Leader<'a, K, T>),
-    /// The time limit has passed.
-    TimedOut,
-}
-
-/// The leader of a flight, which loads the key.
-///
-/// Dropping it abandons the flight to a follower.
-pub struct Leader<'a, K, T> {
-    flights: &'a Flights<K, T>,
-    hash: u64,
-    slot: usize,
-    id: u64,
-    /// `Some` until the leader completes.
-    key: Option<Arc<K>>,
-}
-
-/// A follower of a flight: waits for it and takes its outcome.
-pub struct Follower<'a, K, T> {
-    flights: &'a Flights<K, T>,
-    hash: u64,
-    slot: usize,
-    id: u64,
-    /// The slot among the flight's followers; `None` once this is no longer one of them.
-    place: Option<usize>,
-    is_waiting: bool,
-    caller: Caller,
 }
 
 /// A scope in which this thread runs the load of a flight; ends when dropped.
@@ -361,33 +325,6 @@ impl Caller {
     }
 }
 
-/// Ends the flight, even in case of a panic.
-struct Completing<'a, K, T> {
-    shard: &'a Shard<K, T>,
-    slot: usize,
-    is_done: bool,
-}
-
-impl<K, T> Completing<'_, K, T> {
-    fn end(&mut self, outcome: Outcome<T>) -> Option<T> {
-        self.is_done = true;
-        let mut state = self.shard.lock();
-        let (unpublished, waiters, gone) = self.shard.complete(&mut state, self.slot, outcome);
-        drop(state);
-        wake_all(waiters);
-        drop(gone);
-        unpublished
-    }
-}
-
-impl<K, T> Drop for Completing<'_, K, T> {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.end(Outcome::Nothing);
-        }
-    }
-}
-
 /// A comparison with the key of a flight; the flight is not completed while it runs.
 struct Comparison<'a, K, T> {
     shard: &'a Shard<K, T>,
@@ -430,294 +367,6 @@ impl<'a, K: Eq, T> Comparison<'a, K, T> {
         let is_same = comparing.0.as_ref().is_some_and(|comparison| *comparison.their == *key);
         let ended = comparing.end().expect("it is ended once");
         (is_same, ended)
-    }
-}
-
-impl<'a, K, T> Leader<'a, K, T> {
-    /// Declares that this thread runs the load, so that a load that requests its own key is
-    /// detected.
-    pub fn enter(&self) -> Entered {
-        let flight = self.flights.name(self.hash, self.slot, self.id);
-        // An ending thread may load in a destructor after `ENTERED` was destroyed; then recursion
-        // is not detected.
-        let _ = ENTERED.try_with(|entered| entered.borrow_mut().add(flight));
-        Entered { flight }
-    }
-
-    fn shard(&self) -> &'a Shard<K, T> {
-        self.flights.shard(self.hash)
-    }
-
-    /// Returns the key.
-    pub fn key(&self) -> &K {
-        self.key.as_deref().expect("a leader has the key until it completes")
-    }
-
-    /// Returns whether no write of the key that was announced since the flight began has happened
-    /// or may still happen; see [`change`](Self::change).
-    pub fn is_unwritten(&self) -> bool {
-        self.shard().is_unwritten(&mut self.shard().lock(), self.slot)
-    }
-
-    /// Unbinds the flight from the leading thread: the load may continue on another thread.
-    pub fn detach(&self) {
-        self.shard().lock().flights.get_mut(self.slot).owner = 0;
-    }
-
-    /// Completes the flight and wakes the followers.
-    ///
-    /// `publish` gets the key and whether the load is invalid. It puts the value where the
-    /// followers find it, or, for an invalid load, returns it unpublished. If the load has become
-    /// invalid after that, `take_back` removes the published entry before the followers are woken,
-    /// and returns an entry for them, if any.
-    ///
-    /// Returns the unpublished entry if there is no follower; the caller must retire it.
-    ///
-    /// `publish` is part of the load: a request for the key in it is detected as recursive.
-    pub fn complete<R>(
-        mut self,
-        publish: impl FnOnce(K, bool) -> (R, Outcome<T>),
-        take_back: impl FnOnce(&R) -> Option<T>,
-    ) -> (R, Option<T>) {
-        let (shard, slot) = (self.shard(), self.slot);
-        let (key, is_invalid) = self.take_key();
-        let mut completing = Completing { shard, slot, is_done: false };
-        if mutant!("singleflight_woken_first") {
-            completing.end(Outcome::Nothing);
-            return (publish(key, false).0, None);
-        }
-        let entered = self.enter();
-        let (result, mut outcome) = publish(key, is_invalid);
-        drop(entered);
-        if let Some(id) = outcome.published()
-            && !mutant!("singleflight_looks_once")
-        {
-            // SeqCst: pairs with the fence in `Shard::announce`. Either this thread finds the
-            // pending write, or the writer finds the published entry.
-            fence(Ordering::SeqCst);
-            let was_written = shard.was_written(&mut shard.lock(), slot, id);
-            if was_written {
-                outcome = take_back(&result).map_or(Outcome::Nothing, Outcome::Unpublished);
-            }
-        }
-        let unpublished = completing.end(outcome);
-        (result, unpublished)
-    }
-
-    /// Completes a flight that has computed a change of its key's entry. `change` applies the
-    /// change. It gets the key, and a function that returns whether the key is unwritten since the
-    /// flight began.
-    ///
-    /// `change` must call that function while it is pinned. If the result is `true`, no other entry
-    /// of the key has been published since the flight began: a write announces itself before it
-    /// publishes, and a write that was not committed has published nothing. So an id that was read
-    /// since then names the same entry, or none, as long as the pin lasts. The entry that `change`
-    /// publishes is not taken back: the id decides which of two changes comes first.
-    pub fn change<R>(mut self, change: impl FnOnce(K, &dyn Fn() -> bool) -> R) -> R {
-        let (shard, slot) = (self.shard(), self.slot);
-        let (key, _) = self.take_key();
-        let mut completing = Completing { shard, slot, is_done: false };
-        let entered = self.enter();
-        let result = change(key, &|| shard.is_unwritten(&mut shard.lock(), slot));
-        drop(entered);
-        completing.end(Outcome::Nothing);
-        result
-    }
-
-    /// Completes the flight with an error for all followers.
-    pub fn fail(mut self, error: SharedError) {
-        let (shard, slot) = (self.shard(), self.slot);
-        let (key, _) = self.take_key();
-        let failure = Arc::new(Failure { key, error });
-        let failure = if mutant!("singleflight_fails_silently") { None } else { Some(failure) };
-        let (waiters, gone) = shard.fail(&mut shard.lock(), slot, failure);
-        wake_all(waiters);
-        drop(gone);
-    }
-
-    /// Takes the key out of the flight, after all comparisons have ended; returns it and whether
-    /// the load is invalid.
-    ///
-    /// # Panics
-    ///
-    /// Panics if this thread is comparing a key with that of the flight.
-    fn take_key(&mut self) -> (K, bool) {
-        let name = self.flights.name(self.hash, self.slot, self.id);
-        let is_compared = |compared: &RefCell<Vec<Name>>| compared.borrow().contains(&name);
-        assert!(
-            !COMPARED.try_with(is_compared).unwrap_or(false),
-            "a comparison with the key of a load has ended that load"
-        );
-        let signal = ThreadWaker::new();
-        let waker = Waker::from(Arc::clone(&signal));
-        let (their, is_invalid) = loop {
-            let taken = self.shard().lock().take_key(self.slot, &waker);
-            match taken {
-                Some(taken) => break taken,
-                // Other threads are comparing keys with it, for as long as the user's `Eq` takes.
-                None => signal.wait(),
-            }
-        };
-        drop(their);
-        let key = self.key.take().and_then(Arc::into_inner);
-        (key.expect("no other thread compares the key"), is_invalid)
-    }
-}
-
-impl<K, T> Drop for Leader<'_, K, T> {
-    fn drop(&mut self) {
-        // Drops this reference before another caller may lead: besides the flight's, the next
-        // leader must hold the only one. The key itself lives on in the flight.
-        if self.key.take().is_none() {
-            return; // The flight has completed.
-        }
-        let shard = self.shard();
-        let mut state = shard.lock();
-        shard.let_go(&mut state, self.slot);
-        let (next, gone) = state.pass_on(self.slot);
-        drop(state);
-        if !mutant!("singleflight_wakes_no_follower") {
-            wake_all(next);
-        }
-        drop(gone);
-    }
-}
-
-impl<'a, K, T> Follower<'a, K, T> {
-    /// Blocks this thread until the flight has completed or this follower leads it.
-    pub fn wait(&mut self) -> WaitOutcome<'a, K, T> {
-        let signal = ThreadWaker::new();
-        let waker = Waker::from(Arc::clone(&signal));
-        loop {
-            match self.look(&waker) {
-                Poll::Ready(waited) => return waited,
-                Poll::Pending => signal.wait(),
-            }
-        }
-    }
-
-    /// Like [`wait`](Self::wait), but waits until `end` at the latest.
-    #[cfg(not(cortado_loom))]
-    pub fn wait_until(&mut self, end: std::time::Instant) -> WaitOutcome<'a, K, T> {
-        let signal = ThreadWaker::new();
-        let waker = Waker::from(Arc::clone(&signal));
-        loop {
-            if let Poll::Ready(waited) = self.look(&waker) {
-                return waited;
-            }
-            let left = end.saturating_duration_since(std::time::Instant::now());
-            if left.is_zero() {
-                return WaitOutcome::TimedOut;
-            }
-            signal.wait_timeout(left);
-        }
-    }
-
-    fn look(&mut self, waker: &Waker) -> Poll<WaitOutcome<'a, K, T>> {
-        let Self { flights, hash, slot, id, caller, .. } = *self;
-        let Some(place) = self.place else { return Poll::Ready(WaitOutcome::Completed) };
-        let shard = flights.shard(hash);
-        let owner = caller.owner();
-        // Cloned before the lock is acquired and dropped after it is released, because wakers may
-        // run user code.
-        let mut mine = (!self.is_waiting).then(|| waker.clone());
-        loop {
-            let mut state = shard.lock();
-            let flight = state.flights.get_mut(slot);
-            match flight.state {
-                State::Completed => return Poll::Ready(WaitOutcome::Completed),
-                State::Vacant => {
-                    // This may not be the follower that was woken. If its waker stayed in the queue
-                    // and it abandoned the flight in turn, that waker would be called in place of
-                    // another follower's.
-                    let waiting = flight.waiters.leave(place);
-                    let key = flight.key.clone();
-                    shard.lead(&mut state, slot, owner);
-                    drop(state);
-                    drop(waiting);
-                    self.place = None;
-                    return Poll::Ready(WaitOutcome::Lead(Leader { flights, hash, slot, id, key }));
-                }
-                State::Led if flight.waiters.is_waiting(place, waker) => return Poll::Pending,
-                State::Led => {}
-            }
-            if let Some(mine) = mine.take() {
-                let old = flight.waiters.wait(place, mine);
-                drop(state);
-                drop(old);
-                self.is_waiting = true;
-                return Poll::Pending;
-            }
-            drop(state);
-            mine = Some(waker.clone());
-        }
-    }
-
-    /// Takes the outcome of a completed flight. Returns the result of `see` on its unpublished
-    /// entry, and the entry itself if this is the last follower, which must retire it. `see` runs
-    /// under the shard's lock.
-    pub fn take<R>(&mut self, see: impl FnOnce(&T) -> R) -> (Option<R>, Option<T>) {
-        if self.place.take().is_none() {
-            return (None, None);
-        }
-        let mut state = self.flights.shard(self.hash).lock();
-        let (seen, unpublished, gone) = state.take_share(self.slot, see);
-        drop(state);
-        drop(gone);
-        (seen, unpublished)
-    }
-
-    /// Returns the id of the entry that the flight has published, if it has completed.
-    pub fn published(&self) -> Option<usize> {
-        self.place?;
-        self.flights.shard(self.hash).lock().published(self.slot)
-    }
-
-    /// Returns the failure of the load, if the flight has completed with an error.
-    pub fn failure(&self) -> Option<Arc<Failure<K>>> {
-        self.place?;
-        self.flights.shard(self.hash).lock().failure(self.slot)
-    }
-
-    /// Stops following. Returns the unpublished entry, which the caller must retire, if this was
-    /// the last follower of a completed flight.
-    pub fn leave(&mut self) -> Option<T> {
-        let place = self.place?;
-        let shard = self.flights.shard(self.hash);
-        let mut state = shard.lock();
-        let flight = state.flights.get_mut(self.slot);
-        self.place = None;
-        if flight.state == State::Completed {
-            let (_, unpublished, gone) = state.take_share(self.slot, |_| ());
-            drop(state);
-            drop(gone);
-            return unpublished;
-        }
-        let mine = flight.waiters.leave(place);
-        let (next, gone) = if mutant!("singleflight_offer_lost") {
-            (None, None)
-        } else {
-            state.pass_on(self.slot)
-        };
-        drop(state);
-        wake_all(next);
-        drop((mine, gone));
-        None
-    }
-}
-
-impl<'a, K, T> Future for Follower<'a, K, T> {
-    type Output = WaitOutcome<'a, K, T>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.look(context.waker())
-    }
-}
-
-impl<K, T> Drop for Follower<'_, K, T> {
-    fn drop(&mut self) {
-        // A caller that must retire the unpublished entry has called `leave` before.
-        drop(self.leave());
     }
 }
 
@@ -768,25 +417,15 @@ impl<K, T> std::fmt::Debug for Flights<K, T> {
     }
 }
 
-impl<K, T> std::fmt::Debug for Leader<'_, K, T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Leader").field("flight", &self.id).finish_non_exhaustive()
-    }
-}
-
-impl<K, T> std::fmt::Debug for Follower<'_, K, T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Follower").field("flight", &self.id).finish_non_exhaustive()
-    }
-}
-
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
     use std::{
         cell::Cell,
+        future::Future,
         panic::{AssertUnwindSafe, catch_unwind},
+        pin::Pin,
         sync::{Arc, atomic::AtomicUsize, atomic::Ordering::SeqCst},
-        task::Wake,
+        task::{Context, Poll, Wake},
         time::{Duration, Instant},
     };
 

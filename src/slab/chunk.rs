@@ -1,4 +1,4 @@
-//! Chunks: the memory of cells and their side arrays.
+//! Chunks: where the cell of a handle is, and which cells are issued next.
 //!
 //! # Layout
 //!
@@ -21,12 +21,6 @@
 //! the others free theirs), and moves the frontier there (CAS). Chunks never move, and are freed
 //! with the slab. No thread waits.
 //!
-//! The arrays of charges and of times are allocated, zeroed, when a cell of the chunk first needs
-//! them, and stored by CAS. Zero means cost 1, and no times, so a cell whose owner has not seen the
-//! array yet still has the values that its owner intended. A cell's owner writes its elements of
-//! the arrays before it publishes the handle. If it finds no array, there is nothing to overwrite:
-//! the previous owner, whose writes it has seen, has allocated none.
-//!
 //! # Orderings
 //!
 //! * Release of the frontier's move ↔ Acquire of the frontier's load: a thread that issues a cell
@@ -35,16 +29,15 @@
 //!   initialized.
 //! * A thread that has a handle received it, by an Acquire, from a thread that found the chunk.
 //!   So leaf and cells are read Relaxed when a hit resolves a handle.
-//! * Release of an array's CAS ↔ Acquire of its load: the array is zeroed before it is read.
 
-use std::{
-    alloc::{Layout, alloc, dealloc},
-    array, fmt,
-    ops::Range,
-    ptr,
+use std::{array, fmt, ops::Range, ptr};
+
+use super::{
+    Handle,
+    memory::{from_raw, into_raw, try_boxed},
+    prefetch,
+    side_arrays::{CHUNK_BYTES, SideArrays},
 };
-
-use super::{Handle, prefetch};
 use crate::{
     error::OutOfMemory,
     sync::{
@@ -67,8 +60,6 @@ const ROOT_BITS: u32 = if IS_MODEL { 1 } else { 6 };
 const LEAVES: usize = 1 << ROOT_BITS;
 /// Bits of a handle below those that select its leaf.
 const LEAF_BITS: u32 = HANDLE_BITS - ROOT_BITS;
-/// Bytes of a full chunk: one huge page.
-const CHUNK_BYTES: usize = 2 << 20;
 /// Minimum and maximum bits of a cell's number. With fewer bits, leaves would be long; with more,
 /// small chunks would use up the handles.
 const MIN_SHIFT: u32 = if IS_MODEL { 1 } else { 8 };
@@ -78,8 +69,6 @@ const MIN_CELLS: usize = 64;
 /// Once the expected number of cells exists, a new chunk adds one cell for this many existing ones,
 /// so that the number grows in proportion.
 const GROWTH_PART: usize = 4;
-/// Alignment of small chunks, in bytes: a cache line.
-const MIN_ALIGN: usize = 64;
 
 /// The chunks of one slab.
 pub(super) struct Chunks<T> {
@@ -115,21 +104,6 @@ pub struct Cell<'a, T> {
     index: usize,
 }
 
-/// The cells of a chunk and the arrays beside them.
-struct SideArrays<T> {
-    cells: *mut T,
-    /// One element per cell. Its length is the number of cells.
-    flags: Box<[AtomicU8]>,
-    /// One element per cell.
-    hashes: Box<[AtomicU32]>,
-    /// The cost of each cell's entry, encoded by [`encode`]; null while all costs are 1.
-    charges: AtomicPtr<AtomicU64>,
-    /// Two words per cell; null while no entry has times.
-    times: AtomicPtr<AtomicU64>,
-    /// Bytes that were returned to the system; 0 after a cell of the chunk was used again.
-    given_back: AtomicUsize,
-}
-
 // SAFETY: chunks hand out raw pointers to cells, and their users must share `T`s only as `T` allows
 // ([`Slab`](super::Slab) says so in its bounds); all other shared state is atomic.
 unsafe impl<T: Send> Send for Chunks<T> {}
@@ -162,8 +136,7 @@ impl<T> Chunks<T> {
         let mut seen = self.frontier.load(Acquire);
         loop {
             let (chunk, issued) = unpack(seen);
-            let len =
-                self.side_arrays(chunk).map_or(0, |side_arrays| side_arrays.flags.len() as u32);
+            let len = self.side_arrays(chunk).map_or(0, |side_arrays| side_arrays.len() as u32);
             let next = if issued < len {
                 pack(chunk, issued + max.min(len - issued))
             } else {
@@ -220,9 +193,9 @@ impl<T> Chunks<T> {
         let side_arrays = unsafe { &*side_arrays };
         // Relaxed, all: made visible by the move of the frontier. Every thread that gets here
         // stores the same values.
-        slot.cells.store(side_arrays.cells, Relaxed);
-        slot.flags.store(side_arrays.flags.as_ptr().cast_mut(), Relaxed);
-        slot.hashes.store(side_arrays.hashes.as_ptr().cast_mut(), Relaxed);
+        slot.cells.store(side_arrays.cells(), Relaxed);
+        slot.flags.store(side_arrays.flags().as_ptr().cast_mut(), Relaxed);
+        slot.hashes.store(side_arrays.hashes().as_ptr().cast_mut(), Relaxed);
         Some(())
     }
 
@@ -312,8 +285,7 @@ impl<T> Chunks<T> {
     pub(super) fn checked_cell(&self, handle: Handle) -> Cell<'_, T> {
         let chunk = handle.raw() >> self.shift;
         let index = (handle.raw() & self.mask) as usize;
-        let side_arrays =
-            self.side_arrays(chunk).filter(|side_arrays| index < side_arrays.flags.len());
+        let side_arrays = self.side_arrays(chunk).filter(|side_arrays| index < side_arrays.len());
         side_arrays.expect("a handle of this slab");
         Cell { slot: self.slot(chunk).expect("it has something beside it"), index }
     }
@@ -327,7 +299,7 @@ impl<T> Chunks<T> {
     pub(super) fn issued(&self, chunk: u32) -> usize {
         let (newest, issued) = unpack(self.frontier.load(Acquire)); // Acquire: as in `issue`.
         match self.side_arrays(chunk) {
-            Some(side_arrays) if chunk < newest => side_arrays.flags.len(),
+            Some(side_arrays) if chunk < newest => side_arrays.len(),
             Some(_) if chunk == newest => issued as usize,
             _ => 0,
         }
@@ -340,39 +312,14 @@ impl<T> Chunks<T> {
     ///
     /// * No other thread has a handle of these cells, and they hold no values.
     pub(super) unsafe fn give_back(&self, chunk: u32, count: usize) -> bool {
-        let Some(side_arrays) = self.side_arrays(chunk) else { return false };
-        let count = count.min(side_arrays.flags.len());
-        let charges = side_arrays.charges.load(Acquire); // Acquire: as in `Array::get`.
-        let times = side_arrays.times.load(Acquire); // Acquire: as above.
-        let parts: [(*mut u8, usize); 5] = [
-            (side_arrays.cells.cast(), size_of::<T>()),
-            (side_arrays.flags.as_ptr().cast_mut().cast(), size_of::<AtomicU8>()),
-            (side_arrays.hashes.as_ptr().cast_mut().cast(), size_of::<AtomicU32>()),
-            (charges.cast(), size_of::<AtomicU64>()),
-            (times.cast(), 2 * size_of::<AtomicU64>()),
-        ];
-        // First: otherwise the system may make a huge page of the next page that is touched, or of
-        // one that stays.
-        side_arrays.advise(Pages::Small);
-        let mut given = 0;
-        for (start, size) in parts.into_iter().filter(|(start, _)| !start.is_null()) {
-            // SAFETY: the caller's promise; if a thread with an old handle reads the side arrays,
-            // zeros are as valid as the previous values.
-            given += unsafe { give_pages_back(start, count * size) };
-        }
-        side_arrays.given_back.store(given, Relaxed); // Relaxed: a statistic.
-        given > 0
+        // SAFETY: the caller's promise.
+        self.side_arrays(chunk).is_some_and(|chunk| unsafe { chunk.give_back(count) })
     }
 
     /// Records that cells of a chunk are used again.
     pub(super) fn take_again(&self, chunk: u32) {
-        // Relaxed, twice: a statistic.
-        let side_arrays =
-            self.side_arrays(chunk).filter(|side_arrays| side_arrays.given_back.load(Relaxed) > 0);
-        if let Some(side_arrays) = side_arrays
-            && side_arrays.given_back.swap(0, Relaxed) > 0
-        {
-            side_arrays.advise(Pages::Huge);
+        if let Some(side_arrays) = self.side_arrays(chunk) {
+            side_arrays.take_again();
         }
     }
 
@@ -505,10 +452,7 @@ impl<'a, T> Cell<'a, T> {
     /// Returns the cost that was set, 1 by default. Takes no memory while all costs are 1.
     #[inline]
     pub fn charge(self) -> u64 {
-        let side_arrays = self.side_arrays();
-        let charges = Array::new(&side_arrays.charges, side_arrays.flags.len()).get();
-        // Relaxed: published with the handle.
-        charges.map_or(1, |charges| encode(charges[self.index].load(Relaxed)))
+        self.side_arrays().charge(self.index)
     }
 
     /// Sets the cost, before the handle is published. Every user of the cell has to, as it would
@@ -518,27 +462,14 @@ impl<'a, T> Cell<'a, T> {
     ///
     /// [`OutOfMemory`] if the costs of the chunk cannot be allocated; the cost is then 1.
     pub fn set_charge(self, cost: u64) -> Result<(), OutOfMemory> {
-        let side_arrays = self.side_arrays();
-        let array = Array::new(&side_arrays.charges, side_arrays.flags.len());
-        let charges = if cost == 1 {
-            match array.get() {
-                Some(charges) if !mutant!("slab_charge_inherited") => charges,
-                _ => return Ok(()),
-            }
-        } else {
-            array.get_or_new()?
-        };
-        charges[self.index].store(encode(cost), Relaxed); // Relaxed: published with the handle.
-        Ok(())
+        self.side_arrays().set_charge(self.index, cost)
     }
 
     /// Returns the two time words, if any cell of the chunk was ever given times: 0, or what was
     /// stored last.
     #[inline]
     pub fn times(self) -> Option<&'a [AtomicU64; 2]> {
-        let side_arrays = self.side_arrays();
-        let times = Array::new(&side_arrays.times, 2 * side_arrays.flags.len()).get()?;
-        times[2 * self.index..].first_chunk()
+        self.side_arrays().times(self.index)
     }
 
     /// Returns the two time words; allocates those of the chunk if there are none. Threads other
@@ -548,148 +479,8 @@ impl<'a, T> Cell<'a, T> {
     ///
     /// [`OutOfMemory`] if they cannot be allocated.
     pub fn times_or_new(self) -> Result<&'a [AtomicU64; 2], OutOfMemory> {
-        let side_arrays = self.side_arrays();
-        let times = Array::new(&side_arrays.times, 2 * side_arrays.flags.len()).get_or_new()?;
-        Ok(times[2 * self.index..].first_chunk().expect("two words a cell"))
+        self.side_arrays().times_or_new(self.index)
     }
-}
-
-impl<T> SideArrays<T> {
-    /// Allocates a chunk with uninitialised cells and zeroed side arrays.
-    fn allocate(len: usize) -> Option<*mut Self> {
-        let flags = try_boxed(len, || AtomicU8::new(0))?;
-        let hashes = try_boxed(len, || AtomicU32::new(0))?;
-        let layout = Self::layout(len)?;
-        let cells = if layout.size() == 0 {
-            ptr::without_provenance_mut(layout.align())
-        } else {
-            // SAFETY: the size of the layout is not 0.
-            unsafe { alloc(layout) }
-        };
-        if cells.is_null() {
-            return None;
-        }
-        let (charges, times) = (AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut()));
-        let cells = cells.cast();
-        let given_back = AtomicUsize::new(0);
-        let new = Self { cells, flags, hashes, charges, times, given_back };
-        new.advise(Pages::Huge);
-        let mut slot = Vec::new();
-        if slot.try_reserve_exact(1).is_err() {
-            // SAFETY: allocated above with that layout; the caller never sees it.
-            unsafe { new.free_cells() };
-            return None;
-        }
-        slot.push(new);
-        Some(into_raw(slot.into_boxed_slice()))
-    }
-
-    /// Frees a chunk and its side arrays; values in its cells are not dropped.
-    ///
-    /// # Safety
-    ///
-    /// * `side_arrays` comes from `allocate`, and no other thread can reach it any more.
-    unsafe fn free(side_arrays: *mut Self) {
-        // SAFETY: the caller's promise; `allocate` creates a slice of one.
-        let mut side_arrays = unsafe { from_raw(side_arrays, 1) };
-        let len = side_arrays[0].flags.len();
-        for (array, len) in [(0, len), (1, 2 * len)] {
-            let array =
-                if array == 0 { &mut side_arrays[0].charges } else { &mut side_arrays[0].times };
-            let words = array.with_mut(|words| *words);
-            if !words.is_null() {
-                // SAFETY: `Array::get_or_new` created it with that length, and the caller has
-                // exclusive access.
-                drop(unsafe { from_raw(words, len) });
-            }
-        }
-        // SAFETY: the caller has exclusive access, and `side_arrays` is dropped.
-        unsafe { side_arrays[0].free_cells() };
-    }
-
-    /// # Safety
-    ///
-    /// * Called once, when no thread can reach the cells any more.
-    unsafe fn free_cells(&self) {
-        let layout = Self::layout(self.flags.len()).expect("it was allocated with that");
-        if layout.size() > 0 {
-            // SAFETY: `allocate` got it with this layout.
-            unsafe { dealloc(self.cells.cast(), layout) };
-        }
-    }
-
-    /// Advises the system about the pages that back the cells, if there are enough of them for a
-    /// huge page.
-    fn advise(&self, pages: Pages) {
-        let layout = Self::layout(self.flags.len()).filter(|layout| layout.align() >= CHUNK_BYTES);
-        if let Some(layout) = layout {
-            advise(self.cells.cast(), layout.size(), pages);
-        }
-    }
-
-    /// Returns the layout of the cells. Full chunks are aligned to a huge page, so that one TLB
-    /// entry covers a chunk.
-    fn layout(len: usize) -> Option<Layout> {
-        let layout = Layout::array::<T>(len).ok()?;
-        let is_full = !IS_MODEL && layout.size() > CHUNK_BYTES / 2;
-        let layout = layout.align_to(if is_full { CHUNK_BYTES } else { MIN_ALIGN }).ok()?;
-        // The system uses a huge page only where there is room for all of it.
-        Some(if is_full { layout.pad_to_align() } else { layout })
-    }
-
-    fn bytes(&self) -> usize {
-        let len = self.flags.len();
-        // Relaxed, twice: statistics.
-        let charges = if self.charges.load(Relaxed).is_null() { 0 } else { len };
-        let times = if self.times.load(Relaxed).is_null() { 0 } else { 2 * len };
-        let used = size_of::<Self>()
-            + len * (size_of::<T>() + size_of::<AtomicU8>() + size_of::<AtomicU32>())
-            + (charges + times) * size_of::<AtomicU64>();
-        used - self.given_back.load(Relaxed) // Relaxed: a statistic.
-    }
-}
-
-/// An array of words that is allocated, zeroed, on first use.
-struct Array<'a> {
-    words: &'a AtomicPtr<AtomicU64>,
-    len: usize,
-}
-
-impl<'a> Array<'a> {
-    #[inline]
-    fn new(words: &'a AtomicPtr<AtomicU64>, len: usize) -> Self {
-        Self { words, len }
-    }
-
-    #[inline]
-    fn get(&self) -> Option<&'a [AtomicU64]> {
-        // Acquire: pairs with the Release in `get_or_new`, so that the array is seen zeroed.
-        let words = self.words.load(Acquire);
-        // SAFETY: null, or an array of that length, which stays there for as long as the borrow of
-        // the pointer.
-        (!words.is_null()).then(|| unsafe { std::slice::from_raw_parts(words, self.len) })
-    }
-
-    fn get_or_new(&self) -> Result<&'a [AtomicU64], OutOfMemory> {
-        if let Some(words) = self.get() {
-            return Ok(words);
-        }
-        let error = OutOfMemory { bytes: self.len * size_of::<AtomicU64>() };
-        let new = into_raw(try_boxed(self.len, || AtomicU64::new(0)).ok_or(error)?);
-        // Release: pairs with the Acquire in `get`. Relaxed on failure: `get` loads it again.
-        let release = ordering!(Release, mutant("slab_relaxed_array") => Relaxed);
-        if self.words.compare_exchange(ptr::null_mut(), new, release, Relaxed).is_err() {
-            // SAFETY: `new` was created above with that length, and no other thread has seen it.
-            drop(unsafe { from_raw(new, self.len) });
-        }
-        Ok(self.get().expect("an array never goes before its chunk"))
-    }
-}
-
-/// Encodes or decodes a cost: swaps 0 and 1, so that zeroed memory means cost 1.
-#[inline]
-fn encode(cost: u64) -> u64 {
-    cost ^ u64::from(cost <= 1)
 }
 
 fn pack(chunk: u32, issued: u32) -> u64 {
@@ -698,85 +489,4 @@ fn pack(chunk: u32, issued: u32) -> u64 {
 
 fn unpack(frontier: u64) -> (u32, u32) {
     ((frontier >> 32) as u32, frontier as u32)
-}
-
-/// Allocates a slice; returns `None` if there is no memory.
-pub fn try_boxed<T>(len: usize, make: impl FnMut() -> T) -> Option<Box<[T]>> {
-    let mut items = Vec::new();
-    items.try_reserve_exact(len).ok()?;
-    items.resize_with(len, make);
-    Some(items.into_boxed_slice())
-}
-
-pub(super) fn into_raw<T>(slice: Box<[T]>) -> *mut T {
-    Box::into_raw(slice).cast()
-}
-
-/// Turns the result of `into_raw` back into the slice.
-///
-/// # Safety
-///
-/// * `first` comes from `into_raw` of a slice of that length, and is owned by the caller.
-pub(super) unsafe fn from_raw<T>(first: *mut T, len: usize) -> Box<[T]> {
-    // SAFETY: the caller's promise.
-    unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, len)) }
-}
-
-/// The size of the pages that back memory.
-#[derive(Clone, Copy)]
-pub enum Pages {
-    /// Huge pages, of 2 MiB for example.
-    Huge,
-    /// Pages of the smallest size. Where the system uses huge pages by default, it would otherwise
-    /// make, in the background, a whole huge page again of one from which a single page is left.
-    Small,
-}
-
-/// Asks the system for pages of a kind. A hint: a system with one kind only ignores it.
-pub fn advise(start: *mut u8, len: usize, pages: Pages) {
-    #[cfg(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle))))]
-    {
-        let advice = match pages {
-            Pages::Huge => libc::MADV_HUGEPAGE,
-            Pages::Small => libc::MADV_NOHUGEPAGE,
-        };
-        // SAFETY: advice about memory that the caller has allocated; it changes no content.
-        unsafe { libc::madvise(start.cast(), len, advice) };
-    }
-    #[cfg(not(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle)))))]
-    let _ = (start, len, pages);
-}
-
-/// Returns the whole pages of a range to the system; returns their bytes.
-///
-/// # Safety
-///
-/// * The range was allocated, and contains nothing that any thread reads.
-unsafe fn give_pages_back(start: *mut u8, len: usize) -> usize {
-    #[cfg(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle))))]
-    {
-        // SAFETY: queries a constant of the system.
-        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
-        if !page.is_power_of_two() {
-            return 0;
-        }
-        let offset = start.align_offset(page);
-        let whole = len.saturating_sub(offset) / page * page;
-        if whole == 0 {
-            return 0;
-        }
-        let first = start.wrapping_add(offset).cast();
-        // SAFETY: whole pages within the range, which the caller promises are not in use. The pages
-        // of an allocator are private and have no file behind them, so the next read of one returns
-        // zeros.
-        let result = unsafe { libc::madvise(first, whole, libc::MADV_DONTNEED) };
-        if result == 0 { whole } else { 0 }
-    }
-    #[cfg(not(all(target_os = "linux", not(any(cortado_loom, cortado_shuttle)))))]
-    {
-        let _ = start;
-        // Models have no pages to return; all bytes count as returned, so that the callers are
-        // tested.
-        if IS_MODEL { len } else { 0 }
-    }
 }

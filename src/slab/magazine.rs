@@ -21,7 +21,7 @@ use std::{array, fmt, ptr};
 
 use super::{
     Handle,
-    chunk::{from_raw, into_raw, try_boxed},
+    memory::{from_raw, into_raw, try_boxed},
 };
 use crate::{
     sync::{

@@ -33,12 +33,15 @@
 
 pub mod chunk;
 pub mod magazine;
+mod memory;
+mod side_arrays;
 
 use std::{collections::BTreeMap, fmt};
 
 pub use self::{
-    chunk::{Cell, Pages, advise},
+    chunk::Cell,
     magazine::{Bags, Garbage, LABELS, Magazine, Retired},
+    memory::{Pages, advise},
 };
 use self::{
     chunk::{Chunks, HANDLE_BITS},

@@ -1,4 +1,4 @@
-//! `step`: decides the next action when room is needed or the window exceeds its share.
+//! `next_action`: decides what is done when room is needed or the window exceeds its share.
 
 /// The costs that the decision depends on. Other threads change them concurrently, so together they
 /// are no consistent snapshot.
@@ -25,7 +25,7 @@ pub struct State {
 
 /// The next action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Action {
     /// Nothing.
     Rest,
     /// Move the entry at the window's head to main unfiltered: the window's share was reduced, and
@@ -74,19 +74,19 @@ impl State {
 
 /// Returns the next action.
 #[inline]
-pub fn step(state: State) -> Step {
+pub fn next_action(state: State) -> Action {
     let is_full = state.is_window_full();
     if is_full && state.surplus > 0 {
-        return Step::Yield;
+        return Action::Yield;
     }
     if state.missing() > 0 {
-        return if state.main > state.target() { Step::Evict } else { Step::Compare };
+        return if state.main > state.target() { Action::Evict } else { Action::Compare };
     }
     match is_full {
-        false => Step::Rest,
+        false => Action::Rest,
         // The window's excess entry takes free room in main.
-        true if state.main < state.target() && state.is_filling() => Step::Promote,
-        true => Step::Filter,
+        true if state.main < state.target() && state.is_filling() => Action::Promote,
+        true => Action::Filter,
     }
 }
 
@@ -107,36 +107,39 @@ mod tests {
 
     #[test]
     fn missing_room_evicts_from_the_window_or_main() {
-        assert_eq!((FULL.missing(), step(FULL)), (1, Step::Compare));
+        assert_eq!((FULL.missing(), next_action(FULL)), (1, Action::Compare));
         // Main exceeds its target, so one of its entries is evicted.
-        assert_eq!(step(State { main: 951, window: 49, ..FULL }), Step::Evict);
+        assert_eq!(next_action(State { main: 951, window: 49, ..FULL }), Action::Evict);
         // After the budget was lowered.
         let lowered = State { max: 900, ..FULL };
-        assert_eq!((lowered.missing(), step(lowered)), (101, Step::Evict));
+        assert_eq!((lowered.missing(), next_action(lowered)), (101, Action::Evict));
         let far = State { used: u64::MAX, max: 0, room: u64::MAX, ..FULL };
         assert_eq!(far.missing(), u64::MAX);
     }
 
     #[test]
     fn nothing_is_done_where_there_is_room_and_the_window_is_within_its_share() {
-        assert_eq!(step(State { used: 999, window: 49, ..FULL }), Step::Rest);
-        assert_eq!(step(State { used: 0, window: 0, main: 0, share: 0, ..FULL }), Step::Rest);
+        assert_eq!(next_action(State { used: 999, window: 49, ..FULL }), Action::Rest);
+        assert_eq!(
+            next_action(State { used: 0, window: 0, main: 0, share: 0, ..FULL }),
+            Action::Rest
+        );
     }
 
     #[test]
     fn window_above_its_share_fills_free_places_or_is_filtered() {
         let filling = State { used: 500, main: 450, window: 50, ..FULL };
-        assert_eq!((filling.is_filling(), step(filling)), (true, Step::Promote));
+        assert_eq!((filling.is_filling(), next_action(filling)), (true, Action::Promote));
         let full = State { used: 998, main: 940, window: 58, ..FULL };
-        assert_eq!((full.is_filling(), step(full)), (false, Step::Filter));
+        assert_eq!((full.is_filling(), next_action(full)), (false, Action::Filter));
         // Main is full, though the budget is not: room made ahead of need admits no entry.
-        assert_eq!(step(State { main: 950, window: 51, used: 700, ..FULL }), Step::Filter);
+        assert_eq!(next_action(State { main: 950, window: 51, used: 700, ..FULL }), Action::Filter);
     }
 
     #[test]
     fn surplus_of_a_reduced_window_moves_to_main_first() {
         let smaller = State { surplus: 100, window: 150, ..FULL };
-        assert_eq!(step(smaller), Step::Yield);
-        assert_eq!(step(State { surplus: 100, window: 49, ..FULL }), Step::Compare);
+        assert_eq!(next_action(smaller), Action::Yield);
+        assert_eq!(next_action(State { surplus: 100, window: 49, ..FULL }), Action::Compare);
     }
 }
