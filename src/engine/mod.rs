@@ -86,7 +86,7 @@ use crate::{
     },
     table::{
         EntryRef, Hit, Metadata, Probe, SLOTS, SlotRef, Table, Terms as GarbageTerms, Unlinked,
-        buckets_for, known,
+        buckets_for, entries_for, known,
     },
     util::{CachePadded, caught, is_thread_of},
 };
@@ -557,8 +557,8 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 impl<K, V, S> Engine<K, V, S> {
     /// Returns whether a table of `slots` slots should grow if one of its buckets is full.
     fn is_crowded(&self, slots: usize) -> bool {
-        // Below half, other buckets have room: this one is full by chance.
-        self.len() > slots as u64 / 2
+        // With fewer entries, few buckets are full: this one is full by chance.
+        self.len() > entries_for(slots) as u64
     }
 
     /// Returns whether a table of `slots` slots should grow if a full bucket has no victim.

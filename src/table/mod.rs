@@ -353,6 +353,12 @@ pub fn buckets_for(entries: usize) -> usize {
     slots.div_ceil(SLOTS).max(1).next_multiple_of(2)
 }
 
+/// Returns how many entries a table of `slots` slots is sized for: the inverse of [`buckets_for`].
+pub fn entries_for(slots: usize) -> usize {
+    let many = slots.saturating_mul(9).div_ceil(20);
+    if many > FEW_ENTRIES { many } else { slots * 3 / 8 }
+}
+
 /// Returns the part of the entries with this tag and these four bits: all of a hash that a bucket
 /// shows.
 #[inline]
@@ -389,6 +395,16 @@ mod tests {
 
     fn unreached(_: u64) {
         unreachable!("the table is not resized");
+    }
+
+    #[test]
+    fn table_is_sized_for_the_entries_that_it_was_made_for() {
+        for entries in (1..200_000).chain([1 << 20, 8_000_000, 1 << 40]) {
+            let slots = buckets_for(entries) * SLOTS;
+            let sized_for = entries_for(slots);
+            assert!(sized_for >= entries, "{sized_for} of {entries}, {slots} slots");
+            assert!(entries < 100 || sized_for < entries * 5 / 4, "{sized_for} of {entries}");
+        }
     }
 
     #[test]

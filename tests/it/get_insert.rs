@@ -362,7 +362,7 @@ fn table_grows_from_nothing_to_200_000_entries_while_readers_read() {
         assert_eq!(metrics.evictions, metrics.local_evictions, "the budget evicted nothing");
         assert_eq!(missing, metrics.local_evictions);
         assert_eq!(cache.len() as u64 + missing, ENTRIES);
-        assert!(missing < ENTRIES / 20, "{missing} of {ENTRIES} lost to full buckets");
+        assert!(missing < ENTRIES / 100, "{missing} of {ENTRIES} lost to full buckets");
     }
 }
 
