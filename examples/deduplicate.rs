@@ -30,6 +30,9 @@ enum Delivery {
 }
 
 /// Processes an event, unless its id was seen in this window.
+///
+/// `process` must take less time than the window and must not panic: otherwise the id may stay
+/// although its event was not processed, or that of a later delivery may be removed.
 fn deliver(seen: &Cache<u64, ()>, id: u64, process: impl FnOnce() -> bool) -> Delivery {
     // Of all threads that insert an id concurrently, one succeeds. An unevictable id is not
     // forgotten before its window has passed: if there is no room, the insert is rejected instead.

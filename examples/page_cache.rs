@@ -92,7 +92,7 @@ fn serve(path: &Path, content: &[u8], ranges: &[Range<usize>]) -> Result<(), Box
     assert!(metrics.hit_ratio() > 2.0 * share, "popular pages are kept");
     println!("{} pages, {} of {BUDGET} bytes", pages.len(), pages.cost());
     println!(
-        "{:.1} % of the pages fit, {:.1} % of the reads are hits",
+        "the budget is {:.1} % of the bytes, {:.1} % of the reads are hits",
         100.0 * share,
         100.0 * metrics.hit_ratio()
     );
@@ -125,7 +125,7 @@ impl Random {
         self.0 >> 32
     }
 
-    /// Returns page n, but for the first, in proportion to 1/n.
+    /// Returns a page other than page 0; page n with a probability in proportion to 1/n.
     fn page(&mut self) -> usize {
         (PAGES as f64).powf(self.next() as f64 / (1u64 << 32) as f64) as usize
     }

@@ -2,8 +2,8 @@
 //! while another thread publishes new ones.
 //!
 //! `cargo run --release --example trading_loop` prints the percentiles of the loop's own lookups. A
-//! lookup waits for no other thread. The highest are those in which the scheduler took the core
-//! away, or that met a page fault.
+//! lookup waits for no other thread. Its time includes reading the clock and `repin`; the longest
+//! are usually those whose thread lost its core or met a page fault.
 
 use std::{
     sync::atomic::{
@@ -79,7 +79,9 @@ fn main() -> Result<(), BuildError> {
                 if is_closed.load(Relaxed) {
                     break;
                 }
-                // Keeps the priority. The new version is what every later lookup finds.
+                // Keeps the priority. The new version is what every later lookup finds. A replacement
+                // that is rejected, because a reader holds back too much garbage, would remove the
+                // old version; `update` would keep it.
                 let outcome = cache.replace(id, Instrument::of_exchange(id, version));
                 assert_eq!(outcome, Insert::Updated);
                 published[id].store(version, Release);

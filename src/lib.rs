@@ -213,9 +213,8 @@
 //! # Performance
 //!
 //! A hit hashes the key, reads a cache line of the table and the entry, and allocates nothing. It
-//! writes no shared cache line except the access bits in the bucket, and those at most once per
-//! entry in each step of the access clock. A step lasts for 1/64 as many accesses as there are
-//! entries. With [`metrics`](CacheBuilder::metrics) a hit also counts in a stripe of its own.
+//! writes its bucket's line at most once in each step of the access clock, and rarely a ring, a
+//! stripe's counter or the clock. A step lasts for 1/64 as many accesses as there are entries. With [`metrics`](CacheBuilder::metrics) a hit also counts in a stripe of its own.
 //!
 //! The README compares speed, latency and memory with other caches, with command, machine and
 //! spread; `docs/benchmarks.md` has the charts, and [`docs::design`] the hit ratios.

@@ -60,8 +60,8 @@ pub type DefaultHashBuilder = ahash::RandomState;
 
 /// A concurrent cache that keeps the sum of its entries' costs within a budget.
 ///
-/// Reads never wait: they take no lock, write no shared cache line (except, now and then, a
-/// counter) and are not delayed by writers, growth or eviction. An insert is decided before it
+/// Reads never wait: they take no lock and are not delayed by writers, growth or eviction. A hit
+/// writes its bucket's line at most once a step of the access clock, and rarely a counter. An insert is decided before it
 /// returns, and visible to all threads when it returns [`Insert::Inserted`] or [`Insert::Updated`].
 /// The sum of the costs of all entries never exceeds [`max_cost`](Self::max_cost), not for an
 /// instant.

@@ -204,9 +204,10 @@ counts! {
     rejected_costly, RejectedCostly, "rejected: costly";
     /// Inserts rejected because the victim was accessed more often.
     rejected_cold, RejectedCold, "rejected: cold";
-    /// Inserts rejected because too much garbage was waiting to be freed.
+    /// Inserts rejected because too much garbage was waiting to be freed, or there was no memory.
     rejected_garbage, RejectedGarbage, "rejected: garbage";
-    /// Inserts rejected because an existing entry had to be kept.
+    /// Inserts rejected because an existing entry had to be kept, or because of their mode: the key
+    /// was present or absent.
     rejected_kept, RejectedKept, "rejected: kept";
     /// Entries evicted to stay within the budget or because their bucket was full.
     evictions, Evictions, "evictions";

@@ -36,7 +36,7 @@ use tokio::{
 
 /// Users are loaded again after this time.
 const USER_TTL: Duration = Duration::from_secs(60);
-/// That a user does not exist is known for a shorter time.
+/// The absence of a user is cached for a shorter time.
 const ABSENT_TTL: Duration = Duration::from_secs(5);
 /// Requests that the self-test sends at once.
 const HERD: u64 = 50;
