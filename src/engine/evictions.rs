@@ -134,8 +134,9 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         }
         self.count += 1;
         self.cost += cost;
-        engine.budget.refund(cost);
+        // Before the refund, as in `write_off`.
         engine.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
+        engine.budget.refund(cost);
         engine.births.end(seen.id(), true, || engine.time_of_births());
         let terms = engine.garbage_terms(cost, RemovalCause::Evicted);
         let bag = self.bag.get_or_insert_with(|| engine.table.open_bag(thread_number()));

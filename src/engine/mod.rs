@@ -101,6 +101,8 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 const MAX_SHARDS: u64 = 4;
 /// Entries per shard: with fewer, a shard's window would be too small.
 const ENTRIES_PER_SHARD: u64 = 200;
+/// A table is crowded if it holds more entries than it is sized for, by this part of them.
+const CROWDED_PART: u64 = 32;
 /// The lower end of the histogram of load times, in nanoseconds.
 const LOAD_TIME_UNIT: u64 = 1_000;
 const STRIPES_PER_CORE: usize = 4;
@@ -431,8 +433,9 @@ impl<K, V, S> Engine<K, V, S> {
         if !entry.leave_window() {
             self.main_cost.fetch_sub(cost, Ordering::Relaxed); // Relaxed: an estimate.
         }
-        self.budget.refund(cost);
+        // Before the refund, so that the entries counted do not exceed what the budget allows.
         self.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
+        self.budget.refund(cost);
     }
 
     /// Subtracts an unlinked entry from the total of unevictable ones, if it is part of that.
@@ -557,8 +560,10 @@ impl<K: Hash, V, S: BuildHasher> Engine<K, V, S> {
 impl<K, V, S> Engine<K, V, S> {
     /// Returns whether a table of `slots` slots should grow if one of its buckets is full.
     fn is_crowded(&self, slots: usize) -> bool {
-        // With fewer entries, few buckets are full: this one is full by chance.
-        self.len() > entries_for(slots) as u64
+        // With fewer entries, few buckets are full: this one is full by chance. The slack is for a
+        // budget that is raised a little, and for counters that writers are about to update.
+        let sized_for = entries_for(slots) as u64;
+        self.len() > sized_for + sized_for / CROWDED_PART
     }
 
     /// Returns whether a table of `slots` slots should grow if a full bucket has no victim.
