@@ -2,8 +2,8 @@
 //! within a budget in bytes.
 //!
 //! [`CortadoManager`] is what the middleware of http-cache (for reqwest: `http-cache-reqwest`)
-//! asks for stored responses. The middleware decides by the rules of HTTP what is stored, served
-//! and revalidated; this crate stores it.
+//! asks for stored responses. The middleware decides what is stored, served and revalidated; this
+//! crate stores it.
 //!
 //! ```
 //! use cortado_http_cache::CortadoManager;
@@ -50,13 +50,24 @@
 //!   the response must not be stored, so they would wait for a `put` that never comes. The example
 //!   `single_flight` shows a client that shares requests above the middleware.
 //! * **Several variants of a URL.** One response is stored for each method and URL. If its `Vary`
-//!   names a header in which a later request differs, that request is sent, and its response
-//!   replaces the stored one. Put the header in the key (`HttpCacheOptions::cache_key`) to keep a
-//!   response for each value of it.
-//! * **Invalidation of requests that run.** `put` is not tied to the request that fetched the
-//!   response. A `GET` that runs while a `POST` of the same URL removes the stored response may
-//!   store the state from before the `POST`. It is served until it is stale, or for the time to
-//!   live.
+//!   names a header in which a later request differs, that request is sent, and a `200` replaces
+//!   the stored one. Put the header in the key (`HttpCacheOptions::cache_key`) to keep a response
+//!   for each value of it. With a key of your own, a `POST` and the like remove only the entry of
+//!   *their* key: list what they change by `HttpCacheOptions::cache_bust`.
+//! * **Invalidation of requests that run.** The middleware removes the stored response before it
+//!   sends a `POST`, and `put` is not tied to a request. A `GET` that the server answers before it
+//!   has handled the `POST` stores the old state. It is served until it is stale, or for the time
+//!   to live. A stored `HEAD` of the URL is not removed.
+//!
+//! # What the middleware does
+//!
+//! Version 0.21 of the middleware deviates from the rules of HTTP where a stored response is stale
+//! or belongs to another `Vary` header, and the origin answers neither `200` nor `304` (`403`,
+//! `404`, `500`), or cannot be reached and `must-revalidate` is absent: it returns the stored
+//! response. So a page that was stored for one user may be returned to another, and what was
+//! deleted stays readable. Responses that depend on who asks should not be stored (`private`,
+//! `no-store`), or have the user in the key. A revalidation that is answered by a `200` with
+//! `no-store` stores that response; it is not served as fresh.
 //!
 //! # Versions
 //!

@@ -11,8 +11,8 @@ const ENTRY_BYTES: usize = 1536;
 /// policy, the room that both maps keep free, and the rounding of the allocator. With glibc it is
 /// between 250 and 340, as the maps grow by powers of two.
 const HEADER_BYTES: usize = 288;
-/// How often the text of a header is stored: in the response and in its policy.
-const HEADER_COPIES: usize = 2;
+/// How often the URL and the text of a header are stored: in the response and in its policy.
+const COPIES: usize = 2;
 
 /// A response and its caching policy, as the middleware handed them over.
 #[derive(Clone, Debug)]
@@ -27,9 +27,9 @@ impl StoredResponse {
     /// Returns the cost of this response under a key, in bytes: an estimate of the memory that the
     /// entry takes.
     ///
-    /// It is exact for body, URL and key. A header counts twice, since the policy has a copy, and
-    /// with 288 bytes for its places in both maps; structs and request count as 1536 bytes. The
-    /// policy hides the headers of the request: if they are large (cookies, tokens), an entry takes
+    /// Body and key count once. The URL and the headers count twice, since the policy has copies, a
+    /// header also with 288 bytes for its places in both maps; structs and request count as 1536
+    /// bytes. The policy hides the headers of the request: if they are large (cookies, tokens), an entry takes
     /// more than it costs.
     ///
     /// # Examples
@@ -53,7 +53,7 @@ impl StoredResponse {
     /// // Key, URL and body, the header, structs and request.
     /// assert_eq!(
     ///     stored.cost("GET:http://example.org/"),
-    ///     23 + 19 + 4096 + (2 * (3 + 2) + 288) + 1536,
+    ///     23 + 2 * 19 + 4096 + (2 * (3 + 2) + 288) + 1536,
     /// );
     /// # Ok(())
     /// # }
@@ -62,8 +62,8 @@ impl StoredResponse {
         let HttpResponse { body, headers, url, .. } = &self.response;
         let headers: usize = headers
             .iter()
-            .map(|(name, value)| HEADER_COPIES * (name.len() + value.len()) + HEADER_BYTES)
+            .map(|(name, value)| COPIES * (name.len() + value.len()) + HEADER_BYTES)
             .sum();
-        (ENTRY_BYTES + key.len() + url.as_str().len() + body.capacity() + headers) as u64
+        (ENTRY_BYTES + key.len() + COPIES * url.as_str().len() + body.capacity() + headers) as u64
     }
 }

@@ -264,3 +264,51 @@ async fn clear_removes_every_response() {
         assert_eq!(client.get(origin.url(path)).await, fetched("body"));
     }
 }
+
+/// What the middleware does, and the documentation warns of.
+#[tokio::test]
+async fn stored_response_is_returned_where_the_origin_refuses_one_for_another_header() {
+    let origin = Origin::start(|request| async move {
+        let headers = [("cache-control", "max-age=3600"), ("vary", "cookie")];
+        let user = request.header("cookie");
+        let status = if user == "a" { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        reply(status, &headers, user.to_string())
+    })
+    .await;
+    let manager = manager();
+    let client = Client::new(&manager);
+    let get = async |user| {
+        client.send(Method::GET, origin.url("/a"), &[("cookie", user)], CacheMode::Default).await
+    };
+    assert_eq!(get("a").await, fetched("a"));
+    assert_eq!(get("b").await, hit("a"));
+    assert_eq!(origin.requests(), 2);
+}
+
+#[tokio::test]
+async fn with_a_key_of_ones_own_an_unsafe_method_removes_what_cache_bust_lists() {
+    let origin =
+        Origin::start(|request| async move { ok("max-age=3600", request.count.to_string()) }).await;
+    let key = |method: &Method, uri: &http::Uri| format!("{method}:{}", uri.path());
+    for (busts, body) in [(false, "1"), (true, "2")] {
+        let manager = manager();
+        let options = HttpCacheOptions {
+            cache_key: Some(Arc::new(move |request: &http::request::Parts| {
+                key(&request.method, &request.uri)
+            })),
+            cache_bust: busts.then(|| {
+                let list = move |request: &http::request::Parts, _: &Option<_>, _: &str| {
+                    vec![key(&Method::GET, &request.uri)]
+                };
+                Arc::new(list) as _
+            }),
+            ..HttpCacheOptions::default()
+        };
+        let client = Client::with_options(&manager, options);
+        let path = format!("/{busts}");
+        assert_eq!(client.get(origin.url(&path)).await, fetched("1"));
+        client.send(Method::POST, origin.url(&path), &[], CacheMode::Default).await;
+        let expected = if busts { fetched(body) } else { hit(body) };
+        assert_eq!(client.get(origin.url(&path)).await, expected);
+    }
+}
