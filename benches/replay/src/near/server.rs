@@ -95,11 +95,12 @@ impl Server {
         let end = Instant::now() + START;
         while Instant::now() < end {
             let info = self.info();
-            // Another server may answer on a port that this one did not get.
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return None;
             }
             match info {
+                // Another server may answer on a port that this one did not get.
+                Ok(info) if !is_of_process(&info, self.child.id()) => return None,
                 Ok(info) => return Some(name(&info)),
                 Err(_) => thread::sleep(PAUSE),
             }
@@ -109,6 +110,7 @@ impl Server {
 
     fn info(&self) -> RedisResult<String> {
         let mut connection = Client::open(self.url())?.get_connection_with_timeout(START)?;
+        connection.set_read_timeout(Some(START))?;
         cmd("INFO").arg("server").query(&mut connection)
     }
 }
@@ -118,6 +120,11 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns whether the server that has answered `INFO server` is the process of this number.
+fn is_of_process(info: &str, id: u32) -> bool {
+    info.lines().any(|line| line.trim_end() == format!("process_id:{id}"))
 }
 
 fn free_port() -> io::Result<u16> {

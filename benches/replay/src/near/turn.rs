@@ -217,20 +217,24 @@ async fn write(
     let Work { writers, writes: rate, .. } = *shared.work;
     let begin = Instant::now();
     let mut writes = 0;
-    while !shared.writers_stop.load(Ordering::Relaxed) {
+    loop {
+        if rate > 0 {
+            // A writer that is not due before the end does not sleep beyond it.
+            let next = due(writes + 1, writers, rate).min(shared.work.time);
+            sleep(next.saturating_sub(begin.elapsed())).await;
+        }
+        if shared.writers_stop.load(Ordering::Relaxed) || begin.elapsed() >= shared.work.time {
+            return Ok(writes);
+        }
         let key = shared.work.zipf.draw(&mut random);
         let name = client::name(key.into());
         let version: u64 = cmd("INCR").arg(name).query_async(&mut connection).await?;
         shared.written[key as usize].fetch_max(version, Ordering::Release);
         writes += 1;
-        if rate > 0 {
-            sleep(due(writes, writers, rate).saturating_sub(begin.elapsed())).await;
-        }
     }
-    Ok(writes)
 }
 
-/// Returns when a writer does the write that follows so many of its own.
+/// Returns when a writer does this one of its writes, counted from 1.
 fn due(writes: u64, writers: usize, rate: u32) -> Duration {
     Duration::from_secs_f64(writes as f64 * writers as f64 / f64::from(rate))
 }
