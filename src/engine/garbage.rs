@@ -24,9 +24,13 @@ use crate::{
     table::{Finalizer, Swept},
 };
 
-/// Batches that a writer seals per sweep: starting a grace period costs as much as freeing hundreds
-/// of entries.
+/// Batches that a writer seals per sweep, at least: starting a grace period costs as much as freeing
+/// hundreds of entries, and interrupts all running threads.
 const SEALS_PER_SWEEP: u64 = 4;
+/// The garbage that makes it a writer's turn to sweep: the budget divided by this, or `SWEEP_BYTES`.
+const SWEEP_PART: u64 = 64;
+/// In bytes; 4096 small entries.
+const SWEEP_BYTES: u64 = 128 << 10;
 /// Entries that a writer frees in one sweep: many times what it has retired since its last one, so
 /// that a backlog behind a pinned thread is worked off even if most writers are preempted.
 const MAX_FREED_BY_WRITER: usize = 4096;
@@ -153,7 +157,9 @@ impl<K, V, S> Engine<K, V, S> {
         let limit = self.settings.max_garbage.unwrap_or(self.budget.max());
         // Relaxed: counts turns.
         let seals = self.local().seals.fetch_add(1, Ordering::Relaxed);
-        let is_turn = seals.is_multiple_of(SEALS_PER_SWEEP);
+        let is_turn = seals.is_multiple_of(SEALS_PER_SWEEP)
+            && (cost >= self.budget.max() / SWEEP_PART
+                || self.garbage_bytes(cost, count) >= SWEEP_BYTES);
         // Without destructors, freeing is little work, and returns memory that is still in the
         // CPU's cache.
         let is_light = !std::mem::needs_drop::<Entry<K, V>>() && self.callbacks.on_remove.is_none();
