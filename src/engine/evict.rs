@@ -121,12 +121,15 @@ impl<K, V, S> Engine<K, V, S> {
     /// Buffers an event; a full batch is added to the sketch.
     #[inline]
     fn note_in(&self, shard: &mut MaintenanceShard, hash: u64) {
-        // The prefetched counters arrive by the time the batch is full.
         prefetch(self.sketch.line(hash));
-        shard.events[shard.noted % CAPACITY] = hash;
+        let at = shard.noted % CAPACITY;
+        let arrived = std::mem::replace(&mut shard.events[at], hash);
         shard.noted += 1;
-        if shard.noted >= CAPACITY {
-            self.learn_noted(shard);
+        if shard.noted > CAPACITY {
+            self.sketch.increment(arrived);
+            if at == 0 {
+                self.pass_time(CAPACITY);
+            }
         }
     }
 

@@ -24,13 +24,14 @@ use crate::{
     table::{Finalizer, Swept},
 };
 
-/// Batches that a writer seals per sweep, at least: starting a grace period costs as much as freeing
-/// hundreds of entries, and interrupts all running threads.
-const SEALS_PER_SWEEP: u64 = 4;
-/// The garbage that makes it a writer's turn to sweep: the budget divided by this, or `SWEEP_BYTES`.
-const SWEEP_PART: u64 = 64;
+/// The garbage for which a writer begins a grace period: at least so many full bags. To begin one
+/// costs as much as to free hundreds of entries, and interrupts all running threads.
+const BAGS_PER_PERIOD: u64 = 4;
+/// The garbage for which a writer begins a grace period: the budget divided by this, or
+/// `PERIOD_BYTES`.
+const PERIOD_PART: u64 = 64;
 /// In bytes; 4096 small entries.
-const SWEEP_BYTES: u64 = 128 << 10;
+const PERIOD_BYTES: u64 = 128 << 10;
 /// Entries that a writer frees in one sweep: many times what it has retired since its last one, so
 /// that a backlog behind a pinned thread is worked off even if most writers are preempted.
 const MAX_FREED_BY_WRITER: usize = 4096;
@@ -155,11 +156,6 @@ impl<K, V, S> Engine<K, V, S> {
         let Garbage { cost, count } = self.table.sealed_garbage();
         self.note_pressure(cost, count);
         let limit = self.settings.max_garbage.unwrap_or(self.budget.max());
-        // Relaxed: counts turns.
-        let seals = self.local().seals.fetch_add(1, Ordering::Relaxed);
-        let is_turn = seals.is_multiple_of(SEALS_PER_SWEEP)
-            && (cost >= self.budget.max() / SWEEP_PART
-                || self.garbage_bytes(cost, count) >= SWEEP_BYTES);
         // Without destructors, freeing is little work, and returns memory that is still in the
         // CPU's cache.
         let is_light = !std::mem::needs_drop::<Entry<K, V>>() && self.callbacks.on_remove.is_none();
@@ -168,7 +164,7 @@ impl<K, V, S> Engine<K, V, S> {
         let is_heavy =
             self.costs_vary() && cost > (self.budget.max() / HELP_PART).max(MIN_HELP_COST);
         let is_manual = self.settings.maintenance == Maintenance::Manual;
-        if (is_turn && (is_light || is_manual)) || is_much || is_heavy {
+        if is_much || is_heavy || ((is_light || is_manual) && self.is_period_worthwhile()) {
             // Relaxed, twice: a hint, stored only if it differs.
             if !self.sweep_due.load(Ordering::Relaxed) {
                 self.sweep_due.store(true, Ordering::Relaxed);
@@ -177,6 +173,22 @@ impl<K, V, S> Engine<K, V, S> {
             // Less garbage can wait until the thread's timed wait ends.
             self.eventcount.notify();
         }
+    }
+
+    /// Returns whether there is enough new garbage for a writer to begin a grace period.
+    ///
+    /// Garbage of periods that have begun does not count: while a pinned thread is stopped, further
+    /// periods do not end sooner.
+    fn is_period_worthwhile(&self) -> bool {
+        let Garbage { cost, count } = self.table.unswept_garbage();
+        let part = self.budget.max() / PERIOD_PART;
+        let is_much = cost >= part || self.garbage_bytes(cost, count) >= PERIOD_BYTES;
+        let is_heavy = self.costs_vary() && cost >= part.max(MIN_HELP_COST);
+        let is_limit_near =
+            self.settings.max_garbage.is_some_and(|limit| cost > limit / HELP_LIMIT_PART);
+        is_heavy
+            || is_limit_near
+            || is_much && count >= BAGS_PER_PERIOD * self.table.bag_capacity() as u64
     }
 
     /// Returns whether there is so much garbage that values which no pin protects are dropped
@@ -204,7 +216,8 @@ impl<K, V, S> Engine<K, V, S> {
     #[cold]
     pub(super) fn sweep_now(&self) -> Swept {
         self.sweep_due.store(false, Ordering::Relaxed); // Relaxed: a hint.
-        self.sweep(MAX_FREED_BY_WRITER)
+        let is_begun = !self.is_period_worthwhile();
+        self.sweep_with(MAX_FREED_BY_WRITER, is_begun)
     }
 
     /// Frees what no guard can reach any more, up to `most` entries; returns what was freed and how
@@ -212,9 +225,16 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// A destructor that panics is counted; the first payload is in the result.
     pub fn sweep(&self, most: usize) -> Swept {
+        self.sweep_with(most, false)
+    }
+
+    /// Like [`sweep`](Self::sweep); begins no grace period if `is_begun`.
+    fn sweep_with(&self, most: usize, is_begun: bool) -> Swept {
         let finalizer = self.callbacks.on_remove.as_ref().map(finalizer);
         let finalizer = finalizer.as_ref().map(|finalizer| finalizer as Finalizer<'_, _>);
-        let swept = if self.is_garbage_expensive() {
+        let swept = if is_begun {
+            self.table.sweep_begun(most, finalizer)
+        } else if self.is_garbage_expensive() {
             self.table.sweep_early(most, finalizer)
         } else {
             self.table.sweep(most, finalizer)

@@ -190,8 +190,6 @@ type Place<T> = AtomicCell<Option<Box<T>>>;
 struct Local {
     /// Entries inserted less entries removed through this stripe; wraps.
     entries: AtomicU64,
-    /// Batches of garbage that were sealed through this stripe.
-    seals: AtomicU64,
     /// The hash of the last miss: an insert that follows it is the same access.
     last_miss: AtomicU64,
     /// Hits noted in access bits that the clock does not include yet.

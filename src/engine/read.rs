@@ -255,7 +255,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Advances the access clock, and ages the sketch and the entries.
     #[cold]
-    fn pass_time(&self, events: usize) {
+    pub(super) fn pass_time(&self, events: usize) {
         self.access_clock.advance(events as u64);
         self.sketch.age(self.access_clock.now());
         self.age_entries(events as u64);

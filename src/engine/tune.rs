@@ -61,7 +61,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Simulates some of the buffered accesses, and applies the tuner's choice.
     pub(super) fn tune(&self, guard: &Guard, tuning: &mut Tuning) {
         let costs_vary = self.costs_vary();
-        for _ in 0..SIMULATED_PER_CALL {
+        for _ in 0..1 + tuning.samples.len() / 16 {
             let Some(hash) = tuning.samples.pop_front() else {
                 // Relaxed: a hint; samples that arrive concurrently wait for the next ones.
                 return self.has_samples.store(false, Ordering::Relaxed);

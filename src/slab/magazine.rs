@@ -91,10 +91,13 @@ struct Stack(AtomicU64);
 #[derive(Debug)]
 pub struct Bags {
     stack: CachePadded<Stack>,
+    /// What was put on the stack since it was taken last.
+    waiting: CachePadded<Figures>,
     figures: Box<[CachePadded<Figures>]>,
 }
 
-/// The garbage that was sealed less the garbage that was freed by the threads of one stripe; wraps.
+/// An amount of garbage. Each stripe has that which its threads have sealed less that which they
+/// have freed; wraps.
 #[derive(Debug, Default)]
 struct Figures {
     cost: AtomicU64,
@@ -301,6 +304,7 @@ impl Bags {
         let stripes = stripes.max(1).next_power_of_two();
         Self {
             stack: CachePadded::new(Stack(AtomicU64::new(0))),
+            waiting: CachePadded::default(),
             figures: (0..stripes).map(|_| CachePadded::default()).collect(),
         }
     }
@@ -308,11 +312,12 @@ impl Bags {
     /// Adds a sealed bag. All bags of a stack must be of one slab.
     pub fn put(&self, bag: Magazine<'_>, stripe: usize) {
         let garbage = bag.garbage();
-        let figures = self.figures(stripe);
-        // Relaxed, twice: statistics. They are added before another thread can find the bag, so no
-        // sum stays below 0.
-        figures.cost.fetch_add(garbage.cost, Relaxed);
-        figures.count.fetch_add(garbage.count, Relaxed);
+        for figures in [self.figures(stripe), &self.waiting] {
+            // Relaxed, twice: statistics. They are added before another thread can find the bag, so
+            // no sum stays below 0.
+            figures.cost.fetch_add(garbage.cost, Relaxed);
+            figures.count.fetch_add(garbage.count, Relaxed);
+        }
         let depot = bag.depot;
         self.stack.push(depot, bag.into_number());
     }
@@ -341,6 +346,15 @@ impl Bags {
         }
     }
 
+    /// Returns the garbage in the bags that were not taken yet. A hint: too much if bags are added
+    /// while others are taken.
+    #[inline]
+    pub fn waiting(&self) -> Garbage {
+        let Figures { cost, count } = &*self.waiting;
+        // Relaxed, twice: statistics.
+        Garbage { cost: cost.load(Relaxed), count: count.load(Relaxed) }
+    }
+
     fn figures(&self, stripe: usize) -> &Figures {
         &self.figures[stripe & (self.figures.len() - 1)]
     }
@@ -356,6 +370,10 @@ impl Bags {
         &self,
         depot: &'a Depot,
     ) -> impl Iterator<Item = Magazine<'a>> + use<'a> {
+        // Relaxed, twice: statistics. Reset first: a bag that is added in between counts too long,
+        // not too short.
+        self.waiting.cost.store(0, Relaxed);
+        self.waiting.count.store(0, Relaxed);
         take_all(&self.stack, depot)
     }
 }

@@ -405,6 +405,12 @@ impl<T> Slab<T> {
         sum
     }
 
+    /// Returns how many handles a bag holds.
+    #[inline]
+    pub fn bag_capacity(&self) -> usize {
+        self.depot.capacity()
+    }
+
     /// Returns the bag with a number that [`Magazine::into_number`] returned.
     ///
     /// # Safety

@@ -63,6 +63,17 @@ pub struct Terms {
     pub seal_at: u64,
 }
 
+/// Which values a sweep drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sweep {
+    /// Those whose grace period has ended; it begins one for the sealed bags.
+    Usual,
+    /// Those, and the ones that no pin of their period protects.
+    Early,
+    /// Those whose grace period has ended; it begins none.
+    Begun,
+}
+
 thread_local! {
     /// Whether this thread is dropping values.
     static IS_FREEING: Cell<bool> = const { Cell::new(false) };
@@ -134,6 +145,16 @@ impl<T> Table<T> {
         self.sealed.garbage()
     }
 
+    /// Returns the garbage in sealed bags for which no grace period has begun: a hint.
+    pub fn unswept_garbage(&self) -> Garbage {
+        self.sealed.waiting()
+    }
+
+    /// Returns how many entries a bag holds.
+    pub fn bag_capacity(&self) -> usize {
+        self.slab.bag_capacity()
+    }
+
     /// Returns whether there is no garbage, and all freed values were dropped or passed to the
     /// finalizer.
     ///
@@ -175,7 +196,13 @@ impl<T> Table<T> {
     /// Runs destructors and finalizers, so it must be called unpinned. A panic of one is caught,
     /// the others run, and the first panic is returned.
     pub fn sweep(&self, max: usize, finalizer: Option<Finalizer<'_, T>>) -> Swept {
-        self.sweep_with(max, finalizer, false)
+        self.sweep_with(max, finalizer, Sweep::Usual)
+    }
+
+    /// Like [`sweep`](Self::sweep), but begins no grace period: drops values whose period was begun
+    /// by another call.
+    pub fn sweep_begun(&self, max: usize, finalizer: Option<Finalizer<'_, T>>) -> Swept {
+        self.sweep_with(max, finalizer, Sweep::Begun)
     }
 
     /// Like [`sweep`](Self::sweep), but also drops values early, before their grace period is over,
@@ -183,13 +210,16 @@ impl<T> Table<T> {
     ///
     /// More expensive than waiting: meant for garbage that takes much memory.
     pub fn sweep_early(&self, max: usize, finalizer: Option<Finalizer<'_, T>>) -> Swept {
-        self.sweep_with(max, finalizer, std::mem::needs_drop::<T>())
+        let is_early = std::mem::needs_drop::<T>();
+        self.sweep_with(max, finalizer, if is_early { Sweep::Early } else { Sweep::Usual })
     }
 
-    fn sweep_with(&self, max: usize, finalizer: Option<Finalizer<'_, T>>, early: bool) -> Swept {
+    fn sweep_with(&self, max: usize, finalizer: Option<Finalizer<'_, T>>, how: Sweep) -> Swept {
+        let begins = how != Sweep::Begun;
         // SAFETY: the bags are of this table's slab; each becomes a number below.
-        let mut bags = unsafe { self.slab.take_bags(&self.sealed) }.peekable();
-        let mut arrays = self.old_arrays.take().peekable();
+        let bags = begins.then(|| unsafe { self.slab.take_bags(&self.sealed) });
+        let mut bags = bags.into_iter().flatten().peekable();
+        let mut arrays = begins.then(|| self.old_arrays.take()).into_iter().flatten().peekable();
         // Begun after both were taken, so what is in them was unlinked before. One period for both,
         // because beginning one interrupts every thread of the process.
         let (has_bags, has_arrays) = (bags.peek().is_some(), arrays.peek().is_some());
@@ -228,7 +258,7 @@ impl<T> Table<T> {
             bag.map(Magazine::into_number);
             may_go
         };
-        let may_go: Option<MayGo<'_, u32>> = if early { Some(&may_go) } else { None };
+        let may_go: Option<MayGo<'_, u32>> = if how == Sweep::Early { Some(&may_go) } else { None };
         let mut swept = Swept::default();
         let progress = self.limbo.sweep(numbers, grace, max, size, may_go, |number, reason| {
             match reason {
