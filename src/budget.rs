@@ -9,6 +9,14 @@
 //! does not undo charges: after the limit is lowered, `used` may exceed it until evictions have
 //! caught up.
 //!
+//! # Credit
+//!
+//! Every core would write the line of `used` for every insert and eviction. So a thread that evicts
+//! may keep the cost as a [`Credit`] of its stripe, in place of the refund: it stays charged, and
+//! the next insert draws on it. A credit obeys the same rules as `used`: an insert draws before its
+//! entry can be found, and an eviction adds after its entry can no longer be found. A thread that
+//! finds no room recalls all credits before it gives up.
+//!
 //! # A lower limit
 //!
 //! Evictions cannot take back the charges of inserts in progress. `set_max` therefore writes `used`
@@ -20,6 +28,10 @@
 //!   thread that lowers the limit then changes every bucket that a writer may have read
 //!   ([`Table::renew`](crate::table::Table::renew)). The writer fails to publish, and checks the
 //!   limit again before it retries ([`raise`](Budget::raise)).
+//!
+//! The same holds for each draw on a credit and its [recall](Budget::recall), which follows the
+//! move, in the modification order of the credit. What is added to a credit later is drawn by
+//! threads that see the new limit.
 
 use crossbeam_utils::CachePadded;
 
@@ -36,6 +48,29 @@ pub struct Budget {
     max: AtomicU64,
     /// The number of moves of the limit begun (upper half, wraps) and in progress (lower half).
     moves: AtomicU64,
+}
+
+/// A part of the budget that is charged, and that the threads of one stripe publish entries on
+/// without writing a line that other threads share.
+#[derive(Debug, Default)]
+pub struct Credit(AtomicU64);
+
+impl Credit {
+    /// Returns the cost in the credit.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        // Relaxed: a figure for decisions and reports, as `used`.
+        self.0.load(Relaxed)
+    }
+
+    /// Adds a charged cost, which belongs to no entry that can be found.
+    #[inline]
+    fn add(&self, cost: u64) {
+        // Release: pairs with the Acquire in `draw`, as that of `refund` does with the one in
+        // `try_charge`.
+        let order = ordering!(Release, mutant("budget_relaxed_credit") => Relaxed);
+        self.0.fetch_add(cost, order);
+    }
 }
 
 impl Budget {
@@ -99,20 +134,84 @@ impl Budget {
         is_within
     }
 
+    /// Charges `cost` to a credit, or else to the budget, and with it up to `ahead` to the credit;
+    /// returns whether there was room for `cost`.
+    #[inline]
+    fn charge(&self, credit: &Credit, cost: u64, ahead: u64) -> bool {
+        if self.draw(credit, cost) {
+            return true;
+        }
+        if ahead > 0 && self.try_charge(cost.saturating_add(ahead)) {
+            credit.add(ahead);
+            return true;
+        }
+        self.try_charge(cost)
+    }
+
+    /// Takes `cost` out of a credit; returns whether it was there, and the limit is kept.
+    #[inline]
+    fn draw(&self, credit: &Credit, cost: u64) -> bool {
+        // Relaxed: only a guess, which the exchange below checks.
+        let mut held = credit.0.load(Relaxed);
+        while let Some(rest) = held.checked_sub(cost) {
+            // AcqRel: as in `try_charge`, with `add` in place of `refund`, and `recall` in place of
+            // `set_max`. Relaxed: as there.
+            let order = ordering!(
+                AcqRel,
+                mutant("budget_acquire_draw") => Acquire,
+                mutant("budget_release_draw") => Release
+            );
+            match credit.0.compare_exchange_weak(held, rest, order, Relaxed) {
+                // The credit was part of `used` when it was recalled, if it was.
+                Ok(_) => return self.is_within_limit(cost, self.used()),
+                Err(current) => held = current,
+            }
+        }
+        false
+    }
+
+    /// Refunds a charged cost to a credit that is to be `most` at most, or else to the budget, after
+    /// the entry was unlinked.
+    #[inline]
+    pub fn refund_to(&self, credit: &Credit, cost: u64, most: u64) {
+        if credit.get().saturating_add(cost) <= most {
+            credit.add(cost);
+        } else {
+            self.refund(cost);
+        }
+    }
+
+    /// Refunds a credit. Of concurrent draws, those that come later find nothing.
+    pub fn recall(&self, credit: &Credit) {
+        // AcqRel. Acquire: pairs with the Release in `add`, which the refund passes on, and with
+        // that in `draw`. Release: pairs with the Acquire in `draw`. See "A lower limit". A swap of
+        // 0, too, since the last draw has to be ordered.
+        let order = ordering!(AcqRel, mutant("budget_relaxed_recall") => Relaxed);
+        let cost = if mutant!("budget_recalls_what_is_there") && credit.get() == 0 {
+            0
+        } else {
+            credit.0.swap(0, order)
+        };
+        if cost > 0 {
+            self.refund(cost);
+        }
+    }
+
     /// Raises a charge from `held` to `need`; returns 0, or how much is missing if that does not
-    /// fit.
+    /// fit. Draws on `credit` first. If the budget is charged, up to `ahead` more is, for the
+    /// credit.
     ///
     /// If more than the limit is charged, which means that the limit was lowered, the held charge
     /// is refunded first and has to be made again.
     #[must_use = "where the budget is short nothing may be published"]
     #[inline]
-    pub fn raise(&self, held: &mut u64, need: u64) -> u64 {
+    pub fn raise(&self, credit: &Credit, ahead: u64, held: &mut u64, need: u64) -> u64 {
         let is_late = *held > 0 && self.used() > self.max();
         if is_late && !mutant!("budget_charge_outlives_limit") {
             self.refund(std::mem::take(held));
         }
         let more = need.saturating_sub(*held);
-        if more == 0 || self.try_charge(more) {
+        if more == 0 || self.charge(credit, more, ahead) {
             *held += more;
             return 0;
         }
@@ -157,8 +256,8 @@ impl Budget {
         self.max.load(Relaxed)
     }
 
-    /// Moves the limit. It does not undo charges.
-    pub fn set_max(&self, max: u64) {
+    /// Moves the limit, and recalls all credits. It does not undo charges.
+    pub fn set_max<'a>(&self, max: u64, credits: impl IntoIterator<Item = &'a Credit>) {
         // Release: pairs with the Acquire in `shown`: a thread that sees the limit also sees that
         // it is being moved.
         self.max.store(max, Release);
@@ -166,6 +265,7 @@ impl Budget {
         // of earlier ones. See "A lower limit".
         let order = ordering!(AcqRel, mutant("budget_relaxed_move") => Relaxed);
         self.used.fetch_add(0, order);
+        credits.into_iter().for_each(|credit| self.recall(credit));
     }
 
     /// Records that the limit is about to be moved. Call it before [`set_max`](Self::set_max).
@@ -248,7 +348,7 @@ mod tests {
     fn a_lowered_limit_keeps_what_is_charged_and_refuses_more() {
         let budget = Budget::new(10);
         assert!(budget.try_charge(8));
-        budget.set_max(5);
+        budget.set_max(5, []);
         assert_eq!((budget.used(), budget.remaining()), (8, 0));
         assert!(!budget.try_charge(1));
         budget.refund(4);
@@ -260,12 +360,26 @@ mod tests {
     fn held_charge_above_a_lowered_limit_is_refunded() {
         let budget = Budget::new(10);
         let mut held = 0;
-        assert_eq!((budget.raise(&mut held, 4), held), (0, 4));
-        assert_eq!((budget.raise(&mut held, 11), held), (7, 4), "it stays as it was");
-        assert_eq!((budget.raise(&mut held, 3), held), (0, 4), "never lowered");
-        budget.set_max(3);
-        assert_eq!((budget.raise(&mut held, 4), held, budget.used()), (4, 0, 0));
-        assert_eq!((budget.raise(&mut held, 3), held, budget.used()), (0, 3, 3));
+        assert_eq!((budget.raise(&Credit::default(), 0, &mut held, 4), held), (0, 4));
+        assert_eq!(
+            (budget.raise(&Credit::default(), 0, &mut held, 11), held),
+            (7, 4),
+            "it stays as it was"
+        );
+        assert_eq!(
+            (budget.raise(&Credit::default(), 0, &mut held, 3), held),
+            (0, 4),
+            "never lowered"
+        );
+        budget.set_max(3, []);
+        assert_eq!(
+            (budget.raise(&Credit::default(), 0, &mut held, 4), held, budget.used()),
+            (4, 0, 0)
+        );
+        assert_eq!(
+            (budget.raise(&Credit::default(), 0, &mut held, 3), held, budget.used()),
+            (0, 3, 3)
+        );
     }
 
     #[test]
@@ -273,7 +387,7 @@ mod tests {
         let budget = Budget::new(10);
         assert!(budget.try_charge(8));
         budget.begin_move();
-        budget.set_max(5);
+        budget.set_max(5, []);
         budget.begin_move();
         budget.end_move();
         assert_eq!((budget.shown(), budget.used()), (8, 8), "another is under way");

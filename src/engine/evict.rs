@@ -34,7 +34,7 @@ pub(super) const MAX_EVICTIONS: usize = 1 << 14;
 const ALONE_EVICTIONS: usize = 256;
 /// Evictions ahead of need: the budget divided by this, up to `MAX_AHEAD` entries.
 const AHEAD_PART: u64 = 1024;
-const MAX_AHEAD: u64 = 3;
+const MAX_AHEAD: u64 = 0;
 /// The smallest budget that is evicted from ahead of need.
 const MIN_AHEAD_BUDGET: u64 = 256;
 /// Entries of an oversized window that one call filters although there is room, if it does not
@@ -79,7 +79,10 @@ impl<K, V, S> Engine<K, V, S> {
         if let Some(mut shard) = self.take_shard() {
             let room = short.saturating_add(self.evict_ahead());
             self.collect_unqueued(guard, &mut shard);
-            *vetoes += self.settle(guard, &mut shard, room, MAX_EVICTIONS).1;
+            *vetoes += self.settle(guard, &mut shard, room, MAX_EVICTIONS, 0).1;
+        }
+        if self.budget.remaining() < short {
+            self.recall_credits();
         }
         self.budget.remaining() >= short || self.make_room_alone(guard, hash, short, vetoes)
     }
@@ -99,10 +102,11 @@ impl<K, V, S> Engine<K, V, S> {
             self.note_in(shard, window_entry.hash);
         }
         self.collect_unqueued(guard, shard);
-        let (used, max) = (self.budget.used(), self.budget.max());
+        let (used, max) = (self.used(), self.budget.max());
         if used >= max && max >= MIN_AHEAD_BUDGET && !self.costs_vary() {
             // Room for the next entry, and a few more.
-            self.settle(guard, shard, 1 + self.evict_ahead(), MAX_EVICTIONS);
+            let room = 1 + self.evict_ahead();
+            self.settle(guard, shard, room, MAX_EVICTIONS, self.max_credit());
             return;
         }
         let reserve = self.reserve();
@@ -112,7 +116,7 @@ impl<K, V, S> Engine<K, V, S> {
         let is_full = window.saturating_add(reserve) > share && window <= u64::MAX / 2;
         if is_full && used.saturating_add(reserve) < max {
             // There is room: only the window has to shrink to its share.
-            self.settle(guard, shard, reserve, MAX_EVICTIONS);
+            self.settle(guard, shard, reserve, MAX_EVICTIONS, 0);
         } else {
             self.note_queued(shard);
         }
@@ -151,6 +155,7 @@ impl<K, V, S> Engine<K, V, S> {
         shard: &mut MaintenanceShard,
         room: u64,
         most: usize,
+        max_credit: u64,
     ) -> (usize, u32) {
         // Relaxed: a hint. Samples that arrive later are simulated by a later call.
         if self.has_samples.load(Ordering::Relaxed) {
@@ -159,11 +164,12 @@ impl<K, V, S> Engine<K, V, S> {
         let share = self.policy_config().share_of(self.evictable_max());
         let ahead = self.evict_ahead();
         let mut out = self.evictions(guard);
+        out.refund_to_credit(max_credit);
         let mut vetoes = 0;
         let (mut moved, mut needed, mut filtered) = (0, 0, 0);
         while out.count() < most {
             let state = State {
-                used: self.budget.used(),
+                used: self.used(),
                 max: self.budget.max(),
                 room,
                 share,
@@ -285,7 +291,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// window may move to main unfiltered. Room that was made ahead of need does not let an entry
     /// into main without a comparison.
     fn is_filling(&self, room: u64) -> bool {
-        let (used, max, ahead) = (self.budget.used(), self.budget.max(), self.evict_ahead());
+        let (used, max, ahead) = (self.used(), self.budget.max(), self.evict_ahead());
         State { used, max, room, ahead, ..State::default() }.is_filling()
     }
 
@@ -518,9 +524,9 @@ mod tests {
         let mut filtered = 0;
         for key in 10_000..10_050 {
             // The entry fills the budget, so there is no free room.
-            engine.budget.set_max(u64::MAX);
+            engine.budget.set_max(u64::MAX, []);
             put(&engine, key);
-            engine.budget.set_max(engine.budget.used());
+            engine.budget.set_max(engine.budget.used(), []);
             let before = engine.metrics().evictions;
             engine.filter_alone(&guard, engine.hash(&key));
             filtered += engine.metrics().evictions - before;

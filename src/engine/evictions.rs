@@ -43,13 +43,15 @@ pub(super) struct Evictions<'g, K, V, S> {
     cost: u64,
     /// The part of `cost` that was in the main region.
     main_cost: u64,
+    /// Up to which credit of this thread's stripe refunds go to that.
+    max_credit: u64,
 }
 
 impl<K, V, S> Engine<K, V, S> {
     #[inline]
     pub(super) fn evictions<'g>(&'g self, guard: &'g Guard) -> Evictions<'g, K, V, S> {
         let (bag, count, vetoes, force, cost, main_cost) = (None, 0, 0, None, 0, 0);
-        Evictions { engine: self, guard, bag, count, vetoes, force, cost, main_cost }
+        Evictions { engine: self, guard, bag, count, vetoes, force, cost, main_cost, max_credit: 0 }
     }
 }
 
@@ -106,6 +108,12 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         self.force = Some(force);
     }
 
+    /// Lets refunds raise the credit of this thread's stripe to `most`, before they go to the budget.
+    #[inline]
+    pub(super) fn refund_to_credit(&mut self, most: u64) {
+        self.max_credit = most;
+    }
+
     /// Returns how many entries the callbacks have kept.
     pub(super) fn vetoes(&self) -> u32 {
         self.vetoes
@@ -136,7 +144,7 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         self.cost += cost;
         // Before the refund, as in `write_off`.
         engine.local().entries.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `len`.
-        engine.budget.refund(cost);
+        engine.budget.refund_to(&engine.local().credit, cost, self.max_credit);
         engine.births.end(seen.id(), true, || engine.time_of_births());
         let terms = engine.garbage_terms(cost, RemovalCause::Evicted);
         let bag = self.bag.get_or_insert_with(|| engine.table.open_bag(thread_number()));

@@ -219,7 +219,7 @@ impl<K, V, S> Engine<K, V, S> {
             }
             let evicted = self.take_shard().map(|mut shard| {
                 self.collect_new_entries(&guard, &mut shard, TAKEN_IN);
-                self.settle(&guard, &mut shard, reserve, slice).0
+                self.settle(&guard, &mut shard, reserve, slice, 0).0
             });
             is_away = evicted.is_none();
             ticked.evicted += evicted.unwrap_or(0);
@@ -277,7 +277,7 @@ impl<K, V, S> Engine<K, V, S> {
     pub fn set_max_cost(&self, max: u64) {
         let before = self.budget.max();
         self.budget.begin_move();
-        self.budget.set_max(max);
+        self.budget.set_max(max, self.locals.iter().map(|local| &local.credit));
         let limit = self.budget.max();
         if limit < before {
             let guard = self.table.pin_structure();
@@ -298,13 +298,14 @@ impl<K, V, S> Engine<K, V, S> {
         while self.budget.used() > limit {
             let evicted = self.take_shard().map(|mut shard| {
                 self.collect_new_entries(guard, &mut shard, TAKEN_IN);
-                self.settle(guard, &mut shard, 0, MAX_EVICTIONS).0
+                self.settle(guard, &mut shard, 0, MAX_EVICTIONS, 0).0
             });
             if evicted.is_some_and(|n| n > 0) {
                 continue;
             }
             // A bucket that is being moved yields no victim.
             self.finish_resize(guard);
+            self.recall_credits();
             let seed = self.budget.used() ^ u64::from(self.access_clock.now() ^ tries) << 32;
             let random = super::spread(seed);
             let any_victim = || self.victim(guard, random, Among::Evictable);

@@ -62,7 +62,7 @@ use self::{
     window::Backlog,
 };
 use crate::{
-    budget::Budget,
+    budget::{Budget, Credit},
     config::{EvictionPolicy, Priority, Settings},
     entry::{Entry, Flags},
     error::OutOfMemory,
@@ -107,6 +107,10 @@ const CROWDED_PART: u64 = 32;
 const LOAD_TIME_UNIT: u64 = 1_000;
 const STRIPES_PER_CORE: usize = 4;
 const MAX_STRIPES: usize = 256;
+/// All credits together: at most the budget divided by this.
+const CREDIT_PART: usize = 128;
+/// The credit of a stripe, in entries: a few, so that a writer seldom finds none.
+const MAX_CREDIT: u64 = 4;
 
 /// The parts of a cache.
 pub struct Engine<K, V, S> {
@@ -190,6 +194,8 @@ type Place<T> = AtomicCell<Option<Box<T>>>;
 struct Local {
     /// Entries inserted less entries removed through this stripe; wraps.
     entries: AtomicU64,
+    /// A part of the budget that was charged for entries of the threads of this stripe.
+    credit: Credit,
     /// The hash of the last miss: an insert that follows it is the same access.
     last_miss: AtomicU64,
     /// Hits noted in access bits that the clock does not include yet.
@@ -279,7 +285,7 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the cost of all entries, at most the budget while that is not lowered.
     pub fn cost(&self) -> u64 {
-        self.budget.shown()
+        self.budget.shown().saturating_sub(self.credit())
     }
 
     /// Returns the budget.
@@ -289,7 +295,34 @@ impl<K, V, S> Engine<K, V, S> {
 
     /// Returns the part of the budget that is free.
     pub fn remaining_cost(&self) -> u64 {
-        self.budget.remaining()
+        self.budget.remaining().saturating_add(self.credit())
+    }
+
+    /// Returns the sum of all credits.
+    fn credit(&self) -> u64 {
+        self.locals.iter().map(|local| local.credit.get()).sum()
+    }
+
+    /// Returns the cost charged, except for the credit of this thread's stripe.
+    #[inline]
+    fn used(&self) -> u64 {
+        self.budget.used().saturating_sub(self.local().credit.get())
+    }
+
+    /// Returns how much credit a stripe may have: all of them together, a small part of the budget.
+    #[inline]
+    fn max_credit(&self) -> u64 {
+        if self.costs_vary() {
+            return 0;
+        }
+        let shift = CREDIT_PART.trailing_zeros() + self.locals.len().trailing_zeros();
+        (self.budget.max() >> shift).min(MAX_CREDIT)
+    }
+
+    /// Refunds all credits, because a writer finds no room.
+    #[cold]
+    fn recall_credits(&self) {
+        self.locals.iter().for_each(|local| self.budget.recall(&local.credit));
     }
 
     /// Returns whether all unlinked entries have been freed, and are not being dropped.

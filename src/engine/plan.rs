@@ -10,7 +10,7 @@ use super::{
     write_back::{Turn, Written},
 };
 use crate::{
-    budget::Budget,
+    budget::{Budget, Credit},
     config::Priority,
     entry::{Entry, Flags},
     outcome::RejectReason,
@@ -81,7 +81,8 @@ impl<'a> Plan<'a> {
     /// Raises the charge to `need`; returns how much the budget lacks.
     #[inline]
     fn charge(&mut self, need: u64) -> u64 {
-        let short = self.charged.budget.raise(&mut self.charged.cost, need);
+        let Charged { budget, credit, ahead, cost, .. } = &mut self.charged;
+        let short = budget.raise(credit, *ahead, cost, need);
         let is_unevictable = short == 0 && self.flags.is_unevictable();
         if is_unevictable || self.charged.unevictable_cost.is_some() {
             self.charged.set_unevictable(is_unevictable.then_some(self.cost));
@@ -95,6 +96,9 @@ impl<'a> Plan<'a> {
 /// Dropping it refunds the rest, so that no panic leaves a charge without an entry.
 pub(super) struct Charged<'a> {
     budget: &'a Budget,
+    /// The credit of this thread's stripe, and how much may be charged ahead for it.
+    credit: &'a Credit,
+    ahead: u64,
     unevictable: &'a Unevictable,
     cost: u64,
     /// The cost that was added to the total of unevictable entries.
@@ -104,8 +108,12 @@ pub(super) struct Charged<'a> {
 impl<'a> Charged<'a> {
     /// Makes the charge of a writer that has charged nothing yet.
     #[inline]
-    pub(super) fn nothing(budget: &'a Budget, unevictable: &'a Unevictable) -> Self {
-        Self { budget, unevictable, cost: 0, unevictable_cost: None }
+    pub(super) fn nothing(
+        budget: &'a Budget,
+        (credit, ahead): (&'a Credit, u64),
+        unevictable: &'a Unevictable,
+    ) -> Self {
+        Self { budget, credit, ahead, unevictable, cost: 0, unevictable_cost: None }
     }
 
     /// Counts an unevictable entry of that cost, or none.

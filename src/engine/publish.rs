@@ -57,7 +57,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Engine<K, V, S> {
         let flags = entry.get().metadata().flags();
         let mut claim = entry.claim_slot(guard);
         let now = self.access_clock.now();
-        let charged = Charged::nothing(&self.budget, &self.unevictable);
+        let charged = Charged::nothing(
+            &self.budget,
+            (&self.local().credit, self.max_credit()),
+            &self.unevictable,
+        );
         let mut plan = Plan::new(request, flags, charged);
         let on_displaced = |entry| self.displace(guard, entry);
         if table.help(guard, UNITS_MOVED_BY_WRITER, on_displaced) {
