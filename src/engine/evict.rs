@@ -176,7 +176,10 @@ impl<K, V, S> Engine<K, V, S> {
                 // Relaxed, here and below: estimates. Neither includes entries that are still
                 // queued for the window.
                 window: self.window_cost.load(Ordering::Relaxed).wrapping_add(shard.queued),
-                main: self.main_cost.load(Ordering::Relaxed).saturating_sub(out.main_cost()),
+                main: {
+                    let main = self.main_cost.load(Ordering::Relaxed);
+                    main.wrapping_add(shard.promoted).saturating_sub(out.main_cost())
+                },
                 surplus: if moved < MAX_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
                 ahead,
             };
@@ -232,6 +235,11 @@ impl<K, V, S> Engine<K, V, S> {
             needed += 1;
         }
         self.note_queued(shard);
+        // Usually 0: the line is written by few calls.
+        let change = std::mem::take(&mut shard.promoted).wrapping_sub(out.take_main_cost());
+        if change != 0 {
+            self.add_to_main(change);
+        }
         (out.count(), out.vetoes())
     }
 
@@ -305,7 +313,10 @@ impl<K, V, S> Engine<K, V, S> {
     /// Moves a candidate to main.
     #[inline]
     pub(super) fn promote(&self, shard: &mut MaintenanceShard, candidate: Candidate<'_, K, V>) {
-        if !self.enter_main(candidate.window_entry.hash, &candidate.slot) {
+        if self.promote_slot(candidate.window_entry.hash, &candidate.slot) {
+            let cost = self.cost_of(candidate.slot.metadata());
+            shard.promoted = shard.promoted.wrapping_add(cost);
+        } else {
             // It was replaced concurrently; the new entry is in the window and awaits its turn.
             shard.admit(candidate.window_entry);
         }

@@ -160,6 +160,11 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
     pub(super) fn main_cost(&self) -> u64 {
         self.main_cost
     }
+
+    /// Like [`main_cost`](Self::main_cost); leaves it to the caller to update the counter.
+    pub(super) fn take_main_cost(&mut self) -> u64 {
+        std::mem::take(&mut self.main_cost)
+    }
 }
 
 impl<K, V, S> Drop for Evictions<'_, K, V, S> {
@@ -168,7 +173,9 @@ impl<K, V, S> Drop for Evictions<'_, K, V, S> {
             return;
         }
         let engine = self.engine;
-        engine.main_cost.fetch_sub(self.main_cost, Ordering::Relaxed); // Relaxed: an estimate.
+        if self.main_cost != 0 {
+            engine.main_cost.fetch_sub(self.main_cost, Ordering::Relaxed); // Relaxed: an estimate.
+        }
         engine.counters.add(Counter::Evictions, self.count);
         engine.counters.add(Counter::CostEvicted, self.cost);
         if self.bag.take().is_some_and(OpenBag::close) {

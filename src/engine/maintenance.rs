@@ -37,6 +37,8 @@ pub struct MaintenanceShard {
     pub(super) taken: u32,
     /// Cost that the total of all windows does not include yet; wraps.
     pub(super) queued: u64,
+    /// Cost that was promoted to main and that its total does not include yet; wraps.
+    pub(super) promoted: u64,
     /// The ring of new entries to continue with.
     pub(super) next_ring: usize,
     /// Where the next victim of the main region is searched for.
@@ -55,6 +57,7 @@ impl MaintenanceShard {
             window: Window::default(),
             taken: 0,
             queued: 0,
+            promoted: 0,
             next_ring: 0,
             hand: Hand::new(seed as usize),
             rng: Rng::new(seed),

@@ -343,9 +343,18 @@ impl<K, V, S> Engine<K, V, S> {
     /// did.
     #[inline]
     fn enter_main(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
-        let moved = hit.metadata().leave_window();
+        let moved = self.promote_slot(hash, hit);
         if moved {
             self.add_to_main(self.cost_of(hit.metadata()));
+        }
+        moved
+    }
+
+    /// Like [`enter_main`](Self::enter_main), but the caller adds the entry's cost to that of main.
+    #[inline]
+    fn promote_slot(&self, hash: u64, hit: &SlotRef<'_, Entry<K, V>>) -> bool {
+        let moved = hit.metadata().leave_window();
+        if moved {
             hit.set_class(Class::from_bits(hit.class()).in_main().to_bits());
             self.unreference(hash, hit);
         }
