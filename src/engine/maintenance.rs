@@ -147,9 +147,8 @@ impl<K, V, S> Engine<K, V, S> {
     /// first.
     #[inline]
     pub(super) fn take_shard(&self) -> Option<Borrowed<'_, MaintenanceShard>> {
-        let count = self.shards.len();
-        let number = thread_number();
-        (0..count).find_map(|i| take(&self.shards[number.wrapping_add(i) % count]))
+        let (count, number) = (self.shards.len(), thread_number());
+        (0..count).find_map(|i| take(&self.shards[number.wrapping_add(i) & (count - 1)]))
     }
 
     /// Halves the table until it fits `entries`, and completes each resize.

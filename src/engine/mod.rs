@@ -220,7 +220,8 @@ impl<K, V, S> Engine<K, V, S> {
         let stripes = stripes();
         let entries = settings.expected_entries;
         let scale = Scale::of(entries as u64);
-        let shards = (entries as u64 / ENTRIES_PER_SHARD).clamp(1, MAX_SHARDS);
+        // A power of two: a thread finds its shard by a mask.
+        let shards = 1 << (entries as u64 / ENTRIES_PER_SHARD).clamp(1, MAX_SHARDS).ilog2();
         Ok(Self {
             table: Table::new(buckets_for(entries), entries, stripes)?,
             hasher,

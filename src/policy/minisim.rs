@@ -244,9 +244,9 @@ impl Hasher for Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{admission::Rule, tuner::POLICY_CONFIGS};
+    use crate::policy::{admission::Rule, tuner::{POLICY_CONFIGS, Share}};
 
-    const HALF: PolicyConfig = PolicyConfig { share: 0.5, rule: Rule::TinyLfu };
+    const HALF: PolicyConfig = PolicyConfig { share: Share::percent(50), rule: Rule::TinyLfu };
 
     fn access(hash: u64, frequency: u8, now: u32) -> Access {
         Access { hash, cost: 1, weight: 1, frequency, now }

@@ -12,10 +12,10 @@ use crate::util::Rng;
 
 /// The configurations compared. The first one is in force until another is clearly better.
 pub const POLICY_CONFIGS: [PolicyConfig; 4] = [
-    PolicyConfig { share: 0.05, rule: Rule::TinyLfu },
-    PolicyConfig { share: 0.01, rule: Rule::Strict },
-    PolicyConfig { share: 0.15, rule: Rule::Seen },
-    PolicyConfig { share: 0.60, rule: Rule::Seen },
+    PolicyConfig { share: Share::percent(5), rule: Rule::TinyLfu },
+    PolicyConfig { share: Share::percent(1), rule: Rule::Strict },
+    PolicyConfig { share: Share::percent(15), rule: Rule::Seen },
+    PolicyConfig { share: Share::percent(60), rule: Rule::Seen },
 ];
 /// Entries of a miniature simulation, which may have up to twice as many. Smaller ones err more
 /// often, larger ones adapt slowly.
@@ -36,16 +36,35 @@ const NOISE: f64 = 0.5;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicyConfig {
     /// The fraction of the budget that the window may use.
-    pub share: f64,
+    pub share: Share,
     /// The rule by which an entry that leaves the window is admitted to main.
     pub rule: Rule,
+}
+
+/// A fraction, in units of 2^-32: multiplied without a conversion to floating point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(u32);
+
+impl Share {
+    /// Makes a fraction of so many hundredths, below 100; rounded up, so that it is not less of any
+    /// budget below 2^32.
+    pub const fn percent(hundredths: u32) -> Self {
+        assert!(hundredths < 100);
+        Self(((hundredths as u64) << 32).div_ceil(100) as u32)
+    }
+
+    /// Returns this fraction of `max`, rounded down.
+    #[inline]
+    fn of(self, max: u64) -> u64 {
+        ((u128::from(max) * u128::from(self.0)) >> 32) as u64
+    }
 }
 
 impl PolicyConfig {
     /// Returns the cost that the window may have in a cache of budget `max`.
     #[inline]
     pub fn share_of(self, max: u64) -> u64 {
-        ((max as f64 * self.share) as u64).max(1)
+        self.share.of(max).max(1)
     }
 }
 
