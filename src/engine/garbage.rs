@@ -179,7 +179,7 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// Garbage of periods that have begun does not count: while a pinned thread is stopped, further
     /// periods do not end sooner.
-    fn is_period_worthwhile(&self) -> bool {
+    pub(super) fn is_period_worthwhile(&self) -> bool {
         let Garbage { cost, count } = self.table.unswept_garbage();
         let part = self.budget.max() / PERIOD_PART;
         let is_much = cost >= part || self.garbage_bytes(cost, count) >= PERIOD_BYTES;
@@ -189,6 +189,12 @@ impl<K, V, S> Engine<K, V, S> {
         is_heavy
             || is_limit_near
             || is_much && count >= BAGS_PER_PERIOD * self.table.bag_capacity() as u64
+    }
+
+    /// Returns whether there is so little new garbage that it can wait for more.
+    pub(super) fn has_little_garbage(&self) -> bool {
+        let Garbage { cost, .. } = self.table.unswept_garbage();
+        cost < self.budget.max() / PERIOD_PART && !self.is_period_worthwhile()
     }
 
     /// Returns whether there is so much garbage that values which no pin protects are dropped
@@ -229,7 +235,7 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Like [`sweep`](Self::sweep); begins no grace period if `is_begun`.
-    fn sweep_with(&self, most: usize, is_begun: bool) -> Swept {
+    pub(super) fn sweep_with(&self, most: usize, is_begun: bool) -> Swept {
         let finalizer = self.callbacks.on_remove.as_ref().map(finalizer);
         let finalizer = finalizer.as_ref().map(|finalizer| finalizer as Finalizer<'_, _>);
         let swept = if is_begun {

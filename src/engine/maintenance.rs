@@ -138,6 +138,8 @@ pub struct Slice {
     pub ticked: WorkReport,
     /// Whether a part of the table was moved, by this thread or another.
     pub has_moved: bool,
+    /// Whether new garbage was left for a later call, since there was little of it.
+    pub has_deferred: bool,
     /// The first panic of a destructor or a listener.
     pub panic: Option<Box<dyn std::any::Any + Send>>,
 }
@@ -174,14 +176,20 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// The first panic of a destructor or a listener is in the result.
     pub fn maintain(&self, work: WorkLimit) -> Slice {
+        self.maintain_with(work, false)
+    }
+
+    /// Like [`maintain`](Self::maintain). If `may_defer`, a call that evicts does not begin a grace
+    /// period for little garbage, because the next call will find more.
+    pub fn maintain_with(&self, work: WorkLimit, may_defer: bool) -> Slice {
         let span = trace::Span::begin(&self.settings.name);
-        let slice = span.within(|| self.maintain_within(work));
+        let slice = span.within(|| self.maintain_within(work, may_defer));
         let ticked = slice.ticked;
         span.end(ticked.evicted, ticked.expired, ticked.freed);
         slice
     }
 
-    fn maintain_within(&self, work: WorkLimit) -> Slice {
+    fn maintain_within(&self, work: WorkLimit, may_defer: bool) -> Slice {
         let events = self.events.drain_all(|hashes| self.learn(hashes));
         let noted =
             self.shards.iter().filter_map(|place| borrow(place, |shard| self.learn_noted(shard)));
@@ -236,14 +244,18 @@ impl<K, V, S> Engine<K, V, S> {
         let has_moved = self.table.moved_units(&guard) != moved;
         borrow(&self.tuning, |tuning| self.adapt(&guard, tuning));
         self.sketch.grow(self.len() as usize);
-        self.table.seal();
+        let is_busy = ticked.evicted + ticked.expired > 0;
+        let has_deferred = may_defer && is_busy && self.has_little_garbage();
+        if !has_deferred {
+            self.table.seal();
+        }
         drop(guard);
-        let swept = self.sweep(usize::MAX);
+        let swept = self.sweep_with(usize::MAX, has_deferred);
         ticked.freed += swept.freed;
         ticked.pending |= self.trim_if_due();
         let is_cut = tried > 0 && tried >= work.evictions;
         ticked.pending |= swept.waiting > 0 || is_away || is_cut;
-        Slice { ticked, has_moved, panic: panic.or(swept.panic) }
+        Slice { ticked, has_moved, has_deferred, panic: panic.or(swept.panic) }
     }
 
     /// Returns memory after the cache was cleared; returns whether that still has to be done.

@@ -26,6 +26,9 @@ const MAX_DOUBLINGS: u32 = 17;
 /// Doublings up to the longest wait that writers do not end: 16 ms. Waking the thread costs a
 /// writer more than waiting costs the thread.
 const TIMED_WAIT_DOUBLINGS: u32 = 5;
+/// Consecutive rounds that may leave little garbage for the next one: 16 ms while entries are
+/// evicted.
+const MAX_DEFERRALS: u32 = 32;
 /// Departures without effect that each double the time until the next one may wake the thread: up
 /// to 1 s.
 const MAX_FUTILE_DEPARTURES: u32 = 5;
@@ -132,6 +135,8 @@ struct ThreadLoop<'a, K, V, S> {
     engine: &'a Engine<K, V, S>,
     handover: &'a Handover<Remains>,
     backoff: Cell<Backoff>,
+    /// Consecutive rounds that have left little garbage for the next one.
+    deferrals: Cell<u32>,
     sleeper: Sleeper,
     /// Whether a departure is to wake the thread, or has done so.
     awaits_readers: Cell<bool>,
@@ -139,8 +144,8 @@ struct ThreadLoop<'a, K, V, S> {
 
 impl<'a, K: Hash + Eq, V, S: BuildHasher> ThreadLoop<'a, K, V, S> {
     fn new(engine: &'a Engine<K, V, S>, handover: &'a Handover<Remains>) -> Self {
-        let (backoff, awaits_readers) = Default::default();
-        Self { engine, handover, backoff, sleeper: Sleeper::new(), awaits_readers }
+        let (backoff, deferrals, awaits_readers) = Default::default();
+        Self { engine, handover, backoff, deferrals, sleeper: Sleeper::new(), awaits_readers }
     }
 
     fn run(&self) {
@@ -195,7 +200,9 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> ThreadLoop<'a, K, V, S> {
         let round = self.handover.in_user_code(|| {
             // A panic of a user's clock ends a round, never the thread.
             caught(|| {
-                let slice = self.engine.maintain(WorkLimit::ALL);
+                let may_defer = self.deferrals.get() < MAX_DEFERRALS;
+                let slice = self.engine.maintain_with(WorkLimit::ALL, may_defer);
+                self.deferrals.set(if slice.has_deferred { self.deferrals.get() + 1 } else { 0 });
                 Round::of(slice.ticked, slice.has_moved)
             })
             .unwrap_or_else(|| {

@@ -244,7 +244,10 @@ impl Hasher for Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{admission::Rule, tuner::{POLICY_CONFIGS, Share}};
+    use crate::policy::{
+        admission::Rule,
+        tuner::{POLICY_CONFIGS, Share},
+    };
 
     const HALF: PolicyConfig = PolicyConfig { share: Share::percent(50), rule: Rule::TinyLfu };
 
