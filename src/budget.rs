@@ -53,14 +53,16 @@ pub struct Budget {
 /// A part of the budget that is charged, and that the threads of one stripe publish entries on
 /// without writing a line that other threads share.
 #[derive(Debug, Default)]
-pub struct Credit(AtomicU64);
+pub struct Credit {
+    cost: AtomicU64,
+}
 
 impl Credit {
     /// Returns the cost in the credit.
     #[inline]
     pub fn get(&self) -> u64 {
         // Relaxed: a figure for decisions and reports, as `used`.
-        self.0.load(Relaxed)
+        self.cost.load(Relaxed)
     }
 
     /// Adds a charged cost, which belongs to no entry that can be found.
@@ -69,7 +71,7 @@ impl Credit {
         // Release: pairs with the Acquire in `draw`, as that of `refund` does with the one in
         // `try_charge`.
         let order = ordering!(Release, mutant("budget_relaxed_credit") => Relaxed);
-        self.0.fetch_add(cost, order);
+        self.cost.fetch_add(cost, order);
     }
 }
 
@@ -152,7 +154,11 @@ impl Budget {
     #[inline]
     fn draw(&self, credit: &Credit, cost: u64) -> bool {
         // Relaxed: only a guess, which the exchange below checks.
-        let mut held = credit.0.load(Relaxed);
+        let mut held = credit.cost.load(Relaxed);
+        if mutant!("budget_draw_by_store") && held >= cost {
+            credit.cost.store(held - cost, Relaxed);
+            return true;
+        }
         while let Some(rest) = held.checked_sub(cost) {
             // AcqRel: as in `try_charge`, with `add` in place of `refund`, and `recall` in place of
             // `set_max`. Relaxed: as there.
@@ -161,7 +167,7 @@ impl Budget {
                 mutant("budget_acquire_draw") => Acquire,
                 mutant("budget_release_draw") => Release
             );
-            match credit.0.compare_exchange_weak(held, rest, order, Relaxed) {
+            match credit.cost.compare_exchange_weak(held, rest, order, Relaxed) {
                 // The credit was part of `used` when it was recalled, if it was.
                 Ok(_) => return self.is_within_limit(cost, self.used()),
                 Err(current) => held = current,
@@ -187,11 +193,7 @@ impl Budget {
         // that in `draw`. Release: pairs with the Acquire in `draw`. See "A lower limit". A swap of
         // 0, too, since the last draw has to be ordered.
         let order = ordering!(AcqRel, mutant("budget_relaxed_recall") => Relaxed);
-        let cost = if mutant!("budget_recalls_what_is_there") && credit.get() == 0 {
-            0
-        } else {
-            credit.0.swap(0, order)
-        };
+        let cost = credit.cost.swap(0, order);
         if cost > 0 {
             self.refund(cost);
         }

@@ -29,7 +29,8 @@ use crate::{
 const BAGS_PER_PERIOD: u64 = 4;
 /// The garbage for which a writer begins a grace period: the budget divided by this, or
 /// `PERIOD_BYTES`.
-const PERIOD_PART: u64 = 64;
+const PERIOD_PART: u64 = 32;
+const DEFER_PART: u64 = 128;
 /// In bytes; 4096 small entries.
 const PERIOD_BYTES: u64 = 128 << 10;
 /// Entries that a writer frees in one sweep: many times what it has retired since its last one, so
@@ -164,7 +165,10 @@ impl<K, V, S> Engine<K, V, S> {
         let is_heavy =
             self.costs_vary() && cost > (self.budget.max() / HELP_PART).max(MIN_HELP_COST);
         let is_manual = self.settings.maintenance == Maintenance::Manual;
-        if is_much || is_heavy || ((is_light || is_manual) && self.is_period_worthwhile()) {
+        if is_much
+            || is_heavy
+            || ((is_light || is_manual) && self.is_period_worthwhile(self.writer_factor()))
+        {
             // Relaxed, twice: a hint, stored only if it differs.
             if !self.sweep_due.load(Ordering::Relaxed) {
                 self.sweep_due.store(true, Ordering::Relaxed);
@@ -179,10 +183,10 @@ impl<K, V, S> Engine<K, V, S> {
     ///
     /// Garbage of periods that have begun does not count: while a pinned thread is stopped, further
     /// periods do not end sooner.
-    pub(super) fn is_period_worthwhile(&self) -> bool {
+    pub(super) fn is_period_worthwhile(&self, factor: u64) -> bool {
         let Garbage { cost, count } = self.table.unswept_garbage();
-        let part = self.budget.max() / PERIOD_PART;
-        let is_much = cost >= part || self.garbage_bytes(cost, count) >= PERIOD_BYTES;
+        let part = self.budget.max() / PERIOD_PART * factor;
+        let is_much = cost >= part || self.garbage_bytes(cost, count) >= PERIOD_BYTES * factor;
         let is_heavy = self.costs_vary() && cost >= part.max(MIN_HELP_COST);
         let is_limit_near =
             self.settings.max_garbage.is_some_and(|limit| cost > limit / HELP_LIMIT_PART);
@@ -191,10 +195,14 @@ impl<K, V, S> Engine<K, V, S> {
             || is_much && count >= BAGS_PER_PERIOD * self.table.bag_capacity() as u64
     }
 
+    fn writer_factor(&self) -> u64 {
+        if self.settings.maintenance == Maintenance::Manual { 1 } else { 2 }
+    }
+
     /// Returns whether there is so little new garbage that it can wait for more.
     pub(super) fn has_little_garbage(&self) -> bool {
         let Garbage { cost, .. } = self.table.unswept_garbage();
-        cost < self.budget.max() / PERIOD_PART && !self.is_period_worthwhile()
+        cost < self.budget.max() / DEFER_PART && !self.is_period_worthwhile(1)
     }
 
     /// Returns whether there is so much garbage that values which no pin protects are dropped
@@ -222,7 +230,7 @@ impl<K, V, S> Engine<K, V, S> {
     #[cold]
     pub(super) fn sweep_now(&self) -> Swept {
         self.sweep_due.store(false, Ordering::Relaxed); // Relaxed: a hint.
-        let is_begun = !self.is_period_worthwhile();
+        let is_begun = !self.is_period_worthwhile(self.writer_factor());
         self.sweep_with(MAX_FREED_BY_WRITER, is_begun)
     }
 

@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use cortado::__internals::{
-    budget::Budget,
+    budget::{Budget, Credit},
     reclaim::{self, Guard},
     sync::{Arc, Watched, atomic::Ordering, model::as_reader, thread, thread_number},
     table::{EntryRef, Fresh, Hints, Metadata, Probe, Publish, Ranking, Table, Terms, Unlinked},
@@ -189,7 +189,8 @@ impl World {
 
     /// Inserts or replaces an entry that costs its value, unless the budget has no room for it;
     /// returns whether it is in the table.
-    pub fn set_within(&self, budget: &Budget, key: u64, value: u64) -> bool {
+    /// Draws on the credit first.
+    pub fn set_within(&self, budget: &Budget, credit: &Credit, key: u64, value: u64) -> bool {
         let mut fresh = self.prepare(key, value);
         let guard = self.table.pin();
         let mut claim = fresh.claim_slot(&guard);
@@ -202,7 +203,7 @@ impl World {
                 Probe::Found(there) => there.get().entry.read(),
                 Probe::Absent(_) => 0,
             };
-            if budget.raise(&mut charged, value.saturating_sub(before)) > 0 {
+            if budget.raise(credit, 0, &mut charged, value.saturating_sub(before)) > 0 {
                 break false;
             }
             match probe {
@@ -229,9 +230,9 @@ impl World {
 
     /// Lowers the limit below what inserts in progress may have charged, as the cache does; returns
     /// the values in the table then.
-    pub fn lower(&self, budget: &Budget, limit: u64) -> u64 {
+    pub fn lower(&self, budget: &Budget, credit: &Credit, limit: u64) -> u64 {
         budget.begin_move();
-        budget.set_max(limit);
+        budget.set_max(limit, [credit]);
         let guard = self.table.pin();
         let mut is_renewed = false;
         while budget.used() > limit {
@@ -241,7 +242,10 @@ impl World {
             if let Some(key) = worst {
                 let out = self.table.remove(&guard, Self::hash(key), |it| it.is(key), on_displaced);
                 out.into_iter().for_each(|entry| budget.refund(self.retire(&guard, entry)));
-            } else if is_renewed {
+                continue;
+            }
+            budget.recall(credit);
+            if is_renewed {
                 break;
             } else {
                 self.table.renew(&guard, |entry| budget.refund(self.retire(&guard, entry)));
