@@ -32,9 +32,6 @@ use crate::{
 pub(super) const MAX_EVICTIONS: usize = 1 << 14;
 /// Entries that a writer evicts at most while other threads hold all shards.
 const ALONE_EVICTIONS: usize = 256;
-/// Evictions ahead of need: the budget divided by this, up to `MAX_AHEAD` entries.
-const AHEAD_PART: u64 = 1024;
-const MAX_AHEAD: u64 = 0;
 /// The smallest budget that is evicted from ahead of need.
 const MIN_AHEAD_BUDGET: u64 = 256;
 /// Entries of an oversized window that one call filters although there is room, if it does not
@@ -77,9 +74,8 @@ impl<K, V, S> Engine<K, V, S> {
             return true;
         }
         if let Some(mut shard) = self.take_shard() {
-            let room = short.saturating_add(self.evict_ahead());
             self.collect_unqueued(guard, &mut shard);
-            *vetoes += self.settle(guard, &mut shard, room, MAX_EVICTIONS, 0).1;
+            *vetoes += self.settle(guard, &mut shard, short, MAX_EVICTIONS, 0).1;
         }
         if self.budget.remaining() < short {
             self.recall_credits();
@@ -104,9 +100,8 @@ impl<K, V, S> Engine<K, V, S> {
         self.collect_unqueued(guard, shard);
         let (used, max) = (self.used(), self.budget.max());
         if used >= max && max >= MIN_AHEAD_BUDGET && !self.costs_vary() {
-            // Room for the next entry, and a few more.
-            let room = 1 + self.evict_ahead();
-            self.settle(guard, shard, room, MAX_EVICTIONS, self.max_credit());
+            // Room for the next entry.
+            self.settle(guard, shard, 1, MAX_EVICTIONS, self.max_credit());
             return;
         }
         let reserve = self.reserve();
@@ -162,26 +157,30 @@ impl<K, V, S> Engine<K, V, S> {
             borrow(&self.tuning, |tuning| self.tune(guard, tuning));
         }
         let share = self.policy_config().share_of(self.evictable_max());
-        let ahead = self.evict_ahead();
         let mut out = self.evictions(guard);
         out.refund_to_credit(max_credit);
         let mut vetoes = 0;
         let (mut moved, mut needed, mut filtered) = (0, 0, 0);
+        // Read once: what other threads do in the meantime is theirs to settle.
+        let start = State {
+            used: self.used(),
+            max: self.budget.max(),
+            room,
+            share,
+            // Relaxed, here and below: estimates. Neither includes entries that are still queued for
+            // the window.
+            window: self.window_cost.load(Ordering::Relaxed),
+            main: self.main_cost.load(Ordering::Relaxed),
+            surplus: 0,
+            ahead: self.max_credit(),
+        };
         while out.count() < most {
             let state = State {
-                used: self.used(),
-                max: self.budget.max(),
-                room,
-                share,
-                // Relaxed, here and below: estimates. Neither includes entries that are still
-                // queued for the window.
-                window: self.window_cost.load(Ordering::Relaxed).wrapping_add(shard.queued),
-                main: {
-                    let main = self.main_cost.load(Ordering::Relaxed);
-                    main.wrapping_add(shard.promoted).saturating_sub(out.main_cost())
-                },
+                used: start.used.saturating_sub(out.cost()),
+                window: start.window.wrapping_add(shard.queued),
+                main: start.main.wrapping_add(shard.promoted).saturating_sub(out.main_cost()),
                 surplus: if moved < MAX_MOVED { self.surplus.load(Ordering::Relaxed) } else { 0 },
-                ahead,
+                ..start
             };
             let mut action = next_action(state);
             if action == Action::Filter {
@@ -299,15 +298,8 @@ impl<K, V, S> Engine<K, V, S> {
     /// window may move to main unfiltered. Room that was made ahead of need does not let an entry
     /// into main without a comparison.
     fn is_filling(&self, room: u64) -> bool {
-        let (used, max, ahead) = (self.used(), self.budget.max(), self.evict_ahead());
+        let (used, max, ahead) = (self.used(), self.budget.max(), self.max_credit());
         State { used, max, room, ahead, ..State::default() }.is_filling()
-    }
-
-    /// Returns how many entries beyond its need a writer evicts when it finds no room. A few free
-    /// places are negligible for a large cache, and starting to evict costs as much as two
-    /// evictions.
-    fn evict_ahead(&self) -> u64 {
-        if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MAX_AHEAD) }
     }
 
     /// Moves a candidate to main.

@@ -156,6 +156,11 @@ impl<'g, K, V, S> Evictions<'g, K, V, S> {
         self.count as usize
     }
 
+    /// Returns the cost of the evicted entries.
+    pub(super) fn cost(&self) -> u64 {
+        self.cost
+    }
+
     /// Returns how much less the main region costs than its counter shows.
     pub(super) fn main_cost(&self) -> u64 {
         self.main_cost
