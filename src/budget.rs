@@ -321,7 +321,7 @@ const MAX_MOVES: u64 = (1 << 32) - 1;
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
-    use super::Budget;
+    use super::{Budget, Credit};
     use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
     use crate::sync::thread;
 
@@ -356,6 +356,47 @@ mod tests {
         budget.refund(4);
         assert!(budget.try_charge(1));
         assert!(!budget.try_charge(1));
+    }
+
+    #[test]
+    fn refund_goes_to_the_credit_up_to_its_limit_and_the_next_charge_draws_on_it() {
+        let (budget, credit) = (Budget::new(10), Credit::default());
+        assert!(budget.try_charge(10));
+        [2, 3, 1].iter().for_each(|cost| budget.refund_to(&credit, *cost, 3));
+        assert_eq!((budget.used(), credit.get()), (7, 3));
+        let mut held = 0;
+        assert_eq!(budget.raise(&credit, 0, &mut held, 2), 0);
+        assert_eq!((budget.used(), credit.get(), held), (7, 1, 2));
+        // What the credit does not hold is charged to the budget, and as a whole.
+        assert_eq!(budget.raise(&credit, 0, &mut held, 5), 0);
+        assert_eq!((budget.used(), credit.get(), held), (10, 1, 5));
+        assert_eq!(budget.raise(&credit, 0, &mut held, 7), 2);
+        budget.recall(&credit);
+        assert_eq!((budget.used(), credit.get()), (9, 0));
+    }
+
+    #[test]
+    fn credit_is_charged_ahead_where_there_is_room() {
+        let (budget, credit) = (Budget::new(10), Credit::default());
+        for (used, left) in [(5, 4), (5, 3), (5, 2), (5, 1), (5, 0), (10, 4)] {
+            assert_eq!(budget.raise(&credit, 4, &mut 0, 1), 0);
+            assert_eq!((budget.used(), credit.get()), (used, left));
+        }
+        let (budget, credit) = (Budget::new(3), Credit::default());
+        assert_eq!(budget.raise(&credit, 4, &mut 0, 1), 0);
+        assert_eq!((budget.used(), credit.get()), (1, 0));
+    }
+
+    #[test]
+    fn lowered_limit_recalls_credits_and_a_late_one_cannot_be_drawn() {
+        let (budget, credit) = (Budget::new(10), Credit::default());
+        assert!(budget.try_charge(10));
+        budget.refund_to(&credit, 3, 3);
+        budget.set_max(5, [&credit]);
+        assert_eq!((budget.used(), credit.get()), (7, 0));
+        budget.refund_to(&credit, 1, 3);
+        assert_eq!(budget.raise(&credit, 0, &mut 0, 1), 1);
+        assert_eq!((budget.used(), credit.get()), (6, 0));
     }
 
     #[test]

@@ -529,6 +529,7 @@ mod tests {
             // The entry fills the budget, so there is no free room.
             engine.budget.set_max(u64::MAX, []);
             put(&engine, key);
+            engine.recall_credits();
             engine.budget.set_max(engine.budget.used(), []);
             let before = engine.metrics().evictions;
             engine.filter_alone(&guard, engine.hash(&key));

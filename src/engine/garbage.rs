@@ -24,15 +24,18 @@ use crate::{
     table::{Finalizer, Swept},
 };
 
-/// The garbage for which a writer begins a grace period: at least so many full bags. To begin one
-/// costs as much as to free hundreds of entries, and interrupts all running threads.
+/// The garbage for which a grace period is begun: at least so many full bags. To begin one costs as
+/// much as to free hundreds of entries, and interrupts all running threads.
 const BAGS_PER_PERIOD: u64 = 4;
-/// The garbage for which a writer begins a grace period: the budget divided by this, or
-/// `PERIOD_BYTES`.
-const PERIOD_PART: u64 = 32;
-const DEFER_PART: u64 = 128;
+/// The garbage for which a grace period is begun: the budget divided by this, or `PERIOD_BYTES`.
+const PERIOD_PART: u64 = 64;
 /// In bytes; 4096 small entries.
 const PERIOD_BYTES: u64 = 128 << 10;
+/// How many times that a writer lets gather for the thread.
+const WRITER_FACTOR: u64 = 2;
+/// The garbage that the thread lets gather while it evicts, if freeing it has effects: the budget
+/// divided by this.
+const DEFERRED_PART: u64 = 128;
 /// Entries that a writer frees in one sweep: many times what it has retired since its last one, so
 /// that a backlog behind a pinned thread is worked off even if most writers are preempted.
 const MAX_FREED_BY_WRITER: usize = 4096;
@@ -157,18 +160,12 @@ impl<K, V, S> Engine<K, V, S> {
         let Garbage { cost, count } = self.table.sealed_garbage();
         self.note_pressure(cost, count);
         let limit = self.settings.max_garbage.unwrap_or(self.budget.max());
-        // Without destructors, freeing is little work, and returns memory that is still in the
-        // CPU's cache.
-        let is_light = !std::mem::needs_drop::<Entry<K, V>>() && self.callbacks.on_remove.is_none();
         let floor = if self.settings.max_garbage.is_some() { 0 } else { HELP_ENTRIES };
         let is_much = cost > limit / HELP_LIMIT_PART && count > floor;
         let is_heavy =
             self.costs_vary() && cost > (self.budget.max() / HELP_PART).max(MIN_HELP_COST);
         let is_manual = self.settings.maintenance == Maintenance::Manual;
-        if is_much
-            || is_heavy
-            || ((is_light || is_manual) && self.is_period_worthwhile(self.writer_factor()))
-        {
+        if is_much || is_heavy || ((self.is_light() || is_manual) && self.is_period_due()) {
             // Relaxed, twice: a hint, stored only if it differs.
             if !self.sweep_due.load(Ordering::Relaxed) {
                 self.sweep_due.store(true, Ordering::Relaxed);
@@ -179,30 +176,41 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Returns whether there is enough new garbage for a writer to begin a grace period.
-    ///
-    /// Garbage of periods that have begun does not count: while a pinned thread is stopped, further
-    /// periods do not end sooner.
-    pub(super) fn is_period_worthwhile(&self, factor: u64) -> bool {
-        let Garbage { cost, count } = self.table.unswept_garbage();
-        let part = self.budget.max() / PERIOD_PART * factor;
-        let is_much = cost >= part || self.garbage_bytes(cost, count) >= PERIOD_BYTES * factor;
-        let is_heavy = self.costs_vary() && cost >= part.max(MIN_HELP_COST);
-        let is_limit_near =
-            self.settings.max_garbage.is_some_and(|limit| cost > limit / HELP_LIMIT_PART);
-        is_heavy
-            || is_limit_near
-            || is_much && count >= BAGS_PER_PERIOD * self.table.bag_capacity() as u64
-    }
-
-    fn writer_factor(&self) -> u64 {
-        if self.settings.maintenance == Maintenance::Manual { 1 } else { 2 }
+    /// Returns whether there is so much new garbage that a writer begins a grace period for it.
+    fn is_period_due(&self) -> bool {
+        // If there is a thread, it comes first: the barrier costs its caller most.
+        let is_manual = self.settings.maintenance == Maintenance::Manual;
+        self.is_new_garbage_over(if is_manual { 1 } else { WRITER_FACTOR })
     }
 
     /// Returns whether there is so little new garbage that it can wait for more.
     pub(super) fn has_little_garbage(&self) -> bool {
         let Garbage { cost, .. } = self.table.unswept_garbage();
-        cost < self.budget.max() / DEFER_PART && !self.is_period_worthwhile(1)
+        let is_little = self.is_light() || cost < self.budget.max() / DEFERRED_PART;
+        is_little && !self.is_new_garbage_over(1)
+    }
+
+    /// Returns whether there is so much new garbage that it is worth a grace period, times `factor`
+    /// where values are freed without effect.
+    ///
+    /// Garbage of periods that have begun does not count: while a pinned thread is stopped, further
+    /// periods do not end sooner.
+    fn is_new_garbage_over(&self, factor: u64) -> bool {
+        let Garbage { cost, count } = self.table.unswept_garbage();
+        let part = self.budget.max() / PERIOD_PART;
+        let is_heavy = self.costs_vary() && cost >= part.max(MIN_HELP_COST);
+        let is_limit_near =
+            self.settings.max_garbage.is_some_and(|limit| cost > limit / HELP_LIMIT_PART);
+        let is_much =
+            cost / factor >= part || self.garbage_bytes(cost, count) / factor >= PERIOD_BYTES;
+        let bags = BAGS_PER_PERIOD * self.table.bag_capacity() as u64;
+        is_heavy || is_limit_near || (is_much && count >= bags)
+    }
+
+    /// Returns whether freeing is little work, and returns memory that is still in the CPU's cache:
+    /// no destructor and no listener is called.
+    fn is_light(&self) -> bool {
+        !std::mem::needs_drop::<Entry<K, V>>() && self.callbacks.on_remove.is_none()
     }
 
     /// Returns whether there is so much garbage that values which no pin protects are dropped
@@ -230,7 +238,7 @@ impl<K, V, S> Engine<K, V, S> {
     #[cold]
     pub(super) fn sweep_now(&self) -> Swept {
         self.sweep_due.store(false, Ordering::Relaxed); // Relaxed: a hint.
-        let is_begun = !self.is_period_worthwhile(self.writer_factor());
+        let is_begun = !self.is_period_due();
         self.sweep_with(MAX_FREED_BY_WRITER, is_begun)
     }
 

@@ -117,7 +117,7 @@ use crate::{
 /// use cached::macros::cached;
 /// use cortado::integrations::cached::Store;
 ///
-/// #[cached(ty = "Store<u32, u64>", create = { Store::new(100) })]
+/// #[cached(ty = "Store<u32, u64>", create = { Store::new(1000) })]
 /// fn fibonacci(n: u32) -> u64 {
 ///     if n < 2 { u64::from(n) } else { fibonacci(n - 1) + fibonacci(n - 2) }
 /// }
