@@ -237,13 +237,7 @@ pub fn draw(file: &File, panels: &[Panel]) -> Result<()> {
     let path = &file.path;
     match file.format {
         Format::Svg => svg(panels).and_then(|text| Ok(fs::write(path, text)?)),
-        Format::Png => {
-            fonts()?;
-            let (width, height) = size(panels.len());
-            let scale = PNG_SCALE as u32;
-            let backend = BitMapBackend::new(path, (width * scale, height * scale));
-            draw_all(&backend.into_drawing_area(), panels, Pixels(PNG_SCALE))
-        }
+        Format::Png => png(panels).and_then(|bytes| Ok(fs::write(path, bytes)?)),
     }
     .with_context(|| format!("{}: cannot be drawn", path.display()))?;
     eprintln!("wrote {}", path.display());
@@ -257,6 +251,21 @@ fn svg(panels: &[Panel]) -> Result<String> {
     draw_all(&backend.into_drawing_area(), panels, Pixels(1))?;
     let titles: Vec<_> = panels.iter().map(|panel| panel.title.as_str()).collect();
     Ok(finished(&text, &titles.join("; ")))
+}
+
+fn png(panels: &[Panel]) -> Result<Vec<u8>> {
+    const BYTES_PER_PIXEL: usize = 3;
+    fonts()?;
+    let (width, height) = size(panels.len());
+    let (width, height) = (width * PNG_SCALE as u32, height * PNG_SCALE as u32);
+    let mut pixels = vec![0; width as usize * height as usize * BYTES_PER_PIXEL];
+    let backend = BitMapBackend::with_buffer(&mut pixels, (width, height));
+    draw_all(&backend.into_drawing_area(), panels, Pixels(PNG_SCALE))?;
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header()?.write_image_data(&pixels)?;
+    Ok(bytes)
 }
 
 fn fonts() -> Result<()> {

@@ -242,12 +242,16 @@ fn compressed_traces_read_like_plain_ones() {
     let scratch = Scratch::new("compressed");
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(LOOP).unwrap();
-    let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+    let options = lzma_rust2::XzOptions::with_preset(1);
+    let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
     xz.write_all(LOOP).unwrap();
     for (name, content) in [
         ("loop.lirs.gz", gzip.finish().unwrap()),
         ("loop.lirs.xz", xz.finish().unwrap()),
-        ("loop.lirs.zst", zstd::encode_all(LOOP, 1).unwrap()),
+        (
+            "loop.lirs.zst",
+            ruzstd::encoding::compress_to_vec(LOOP, ruzstd::encoding::CompressionLevel::Fastest),
+        ),
         ("LOOP.LIRS", LOOP.to_vec()),
     ] {
         let path = scratch.file(name, &content);

@@ -106,7 +106,7 @@ pub fn build(kind: Kind, capacity: u64) -> Box<dyn Reference> {
 mod tests {
     use std::collections::HashMap;
     use std::fs::File;
-    use std::io::Read as _;
+    use std::io::{BufReader, Read as _};
     use std::path::PathBuf;
 
     use super::*;
@@ -235,7 +235,7 @@ mod tests {
         let Some(folder) = folder() else { return };
         let file = File::open(folder.join("adaptsize.txt.xz")).expect("the trace");
         let mut text = String::new();
-        liblzma::read::XzDecoder::new_multi_decoder(file).read_to_string(&mut text).unwrap();
+        lzma_rust2::XzReader::new(BufReader::new(file), true).read_to_string(&mut text).unwrap();
         // An object whose size has changed is another one in these figures.
         let mut objects = HashMap::new();
         let accesses: Vec<(u64, u64)> = text

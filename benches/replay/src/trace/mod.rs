@@ -11,6 +11,7 @@ mod lis;
 pub mod synthetic;
 mod u32be;
 pub mod zipf;
+mod zstd;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -74,14 +75,12 @@ pub fn read(path: &Path) -> Result<Trace> {
         _ => bail!("{shown}: the name does not tell the format; it must be {FORMATS}"),
     };
     let file = File::open(path).with_context(|| format!("{shown}: cannot be opened"))?;
+    let file = BufReader::new(file);
     let unpacked: Box<dyn Read> = match packing {
         Packing::None => Box::new(file),
-        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
-        Packing::Zstd => Box::new(
-            zstd::stream::read::Decoder::new(file)
-                .with_context(|| format!("{shown}: cannot be unpacked"))?,
-        ),
-        Packing::Xz => Box::new(liblzma::read::XzDecoder::new_multi_decoder(BufReader::new(file))),
+        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        Packing::Zstd => Box::new(zstd::Frames::new(file)),
+        Packing::Xz => Box::new(lzma_rust2::XzReader::new(file, true)),
     };
     let mut input = BufReader::with_capacity(1 << 16, unpacked);
     let Accesses { keys, sizes } = match parse {
