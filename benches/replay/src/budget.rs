@@ -64,7 +64,7 @@ pub fn run(args: &BudgetArgs) -> Result<()> {
     let value_bytes = args.value_bytes.unwrap_or(0);
     let mut kinds = cli::kinds(&args.cache, false)?;
     if value_bytes > 0 {
-        kinds.retain(|kind| kind.check_replayable(true).is_ok());
+        kinds.retain(|kind| kind.takes_costs());
         ensure!(!kinds.is_empty(), "none of these caches takes costs");
     }
     let bar = Progress::new(kinds.len() as u64, Unit::Runs);

@@ -4,7 +4,6 @@
 //! cache has left behind: threads that still tidy up, garbage that waits for a grace period. So
 //! the program calls itself, once for each measurement, and reads the answer as JSON.
 
-use std::marker::PhantomData;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -18,9 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::alloc;
 use crate::lines::LinesCell;
-use crate::peers::{Heap, Hundred, Kind, Peer, Settings, Task, Value};
+use crate::peers::{Build, Heap, Hundred, Kind, Object, Peer, Settings, Task, Value};
 use crate::report;
 use crate::sleepers::SleepersCell;
+use crate::threads;
 use crate::workload::Fresh;
 
 /// One measurement in a process of its own.
@@ -99,7 +99,7 @@ impl MemoryCell {
 impl<V: Value> Task<V> for &MemoryCell {
     type Output = Result<Memory>;
 
-    fn run<P: Peer<V>>(self) -> Result<Memory> {
+    fn run<P: Peer<V>>(self, build: Build<P>) -> Result<Memory> {
         const KEY_BYTES: usize = 8;
         const SAMPLE: usize = 100_000;
         /// For caches that would need hours for the sample.
@@ -108,7 +108,7 @@ impl<V: Value> Task<V> for &MemoryCell {
         let keys = Fresh::new();
         alloc::start();
         let before = alloc::live();
-        let peer = P::build(&Settings::for_entries(self.entries, 1))?;
+        let peer = build(&Settings::for_entries(self.entries, 1))?;
         for i in 0..self.entries as u64 {
             let key = keys.key(i);
             peer.insert(key, V::make(key, self.value_bytes));
@@ -199,57 +199,51 @@ impl BudgetCell {
 
     fn measure(&self) -> Result<Budget> {
         if self.value_bytes == 0 {
-            self.cache.dispatch::<Counted, _, _>(BudgetTask { cell: self, value: PhantomData })
+            self.cache.dispatch(BudgetTask { cell: self, make: Counted::make })
         } else {
-            self.cache.dispatch::<Block, _, _>(BudgetTask { cell: self, value: PhantomData })
+            self.cache.dispatch(BudgetTask { cell: self, make: Bytes::object })
         }
     }
 }
 
 struct BudgetTask<'a, V> {
     cell: &'a BudgetCell,
-    value: PhantomData<V>,
+    make: fn(u64, usize) -> V,
 }
 
 impl<V: Value> Task<V> for BudgetTask<'_, V> {
     type Output = Result<Budget>;
 
-    fn run<P: Peer<V>>(self) -> Result<Budget> {
-        let cell = self.cell;
+    fn run<P: Peer<V>>(self, build: Build<P>) -> Result<Budget> {
+        let Self { cell, make } = self;
         let entries = cell.capacity / cell.value_bytes.max(1);
         let settings = Settings { entries, ..Settings::for_entries(cell.capacity, 1) };
-        let peer = P::build(&settings)?;
+        let peer = build(&settings)?;
         let limit = Duration::from_millis(cell.limit_ms);
         let begin = Instant::now();
-        let inserts = AtomicU64::new(0);
         let peak_reachable = AtomicU64::new(0);
         let peak_garbage = AtomicU64::new(0);
         let at_work = AtomicU64::new(cell.writers as u64);
         let mut samples = Vec::new();
-        thread::scope(|scope| {
-            for i in 0..cell.writers as u64 {
-                let (peer, inserts, peak_reachable, peak_garbage, at_work) =
-                    (&peer, &inserts, &peak_reachable, &peak_garbage, &at_work);
-                let share = cell.inserts / cell.writers as u64
-                    + u64::from(i < cell.inserts % cell.writers as u64);
-                scope.spawn(move || {
-                    let fresh = Fresh::new();
-                    let mut done = 0;
-                    while done < share && (done % 16 != 0 || begin.elapsed() < limit) {
-                        let key = fresh.key(done);
-                        peer.insert(key, V::make(key, cell.value_bytes));
-                        done += 1;
-                        if let Some(reachable) = peer.reachable() {
-                            let garbage =
-                                (LIVE.load(Ordering::Relaxed) as u64).saturating_sub(reachable);
-                            peak_reachable.fetch_max(reachable, Ordering::Relaxed);
-                            peak_garbage.fetch_max(garbage, Ordering::Relaxed);
-                        }
-                    }
-                    inserts.fetch_add(done, Ordering::Relaxed);
-                    at_work.fetch_sub(1, Ordering::Relaxed);
-                });
+        let writer = |i| {
+            let (writers, i) = (cell.writers as u64, i as u64);
+            let share = cell.inserts / writers + u64::from(i < cell.inserts % writers);
+            let fresh = Fresh::new();
+            let mut done = 0;
+            while done < share && (done % 16 != 0 || begin.elapsed() < limit) {
+                let key = fresh.key(done);
+                peer.insert(key, make(key, cell.value_bytes));
+                done += 1;
+                if let Some(reachable) = peer.reachable() {
+                    let garbage = (LIVE.load(Ordering::Relaxed) as u64).saturating_sub(reachable);
+                    peak_reachable.fetch_max(reachable, Ordering::Relaxed);
+                    peak_garbage.fetch_max(garbage, Ordering::Relaxed);
+                }
             }
+            at_work.fetch_sub(1, Ordering::Relaxed);
+            done
+        };
+        let inserts = threads::run_beside(cell.writers, &writer, &mut || {
             while at_work.load(Ordering::Relaxed) > 0 {
                 thread::sleep(SAMPLE_INTERVAL);
                 samples.push(LIVE.load(Ordering::Relaxed) as u64);
@@ -258,7 +252,7 @@ impl<V: Value> Task<V> for BudgetTask<'_, V> {
         samples.sort_unstable();
         let knows = peer.reachable().is_some();
         Ok(Budget {
-            inserts: inserts.into_inner(),
+            inserts: inserts.iter().sum(),
             p99_live: samples.get(samples.len() * 99 / 100).copied().unwrap_or(0),
             peak_live: PEAK.load(Ordering::Relaxed) as u64,
             peak_reachable: knows.then(|| peak_reachable.into_inner()),
@@ -296,33 +290,21 @@ impl Value for Counted {
     }
 }
 
-/// A value of many bytes, each of which counts; clones are the same value.
-#[derive(Clone)]
-struct Block(Arc<Bytes>);
-
+/// Many bytes, each of which counts.
 struct Bytes(Vec<u8>);
+
+impl Bytes {
+    /// Returns an object that consists of so many; clones are the same object.
+    fn object(key: u64, bytes: usize) -> Object {
+        let live = LIVE.fetch_add(bytes as i64, Ordering::Relaxed) + bytes as i64;
+        PEAK.fetch_max(live, Ordering::Relaxed);
+        Object::with_content(bytes, Arc::new(Self(vec![key as u8 | 1; bytes])))
+    }
+}
 
 impl Drop for Bytes {
     fn drop(&mut self) {
         LIVE.fetch_sub(self.0.len() as i64, Ordering::Relaxed);
-    }
-}
-
-impl Value for Block {
-    const HAS_COST: bool = true;
-
-    fn make(key: u64, bytes: usize) -> Self {
-        let live = LIVE.fetch_add(bytes as i64, Ordering::Relaxed) + bytes as i64;
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        Self(Arc::new(Bytes(vec![key as u8 | 1; bytes])))
-    }
-
-    fn look(&self) {
-        std::hint::black_box(self.0.0.first());
-    }
-
-    fn cost(&self) -> u64 {
-        self.0.0.len() as u64
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::marker::PhantomData;
 use std::sync::Barrier;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -11,9 +10,10 @@ use serde::Serialize;
 
 use crate::cli;
 use crate::histogram::Histogram;
-use crate::peers::{Heap, Hundred, Kind, Peer, Settings, Task, Value};
+use crate::peers::{Build, Heap, Hundred, Kind, Peer, Settings, Task, Value};
 use crate::progress::{Progress, Unit};
 use crate::report::{self, Better, Format, Table};
+use crate::threads;
 use crate::throughput::unique;
 use crate::workload::Fresh;
 
@@ -175,6 +175,23 @@ struct Done {
     times: Histogram,
 }
 
+impl Done {
+    /// Adds up what the threads did.
+    fn of(ways: &[Way]) -> Self {
+        let mut done =
+            Self { inserts: 0, rate: 0.0, tenths: [0.0; TENTHS], times: Histogram::new() };
+        for way in ways {
+            done.inserts += way.inserts;
+            done.rate += way.rate(0, way.marks.len() - 1);
+            for (i, tenth) in done.tenths.iter_mut().enumerate() {
+                *tenth += way.tenth(i);
+            }
+            done.times.merge(&way.times);
+        }
+        done
+    }
+}
+
 struct Churn<'a, V> {
     args: &'a ChurnArgs,
     threads: usize,
@@ -190,36 +207,18 @@ impl<'a, V> Churn<'a, V> {
 impl<V: Value> Task<V> for Churn<'_, V> {
     type Output = Result<Done>;
 
-    fn run<P: Peer<V>>(self) -> Result<Done> {
+    fn run<P: Peer<V>>(self, build: Build<P>) -> Result<Done> {
         let Self { args, threads, .. } = self;
-        let peer = P::build(&Settings::for_entries(args.capacity, args.seed))?;
+        let peer = build(&Settings::for_entries(args.capacity, args.seed))?;
         let share = (args.inserts / threads).max(1) as u64;
         let every = (share / MARKS).max(1);
         let limit = Duration::from_secs_f64(args.limit_seconds);
         let barrier = Barrier::new(threads);
-        let mut done =
-            Done { inserts: 0, rate: 0.0, tenths: [0.0; TENTHS], times: Histogram::new() };
-        thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads)
-                .map(|_| {
-                    let (peer, barrier) = (&peer, &barrier);
-                    scope.spawn(move || {
-                        barrier.wait();
-                        walk::<V, P>(peer, share, every, limit, args.value_bytes)
-                    })
-                })
-                .collect();
-            for worker in workers {
-                let way = worker.join().expect("a worker does not panic");
-                done.inserts += way.inserts;
-                done.rate += way.rate(0, way.marks.len() - 1);
-                for (i, tenth) in done.tenths.iter_mut().enumerate() {
-                    *tenth += way.tenth(i);
-                }
-                done.times.merge(&way.times);
-            }
+        let ways = threads::run(threads, &|_| {
+            barrier.wait();
+            walk::<V, P>(&peer, share, every, limit, args.value_bytes)
         });
-        Ok(done)
+        Ok(Done::of(&ways))
     }
 }
 

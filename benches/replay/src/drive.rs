@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::histogram::Histogram;
 use crate::peers::{Peer, Value};
+use crate::threads;
 use crate::workload::{Fresh, Plan, SET, Workload, key_of};
 
 /// Operations between two looks at the stop flag.
@@ -109,39 +110,38 @@ fn run<V: Value, P: Peer<V>, const TIMED: bool>(
     plan: &Plan,
     drive: Drive<'_>,
 ) -> (Outcome, Latency) {
+    run_until_stopped(drive.threads, drive.time, &|stop, latency| {
+        let worker = Worker { peer, plan, stop, drive, value: PhantomData };
+        if drive.batch > 1 { worker.batches() } else { worker.steps::<TIMED>(latency) }
+    })
+}
+
+/// What a thread does until it is stopped.
+type Work<'a> = &'a (dyn Fn(&AtomicBool, &mut Latency) -> Counts + Sync);
+
+/// Does the work on so many threads, which begin together and are stopped after some time.
+fn run_until_stopped(threads: usize, time: Duration, work: Work<'_>) -> (Outcome, Latency) {
     let stop = AtomicBool::new(false);
-    let barrier = Barrier::new(drive.threads + 1);
-    let mut outcome = Outcome::default();
-    let mut latency = Latency::new();
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..drive.threads)
-            .map(|_| {
-                let (stop, barrier) = (&stop, &barrier);
-                scope.spawn(move || {
-                    let worker = Worker { peer, plan, stop, drive, value: PhantomData };
-                    let mut latency = Latency::new();
-                    barrier.wait();
-                    let counts = if drive.batch > 1 {
-                        worker.batches()
-                    } else {
-                        worker.steps::<TIMED>(&mut latency)
-                    };
-                    (counts, latency)
-                })
-            })
-            .collect();
+    let barrier = Barrier::new(threads + 1);
+    let drive = |_| {
+        let mut latency = Latency::new();
         barrier.wait();
-        thread::sleep(drive.time);
+        (work(&stop, &mut latency), latency)
+    };
+    let done = threads::run_beside(threads, &drive, &mut || {
+        barrier.wait();
+        thread::sleep(time);
         // Relaxed: nothing is handed over by it; joining the threads does that.
         stop.store(true, Ordering::Relaxed);
-        for worker in workers {
-            let (counts, durations) = worker.join().expect("a worker does not panic");
-            outcome.rate += counts.done as f64 / counts.time.as_secs_f64();
-            outcome.gets += counts.gets;
-            outcome.hits += counts.hits;
-            latency.merge(&durations);
-        }
     });
+    let mut outcome = Outcome::default();
+    let mut latency = Latency::new();
+    for (counts, durations) in done {
+        outcome.rate += counts.done as f64 / counts.time.as_secs_f64();
+        outcome.gets += counts.gets;
+        outcome.hits += counts.hits;
+        latency.merge(&durations);
+    }
     (outcome, latency)
 }
 

@@ -147,12 +147,12 @@ mod imp {
     use std::ptr;
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-    use std::thread;
 
     use anyhow::{Context as _, Result, bail};
 
     use super::{Lines, LinesCell, Op, told_apart};
-    use crate::peers::{Peer, Settings, Task};
+    use crate::peers::{Build, Peer, Settings, Task};
+    use crate::threads;
     use crate::workload::Fresh;
 
     const CAPACITY: usize = 4_096;
@@ -192,10 +192,10 @@ mod imp {
     impl Task<u64> for &LinesCell {
         type Output = Result<Lines>;
 
-        fn run<P: Peer<u64>>(self) -> Result<Lines> {
+        fn run<P: Peer<u64>>(self, build: Build<P>) -> Result<Lines> {
             // As for a replay: cortado then has no thread of its own, which would write between.
             let settings = Settings { replay: true, ..Settings::for_entries(CAPACITY, 1) };
-            let peer = P::build(&settings)?;
+            let peer = build(&settings)?;
             let keys = Fresh::new();
             // More than the capacity where new keys are to evict; all of them otherwise there.
             let filled = if self.op == Op::Insert { CAPACITY * 2 } else { CAPACITY / 2 };
@@ -203,7 +203,8 @@ mod imp {
             peer.settle();
             let recorder = Recorder::install()?;
             let turn = Barrier::new(2);
-            let work = |first: bool| {
+            let work = |i| {
+                let first = i == 0;
                 let fresh = Fresh::new();
                 let operation = |i: usize| {
                     // Far apart, so that two operations have no bucket in common by their keys.
@@ -234,14 +235,8 @@ mod imp {
                 turn.wait();
                 lines
             };
-            let (first, second) = thread::scope(|scope| {
-                let first = scope.spawn(|| work(true));
-                let second = scope.spawn(|| work(false));
-                (first.join(), second.join())
-            });
-            let joined = [first, second].map(|lines| lines.ok().context("a thread panicked"));
-            let [first, second] = joined;
-            Ok(told_apart(&[first??, second??]))
+            let [first, second] = threads::run(2, &work).try_into().expect("there are two threads");
+            Ok(told_apart(&[first?, second?]))
         }
     }
 

@@ -28,6 +28,7 @@ mod scaling;
 mod sleepers;
 mod source;
 mod stale;
+mod threads;
 mod throughput;
 mod trace;
 mod workload;

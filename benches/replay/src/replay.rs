@@ -2,18 +2,17 @@
 
 use std::collections::HashMap;
 use std::ops::AddAssign;
-use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use anyhow::Result;
 use clap::Args;
 
 use crate::cli;
 use crate::peers::opt::Future;
-use crate::peers::{Kind, Object, Peer, Settings, Task, Value};
+use crate::peers::{Build, Kind, Object, Peer, Settings, Task, Value};
 use crate::progress::Progress;
 use crate::reference;
+use crate::threads;
 use crate::trace::Trace;
 
 /// How traces are replayed.
@@ -181,7 +180,7 @@ impl Run<'_> {
 
     fn together<V: Value, P: Peer<V>>(&self, peer: &P) -> Hits {
         let next = AtomicUsize::new(0);
-        let work = || {
+        let work = |_| {
             let mut hits = Hits::default();
             loop {
                 // Relaxed: the chunks are only told apart; nothing is handed over with them.
@@ -192,22 +191,17 @@ impl Run<'_> {
                 hits += self.chunk(peer, start);
             }
         };
-        thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.threads).map(|_| scope.spawn(work)).collect();
-            let mut hits = Hits::default();
-            for worker in workers {
-                hits += worker.join().unwrap_or_else(|payload| panic::resume_unwind(payload));
-            }
-            hits
-        })
+        let mut all = Hits::default();
+        threads::run(self.threads, &work).into_iter().for_each(|hits| all += hits);
+        all
     }
 }
 
 impl<V: Value> Task<V> for Run<'_> {
     type Output = Result<Hits>;
 
-    fn run<P: Peer<V>>(self) -> Result<Hits> {
-        let peer = P::build(&self.settings)?;
+    fn run<P: Peer<V>>(self, build: Build<P>) -> Result<Hits> {
+        let peer = build(&self.settings)?;
         Ok(if self.threads == 1 { self.alone(&peer) } else { self.together(&peer) })
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 
 use crate::drive::{self, Drive, Latency};
 use crate::histogram::Histogram;
-use crate::peers::{Heap, Hundred, Kind, Peer, Task, Value};
+use crate::peers::{Build, Heap, Hundred, Kind, Peer, Task, Value};
 use crate::progress::Progress;
 use crate::report::Spread;
 use crate::workload::Plan;
@@ -139,9 +139,9 @@ impl<'a, V> Turn<'a, V> {
 impl<V: Value> Task<V> for Turn<'_, V> {
     type Output = Result<()>;
 
-    fn run<P: Peer<V>>(self) -> Result<()> {
+    fn run<P: Peer<V>>(self, build: Build<P>) -> Result<()> {
         let Rounds { plan, batch, .. } = *self.rounds;
-        let peer: P = plan.build()?;
+        let peer: P = plan.build(build)?;
         if batch > 1 && peer.get_many(&[]).is_none() {
             bail!("{} cannot look up many keys at once", self.cells[0].kind.name());
         }

@@ -13,7 +13,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::cells;
-use crate::peers::{Kind, Peer, Settings, Task};
+use crate::peers::{Build, Kind, Peer, Settings, Task};
+use crate::threads;
 
 /// The entries that the cache may hold, and those that it holds.
 const CAPACITY: usize = 10_000;
@@ -68,17 +69,32 @@ impl SleepersCell {
 impl Task<u64> for &SleepersCell {
     type Output = Result<Sleepers>;
 
-    fn run<P: Peer<u64>>(self) -> Result<Sleepers> {
-        let peer = Arc::new(P::build(&Settings::for_entries(CAPACITY, 1))?);
+    fn run<P: Peer<u64>>(self, build: Build<P>) -> Result<Sleepers> {
+        let peer = Arc::new(build(&Settings::for_entries(CAPACITY, 1))?);
         (0..ENTRIES).for_each(|key| peer.insert(key, key));
         peer.settle();
+        let get = |i| {
+            black_box(peer.get(i as u64 % ENTRIES));
+        };
+        let nanos = self.measure_beside(&get, &|| self.rounds(&*peer))?;
+        Ok(Sleepers { nanos })
+    }
+}
+
+impl SleepersCell {
+    /// Measures beside threads each of which has done something once, and sleeps.
+    fn measure_beside(
+        &self,
+        before_sleep: threads::Work<'_, ()>,
+        measure: &dyn Fn() -> Result<Vec<f64>>,
+    ) -> Result<Vec<f64>> {
         let gate = Gate::default();
-        let result = thread::scope(|scope| {
+        thread::scope(|scope| {
             for i in 0..self.sleepers {
-                let (peer, gate) = (&peer, &gate);
+                let gate = &gate;
                 let sleeper = thread::Builder::new().stack_size(STACK_BYTES);
                 let started = sleeper.spawn_scoped(scope, move || {
-                    black_box(peer.get(i as u64 % ENTRIES));
+                    before_sleep(i);
                     gate.sleep();
                 });
                 if let Err(error) = started {
@@ -87,15 +103,12 @@ impl Task<u64> for &SleepersCell {
                 }
             }
             gate.wait_for(self.sleepers);
-            let result = self.rounds(&*peer);
+            let result = measure();
             gate.open();
             result
-        });
-        result.map(|nanos| Sleepers { nanos })
+        })
     }
-}
 
-impl SleepersCell {
     fn rounds<P: Peer<u64>>(&self, peer: &P) -> Result<Vec<f64>> {
         let time = Duration::from_millis(self.round_ms);
         let mut nanos = Vec::new();

@@ -5,13 +5,13 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::peers::{Kind, Peer, Settings, Task, Value};
+use crate::peers::{Build, Kind, Peer, Settings, Task, Value};
+use crate::threads;
 
 const KEYS: u64 = 256;
 /// Room enough that no cache has a reason to evict, however it splits its capacity.
@@ -80,27 +80,27 @@ struct Run {
 impl Task<Version> for Run {
     type Output = Result<Stale>;
 
-    fn run<P: Peer<Version>>(self) -> Result<Stale> {
-        let peer = P::build(&Settings::for_entries(CAPACITY, self.seed))?;
+    fn run<P: Peer<Version>>(self, build: Build<P>) -> Result<Stale> {
+        let peer = build(&Settings::for_entries(CAPACITY, self.seed))?;
         (0..KEYS).for_each(|key| peer.insert(key, Version(1)));
         peer.settle();
         // The version whose insert has returned, of each key.
         let written: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(1)).collect();
         let stop = AtomicBool::new(false);
         let mut own = Reads::default();
-        let other = thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                let mut reads = Reads::default();
-                while !stop.load(Ordering::Relaxed) {
-                    for key in 0..KEYS {
-                        // Acquire: pairs with the Release store below, so the insert of this
-                        // version happens before the read that follows.
-                        let least = written[key as usize].load(Ordering::Acquire);
-                        reads.note(read(&peer, key), least);
-                    }
+        let reader = |_| {
+            let mut reads = Reads::default();
+            while !stop.load(Ordering::Relaxed) {
+                for key in 0..KEYS {
+                    // Acquire: pairs with the Release store below, so the insert of this version
+                    // happens before the read that follows.
+                    let least = written[key as usize].load(Ordering::Acquire);
+                    reads.note(read(&peer, key), least);
                 }
-                reads
-            });
+            }
+            reads
+        };
+        let other = threads::run_beside(1, &reader, &mut || {
             let begin = Instant::now();
             let mut version = 1;
             while version == 1 || begin.elapsed() < self.time {
@@ -113,9 +113,8 @@ impl Task<Version> for Run {
             }
             // Relaxed: nothing is handed over by it.
             stop.store(true, Ordering::Relaxed);
-            reader.join().expect("the reader does not panic")
         });
-        Ok(Stale { own, other })
+        Ok(Stale { own, other: other[0] })
     }
 }
 

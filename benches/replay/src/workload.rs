@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::peers::{Peer, Settings, Value};
+use crate::peers::{Build, Peer, Settings, Value};
 use crate::trace::zipf::{Random, Zipf, scramble};
 
 /// The kinds of work.
@@ -150,9 +150,9 @@ impl Plan {
     ///
     /// For `mixed` and `read-through` it is filled with the keys that were used last, up to the
     /// capacity; for `hits` with all keys; for `churn` with new keys up to the capacity.
-    pub fn build<V: Value, P: Peer<V>>(&self) -> Result<P> {
+    pub fn build<V: Value, P: Peer<V>>(&self, build: Build<P>) -> Result<P> {
         let shape = &self.shape;
-        let peer = P::build(&Settings::for_entries(shape.capacity, shape.seed))?;
+        let peer = build(&Settings::for_entries(shape.capacity, shape.seed))?;
         let fill = |key| peer.insert(key, V::make(key, shape.value_bytes));
         if shape.workload == Workload::Churn {
             let fresh = Fresh::new();

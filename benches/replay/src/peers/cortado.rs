@@ -7,28 +7,39 @@ use cortado::{Cache, EvictionPolicy, Maintenance};
 
 use super::{Peer, Settings, Value};
 
-/// `cortado::Cache`; with `BYTES` it is after the most cost hit, not the most entries, and with `METRICS` it
-/// counts.
-pub struct Cortado<V: Value, const BYTES: bool, const METRICS: bool>(Cache<u64, V>);
+/// `cortado::Cache`.
+pub struct Cortado<V: Value>(Cache<u64, V>);
 
-impl<V: Value, const BYTES: bool, const METRICS: bool> Peer<V> for Cortado<V, BYTES, METRICS> {
-    fn build(settings: &Settings) -> Result<Self> {
+impl<V: Value> Cortado<V> {
+    /// Builds one that is after the most cost hit, not the most entries.
+    pub fn build_for_bytes(settings: &Settings) -> Result<Self> {
+        Self::build_with(settings, EvictionPolicy::Frequency, false)
+    }
+
+    /// Builds one that counts.
+    pub fn build_with_metrics(settings: &Settings) -> Result<Self> {
+        Self::build_with(settings, EvictionPolicy::FrequencyPerCost, true)
+    }
+
+    fn build_with(settings: &Settings, policy: EvictionPolicy, metrics: bool) -> Result<Self> {
         let maintenance = if settings.replay { Maintenance::Manual } else { Maintenance::Thread };
         let mut builder = Cache::builder()
             .max_cost(settings.capacity as u64)
             .expected_entries(settings.entries)
             .maintenance(maintenance)
-            .metrics(METRICS)
-            .eviction_policy(if BYTES {
-                EvictionPolicy::Frequency
-            } else {
-                EvictionPolicy::FrequencyPerCost
-            })
+            .metrics(metrics)
+            .eviction_policy(policy)
             .seed(settings.seed);
         if V::HAS_COST {
             builder = builder.cost_of(|_, value: &V| value.cost());
         }
         builder.build().map(Self).context("cortado could not be built")
+    }
+}
+
+impl<V: Value> Peer<V> for Cortado<V> {
+    fn build(settings: &Settings) -> Result<Self> {
+        Self::build_with(settings, EvictionPolicy::FrequencyPerCost, false)
     }
 
     #[inline]

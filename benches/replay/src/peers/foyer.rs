@@ -1,25 +1,31 @@
 //! foyer-memory, with its S3-FIFO or its LFU; its eight shards are its default.
 
 use anyhow::Result;
-use foyer_memory::{Cache, CacheBuilder, LfuConfig, S3FifoConfig};
+use foyer_memory::{Cache, CacheBuilder, EvictionConfig, LfuConfig, S3FifoConfig};
 
 use super::{Peer, Settings, Value};
 
 /// `foyer_memory::Cache`.
-pub struct Foyer<V: Value, const LFU: bool>(Cache<u64, V>);
+pub struct Foyer<V: Value>(Cache<u64, V>);
 
-impl<V: Value, const LFU: bool> Peer<V> for Foyer<V, LFU> {
-    fn build(settings: &Settings) -> Result<Self> {
+impl<V: Value> Foyer<V> {
+    /// Builds one with its LFU.
+    pub fn build_lfu(settings: &Settings) -> Result<Self> {
+        Self::build_with(settings, LfuConfig::default().into())
+    }
+
+    fn build_with(settings: &Settings, eviction: EvictionConfig) -> Result<Self> {
         let mut builder = CacheBuilder::new(settings.capacity);
         if V::HAS_COST {
             builder = builder.with_weighter(|_, value: &V| value.cost() as usize);
         }
-        let builder = if LFU {
-            builder.with_eviction_config(LfuConfig::default())
-        } else {
-            builder.with_eviction_config(S3FifoConfig::default())
-        };
-        Ok(Self(builder.build()))
+        Ok(Self(builder.with_eviction_config(eviction).build()))
+    }
+}
+
+impl<V: Value> Peer<V> for Foyer<V> {
+    fn build(settings: &Settings) -> Result<Self> {
+        Self::build_with(settings, S3FifoConfig::default().into())
     }
 
     #[inline]

@@ -18,6 +18,7 @@ mod scc;
 mod stretto;
 mod tinyufo;
 
+use std::any::Any;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -104,23 +105,33 @@ impl Value for u64 {
     }
 }
 
-/// An object of which nothing is kept but its size, which is its cost.
+/// An object with a size, which is its cost. A replay keeps nothing else of it.
 #[derive(Clone)]
-pub struct Object(u64);
+pub struct Object {
+    size: u64,
+    content: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Object {
+    /// Returns an object that has something in it; clones share that.
+    pub fn with_content(size: usize, content: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { size: size as u64, content: Some(content) }
+    }
+}
 
 impl Value for Object {
     const HAS_COST: bool = true;
 
     fn make(_key: u64, bytes: usize) -> Self {
-        Self(bytes as u64)
+        Self { size: bytes as u64, content: None }
     }
 
     fn look(&self) {
-        black_box(self.0);
+        black_box(&self.content);
     }
 
     fn cost(&self) -> u64 {
-        self.0
+        self.size
     }
 }
 
@@ -150,13 +161,17 @@ impl Value for Heap {
     }
 }
 
+/// Builds an empty cache. One type of cache may be built in several ways, and what is done with it is
+/// compiled once for all of them.
+pub type Build<P> = fn(&Settings) -> Result<P>;
+
 /// Something to do with a cache whose type is not known yet.
 pub trait Task<V: Value> {
     /// What comes out of it.
     type Output;
 
     /// Does it with a cache of type `P`.
-    fn run<P: Peer<V>>(self) -> Self::Output;
+    fn run<P: Peer<V>>(self, build: Build<P>) -> Self::Output;
 }
 
 /// The caches by name.
@@ -345,6 +360,11 @@ impl Kind {
         }
     }
 
+    /// Returns whether the cache itself, not a policy that stands for it, takes entries of any cost.
+    pub fn takes_costs(self) -> bool {
+        self.reference().is_none() && self.check_replayable(true).is_ok()
+    }
+
     /// Fails for what cannot be driven like a cache.
     pub fn check_drivable(self, hits_only: bool) -> Result<()> {
         match self {
@@ -363,21 +383,23 @@ impl Kind {
     /// Does a task with the cache of this name.
     pub fn dispatch<V: Value, O, T: Task<V, Output = Result<O>>>(self, task: T) -> Result<O> {
         match self {
-            Self::Cortado => task.run::<cortado::Cortado<V, false, false>>(),
-            Self::CortadoBytes => task.run::<cortado::Cortado<V, true, false>>(),
-            Self::CortadoMetrics => task.run::<cortado::Cortado<V, false, true>>(),
-            Self::Moka => task.run::<moka::Moka<V>>(),
-            Self::MiniMoka => task.run::<mini_moka::MiniMoka<V>>(),
-            Self::QuickCache => task.run::<quick_cache::QuickCache<V>>(),
-            Self::Stretto => task.run::<stretto::Stretto<V>>(),
-            Self::TinyUfo => task.run::<tinyufo::TinyUfo<V>>(),
-            Self::Foyer => task.run::<foyer::Foyer<V, false>>(),
-            Self::FoyerLfu => task.run::<foyer::Foyer<V, true>>(),
-            Self::Scc => task.run::<scc::Scc<V>>(),
-            Self::Lru => task.run::<lru::Lru<V>>(),
-            Self::Papaya => task.run::<papaya::Papaya<V>>(),
-            Self::Dashmap => task.run::<dashmap::Dashmap<V>>(),
-            Self::Hashbrown => task.run::<hashbrown::Hashbrown<V>>(),
+            Self::Cortado => task.run(cortado::Cortado::<V>::build),
+            Self::CortadoBytes => task.run(cortado::Cortado::<V>::build_for_bytes),
+            Self::CortadoMetrics => task.run(cortado::Cortado::<V>::build_with_metrics),
+            Self::Moka => task.run(moka::Moka::<V>::build),
+            Self::MiniMoka => task.run(mini_moka::MiniMoka::<V>::build),
+            Self::QuickCache => task.run(quick_cache::QuickCache::<V>::build),
+            Self::Stretto => task.run(stretto::Stretto::<V>::build),
+            Self::Foyer => task.run(foyer::Foyer::<V>::build),
+            Self::FoyerLfu => task.run(foyer::Foyer::<V>::build_lfu),
+            // Those below count entries, so they are not compiled for values with costs.
+            _ if V::HAS_COST => bail!("{} takes no costs", self.name()),
+            Self::Lru => task.run(lru::Lru::<V>::build),
+            Self::TinyUfo => task.run(tinyufo::TinyUfo::<V>::build),
+            Self::Scc => task.run(scc::Scc::<V>::build),
+            Self::Papaya => task.run(papaya::Papaya::<V>::build),
+            Self::Dashmap => task.run(dashmap::Dashmap::<V>::build),
+            Self::Hashbrown => task.run(hashbrown::Hashbrown::<V>::build),
             Self::Opt => bail!("opt needs to know the future: it is for hit-ratio only"),
             _ => {
                 bail!("{} is computed, not run: it is for hit-ratio and compare only", self.name())
