@@ -16,6 +16,7 @@ use crate::headline::HeadlineArgs;
 use crate::hit_ratio::HitRatioArgs;
 use crate::latency::LatencyArgs;
 use crate::memory::MemoryArgs;
+#[cfg(feature = "near")]
 use crate::near::NearArgs;
 use crate::peers::Kind;
 use crate::scaling::ScalingArgs;
@@ -27,6 +28,10 @@ use crate::throughput::ThroughputArgs;
 /// 100-byte values, 80 % get and 20 % set, Zipf 1.2, capacity 200 000.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
+#[cfg_attr(
+    not(feature = "near"),
+    command(after_help = "Built with `--features near`, it also has the command `near`.")
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -45,6 +50,7 @@ pub enum Command {
     Budget(BudgetArgs),
     Churn(ChurnArgs),
     Expiry(ExpiryArgs),
+    #[cfg(feature = "near")]
     Near(NearArgs),
     Report(ReportArgs),
     Scaling(ScalingArgs),
@@ -161,11 +167,13 @@ pub fn keys(text: &str) -> Result<u32> {
 }
 
 /// Parses a number of keys on a server, each of which every reader remembers.
+#[cfg(feature = "near")]
 pub fn server_keys(text: &str) -> Result<u32> {
     Ok(bounded(text, "the number of keys", 1_000_000)? as u32)
 }
 
 /// Parses a number of tasks.
+#[cfg(feature = "near")]
 pub fn tasks(text: &str) -> Result<usize> {
     bounded(text, "the number of tasks", 10_000)
 }

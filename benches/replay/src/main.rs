@@ -16,6 +16,7 @@ mod hit_ratio;
 mod latency;
 mod lines;
 mod memory;
+#[cfg(feature = "near")]
 mod near;
 mod peers;
 mod plot;
@@ -67,6 +68,7 @@ fn run(cli: &Cli) -> Result<()> {
         Some(Command::Budget(args)) => budget::run(args),
         Some(Command::Churn(args)) => churn::run(args),
         Some(Command::Expiry(args)) => expiry::run(args),
+        #[cfg(feature = "near")]
         Some(Command::Near(args)) => near::run(args),
         Some(Command::Report(args)) => document::run(args),
         Some(Command::Scaling(args)) => scaling::run(args),

@@ -50,6 +50,7 @@ impl Reads {
     }
 
     /// Adds the counts of another.
+    #[cfg(feature = "near")]
     pub fn merge(&mut self, other: Self) {
         self.all += other.all;
         self.stale += other.stale;

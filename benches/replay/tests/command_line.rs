@@ -534,11 +534,11 @@ fn memory_budget_and_churn_run() {
     // A run of a few milliseconds has few samples, or none.
     assert!(row.starts_with("lru,100,2,10000,0,") && row.contains(",10"), "{text}");
     let blocks = ["budget", "--capacity", "1000000", "--value-bytes", "10000", "--writers", "2"];
-    let caches = ["--inserts", "2000", "--cache", "cortado,scc", "--format", "csv"];
+    let caches = ["--inserts", "2000", "--cache", "cortado,scc,lru", "--format", "csv"];
     let text = prints(&[&blocks[..], &caches[..]].concat());
     assert!(text.contains("cortado,1000000,2,2000,10000,"), "{text}");
-    assert!(!text.contains("scc"), "it counts entries: {text}");
-    let only = ["--inserts", "2000", "--cache", "scc"];
+    assert!(!text.contains("scc") && !text.contains("lru"), "they count entries: {text}");
+    let only = ["--inserts", "2000", "--cache", "scc,lru"];
     assert!(fails(&[&blocks[..], &only[..]].concat()).contains("takes costs"));
     let text = prints(&[
         "churn",
@@ -745,6 +745,7 @@ fn scaling_writes_what_a_user_sends() {
 }
 
 /// Runs `near` on real servers for a moment; `None` where none is installed.
+#[cfg(feature = "near")]
 fn near(arguments: &[&str]) -> Option<Vec<serde_json::Value>> {
     let output = run(&[&["near", "--format", "json", "--rounds", "1"], arguments].concat());
     let message = String::from_utf8(output.stderr).unwrap();
@@ -756,6 +757,7 @@ fn near(arguments: &[&str]) -> Option<Vec<serde_json::Value>> {
     Some(serde_json::from_slice(&output.stdout).unwrap())
 }
 
+#[cfg(feature = "near")]
 #[test]
 fn near_cache_leaves_nothing_stale_and_versions_do_not_go_back() {
     let ways = "redis,cortado-broadcast,cortado-per-key";
@@ -775,6 +777,7 @@ fn near_cache_leaves_nothing_stale_and_versions_do_not_go_back() {
     }
 }
 
+#[cfg(feature = "near")]
 #[test]
 fn near_counts_what_is_stale() {
     // What was read is kept for longer than the run, and no change is reported.
@@ -785,6 +788,7 @@ fn near_counts_what_is_stale() {
     }
 }
 
+#[cfg(feature = "near")]
 #[test]
 fn near_prints_its_seed_and_server() {
     let arguments = ["near", "--way", "cortado-per-key,redis", "--seconds", "0.05"];
@@ -800,6 +804,7 @@ fn near_prints_its_seed_and_server() {
     assert!(message.contains(" 50 %, 2 of 4 runs, "), "{message}");
 }
 
+#[cfg(feature = "near")]
 #[test]
 fn near_without_a_server_is_an_error() {
     let scratch = Scratch::new("no-server");
