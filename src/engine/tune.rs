@@ -14,8 +14,7 @@ use crate::{
     sync::atomic::Ordering,
 };
 
-/// Samples that one call simulates, and the most that may be buffered.
-const SIMULATED_PER_CALL: usize = 32;
+/// The most samples that may be buffered.
 const MAX_SAMPLES: usize = 256;
 /// Buckets that are read for a sample, and the factor by which there may be more in a nearly empty
 /// table.

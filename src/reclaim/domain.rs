@@ -86,6 +86,16 @@ impl Domain {
         self.0 & PART_MASK
     }
 
+    /// Returns the number of the domain.
+    #[inline]
+    pub fn number(self) -> u64 {
+        self.0 >> PART_BITS
+    }
+}
+
+// For the collector that stores domains in atomics.
+#[cfg(any(cortado_loom, cortado_shuttle, not(feature = "crossbeam-epoch")))]
+impl Domain {
     #[inline]
     pub(super) fn from_bits(bits: u64) -> Self {
         Self(bits)
@@ -94,12 +104,6 @@ impl Domain {
     #[inline]
     pub(super) fn to_bits(self) -> u64 {
         self.0
-    }
-
-    /// Returns the number of the domain.
-    #[inline]
-    pub fn number(self) -> u64 {
-        self.0 >> PART_BITS
     }
 }
 

@@ -497,11 +497,7 @@ fn ruled<'a>(root: &'a Array, next: Option<&'a Array>) -> impl Iterator<Item = H
 
 #[cfg(all(test, not(any(cortado_loom, cortado_shuttle))))]
 mod tests {
-    use std::{
-        cell::RefCell,
-        sync::{atomic::AtomicU64, mpsc},
-        time::{Duration, Instant},
-    };
+    use std::{cell::RefCell, sync::atomic::AtomicU64};
 
     use super::{
         super::{
@@ -622,145 +618,6 @@ mod tests {
         }
     }
 
-    /// Retires an entry with a cost of 100, in a bag of its own.
-    fn retire_alone(table: &Entries<'_>, key: u64) {
-        let guard = table.pin();
-        let terms = Terms { cost: 100, ..Terms::NONE };
-        table.retire(&guard, unlink(table, &guard, key), terms, 0);
-        table.seal();
-    }
-
-    /// Calls `f` while another thread reads something, from before to after the call.
-    fn beside_a_reader<R>(read: impl FnOnce(&dyn Fn()) + Send, f: impl FnOnce() -> R) -> R {
-        let (to_us, reports) = mpsc::channel();
-        let (release, orders) = mpsc::channel::<()>();
-        thread::scope(|scope| {
-            scope.spawn(move || {
-                read(&|| {
-                    to_us.send(()).unwrap();
-                    let _ = orders.recv();
-                });
-            });
-            reports.recv().unwrap();
-            let release = release;
-            let result = f();
-            drop(release);
-            result
-        })
-    }
-
-    /// Retries until values were dropped early. (Other tests pin for every domain, which prevents
-    /// it.)
-    fn eventually(attempt: impl Fn() -> bool) {
-        let end = Instant::now() + Duration::from_secs(30);
-        while !attempt() {
-            assert!(Instant::now() < end, "nothing ever went early");
-        }
-    }
-
-    // Other collectors do not know what a pin protects.
-    #[cfg(not(feature = "crossbeam-epoch"))]
-    #[test]
-    fn unprotected_values_are_dropped_early_and_others_after_their_period() {
-        let alive = AtomicU64::new(0);
-        eventually(|| {
-            let table = filled(100, &alive);
-            let read = |wait: &dyn Fn()| {
-                let guard = table.pin_part(spread(7));
-                let hit = table.find(&guard, spread(7), |entry| entry.key == 7).unwrap();
-                wait();
-                assert_eq!(hit.entry.value, 7);
-            };
-            let freed = beside_a_reader(read, || {
-                (0..100).for_each(|key| retire_alone(&table, key));
-                assert_eq!(table.sweep(usize::MAX, None).freed, 0, "a reader is pinned");
-                let freed = table.sweep_early(usize::MAX, None).freed as u64;
-                assert!(freed < 100 && alive.load(Relaxed) == 100 - freed);
-                // Only their cells remain, each at a cost of 1 at most, because no other cost is
-                // stored.
-                assert_eq!(table.garbage().cost, (100 - freed) * 100 + freed);
-                assert_eq!(table.sweep_early(usize::MAX, None).freed, 0, "they were asked about");
-                freed
-            });
-            assert_eq!(sweep_all(&table, None).freed as u64, 100 - freed);
-            assert_eq!((alive.load(Relaxed), table.garbage()), (0, Garbage::default()));
-            assert!(table.is_at_rest());
-            freed >= 90
-        });
-    }
-
-    #[cfg(not(feature = "crossbeam-epoch"))]
-    #[test]
-    fn cells_of_values_that_went_early_are_not_used_before_their_period_is_over() {
-        let alive = AtomicU64::new(0);
-        eventually(|| {
-            let table = filled(50, &alive);
-            let handle_of = |key| {
-                let guard = table.pin_structure();
-                table.find_slot(&guard, spread(key), |_| true).unwrap().handle
-            };
-            let put = |key| {
-                let guard = table.pin();
-                let entry = Entry::new(key, key, &alive);
-                assert_eq!(put(&table, &guard, spread(key), entry, |_| panic!("full")), None);
-                handle_of(key)
-            };
-            let handles: Vec<Handle> = (0..50).map(handle_of).collect();
-            let read = |wait: &dyn Fn()| {
-                let _guard = table.pin_structure();
-                wait();
-            };
-            let freed = beside_a_reader(read, || {
-                (0..50).for_each(|key| retire_alone(&table, key));
-                let freed = table.sweep_early(usize::MAX, None).freed;
-                table.seal();
-                table.sweep_early(usize::MAX, None);
-                for key in 100..150 {
-                    assert!(!handles.contains(&put(key)), "a reader may still compare it");
-                }
-                freed
-            });
-            sweep_all(&table, None);
-            assert!((200..400).any(|key| handles.contains(&put(key))), "they are used again");
-            freed == 50
-        });
-    }
-
-    #[cfg(not(feature = "crossbeam-epoch"))]
-    #[test]
-    fn values_dropped_early_are_finalized_and_a_panic_is_returned() {
-        let alive = AtomicU64::new(0);
-        eventually(|| {
-            let table = filled(10, &alive);
-            let read = |wait: &dyn Fn()| {
-                let _guard = table.pin_structure();
-                wait();
-            };
-            let finalized = RefCell::new(Vec::new());
-            let finalizer = |entry: Entry<'_>, label: u8, cost: u64| {
-                finalized.borrow_mut().push((entry.key, label, cost));
-                assert!(entry.key > 4, "{}", entry.key);
-            };
-            let swept = beside_a_reader(read, || {
-                let guard = table.pin();
-                for key in 0..10 {
-                    let terms = Terms { label: 1, ..Terms::NONE };
-                    table.retire(&guard, unlink(&table, &guard, key), terms, 0);
-                }
-                drop(guard);
-                table.seal();
-                table.sweep_early(usize::MAX, Some(&finalizer))
-            });
-            let later = sweep_all(&table, Some(&finalizer));
-            assert_eq!((swept.freed + later.freed, alive.load(Relaxed)), (10, 0));
-            assert!(swept.panic.is_some() || later.panic.is_some());
-            let mut finalized = finalized.take();
-            finalized.sort_unstable();
-            assert_eq!(finalized, (0..10).map(|key| (key, 1, 1)).collect::<Vec<_>>());
-            swept.freed == 10
-        });
-    }
-
     #[test]
     fn table_is_not_at_rest_while_another_thread_finalizes() {
         let alive = AtomicU64::new(0);
@@ -790,5 +647,156 @@ mod tests {
         assert_eq!(entry.value, 90);
         drop(guard);
         assert_eq!((sweep_all(&table, None).freed, alive.load(Relaxed)), (1, 1));
+    }
+
+    /// Values that are dropped before their period ends. Other collectors do not know what a pin
+    /// protects.
+    #[cfg(not(feature = "crossbeam-epoch"))]
+    mod early {
+        use std::{
+            sync::mpsc,
+            time::{Duration, Instant},
+        };
+
+        use super::*;
+
+        /// Retires an entry with a cost of 100, in a bag of its own.
+        fn retire_alone(table: &Entries<'_>, key: u64) {
+            let guard = table.pin();
+            let terms = Terms { cost: 100, ..Terms::NONE };
+            table.retire(&guard, unlink(table, &guard, key), terms, 0);
+            table.seal();
+        }
+
+        /// Calls `f` while another thread reads something, from before to after the call.
+        fn beside_a_reader<R>(read: impl FnOnce(&dyn Fn()) + Send, f: impl FnOnce() -> R) -> R {
+            let (to_us, reports) = mpsc::channel();
+            let (release, orders) = mpsc::channel::<()>();
+            thread::scope(|scope| {
+                scope.spawn(move || {
+                    read(&|| {
+                        to_us.send(()).unwrap();
+                        let _ = orders.recv();
+                    });
+                });
+                reports.recv().unwrap();
+                let release = release;
+                let result = f();
+                drop(release);
+                result
+            })
+        }
+
+        /// Retries until values were dropped early. (Other tests pin for every domain, which prevents
+        /// it.)
+        fn eventually(attempt: impl Fn() -> bool) {
+            let end = Instant::now() + Duration::from_secs(30);
+            while !attempt() {
+                assert!(Instant::now() < end, "nothing ever went early");
+            }
+        }
+
+        #[test]
+        fn unprotected_values_are_dropped_early_and_others_after_their_period() {
+            let alive = AtomicU64::new(0);
+            eventually(|| {
+                let table = filled(100, &alive);
+                let read = |wait: &dyn Fn()| {
+                    let guard = table.pin_part(spread(7));
+                    let hit = table.find(&guard, spread(7), |entry| entry.key == 7).unwrap();
+                    wait();
+                    assert_eq!(hit.entry.value, 7);
+                };
+                let freed = beside_a_reader(read, || {
+                    (0..100).for_each(|key| retire_alone(&table, key));
+                    assert_eq!(table.sweep(usize::MAX, None).freed, 0, "a reader is pinned");
+                    let freed = table.sweep_early(usize::MAX, None).freed as u64;
+                    assert!(freed < 100 && alive.load(Relaxed) == 100 - freed);
+                    // Only their cells remain, each at a cost of 1 at most, because no other cost is
+                    // stored.
+                    assert_eq!(table.garbage().cost, (100 - freed) * 100 + freed);
+                    assert_eq!(
+                        table.sweep_early(usize::MAX, None).freed,
+                        0,
+                        "they were asked about"
+                    );
+                    freed
+                });
+                assert_eq!(sweep_all(&table, None).freed as u64, 100 - freed);
+                assert_eq!((alive.load(Relaxed), table.garbage()), (0, Garbage::default()));
+                assert!(table.is_at_rest());
+                freed >= 90
+            });
+        }
+
+        #[test]
+        fn cells_of_values_that_went_early_are_not_used_before_their_period_is_over() {
+            let alive = AtomicU64::new(0);
+            eventually(|| {
+                let table = filled(50, &alive);
+                let handle_of = |key| {
+                    let guard = table.pin_structure();
+                    table.find_slot(&guard, spread(key), |_| true).unwrap().handle
+                };
+                let put = |key| {
+                    let guard = table.pin();
+                    let entry = Entry::new(key, key, &alive);
+                    assert_eq!(put(&table, &guard, spread(key), entry, |_| panic!("full")), None);
+                    handle_of(key)
+                };
+                let handles: Vec<Handle> = (0..50).map(handle_of).collect();
+                let read = |wait: &dyn Fn()| {
+                    let _guard = table.pin_structure();
+                    wait();
+                };
+                let freed = beside_a_reader(read, || {
+                    (0..50).for_each(|key| retire_alone(&table, key));
+                    let freed = table.sweep_early(usize::MAX, None).freed;
+                    table.seal();
+                    table.sweep_early(usize::MAX, None);
+                    for key in 100..150 {
+                        assert!(!handles.contains(&put(key)), "a reader may still compare it");
+                    }
+                    freed
+                });
+                sweep_all(&table, None);
+                assert!((200..400).any(|key| handles.contains(&put(key))), "they are used again");
+                freed == 50
+            });
+        }
+
+        #[test]
+        fn values_dropped_early_are_finalized_and_a_panic_is_returned() {
+            let alive = AtomicU64::new(0);
+            eventually(|| {
+                let table = filled(10, &alive);
+                let read = |wait: &dyn Fn()| {
+                    let _guard = table.pin_structure();
+                    wait();
+                };
+                let finalized = RefCell::new(Vec::new());
+                let finalizer = |entry: Entry<'_>, label: u8, cost: u64| {
+                    finalized.borrow_mut().push((entry.key, label, cost));
+                    assert!(entry.key > 4, "{}", entry.key);
+                };
+                let swept = beside_a_reader(read, || {
+                    let guard = table.pin();
+                    for key in 0..10 {
+                        let terms = Terms { label: 1, ..Terms::NONE };
+                        table.retire(&guard, unlink(&table, &guard, key), terms, 0);
+                    }
+                    drop(guard);
+                    table.seal();
+                    table.sweep_early(usize::MAX, Some(&finalizer))
+                });
+                let later = sweep_all(&table, Some(&finalizer));
+                assert_eq!((swept.freed + later.freed, alive.load(Relaxed)), (10, 0));
+                assert!(swept.panic.is_some() || later.panic.is_some());
+                let mut finalized = finalized.take();
+                finalized.sort_unstable();
+                assert_eq!(finalized, (0..10).map(|key| (key, 1, 1)).collect::<Vec<_>>());
+                swept.freed == 10
+            });
+        }
     }
 }
