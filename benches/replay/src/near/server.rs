@@ -56,9 +56,11 @@ impl Error for ServerError {
     }
 }
 
-/// A running server, killed when it is dropped.
+/// A running server, killed when it is dropped, or when this program is killed.
 pub struct Server {
     child: Child,
+    /// `None` if there is no shell.
+    watchdog: Option<Watchdog>,
     port: u16,
     name: String,
 }
@@ -70,7 +72,8 @@ impl Server {
         for _ in 0..PORTS {
             let port = free_port().map_err(ServerError::Port)?;
             let (program, child) = spawn(port)?;
-            let mut server = Self { child, port, name: String::new() };
+            let watchdog = Watchdog::new(child.id()).ok();
+            let mut server = Self { child, watchdog, port, name: String::new() };
             if let Some(name) = server.wait_until_ready() {
                 server.name = name;
                 return Ok(server);
@@ -117,8 +120,36 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // First, so that it kills no later process of the same number.
+        self.watchdog = None;
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A process that waits until this one ends, for whatever reason, and then kills a third.
+struct Watchdog(Child);
+
+impl Watchdog {
+    /// Starts one that kills the process of this number.
+    fn new(id: u32) -> io::Result<Self> {
+        // What it reads from is closed with this process. The signals of a terminal go to all of
+        // its processes, and must not end it first.
+        let script = "trap '' HUP INT TERM; read -r line; kill -9 \"$1\"";
+        Command::new("sh")
+            .args(["-c", script, "sh", &id.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(Self)
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -172,6 +203,20 @@ mod tests {
                       valkey_version:8.0.1\r\n";
         assert_eq!(name(valkey), "Valkey 8.0.1");
         assert_eq!(name(""), "a server of unknown version");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn watchdog_kills_when_its_input_ends_and_not_when_it_is_dropped() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        drop(Watchdog::new(child.id()).unwrap());
+        assert!(child.try_wait().unwrap().is_none());
+        let mut watchdog = Watchdog::new(child.id()).unwrap();
+        drop(watchdog.0.stdin.take());
+        // `wait` would close its input, which ends it, too.
+        let input = child.stdin.take();
+        assert!(child.wait().unwrap().code().is_none(), "it ended by itself");
+        drop(input);
     }
 
     #[test]
