@@ -744,6 +744,21 @@ fn scaling_writes_what_a_user_sends() {
     assert!(fails(&["scaling", "--max-threads", "0"]).contains("--max-threads"));
 }
 
+/// A table of so many entries may have grown or not. What it took, and the garbage of its growth, were
+/// once counted as what deadlines take.
+#[test]
+fn growth_of_the_table_is_no_part_of_what_a_deadline_takes() {
+    for entries in ["3000", "30000"] {
+        let sizes = ["--entries", entries, "--seconds", "0.001", "--step-seconds", "60"];
+        let text = prints(&[&["expiry", "--format", "json"], &sizes[..]].concat());
+        let rows: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let bytes = rows[0]["bytes_per_deadline"].as_f64().unwrap();
+        let kept = rows[0]["noted_per_deadline"].as_f64().unwrap();
+        assert!((kept..kept + 20.0).contains(&bytes), "{text}");
+        assert_eq!(rows[0]["left_after"], 0);
+    }
+}
+
 /// Runs `near` on real servers for a moment; `None` where none is installed.
 #[cfg(feature = "near")]
 fn near(arguments: &[&str]) -> Option<Vec<serde_json::Value>> {
