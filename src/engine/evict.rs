@@ -6,7 +6,7 @@
 use super::{
     Engine, NORMAL_WEIGHT,
     evictions::{Evictions, MAX_VETOES},
-    maintenance::MaintenanceShard,
+    maintenance::{DELAYED, MaintenanceShard},
     place::borrow,
     victims::{Among, Resident},
     window::Candidate,
@@ -32,7 +32,7 @@ use crate::{
 pub(super) const MAX_EVICTIONS: usize = 1 << 14;
 /// Entries that a writer evicts at most while other threads hold all shards.
 const ALONE_EVICTIONS: usize = 256;
-/// The smallest budget that is evicted from ahead of need.
+/// The smallest budget from which an insert evicts for the next one.
 const MIN_AHEAD_BUDGET: u64 = 256;
 /// Entries of an oversized window that one call filters although there is room, if it does not
 /// evict more: the capacity divided by this, since those that lose leave places free, up to
@@ -117,27 +117,29 @@ impl<K, V, S> Engine<K, V, S> {
         }
     }
 
-    /// Buffers an event; a full batch is added to the sketch.
+    /// Buffers an event, and counts the one that was buffered [`DELAYED`] events before, whose
+    /// prefetched counters have arrived.
     #[inline]
     fn note_in(&self, shard: &mut MaintenanceShard, hash: u64) {
         prefetch(self.sketch.line(hash));
-        let at = shard.noted % CAPACITY;
-        let arrived = std::mem::replace(&mut shard.events[at], hash);
-        shard.noted += 1;
-        if shard.noted > CAPACITY {
-            self.sketch.increment(arrived);
-            if at == 0 {
-                self.pass_time(CAPACITY);
-            }
+        let delayed = std::mem::replace(&mut shard.events[shard.noted % DELAYED], hash);
+        if shard.noted >= DELAYED {
+            self.sketch.increment(delayed);
+        }
+        shard.noted = shard.noted.wrapping_add(1);
+        if shard.noted.is_multiple_of(CAPACITY) {
+            self.pass_time(CAPACITY);
         }
     }
 
-    /// Adds the events that a maintenance shard has buffered to the sketch; returns how many.
+    /// Counts the events that a maintenance shard has buffered; returns how many.
     #[cold]
     pub(super) fn learn_noted(&self, shard: &mut MaintenanceShard) -> usize {
-        let count = std::mem::take(&mut shard.noted).min(CAPACITY);
+        let noted = std::mem::take(&mut shard.noted);
+        let count = noted.min(DELAYED);
         if count > 0 {
-            self.learn(&shard.events[..count]);
+            self.sketch.increment_batch(&shard.events[..count]);
+            self.pass_time(noted % CAPACITY);
         }
         count
     }
@@ -295,8 +297,8 @@ impl<K, V, S> Engine<K, V, S> {
     }
 
     /// Returns whether the cache is still filling, or much was removed, so that an entry of the
-    /// window may move to main unfiltered. Room that was made ahead of need does not let an entry
-    /// into main without a comparison.
+    /// window may move to main unfiltered. Credit does not let an entry into main without a
+    /// comparison.
     fn is_filling(&self, room: u64) -> bool {
         let (used, max, ahead) = (self.used(), self.budget.max(), self.max_credit());
         State { used, max, room, ahead, ..State::default() }.is_filling()

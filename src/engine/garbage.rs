@@ -31,7 +31,7 @@ const BAGS_PER_PERIOD: u64 = 4;
 const PERIOD_PART: u64 = 64;
 /// In bytes; 4096 small entries.
 const PERIOD_BYTES: u64 = 128 << 10;
-/// How many times that a writer lets gather for the thread.
+/// How many times as much a writer lets gather, where the maintenance thread may come first.
 const WRITER_FACTOR: u64 = 2;
 /// The garbage that the thread lets gather while it evicts, if freeing it has effects: the budget
 /// divided by this.

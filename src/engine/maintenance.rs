@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     policy::window::{Window, WindowEntry},
-    primitives::striped::{CAPACITY, thread_number},
+    primitives::striped::thread_number,
     reclaim::Guard,
     sync::atomic::Ordering,
     table::{SLOTS, buckets_for},
@@ -24,6 +24,9 @@ use crate::{
 
 /// Entries that maintenance evicts under one guard.
 const SLICE_EVICTIONS: usize = 16;
+/// New entries until an event is counted by the sketch: by then, its prefetched counters have
+/// arrived.
+pub(super) const DELAYED: usize = 8;
 /// Entries that maintenance removes as expired before it frees garbage.
 const SLICE_EXPIRATIONS: usize = 4096;
 /// Units of a resize that one slice of maintenance moves.
@@ -45,8 +48,8 @@ pub struct MaintenanceShard {
     pub(super) hand: Hand,
     pub(super) rng: Rng,
     /// Hashes of new entries, buffered for the sketch.
-    pub(super) events: [u64; CAPACITY],
-    /// The number of hashes in `events`.
+    pub(super) events: [u64; DELAYED],
+    /// The number of hashes that were noted since the last maintenance.
     pub(super) noted: usize,
 }
 
@@ -61,7 +64,7 @@ impl MaintenanceShard {
             next_ring: 0,
             hand: Hand::new(seed as usize),
             rng: Rng::new(seed),
-            events: [0; CAPACITY],
+            events: [0; DELAYED],
             noted: 0,
         }
     }

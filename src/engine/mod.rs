@@ -99,8 +99,9 @@ const PRIORITY_FACTOR: u64 = 8;
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// The number of threads that may be preempted with a shard before others have to do without.
 const MAX_SHARDS: u64 = 4;
-/// Entries per shard: with fewer, a shard's window would be too small.
-const ENTRIES_PER_SHARD: u64 = 200;
+/// Entries per shard, at least: with fewer, a shard's window would be too small. With more, a small
+/// cache has one shard, and a thread that is preempted with it leaves the others without.
+const ENTRIES_PER_SHARD: u64 = 64;
 /// A table is crowded if it holds more entries than it is sized for, by this part of them.
 const CROWDED_PART: u64 = 32;
 /// The lower end of the histogram of load times, in nanoseconds.

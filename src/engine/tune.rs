@@ -16,6 +16,9 @@ use crate::{
 
 /// The most samples that may be buffered.
 const MAX_SAMPLES: usize = 256;
+/// One call simulates one sample, and of those that wait, one in so many: a writer pays for a few at
+/// a time, and none is lost while the tuner keeps up.
+const WAITING_PER_SAMPLE: usize = 4;
 /// Buckets that are read for a sample, and the factor by which there may be more in a nearly empty
 /// table.
 pub(super) const SAMPLE_BUCKETS: usize = 40;
@@ -60,7 +63,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// Simulates some of the buffered accesses, and applies the tuner's choice.
     pub(super) fn tune(&self, guard: &Guard, tuning: &mut Tuning) {
         let costs_vary = self.costs_vary();
-        for _ in 0..1 + tuning.samples.len() / 16 {
+        for _ in 0..1 + tuning.samples.len() / WAITING_PER_SAMPLE {
             let Some(hash) = tuning.samples.pop_front() else {
                 // Relaxed: a hint; samples that arrive concurrently wait for the next ones.
                 return self.has_samples.store(false, Ordering::Relaxed);

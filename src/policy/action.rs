@@ -18,8 +18,7 @@ pub struct State {
     pub main: u64,
     /// The cost by which the window exceeds its share since the share was reduced.
     pub surplus: u64,
-    /// Free cost that was made available ahead of need. It does not let entries into main
-    /// unfiltered.
+    /// Free cost that may be credit. It does not let entries into main unfiltered.
     pub ahead: u64,
 }
 
