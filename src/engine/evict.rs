@@ -174,7 +174,7 @@ impl<K, V, S> Engine<K, V, S> {
             window: self.window_cost.load(Ordering::Relaxed),
             main: self.main_cost.load(Ordering::Relaxed),
             surplus: 0,
-            ahead: self.max_credit(),
+            ahead: self.room_ahead(),
         };
         while out.count() < most {
             let state = State {
@@ -300,7 +300,7 @@ impl<K, V, S> Engine<K, V, S> {
     /// window may move to main unfiltered. Credit does not let an entry into main without a
     /// comparison.
     fn is_filling(&self, room: u64) -> bool {
-        let (used, max, ahead) = (self.used(), self.budget.max(), self.max_credit());
+        let (used, max, ahead) = (self.used(), self.budget.max(), self.room_ahead());
         State { used, max, room, ahead, ..State::default() }.is_filling()
     }
 

@@ -110,6 +110,9 @@ const STRIPES_PER_CORE: usize = 4;
 const MAX_STRIPES: usize = 256;
 /// All credits together: at most the budget divided by this.
 const CREDIT_PART: usize = 128;
+/// Free cost that may be credit: the budget divided by this, the most that a stripe has with one
+/// core.
+const AHEAD_PART: u64 = (CREDIT_PART * STRIPES_PER_CORE) as u64;
 /// The credit of a stripe, in entries: a few, so that a writer seldom finds none.
 const MAX_CREDIT: u64 = 4;
 
@@ -319,6 +322,13 @@ impl<K, V, S> Engine<K, V, S> {
         }
         let shift = CREDIT_PART.trailing_zeros() + self.locals.len().trailing_zeros();
         (self.budget.max() >> shift).min(MAX_CREDIT)
+    }
+
+    /// Returns how much free cost may be credit, for decisions. It does not depend on the machine, so
+    /// that a replay makes the same ones everywhere.
+    #[inline]
+    fn room_ahead(&self) -> u64 {
+        if self.costs_vary() { 0 } else { (self.budget.max() / AHEAD_PART).min(MAX_CREDIT) }
     }
 
     /// Refunds all credits, because a writer finds no room.
