@@ -188,8 +188,7 @@ impl World {
     }
 
     /// Inserts or replaces an entry that costs its value, unless the budget has no room for it;
-    /// returns whether it is in the table.
-    /// Draws on the credit first.
+    /// returns whether it is in the table. Draws on the credit first.
     pub fn set_within(&self, budget: &Budget, credit: &Credit, key: u64, value: u64) -> bool {
         let mut fresh = self.prepare(key, value);
         let guard = self.table.pin();
